@@ -1,0 +1,3 @@
+"""hemalum: nucleus segmentation for histopathology."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,50 @@
+"""Sample: the one record that every reader yields and everything downstream takes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.errors import HemalumError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One image with its nuclei.
+
+    `image` is (H, W, 3) uint8 RGB; `instances` is (H, W) int32, 0 = background.
+    `source` names the image that this one was cut from; `group` is what a split keeps together
+    (patient, organ or source image). `mpp` is in µm per pixel; `mpp_source` says where it comes from.
+    `classes` is (max id + 1,) int32, the class of each instance by its id; `ambiguous` is (H, W) bool,
+    True where the annotators could not tell.
+
+    Raises HemalumError when the shapes or dtypes do not fit together.
+    """
+
+    image: NDArray[np.uint8]
+    instances: NDArray[np.int32]
+    id: str
+    source: str
+    group: str
+    organ: str | None = None
+    stain: str | None = None
+    mpp: float | None = None
+    mpp_source: str | None = None
+    classes: NDArray[np.int32] | None = None
+    ambiguous: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise HemalumError(
+                f"sample {self.id}: image must be (H, W, 3) uint8, not {self.image.shape} {self.image.dtype}"
+            )
+        if self.instances.shape != self.image.shape[:2]:
+            raise HemalumError(
+                f"sample {self.id}: image is {self.image.shape[:2]} but its label map is {self.instances.shape}"
+            )
+        if self.instances.dtype != np.int32:
+            raise HemalumError(f"sample {self.id}: label map must be int32, not {self.instances.dtype}")
+        if self.ambiguous is not None and self.ambiguous.shape != self.instances.shape:
+            raise HemalumError(f"sample {self.id}: ambiguous mask is {self.ambiguous.shape}, image differs")
+        if self.mpp is not None and not 0.01 < self.mpp < 100:
+            raise HemalumError(f"sample {self.id}: mpp {self.mpp} µm/px is out of range")

@@ -1,0 +1,30 @@
+"""Writing files so that nothing half-written is ever seen under its final name."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hemalum.errors import HemalumError
+
+
+@contextmanager
+def atomic_path(final: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `final`; on success it is synced and renamed to `final`.
+
+    On any exception the temporary file is removed and `final` is left as it was.
+    Raises HemalumError when the folder cannot be written or the disk is full.
+    """
+    final = Path(final)
+    # the suffix stays last: writers choose their format by it
+    temporary = final.with_name(f".{final.stem}.{os.getpid()}.part{final.suffix}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(final)
+    except OSError as error:
+        raise HemalumError(f"cannot write {final}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+"""The card: everything that inference and a reader of the model need to know, inside the model file."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT = 1
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkSpec(Strict):
+    """A registered network and its options."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class SeparationSettings(Strict):
+    """How maps become nuclei. Lengths and areas are in pixels of the separation grid (mpp / enlarge)."""
+
+    foreground: float = Field(
+        0.5, gt=0, lt=1, description="a pixel with at least this probability is nucleus"
+    )
+    marker: float = Field(0.5, gt=0, lt=1, description="threshold on the map that markers are cut from")
+    min_marker_area: int = Field(3, ge=1, description="smaller markers are dropped (px)")
+    min_area: int = Field(12, ge=1, description="smaller nuclei are dropped (px)")
+    min_probability: float = Field(
+        0.0, ge=0, lt=1, description="nuclei with a lower mean foreground are dropped"
+    )
+
+
+class TrainingSet(Strict):
+    """One dataset that the weights have seen."""
+
+    name: str
+    licence: str
+    citation: str = ""
+    split_hash: str
+    samples: int
+
+
+class Training(Strict):
+    """How the weights came to be."""
+
+    recipe: str
+    recipe_hash: str
+    command: str
+    steps: int
+    seed: int
+    date: str
+    data: list[TrainingSet] = Field(default_factory=list)
+
+
+class Card(Strict):
+    """What a model file says about itself (ARCHITECTURE: "a model file explains itself")."""
+
+    format: Literal[1] = FORMAT
+    name: str
+    network: NetworkSpec
+    representation: str = Field(description="name in hemalum.instances.representations.REPRESENTATIONS")
+    mpp: float = Field(gt=0, description="scale of the network's input, µm per pixel")
+    enlarge: int = Field(1, ge=1, le=4, description="maps are enlarged by this factor before separation")
+    channels: Literal["RGB"] = "RGB"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    halo: int = Field(ge=0, description="receptive field radius in input px, rounded up to the stride")
+    stride: int = Field(ge=1, description="input height and width must be multiples of this")
+    classes: list[str] = Field(default_factory=lambda: ["nucleus"])
+    separation: SeparationSettings = SeparationSettings()
+    nucleus_diameter_um: float = Field(7.0, gt=0, description="median diameter that --mpp auto scales to")
+    licence: str = "Apache-2.0"
+    training: Training | None = None
+    metrics: dict[str, dict[str, float]] = Field(
+        default_factory=dict, description="held-out set → metric → value"
+    )
+    code_version: str
