@@ -47,7 +47,7 @@ def read_label_map(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> 
     if pixels.ndim == 3:
         colours = pixels[..., :3] if pixels.shape[2] in (3, 4) else pixels[..., :1]
         if not (colours == colours[..., :1]).all():
-            raise HemalumError(f"{path}: a label map has one channel, this is a colour image; save ids as grey")
+            raise HemalumError(f"{path}: a label map has one channel, this one has colours; save ids as grey")
         pixels = colours[..., 0]
     if pixels.dtype == np.bool_:
         return pixels.astype(np.int32)
@@ -115,7 +115,10 @@ def _decode(path: Path, max_pixels: int | None, *, labels: bool) -> NDArray[Any]
         raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not head:
         raise HemalumError(f"{path}: the file is empty (0 bytes)")
-    pixels = _decode_tiff(path, max_pixels) if _is_tiff(head) else _decode_plain(path, head, max_pixels, labels)
+    if _is_tiff(head):
+        pixels = _decode_tiff(path, max_pixels)
+    else:
+        pixels = _decode_plain(path, head, max_pixels, labels)
     if pixels.size == 0:
         raise HemalumError(f"{path}: image has no pixels (shape {pixels.shape})")
     return pixels
@@ -126,7 +129,7 @@ def _is_tiff(head: bytes) -> bool:
 
 
 def _decode_plain(path: Path, head: bytes, max_pixels: int | None, labels: bool) -> NDArray[Any]:
-    # Pillow gives a 16-bit colour PNG as 8-bit without a word: the header has to be asked (PNG, section 11.2.2)
+    # Pillow gives a 16-bit colour PNG as 8-bit without a word: ask the header (PNG, section 11.2.2)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 26 and head[24] == 16 and head[25] != 0:
         raise HemalumError(f"{path}: 16-bit colour pixels; save the image with 8 bits per channel")
     try:
@@ -155,7 +158,11 @@ def _check_mode(path: Path, mode: str) -> None:
         return
     kinds = {"P": "palette", "PA": "palette", "1": "1-bit", "F": "float", "I": "32-bit integer"}
     kind = kinds.get(mode, mode)
-    raise HemalumError(f"{path}: {kind} pixels are not supported; save the image as 8-bit RGB or grey")
+    raise _unsupported(path, kind)
+
+
+def _unsupported(path: Path, kind: str) -> HemalumError:
+    return HemalumError(f"{path}: {kind} pixels are not supported; save the image as 8-bit RGB or grey")
 
 
 def _decode_tiff(path: Path, max_pixels: int | None) -> NDArray[Any]:
@@ -168,11 +175,9 @@ def _decode_tiff(path: Path, max_pixels: int | None) -> NDArray[Any]:
             page: Any = tiff.pages[0]
             photometric = getattr(page.photometric, "name", str(page.photometric))
             if photometric == "SEPARATED":
-                raise HemalumError(f"{path}: CMYK pixels are not supported; save the image as 8-bit RGB or grey")
+                raise _unsupported(path, "CMYK")
             if photometric == "PALETTE":
-                raise HemalumError(
-                    f"{path}: palette pixels are not supported; save the image as 8-bit RGB or grey"
-                )
+                raise _unsupported(path, "palette")
             check_size(path, int(page.imagelength), int(page.imagewidth), max_pixels)
             series: Any = tiff.series[0]
             pixels: NDArray[Any] = page.asarray()
@@ -189,8 +194,8 @@ def _decode_tiff(path: Path, max_pixels: int | None) -> NDArray[Any]:
             return pixels
     except HemalumError:
         raise
-    except Exception as error:  # tifffile and its codecs raise many kinds, zlib.error and struct.error among them
-        raise HemalumError(f"{path}: TIFF is damaged, truncated or of an unknown kind ({_line(error)})") from error
+    except Exception as error:  # tifffile and its codecs raise zlib.error, struct.error and many more
+        raise HemalumError(f"{path}: TIFF is damaged or truncated ({_line(error)})") from error
 
 
 def check_size(path: Path | str, height: int, width: int, max_pixels: int | None) -> None:
@@ -199,7 +204,7 @@ def check_size(path: Path | str, height: int, width: int, max_pixels: int | None
         raise HemalumError(f"{path}: image has no pixels ({width} x {height})")
     if max_pixels is not None and height * width > max_pixels:
         raise HemalumError(
-            f"{path}: {width} x {height} pixels is over the limit of {max_pixels:,}; lift it if you trust the file"
+            f"{path}: {width} x {height} pixels is over the limit of {max_pixels:,}; lift it if it is meant"
         )
 
 
