@@ -1,0 +1,144 @@
+"""What the program says on a terminal: log lines, progress and tables.
+
+Results go to standard output, everything else to standard error, so that a pipe gets results only.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+
+def set_up(*, debug: bool = False, quiet: bool = False) -> None:
+    """Send log lines of the package to standard error: warnings only when quiet, all of them with debug."""
+    from rich.logging import RichHandler
+
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal that cannot show µ gets a replacement, not a traceback
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    handler = RichHandler(
+        console=error_console(), show_time=debug, show_path=debug, rich_tracebacks=False, markup=False
+    )
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("hemalum")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+
+
+def error_console() -> "Console":
+    """The console on standard error, as it is now (tests and callers may have replaced the stream)."""
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line of result on standard output, never wrapped, no markup."""
+    print(text)
+
+
+def print_table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", left: Sequence[str] = ()
+) -> None:
+    """Print a table; columns are right-aligned except the first and those named in `left`.
+
+    Nothing is ever cut off: piped output gets the width it needs, and on a terminal that is too narrow
+    each row becomes a block of `header: value` lines.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, emoji=False, markup=False)
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="left" if index == 0 or header in left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    needed = sum(
+        max(len(header), *(len(row[index]) for row in rows), 0) + 3 for index, header in enumerate(headers)
+    )
+    if not console.is_terminal:
+        console.width = max(console.width, needed + 2)
+    elif needed > console.width:
+        _print_blocks(console, headers, rows, title)
+        return
+    console.print(table)
+
+
+def _print_blocks(
+    console: "Console", headers: Sequence[str], rows: Sequence[Sequence[str]], title: str
+) -> None:
+    if title:
+        console.print(title, style="italic", markup=False)
+    for row in rows:
+        console.print(row[0], style="bold")
+        for header, value in zip(headers[1:], row[1:], strict=True):
+            if value:
+                console.print(f"  {header}: {value}", markup=False)
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]], *, title: str = "") -> None:
+    """Print `name  value` lines; a long value goes on under itself."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, emoji=False, markup=False)
+    table = Table(title=title or None, title_justify="left", box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(Text(name), Text(value))
+    if not console.is_terminal:
+        console.width = max([console.width] + [len(name) + len(value) + 4 for name, value in pairs])
+    console.print(table)
+
+
+@dataclass
+class FileProgress:
+    """Progress over files and within the file at work; does nothing when there is nobody to see it."""
+
+    progress: "Progress | None"
+    files: "TaskID | None" = None
+    inside: "TaskID | None" = None
+
+    def start(self, name: str) -> None:
+        """A new file begins."""
+        if self.progress is not None and self.inside is not None:
+            self.progress.reset(self.inside, total=1.0, description=name)
+
+    def update(self, fraction: float) -> None:
+        """`fraction` of the present file is done, in [0, 1]."""
+        if self.progress is not None and self.inside is not None:
+            self.progress.update(self.inside, completed=fraction)
+
+    def finish(self) -> None:
+        """The present file is done."""
+        if self.progress is not None and self.files is not None:
+            self.progress.advance(self.files)
+
+
+@contextmanager
+def file_progress(total: int, *, quiet: bool = False) -> Iterator[FileProgress]:
+    """Show a bar for `total` files and one for the file at work, on standard error, if that is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = error_console()
+    if quiet or not console.is_terminal:
+        yield FileProgress(None)
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=30))
+    with Progress(*columns, MofNCompleteColumn(), TimeRemainingColumn(), console=console) as progress:
+        files = progress.add_task("files", total=total)
+        inside = progress.add_task("", total=1.0)
+        yield FileProgress(progress, files, inside)
