@@ -27,11 +27,15 @@ class SeparationSettings(Strict):
         0.5, gt=0, lt=1, description="a pixel with at least this probability is nucleus"
     )
     marker: float = Field(0.5, gt=0, lt=1, description="threshold on the map that markers are cut from")
-    min_marker_area: int = Field(3, ge=1, description="smaller markers are dropped (px)")
+    min_depth: float = Field(
+        0.1, gt=0, le=1, description="neighbouring maxima closer than this to their saddle are one nucleus"
+    )
+    min_marker_area: int = Field(3, ge=1, description="smaller markers join their neighbour (px)")
     min_area: int = Field(12, ge=1, description="smaller nuclei are dropped (px)")
     min_probability: float = Field(
         0.0, ge=0, lt=1, description="nuclei with a lower mean foreground are dropped"
     )
+    max_hole_area: int = Field(400, ge=0, description="enclosed background up to this area is filled (px)")
 
 
 class TrainingSet(Strict):
