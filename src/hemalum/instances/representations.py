@@ -7,8 +7,8 @@ Three ways of the field, side by side:
 - `centre_gradient`: foreground and the position relative to its centre (HoVer-Net, Graham et al. 2019)
 
 `combined` holds all channels, so that one network can be compared under each of the three.
-Channel 0 is the one to overwrite with `separation.TAKEN` where a pixel belongs to a nucleus committed earlier;
-the other channels stay as they are.
+Channel 0 is the one to overwrite with `separation.TAKEN` where a pixel belongs to a nucleus committed
+earlier; the other channels stay as they are.
 """
 
 from collections.abc import Callable
@@ -263,8 +263,8 @@ def _centre_peaks(horizontal: Any, vertical: Any, peaks: Any) -> None:
     """1 at the centre of a nucleus, 0 on its boundary and wherever a map falls instead of rising.
 
     HoVer-Net takes a wide Sobel filter scaled to each tile's extremes, which depends on the tile; this rule
-    looks one pixel around. The fall matters between touching nuclei: there a network unsure of the side says 0,
-    which by itself would look like a centre.
+    looks one pixel around. The fall matters between touching nuclei: there a network unsure of the side says
+    0, which by itself would look like a centre.
     """
     height, width = horizontal.shape
     for y in range(height):

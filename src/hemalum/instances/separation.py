@@ -1,18 +1,19 @@
 """From maps to labelled nuclei: a priority flood that finds its own markers.
 
-Every pixel of the foreground has a level, the `peaks` map cut off at the marker threshold. The flood goes from
-the highest level down. A plateau that no earlier pixel reaches starts a basin. Where two basins meet, at a
-saddle, they become one nucleus unless both are at least `min_marker_area` large by then and both rise at least
-`min_depth` above the saddle (the dynamics of a maximum: Grimaud 1992; the flood is Meyer's, 1991). So a plateau
-at the marker threshold is a marker as in the usual marker watershed, and a faint nucleus that stays below the
-threshold is one as well when it stands out from its surroundings, or stands alone.
+Every pixel of the foreground has a level, the `peaks` map cut off at the marker threshold. The flood
+goes from the highest level down. A plateau that no earlier pixel reaches starts a basin. Where two
+basins meet, at a saddle, they become one nucleus unless both are at least `min_marker_area` large by
+then and both rise at least `min_depth` above the saddle (the dynamics of a maximum: Grimaud 1992; the
+flood is Meyer's, 1991). So a plateau at the marker threshold is a marker as in the usual marker
+watershed, and a faint nucleus that stays below the threshold is one as well when it stands out from its
+surroundings, or stands alone.
 
-Why a result does not depend on what is far away, or already done: a pixel is claimed once, when it is queued,
-and floods on under its own basin only; ties go by order of queueing, which starts in raster order; the choice
-to join two basins looks at these two only. Taking all pixels of one nucleus out of the foreground (TAKEN)
-therefore leaves every other nucleus as it was, to the last pixel. Nothing crosses from one 4-connected
-component of the foreground into another, so a nucleus is final as soon as the whole component that it lies in
-has been seen.
+Why a result does not depend on what is far away, or already done: a pixel is claimed once, when it is
+queued, and floods on under its own basin only; ties go by order of queueing, which starts in raster
+order; the choice to join two basins looks at these two only. Taking all pixels of one nucleus out of the
+foreground (TAKEN) therefore leaves every other nucleus as it was, to the last pixel. Nothing crosses
+from one 4-connected component of the foreground into another, so a nucleus is final as soon as the whole
+component that it lies in has been seen.
 """
 
 from typing import Any
@@ -38,8 +39,8 @@ def flood(foreground: Float, peaks: Float, settings: SeparationSettings) -> Labe
 
     `foreground` (H, W) float32 is the probability of nucleus, negative (TAKEN) where a pixel is out of play;
     `peaks` (H, W) float32 in [0, 1] is high in the middle of nuclei and low between them.
-    Each nucleus is one 4-connected piece. Background that it encloses is filled up to `max_hole_area`, unless the
-    hole touches another nucleus or the border of the map.
+    Each nucleus is one 4-connected piece. Background that it encloses is filled up to `max_hole_area`, unless
+    the hole touches another nucleus or the border of the map.
 
     Raises HemalumError when the two maps differ in shape or are not 2-D.
     """
@@ -233,7 +234,7 @@ def _drop(labels: Any, foreground: Any, root: Any, min_area: int, min_probabilit
 
 @njit(cache=True, nogil=True)
 def _fill_holes(labels: Any, foreground: Any, max_hole: int) -> None:
-    """Fill 8-connected background that one nucleus encloses alone, in place; leaves OPEN in other background."""
+    """Fill 8-connected background that one nucleus encloses alone, in place; leaves OPEN elsewhere."""
     height, width = labels.shape
     stack = np.empty(max_hole + 1, np.int64)
     for y in range(1, height - 1):
