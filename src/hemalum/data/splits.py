@@ -1,0 +1,109 @@
+"""Splits by group (patient, organ, source image), never by patch: deterministic, hashed, stored."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from hemalum.errors import HemalumError
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+class Member(NamedTuple):
+    """What a split needs to know of a sample: `stratum` is what every part should hold (or None)."""
+
+    id: str
+    group: str
+    stratum: str | None = None
+
+
+def split_by_group(
+    members: Sequence[Member],
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    *,
+    test_groups: Iterable[str] | None = None,
+    seed: int = 0,
+) -> dict[str, Part]:
+    """Give every sample id a part so that a group is never in two.
+
+    `fractions` are the shares of samples in (train, val, test). Groups are put in an order fixed by `seed`
+    and their names alone, then fill test and val up to their share; the rest is train. Within each stratum
+    the same is done, so that each part holds every stratum that has enough groups: with three groups every
+    part with a share gets one, with two train and val (or test) do, with one train. A group that has samples
+    of several strata counts for the one it has most of. `test_groups` names the test groups outright; the
+    others are then divided between train and val.
+
+    Raises HemalumError for fractions that are negative or do not sum to 1, repeated ids, unknown test groups.
+    """
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] == 0:
+        raise HemalumError(
+            f"split {fractions}: want three shares (train, val, test) that sum to 1, train > 0"
+        )
+    repeated = [name for name, count in Counter(m.id for m in members).items() if count > 1]
+    if repeated:
+        raise HemalumError(f"sample id {repeated[0]} occurs more than once; ids must be unique to be split")
+    sizes = Counter(member.group for member in members)
+    parts: dict[str, Part] = {}
+    if test_groups is not None:
+        named = set(test_groups)
+        unknown = sorted(named - set(sizes))
+        if unknown:
+            raise HemalumError(
+                f"test group {unknown[0]} is not in the data; groups are {_few(sorted(sizes))}"
+            )
+        parts.update(dict.fromkeys(named, "test"))
+        fractions = (fractions[0], fractions[1], 0.0)
+    for groups in _by_stratum(members, skip=parts).values():
+        parts.update(_fill(groups, sizes, fractions, seed))
+    return {member.id: parts[member.group] for member in members}
+
+
+def split_hash(parts: Mapping[str, str]) -> str:
+    """sha256 of the sorted "id:part" lines: equal exactly when the split is."""
+    lines = "\n".join(sorted(f"{name}:{part}" for name, part in parts.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _by_stratum(members: Sequence[Member], skip: Mapping[str, Part]) -> dict[str, list[str]]:
+    strata: dict[str, Counter[str]] = defaultdict(Counter)
+    for member in members:
+        if member.group not in skip:
+            strata[member.group][member.stratum or ""] += 1
+    groups: dict[str, list[str]] = defaultdict(list)
+    for group, counts in sorted(strata.items()):
+        most = min(counts, key=lambda name: (-counts[name], name))
+        groups[most].append(group)
+    return dict(sorted(groups.items()))
+
+
+def _fill(
+    groups: Sequence[str], sizes: Mapping[str, int], fractions: tuple[float, float, float], seed: int
+) -> dict[str, Part]:
+    """Walk the groups in seeded order; each goes to test, then val, while that brings the part nearer."""
+    left = sorted(groups, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    total = sum(sizes[group] for group in groups)
+    wanted: list[tuple[Part, float]] = [("test", fractions[2]), ("val", fractions[1])]
+    wanted = [(part, fraction / sum(fractions)) for part, fraction in wanted if fraction > 0]
+    parts: dict[str, Part] = {}
+    for number, (part, fraction) in enumerate(wanted):
+        # train and the parts still to come keep one group each
+        spare = len(left) - (len(wanted) - number)
+        missing = total * fraction
+        taken: list[str] = []
+        for group in left:
+            if len(taken) < spare and sizes[group] <= 2 * missing:
+                taken.append(group)
+                missing -= sizes[group]
+        if not taken and spare > 0:
+            # every group is larger than twice the share: the smallest comes nearest
+            taken = [min(left, key=lambda group: sizes[group])]
+        parts.update(dict.fromkeys(taken, part))
+        left = [group for group in left if group not in parts]
+    parts.update(dict.fromkeys(left, "train"))
+    return parts
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
