@@ -1,0 +1,66 @@
+"""Pixel, boundary and instance metrics: pure functions of label maps (docs/concepts/metrics.md)."""
+
+from hemalum.metrics.boundary import (
+    BoundaryDistances,
+    average_surface_distance,
+    boundary_f1,
+    find_boundary,
+    hd95,
+    measure_boundary,
+    pool_boundaries,
+)
+from hemalum.metrics.instance import (
+    THRESHOLDS,
+    AjiSums,
+    MatchCounts,
+    Overlap,
+    average_precision,
+    match,
+    match_at_thresholds,
+    measure_overlap,
+    sum_aji,
+    sum_aji_plus,
+)
+from hemalum.metrics.multiclass import match_by_class, mpq, mpq_plus, pool_classes
+from hemalum.metrics.pixel import (
+    AVERAGINGS,
+    Averaging,
+    PixelCounts,
+    PixelScores,
+    average_pixel_scores,
+    count_pixels,
+    score_pixels,
+    score_pixels_weighted,
+)
+
+__all__ = [
+    "AVERAGINGS",
+    "THRESHOLDS",
+    "AjiSums",
+    "Averaging",
+    "BoundaryDistances",
+    "MatchCounts",
+    "Overlap",
+    "PixelCounts",
+    "PixelScores",
+    "average_pixel_scores",
+    "average_precision",
+    "average_surface_distance",
+    "boundary_f1",
+    "count_pixels",
+    "find_boundary",
+    "hd95",
+    "match",
+    "match_at_thresholds",
+    "match_by_class",
+    "measure_boundary",
+    "measure_overlap",
+    "mpq",
+    "mpq_plus",
+    "pool_boundaries",
+    "pool_classes",
+    "score_pixels",
+    "score_pixels_weighted",
+    "sum_aji",
+    "sum_aji_plus",
+]

@@ -1,0 +1,77 @@
+"""PQ by class of nucleus: mPQ (per image) and mPQ+ (pooled over images).
+
+A pair matches when both nuclei are of the class and their IoU is above 0.5. A nucleus of right shape and
+wrong class is a miss in one class and a false alarm in the other.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.errors import HemalumError
+from hemalum.metrics.instance import MatchCounts, Overlap
+from hemalum.metrics.pairs import mean_defined
+
+
+def match_by_class(
+    overlap: Overlap,
+    truth_classes: NDArray[np.int32],
+    prediction_classes: NDArray[np.int32],
+    classes: Sequence[int],
+) -> list[MatchCounts]:
+    """Matches of one image at IoU > 0.5 for each of `classes`, in their order.
+
+    `truth_classes` and `prediction_classes` are (max id + 1,) int32: the class of each nucleus by its id.
+    Nuclei of a class not in `classes` are in none of the counts. Raises HemalumError when an id has no
+    class.
+    """
+    true_class = _by_index(truth_classes, overlap.truth_ids, "truth")
+    predicted_class = _by_index(prediction_classes, overlap.prediction_ids, "prediction")
+    iou = overlap.iou
+    pair_true, pair_predicted = true_class[overlap.pair_truth], predicted_class[overlap.pair_prediction]
+    matched = (iou > 0.5) & (pair_true == pair_predicted)
+    result = []
+    for name in classes:
+        pairs = matched & (pair_true == name)
+        tp = int(np.count_nonzero(pairs))
+        fp = int(np.count_nonzero(predicted_class == name)) - tp
+        fn = int(np.count_nonzero(true_class == name)) - tp
+        result.append(MatchCounts(tp, fp, fn, float(iou[pairs].sum())))
+    return result
+
+
+def _by_index(classes: NDArray[np.int32], ids: NDArray[np.int64], side: str) -> NDArray[np.int32]:
+    largest = int(ids.max(initial=0))
+    if classes.ndim != 1 or largest >= classes.size:
+        raise HemalumError(
+            f"classes of the {side} have shape {classes.shape}, but its largest nucleus id is {largest}: "
+            "give one class per id, index 0 being background"
+        )
+    return classes[ids]
+
+
+def mpq_plus(images: Sequence[Sequence[MatchCounts]]) -> float:
+    """mPQ+: counts of each class pooled over all images, PQ per class, mean over classes.
+
+    A class that occurs in no image, true or predicted, is left out. (The challenge's own code would count
+    it as 0.) `images` holds one `match_by_class` result each. Source: Graham et al., CoNIC challenge,
+    2021-2023.
+    """
+    return mean_defined([counts.pq for counts in pool_classes(images)])
+
+
+def pool_classes(images: Sequence[Sequence[MatchCounts]]) -> list[MatchCounts]:
+    """Counts of each class added up over the images."""
+    return [sum(column, MatchCounts(0, 0, 0, 0.0)) for column in zip(*images, strict=True)]
+
+
+def mpq(images: Sequence[Sequence[MatchCounts]]) -> float:
+    """mPQ: per image the mean PQ of the classes that occur in its truth, then the mean over images.
+
+    A class predicted but not in an image's truth is not counted against that image, which is why mPQ+ was
+    made. Images whose truth has no class are left out. Source: Gamper et al., PanNuke, 2020.
+    """
+    return mean_defined(
+        [mean_defined([counts.pq for counts in image if counts.tp + counts.fn]) for image in images]
+    )
