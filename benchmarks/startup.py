@@ -1,0 +1,74 @@
+"""Time that a user waits before anything happens: `import hemalum` and `hemalum --help`.
+
+    python benchmarks/startup.py [-n 15] [-o startup.json]
+
+Each figure is the median over fresh processes, beside an interpreter that does nothing, in the same run.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = {
+    "python, nothing": ([sys.executable, "-c", "pass"], None),
+    "import hemalum": ([sys.executable, "-c", "import hemalum"], 0.3),
+    "hemalum --version": ([sys.executable, "-m", "hemalum", "--version"], 0.5),
+    "hemalum --help": ([sys.executable, "-m", "hemalum", "--help"], 0.5),
+    "hemalum segment --help": ([sys.executable, "-m", "hemalum", "segment", "--help"], 0.5),
+}
+
+
+def seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-n", type=int, default=15, help="processes per case")
+    parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+    for command, _ in CASES.values():
+        seconds(command)  # once unmeasured: byte code and the disk's cache
+    # one case after the other in each round, so that a busy moment hits all of them
+    times: dict[str, list[float]] = {name: [] for name in CASES}
+    for _ in range(arguments.n):
+        for name, (command, _limit) in CASES.items():
+            times[name].append(seconds(command))
+    results = {}
+    print(f"{'':24}{'median s':>10}{'fastest s':>11}{'limit s':>9}")
+    for name, (_command, limit) in CASES.items():
+        median, fastest = statistics.median(times[name]), min(times[name])
+        results[name] = {"median_s": round(median, 4), "fastest_s": round(fastest, 4), "limit_s": limit}
+        print(f"{name:24}{median:10.3f}{fastest:11.3f}{limit or '':>9}")
+    if arguments.output:
+        record = {
+            "benchmark": "startup",
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": " ".join(["python", *sys.argv]),
+            "commit": commit(),
+            "python": platform.python_version(),
+            "machine": f"{platform.platform()}, {platform.processor() or platform.machine()}",
+            "runs": arguments.n,
+            "results": results,
+        }
+        arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The one-page summary: a single HTML file that works offline, with pictures and figures inside it."""
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemalum import __version__
+from hemalum.files import atomic_path
+from hemalum.models.card import Card
+from hemalum.report.histogram import histogram_svg
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from hemalum.instances.nuclei import Nuclei
+
+PICTURE_SIDE = 1400
+PICTURES_MOST = 24
+SCALE_SAID = {
+    "file": "from the file",
+    "user": "given by the user",
+    "estimate": "estimated from the nuclei",
+    "none": "unknown: nothing in µm can be said",
+}
+_UNITS = {"um2": "µm²", "um": "µm", "px2": "px²", "px": "px"}
+_NOT_MEASURED = {"id", "x", "y"}
+_HISTOGRAMS = ("area", "circularity", "hematoxylin_mean")
+
+
+@dataclass(frozen=True)
+class Summarised:
+    """One segmented image for the page.
+
+    `picture` is the overlay, as an image file or (H, W, 3) uint8; `files` are the results to link to.
+    """
+
+    name: str
+    nuclei: "Nuclei"
+    seconds: float
+    picture: Path | NDArray[np.uint8] | None = None
+    files: Sequence[Path] = ()
+
+
+def write_summary(
+    path: Path | str,
+    results: Sequence[Summarised],
+    *,
+    card: Card | None = None,
+    command: str = "",
+    title: str = "Nuclei",
+    failed: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write the page to `path`, atomically.
+
+    `failed` names the images that could not be segmented, with the reason. Pictures are embedded no larger
+    than 1400 px on the longer side and for the first 24 images only: the page stays small enough to send.
+    Raises HemalumError when `path` cannot be written.
+    """
+    path = Path(path)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    images = [
+        _image(result, path.parent, picture=number < PICTURES_MOST) for number, result in enumerate(results)
+    ]
+    page = environment.get_template("summary.html.j2").render(
+        title=title,
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        version=__version__,
+        card=card,
+        command=command,
+        failed=list(failed),
+        images=images,
+        any_estimate=any(image["estimated"] for image in images),
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def statistics(table: "pyarrow.Table") -> list[tuple[str, str, str, str, str, str]]:
+    """Median, mean, standard deviation, 5th and 95th percentile of each measured column, as text.
+
+    A length or area is given once: in µm where the table has it, in pixels otherwise.
+    """
+    rows = []
+    for name in measured_columns(table):
+        values = _values(table, name)
+        figures = [np.median(values), values.mean(), values.std(), *np.percentile(values, [5, 95])]
+        texts = [f"{figure:.4g}" for figure in figures]
+        rows.append((column_label(name), texts[0], texts[1], texts[2], texts[3], texts[4]))
+    return rows
+
+
+def measured_columns(table: "pyarrow.Table") -> list[str]:
+    """Names of the columns with a measurement, without those in px that are also there in µm."""
+    names = [
+        name
+        for name in table.column_names
+        if name not in _NOT_MEASURED and _is_number(table.column(name).type) and len(_values(table, name))
+    ]
+    in_microns = {stem for name in names for stem, unit in [_unit(name)] if unit.startswith("µm")}
+    return [name for name in names if not (_unit(name)[1].startswith("px") and _unit(name)[0] in in_microns)]
+
+
+def column_label(name: str) -> str:
+    """A column's name as a reader wants it: `area_um2` → `Area (µm²)`, `area_px` → `Area (px)`."""
+    stem, unit = _unit(name)
+    words = stem.replace("_", " ")
+    return words[:1].upper() + words[1:] + (f" ({unit})" if unit else "")
+
+
+def _unit(name: str) -> tuple[str, str]:
+    stem, _, last = name.rpartition("_")
+    return (stem, _UNITS[last]) if stem and last in _UNITS else (name, "")
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow
+
+    return bool(pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind))
+
+
+def _values(table: "pyarrow.Table", name: str) -> NDArray[np.float64]:
+    column = table.column(name).drop_null()
+    values: NDArray[np.float64] = np.asarray(column.to_numpy(), dtype=np.float64)
+    return values[np.isfinite(values)]
+
+
+def _image(result: Summarised, folder: Path, *, picture: bool) -> dict[str, Any]:
+    nuclei = result.nuclei
+    height, width = nuclei.shape
+    columns = {_unit(name)[0]: name for name in measured_columns(nuclei.table)}
+    shown: dict[str, Any] = {
+        "name": result.name,
+        "count": f"{nuclei.count:,}",
+        "density": density_text(nuclei),
+        "mpp": f"{nuclei.mpp:.4g}" if nuclei.mpp is not None else "unknown",
+        "mpp_source": nuclei.mpp_source,
+        "mpp_said": SCALE_SAID.get(nuclei.mpp_source, nuclei.mpp_source),
+        "estimated": nuclei.mpp_source == "estimate",
+        "size": f"{width:,} × {height:,} px",
+        "area": f"{width * height * nuclei.mpp**2 / 1e6:.4g} mm²" if nuclei.mpp is not None else "",
+        "seconds": f"{result.seconds:.1f}",
+        "histograms": [
+            histogram_svg(_values(nuclei.table, columns[stem]), column_label(columns[stem]))
+            for stem in _HISTOGRAMS
+            if stem in columns
+        ],
+        "statistics": statistics(nuclei.table),
+        "files": [(file.name, _link(file, folder)) for file in result.files],
+        "picture": "",
+        "picture_said": "",
+    }
+    if picture and result.picture is not None:
+        shown |= _embed(result.picture)
+    elif result.picture is not None:
+        shown["picture_said"] = (
+            f"Only the first {PICTURES_MOST} pictures are in this page; the overlays are files."
+        )
+    return shown
+
+
+def density_text(nuclei: "Nuclei") -> str:
+    """Nuclei per mm² as text, `unknown` without a scale; whether it is an estimate is said beside it."""
+    density = nuclei.density_per_mm2
+    return "unknown" if density is None or not np.isfinite(density) else f"{density:,.0f}"
+
+
+def _link(file: Path, folder: Path) -> str:
+    """Link relative to the page, so that the folder can be moved; empty on another drive."""
+    try:
+        return quote(Path(os.path.relpath(file, folder)).as_posix())
+    except ValueError:
+        return ""
+
+
+def _embed(picture: Path | NDArray[np.uint8]) -> dict[str, Any]:
+    try:
+        image = Image.open(picture) if isinstance(picture, Path) else Image.fromarray(picture)
+        full = image.size
+        # draft and thumbnail decode and shrink in one go where the format can
+        image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
+        stream = io.BytesIO()
+        image.convert("RGB").save(stream, "JPEG", quality=85, optimize=True)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return {"picture_said": f"The picture could not be put into this page: {error}"}
+    said = "Outlines as segmented."
+    if image.size != full:
+        said += f" Shown at {image.size[0]} × {image.size[1]} px, shrunk from {full[0]:,} × {full[1]:,}."
+    return {
+        "picture": Markup("data:image/jpeg;base64,") + base64.b64encode(stream.getvalue()).decode(),
+        "picture_width": image.size[0],
+        "picture_height": image.size[1],
+        "picture_said": said,
+    }
