@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset, DatasetInfo, Row, SplitInfo, write_index, write_sample
 from hemalum.data.formats import READERS, Reader
+from hemalum.data.mosaic import Edges, edges_of, same_field
 from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameters, mpp_from_nuclei
 from hemalum.data.sample import Sample
 from hemalum.data.splits import PARTS, Member, split_by_group, split_hash
 from hemalum.errors import HemalumError
 
-GROUPS = ("image", "source", "organ", "stain")
+GROUPS = ("image", "mosaic", "source", "organ", "stain")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class _Written:
     row: Row
     diameters: NDArray[np.float64]
     kind: tuple[str | None, tuple[int, ...]]
+    edges: Edges | None
 
 
 def import_dataset(
@@ -53,8 +55,9 @@ def import_dataset(
 
     `mpp` is µm per pixel for all images; None keeps what the index says, or what the publication of the set
     states; "nuclei" sets it per image so that its median nucleus has the reference diameter of 5.2 µm.
-    `group` is what the split keeps together: "image", "source", "organ", "stain", or for `folder` any column
-    of the index; None takes the reader's own choice. `split` gives the shares of train, val and test;
+    `group` is what the split keeps together: "image", "source", "organ", "stain", "mosaic" (tiles that
+    were cut from one field, recognised by their edges), or for `folder` any column of the index; None takes
+    the reader's own choice. `split` gives the shares of train, val and test;
     `stratify` spreads a property over all parts where the groups allow it; `test_groups` names the test part.
     `options` go to the reader. `on_sample` is called after each image (for progress).
 
@@ -70,7 +73,7 @@ def import_dataset(
     if isinstance(mpp, float | int) and not 0.01 < mpp < 100:
         raise HemalumError(f"mpp {mpp}: µm per pixel must lie between 0.01 and 100")
     if format == "folder" and group is not None:
-        options["group"] = group
+        options["group"] = "image" if group == "mosaic" else group
     try:
         samples = reader.read(src, **options)
     except TypeError as error:
@@ -87,14 +90,15 @@ def import_dataset(
             seen.add(sample.id)
             row = write_sample(folder, sample)
             kind = (sample.stain, sample.image.shape)
-            written.append(_Written(row, equivalent_diameters(sample.instances), kind))
+            edges = edges_of(sample.image) if group == "mosaic" else None
+            written.append(_Written(row, equivalent_diameters(sample.instances), kind, edges))
             if on_sample is not None:
                 on_sample(sample)
         if not written:
             raise HemalumError(f"{src}: no images of format {format}")
-        rows = [entry.row for entry in written]
+        rows = _grouped(written)
         if mpp == "nuclei":
-            rows = _scaled(written)
+            rows = _scaled(rows, written)
             mpp_note = mpp_note or (
                 f"per image: the median equivalent diameter of its whole nuclei is {REFERENCE_DIAMETER_UM} µm"
             )
@@ -148,7 +152,7 @@ def _prepared(sample: Sample, reader: Reader, mpp: float | str | None, group: st
     if group is not None:
         if group not in GROUPS:
             raise HemalumError(f"group {group!r}: choices are {', '.join(GROUPS)}")
-        kept = sample.id if group == "image" else getattr(sample, group)
+        kept = sample.id if group in ("image", "mosaic") else getattr(sample, group)
         if kept is None:
             raise HemalumError(f"sample {sample.id} has no {group}; choose another group")
         sample = replace(sample, group=kept)
@@ -158,11 +162,21 @@ def _prepared(sample: Sample, reader: Reader, mpp: float | str | None, group: st
     return replace(sample, id=safe)
 
 
-def _scaled(written: Sequence[_Written]) -> list[Row]:
+def _grouped(written: Sequence[_Written]) -> list[Row]:
+    """The rows; where edges were asked for, tiles of one field share the group of the first of them."""
+    rows = [entry.row for entry in written]
+    edges = [entry.edges for entry in written if entry.edges is not None]
+    if len(edges) < len(rows):
+        return rows
+    firsts = same_field(edges, [entry.kind for entry in written])
+    return [replace(row, group=rows[first].id) for row, first in zip(rows, firsts, strict=True)]
+
+
+def _scaled(rows: Sequence[Row], written: Sequence[_Written]) -> list[Row]:
     scales = mpp_from_nuclei([entry.diameters for entry in written], [entry.kind for entry in written])
     return [
-        replace(entry.row, mpp=scale, mpp_source=None if scale is None else "nuclei")
-        for entry, scale in zip(written, scales, strict=True)
+        replace(row, mpp=scale, mpp_source=None if scale is None else "nuclei")
+        for row, scale in zip(rows, scales, strict=True)
     ]
 
 
