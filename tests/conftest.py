@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# the first example of a property may wait for numba to compile; timings are no business of tests
+settings.register_profile("hemalum", deadline=None)
+settings.load_profile("hemalum")
 
 ROOT = Path(__file__).resolve().parents[1]
 

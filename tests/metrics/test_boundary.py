@@ -1,0 +1,118 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.ndimage import binary_erosion
+from scipy.spatial.distance import cdist
+
+from hemalum.errors import HemalumError
+from hemalum.metrics import (
+    average_surface_distance,
+    boundary_f1,
+    find_boundary,
+    hd95,
+    measure_boundary,
+    pool_boundaries,
+)
+
+blocks = arrays(np.bool_, (5, 6)).map(lambda mask: np.kron(mask, np.ones((3, 3), bool)))
+
+
+def naive(truth, prediction):
+    """Outlines by erosion and all pairwise distances: another way to the same numbers."""
+    one, other = (np.argwhere(mask & ~binary_erosion(mask)) for mask in (truth, prediction))
+    table = cdist(one, other)
+    there, back = table.min(axis=1), table.min(axis=0)
+    share_back, share_there = np.mean(back <= 2), np.mean(there <= 2)
+    total = share_back + share_there
+    return (
+        max(np.percentile(there, 95), np.percentile(back, 95)),
+        (there.sum() + back.sum()) / (there.size + back.size),
+        2 * share_back * share_there / total if total else 0.0,
+    )
+
+
+@given(blocks, blocks)
+def test_against_all_pairwise_distances(truth, prediction):
+    if not (truth.any() and prediction.any()):
+        return
+    distances = measure_boundary(truth, prediction)
+    found = hd95(distances), average_surface_distance(distances), boundary_f1(distances, 2)
+    assert found == pytest.approx(naive(truth, prediction), abs=1e-9)
+    swapped = measure_boundary(prediction, truth)
+    assert hd95(swapped) == pytest.approx(hd95(distances))
+    assert average_surface_distance(swapped) == pytest.approx(average_surface_distance(distances))
+
+
+def test_by_hand():
+    truth, prediction = np.zeros((20, 20), int), np.zeros((20, 20), int)
+    truth[5, 4:8] = 1  # four pixels in a row …
+    prediction[8, 4:8] = 1  # … and the same three rows below
+    distances = measure_boundary(truth, prediction, spacing=0.5)
+    assert hd95(distances) == average_surface_distance(distances) == 1.5
+    assert boundary_f1(distances, 1.5) == 1
+    assert boundary_f1(distances, 1.49) == 0
+    prediction[5, 4:7] = 1  # three of four true pixels met, by three of seven predicted ones
+    distances = measure_boundary(truth, prediction)
+    assert average_surface_distance(distances) == pytest.approx((1 + 4 * 3) / 11)
+    assert boundary_f1(distances, 0) == pytest.approx(2 * (3 / 4) * (3 / 7) / (3 / 4 + 3 / 7))
+
+
+def test_a_line_between_touching_nuclei_is_boundary_of_a_label_map_only():
+    labels = np.ones((6, 6), np.int32)
+    labels[:, 3:] = 2
+    inside = np.zeros((6, 6), bool)
+    inside[1:-1, 1:-1] = True
+    assert not (find_boundary(labels > 0) & inside).any()
+    assert np.argwhere(find_boundary(labels) & inside)[:, 1].tolist() == [2, 3] * 4
+
+
+@given(blocks)
+def test_identical_is_perfect(mask):
+    distances = measure_boundary(mask, mask)
+    if mask.any():
+        assert (hd95(distances), average_surface_distance(distances), boundary_f1(distances, 0)) == (0, 0, 1)
+
+
+def test_empty_cases():
+    nothing, something = np.zeros((3, 4), bool), np.ones((3, 4), bool)
+    both = measure_boundary(nothing, nothing)
+    assert all(math.isnan(v) for v in (hd95(both), average_surface_distance(both), boundary_f1(both, 1)))
+    for pair in ((nothing, something), (something, nothing)):
+        one = measure_boundary(*pair, spacing=2)
+        assert (hd95(one), average_surface_distance(one), boundary_f1(one, 2)) == (10, 10, 0)
+
+
+def test_ambiguous_boundary_is_not_measured():
+    truth, prediction = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
+    truth[2:6, 2:6] = prediction[2:6, 2:6] = True
+    prediction[12:18, 12:18] = True
+    ambiguous = np.zeros((20, 20), bool)
+    assert hd95(measure_boundary(truth, prediction)) > 5
+    ambiguous[10:, 10:] = True
+    distances = measure_boundary(truth, prediction, ambiguous=ambiguous)
+    assert (hd95(distances), boundary_f1(distances, 0)) == (0, 1)
+    ambiguous[:] = True
+    assert math.isnan(hd95(measure_boundary(truth, prediction, ambiguous=ambiguous)))
+
+
+@given(st.lists(st.tuples(blocks, blocks), max_size=3))
+def test_pooling_weighs_by_boundary_pixels(images):
+    measured = [measure_boundary(*image) for image in images]
+    sizes = [image.from_truth.size + image.from_prediction.size for image in measured]
+    pooled = average_surface_distance(pool_boundaries(measured))
+    if sum(sizes):
+        parts = [average_surface_distance(image) for image in measured]
+        expected = sum(n * part for n, part in zip(sizes, parts, strict=True) if n) / sum(sizes)
+        assert pooled == pytest.approx(expected)
+    else:
+        assert math.isnan(pooled)
+
+
+@pytest.mark.parametrize("spacing", [0, -1, math.nan])
+def test_spacing_must_be_positive(spacing):
+    with pytest.raises(HemalumError, match="spacing"):
+        measure_boundary(np.zeros((2, 2), int), np.zeros((2, 2), int), spacing=spacing)

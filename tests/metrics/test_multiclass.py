@@ -1,0 +1,64 @@
+import math
+
+import numpy as np
+import pytest
+
+from hemalum.errors import HemalumError
+from hemalum.metrics import match, match_by_class, measure_overlap, mpq, mpq_plus, pool_classes
+
+# three nuclei of four pixels in a row; the third is predicted one pixel short
+TRUTH = np.array([[1, 1, 1, 1, 0, 2, 2, 2, 2, 0, 3, 3, 3, 3]])
+PREDICTION = np.array([[6, 6, 6, 6, 0, 5, 5, 5, 5, 0, 4, 4, 4, 0]])
+TRUE_CLASSES = np.array([0, 1, 1, 2], np.int32)
+PREDICTED_CLASSES = np.array([0, 0, 0, 0, 2, 3, 1], np.int32)  # ids 4, 5, 6
+
+
+def matches(classes=(1, 2, 3)):
+    return match_by_class(measure_overlap(TRUTH, PREDICTION), TRUE_CLASSES, PREDICTED_CLASSES, classes)
+
+
+def test_counts_by_class_by_hand():
+    one, two, three = matches()
+    assert (one.tp, one.fp, one.fn, one.iou_sum) == (1, 0, 1, 1)  # the other is called class 3
+    assert (two.tp, two.fp, two.fn, two.iou_sum) == (1, 0, 0, 0.75)
+    assert (three.tp, three.fp, three.fn) == (0, 1, 0)
+
+
+def test_mpq_leaves_out_classes_that_the_truth_lacks_and_mpq_plus_does_not():
+    image = matches()
+    assert mpq([image]) == pytest.approx((1 / 1.5 + 0.75) / 2)
+    assert mpq_plus([image]) == pytest.approx((1 / 1.5 + 0.75 + 0) / 3)
+
+
+def test_mpq_plus_pools_before_dividing():
+    empty = np.zeros_like(PREDICTION)
+    missed = match_by_class(measure_overlap(TRUTH, empty), TRUE_CLASSES, np.zeros(1, np.int32), (1, 2, 3))
+    images = [matches(), missed]
+    assert mpq(images) == pytest.approx((mpq([images[0]]) + 0) / 2)
+    pooled = pool_classes(images)
+    assert [(c.tp, c.fp, c.fn) for c in pooled] == [(1, 0, 3), (1, 0, 1), (0, 1, 0)]
+    assert mpq_plus(images) == pytest.approx((1 / 2.5 + 0.75 / 1.5 + 0) / 3)
+
+
+def test_against_pq_of_each_class_cut_out():
+    rng = np.random.default_rng(4)
+    truth = np.kron(rng.integers(0, 9, (6, 8)), np.ones((3, 3), int))
+    prediction = np.where(rng.random(truth.shape) < 0.85, truth, 0)
+    true_classes = np.array([0, 1, 2, 3, 1, 2, 3, 1, 2], np.int32)
+    predicted_classes = np.array([0, 1, 2, 3, 1, 2, 1, 2, 3], np.int32)
+    found = match_by_class(measure_overlap(truth, prediction), true_classes, predicted_classes, (1, 2, 3))
+    for name, counts in zip((1, 2, 3), found, strict=True):
+        only_true = np.where(true_classes[truth] == name, truth, 0)
+        only_predicted = np.where(predicted_classes[prediction] == name, prediction, 0)
+        assert counts == match(measure_overlap(only_true, only_predicted))
+
+
+def test_classes_that_never_occur_and_no_images():
+    assert mpq_plus([matches((1, 2, 3, 7))]) == mpq_plus([matches()])
+    assert math.isnan(mpq_plus([]))
+    assert math.isnan(mpq([matches((7,))]))
+
+
+def test_an_id_without_class_is_refused():
+    with pytest.raises(HemalumError, match="largest nucleus id is 3"):
+        match_by_class(measure_overlap(TRUTH, PREDICTION), TRUE_CLASSES[:3], PREDICTED_CLASSES, (1,))
