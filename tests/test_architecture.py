@@ -13,9 +13,9 @@ FLOORS = [
     {"errors"},
     {"files", "names"},
     {"models"},
-    {"data", "losses", "metrics", "export"},
+    {"data", "metrics", "export"},
     {"instances"},
-    {"networks"},  # above instances: a map's activation belongs to its representation
+    {"networks", "losses"},  # above instances: a map's activation and loss belong to its representation
     {"systems"},
     {"training"},
     {"inference"},

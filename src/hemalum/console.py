@@ -5,7 +5,7 @@ Results go to standard output, everything else to standard error, so that a pipe
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,11 +39,6 @@ def error_console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True, soft_wrap=True)
-
-
-def say(text: str) -> None:
-    """One line of result on standard output, never wrapped, no markup."""
-    print(text)
 
 
 def print_table(
@@ -142,3 +137,56 @@ def file_progress(total: int, *, quiet: bool = False) -> Iterator[FileProgress]:
         files = progress.add_task("files", total=total)
         inside = progress.add_task("", total=1.0)
         yield FileProgress(progress, files, inside)
+
+
+@contextmanager
+def counter(description: str, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """Give a function that counts one more of something whose number is not known beforehand."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = error_console()
+    if quiet or not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn(description),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def training_progress(*, quiet: bool = False) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """Give a function of (step, of how many, figures): a bar on a terminal, a line for figures."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = error_console()
+    if quiet:
+        yield lambda step, total, figures: None
+        return
+
+    def said(step: int, total: int, figures: dict[str, float]) -> str:
+        return f"step {step}/{total}  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+    if not console.is_terminal:
+
+        def write(step: int, total: int, figures: dict[str, float]) -> None:
+            if figures:
+                console.print(said(step, total, figures), markup=False, highlight=False)
+
+        yield write
+        return
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=None)
+
+        def draw(step: int, total: int, figures: dict[str, float]) -> None:
+            progress.update(task, completed=step, total=total)
+            if figures:
+                progress.console.print(said(step, total, figures), markup=False, highlight=False)
+
+        yield draw

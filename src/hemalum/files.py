@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hemalum.errors import HemalumError
@@ -27,4 +27,5 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise HemalumError(f"cannot write {final}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing to remove where the folder itself could not be made
+            temporary.unlink()

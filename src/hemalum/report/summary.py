@@ -138,7 +138,8 @@ def _is_number(kind: Any) -> bool:
 def _values(table: "pyarrow.Table", name: str) -> NDArray[np.float64]:
     column = table.column(name).drop_null()
     values: NDArray[np.float64] = np.asarray(column.to_numpy(), dtype=np.float64)
-    return values[np.isfinite(values)]
+    finite: NDArray[np.float64] = values[np.isfinite(values)]
+    return finite
 
 
 def _image(result: Summarised, folder: Path, *, picture: bool) -> dict[str, Any]:
