@@ -1,0 +1,204 @@
+"""Size, shape and stain of every nucleus, in one compiled pass over the label map.
+
+Two steps, so that bands of an image can be measured one after the other: `moments` gives raw sums per
+nucleus on the grid that nuclei were separated on, `describe` turns them into columns in pixels of the
+input image and µm.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from hemalum.errors import HemalumError
+from hemalum.instances.polygons import Outlines
+
+Columns = dict[str, NDArray[Any]]
+
+# Optical density in red, green, blue of hematoxylin, eosin, DAB (Ruifrok & Johnston 2001)
+STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+
+
+def _hematoxylin_table() -> NDArray[np.float32]:
+    """Hematoxylin per channel value, (3, 256): the amount in a pixel is the sum over its three channels."""
+    share = np.linalg.inv(STAINS)[:, 0]
+    density = -np.log10(np.maximum(np.arange(256), 1) / 255.0)
+    table: NDArray[np.float32] = (share[:, None] * density[None, :]).astype(np.float32)
+    return table
+
+
+HEMATOXYLIN = _hematoxylin_table()
+
+
+def hematoxylin(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Give the hematoxylin optical density (H, W) float32 of an RGB image (H, W, 3) uint8.
+
+    White is 0; log base 10; colour deconvolution with the stains of Ruifrok & Johnston 2001. May be negative
+    where the colour is none that the three stains can mix.
+    """
+    red, green, blue = (HEMATOXYLIN[c][image[..., c]] for c in range(3))
+    amount: NDArray[np.float32] = red + green + blue
+    return amount
+
+
+def moments(
+    labels: NDArray[np.int32],
+    outlines: Outlines,
+    image: NDArray[np.uint8] | None = None,
+    probability: NDArray[np.float32] | None = None,
+) -> Columns:
+    """Give raw measurements (N,) of the nuclei of `outlines`, on the grid of `labels` (H, W).
+
+    `image` is (H, W, 3) uint8 or smaller by a whole factor (maps enlarged before separation);
+    `probability` is (H, W) float32. Columns: area (px), x, y (centroid, pixel centres at +0.5), xx, yy,
+    xy (central second moments, px², of square pixels), perimeter (px), hull_area (px²), hematoxylin_mean,
+    hematoxylin_std (optical density), probability (mean); the last three are NaN without image or
+    probability.
+
+    Raises HemalumError when the shapes do not fit.
+    """
+    height = labels.shape[0]
+    if probability is not None and probability.shape != labels.shape:
+        raise HemalumError(f"probability map is {probability.shape}, label map {labels.shape}")
+    enlarge = 1
+    if image is not None and image.shape[:2] != labels.shape:
+        enlarge = height // max(image.shape[0], 1)
+        if image.ndim != 3 or (image.shape[0] * enlarge, image.shape[1] * enlarge) != labels.shape:
+            raise HemalumError(f"image is {image.shape}, which does not fit the label map {labels.shape}")
+    ids, count = outlines.ids, len(outlines.ids)
+    rank = np.zeros(int(ids.max()) + 1 if count else 1, np.int32)
+    rank[ids] = np.arange(count, dtype=np.int32)
+    corner = outlines.first  # absolute; sums are taken relative to it so that they do not depend on the band
+    local = _first_local(np.ascontiguousarray(labels, np.int32), rank, count)
+    sums, stains = _sums(
+        np.ascontiguousarray(labels, np.int32),
+        rank,
+        local,
+        np.ascontiguousarray(image) if image is not None else np.zeros((0, 0, 3), np.uint8),
+        enlarge,
+        np.ascontiguousarray(probability, np.float32)
+        if probability is not None
+        else np.zeros((0, 0), np.float32),
+        HEMATOXYLIN,
+    )
+    area = sums[:, 0].astype(np.float64)
+    x, y = sums[:, 1] / area, sums[:, 2] / area
+    # a pixel is a square, not a point: its own second moment about its centre is 1/12
+    xx, yy = sums[:, 3] / area - x * x + 1 / 12, sums[:, 4] / area - y * y + 1 / 12
+    xy = sums[:, 5] / area - x * y
+    mean = stains[:, 0] / area
+    spread = np.sqrt(np.maximum(stains[:, 1] / area - mean * mean, 0))
+    empty = np.full(count, np.nan)
+    return {
+        "area": area,
+        "x": corner[:, 1] + x + 0.5,
+        "y": corner[:, 0] + y + 0.5,
+        "xx": xx,
+        "yy": yy,
+        "xy": xy,
+        "perimeter": outlines.perimeter,
+        "hull_area": outlines.hull_area,
+        "hematoxylin_mean": mean if image is not None else empty,
+        "hematoxylin_std": spread if image is not None else empty,
+        "probability": stains[:, 2] / area if probability is not None else empty,
+    }
+
+
+def describe(raw: Columns, *, scale: tuple[float, float] = (1.0, 1.0), mpp: float | None = None) -> Columns:
+    """Give the columns of the table of nuclei from `moments`.
+
+    `scale` is input px per grid px in x and y; `mpp` µm per input px, without it the µm columns are NaN.
+    Axes are those of the ellipse with the same second moments; eccentricity is its own, 0 for a circle;
+    `orientation` is the angle of the major axis to the horizontal, counter-clockwise as seen, degrees in
+    [0, 180); solidity = area / convex area, both of the outline through the middles of the pixel edges;
+    circularity = 4π area / perimeter², at most 1.
+    """
+    sx, sy = scale
+    linear = float(np.sqrt(sx * sy))
+    xx, yy, xy = raw["xx"] * sx * sx, raw["yy"] * sy * sy, raw["xy"] * sx * sy
+    middle, half = (xx + yy) / 2, np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)
+    large, small = middle + half, np.maximum(middle - half, 0)
+    area, perimeter = raw["area"] * sx * sy, raw["perimeter"] * linear
+    major, minor = 4 * np.sqrt(large), 4 * np.sqrt(small)
+    unit = np.nan if mpp is None else mpp
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "x": raw["x"] * sx,
+            "y": raw["y"] * sy,
+            "area_px": area,
+            "area_um2": area * unit * unit,
+            "perimeter_px": perimeter,
+            "perimeter_um": perimeter * unit,
+            "major_axis_px": major,
+            "major_axis_um": major * unit,
+            "minor_axis_px": minor,
+            "minor_axis_um": minor * unit,
+            "eccentricity": np.sqrt(np.maximum(1 - small / large, 0)),
+            # y grows downwards: counter-clockwise as seen is against the sign of xy
+            "orientation": np.degrees(0.5 * np.arctan2(-2 * xy, xx - yy)) % 180,
+            "solidity": np.minimum((raw["area"] - 0.5) / raw["hull_area"], 1),
+            "circularity": np.minimum(4 * np.pi * area / perimeter**2, 1),
+            "hematoxylin_mean": raw["hematoxylin_mean"],
+            "hematoxylin_std": raw["hematoxylin_std"],
+            "probability": raw["probability"],
+        }
+
+
+@njit(cache=True, nogil=True)
+def _first_local(labels: Any, rank: Any, count: int) -> Any:
+    first = np.full((count, 2), -1, np.int64)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            n = labels[y, x]
+            if n and first[rank[n], 0] < 0:
+                first[rank[n], 0] = y
+                first[rank[n], 1] = x
+    return first
+
+
+@njit(cache=True, nogil=True)
+def _sums(labels: Any, rank: Any, first: Any, image: Any, enlarge: int, probability: Any, table: Any) -> Any:
+    count = first.shape[0]
+    sums = np.zeros((count, 6), np.int64)
+    stains = np.zeros((count, 3), np.float64)
+    height, width = labels.shape
+    has_image, has_probability = image.shape[0] > 0, probability.shape[0] > 0
+    for y in range(height):
+        x = 0
+        while x < width:
+            n = labels[y, x]
+            if n == 0:
+                x += 1
+                continue
+            start = x
+            while x < width and labels[y, x] == n:
+                x += 1
+            r = rank[n]
+            v, a, m = y - first[r, 0], start - first[r, 1], x - start
+            # sums of u and u² over the run u = a .. a + m - 1
+            su = m * a + m * (m - 1) // 2
+            suu = m * a * a + a * m * (m - 1) + (m - 1) * m * (2 * m - 1) // 6
+            sums[r, 0] += m
+            sums[r, 1] += su
+            sums[r, 2] += m * v
+            sums[r, 3] += suu
+            sums[r, 4] += m * v * v
+            sums[r, 5] += su * v
+            if has_image:
+                total, square = 0.0, 0.0
+                for u in range(start, x):
+                    j, i = (y, u) if enlarge == 1 else (y // enlarge, u // enlarge)
+                    h = np.float64(
+                        table[0, image[j, i, 0]] + table[1, image[j, i, 1]] + table[2, image[j, i, 2]]
+                    )
+                    total += h
+                    square += h * h
+                stains[r, 0] += total
+                stains[r, 1] += square
+            if has_probability:
+                total = 0.0
+                for u in range(start, x):
+                    total += probability[y, u]
+                stains[r, 2] += total
+    return sums, stains
