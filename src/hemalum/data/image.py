@@ -83,8 +83,15 @@ def to_rgb(pixels: NDArray[Any], name: Path | str) -> NDArray[np.uint8]:
         return np.ascontiguousarray(pixels)
     if channels not in (2, 4):
         raise HemalumError(f"{name}: pixels have shape {pixels.shape}; want (H, W) grey or (H, W, 3) RGB")
+    if pixels[..., -1].min() < 255:
+        log.info("%s: transparent pixels laid over white", name)
+    return over_white(pixels)
+
+
+def over_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay (H, W, 2) grey + alpha or (H, W, 4) RGBA over white: (H, W, 3) RGB."""
     colour = pixels[..., :-1]
-    if channels == 2:
+    if colour.shape[2] == 1:
         colour = np.repeat(colour, 3, axis=2)
     alpha = pixels[..., -1:]
     if alpha.min() == 255:
@@ -101,6 +108,27 @@ def stretch(pixels: NDArray[np.uint16], low: int, high: int) -> NDArray[np.uint8
     clipped = np.clip(pixels.astype(np.float32) - low, 0, high - low)
     stretched: NDArray[np.uint8] = np.rint(clipped * scale).astype(np.uint8)
     return stretched
+
+
+def is_tiff(path: Path | str) -> bool:
+    """Whether the file begins as a TIFF does; False for a file that cannot be read."""
+    try:
+        with Path(path).open("rb") as stream:
+            return _is_tiff(stream.read(4))
+    except OSError:
+        return False
+
+
+def stated_dpi(path: Path | str) -> tuple[float, float] | None:
+    """Dots per inch (x, y) that a PNG, JPEG or BMP states, or None. Raises as `read_image` does."""
+    try:
+        with _open_plain(Path(path)) as image:
+            dpi = image.info.get("dpi")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise HemalumError(f"{path}: image is damaged or truncated ({_line(error)})") from error
+    if not isinstance(dpi, tuple) or len(dpi) != 2 or not all(float(value) > 0 for value in dpi):
+        return None
+    return float(dpi[0]), float(dpi[1])
 
 
 def _decode(path: Path, max_pixels: int | None, *, labels: bool) -> NDArray[Any]:
@@ -133,14 +161,7 @@ def _decode_plain(path: Path, head: bytes, max_pixels: int | None, labels: bool)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 26 and head[24] == 16 and head[25] != 0:
         raise HemalumError(f"{path}: 16-bit colour pixels; save the image with 8 bits per channel")
     try:
-        with _pillow_limit:
-            # our own limit is checked below, with a message that says how to lift it
-            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                image = Image.open(path)
-            finally:
-                Image.MAX_IMAGE_PIXELS = before
-        with image:
+        with _open_plain(path) as image:
             check_size(path, image.height, image.width, max_pixels)
             if labels and image.format == "JPEG":
                 raise HemalumError(f"{path}: a label map cannot be a JPEG (it changes ids); use PNG or TIFF")
@@ -151,6 +172,16 @@ def _decode_plain(path: Path, head: bytes, max_pixels: int | None, labels: bool)
         raise HemalumError(f"{path}: not an image that can be read (PNG, JPEG, BMP, TIFF)") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise HemalumError(f"{path}: image is damaged or truncated ({_line(error)})") from error
+
+
+def _open_plain(path: Path) -> Image.Image:
+    with _pillow_limit:
+        # our own limit is checked by the caller, with a message that says how to lift it
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _check_mode(path: Path, mode: str) -> None:

@@ -1,0 +1,101 @@
+"""Resampling an image band by band, with exactly the pixels that resampling it whole gives.
+
+The triangle filter widened by the shrinking factor, as Pillow's `Image.resize(size, BILINEAR)` has it and as
+the training images were made with. The weights of a target row or column follow from the sizes of the whole
+images alone, and every target pixel is summed in one order, so cutting the image in bands changes nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """Along one axis: target pixel i is the sum of `values[i, k] * source[first[i] + k]`, k < count[i]."""
+
+    first: NDArray[np.int64]
+    count: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+
+def triangle_weights(source: int, target: int) -> Weights:
+    """Weights of the triangle filter from `source` to `target` pixels, antialiased when shrinking."""
+    scale = source / target
+    support = max(scale, 1.0)
+    centre = (np.arange(target) + 0.5) * scale
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    count = np.minimum((centre + support + 0.5).astype(np.int64), source) - first
+    taps = np.arange(int(count.max()))
+    distance = np.abs(first[:, None] + taps + 0.5 - centre[:, None]) / support
+    values = np.where(taps < count[:, None], np.maximum(1 - distance, 0), 0)
+    values /= values.sum(axis=1, keepdims=True)
+    return Weights(first, count, values.astype(np.float32))
+
+
+class Resampler:
+    """Resamples an image of (H, W) px to (h, w) px in bands of target rows; equal sizes cost nothing."""
+
+    def __init__(self, source: tuple[int, int], target: tuple[int, int]) -> None:
+        self.source, self.target = source, target
+        self.identity = source == target
+        self._rows = triangle_weights(source[0], target[0])
+        self._columns = triangle_weights(source[1], target[1])
+
+    def needs(self, start: int, stop: int) -> tuple[int, int]:
+        """Source rows that the target rows start..stop are made of."""
+        if self.identity:
+            return start, stop
+        last = self._rows.first[stop - 1] + self._rows.count[stop - 1]
+        return int(self._rows.first[start]), int(last)
+
+    def rows(self, pixels: Image, start: int, stop: int) -> Image:
+        """Target rows start..stop, (stop - start, w, 3) uint8, from `pixels`, the rows that `needs` names."""
+        if self.identity:
+            return pixels
+        result = np.empty((stop - start, self.target[1], 3), np.uint8)
+        rows, columns = self._rows, self._columns
+        _resample(
+            np.ascontiguousarray(pixels).reshape(len(pixels), -1),
+            rows.first[start:stop] - rows.first[start],
+            rows.count[start:stop],
+            rows.values[start:stop],
+            columns.first,
+            columns.count,
+            columns.values,
+            result,
+        )
+        return result
+
+
+@njit(cache=True, nogil=True)
+def _resample(
+    pixels: Any, row: Any, rows: Any, row_weight: Any, column: Any, columns: Any, weight: Any, result: Any
+) -> None:
+    line = np.empty(pixels.shape[1], np.float32)
+    half = np.float32(0.5)
+    for y in range(result.shape[0]):
+        line[:] = 0
+        for k in range(rows[y]):
+            w = row_weight[y, k]
+            source = pixels[row[y] + k]
+            for i in range(line.size):
+                line[i] += w * np.float32(source[i])
+        for x in range(result.shape[1]):
+            red = green = blue = half
+            place = 3 * column[x]
+            for k in range(columns[x]):
+                w = weight[x, k]
+                red += w * line[place]
+                green += w * line[place + 1]
+                blue += w * line[place + 2]
+                place += 3
+            # weights sum to 1 within rounding, so 255 may come out as 255.49999 + 0.5
+            result[y, x, 0] = np.uint8(min(red, np.float32(255)))
+            result[y, x, 1] = np.uint8(min(green, np.float32(255)))
+            result[y, x, 2] = np.uint8(min(blue, np.float32(255)))
