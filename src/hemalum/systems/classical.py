@@ -23,7 +23,7 @@ TYPICAL_RADIUS_UM = 2.6  # inscribed circle of a median nucleus in H&E sections
 
 FLUORESCENCE_BRIGHTNESS = 0.5
 FLUORESCENCE_SPREAD = 0.03
-BLACK_BRIGHTNESS = 0.15
+BLACK_BRIGHTNESS = 0.1
 
 Signal = NDArray[np.float64]
 
@@ -40,8 +40,10 @@ def segment_classical(image: NDArray[np.uint8], mpp: float | None = None) -> NDA
         raise HemalumError(f"image must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
     if mpp is not None and not mpp > 0:
         raise HemalumError(f"mpp must be positive, not {mpp} µm/px")
+    if image.size == 0:
+        return np.zeros(image.shape[:2], np.int32)
     signal = nuclear_signal(image)
-    if signal.size == 0 or np.ptp(signal) == 0:
+    if np.ptp(signal) == 0:
         return np.zeros(image.shape[:2], np.int32)
     if mpp is None:
         rough = gaussian(signal, 1.0)
@@ -54,7 +56,7 @@ def segment_classical(image: NDArray[np.uint8], mpp: float | None = None) -> NDA
 def is_fluorescence(image: NDArray[np.uint8]) -> bool:
     """True when nuclei are brighter than the background.
 
-    The rule: the median pixel is black (brightness below 0.15), or it is dark and colourless (brightness
+    The rule: the median pixel is black (brightness below 0.1), or it is dark and colourless (brightness
     below 0.5 and channels within 0.03 of each other). Dark H&E has colour.
     """
     brightness = float(np.median(image.mean(axis=2))) / 255
