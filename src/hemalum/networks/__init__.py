@@ -1,0 +1,29 @@
+"""Networks: pure modules that know nothing of losses, data or files. Registry by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from hemalum.errors import HemalumError
+from hemalum.names import nearest
+from hemalum.networks.compact import Compact
+from hemalum.networks.unet import UNet
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "compact": Compact,
+    "unet": UNet,
+}
+
+
+def build_network(name: str, outputs: int, options: dict[str, Any]) -> nn.Module:
+    """Build a registered network with `outputs` logits.
+
+    Raises HemalumError for an unknown name (the nearest is named) or options that it does not take.
+    """
+    if name not in NETWORKS:
+        raise HemalumError(f"unknown network '{name}'{nearest(name, NETWORKS)}")
+    try:
+        return NETWORKS[name](outputs=outputs, **options)
+    except TypeError as error:
+        raise HemalumError(f"network '{name}' does not take these options: {error}") from error

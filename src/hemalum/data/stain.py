@@ -1,0 +1,36 @@
+"""Stain jitter: colour variation between laboratories, made in optical-density space."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Optical-density directions of hematoxylin, eosin and DAB (Ruifrok & Johnston 2001), rows of unit length.
+STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+STAINS = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
+
+_DARKEST = 1 / 256
+
+
+def draw_stain_jitter(
+    rng: np.random.Generator, strength: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Draw one change of staining as an affine map of optical density: OD' = OD @ matrix + offset.
+
+    Each stain's amount is scaled by up to ± `strength` and shifted by up to ± `strength`/10, and each stain's
+    direction is turned a little (Tellez et al. 2018 scale and shift; turning the directions is ours: scanners
+    and dyes differ in hue, not only in amount). Gives (3, 3) and (3,) float32.
+    """
+    amount = rng.uniform(1 - strength, 1 + strength, 3)
+    shift = rng.uniform(-strength, strength, 3) / 10
+    turned = np.clip(STAINS + rng.normal(0, 0.25 * strength, (3, 3)), 0.01, None)
+    turned /= np.linalg.norm(turned, axis=1, keepdims=True)
+    matrix = np.linalg.inv(STAINS) @ np.diag(amount) @ turned
+    return matrix.astype(np.float32), (shift @ turned).astype(np.float32)
+
+
+def jitter_stain(images_BCHW: Tensor, matrix_B33: Tensor, offset_B3: Tensor) -> Tensor:
+    """Apply drawn stain changes to images (B, 3, H, W) float32 in [0, 1]; gives the same shape and range."""
+    density = -torch.log(images_BCHW.clamp_min(_DARKEST))
+    changed = torch.einsum("bchw,bcd->bdhw", density, matrix_B33) + offset_B3[:, :, None, None]
+    return torch.exp(-changed).clamp_(0, 1)

@@ -1,0 +1,67 @@
+"""Losses between logits and target maps, head by head."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hemalum.instances.representations import Head
+
+_SOFT = 1e-6
+
+
+def soft_dice(probability_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+    """1 - Dice of soft maps, pooled over the batch and averaged over channels (Milletari et al. 2016)."""
+    axes = (0, 2, 3)
+    overlap = (probability_BCHW * target_BCHW).sum(axes)
+    total = probability_BCHW.sum(axes) + target_BCHW.sum(axes)
+    return (1 - (2 * overlap + _SOFT) / (total + _SOFT)).mean()
+
+
+def gradient_error(prediction_B2HW: Tensor, target_B2HW: Tensor, weight_BHW: Tensor) -> Tensor:
+    """Mean squared error of the maps' own gradients inside nuclei (HoVer-Net, Graham et al. 2019).
+
+    Channel 0 is differenced along x, channel 1 along y.
+    """
+    dx = torch.diff(prediction_B2HW[:, 0] - target_B2HW[:, 0], dim=2)
+    dy = torch.diff(prediction_B2HW[:, 1] - target_B2HW[:, 1], dim=1)
+    wx, wy = weight_BHW[:, :, 1:], weight_BHW[:, 1:]
+    return (dx.square() * wx).sum() / wx.sum().clamp_min(1) + (dy.square() * wy).sum() / wy.sum().clamp_min(1)
+
+
+def map_loss(
+    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sum of the heads' losses, and each by name.
+
+    softmax: cross-entropy + Dice; sigmoid on a 0/1 map: binary cross-entropy + Dice; sigmoid on a graded map
+    (`distance`): binary cross-entropy against the graded target; tanh: squared error inside nuclei + its gradient's.
+    `targets` are (B, channels, H, W) float32 in the order of the heads' channels.
+    """
+    parts: dict[str, Tensor] = {}
+    logits_at, channel_at = 0, 0
+    for head in heads:
+        logits = logits_BCHW[:, logits_at : logits_at + head.logits]
+        target = targets_BCHW[:, channel_at : channel_at + len(head.channels)]
+        logits_at += head.logits
+        channel_at += len(head.channels)
+        match head.kind:
+            case "softmax":
+                whole = torch.cat([1 - target.sum(1, keepdim=True), target], dim=1)
+                parts["_".join(head.channels)] = F.cross_entropy(logits, whole) + soft_dice(
+                    logits.softmax(1)[:, 1:], target
+                )
+            case "sigmoid":
+                for index, channel in enumerate(head.channels):
+                    one, truth = logits[:, index : index + 1], target[:, index : index + 1]
+                    parts[channel] = F.binary_cross_entropy_with_logits(one, truth)
+                    if channel != "distance":
+                        parts[channel] = parts[channel] + soft_dice(one.sigmoid(), truth)
+            case "tanh":
+                inside = (target.abs().sum(1) > 0).float()
+                error = (logits.tanh() - target).square() * inside[:, None]
+                parts["_".join(head.channels)] = error.sum() / (2 * inside.sum()).clamp_min(
+                    1
+                ) + gradient_error(logits.tanh(), target, inside)
+            case "linear":
+                parts["_".join(head.channels)] = F.smooth_l1_loss(logits, target)
+    return torch.stack(list(parts.values())).sum(), parts

@@ -1,0 +1,79 @@
+"""MapModel: a trained network at work, from uint8 pixels to maps, everything between inside one graph."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hemalum.errors import HemalumError
+from hemalum.instances.representations import REPRESENTATIONS, Head
+from hemalum.models.card import Card
+from hemalum.networks import build_network
+
+
+class MapModel(nn.Module):
+    """(N, H, W, 3) uint8 → maps (N, C, H·enlarge, W·enlarge) float32.
+
+    Normalises, runs the network, enlarges its logits bilinearly and applies each head's activation.
+    """
+
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        super().__init__()
+        self.network = network
+        self.enlarge = card.enlarge
+        self.heads = REPRESENTATIONS[card.representation].heads
+        # (x/255 - mean) / std as one multiply-add
+        scale = 1 / (255 * np.asarray(card.std, np.float32))
+        shift = -np.asarray(card.mean, np.float32) / np.asarray(card.std, np.float32)
+        self.register_buffer("scale", torch.from_numpy(scale.astype(np.float32)).view(1, 3, 1, 1))
+        self.register_buffer("shift", torch.from_numpy(shift.astype(np.float32)).view(1, 3, 1, 1))
+
+    def forward(self, images_NHWC: Tensor) -> Tensor:
+        x = images_NHWC.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        logits = self.network(x)
+        if self.enlarge > 1:
+            logits = F.interpolate(logits, scale_factor=float(self.enlarge), mode="bilinear")
+        return activate(logits.float(), self.heads)
+
+
+def activate(logits_BCHW: Tensor, heads: tuple[Head, ...]) -> Tensor:
+    """Turn the logits of `heads` (B, logits, H, W) into maps (B, channels, H, W)."""
+    maps, start = [], 0
+    for head in heads:
+        part = logits_BCHW[:, start : start + head.logits]
+        start += head.logits
+        match head.kind:
+            case "softmax":
+                maps.append(part.softmax(dim=1)[:, 1:])
+            case "sigmoid":
+                maps.append(part.sigmoid())
+            case "tanh":
+                maps.append(part.tanh())
+            case "linear":
+                maps.append(part)
+    return torch.cat(maps, dim=1)
+
+
+def build(card: Card, tensors: Mapping[str, NDArray[Any]]) -> MapModel:
+    """Build the card's network in eval mode, channels last, with the weights `tensors` of a model file.
+
+    Raises HemalumError when representation or network is unknown or the weights do not fit the network.
+    """
+    if card.representation not in REPRESENTATIONS:
+        raise HemalumError(f"the model needs representation '{card.representation}', unknown here")
+    logits = REPRESENTATIONS[card.representation].logits
+    network = build_network(card.network.name, logits, card.network.options)
+    try:
+        network.load_state_dict(
+            {name: torch.from_numpy(np.asarray(value)) for name, value in tensors.items()}
+        )
+    except RuntimeError as error:
+        raise HemalumError(
+            f"weights do not fit network '{card.network.name}': {str(error).splitlines()[-1]}"
+        ) from error
+    model = MapModel(network, card).eval().to(memory_format=torch.channels_last)
+    return model.requires_grad_(False)

@@ -1,0 +1,194 @@
+"""The one training loop: phases in order, exact on resume.
+
+Everything random is a function of the step (see `stream`), so a run that was killed and resumed gives the same
+weights, bit for bit on a CPU with the same number of threads, as one that was not.
+"""
+
+import fnmatch
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hemalum.errors import HemalumError
+from hemalum.files import atomic_path
+from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.losses.maps import map_loss
+from hemalum.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hemalum.training.log import Log
+from hemalum.training.optimisers import build_optimiser, learning_rate
+from hemalum.training.recipe import Phase, Plateau, Recipe
+from hemalum.training.stream import Batch, Stream
+from hemalum.training.validation import Validation
+
+Watcher = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass
+class _Window:
+    """What has been seen since the last line of the log."""
+
+    started: float = field(default_factory=time.perf_counter)
+    losses: list[dict[str, Tensor]] = field(default_factory=list)
+
+    def summary(self) -> dict[str, float]:
+        row = {
+            name: float(torch.stack([loss[name] for loss in self.losses]).mean()) for name in self.losses[0]
+        }
+        return row | {"steps_per_second": len(self.losses) / (time.perf_counter() - self.started)}
+
+
+class Loop:
+    """One run of a recipe in a folder: `checkpoint.safetensors`, `best.safetensors`, `log.jsonl`.
+
+    `watch(step, steps in all, {} or the line just logged)` is called after every step.
+    """
+
+    def __init__(
+        self, recipe: Recipe, network: nn.Module, stream: Stream, validation: Validation, folder: Path,
+        fabric: Fabric, progress: Progress, watch: Watcher | None = None,
+    ) -> None:  # fmt: skip
+        self.recipe, self.stream, self.validation = recipe, stream, validation
+        self.folder, self.fabric, self.progress, self.watch = folder, fabric, progress, watch
+        self.heads = REPRESENTATIONS[recipe.representation].heads
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average: dict[str, Tensor] | None = None
+        if recipe.ema:
+            self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.total = sum(phase.until.steps for phase in recipe.phases)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.safetensors"
+
+    def run(self, resume: bool) -> None:
+        """Run the phases that are left."""
+        with Log(self.folder, self.progress.log_bytes if resume else 0) as log:
+            while self.progress.phase < len(self.recipe.phases):
+                self._run_phase(self.recipe.phases[self.progress.phase], log, resume)
+                resume = False
+
+    def _run_phase(self, phase: Phase, log: Log, resume: bool) -> None:
+        optimiser = build_optimiser(phase, self._freeze(phase))
+        if resume:
+            self.progress = load_checkpoint(self.checkpoint, self.network, self.average, optimiser)
+        network, optimiser = self.fabric.setup(self.network, optimiser)
+        state, window = self.progress, _Window()
+        end = state.step - state.phase_step + phase.until.steps
+        with closing(self.stream.batches(state.step, end)) as batches:
+            for batch in batches:
+                window.losses.append(self._step(phase, network, optimiser, batch))
+                row: dict[str, float] = {}
+                ended = state.step == end
+                if ended or state.phase_step % self.recipe.validate_every == 0:
+                    row = window.summary() | {"lr": optimiser.param_groups[0]["lr"]} | self._validate()
+                    ended |= self._judge(phase, row["score"])
+                    log.write(state.step, phase.name, row)
+                    window = _Window()
+                if self.watch:
+                    self.watch(state.step, self.total, row)
+                if ended:
+                    state.next_phase()
+                if ended or state.step % self.recipe.checkpoint_every == 0:
+                    state.log_bytes = log.flush()
+                    save_checkpoint(
+                        self.checkpoint, state, self.network, self.average, None if ended else optimiser
+                    )
+                if ended:
+                    return
+
+    def _step(
+        self, phase: Phase, network: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch
+    ) -> dict[str, Tensor]:
+        """One update; gives the losses by name."""
+        state = self.progress
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(phase, state.phase_step, state.reductions)
+        torch.manual_seed(self.recipe.seed * 1_000_003 + state.step)
+        images, targets = self.fabric.to_device((batch.images, batch.targets))
+        loss, parts = map_loss(network(images).float(), targets, self.heads)
+        if not torch.isfinite(loss):
+            raise HemalumError(
+                f"the loss is not finite at step {state.step} of phase '{phase.name}'; the last good weights are in "
+                f"{self.checkpoint}; lower the learning rate or set clip"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if self.recipe.clip:
+            self.fabric.clip_gradients(network, optimiser, max_norm=self.recipe.clip)
+        optimiser.step()
+        self._follow()
+        state.step += 1
+        state.phase_step += 1
+        return {"loss": loss.detach()} | {name: value.detach() for name, value in parts.items()}
+
+    def _freeze(self, phase: Phase) -> list[nn.Parameter]:
+        """Let only the phase's parameters train; modules without any go to eval mode."""
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in phase.train))
+        chosen = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        if not chosen:
+            raise HemalumError(f"phase '{phase.name}': no parameter matches {', '.join(phase.train)}")
+        self._set_mode()
+        return chosen
+
+    def _set_mode(self) -> None:
+        for module in self.network.modules():
+            own = list(module.parameters())
+            module.training = not own or any(parameter.requires_grad for parameter in own)
+
+    def _follow(self) -> None:
+        """Move the averaged weights; the decay starts low so that the beginning is forgotten."""
+        if self.average is None:
+            return
+        decay = min(self.recipe.ema, (1 + self.progress.step) / (10 + self.progress.step))
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - decay)
+            else:
+                self.average[name].copy_(value)
+
+    def _validate(self) -> dict[str, float]:
+        with self._averaged() as network:
+            return self.validation.score(network, self.fabric)
+
+    def _judge(self, phase: Phase, score: float) -> bool:
+        """Note the score and keep the best weights; True when the phase's patience is over."""
+        state = self.progress
+        if state.phase_best is None or score > state.phase_best:
+            state.phase_best, state.waiting, state.plateau_waiting = score, 0, 0
+            with self._averaged() as network, atomic_path(self.best) as temporary:
+                save_file(
+                    {name: value.contiguous() for name, value in network.state_dict().items()}, temporary
+                )
+        else:
+            state.waiting += 1
+            state.plateau_waiting += 1
+        if isinstance(phase.schedule, Plateau) and state.plateau_waiting >= phase.schedule.patience:
+            state.reductions += 1
+            state.plateau_waiting = 0
+        return phase.until.patience is not None and state.waiting >= phase.until.patience
+
+    @contextmanager
+    def _averaged(self) -> Iterator[nn.Module]:
+        """The network in eval mode, with the averaged weights where there are any, for the block's time."""
+        own = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        if self.average is not None:
+            self.network.load_state_dict(self.average)
+        self.network.eval()
+        try:
+            yield self.network
+        finally:
+            self.network.load_state_dict(own)
+            self._set_mode()

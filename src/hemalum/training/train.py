@@ -1,0 +1,199 @@
+"""Train a recipe on datasets: the verb `train`."""
+
+import ctypes
+import datetime
+import hashlib
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from lightning_fabric import Fabric
+from safetensors.numpy import load_file
+from torch import nn
+
+import hemalum
+from hemalum.data.dataset import Dataset
+from hemalum.errors import HemalumError
+from hemalum.files import atomic_path
+from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.models.card import Card, Training, TrainingSet
+from hemalum.models.file import save_model
+from hemalum.names import nearest
+from hemalum.networks import build_network
+from hemalum.networks.receptive_field import measure_halo
+from hemalum.training.checkpoint import Progress, read_progress
+from hemalum.training.loop import Loop, Watcher
+from hemalum.training.recipe import Recipe, load_recipe
+from hemalum.training.stream import MEAN, STD, Stream
+from hemalum.training.validation import Validation
+
+log = logging.getLogger(__name__)
+
+MODEL_FILE = "model.safetensors"
+
+
+def train(
+    recipe: Recipe | Path | str,
+    data: Mapping[str, Path | str] | Sequence[Path | str],
+    out: Path | str,
+    *,
+    resume: bool = False,
+    accelerator: str = "auto",
+    threads: int | None = None,
+    initial: Path | str | None = None,
+    watch: Watcher | None = None,
+) -> Path:
+    """Train `recipe` on dataset folders and give the path of the model file, `out`/model.safetensors.
+
+    `data` maps the recipe's dataset names to folders, or lists folders that know their names. `resume` goes on
+    where `out` stands, with the same recipe and data. `initial` is a model file whose weights are the start.
+    Raises HemalumError for a recipe, data or run folder that do not fit together, before any training.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    out = Path(out)
+    _check_names(recipe)
+    datasets = _open_datasets(recipe, data)
+    progress = Progress(recipe_digest=recipe.digest, data_digest=_data_digest(datasets))
+    progress = _start_or_resume(out, progress, resume)
+    _keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    torch.manual_seed(recipe.seed)
+    logits = REPRESENTATIONS[recipe.representation].logits
+    network = build_network(recipe.network.name, logits, recipe.network.options)
+    stride = int(getattr(network, "stride", 1))
+    if recipe.tile % stride:
+        raise HemalumError(
+            f"recipe {recipe.name}: tile {recipe.tile} is not a multiple of the network's {stride}"
+        )
+    halo = measure_halo(network, stride)
+    if initial is not None:
+        _load_initial(network, initial)
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.precision)
+    stream = Stream(recipe, [dataset.split("train") for dataset in datasets])
+    validation = Validation(recipe, [dataset.split("val") for dataset in datasets], stride)
+    with atomic_path(out / "recipe.yaml") as temporary:
+        temporary.write_text(
+            yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
+        )
+    loop = Loop(recipe, network, stream, validation, out, fabric, progress, watch)
+    loop.run(resume)
+    card = _card(recipe, datasets, loop.progress.step, stride, halo)
+    save_model(out / MODEL_FILE, card, load_file(loop.best))
+    return out / MODEL_FILE
+
+
+def _check_names(recipe: Recipe) -> None:
+    if recipe.representation not in REPRESENTATIONS:
+        raise HemalumError(
+            f"recipe {recipe.name}: unknown representation '{recipe.representation}'"
+            f"{nearest(recipe.representation, REPRESENTATIONS)}"
+        )
+
+
+def _open_datasets(recipe: Recipe, data: Mapping[str, Path | str] | Sequence[Path | str]) -> list[Dataset]:
+    """The recipe's datasets, in the recipe's order."""
+    if isinstance(data, Mapping):
+        found = {name: Dataset.open(path) for name, path in data.items()}
+    else:
+        opened = [Dataset.open(path) for path in data]
+        found = {dataset.info.name: dataset for dataset in opened}
+    for name in found:
+        if name not in recipe.data:
+            raise HemalumError(f"recipe {recipe.name} has no dataset '{name}'{nearest(name, recipe.data)}")
+    for name in recipe.data:
+        if name not in found:
+            raise HemalumError(f"recipe {recipe.name} needs dataset '{name}': give --data {name}=PATH")
+    return [found[name] for name in recipe.data]
+
+
+def _data_digest(datasets: Sequence[Dataset]) -> str:
+    """Hash over what the run sees: every image's content, its scale and its part."""
+    lines = [f"{row.sha256}:{row.mpp}:{row.split}" for dataset in datasets for row in dataset.rows]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _start_or_resume(out: Path, fresh: Progress, resume: bool) -> Progress:
+    checkpoint = out / "checkpoint.safetensors"
+    if not resume:
+        if checkpoint.exists():
+            raise HemalumError(f"{out} already holds a run: give --resume to go on, or another folder")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HemalumError(f"cannot create {out}: {error.strerror}") from error
+        return fresh
+    if not checkpoint.exists():
+        raise HemalumError(f"nothing to resume: {checkpoint} does not exist")
+    progress = read_progress(checkpoint)
+    if progress.recipe_digest != fresh.recipe_digest:
+        raise HemalumError(
+            f"cannot resume {out}: the recipe has changed since (compare it with {out / 'recipe.yaml'})"
+        )
+    if progress.data_digest != fresh.data_digest:
+        raise HemalumError(f"cannot resume {out}: the data or its split has changed since")
+    return progress
+
+
+def _load_initial(network: nn.Module, path: Path | str) -> None:
+    from hemalum.models.file import load_model_file
+
+    _, tensors = load_model_file(path)
+    try:
+        network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+    except RuntimeError as error:
+        raise HemalumError(
+            f"{path} does not fit the recipe's network: {str(error).splitlines()[-1]}"
+        ) from error
+
+
+def _card(recipe: Recipe, datasets: Sequence[Dataset], steps: int, stride: int, halo: int) -> Card:
+    sets = [
+        TrainingSet(
+            name=dataset.info.name,
+            licence=dataset.info.licence,
+            citation=dataset.info.citation,
+            split_hash=dataset.split_hash,
+            samples=len(dataset.split("train")),
+        )
+        for dataset in datasets
+    ]
+    return Card(
+        name=recipe.name,
+        network=recipe.network,
+        representation=recipe.representation,
+        mpp=recipe.mpp,
+        enlarge=recipe.enlarge,
+        mean=MEAN,
+        std=STD,
+        halo=halo,
+        stride=stride,
+        separation=recipe.separation,
+        training=Training(
+            recipe=recipe.name,
+            recipe_hash=recipe.digest,
+            command=shlex.join(["hemalum", *sys.argv[1:]]),
+            steps=steps,
+            seed=recipe.seed,
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            data=sets,
+        ),
+        code_version=hemalum.__version__,
+    )
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory: fresh pages for every activation cost up to half of a step on a CPU."""
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another libc: only speed is lost
+        log.info("mallopt is not available; training goes on without it")
+        return
+    for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 * 2**20)):  # MMAP_MAX, TRIM_THRESHOLD, TOP_PAD
+        mallopt(option, value)
