@@ -1,5 +1,6 @@
 """`import`: from a published or private layout to the dataset folder, in one atomic step."""
 
+import inspect
 import os
 import re
 import shutil
@@ -74,10 +75,16 @@ def import_dataset(
         raise HemalumError(f"mpp {mpp}: µm per pixel must lie between 0.01 and 100")
     if format == "folder" and group is not None:
         options["group"] = "image" if group == "mosaic" else group
-    try:
-        samples = reader.read(src, **options)
-    except TypeError as error:
-        raise HemalumError(f"format {format}: {str(error).removeprefix('read() ')}") from None
+    known = [option for option in inspect.signature(reader.read).parameters if option != "path"]
+    for option in options:
+        if option not in known:
+            raise HemalumError(
+                f"format {format} has no option {option!r}; it has {', '.join(known) or 'none'}"
+            )
+    by = group or reader.group
+    if mpp is None and not mpp_note:
+        mpp_note = reader.mpp_note
+    samples = reader.read(src, **options)
     with _folder_beside(dst, src, overwrite) as folder:
         written: list[_Written] = []
         seen: set[str] = set()
@@ -90,7 +97,7 @@ def import_dataset(
             seen.add(sample.id)
             row = write_sample(folder, sample)
             kind = (sample.stain, sample.image.shape)
-            edges = edges_of(sample.image) if group == "mosaic" else None
+            edges = edges_of(sample.image) if by == "mosaic" else None
             written.append(_Written(row, equivalent_diameters(sample.instances), kind, edges))
             if on_sample is not None:
                 on_sample(sample)
@@ -122,7 +129,7 @@ def import_dataset(
             images=len(rows),
             nuclei=sum(row.nuclei for row in rows),
             split=SplitInfo(
-                by=group or reader.group,
+                by=by,
                 stratified_by=stratify if stratify and any(m.stratum for m in members) else None,
                 fractions=split,
                 test_groups=named,
@@ -148,7 +155,7 @@ def _prepared(sample: Sample, reader: Reader, mpp: float | str | None, group: st
     elif mpp == "nuclei":
         sample = replace(sample, mpp=None, mpp_source=None)
     elif sample.mpp is None and reader.mpp is not None:
-        sample = replace(sample, mpp=reader.mpp, mpp_source="published")
+        sample = replace(sample, mpp=reader.mpp, mpp_source=reader.mpp_source)
     if group is not None:
         if group not in GROUPS:
             raise HemalumError(f"group {group!r}: choices are {', '.join(GROUPS)}")

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import classes_by_instance
 from hemalum.data.image import IMAGE_SUFFIXES, read_image, read_label_map
+from hemalum.data.label_map import read_instances
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 
@@ -67,9 +67,7 @@ def read(
         instances, was_binary = read_instances(pair.label)
         binary += was_binary
         if instances.shape != image.shape[:2]:
-            raise HemalumError(
-                f"{pair.label}: label map is {_size(instances)}, its image {pair.image.name} is {_size(image)}"
-            )
+            raise HemalumError(f"{pair.label}: label map is {_size(instances)}, its image {_size(image)}")
         classes = None
         if pair.classes is not None:
             class_map = read_label_map(pair.classes)
@@ -106,116 +104,106 @@ def read(
         )
 
 
-def read_instances(path: Path) -> tuple[NDArray[np.int32], bool]:
-    """(H, W) int32 instances of a label file, and whether it was a binary mask (then: its components)."""
-    stored = read_label_map(path)
-    if is_binary(stored):
-        return cc3d.connected_components(stored > 0, connectivity=8, out_dtype=np.uint32).astype(
-            np.int32
-        ), True
-    return stored, False
-
-
-def is_binary(stored: NDArray[np.int32]) -> bool:
-    """Whether a label file holds a binary mask: one value besides 0, in several pieces (or it is 255)."""
-    values = np.unique(stored)
-    values = values[values != 0]
-    if len(values) != 1:
-        return False
-    pieces = int(cc3d.connected_components(stored > 0, connectivity=8).max())
-    return pieces > 1 or int(values[0]) == 255
-
-
 def find_pairs(
     path: Path | str, *, images: str = "images", labels: str = "labels", index: str | None = None
 ) -> list[Pair]:
     """The image and label files of a folder, joined; never empty. Raises HemalumError as `read` does."""
-    path = Path(path)
-    if not path.is_dir():
-        raise HemalumError(f"{path}: no such folder")
-    listed = path / (index or "index.csv")
-    if index is not None and not listed.is_file():
-        raise HemalumError(f"{listed}: no such index")
-    pairs = list(
-        _from_index(path, listed, images, labels) if listed.is_file() else _by_stem(path, images, labels)
-    )
-    if not pairs:
-        raise HemalumError(f"{listed if listed.is_file() else path / images}: no images")
-    repeated = [name for name, count in Counter(pair.id for pair in pairs).items() if count > 1]
-    if repeated:
-        raise HemalumError(f"{path}: the id {repeated[0]!r} occurs more than once; name the images apart")
+    pairs, faults = survey(path, images=images, labels=labels, index=index)
+    if faults:
+        raise faults[0]
     return pairs
 
 
-def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair]:
+def survey(
+    path: Path | str, *, images: str = "images", labels: str = "labels", index: str | None = None
+) -> tuple[list[Pair], list[HemalumError]]:
+    """The pairs that can be joined, and every fault that keeps the others from it."""
+    path = Path(path)
+    if not path.is_dir():
+        return [], [HemalumError(f"{path}: no such folder")]
+    listed = path / (index or "index.csv")
+    if index is not None and not listed.is_file():
+        return [], [HemalumError(f"{listed}: no such index")]
+    indexed = listed.is_file()
+    found = list(_from_index(path, listed, images, labels) if indexed else _by_stem(path, images, labels))
+    pairs = [item for item in found if isinstance(item, Pair)]
+    faults = [item for item in found if isinstance(item, HemalumError)]
+    if not found:
+        faults.append(HemalumError(f"{listed if indexed else path / images}: no images"))
+    for name, count in Counter(pair.id for pair in pairs).items():
+        if count > 1:
+            faults.append(
+                HemalumError(f"{path}: the id {name!r} occurs {count} times; name the images apart")
+            )
+    return pairs, faults
+
+
+def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
+    missing = [folder for folder in (path / images, path / labels) if not folder.is_dir()]
+    if missing:
+        yield HemalumError(f"{missing[0]}: no such folder; want {images}/ and {labels}/, or an index.csv")
+        return
+    stems: list[dict[str, Path]] = []
     for folder in (path / images, path / labels):
-        if not folder.is_dir():
-            raise HemalumError(f"{folder}: no such folder; want {images}/ and {labels}/, or an index.csv")
-    label_files = _files_by_stem(path / labels)
-    image_files = _files_by_stem(path / images)
-    for stem, image in image_files.items():
-        if stem not in label_files:
-            raise HemalumError(f"{image}: no label file named {stem}.* in {path / labels}")
+        files: dict[str, Path] = {}
+        for file in sorted(folder.iterdir()):
+            if file.is_dir() or file.name.startswith(".") or file.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            if file.stem in files:
+                yield HemalumError(f"{file}: {files[file.stem].name} has the same stem; keep one of them")
+            files[file.stem] = file
+        stems.append(files)
+    image_files, label_files = stems
     for stem, label in label_files.items():
         if stem not in image_files:
-            raise HemalumError(f"{label}: no image named {stem}.* in {path / images}")
+            yield HemalumError(f"{label}: no image named {stem}.* in {path / images}")
     for stem, image in image_files.items():
-        yield Pair(image, label_files[stem], stem, _class_file(path, label_files[stem]), where=str(image))
+        if stem in label_files:
+            yield _pair(path, image, label_files[stem], stem, {}, str(image))
+        else:
+            yield HemalumError(f"{image}: no label file named {stem}.* in {path / labels}")
 
 
-def _files_by_stem(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.is_dir() or file.name.startswith(".") or file.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        if file.stem in files:
-            raise HemalumError(f"{file}: {files[file.stem].name} has the same stem; keep one of them")
-        files[file.stem] = file
-    return files
-
-
-def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[Pair]:
+def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
     try:
         with listed.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             for name in ("image", "label"):
                 if name not in (reader.fieldnames or []):
-                    raise HemalumError(f"{listed}: column {name!r} is missing; want at least image,label")
+                    yield HemalumError(f"{listed}: column {name!r} is missing; want at least image,label")
+                    return
             for number, line in enumerate(reader, start=2):
-                where = f"{listed}, row {number}"
                 columns = {name: (value or "").strip() for name, value in line.items() if name is not None}
-                found: dict[str, Path] = {}
-                for name, folder in (("image", images), ("label", labels)):
-                    if not columns[name]:
-                        raise HemalumError(f"{where}: {name} is empty")
-                    places = [path / folder / columns[name], path / columns[name]]
-                    existing = [place for place in places if place.is_file()]
-                    if not existing:
-                        raise HemalumError(
-                            f"{where}: {name} {columns[name]!r} is not in {path / folder} or {path}"
-                        )
-                    found[name] = existing[0]
-                stem = Path(columns["image"]).stem
-                yield Pair(
-                    found["image"],
-                    found["label"],
-                    columns.get("id") or stem,
-                    _class_file(path, found["label"]),
-                    columns,
-                    where,
-                )
+                yield _joined(path, columns, images, labels, f"{listed}, row {number}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HemalumError(f"{listed}: cannot be read as CSV ({error})") from error
+        yield HemalumError(f"{listed}: cannot be read as CSV ({error})")
 
 
-def _class_file(path: Path, label: Path) -> Path | None:
-    for name in CLASS_FOLDERS:
-        if (path / name).is_dir():
-            file = path / name / f"{label.stem}.png"
-            if not file.is_file():
-                raise HemalumError(f"{file}: missing; {path / name} must have a class map for every image")
-            return file
-    return None
+def _joined(path: Path, columns: dict[str, str], images: str, labels: str, where: str) -> Pair | HemalumError:
+    found: list[Path] = []
+    for name, folder in (("image", images), ("label", labels)):
+        if not columns[name]:
+            return HemalumError(f"{where}: {name} is empty")
+        places = [path / folder / columns[name], path / columns[name]]
+        existing = [place for place in places if place.is_file()]
+        if not existing:
+            return HemalumError(
+                f"{where}: {name} {columns[name]!r} is neither in {path / folder} nor in {path}"
+            )
+        found.append(existing[0])
+    return _pair(path, found[0], found[1], columns.get("id") or Path(columns["image"]).stem, columns, where)
+
+
+def _pair(
+    path: Path, image: Path, label: Path, name: str, columns: dict[str, str], where: str
+) -> Pair | HemalumError:
+    for folder in CLASS_FOLDERS:
+        if (path / folder).is_dir():
+            classes = path / folder / f"{label.stem}.png"
+            if not classes.is_file():
+                return HemalumError(f"{classes}: missing; {folder}/ must have a class map for every image")
+            return Pair(image, label, name, classes, columns, where)
+    return Pair(image, label, name, None, columns, where)
 
 
 def _mpp(pair: Pair) -> float | None:

@@ -1,0 +1,297 @@
+"""`check`: what is wrong, or looks wrong, with a dataset folder or a folder of images and labels."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.dataset import INFO_FILE, Dataset, Row, pixel_hash
+from hemalum.data.formats.folder import Pair, survey
+from hemalum.data.image import read_image, read_label_map
+from hemalum.data.label_map import is_binary
+from hemalum.data.mosaic import Edges, edges_of, same_field
+from hemalum.data.nucleus_size import equivalent_diameters
+from hemalum.data.splits import split_hash
+from hemalum.errors import HemalumError
+
+# A nucleus is taken for several merged ones when it is both much larger than its neighbours and dented:
+# two equal discs side by side have solidity 0.89 at most, three in a triangle 0.87, a rough annotation of one
+# nucleus 0.9 and more.
+MERGED_AREA = 2.0  # times the median area of the image
+MERGED_SOLIDITY = 0.85
+ENOUGH_NUCLEI = 5  # a median of fewer says nothing
+PLAUSIBLE_UM = (2.5, 20.0)  # median equivalent diameter of the nuclei of a dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding: `file` is relative to the checked folder ("" for the whole), `kind` is one word to sort by."""
+
+    level: Literal["error", "warning"]
+    file: str
+    kind: str
+    message: str
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the checks across images need of each."""
+
+    files: list[str] = field(default_factory=list)
+    rows: list[Row | None] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    edges: list[Edges] = field(default_factory=list)
+    kinds: list[object] = field(default_factory=list)
+    diameters: list[NDArray[np.float64]] = field(default_factory=list)
+    mpps: list[float | None] = field(default_factory=list)
+
+
+def check_dataset(path: Path | str) -> list[Problem]:
+    """Find what is wrong with a dataset folder, or with a folder of images and labels before its import.
+
+    Kinds of errors: "folder" (no pairs, files missing), "unreadable", "size" (image and labels differ),
+    "binary" (a mask where a label map is due), "changed" (pixels or count not those of the index), "split"
+    (hash differs, a group in two parts), "duplicate" (the same image in two parts). Kinds of warnings:
+    "empty" (no nucleus), "pieces" (a label in several pieces), "merged" (suspicion that touching nuclei
+    share a label), "duplicate" (the same image twice in one part), "neighbours" (edges of tiles in different
+    parts match), "mpp" (missing, or nuclei of unlikely size). Errors come first, then by file.
+
+    Raises HemalumError when there is no folder at `path`.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise HemalumError(f"{path}: no such folder")
+    is_dataset = (path / INFO_FILE).exists()
+    problems = list(_check_imported(path) if is_dataset else _check_folder(path))
+    return sorted(problems, key=lambda problem: (problem.level, problem.file, problem.kind))
+
+
+def _check_imported(path: Path) -> Iterator[Problem]:
+    try:
+        dataset = Dataset.open(path)
+    except HemalumError as error:
+        yield Problem("error", "", "folder", _without(path, error))
+        return
+    seen = _Seen()
+    for row in dataset.rows:
+        yield from _check_pair(path, path / row.image, path / row.label, row, row.mpp, seen)
+        for extra in (row.classes, row.ambiguous):
+            if extra is not None:
+                yield from _check_extra(path, path / extra, path / row.label)
+    yield from _check_split(dataset)
+    yield from _check_across(seen)
+
+
+def _check_folder(path: Path) -> Iterator[Problem]:
+    pairs, faults = survey(path)
+    for fault in faults:
+        yield Problem("error", "", "folder", _without(path, fault))
+    seen = _Seen()
+    for pair in pairs:
+        yield from _check_pair(path, pair.image, pair.label, None, _mpp(pair), seen)
+        if pair.classes is not None:
+            yield from _check_extra(path, pair.classes, pair.label)
+    yield from _check_across(seen)
+
+
+def _check_pair(
+    path: Path, image_file: Path, label_file: Path, row: Row | None, mpp: float | None, seen: _Seen
+) -> Iterator[Problem]:
+    image_name, name = _relative(path, image_file), _relative(path, label_file)
+    image: NDArray[np.uint8] | None = None
+    labels: NDArray[np.int32] | None = None
+    try:
+        image = read_image(image_file)
+    except HemalumError as error:
+        yield Problem("error", image_name, "unreadable", _without(path, error))
+    try:
+        labels = read_label_map(label_file)
+    except HemalumError as error:
+        yield Problem("error", name, "unreadable", _without(path, error))
+    if image is not None:
+        digest = pixel_hash(image)
+        if row is not None and digest != row.sha256:
+            yield Problem("error", image_name, "changed", "pixels are not those of the import; import again")
+        seen.digests.append(digest)
+        seen.files.append(image_name)
+        seen.rows.append(row)
+        seen.edges.append(edges_of(image))
+        seen.kinds.append(None if row is None else row.stain)
+        seen.mpps.append(mpp)
+        seen.diameters.append(np.empty(0) if labels is None else equivalent_diameters(labels))
+    if image is not None and labels is not None and labels.shape != image.shape[:2]:
+        yield Problem("error", name, "size", f"labels are {_size(labels)}, the image is {_size(image)}")
+    if labels is not None:
+        yield from _check_labels(name, labels)
+        count = int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
+        if row is not None and count != row.nuclei:
+            yield Problem(
+                "error", name, "changed", f"{count} nuclei, the index says {row.nuclei}; import again"
+            )
+
+
+def _check_labels(name: str, labels: NDArray[np.int32]) -> Iterator[Problem]:
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    present = np.flatnonzero(areas)
+    if present.size == 0:
+        yield Problem("warning", name, "empty", "no nucleus is labelled")
+        return
+    if is_binary(labels):
+        message = f"one value ({present[0]}) for all nuclei: a binary mask, not a label map"
+        yield Problem("error", name, "binary", message)
+        return
+    broken = labels_in_pieces(labels)
+    if broken:
+        yield Problem("warning", name, "pieces", f"{_ids(broken)} in several pieces")
+    merged = labels_suspected_merged(labels, areas)
+    if merged:
+        yield Problem("warning", name, "merged", f"{_ids(merged)} may be several nuclei (large and dented)")
+
+
+def labels_in_pieces(labels: NDArray[np.int32]) -> list[int]:
+    """Ids of the labels that are not one 8-connected piece."""
+    pieces, count = cc3d.connected_components(labels, connectivity=8, return_N=True)
+    owner = np.zeros(int(count) + 1, np.int32)
+    owner[pieces.ravel()] = labels.ravel()
+    ids, times = np.unique(owner[1:], return_counts=True)
+    return [int(label) for label in ids[times > 1]]
+
+
+def labels_suspected_merged(labels: NDArray[np.int32], areas: NDArray[np.int64]) -> list[int]:
+    """Ids of the labels over twice the median area of the image whose solidity is below 0.85.
+
+    `areas` are the pixel counts by id. Solidity is area over that of the convex hull of the pixels' corners.
+    None in an image with fewer than 5 nuclei, where there is no typical size.
+    """
+    present = np.flatnonzero(areas)
+    if present.size < ENOUGH_NUCLEI:
+        return []
+    large = present[areas[present] > MERGED_AREA * np.median(areas[present])]
+    if large.size == 0:
+        return []
+    rows, columns = np.nonzero(np.isin(labels, large))
+    owners = labels[rows, columns]
+    order = np.argsort(owners, kind="stable")
+    starts = np.searchsorted(owners[order], large)
+    merged = []
+    for label, members in zip(large, np.split(order, starts[1:]), strict=True):
+        if areas[label] / _hull_area(rows[members], columns[members]) < MERGED_SOLIDITY:
+            merged.append(int(label))
+    return merged
+
+
+def _hull_area(rows: NDArray[np.intp], columns: NDArray[np.intp]) -> float:
+    from scipy.spatial import ConvexHull
+
+    corners = np.concatenate([np.stack([rows + dy, columns + dx], axis=1) for dy in (0, 1) for dx in (0, 1)])
+    return float(ConvexHull(corners).volume)  # in 2-D the "volume" is the area
+
+
+def _check_extra(path: Path, file: Path, label_file: Path) -> Iterator[Problem]:
+    name = _relative(path, file)
+    try:
+        extra = read_label_map(file)
+    except HemalumError as error:
+        yield Problem("error", name, "unreadable", _without(path, error))
+        return
+    try:
+        labels = read_label_map(label_file)
+    except HemalumError:
+        return
+    if extra.shape != labels.shape:
+        yield Problem("error", name, "size", f"is {_size(extra)}, the labels are {_size(labels)}")
+
+
+def _check_split(dataset: Dataset) -> Iterator[Problem]:
+    if split_hash({row.id: row.split for row in dataset.rows}) != dataset.info.split.sha256:
+        message = "the split in index.csv is not the one in dataset.yaml (hash differs); import again"
+        yield Problem("error", "", "split", message)
+    parts: dict[str, set[str]] = defaultdict(set)
+    for row in dataset.rows:
+        parts[row.group].add(row.split)
+    for group, names in sorted(parts.items()):
+        if len(names) > 1:
+            yield Problem("error", "", "split", f"group {group!r} is in {' and '.join(sorted(names))}")
+
+
+def _check_across(seen: _Seen) -> Iterator[Problem]:
+    same: dict[str, list[int]] = defaultdict(list)
+    for index, digest in enumerate(seen.digests):
+        same[digest].append(index)
+    for members in same.values():
+        for other in members[1:]:
+            first = members[0]
+            one, two = _part(seen.rows[first]), _part(seen.rows[other])
+            if one != two:
+                message = f"same image as {seen.files[first]}, but in {two}, that in {one}"
+                yield Problem("error", seen.files[other], "duplicate", message)
+            else:
+                yield Problem("warning", seen.files[other], "duplicate", f"same image as {seen.files[first]}")
+    yield from _check_neighbours(seen)
+    missing = [name for name, mpp in zip(seen.files, seen.mpps, strict=True) if mpp is None]
+    if missing:
+        message = f"{len(missing)} of {len(seen.files)} images have no mpp; give one at import"
+        yield Problem("warning", "", "mpp", message)
+    known = [
+        float(np.median(values)) * mpp
+        for values, mpp in zip(seen.diameters, seen.mpps, strict=True)
+        if mpp is not None and values.size >= ENOUGH_NUCLEI
+    ]
+    if known and not PLAUSIBLE_UM[0] < np.median(known) < PLAUSIBLE_UM[1]:
+        message = (
+            f"at the given mpp the median nucleus is {np.median(known):.1f} µm across; is the mpp right?"
+        )
+        yield Problem("warning", "", "mpp", message)
+
+
+def _check_neighbours(seen: _Seen) -> Iterator[Problem]:
+    """One warning for all: a chance match is possible, and the remedy is the same."""
+    firsts = same_field(seen.edges, [str(kind) for kind in seen.kinds])
+    apart = [
+        (index, first)
+        for index, first in enumerate(firsts)
+        if _part(seen.rows[index]) != _part(seen.rows[first]) and seen.digests[index] != seen.digests[first]
+    ]
+    if apart:
+        index, first = apart[0]
+        message = (
+            f"{len(apart)} tiles look like cuts of one field with tiles of another part "
+            f"(e.g. {seen.files[index]} and {seen.files[first]}); import with group 'mosaic'"
+        )
+        yield Problem("warning", "", "neighbours", message)
+
+
+def _part(row: Row | None) -> str | None:
+    return None if row is None else row.split
+
+
+def _mpp(pair: Pair) -> float | None:
+    try:
+        return float(pair.columns.get("mpp", ""))
+    except ValueError:
+        return None
+
+
+def _relative(path: Path, file: Path) -> str:
+    return file.relative_to(path).as_posix() if file.is_relative_to(path) else str(file)
+
+
+def _without(path: Path, error: HemalumError) -> str:
+    """The message without the name of the checked folder."""
+    return str(error).replace(f"{path}/", "")
+
+
+def _ids(labels: Sequence[int]) -> str:
+    shown = ", ".join(str(label) for label in labels[:5])
+    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+    return f"label{'s' if len(labels) > 1 else ''} {shown}{more}"
+
+
+def _size(pixels: NDArray[np.int32] | NDArray[np.uint8]) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"

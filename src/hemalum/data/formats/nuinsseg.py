@@ -1,0 +1,111 @@
+"""`nuinsseg`: NuInsSeg, H&E of 31 human and mouse organs, as published.
+
+    SRC/human bladder/tissue images/human_bladder_01.png        512 x 512, RGB
+    SRC/human bladder/label masks modify/human_bladder_01.tif   label map, overlaps given to one nucleus
+    SRC/human bladder/label masks/human_bladder_01.tif          label map, overlaps have numbers of their own
+    SRC/human bladder/mask binary/human_bladder_01.png          binary mask
+    SRC/human bladder/vague areas/mask binary/…                 where the annotators could not tell
+
+Source: Mahbod et al., Scientific Data 11, 295 (2024).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.image import read_image, read_label_map
+from hemalum.data.label_map import components
+from hemalum.data.sample import Sample
+from hemalum.errors import HemalumError
+
+IMAGES = "tissue images"
+SPECIES = ("human", "mouse")
+# the archives of the two hosts differ in where the masks of ambiguous areas lie
+AMBIGUOUS = ("vague areas/mask binary", "vague areas/mask binary_vague", "mask binary_vague", "vague areas")
+
+
+def read(
+    path: Path | str,
+    *,
+    variant: str = "label masks modify",
+    species: Literal["human", "mouse", "both"] = "both",
+    ambiguous: bool = True,
+) -> Iterator[Sample]:
+    """Yield the samples by organ and name; `path` holds the organ folders, itself or one level down.
+
+    `variant` names the folder of labels: "label masks modify" (the authors' choice for evaluation),
+    "label masks", or one of the binary masks, whose 8-connected components become the nuclei. The group is
+    species and organ: there is one slide of each. `ambiguous=False` leaves the ambiguous areas unread.
+
+    Raises HemalumError for missing folders or labels, unreadable files and sizes that do not fit.
+    """
+    if species not in (*SPECIES, "both"):
+        raise HemalumError(f"species {species!r}: choices are human, mouse, both")
+    for folder in _organ_folders(Path(path), species):
+        kind, _, organ = folder.name.partition(" ")
+        labels = folder / variant
+        if not labels.is_dir():
+            known = ", ".join(sorted(item.name for item in folder.iterdir() if item.is_dir()))
+            raise HemalumError(f"{labels}: no such folder of labels; there are {known}")
+        files = sorted(file for file in (folder / IMAGES).glob("*.png") if not file.name.startswith("."))
+        if not files:
+            raise HemalumError(f"{folder / IMAGES}: no images")
+        for file in files:
+            image = read_image(file)
+            label = _label_file(labels, file)
+            instances = read_label_map(label)
+            if "binary" in variant:
+                instances = components(instances)
+            _same_size(label, instances, image)
+            yield Sample(
+                image=image,
+                instances=instances,
+                id=file.stem,
+                source=folder.name,
+                group=folder.name,
+                organ=organ if kind in SPECIES else folder.name,
+                stain="H&E",
+                ambiguous=_ambiguous(folder, file, image) if ambiguous else None,
+            )
+
+
+def _organ_folders(path: Path, species: str) -> list[Path]:
+    for root in (path, path / "NuInsSeg"):
+        folders = sorted(folder.parent for folder in root.glob(f"*/{IMAGES}") if folder.is_dir())
+        if folders:
+            chosen = [folder for folder in folders if species == "both" or folder.name.startswith(species)]
+            if not chosen:
+                raise HemalumError(f"{root}: no folders named '{species} …'")
+            return chosen
+    raise HemalumError(f"{path}: no organ folders with '{IMAGES}'; want the unpacked NuInsSeg archive")
+
+
+def _label_file(labels: Path, image: Path) -> Path:
+    for suffix in (".tif", ".tiff", ".png"):
+        file = labels / f"{image.stem}{suffix}"
+        if file.is_file():
+            return file
+    raise HemalumError(f"{labels / image.stem}.tif: missing; it holds the labels of {image.name}")
+
+
+def _ambiguous(folder: Path, image_file: Path, image: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """The mask of ambiguous areas; None where the archive was unpacked without them."""
+    for name in AMBIGUOUS:
+        for suffix in (".png", ".tif"):
+            file = folder / name / f"{image_file.stem}{suffix}"
+            if file.is_file():
+                mask = read_label_map(file) > 0
+                _same_size(file, mask, image)
+                return mask
+    return None
+
+
+def _same_size(file: Path, labels: NDArray[np.int32] | NDArray[np.bool_], image: NDArray[np.uint8]) -> None:
+    if labels.shape != image.shape[:2]:
+        raise HemalumError(
+            f"{file}: label map is {labels.shape[1]} x {labels.shape[0]}, "
+            f"its image {image.shape[1]} x {image.shape[0]}"
+        )

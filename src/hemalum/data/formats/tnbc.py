@@ -1,0 +1,61 @@
+"""`tnbc`: triple-negative breast cancer, H&E (Naylor et al.), as published.
+
+    SRC/Slide_XX/XX_Y.png   the image Y of patient XX, 512 x 512, RGB(A)
+    SRC/GT_XX/XX_Y.png      its mask, binary (components are nuclei) or a label map
+
+Source: Naylor et al., IEEE Transactions on Medical Imaging 38, 448 (2019); Zenodo 1175282.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hemalum.data.image import read_image
+from hemalum.data.label_map import read_instances
+from hemalum.data.sample import Sample
+from hemalum.errors import HemalumError
+
+BREAST = range(1, 12)  # later versions of the archive add patients of another organ
+
+
+def read(path: Path | str) -> Iterator[Sample]:
+    """Yield the samples by patient and name; `path` holds the Slide_XX folders, itself or one level down.
+
+    The nuclei of a binary mask are its 8-connected components, which gives the published count.
+
+    Raises HemalumError for missing folders or masks, unreadable files and sizes that do not fit.
+    """
+    root = _root(Path(path))
+    for slide in sorted(folder for folder in root.glob("Slide_*") if folder.is_dir()):
+        patient = slide.name.removeprefix("Slide_")
+        truth = root / f"GT_{patient}"
+        if not truth.is_dir():
+            raise HemalumError(f"{truth}: missing; it holds the masks of {slide.name}")
+        files = sorted(file for file in slide.glob("*.png") if not file.name.startswith("."))
+        if not files:
+            raise HemalumError(f"{slide}: no images")
+        for file in files:
+            if not (truth / file.name).is_file():
+                raise HemalumError(f"{truth / file.name}: missing; it is the mask of {file}")
+            image = read_image(file)
+            instances, _ = read_instances(truth / file.name)
+            if instances.shape != image.shape[:2]:
+                raise HemalumError(
+                    f"{truth / file.name}: mask is {instances.shape[1]} x {instances.shape[0]}, "
+                    f"its image {image.shape[1]} x {image.shape[0]}"
+                )
+            yield Sample(
+                image=image,
+                instances=instances,
+                id=file.stem,
+                source=file.stem,
+                group=patient,
+                organ="breast" if patient.isdigit() and int(patient) in BREAST else None,
+                stain="H&E",
+            )
+
+
+def _root(path: Path) -> Path:
+    for root in (path, path / "TNBC_NucleiSegmentation", path / "TNBC_and_Brain_dataset"):
+        if any(root.glob("Slide_*")):
+            return root
+    raise HemalumError(f"{path}: no Slide_XX folders; want the unpacked TNBC archive")
