@@ -1,0 +1,240 @@
+"""A segmenter against a labelled dataset: every metric, per image and averaged, with the time it took."""
+
+import csv
+import io
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.dataset import Dataset
+from hemalum.data.sample import Sample
+from hemalum.errors import HemalumError
+from hemalum.files import atomic_path
+from hemalum.studies.scores import (
+    BOUNDARY_TOLERANCE_PX,
+    ImageScores,
+    Row,
+    row_of,
+    score_image,
+    summarise,
+    table_by,
+)
+
+CLASSICAL = "classical"
+
+Scale = float | Literal["auto"] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """What a segmenter may return when it knows more than the label map.
+
+    `labels` is (H, W) integer, 0 = background; `classes` is (max id + 1,) int32 by id; `mpp` is the scale
+    that was assumed, µm per pixel.
+    """
+
+    labels: NDArray[np.integer[Any]]
+    classes: NDArray[np.int32] | None = None
+    mpp: float | None = None
+
+
+Segmenter = Callable[[Sample], NDArray[np.integer[Any]] | Segmentation]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """Scores of one model on one dataset. Undefined scores are nan (empty or null in the files).
+
+    `per_image` has one flat row per image; `summary` the averages, tables by group and organ, and times.
+    """
+
+    per_image: list[Row]
+    summary: Row
+
+    def save(self, out: Path | str) -> None:
+        """Write summary.json and per_image.csv into the folder `out`, each atomically.
+
+        Raises HemalumError when the folder cannot be written.
+        """
+        out = Path(out)
+        text = json.dumps(_without_nan(self.summary), indent=2, ensure_ascii=False, allow_nan=False)
+        _write(out / "summary.json", text + "\n")
+        lines = io.StringIO()
+        columns = list(dict.fromkeys(name for row in self.per_image for name in row))
+        writer = csv.DictWriter(lines, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_without_nan(self.per_image))
+        _write(out / "per_image.csv", lines.getvalue())
+
+
+def evaluate(
+    model: Any,
+    dataset: Dataset | Path | str | Iterable[Sample],
+    *,
+    split: str | None = "test",
+    mpp: Scale = None,
+    engine: str = "auto",
+    out: Path | str | None = None,
+    leave_out_ambiguous: bool = False,
+    on_image: Callable[[int, Row], None] | None = None,
+) -> Evaluation:
+    """Segment every image of a split and score it.
+
+    `model` is "classical" (the floor), a callable Sample → label map or `Segmentation`, or whatever
+    `hemalum.segment` takes as a model. `dataset` is a dataset folder or an open Dataset, of which `split`
+    is taken (None: all of it), or any iterable of Samples, which is taken whole. `mpp` None uses each
+    sample's own scale and an estimate where it has none; "auto" estimates always; a number holds for all.
+    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `on_image` is
+    called after each image with its number from 0 and its row. With `out`, the result is also saved there.
+
+    Raises HemalumError when there is nothing to evaluate or a segmentation does not fit its image.
+    """
+    samples, class_names, described = _open(dataset, split)
+    segmenter, name = _segmenter(model, mpp, engine)
+    images: list[ImageScores] = []
+    rows: list[Row] = []
+    groups: dict[str, list[str | None]] = {"group": [], "organ": []}
+    for sample in samples:
+        scores, row = _evaluate_image(sample, segmenter, list(class_names), leave_out_ambiguous)
+        images.append(scores)
+        rows.append(row)
+        groups["group"].append(sample.group)
+        groups["organ"].append(sample.organ)
+        if on_image is not None:
+            on_image(len(rows) - 1, row)
+    if not rows:
+        raise HemalumError(f"nothing to evaluate: {described['dataset']} has no images in split '{split}'")
+    summary: Row = {
+        "model": name,
+        **described,
+        "mpp": "own" if mpp is None else mpp,
+        "engine": engine,
+        "ambiguous": "left out" if leave_out_ambiguous else "counted",
+        "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
+        **({"class_names": class_names} if class_names else {}),
+        **summarise(images),
+        "seconds": _times(rows),
+        **{f"by_{kind}": table_by(names, images) for kind, names in groups.items()},
+    }
+    evaluation = Evaluation(per_image=rows, summary=summary)
+    if out is not None:
+        evaluation.save(out)
+    return evaluation
+
+
+def _open(
+    dataset: Dataset | Path | str | Iterable[Sample], split: str | None
+) -> tuple[Iterator[Sample], dict[int, str], Row]:
+    """The samples, the names of the classes to score, and what the summary says of the data."""
+    if isinstance(dataset, (str, Path)):
+        dataset = Dataset.open(dataset)
+    if not isinstance(dataset, Dataset):
+        return iter(dataset), {}, {"dataset": "samples", "split": None, "split_hash": None}
+    part = dataset if split is None else dataset.split(split)
+    classes = {number: name for number, name in sorted((dataset.info.classes or {}).items()) if number > 0}
+    described = {"dataset": dataset.info.name, "split": split, "split_hash": dataset.split_hash}
+    return iter(part), classes, described
+
+
+def _segmenter(model: Any, mpp: Scale, engine: str) -> tuple[Segmenter, str]:
+    if isinstance(model, str) and model == CLASSICAL:
+        return _classical(mpp), CLASSICAL
+    if callable(model):
+        return model, getattr(model, "__name__", type(model).__name__)
+    return _learnt(model, mpp, engine)
+
+
+def _classical(mpp: Scale) -> Segmenter:
+    from hemalum.systems.classical import segment_classical
+
+    def segmenter(sample: Sample) -> Segmentation:
+        scale = _scale(sample, mpp)
+        known = None if scale == "auto" else scale
+        return Segmentation(segment_classical(sample.image, known), mpp=known)
+
+    return segmenter
+
+
+def _learnt(model: Any, mpp: Scale, engine: str) -> tuple[Segmenter, str]:
+    from hemalum.inference.segment import segment
+
+    def segmenter(sample: Sample) -> Segmentation:
+        nuclei = segment(sample.image, model, mpp=_scale(sample, mpp), engine=engine)
+        return Segmentation(nuclei.label_map(), mpp=nuclei.mpp)
+
+    return segmenter, str(model)
+
+
+def _scale(sample: Sample, mpp: Scale) -> float | Literal["auto"]:
+    if mpp is not None:
+        return mpp
+    return "auto" if sample.mpp is None else sample.mpp
+
+
+def _evaluate_image(
+    sample: Sample, segmenter: Segmenter, classes: list[int], leave_out_ambiguous: bool
+) -> tuple[ImageScores, Row]:
+    start = time.perf_counter()
+    result = segmenter(sample)
+    segmented = time.perf_counter()
+    found = result if isinstance(result, Segmentation) else Segmentation(result)
+    if found.labels.shape != sample.instances.shape:
+        raise HemalumError(
+            f"sample {sample.id}: the segmentation is {found.labels.shape}, "
+            f"its image {sample.instances.shape}"
+        )
+    by_class = None
+    if classes and sample.classes is not None and found.classes is not None:
+        by_class = (sample.classes, found.classes, classes)
+    scores = score_image(
+        sample.instances,
+        found.labels,
+        ambiguous=sample.ambiguous if leave_out_ambiguous else None,
+        mpp=sample.mpp,
+        classes=by_class,
+    )
+    row: Row = {
+        "id": sample.id,
+        "group": sample.group,
+        "organ": sample.organ,
+        "mpp": sample.mpp,
+        "mpp_used": found.mpp,
+        "megapixels": sample.instances.size / 1e6,
+        "seconds_segment": segmented - start,
+    }
+    row |= row_of(scores)
+    row["seconds_metrics"] = time.perf_counter() - segmented
+    return scores, row
+
+
+def _times(rows: list[Row]) -> Row:
+    """The first image may hold loading and compiling: the median image says what the next one costs."""
+    segment = [row["seconds_segment"] for row in rows]
+    areas = [row["megapixels"] * row["mpp"] ** 2 for row in rows if row["mpp"] is not None]
+    return {
+        "segment": sum(segment),
+        "segment_median_image": statistics.median(segment),
+        "segment_per_mm2": sum(segment) / sum(areas) if len(areas) == len(rows) and sum(areas) else None,
+        "metrics": sum(row["seconds_metrics"] for row in rows),
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,212 @@
+"""All metrics of an image, and of many images under each averaging, from one set of counts per image."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.metrics import (
+    AVERAGINGS,
+    THRESHOLDS,
+    AjiSums,
+    BoundaryDistances,
+    MatchCounts,
+    PixelCounts,
+    average_pixel_scores,
+    average_precision,
+    average_surface_distance,
+    boundary_f1,
+    count_pixels,
+    hd95,
+    match_at_thresholds,
+    match_by_class,
+    measure_boundary,
+    measure_overlap,
+    mpq,
+    mpq_plus,
+    pool_boundaries,
+    pool_classes,
+    score_pixels,
+    score_pixels_weighted,
+    sum_aji,
+    sum_aji_plus,
+)
+
+BOUNDARY_TOLERANCE_PX = 2.0
+
+Row = dict[str, Any]
+Classes = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageScores:
+    """What one image adds to a study. `matches` are at `THRESHOLDS`; `by_class` is None without classes."""
+
+    pixels: PixelCounts
+    boundary: BoundaryDistances
+    aji: AjiSums
+    aji_plus: AjiSums
+    matches: tuple[MatchCounts, ...]
+    by_class: tuple[MatchCounts, ...] | None
+    mpp: float | None
+
+    @property
+    def n_truth(self) -> int:
+        """Number of true nuclei."""
+        return self.matches[0].tp + self.matches[0].fn
+
+    @property
+    def n_prediction(self) -> int:
+        """Number of predicted nuclei."""
+        return self.matches[0].tp + self.matches[0].fp
+
+
+def score_image(
+    truth: NDArray[np.int32],
+    prediction: NDArray[np.integer[Any]],
+    *,
+    ambiguous: NDArray[np.bool_] | None = None,
+    mpp: float | None = None,
+    classes: tuple[Classes, Classes, Sequence[int]] | None = None,
+) -> ImageScores:
+    """Score one (H, W) label map against the truth.
+
+    Boundaries are those of the foreground as a whole. `classes` is (class by true id, class by predicted id,
+    the classes to score). Raises HemalumError when shapes, dtypes or classes do not fit.
+    """
+    overlap = measure_overlap(truth, prediction, ambiguous=ambiguous)
+    return ImageScores(
+        pixels=count_pixels(truth, prediction, ambiguous=ambiguous),
+        boundary=measure_boundary(truth > 0, prediction > 0, ambiguous=ambiguous),
+        aji=sum_aji(overlap),
+        aji_plus=sum_aji_plus(overlap),
+        matches=tuple(match_at_thresholds(overlap)),
+        by_class=tuple(match_by_class(overlap, *classes)) if classes else None,
+        mpp=mpp,
+    )
+
+
+def row_of(image: ImageScores) -> Row:
+    """The scores of one image as a flat row; nan where undefined (docs/concepts/metrics.md)."""
+    return (
+        {"nuclei_truth": image.n_truth, "nuclei_predicted": image.n_prediction}
+        | asdict(score_pixels(image.pixels))
+        | {f"weighted_{name}": value for name, value in asdict(score_pixels_weighted(image.pixels)).items()}
+        | _boundary(image.boundary, image.mpp)
+        | _instance(image.aji, image.aji_plus, image.matches)
+        | ({"mpq": mpq([image.by_class])} if image.by_class is not None else {})
+    )
+
+
+def _boundary(distances: BoundaryDistances, mpp: float | None) -> Row:
+    far, mean = hd95(distances), average_surface_distance(distances)
+    scale = float("nan") if mpp is None else mpp
+    return {
+        "hd95_px": far,
+        "hd95_um": far * scale,
+        "assd_px": mean,
+        "assd_um": mean * scale,
+        "boundary_f1": boundary_f1(distances, BOUNDARY_TOLERANCE_PX),
+    }
+
+
+def _instance(aji: AjiSums, aji_plus: AjiSums, matches: Sequence[MatchCounts]) -> Row:
+    half = matches[0]
+    return (
+        {"aji": aji.value, "aji_plus": aji_plus.value, "pq": half.pq, "dq": half.dq, "sq": half.sq}
+        | {"ap": average_precision(matches)}
+        | {f"f1_{_percent(t)}": counts.dq for t, counts in zip(THRESHOLDS, matches, strict=True)}
+        | {f"ap_{_percent(t)}": counts.precision for t, counts in zip(THRESHOLDS, matches, strict=True)}
+    )
+
+
+def _percent(threshold: float) -> int:
+    return round(100 * threshold)
+
+
+def summarise(images: Sequence[ImageScores]) -> Row:
+    """Every metric of a set of images under every averaging that it has.
+
+    pixel: pooled, per_image, support_weighted; boundary and instance: pooled, per_image; classes, where there
+    are any: mpq, mpq_plus and the pooled PQ of each class. Undefined values are nan; `left_out` says how many
+    images had none of a kind.
+    """
+    rows = [row_of(image) for image in images]
+    boundary = pool_boundaries([image.boundary for image in images])
+    pooled_matches = [_pool_matches(column) for column in zip(*(i.matches for i in images), strict=True)]
+    summary: Row = {
+        "images": len(images),
+        "nuclei_truth": sum(image.n_truth for image in images),
+        "nuclei_predicted": sum(image.n_prediction for image in images),
+        "pixel": {
+            name: asdict(average_pixel_scores([i.pixels for i in images], name)) for name in AVERAGINGS
+        },
+        "boundary": {
+            "pooled": _boundary(boundary, _shared_scale(images)),
+            "per_image": _means(rows, ("hd95_px", "hd95_um", "assd_px", "assd_um", "boundary_f1")),
+        },
+        "instance": {
+            "pooled": _instance(
+                sum((i.aji for i in images), AjiSums(0, 0)),
+                sum((i.aji_plus for i in images), AjiSums(0, 0)),
+                pooled_matches or [MatchCounts(0, 0, 0, 0.0)] * len(THRESHOLDS),
+            ),
+            "per_image": _means(rows, ("aji", "aji_plus", "pq", "dq", "sq", "ap", *_threshold_names())),
+        },
+        "left_out": {name: sum(bool(np.isnan(row[name])) for row in rows) for name in ("dice", "pq")},
+    }
+    by_class = [image.by_class for image in images if image.by_class is not None]
+    if by_class:
+        summary["classes"] = {
+            "mpq": mpq(by_class),
+            "mpq_plus": mpq_plus(by_class),
+            "pq_pooled": [counts.pq for counts in pool_classes(by_class)],
+        }
+    return summary
+
+
+def table_by(names: Sequence[str | None], images: Sequence[ImageScores]) -> list[Row]:
+    """One short row per name (patient, organ, …), sorted; images without a name are left out."""
+    table = []
+    for name in sorted({name for name in names if name is not None}):
+        part = summarise([image for image, own in zip(images, names, strict=True) if own == name])
+        table.append(
+            {
+                "name": name,
+                "images": part["images"],
+                "nuclei_truth": part["nuclei_truth"],
+                "nuclei_predicted": part["nuclei_predicted"],
+                "dice_pooled": part["pixel"]["pooled"]["dice"],
+                "dice": part["pixel"]["per_image"]["dice"],
+                "hd95_px": part["boundary"]["per_image"]["hd95_px"],
+                "aji": part["instance"]["per_image"]["aji"],
+                "pq": part["instance"]["per_image"]["pq"],
+                "pq_pooled": part["instance"]["pooled"]["pq"],
+            }
+        )
+    return table
+
+
+def _pool_matches(column: Sequence[MatchCounts]) -> MatchCounts:
+    return sum(column, MatchCounts(0, 0, 0, 0.0))
+
+
+def _threshold_names() -> list[str]:
+    return [f"{kind}_{_percent(threshold)}" for kind in ("f1", "ap") for threshold in THRESHOLDS]
+
+
+def _means(rows: Sequence[Row], names: Sequence[str]) -> Row:
+    table = np.array([[row[name] for name in names] for row in rows], float).reshape(len(rows), len(names))
+    defined = ~np.isnan(table)
+    count = defined.sum(axis=0)
+    total = np.where(defined, table, 0).sum(axis=0)
+    means = np.divide(total, count, out=np.full(len(names), np.nan), where=count > 0)
+    return dict(zip(names, means.tolist(), strict=True))
+
+
+def _shared_scale(images: Sequence[ImageScores]) -> float | None:
+    """The mpp of all images, or None: boundary pixels of different size cannot be pooled in µm."""
+    scales = {image.mpp for image in images}
+    return scales.pop() if len(scales) == 1 else None
