@@ -69,8 +69,9 @@ def moments(
     ids, count = outlines.ids, len(outlines.ids)
     rank = np.zeros(int(ids.max()) + 1 if count else 1, np.int32)
     rank[ids] = np.arange(count, dtype=np.int32)
-    corner = outlines.first  # absolute; sums are taken relative to it so that they do not depend on the band
-    local = _first_local(np.ascontiguousarray(labels, np.int32), rank, count)
+    # sums are relative to the first pixel, so that they do not depend on the band
+    corner = outlines.first
+    local = (corner - np.array(outlines.origin, np.int32)).astype(np.int64)
     sums, stains = _sums(
         np.ascontiguousarray(labels, np.int32),
         rank,
@@ -143,18 +144,6 @@ def describe(raw: Columns, *, scale: tuple[float, float] = (1.0, 1.0), mpp: floa
             "hematoxylin_std": raw["hematoxylin_std"],
             "probability": raw["probability"],
         }
-
-
-@njit(cache=True, nogil=True)
-def _first_local(labels: Any, rank: Any, count: int) -> Any:
-    first = np.full((count, 2), -1, np.int64)
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            n = labels[y, x]
-            if n and first[rank[n], 0] < 0:
-                first[rank[n], 0] = y
-                first[rank[n], 1] = x
-    return first
 
 
 @njit(cache=True, nogil=True)

@@ -78,9 +78,9 @@ class Polygons:
 class Outlines:
     """What one walk round each nucleus gives.
 
-    `ids` (N,) int32 in raster order of first pixel; `first` (N, 2) int32 row and column of that pixel;
-    `perimeter` (N,) float64 px by Crofton's formula in four directions; `hull_area` (N,) float64 px² of the
-    convex hull of the middles of the edges.
+    `ids` (N,) int32 in raster order of first pixel; `first` (N, 2) int32 row and column of that pixel,
+    where the label map's own first pixel is at `origin`; `perimeter` (N,) float64 px by Crofton's formula
+    in four directions; `hull_area` (N,) float64 px² of the convex hull of the middles of the edges.
     """
 
     polygons: Polygons
@@ -88,6 +88,7 @@ class Outlines:
     first: NDArray[np.int32]
     perimeter: NDArray[np.float64]
     hull_area: NDArray[np.float64]
+    origin: tuple[int, int] = (0, 0)
 
 
 def trace(labels: NDArray[np.int32], *, smooth: bool = True, origin: tuple[int, int] = (0, 0)) -> Outlines:
@@ -110,7 +111,7 @@ def trace(labels: NDArray[np.int32], *, smooth: bool = True, origin: tuple[int, 
     if row or column:
         coords += np.array([column, row], np.float32)
         first += np.array([row, column], np.int32)
-    return Outlines(Polygons(coords, offsets), ids, first, perimeter, hull)
+    return Outlines(Polygons(coords, offsets), ids, first, perimeter, hull, origin)
 
 
 def fill(

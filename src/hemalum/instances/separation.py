@@ -78,28 +78,127 @@ def _separate(
     min_probability: float,
     max_hole: int,
 ) -> Any:
-    height, width = foreground.shape
-    level = _levels(foreground, peaks, threshold, marker)
-    labels = np.zeros((height, width), np.int32)
-    root = _grow(level, labels, depth, marker_area)
-    _drop(labels, foreground, root, min_area, min_probability)
+    """One component of the foreground after the other, each in a small frame that stays in the cache."""
+    labels = np.zeros(foreground.shape, np.int32)
+    runs = _find_runs(foreground, threshold)
+    component, boxes = _join_runs(runs)
+    order, begin = _sort_runs(component, boxes.shape[0])
+    most, largest = 1, 1
+    for c in range(boxes.shape[0]):
+        most = max(most, boxes[c, 4])
+        largest = max(largest, (boxes[c, 1] - boxes[c, 0] + 2) * (boxes[c, 3] - boxes[c, 2] + 2))
+    level = np.zeros(largest, np.uint8)
+    basin = np.empty(largest, np.int32)
+    after = np.empty(largest, np.int32)
+    pixels = np.empty(most, np.int32)
+    root = np.empty(most + 1, np.int32)
+    peak = np.empty(most + 1, np.int32)
+    area = np.empty(most + 1, np.int32)
+    total = np.empty(most + 1, np.float64)
+    head = np.full(256, -1, np.int32)
+    tail = np.full(256, -1, np.int32)
+    start = np.empty(258, np.int32)
+
+    first = np.empty(runs.shape[0] + 1, np.int64)  # first pixel of each kept nucleus
+    kept = 0
+    pierced = np.empty(boxes.shape[0], np.int32)
+    n_pierced = 0
+    for c in range(boxes.shape[0]):
+        if boxes[c, 4] < min_area:
+            continue
+        members = order[begin[c] : begin[c + 1]]
+        top, left, stride = boxes[c, 0] - 1, boxes[c, 2] - 1, boxes[c, 3] - boxes[c, 2] + 2
+        start[:] = 0
+        for r in members:
+            y, at = runs[r, 0], (runs[r, 0] - top) * stride - left
+            for x in range(runs[r, 1], runs[r, 2]):
+                value = max(min(peaks[y, x], marker), np.float32(0))
+                k = np.uint8(1 + int(value * TOP + np.float32(0.5)))
+                level[at + x] = k
+                basin[at + x] = 0
+                start[k + 1] += 1
+        for k in range(1, 257):
+            start[k + 1] += start[k]
+        for r in members:
+            at = (runs[r, 0] - top) * stride - left
+            for i in range(at + runs[r, 1], at + runs[r, 2]):
+                k = level[i]
+                pixels[start[k]] = i
+                start[k] += 1  # ends as the start of the level above
+        count = _grow(
+            level, basin, after, pixels, start, head, tail, root, peak, area, stride, depth, marker_area
+        )
+
+        for n in range(1, count + 1):
+            root[n] = _find(root, n)
+            area[n] = 0
+            total[n] = 0
+        for r in members:
+            y, at = runs[r, 0], (runs[r, 0] - top) * stride - left
+            for x in range(runs[r, 1], runs[r, 2]):
+                n = root[basin[at + x]]
+                area[n] += 1
+                total[n] += foreground[y, x]
+        has_hole = boxes[c, 5] > 0
+        for n in range(1, count + 1):
+            peak[n] = 0  # from here on the number of the nucleus, -1 where dropped
+            if area[n] and (area[n] < min_area or total[n] < min_probability * area[n]):
+                peak[n] = -1
+                has_hole = True
+        for r in members:
+            y, at = runs[r, 0], (runs[r, 0] - top) * stride - left
+            for x in range(runs[r, 1], runs[r, 2]):
+                level[at + x] = 0
+                n = root[basin[at + x]]
+                if peak[n] == 0:
+                    if kept == first.size:
+                        first = np.concatenate((first, np.empty(kept, np.int64)))
+                    first[kept] = y * labels.shape[1] + x
+                    kept += 1
+                    peak[n] = kept
+                if peak[n] > 0:
+                    labels[y, x] = peak[n]
+        if has_hole:
+            pierced[n_pierced] = c
+            n_pierced += 1
+
+    rank = np.empty(kept + 1, np.int32)
+    rank[0] = 0
+    for i, n in enumerate(np.argsort(first[:kept])):
+        rank[n + 1] = i + 1
+    for r in range(runs.shape[0]):
+        for x in range(runs[r, 1], runs[r, 2]):
+            labels[runs[r, 0], x] = rank[labels[runs[r, 0], x]]
     if max_hole > 0:
-        _fill_holes(labels, foreground, max_hole)
-    _renumber(labels, root.size)
+        stack = np.empty(max_hole + 1, np.int64)
+        for c in pierced[:n_pierced]:
+            _fill_holes(labels, foreground, boxes[c], stack)
     return labels
 
 
 @njit(cache=True, nogil=True)
-def _levels(foreground: Any, peaks: Any, threshold: Any, marker: Any) -> Any:
-    """Level of each pixel in a frame of zeros, (H + 2, W + 2) uint8: neighbours need no bounds check."""
+def _find_runs(foreground: Any, threshold: Any) -> Any:
+    """Row, start and stop of each run of foreground, in raster order, (N, 3) int32."""
     height, width = foreground.shape
-    level = np.zeros((height + 2, width + 2), np.uint8)
+    runs = np.empty((4096, 3), np.int32)
+    count = 0
     for y in range(height):
-        for x in range(width):
-            if foreground[y, x] >= threshold:
-                value = min(peaks[y, x], marker)
-                level[y + 1, x + 1] = np.uint8(1 + int(max(value, np.float32(0)) * TOP + np.float32(0.5)))
-    return level
+        if count + width // 2 + 1 > runs.shape[0]:
+            longer = np.empty((2 * runs.shape[0] + width, 3), np.int32)
+            longer[:count] = runs[:count]
+            runs = longer
+        x = 0
+        while x < width:
+            if not foreground[y, x] >= threshold:
+                x += 1
+                continue
+            runs[count, 0] = y
+            runs[count, 1] = x
+            while x < width and foreground[y, x] >= threshold:
+                x += 1
+            runs[count, 2] = x
+            count += 1
+    return runs[:count]
 
 
 @njit(cache=True, nogil=True)
@@ -111,81 +210,136 @@ def _find(root: Any, a: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _grow(level: Any, labels: Any, depth: int, marker_area: int) -> Any:
-    """Flood `labels` (basin numbers from 1) and give the basin that each was joined to."""
-    height, width = labels.shape
-    stride = width + 2
-    flat = level.ravel()
-    basin = np.zeros(flat.size, np.int32)
+def _join_runs(runs: Any) -> Any:
+    """Component of each run, and of each component the box (top, bottom, left, right), area and holes.
 
-    # pixels in order of level, raster order within a level
-    start = np.zeros(258, np.int64)
-    for i in range(flat.size):
-        start[flat[i] + 1] += 1
-    start[1] = 0
-    for k in range(1, 257):
-        start[k + 1] += start[k]
-    order = np.empty(start[256], np.int32)
-    place = start.copy()
-    for i in range(flat.size):
-        k = flat[i]
-        if k:
-            order[place[k]] = i
-            place[k] += 1
+    Components are 4-connected and count in raster order. Runs and their contacts are a planar graph, so each
+    contact beyond those of a tree closes round one hole.
+    """
+    count = runs.shape[0]
+    root = np.arange(count).astype(np.int32)
+    holes = np.zeros(count, np.int32)
+    above, here = 0, 0
+    while here < count:
+        row = runs[here, 0]
+        end = here
+        while end < count and runs[end, 0] == row:
+            end += 1
+        a, b = above, here
+        if above < here and runs[above, 0] != row - 1:
+            a = here
+        while a < here and b < end:
+            if runs[a, 1] < runs[b, 2] and runs[b, 1] < runs[a, 2]:
+                i, j = _find(root, a), _find(root, b)
+                if i == j:
+                    holes[b] += 1
+                else:
+                    root[max(i, j)] = min(i, j)
+            if runs[a, 2] <= runs[b, 2]:
+                a += 1
+            else:
+                b += 1
+        above, here = here, end
 
-    # one queue per level as a linked list: a pixel is queued once, so one `after` per pixel is enough
-    after = np.empty(flat.size, np.int32)
-    head = np.full(256, -1, np.int32)
-    tail = np.full(256, -1, np.int32)
-    capacity = 1024
-    root = np.zeros(capacity, np.int32)
-    peak = np.zeros(capacity, np.int32)
-    area = np.zeros(capacity, np.int32)
+    component = np.empty(count, np.int32)
+    boxes = np.empty((count, 6), np.int64)
+    n = 0
+    for r in range(count):
+        y, x0, x1 = runs[r, 0], runs[r, 1], runs[r, 2]
+        if root[r] == r:
+            c = n
+            n += 1
+            boxes[c, 0], boxes[c, 1], boxes[c, 2], boxes[c, 3] = y, y + 1, x0, x1
+            boxes[c, 4] = boxes[c, 5] = 0
+        else:
+            c = component[_find(root, r)]
+        component[r] = c
+        boxes[c, 1] = y + 1
+        boxes[c, 2] = min(boxes[c, 2], x0)
+        boxes[c, 3] = max(boxes[c, 3], x1)
+        boxes[c, 4] += x1 - x0
+        boxes[c, 5] += holes[r]
+    return component, boxes[:n]
+
+
+@njit(cache=True, nogil=True)
+def _sort_runs(component: Any, components: int) -> Any:
+    """Runs in order of component, raster order within, and where each component begins."""
+    begin = np.zeros(components + 1, np.int64)
+    for c in component:
+        begin[c + 1] += 1
+    for c in range(components):
+        begin[c + 1] += begin[c]
+    place = begin.copy()
+    order = np.empty(component.size, np.int32)
+    for r in range(component.size):
+        order[place[component[r]]] = r
+        place[component[r]] += 1
+    return order, begin
+
+
+@njit(cache=True, nogil=True)
+def _grow(
+    level: Any,
+    basin: Any,
+    after: Any,
+    pixels: Any,
+    stop: Any,
+    head: Any,
+    tail: Any,
+    root: Any,
+    peak: Any,
+    area: Any,
+    stride: int,
+    depth: int,
+    marker_area: int,
+) -> int:
+    """Flood one component; give the number of basins.
+
+    `level` is 0 around the component; `pixels` are its pixels by level, raster order within one, those of
+    level k up to stop[k]. `basin` gets numbers from 1; `root` says which basin each was joined to. One queue
+    per level as a linked list: a pixel is queued once, so one `after` per pixel is enough.
+    """
     count = 0
-    steps = (-stride, -1, 1, stride)
-
     for now in range(255, 0, -1):
-        seed = start[now]
+        seed = stop[now - 1]
+        last = stop[now]
         while True:
             p = head[now]
             if p < 0:
-                while seed < start[now + 1] and basin[order[seed]] != 0:
+                while seed < last and basin[pixels[seed]] != 0:
                     seed += 1
-                if seed == start[now + 1]:
+                if seed == last:
                     break
-                p = order[seed]
+                p = pixels[seed]
                 count += 1
-                if count == capacity:
-                    capacity *= 2
-                    root = _longer(root, capacity)
-                    peak = _longer(peak, capacity)
-                    area = _longer(area, capacity)
                 root[count] = count
                 peak[count] = now
+                area[count] = 0
                 basin[p] = count
             else:
                 head[now] = after[p]
                 if head[now] < 0:
                     tail[now] = -1
             own = basin[p]
-            a = _find(root, own)
+            a = own if root[own] == own else _find(root, own)
             area[a] += 1
-            for step in steps:
+            for step in (-stride, -1, 1, stride):
                 q = p + step
-                if flat[q] == 0:
+                if level[q] == 0:
                     continue
                 if basin[q] == 0:
                     basin[q] = own
                     # climbing out of a valley is not possible: the level of the way here stays
-                    k = min(flat[q], now)
-                    flat[q] = k
+                    k = min(level[q], now)
+                    level[q] = k
                     after[q] = -1
                     if tail[k] < 0:
                         head[k] = q
                     else:
                         after[tail[k]] = q
                     tail[k] = q
-                elif flat[q] >= now and basin[q] != own:
+                elif level[q] >= now and basin[q] != own:
                     b = _find(root, basin[q])
                     if b != a and (
                         min(peak[a], peak[b]) - now < depth or min(area[a], area[b]) < marker_area
@@ -195,50 +349,16 @@ def _grow(level: Any, labels: Any, depth: int, marker_area: int) -> Any:
                         peak[high] = max(peak[a], peak[b])
                         area[high] = area[a] + area[b]
                         a = high
-    for y in range(height):
-        row = (y + 1) * stride + 1
-        for x in range(width):
-            if basin[row + x]:
-                labels[y, x] = _find(root, basin[row + x])
-    return root[: count + 1]
+    return count
 
 
 @njit(cache=True, nogil=True)
-def _longer(values: Any, size: int) -> Any:
-    longer = np.zeros(size, values.dtype)
-    longer[: values.size] = values
-    return longer
-
-
-@njit(cache=True, nogil=True)
-def _drop(labels: Any, foreground: Any, root: Any, min_area: int, min_probability: float) -> None:
-    """Set to 0 what is too small or too faint."""
-    height, width = labels.shape
-    area = np.zeros(root.size, np.int32)
-    total = np.zeros(root.size, np.float64)
-    for y in range(height):
-        for x in range(width):
-            n = labels[y, x]
-            if n:
-                area[n] += 1
-                total[n] += foreground[y, x]
-    for n in range(1, root.size):
-        if area[n] < min_area or total[n] < min_probability * area[n]:
-            area[n] = 0
-    for y in range(height):
-        for x in range(width):
-            n = labels[y, x]
-            if n and area[n] == 0:
-                labels[y, x] = 0
-
-
-@njit(cache=True, nogil=True)
-def _fill_holes(labels: Any, foreground: Any, max_hole: int) -> None:
-    """Fill 8-connected background that one nucleus encloses alone, in place; leaves OPEN elsewhere."""
-    height, width = labels.shape
-    stack = np.empty(max_hole + 1, np.int64)
-    for y in range(1, height - 1):
-        for x in range(1, width - 1):
+def _fill_holes(labels: Any, foreground: Any, box: Any, stack: Any) -> None:
+    """Fill, within a component's box, 8-connected background that one nucleus encloses alone."""
+    top, bottom, left, right = box[0], box[1] - 1, box[2], box[3] - 1
+    width = labels.shape[1]
+    for y in range(top + 1, bottom):
+        for x in range(left + 1, right):
             # the first pixel of a hole in raster order has the nucleus above it and to its left
             if labels[y, x] != 0 or labels[y, x - 1] <= 0 or labels[y - 1, x] != labels[y, x - 1]:
                 continue
@@ -249,40 +369,29 @@ def _fill_holes(labels: Any, foreground: Any, max_hole: int) -> None:
             closed = True
             done = 0
             while closed and done < size:
-                cy, cx = stack[done] // width, stack[done] % width
+                v, u = stack[done] // width, stack[done] % width
                 done += 1
-                if cy == 0 or cx == 0 or cy == height - 1 or cx == width - 1 or foreground[cy, cx] < 0:
+                # a hole does not reach the edge of the box, and nothing is known of what was taken out
+                if v in (top, bottom) or u in (left, right) or foreground[v, u] < 0:
                     closed = False
                     break
-                for dy in range(-1, 2):
-                    for dx in range(-1, 2):
-                        n = labels[cy + dy, cx + dx]
+                for dv in range(-1, 2):
+                    for du in range(-1, 2):
+                        n = labels[v + dv, u + du]
                         if n == owner or n == -owner:
                             continue
-                        if n != 0 or size > max_hole:
+                        if n != 0 or size == stack.size:
                             closed = False
                         elif closed:
-                            stack[size] = (cy + dy) * width + cx + dx
-                            labels[cy + dy, cx + dx] = -owner
+                            stack[size] = (v + dv) * width + u + du
+                            labels[v + dv, u + du] = -owner
                             size += 1
-            if size > max_hole:
+            if size == stack.size:
                 closed = False
             # background found open is not searched again: the next search that meets it is open as well
             for i in range(size):
                 labels[stack[i] // width, stack[i] % width] = owner if closed else OPEN
-
-
-@njit(cache=True, nogil=True)
-def _renumber(labels: Any, ids: int) -> None:
-    number = np.zeros(ids, np.int32)
-    count = 0
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            n = labels[y, x]
-            if n > 0:
-                if number[n] == 0:
-                    count += 1
-                    number[n] = count
-                labels[y, x] = number[n]
-            elif n < 0:
+    for y in range(top, bottom + 1):
+        for x in range(left, right + 1):
+            if labels[y, x] == OPEN:
                 labels[y, x] = 0
