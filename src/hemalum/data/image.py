@@ -170,7 +170,9 @@ def _decode_plain(path: Path, head: bytes, max_pixels: int | None, labels: bool)
             return np.asarray(image)
     except UnidentifiedImageError:
         raise HemalumError(f"{path}: not an image that can be read (PNG, JPEG, BMP, TIFF)") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except HemalumError:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, zlib.error and more
         raise HemalumError(f"{path}: image is damaged or truncated ({_line(error)})") from error
 
 

@@ -78,9 +78,7 @@ def import_dataset(
     known = [option for option in inspect.signature(reader.read).parameters if option != "path"]
     for option in options:
         if option not in known:
-            raise HemalumError(
-                f"format {format} has no option {option!r}; it has {', '.join(known) or 'none'}"
-            )
+            raise HemalumError(f"format {format} has no option {option!r}; it has {', '.join(known) or 'none'}")
     by = group or reader.group
     if mpp is None and not mpp_note:
         mpp_note = reader.mpp_note
@@ -91,9 +89,7 @@ def import_dataset(
         for sample in samples:
             sample = _prepared(sample, reader, mpp, group if format != "folder" else None)
             if sample.id in seen:
-                raise HemalumError(
-                    f"{src}: the id {sample.id!r} occurs more than once; name the images apart"
-                )
+                raise HemalumError(f"{src}: the id {sample.id!r} occurs more than once; name the images apart")
             seen.add(sample.id)
             row = write_sample(folder, sample)
             kind = (sample.stain, sample.image.shape)
@@ -109,9 +105,7 @@ def import_dataset(
             mpp_note = mpp_note or (
                 f"per image: the median equivalent diameter of its whole nuclei is {REFERENCE_DIAMETER_UM} µm"
             )
-        members = [
-            Member(row.id, row.group, None if stratify is None else getattr(row, stratify)) for row in rows
-        ]
+        members = [Member(row.id, row.group, None if stratify is None else getattr(row, stratify)) for row in rows]
         named = None if test_groups is None else sorted(set(test_groups))
         parts = split_by_group(members, split, test_groups=named, seed=seed)
         rows = [replace(row, split=parts[row.id]) for row in rows]
@@ -206,6 +200,8 @@ def _folder_beside(dst: Path, src: Path, overwrite: bool) -> Iterator[Path]:
         yield fresh
         if occupied:
             dst.rename(old)
+        elif dst.is_dir():
+            dst.rmdir()
         fresh.replace(dst)
     except OSError as error:
         raise HemalumError(f"cannot write {dst}: {error.strerror or error}") from error
