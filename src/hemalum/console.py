@@ -54,7 +54,7 @@ def print_table(
     from rich.table import Table
 
     console = Console(highlight=False, emoji=False, markup=False)
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, header in enumerate(headers):
         table.add_column(header, justify="left" if index == 0 or header in left else "right", no_wrap=True)
     for row in rows:
@@ -64,17 +64,16 @@ def print_table(
     )
     if not console.is_terminal:
         console.width = max(console.width, needed + 2)
-    elif needed > console.width:
-        _print_blocks(console, headers, rows, title)
-        return
-    console.print(table)
-
-
-def _print_blocks(
-    console: "Console", headers: Sequence[str], rows: Sequence[Sequence[str]], title: str
-) -> None:
     if title:
-        console.print(title, style="italic", markup=False)
+        # not the table's own title, which would be broken at the table's width
+        console.print(title, style="italic", soft_wrap=True)
+    if console.is_terminal and needed > console.width:
+        _print_blocks(console, headers, rows)
+    else:
+        console.print(table)
+
+
+def _print_blocks(console: "Console", headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         console.print(row[0], style="bold")
         for header, value in zip(headers[1:], row[1:], strict=True):
@@ -82,14 +81,14 @@ def _print_blocks(
                 console.print(f"  {header}: {value}", markup=False)
 
 
-def print_pairs(pairs: Sequence[tuple[str, str]], *, title: str = "") -> None:
+def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Print `name  value` lines; a long value goes on under itself."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False, emoji=False, markup=False)
-    table = Table(title=title or None, title_justify="left", box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs:

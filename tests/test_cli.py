@@ -1,0 +1,337 @@
+"""The command line: help, options, exit codes, one-line errors, and the commands that the documents show."""
+
+import ast
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+import hemalum
+from hemalum import cli
+from hemalum.errors import HemalumError
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "PIL", "yaml"}
+
+# what users may rely on: taking an option away, or renaming one, has to be a decision
+OPTIONS = {
+    "hemalum": "--version --debug --quiet --install-completion --show-completion",
+    "segment": "PATH… --output --mpp --model --engine --device --threads --format --max-pixels --report",
+    "import": "FORMAT SRC DST --list --mpp --group --split --test-groups --seed --name --licence --images --labels "
+    "--index --overwrite",
+    "check": "DATASET",
+    "train": "RECIPE --data --output --resume --accelerator --threads --initial",
+    "evaluate": "MODEL DATASET --split --mpp --engine --output --leave-out-ambiguous",
+    "info": "[MODEL] --json",
+    "export": "MODEL OUT",
+    "demo": "--output --model --engine",
+}
+
+group: Any = typer.main.get_command(cli.app)
+VERBS = sorted(group.commands)
+
+
+def run(*arguments: str, code: int = 0) -> None:
+    assert cli.main(arguments) == code
+
+
+def options_of(command: Any) -> str:
+    names = []
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            names.append(parameter.metavar or parameter.name.upper())
+        else:
+            names.append(parameter.opts[0])
+    return " ".join(names)
+
+
+def test_the_options_are_those_that_were_promised() -> None:
+    found = {"hemalum": options_of(group)} | {name: options_of(group.commands[name]) for name in VERBS}
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(verb, "--help")
+    shown = capsys.readouterr().out
+    assert "Usage: hemalum " + verb in shown
+    for parameter in group.commands[verb].params:
+        assert parameter.help, f"{verb} {parameter.name} has no help"
+
+
+def test_help_without_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    shown = capsys.readouterr().out
+    assert all(verb in shown for verb in VERBS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--version")
+    assert capsys.readouterr().out == f"hemalum {hemalum.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["segment", "--help"], ["import", "-h"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys; from hemalum.cli import main; code = main(sys.argv[1:]); "
+        "print(sorted(name for name in sys.modules if '.' not in name), file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    loaded = set(ast.literal_eval(done.stderr.splitlines()[-1]))
+    assert not loaded & HEAVY
+
+
+def test_import_loads_nothing_heavy() -> None:
+    program = "import sys, hemalum; dir(hemalum); print([n for n in sys.modules if '.' not in n])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not set(ast.literal_eval(done.stdout)) & (HEAVY | {"typer", "rich"})
+
+
+@pytest.mark.parametrize("name", hemalum.__all__)
+def test_public_names(name: str) -> None:
+    value = getattr(hemalum, name)
+    assert name in dir(hemalum)
+    assert name == "__version__" or value.__doc__
+
+
+def test_an_unknown_name_of_the_package() -> None:
+    with pytest.raises(AttributeError, match="module 'hemalum' has no attribute 'segmnet'"):
+        _ = hemalum.segmnet  # type: ignore[attr-defined]
+
+
+# mistakes: one line, exit code 2
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    run(*arguments, code=2)
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segmnet"], "No such command 'segmnet'"),
+        (["segment"], "(see hemalum segment --help)"),
+        (["segment", "a.png", "-o", "out", "--mmp", "1"], "--mmp"),
+        (
+            ["segment", "a.png", "-o", "out", "--mpp", "big"],
+            "'big' is neither a number of microns per pixel nor 'auto'",
+        ),
+        (["import", "folder", "a", "b", "--mpp", "auto"], "neither a number of microns per pixel nor 'nuclei'"),
+        (["import", "folder", "a", "b", "--split", "0.5"], "want three shares"),
+        (["import", "nonsense", "a", "b"], "no format 'nonsense'"),
+        (["check", "/no/such/folder"], "/no/such/folder: no such folder"),
+        (["train", "no_such_recipe", "-d", "a", "-o", "run"], "no shipped recipe 'no_such_recipe'"),
+        (["train", "fast", "-d", "a=b", "-d", "c", "-o", "run"], "name all datasets (NAME=PATH) or none"),
+        (["evaluate", "classical", "/no/such/folder"], "/no/such/folder"),
+        (["evaluate", "classical", "/no/such/folder", "--split", "tst"], ""),
+        (["info", "/no/such/model.safetensors"], "no such model file"),
+        (["info", "no_such_model"], "no_such_model"),
+        (["export", "/no/such/model.safetensors", "a.onnx"], "no such model file"),
+        (["segment", "/no/such/image.png", "-o", "out", "--format", "geojsn"], "geojsn"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in mistake(capsys, *arguments)
+    assert not list(tmp_path.iterdir()), "something was left behind"
+
+
+def test_debug_shows_the_traceback_wherever_it_stands() -> None:
+    with pytest.raises(HemalumError):
+        cli.main(["check", "/no/such/folder", "--debug"])
+    with pytest.raises(HemalumError):
+        cli.main(["--debug", "check", "/no/such/folder"])
+
+
+def test_options_after_two_dashes_are_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--debug: no such folder" in mistake(capsys, "check", "--", "--debug")
+
+
+def test_an_error_of_several_lines_is_printed_as_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise HemalumError("first\n  second")
+
+    monkeypatch.setattr("hemalum.data.check.check_dataset", fail)
+    assert mistake(capsys, "check", "x") == "error: first second"
+
+
+def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("hemalum.data.check.check_dataset", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["check", "x"])
+
+
+def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hemalum.data.check.check_dataset", interrupt)
+    run("check", "x", code=130)
+
+
+def test_interrupt_of_the_program() -> None:
+    program = "import hemalum.data.check as c, time, sys\nfrom hemalum.cli import main\n"
+    program += (
+        "c.check_dataset = lambda p: (print('ready', flush=True), time.sleep(60))\nsys.exit(main(['check', 'x']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert b"Traceback" not in process.stderr.read()
+    process.stdout.close()
+    process.stderr.close()
+
+
+# the verbs on a small dataset
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images and label maps of four sources: two squares of nuclei each."""
+    source = tmp_path / "source"
+    generator = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (source / kind).mkdir(parents=True)
+    for name in "abcd":
+        image = generator.integers(200, 255, (64, 64, 3), np.uint8)
+        labels = np.zeros((64, 64), np.uint16)
+        for label, (y, x) in enumerate([(8, 8), (30, 36)], start=1):
+            image[y : y + 14, x : x + 14] = generator.integers(60, 90, (14, 14, 3))
+            labels[y : y + 14, x : x + 14] = label
+        Image.fromarray(image).save(source / "images" / f"{name}.png")
+        Image.fromarray(labels).save(source / "labels" / f"{name}.png")
+    return source
+
+
+@pytest.fixture
+def dataset(folder: Path, tmp_path: Path) -> Path:
+    run(
+        "--quiet",
+        "import",
+        "folder",
+        str(folder),
+        str(tmp_path / "dataset"),
+        "--mpp",
+        "0.5",
+        "--split",
+        "0.5,0.25,0.25",
+    )
+    return tmp_path / "dataset"
+
+
+def test_import_prints_what_it_made(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("import", "folder", str(folder), str(tmp_path / "made"), "--mpp", "0.5", "--licence", "CC0")
+    words = " ".join(capsys.readouterr().out.split())
+    assert "images 4 nuclei 8 scale 0.5 µm/px (user)" in words
+    assert "licence CC0" in words
+
+
+def test_import_list(capsys: pytest.CaptureFixture[str]) -> None:
+    from hemalum.data.formats import READERS
+
+    run("import", "--list")
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in READERS)
+
+
+def test_check_of_a_sound_and_a_broken_dataset(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("check", str(dataset))
+    assert "0 errors" in capsys.readouterr().out
+    (dataset / "labels" / "a.png").unlink()
+    run("check", str(dataset), code=1)
+    assert "labels/a.png" in capsys.readouterr().out
+
+
+def test_evaluate_prints_tables_and_writes_files(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("evaluate", "classical", str(dataset), "--split", "all", "-o", str(tmp_path / "scores"))
+    shown = capsys.readouterr().out
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    assert "4 images, 8 nuclei" in shown
+    dice = f"{summary['pixel']['pooled']['dice']:.4g}"
+    (line,) = [line for line in shown.splitlines() if line.strip().startswith("pooled")][:1]
+    assert dice in line.split()
+
+
+def test_quiet_is_quiet(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("check", str(dataset), "--quiet")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
+
+
+# documents
+
+
+def documented_commands() -> list[tuple[str, str]]:
+    """Every `hemalum …` command line in README and docs: in code blocks, and inline where it has arguments."""
+    found = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]:
+        text = path.read_text(encoding="utf-8")
+        lines = [line.strip() for line in text.splitlines() if re.match(r"^( {4}|\t)?(\$ )?\S*hemalum ", line)]
+        lines += re.findall(r"`(hemalum [^`]+)`", text)
+        for line in lines:
+            line = re.sub(r"\s+#.*", "", line).removeprefix("$ ")
+            words = shlex.split(line.replace("…", ""))
+            if Path(words[0]).name == "hemalum" and "VERB" not in words:
+                found.append((path.name, " ".join(["hemalum", *map(shlex.quote, words[1:])])))
+    return sorted(set(found))
+
+
+def test_documents_hold_commands() -> None:
+    shown = {shlex.split(command)[1] for _, command in documented_commands()}
+    assert set(VERBS) - {"export"} <= shown
+
+
+@pytest.mark.parametrize(("document", "command"), documented_commands())
+def test_documented_commands_parse(document: str, command: str) -> None:
+    words = cli._global_options_first(shlex.split(command)[1:])
+    words = [word for word in words if word not in ("--debug", "--quiet", "--version", "--help")]
+    if not words:
+        return
+    verb, *arguments = words
+    assert verb in group.commands, f"{document}: {command}"
+    if arguments and "--list" not in arguments:
+        # parses and converts, raises on what does not fit, runs nothing
+        group.commands[verb].make_context(verb, arguments)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))],
+    ids=lambda path: path.name,
+)
+def test_links_between_documents(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
