@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -20,3 +21,51 @@ def real_data() -> Path:
     if not (folder / "tnbc" / "index.csv").is_file():
         pytest.skip(f"no real data at {folder}: HEMALUM_TEST_DATA names the folder with tnbc/, dsb2018/ …")
     return folder
+
+
+@pytest.fixture(scope="session")
+def dark_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file that takes dark pixels for nucleus: `compact` with one width and weights set by hand.
+
+    Its first convolution looks at single pixels only, so what it finds can be told by looking at the image:
+    the 4-connected pieces of pixels whose mean over R, G, B is below 140.
+    """
+    from hemalum.models.card import Card, NetworkSpec, SeparationSettings
+    from hemalum.models.file import save_model
+
+    # the 12 inputs are 3 colours times 4 sub-pixels; channels 0-3 are how dark each sub-pixel is, 4-7 how bright
+    convolution = np.zeros((8, 12, 3, 3), np.float32)
+    head = np.zeros((8, 8, 1, 1), np.float32)
+    threshold = (140 / 255 - 0.5) / 0.25
+    for pixel in range(4):
+        for colour in range(3):
+            convolution[pixel, colour * 4 + pixel, 1, 1] = -1 / 3
+            convolution[4 + pixel, colour * 4 + pixel, 1, 1] = 1 / 3
+        for output in range(2):
+            head[output * 4 + pixel, pixel] = 8
+            head[output * 4 + pixel, 4 + pixel] = -8
+    tensors = {
+        "encoder.0.0.0.weight": convolution,
+        "encoder.0.0.1.weight": np.ones(8, np.float32),
+        "encoder.0.0.1.bias": np.repeat(np.float32([threshold, -threshold]), 4),
+        "encoder.0.0.1.running_mean": np.zeros(8, np.float32),
+        "encoder.0.0.1.running_var": np.ones(8, np.float32),
+        "encoder.0.0.1.num_batches_tracked": np.zeros((), np.int64),
+        "head.weight": head,
+        "head.bias": np.zeros(8, np.float32),
+    }
+    card = Card(
+        name="dark",
+        network=NetworkSpec(name="compact", options={"widths": [8], "depths": [0]}),
+        representation="distance",
+        mpp=0.5,
+        halo=4,
+        stride=2,
+        separation=SeparationSettings(min_area=5),
+        nucleus_diameter_um=8.0,
+        metrics={"made up": {"PQ": 0.5, "Dice": 0.75}},
+        code_version="0",
+    )
+    path = tmp_path_factory.mktemp("model") / "dark.safetensors"
+    save_model(path, card, tensors)
+    return path

@@ -37,9 +37,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> Terminal:
     return terminal
 
 
-def test_piped_tables_are_never_cut(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_piped_tables_are_never_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     print_table(HEADERS, ROWS, title="t")
     lines = capsys.readouterr().out.splitlines()
@@ -95,9 +93,7 @@ def _log_as_before() -> object:
         ({"debug": True}, {"debug", "info", "warning"}),
     ],
 )
-def test_what_is_logged(
-    capsys: pytest.CaptureFixture[str], options: dict[str, bool], heard: set[str]
-) -> None:
+def test_what_is_logged(capsys: pytest.CaptureFixture[str], options: dict[str, bool], heard: set[str]) -> None:
     set_up(**options)
     log = logging.getLogger("hemalum.room")
     for level in ("debug", "info", "warning"):

@@ -107,9 +107,7 @@ def _start(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Log everything; show the traceback of errors.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Log everything; show the traceback of errors.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="No progress and no tables; warnings and errors only.")
     ] = False,
@@ -126,9 +124,7 @@ def _start(
 
 Model = Annotated[
     str | None,
-    typer.Option(
-        "--model", "-m", help="Model file, or the name of a shipped model; default: the shipped one."
-    ),
+    typer.Option("--model", "-m", help="Model file, or the name of a shipped model; default: the shipped one."),
 ]
 Engine = Annotated[str, typer.Option(help="What runs the network: auto, torch, openvino or onnx.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -138,9 +134,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 def import_(
     context: typer.Context,
     format: Annotated[str, typer.Argument(metavar="FORMAT", help="Name of the layout; --list shows them.")],
-    source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="Folder with the data as published, or yours.")
-    ],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder with the data as published, or yours.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Dataset folder to write.")],
     formats: Annotated[
         bool,
@@ -161,9 +155,7 @@ def import_(
             help="What the split keeps together: image, source, organ, or a column of the index.",
         ),
     ] = None,
-    split: Annotated[
-        str, typer.Option(metavar="TRAIN,VAL,TEST", help="Shares of the parts.")
-    ] = "0.7,0.1,0.2",
+    split: Annotated[str, typer.Option(metavar="TRAIN,VAL,TEST", help="Shares of the parts.")] = "0.7,0.1,0.2",
     test_groups: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Groups that make the test part, comma-separated.")
     ] = None,
@@ -173,9 +165,7 @@ def import_(
         str | None, typer.Option(help="Licence of the data; goes into the card of every model.")
     ] = None,
     images: Annotated[str | None, typer.Option(help="Format folder: sub-folder of the images.")] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Format folder: sub-folder of the label maps or masks.")
-    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Format folder: sub-folder of the label maps or masks.")] = None,
     index: Annotated[str | None, typer.Option(help="Format folder: the index CSV.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST.")] = False,
 ) -> None:
@@ -238,9 +228,7 @@ def check(
 @app.command()
 def train(
     context: typer.Context,
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of a shipped recipe.")
-    ],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of a shipped recipe.")],
     data: Annotated[
         list[str],
         typer.Option(
@@ -296,9 +284,7 @@ def evaluate(
     context: typer.Context,
     model: Annotated[
         str,
-        typer.Argument(
-            metavar="MODEL", help="Model file, name of a shipped model, or 'classical' (the floor)."
-        ),
+        typer.Argument(metavar="MODEL", help="Model file, name of a shipped model, or 'classical' (the floor)."),
     ],
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset folder.")],
     split: Annotated[str, typer.Option(help="Part to evaluate: train, val, test or all.")] = "test",
@@ -317,9 +303,7 @@ def evaluate(
     ] = None,
     leave_out_ambiguous: Annotated[
         bool,
-        typer.Option(
-            "--leave-out-ambiguous", help="Pixels that the annotators could not tell count nowhere."
-        ),
+        typer.Option("--leave-out-ambiguous", help="Pixels that the annotators could not tell count nowhere."),
     ] = False,
 ) -> None:
     """Score a model on a labelled dataset: pixel, boundary and instance metrics under each averaging."""

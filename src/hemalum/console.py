@@ -59,9 +59,7 @@ def print_table(
         table.add_column(header, justify="left" if index == 0 or header in left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    needed = sum(
-        max(len(header), *(len(row[index]) for row in rows), 0) + 3 for index, header in enumerate(headers)
-    )
+    needed = sum(max(len(header), *(len(row[index]) for row in rows), 0) + 3 for index, header in enumerate(headers))
     if not console.is_terminal:
         console.width = max(console.width, needed + 2)
     if title:
@@ -94,7 +92,8 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     for name, value in pairs:
         table.add_row(Text(name), Text(value))
     if not console.is_terminal:
-        console.width = max([console.width] + [len(name) + len(value) + 4 for name, value in pairs])
+        names, values = (max((len(pair[k]) for pair in pairs), default=0) for k in (0, 1))
+        console.width = max(console.width, names + values + 4)
     console.print(table)
 
 

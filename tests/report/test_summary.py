@@ -154,9 +154,7 @@ def test_a_long_batch_stays_small(tmp_path: Path) -> None:
 
 
 def test_every_link_within_the_page_has_its_target(tmp_path: Path) -> None:
-    page = write(
-        tmp_path, Summarised("a", nuclei(), 1), Summarised("b", nuclei(), 1), failed=[("c", "broken")]
-    )
+    page = write(tmp_path, Summarised("a", nuclei(), 1), Summarised("b", nuclei(), 1), failed=[("c", "broken")])
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     wanted = [a["href"][1:] for _, a in page.tags if (a.get("href") or "").startswith("#")]  # type: ignore[index]

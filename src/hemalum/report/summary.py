@@ -75,9 +75,7 @@ def write_summary(
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    images = [
-        _image(result, path.parent, picture=number < PICTURES_MOST) for number, result in enumerate(results)
-    ]
+    images = [_image(result, path.parent, picture=number < PICTURES_MOST) for number, result in enumerate(results)]
     page = environment.get_template("summary.html.j2").render(
         title=title,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -170,9 +168,7 @@ def _image(result: Summarised, folder: Path, *, picture: bool) -> dict[str, Any]
     if picture and result.picture is not None:
         shown |= _embed(result.picture)
     elif result.picture is not None:
-        shown["picture_said"] = (
-            f"Only the first {PICTURES_MOST} pictures are in this page; the overlays are files."
-        )
+        shown["picture_said"] = f"Only the first {PICTURES_MOST} pictures are in this page; the overlays are files."
     return shown
 
 

@@ -1,0 +1,102 @@
+"""Tables and pairs: what a reader sees of cards, datasets, problems and evaluations."""
+
+from typing import Any
+
+import pytest
+
+from hemalum.data.check import Problem
+from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
+from hemalum.report.tables import card_pairs, evaluation_tables, formats_table, metrics_table, problems_table
+
+
+def test_formats_have_a_title_and_a_licence() -> None:
+    headers, rows = formats_table()
+    assert headers[0] == "format"
+    assert "folder" in [row[0] for row in rows]
+    for row in rows:
+        assert len(row) == len(headers)
+        assert all(row)
+
+
+def test_problems_name_where() -> None:
+    problems = [Problem("error", "labels/a.png", "size", "no"), Problem("warning", "", "mpp", "none")]
+    _, rows = problems_table(problems)
+    assert rows == [["error", "size", "labels/a.png", "no"], ["warning", "mpp", "(dataset)", "none"]]
+
+
+def card(**changes: Any) -> Card:
+    values: dict[str, Any] = {"name": "m", "representation": "distance", "mpp": 0.5, "halo": 8, "stride": 8}
+    return Card(network=NetworkSpec(name="compact", options={"widths": [8]}), code_version="1", **(values | changes))
+
+
+def test_a_card_names_data_and_licences() -> None:
+    training = Training(
+        recipe="fast",
+        recipe_hash="a" * 64,
+        command="hemalum train fast",
+        steps=3000,
+        seed=1,
+        date="2026-11-20",
+        data=[
+            TrainingSet(name="tnbc", licence="CC-BY-4.0", citation="Naylor", split_hash="b" * 64, samples=32),
+            TrainingSet(name="dsb2018", licence="CC0-1.0", split_hash="c" * 64, samples=464),
+        ],
+    )
+    pairs = card_pairs(card(training=training))
+    said = [value for name, value in pairs if name == "data"]
+    assert said == [
+        "tnbc: 32 images, CC-BY-4.0, split bbbbbbbbbbbb; Naylor",
+        "dsb2018: 464 images, CC0-1.0, split cccccccccccc",
+    ]
+    assert dict(pairs)["network"] == "compact widths=[8]"
+    assert dict(pairs)["trained"] == "2026-11-20, 3,000 steps, seed 1"
+
+
+def test_a_card_without_training() -> None:
+    assert "trained" not in dict(card_pairs(card()))
+
+
+def test_metrics_of_sets_that_differ() -> None:
+    headers, rows = metrics_table({"a": {"PQ": 0.61234}, "b": {"Dice": 0.9, "PQ": 0.5}})
+    assert headers == ["held-out set", "PQ", "Dice"]
+    assert rows == [["a", "0.6123", ""], ["b", "0.5", "0.9"]]
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    pixel = {"precision": 0.5, "recall": 1.0, "dice": 2 / 3, "iou": 0.5}
+    boundary = {"hd95_px": 3.0, "hd95_um": float("nan")}
+    instance = {"aji": 0.25, "pq": 0.125, "ap_55": 0.1}
+    group = {"images": 2, "pq": 0.125}
+    values = {
+        "model": "classical",
+        "dataset": "tnbc",
+        "split": "test",
+        "mpp": "own",
+        "images": 4,
+        "nuclei_truth": 1200,
+        "nuclei_predicted": 1100,
+        "pixel": {"pooled": pixel, "per_image": pixel, "support_weighted": pixel},
+        "boundary": {"pooled": boundary, "per_image": boundary},
+        "instance": {"pooled": instance, "per_image": instance},
+        "by_group": [{"name": "01", **group}, {"name": "02", **group}],
+        "by_organ": [{"name": "breast", **group}],
+    }
+    return values | changes
+
+
+def test_every_averaging_is_named() -> None:
+    tables = evaluation_tables(summary())
+    assert tables[0][0] == "classical on tnbc, split test: 4 images, 1,200 nuclei, 1,100 found; scale: own"
+    (pixels, boundary, instances, groups) = (table for _, table in tables)
+    assert pixels[0] == ["pixels", "precision", "recall", "dice", "iou"]
+    assert pixels[1][0] == ["pooled", "0.5", "1", "0.6667", "0.5"]
+    assert [row[0] for row in pixels[1]] == ["pooled", "mean over images", "support-weighted"]
+    assert boundary[1][0] == ["pooled", "3", "–"]  # undefined is not zero
+    assert instances[0] == ["instances", "aji", "pq"]
+    assert groups == (["group", "images", "pq"], [["01", "2", "0.125"], ["02", "2", "0.125"]])
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_one_group_or_a_group_per_image_says_nothing_new(groups: int) -> None:
+    by_group = [{"name": str(n), "images": 1, "pq": 0.5} for n in range(groups)]
+    assert len(evaluation_tables(summary(by_group=by_group))) == 3
