@@ -78,9 +78,7 @@ def moments(
         local,
         np.ascontiguousarray(image) if image is not None else np.zeros((0, 0, 3), np.uint8),
         enlarge,
-        np.ascontiguousarray(probability, np.float32)
-        if probability is not None
-        else np.zeros((0, 0), np.float32),
+        np.ascontiguousarray(probability, np.float32) if probability is not None else np.zeros((0, 0), np.float32),
         HEMATOXYLIN,
     )
     area = sums[:, 0].astype(np.float64)
@@ -178,9 +176,7 @@ def _sums(labels: Any, rank: Any, first: Any, image: Any, enlarge: int, probabil
                 total, square = 0.0, 0.0
                 for u in range(start, x):
                     j, i = (y, u) if enlarge == 1 else (y // enlarge, u // enlarge)
-                    h = np.float64(
-                        table[0, image[j, i, 0]] + table[1, image[j, i, 1]] + table[2, image[j, i, 2]]
-                    )
+                    h = np.float64(table[0, image[j, i, 0]] + table[1, image[j, i, 1]] + table[2, image[j, i, 2]])
                     total += h
                     square += h * h
                 stains[r, 0] += total

@@ -69,9 +69,7 @@ class Polygons:
             return Polygons(np.zeros((0, 2), np.float32), np.zeros(1, np.int64))
         starts = np.cumsum([0] + [len(part.coords) for part in parts])
         offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
-        return Polygons(
-            np.concatenate([part.coords for part in parts]), np.concatenate([*offsets, starts[-1:]])
-        )
+        return Polygons(np.concatenate([part.coords for part in parts]), np.concatenate([*offsets, starts[-1:]]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,9 +112,7 @@ def trace(labels: NDArray[np.int32], *, smooth: bool = True, origin: tuple[int, 
     return Outlines(Polygons(coords, offsets), ids, first, perimeter, hull, origin)
 
 
-def fill(
-    polygons: Polygons, shape: tuple[int, int], ids: NDArray[np.uint32] | None = None
-) -> NDArray[np.uint32]:
+def fill(polygons: Polygons, shape: tuple[int, int], ids: NDArray[np.uint32] | None = None) -> NDArray[np.uint32]:
     """Give the label map (H, W) uint32 of the pixels whose centre is inside; later rings over earlier ones.
 
     `ids` (N,) are the values drawn, 1..N by default.

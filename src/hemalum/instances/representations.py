@@ -28,7 +28,8 @@ Float = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
 RIM = 1.5  # px: pixels of a nucleus nearer than this to a pixel outside it are boundary
-JUMP = 1.0  # fall of a centre map from one pixel to the next that counts as a full boundary
+REACH = 2  # px: how far to either side a fall of a centre map is looked for
+FAINT = np.float32(0.1)  # no foreground threshold that makes sense is lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,7 @@ class Representation:
     def _checked(self, maps: Float) -> Float:
         if maps.ndim != 3 or maps.shape[0] != len(self.channels):
             raise HemalumError(
-                f"{self.name} maps must be ({len(self.channels)}, H, W): {', '.join(self.channels)}; "
-                f"got {maps.shape}"
+                f"{self.name} maps must be ({len(self.channels)}, H, W): {', '.join(self.channels)}; got {maps.shape}"
             )
         return maps
 
@@ -164,8 +164,9 @@ def _read_distance(maps: Float) -> tuple[Float, Float]:
 
 
 def _read_centre_gradient(maps: Float) -> tuple[Float, Float]:
-    peaks = np.empty(maps.shape[1:], np.float32)
-    _centre_peaks(np.ascontiguousarray(maps[1], np.float32), np.ascontiguousarray(maps[2], np.float32), peaks)
+    peaks = np.zeros(maps.shape[1:], np.float32)
+    foreground, horizontal, vertical = (np.ascontiguousarray(channel, np.float32) for channel in maps)
+    _centre_peaks(foreground, horizontal, vertical, peaks)
     return maps[0], peaks
 
 
@@ -259,28 +260,32 @@ def _centre_gradient(labels: Any, ids: int, horizontal: Any, vertical: Any) -> N
 
 
 @njit(cache=True, nogil=True)
-def _centre_peaks(horizontal: Any, vertical: Any, peaks: Any) -> None:
+def _centre_peaks(foreground: Any, horizontal: Any, vertical: Any, peaks: Any) -> None:
     """1 at the centre of a nucleus, 0 on its boundary and wherever a map falls instead of rising.
 
     HoVer-Net takes a wide Sobel filter scaled to each tile's extremes, which depends on the tile; this rule
-    looks one pixel around. The fall matters between touching nuclei: there a network unsure of the side says
-    0, which by itself would look like a centre.
+    looks REACH px around. The fall matters between touching nuclei: there a map turns from 1 to -1, and the 0
+    on the way would look like a centre. Towards the background maps fade with the foreground, so they are
+    divided by it. Pixels fainter than FAINT stay 0.
     """
     height, width = horizontal.shape
     for y in range(height):
         for x in range(width):
+            if foreground[y, x] < FAINT:
+                continue
             h, v = horizontal[y, x], vertical[y, x]
-            fall = np.float32(0)
-            if x > 0:
-                fall = max(fall, horizontal[y, x - 1] - h)
-            if x < width - 1:
-                fall = max(fall, h - horizontal[y, x + 1])
-            if y > 0:
-                fall = max(fall, vertical[y - 1, x] - v)
-            if y < height - 1:
-                fall = max(fall, v - vertical[y + 1, x])
-            inside = np.float32(1) - max(abs(h), abs(v))
-            peaks[y, x] = max(np.float32(0), min(inside, np.float32(1) - fall / np.float32(JUMP)))
+            before, behind = h, h
+            for u in range(max(x - REACH, 0), x):
+                before = max(before, horizontal[y, u])
+            for u in range(x + 1, min(x + REACH + 1, width)):
+                behind = min(behind, horizontal[y, u])
+            above, below = v, v
+            for w in range(max(y - REACH, 0), y):
+                above = max(above, vertical[w, x])
+            for w in range(y + 1, min(y + REACH + 1, height)):
+                below = min(below, vertical[w, x])
+            fall = max(before - behind, above - below)
+            peaks[y, x] = max(np.float32(0), 1 - max(abs(h), abs(v), fall) / foreground[y, x])
 
 
 REPRESENTATIONS: dict[str, Representation] = {
@@ -292,9 +297,7 @@ REPRESENTATIONS: dict[str, Representation] = {
             _encode_interior_boundary,
             _read_interior_boundary,
         ),
-        Representation(
-            "distance", (Head("sigmoid", ("foreground", "distance")),), _encode_distance, _read_distance
-        ),
+        Representation("distance", (Head("sigmoid", ("foreground", "distance")),), _encode_distance, _read_distance),
         Representation(
             "centre_gradient",
             (Head("sigmoid", ("foreground",)), Head("tanh", ("horizontal", "vertical"))),

@@ -45,9 +45,7 @@ def flood(foreground: Float, peaks: Float, settings: SeparationSettings) -> Labe
     Raises HemalumError when the two maps differ in shape or are not 2-D.
     """
     if foreground.ndim != 2 or foreground.shape != peaks.shape:
-        raise HemalumError(
-            f"separation needs two maps of one (H, W), got {foreground.shape} and {peaks.shape}"
-        )
+        raise HemalumError(f"separation needs two maps of one (H, W), got {foreground.shape} and {peaks.shape}")
     if foreground.size == 0:
         return np.zeros(foreground.shape, np.int32)
     if foreground.size >= 2**31:
@@ -125,9 +123,7 @@ def _separate(
                 k = level[i]
                 pixels[start[k]] = i
                 start[k] += 1  # ends as the start of the level above
-        count = _grow(
-            level, basin, after, pixels, start, head, tail, root, peak, area, stride, depth, marker_area
-        )
+        count = _grow(level, basin, after, pixels, start, head, tail, root, peak, area, stride, depth, marker_area)
 
         for n in range(1, count + 1):
             root[n] = _find(root, n)
@@ -341,9 +337,7 @@ def _grow(
                     tail[k] = q
                 elif level[q] >= now and basin[q] != own:
                     b = _find(root, basin[q])
-                    if b != a and (
-                        min(peak[a], peak[b]) - now < depth or min(area[a], area[b]) < marker_area
-                    ):
+                    if b != a and (min(peak[a], peak[b]) - now < depth or min(area[a], area[b]) < marker_area):
                         low, high = (a, b) if a > b else (b, a)
                         root[low] = high
                         peak[high] = max(peak[a], peak[b])

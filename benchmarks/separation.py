@@ -1,0 +1,197 @@
+"""How well each way of separating nuclei can do, and does: from true maps (the oracle) and from predicted ones.
+
+    python benchmarks/separation.py FOLDER --mpp 0.25 [--at 0.25 --at 0.5 …] [--images 50] [-o separation.json]
+    python benchmarks/separation.py FOLDER --mpp 0.25 --model MODEL_OF_COMBINED_MAPS [--marker 0.3,0.5,0.7 …]
+
+FOLDER holds images/, labels/ and index.csv (columns image, label). The oracle encodes the true labels at each
+scale of --at, separates the maps and scores the result, brought to the size of the image, against the truth.
+"soft" has the true maps of twice the scale averaged down to it, as a good network's are, and "enlarged" has
+these enlarged twice again before separation. With --model the maps come from a network with the "combined"
+representation, so that all ways are judged on one training. PQ and AJI are pooled over images; s/mm² is
+processor time of separation alone.
+"""
+
+import argparse
+import csv
+import itertools
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from record import write_record
+
+from hemalum.instances.representations import REPRESENTATIONS, Representation, select
+from hemalum.metrics.instance import AjiSums, MatchCounts, match, measure_overlap, sum_aji
+from hemalum.models.card import SeparationSettings
+
+WAYS = ("interior_boundary", "distance", "centre_gradient")
+Labels = NDArray[np.int32]
+Maps = NDArray[np.float32]
+
+
+class Score(NamedTuple):
+    counts: MatchCounts
+    aji: AjiSums
+    seconds: float
+
+
+class Pair(NamedTuple):
+    image: NDArray[np.uint8]
+    labels: Labels
+
+
+def read_pairs(folder: Path, limit: int) -> list[Pair]:
+    """Every k-th pair of the index, so that few images still cover the set."""
+    with (folder / "index.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    pairs = []
+    for row in rows[:: max(1, len(rows) // limit)][:limit]:
+        image = np.asarray(Image.open(folder / "images" / row["image"]).convert("RGB"))
+        pairs.append(Pair(image, np.asarray(Image.open(folder / "labels" / row["label"])).astype(np.int32)))
+    return pairs
+
+
+def resize_labels(labels: Labels, shape: tuple[int, int]) -> Labels:
+    rows = ((np.arange(shape[0]) + 0.5) * labels.shape[0] / shape[0]).astype(np.int64)
+    columns = ((np.arange(shape[1]) + 0.5) * labels.shape[1] / shape[1]).astype(np.int64)
+    return labels[rows[:, None], columns[None, :]]
+
+
+def enlarge_maps(maps: Maps, factor: int) -> Maps:
+    size = (maps.shape[2] * factor, maps.shape[1] * factor)
+    return np.stack(
+        [np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BILINEAR)) for channel in maps]
+    )
+
+
+def separate(way: Representation, maps: Maps, truth: Labels, settings: SeparationSettings) -> Score:
+    start = time.process_time()
+    found = way.separate(maps, settings)
+    seconds = time.process_time() - start
+    overlap = measure_overlap(truth, resize_labels(found, truth.shape))
+    return Score(match(overlap), sum_aji(overlap), seconds)
+
+
+def pooled(scores: list[Score], mm2: float) -> dict[str, float]:
+    counts = sum((score.counts for score in scores[1:]), scores[0].counts)
+    aji = sum((score.aji for score in scores[1:]), scores[0].aji)
+    return {
+        "pq": round(counts.pq, 4),
+        "dq": round(counts.dq, 4),
+        "sq": round(counts.sq, 4),
+        "aji": round(aji.value, 4),
+        "s_per_mm2": round(sum(score.seconds for score in scores) / mm2, 4),
+    }
+
+
+def oracle_maps(way: Representation, pair: Pair, mpp: float, at: float, kind: str) -> Maps:
+    height, width = pair.labels.shape
+    rows, columns = max(1, round(height * mpp / at)), max(1, round(width * mpp / at))
+    if kind == "":
+        return way.encode(resize_labels(pair.labels, (rows, columns)))
+    fine = way.encode(resize_labels(pair.labels, (2 * rows, 2 * columns)))
+    maps = fine.reshape(len(fine), rows, 2, columns, 2).mean((2, 4), dtype=np.float32)
+    return enlarge_maps(maps, 2) if kind == "enlarged" else maps
+
+
+def predicted_maps(model_file: Path, pairs: list[Pair], mpp: float) -> tuple[list[Maps], float, SeparationSettings]:
+    """Maps of whole images, the scale of their pixels, and the model's own settings."""
+    import torch
+
+    from hemalum.models.file import load_model_file
+    from hemalum.networks.map_model import build
+
+    card, tensors = load_model_file(model_file)
+    if card.representation != "combined":
+        raise SystemExit(f"{model_file} predicts {card.representation} maps; a model of combined maps is needed")
+    model = build(card, tensors)
+    found = []
+    for pair in pairs:
+        height, width = (max(1, round(n * mpp / card.mpp)) for n in pair.labels.shape)
+        image = np.asarray(Image.fromarray(pair.image).resize((width, height), Image.Resampling.BILINEAR))
+        pad = [(0, -height % card.stride), (0, -width % card.stride), (0, 0)]
+        batch = torch.from_numpy(np.pad(image, pad, mode="reflect")[None])
+        with torch.inference_mode():
+            maps = model(batch)[0].numpy()
+        found.append(np.ascontiguousarray(maps[:, : height * card.enlarge, : width * card.enlarge]))
+    return found, card.mpp / card.enlarge, card.separation
+
+
+def numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    print(f"{'maps':24}{'way':20}{'marker':>7}{'depth':>7}{'PQ':>8}{'DQ':>8}{'SQ':>8}{'AJI':>8}{'s/mm²':>8}")
+    for row in rows:
+        print(
+            f"{row['maps']:24}{row['way']:20}{row['marker']:7.2f}{row['min_depth']:7.2f}{row['pq']:8.4f}"
+            f"{row['dq']:8.4f}{row['sq']:8.4f}{row['aji']:8.4f}{row['s_per_mm2']:8.3f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--mpp", type=float, required=True, help="µm per pixel of the images")
+    parser.add_argument("--at", type=float, action="append", help="scales of the maps (default 0.25 and 0.5)")
+    parser.add_argument("--images", type=int, default=50, help="at most so many images, spread over the set")
+    parser.add_argument("--model", type=Path, help="model file with the combined representation")
+    parser.add_argument("--foreground", type=numbers, help="thresholds to try, comma-separated")
+    parser.add_argument("--marker", type=numbers, help="marker thresholds to try")
+    parser.add_argument("--depth", type=numbers, help="depths to try")
+    parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+
+    pairs = read_pairs(arguments.folder, arguments.images)
+    mm2 = sum(pair.labels.size for pair in pairs) * arguments.mpp**2 / 1e6
+    usual = SeparationSettings()
+    # label → for each way the maps of all images
+    sources: dict[str, dict[str, list[Maps]]] = {}
+    if arguments.model:
+        maps, at, usual = predicted_maps(arguments.model, pairs, arguments.mpp)
+        combined = REPRESENTATIONS["combined"]
+        sources[f"predicted {at:g} µm/px"] = {
+            name: [select(one, combined, REPRESENTATIONS[name]) for one in maps] for name in WAYS
+        }
+    else:
+        for at, kind in itertools.product(arguments.at or (0.25, 0.5), ("", "soft", "enlarged")):
+            if kind and at < 1.5 * arguments.mpp:
+                continue  # the truth has no finer detail to average
+            sources[f"true {at:g} µm/px {kind}"] = {
+                name: [oracle_maps(REPRESENTATIONS[name], pair, arguments.mpp, at, kind) for pair in pairs]
+                for name in WAYS
+            }
+    grid = itertools.product(
+        arguments.foreground or [usual.foreground],
+        arguments.marker or [usual.marker],
+        arguments.depth or [usual.min_depth],
+    )
+    rows = []
+    for foreground, marker, depth in grid:
+        settings = usual.model_copy(update={"foreground": foreground, "marker": marker, "min_depth": depth})
+        for source, by_way in sources.items():
+            for name, maps in by_way.items():
+                way = REPRESENTATIONS[name]
+                way.separate(maps[0], settings)  # compile
+                scores = [separate(way, one, pair.labels, settings) for one, pair in zip(maps, pairs, strict=True)]
+                rows.append({"maps": source, "way": name, **settings.model_dump(), **pooled(scores, mm2)})
+    nuclei = sum(len(np.unique(pair.labels)) - 1 for pair in pairs)
+    print(f"{arguments.folder.name}: {len(pairs)} images, {mm2:.2f} mm², {nuclei} nuclei")
+    show(rows)
+    if arguments.output:
+        write_record(
+            arguments.output,
+            "separation",
+            ["hemalum", "numpy", "numba", "edt"],
+            rows,
+            data={"folder": arguments.folder.name, "images": len(pairs), "mm2": mm2, "mpp": arguments.mpp},
+            model=str(arguments.model) if arguments.model else None,
+        )
+
+
+if __name__ == "__main__":
+    main()
