@@ -23,9 +23,17 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
+        # some writers make private files; what a user asked for follows the user's umask
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(final)
     except OSError as error:
         raise HemalumError(f"cannot write {final}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # nothing to remove where the folder itself could not be made
             temporary.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -12,9 +12,7 @@ STAINS = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
 _DARKEST = 1 / 256
 
 
-def draw_stain_jitter(
-    rng: np.random.Generator, strength: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def draw_stain_jitter(rng: np.random.Generator, strength: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Draw one change of staining as an affine map of optical density: OD' = OD @ matrix + offset.
 
     Each stain's amount is scaled by up to ± `strength` and shifted by up to ± `strength`/10, and each stain's

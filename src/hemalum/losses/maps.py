@@ -28,9 +28,7 @@ def gradient_error(prediction_B2HW: Tensor, target_B2HW: Tensor, weight_BHW: Ten
     return (dx.square() * wx).sum() / wx.sum().clamp_min(1) + (dy.square() * wy).sum() / wy.sum().clamp_min(1)
 
 
-def map_loss(
-    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...]
-) -> tuple[Tensor, dict[str, Tensor]]:
+def map_loss(logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...]) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum of the heads' losses, and each by name.
 
     softmax: cross-entropy + Dice; sigmoid on a 0/1 map: binary cross-entropy + Dice; sigmoid on a graded map
@@ -58,10 +56,11 @@ def map_loss(
                         parts[channel] = parts[channel] + soft_dice(one.sigmoid(), truth)
             case "tanh":
                 inside = (target.abs().sum(1) > 0).float()
-                error = (logits.tanh() - target).square() * inside[:, None]
-                parts["_".join(head.channels)] = error.sum() / (2 * inside.sum()).clamp_min(
-                    1
-                ) + gradient_error(logits.tanh(), target, inside)
+                position = logits.tanh()
+                error = (position - target).square() * inside[:, None]
+                parts["_".join(head.channels)] = error.sum() / (2 * inside.sum()).clamp_min(1) + gradient_error(
+                    position, target, inside
+                )
             case "linear":
                 parts["_".join(head.channels)] = F.smooth_l1_loss(logits, target)
     return torch.stack(list(parts.values())).sum(), parts

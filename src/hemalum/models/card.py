@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 
 class Strict(BaseModel):
@@ -23,18 +23,14 @@ class NetworkSpec(Strict):
 class SeparationSettings(Strict):
     """How maps become nuclei. Lengths and areas are in pixels of the separation grid (mpp / enlarge)."""
 
-    foreground: float = Field(
-        0.5, gt=0, lt=1, description="a pixel with at least this probability is nucleus"
-    )
+    foreground: float = Field(0.5, gt=0, lt=1, description="a pixel with at least this probability is nucleus")
     marker: float = Field(0.5, gt=0, lt=1, description="threshold on the map that markers are cut from")
     min_depth: float = Field(
         0.1, gt=0, le=1, description="neighbouring maxima closer than this to their saddle are one nucleus"
     )
     min_marker_area: int = Field(3, ge=1, description="smaller markers join their neighbour (px)")
     min_area: int = Field(12, ge=1, description="smaller nuclei are dropped (px)")
-    min_probability: float = Field(
-        0.0, ge=0, lt=1, description="nuclei with a lower mean foreground are dropped"
-    )
+    min_probability: float = Field(0.0, ge=0, lt=1, description="nuclei with a lower mean foreground are dropped")
     max_hole_area: int = Field(400, ge=0, description="enclosed background up to this area is filled (px)")
 
 
@@ -79,7 +75,5 @@ class Card(Strict):
     nucleus_diameter_um: float = Field(7.0, gt=0, description="median diameter that --mpp auto scales to")
     licence: str = "Apache-2.0"
     training: Training | None = None
-    metrics: dict[str, dict[str, float]] = Field(
-        default_factory=dict, description="held-out set → metric → value"
-    )
+    metrics: dict[str, dict[str, float]] = Field(default_factory=dict, description="held-out set → metric → value")
     code_version: str

@@ -8,6 +8,7 @@ whole image (no global pooling), so a tile with enough halo gives exactly what t
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,15 +28,13 @@ class Compact(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = 2 ** len(widths)
-        stages = [
-            nn.Sequential(conv_norm_relu(12, widths[0]), *(Residual(widths[0]) for _ in range(depths[0])))
-        ]
+        stages = [nn.Sequential(conv_norm_relu(12, widths[0]), *(Residual(widths[0]) for _ in range(depths[0])))]
         for narrow, wide, depth in zip(widths, widths[1:], depths[1:], strict=False):
             stages.append(
                 nn.Sequential(conv_norm_relu(narrow, wide, stride=2), *(Residual(wide) for _ in range(depth)))
             )
         self.encoder = nn.ModuleList(stages)
-        pairs = list(zip(widths, widths[1:], strict=False))[::-1]
+        pairs = list(pairwise(widths))[::-1]
         self.lateral = nn.ModuleList(conv_norm_relu(wide, narrow, kernel=1) for narrow, wide in pairs)
         self.decoder = nn.ModuleList(conv_norm_relu(narrow, narrow) for narrow, _ in pairs)
         self.head = nn.Conv2d(widths[0], outputs * 4, 1)

@@ -21,6 +21,9 @@ class MapModel(nn.Module):
     Normalises, runs the network, enlarges its logits bilinearly and applies each head's activation.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module, card: Card) -> None:
         super().__init__()
         self.network = network
@@ -68,12 +71,13 @@ def build(card: Card, tensors: Mapping[str, NDArray[Any]]) -> MapModel:
     logits = REPRESENTATIONS[card.representation].logits
     network = build_network(card.network.name, logits, card.network.options)
     try:
-        network.load_state_dict(
-            {name: torch.from_numpy(np.asarray(value)) for name, value in tensors.items()}
-        )
+        network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in tensors.items()})
     except RuntimeError as error:
         raise HemalumError(
             f"weights do not fit network '{card.network.name}': {str(error).splitlines()[-1]}"
         ) from error
-    model = MapModel(network, card).eval().to(memory_format=torch.channels_last)
-    return model.requires_grad_(False)
+    model = MapModel(network, card).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model

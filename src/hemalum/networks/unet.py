@@ -1,6 +1,7 @@
 """U-Net (Ronneberger, Fischer, Brox 2015), padded, as the five papers' tables use it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList(
             _double(before, after, norm) for before, after in zip((inputs, *widths), widths, strict=False)
         )
-        pairs = list(zip(widths, widths[1:], strict=False))[::-1]
+        pairs = list(pairwise(widths))[::-1]
         self.up = nn.ModuleList(nn.ConvTranspose2d(wide, narrow, 2, 2) for narrow, wide in pairs)
         self.decoder = nn.ModuleList(_double(2 * narrow, narrow, norm) for narrow, _ in pairs)
         self.head = nn.Conv2d(widths[0], outputs, 1)

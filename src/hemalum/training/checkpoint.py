@@ -86,9 +86,7 @@ def load_checkpoint(
             state.setdefault(int(index), {})[key] = value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     except (KeyError, RuntimeError, ValueError) as error:
-        raise HemalumError(
-            f"{path} does not fit this recipe's network: {str(error).splitlines()[0]}"
-        ) from error
+        raise HemalumError(f"{path} does not fit this recipe's network: {str(error).splitlines()[0]}") from error
     return progress
 
 

@@ -20,7 +20,7 @@ class Log:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:  # the extra `tensorboard` is optional
             return
-        self._board = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(folder / "tensorboard"))
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
@@ -39,9 +38,7 @@ class _Window:
     losses: list[dict[str, Tensor]] = field(default_factory=list)
 
     def summary(self) -> dict[str, float]:
-        row = {
-            name: float(torch.stack([loss[name] for loss in self.losses]).mean()) for name in self.losses[0]
-        }
+        row = {name: float(torch.stack([loss[name] for loss in self.losses]).mean()) for name in self.losses[0]}
         return row | {"steps_per_second": len(self.losses) / (time.perf_counter() - self.started)}
 
 
@@ -74,6 +71,8 @@ class Loop:
 
     def run(self, resume: bool) -> None:
         """Run the phases that are left."""
+        if not resume:  # so that a run killed before its first regular checkpoint can be resumed as well
+            save_checkpoint(self.checkpoint, self.progress, self.network, self.average, None)
         with Log(self.folder, self.progress.log_bytes if resume else 0) as log:
             while self.progress.phase < len(self.recipe.phases):
                 self._run_phase(self.recipe.phases[self.progress.phase], log, resume)
@@ -102,9 +101,7 @@ class Loop:
                     state.next_phase()
                 if ended or state.step % self.recipe.checkpoint_every == 0:
                     state.log_bytes = log.flush()
-                    save_checkpoint(
-                        self.checkpoint, state, self.network, self.average, None if ended else optimiser
-                    )
+                    save_checkpoint(self.checkpoint, state, self.network, self.average, None if ended else optimiser)
                 if ended:
                     return
 
@@ -169,9 +166,7 @@ class Loop:
         if state.phase_best is None or score > state.phase_best:
             state.phase_best, state.waiting, state.plateau_waiting = score, 0, 0
             with self._averaged() as network, atomic_path(self.best) as temporary:
-                save_file(
-                    {name: value.contiguous() for name, value in network.state_dict().items()}, temporary
-                )
+                save_file({name: value.contiguous() for name, value in network.state_dict().items()}, temporary)
         else:
             state.waiting += 1
             state.plateau_waiting += 1

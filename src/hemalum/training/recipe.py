@@ -82,9 +82,7 @@ class Phase(Strict):
     """What trains, with which optimiser and schedule, until when."""
 
     name: str
-    train: list[str] = Field(
-        ["*"], description="patterns of parameter names; the rest is frozen, in eval mode"
-    )
+    train: list[str] = Field(["*"], description="patterns of parameter names; the rest is frozen, in eval mode")
     loss: Literal["maps"] = "maps"
     optimiser: Annotated[AdamW | Adam | SGD, Field(discriminator="name")] = AdamW()
     schedule: Annotated[Constant | Cosine | Plateau, Field(discriminator="name")] = Cosine()

@@ -1,7 +1,7 @@
 """The training stream: batch number n is a pure function of (recipe, data, n)."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ class Stream:
         self.probability = _probabilities(recipe, datasets)
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Give batches start … stop - 1, each made in the background while the one before is used."""
         with ThreadPoolExecutor(1, thread_name_prefix="stream") as pool:
             waiting: list[Future[Batch]] = []
@@ -88,8 +88,9 @@ def _probabilities(recipe: Recipe, datasets: Sequence[Dataset]) -> NDArray[np.fl
         counts = Counter(values)
         part = np.array([1 / counts[value] for value in values])
         parts.append(part / part.sum() * source.weight)
-    probability = np.concatenate(parts)
-    return probability / probability.sum()
+    probability: NDArray[np.float64] = np.concatenate(parts)
+    probability /= probability.sum()
+    return probability
 
 
 def prepare(sample: Sample, mpp: float) -> Prepared:
@@ -98,9 +99,7 @@ def prepare(sample: Sample, mpp: float) -> Prepared:
     Raises HemalumError when the sample does not say its scale.
     """
     if sample.mpp is None:
-        raise HemalumError(
-            f"sample {sample.id} has no mpp: import its dataset with --mpp NUMBER or --mpp nuclei"
-        )
+        raise HemalumError(f"sample {sample.id} has no mpp: import its dataset with --mpp NUMBER or --mpp nuclei")
     height, width = sample.instances.shape
     factor = sample.mpp / mpp
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

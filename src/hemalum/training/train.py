@@ -67,9 +67,7 @@ def train(
     network = build_network(recipe.network.name, logits, recipe.network.options)
     stride = int(getattr(network, "stride", 1))
     if recipe.tile % stride:
-        raise HemalumError(
-            f"recipe {recipe.name}: tile {recipe.tile} is not a multiple of the network's {stride}"
-        )
+        raise HemalumError(f"recipe {recipe.name}: tile {recipe.tile} is not a multiple of the network's {stride}")
     halo = measure_halo(network, stride)
     if initial is not None:
         _load_initial(network, initial)
@@ -77,9 +75,7 @@ def train(
     stream = Stream(recipe, [dataset.split("train") for dataset in datasets])
     validation = Validation(recipe, [dataset.split("val") for dataset in datasets], stride)
     with atomic_path(out / "recipe.yaml") as temporary:
-        temporary.write_text(
-            yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
-        )
+        temporary.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     loop = Loop(recipe, network, stream, validation, out, fabric, progress, watch)
     loop.run(resume)
     card = _card(recipe, datasets, loop.progress.step, stride, halo)
@@ -146,9 +142,7 @@ def _load_initial(network: nn.Module, path: Path | str) -> None:
     try:
         network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
     except RuntimeError as error:
-        raise HemalumError(
-            f"{path} does not fit the recipe's network: {str(error).splitlines()[-1]}"
-        ) from error
+        raise HemalumError(f"{path} does not fit the recipe's network: {str(error).splitlines()[-1]}") from error
 
 
 def _card(recipe: Recipe, datasets: Sequence[Dataset], steps: int, stride: int, halo: int) -> Card:

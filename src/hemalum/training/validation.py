@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.instances.representations import REPRESENTATIONS
-from hemalum.metrics import count_pixels, match, measure_overlap, score_pixels
+from hemalum.metrics import MatchCounts, PixelCounts, count_pixels, match, measure_overlap, score_pixels
 from hemalum.networks.map_model import activate
 from hemalum.training.recipe import Recipe
 from hemalum.training.stream import normalise, prepare
@@ -40,7 +40,8 @@ class Validation:
     def score(self, network: nn.Module, fabric: Fabric) -> dict[str, float]:
         """Pooled PQ and Dice of each set, and `score`: the mean PQ over sets."""
         representation = REPRESENTATIONS[self.recipe.representation]
-        matches, pixels = {}, {}
+        matches: dict[str, MatchCounts] = {}
+        pixels: dict[str, PixelCounts] = {}
         for name, image, truth in self.images:
             with fabric.autocast():
                 logits = network(fabric.to_device(image))
@@ -62,4 +63,5 @@ def _resize_labels(labels: NDArray[np.int32], height: int, width: int) -> NDArra
     """Label map on another grid over the same field: each pixel takes the label under its centre."""
     rows = ((np.arange(height) + 0.5) * labels.shape[0] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * labels.shape[1] / width).astype(int)
-    return labels[np.ix_(rows, columns)]
+    resized: NDArray[np.int32] = labels[np.ix_(rows, columns)]
+    return resized

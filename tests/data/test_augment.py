@@ -1,0 +1,103 @@
+"""Augmentation: image and labels move together, draws depend on their seeds alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from hemalum.data.augment import NO_AUGMENTATION, AugmentSettings, Prepared, augment
+from hemalum.data.stain import STAINS, draw_stain_jitter, jitter_stain
+
+
+def scene(side: int = 64, label_side: int | None = None) -> Prepared:
+    """Bright discs on dark ground: the image shows exactly what the labels say."""
+    label_side = label_side or side
+
+    def discs(n: int) -> np.ndarray:
+        y, x = (np.mgrid[:n, :n] + 0.5) * (64 / n)
+        labels = np.zeros((n, n), np.int32)
+        for index, (cy, cx, r) in enumerate([(20, 22, 9), (42, 40, 11), (15, 50, 7)], start=1):
+            labels[(y - cy) ** 2 + (x - cx) ** 2 < r**2] = index
+        return labels
+
+    image = np.where(discs(side)[..., None] > 0, np.uint8(220), np.uint8(30)).repeat(3, axis=2)
+    return Prepared(np.ascontiguousarray(image), discs(label_side))
+
+
+def rngs(*seeds: int) -> list[np.random.Generator]:
+    return [np.random.default_rng(seed) for seed in seeds]
+
+
+GEOMETRY = NO_AUGMENTATION.model_copy(update={"flips": True, "rotation": 1.0, "scale": 1.4, "elastic": 3.0})
+
+
+def test_without_augmentation_the_whole_comes_back() -> None:
+    sample = scene()
+    images, labels = augment([sample], rngs(0), 64, NO_AUGMENTATION)
+    np.testing.assert_allclose(images[0].permute(1, 2, 0).numpy() * 255, sample.image, atol=1e-2)
+    np.testing.assert_array_equal(labels[0], sample.labels)
+
+
+@pytest.mark.parametrize("label_side", [64, 128, 96])
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_follow_the_image(seed: int, label_side: int) -> None:
+    images, labels = augment([scene(64, label_side)], rngs(seed), 48, GEOMETRY)
+    seen = images[0, 0].numpy() > 125 / 255
+    assert (seen != (labels[0] > 0)).mean() < 0.025  # disagreement on the discs' rims only
+    assert (labels[0] > 0).any()
+
+
+def test_flips_only_are_one_of_the_eight_and_reach_all() -> None:
+    sample = scene()
+    eight = {
+        np.ascontiguousarray(turned).tobytes()
+        for flipped in (sample.labels, sample.labels[:, ::-1])
+        for turned in (np.rot90(flipped, k) for k in range(4))
+    }
+    settings = NO_AUGMENTATION.model_copy(update={"flips": True})
+    seen = {augment([sample], rngs(seed), 64, settings)[1][0].tobytes() for seed in range(60)}
+    assert seen == eight
+
+
+def test_a_draw_depends_on_its_own_seed_alone() -> None:
+    sample, settings = scene(), AugmentSettings()
+    alone = augment([sample], rngs(7), 32, settings)
+    among = augment([sample, sample, sample], rngs(3, 7, 9), 32, settings)
+    torch.testing.assert_close(alone[0][0], among[0][1], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(alone[1][0], among[1][1])
+    again = augment([sample], rngs(7), 32, settings)
+    assert torch.equal(alone[0], again[0])
+    other = augment([sample], rngs(8), 32, settings)
+    assert not torch.equal(alone[0], other[0])
+
+
+def test_small_images_are_mirrored_not_padded_with_black() -> None:
+    white = Prepared(np.full((20, 20, 3), 255, np.uint8), np.ones((20, 20), np.int32))
+    images, labels = augment([white], rngs(0), 64, GEOMETRY)
+    assert images.min() > 0.99
+    assert (labels == 1).all()
+
+
+def test_colour_stays_in_range_and_changes_no_label() -> None:
+    sample = scene()
+    settings = AugmentSettings(flips=False, rotation=0, scale=1, elastic=0, stain=0.6, grey=0.5, noise=0.1)
+    images, labels = augment([sample] * 8, rngs(*range(8)), 64, settings)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert len({image.numpy().tobytes() for image in images}) == 8
+    for label in labels:
+        np.testing.assert_array_equal(label, sample.labels)
+
+
+def test_stain_of_strength_nothing_changes_nothing() -> None:
+    matrix, offset = draw_stain_jitter(np.random.default_rng(0), 0.0)
+    image = torch.rand(1, 3, 8, 8) * 0.9 + 0.05
+    same = jitter_stain(image, torch.from_numpy(matrix)[None], torch.from_numpy(offset)[None])
+    torch.testing.assert_close(same, image, rtol=1e-4, atol=1e-5)
+
+
+def test_stain_moves_along_the_dyes_in_optical_density() -> None:
+    """Pure hematoxylin at density 1, its amount doubled by hand, is hematoxylin at density 2."""
+    pure = torch.exp(-torch.tensor(STAINS[0])).float().view(1, 3, 1, 1)
+    matrix = (np.linalg.inv(STAINS) @ np.diag([2.0, 1.0, 1.0]) @ STAINS).astype(np.float32)
+    doubled = jitter_stain(pure, torch.from_numpy(matrix)[None], torch.zeros(1, 3))
+    np.testing.assert_allclose(doubled.flatten().numpy(), np.exp(-2 * STAINS[0]), rtol=1e-4)

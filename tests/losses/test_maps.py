@@ -1,0 +1,72 @@
+"""Losses against hand-computed cases and finite differences."""
+
+import math
+
+import pytest
+import torch
+
+from hemalum.instances.representations import REPRESENTATIONS, Head
+from hemalum.losses.maps import gradient_error, map_loss, soft_dice
+
+
+def test_soft_dice_by_hand() -> None:
+    probability = torch.tensor([[[[0.5, 1.0], [0.0, 0.5]]]])
+    target = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    assert soft_dice(probability, target).item() == pytest.approx(1 - 2 * 1.5 / (2 + 2), abs=1e-5)
+
+
+def test_soft_dice_of_two_empty_maps_is_no_loss() -> None:
+    assert soft_dice(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_sigmoid_head_by_hand() -> None:
+    logits = torch.zeros(1, 1, 1, 2)
+    target = torch.tensor([[[[1.0, 0.0]]]])
+    loss, parts = map_loss(logits, target, (Head("sigmoid", ("foreground",)),))
+    assert loss.item() == pytest.approx(math.log(2) + 0.5, abs=1e-5)  # BCE of 0.5, and Dice 2*0.5/(1+1)
+    assert set(parts) == {"foreground"}
+
+
+def test_gradient_error_sees_a_slope_and_not_a_shift() -> None:
+    target = torch.zeros(1, 2, 4, 4)
+    inside = torch.ones(1, 4, 4)
+    assert gradient_error(target + 0.3, target, inside).item() == 0
+    slope = torch.arange(4.0).expand(1, 4, 4)
+    sloped = torch.stack([slope, torch.zeros(1, 4, 4)], 1)
+    assert gradient_error(sloped, target, inside).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", sorted(REPRESENTATIONS))
+def test_gradient_agrees_with_finite_differences(name: str) -> None:
+    representation = REPRESENTATIONS[name]
+    labels = torch.zeros(6, 6, dtype=torch.int32)
+    labels[1:4, 1:4], labels[3:6, 4:6] = 1, 2
+    target = torch.from_numpy(representation.encode(labels.numpy()))[None].double()
+    torch.manual_seed(0)
+    logits = torch.randn(1, representation.logits, 6, 6, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda x: map_loss(x, target, representation.heads)[0], (logits,))
+
+
+@pytest.mark.parametrize("name", sorted(REPRESENTATIONS))
+def test_the_truth_costs_less_than_anything_near(name: str) -> None:
+    representation = REPRESENTATIONS[name]
+    labels = torch.zeros(8, 8, dtype=torch.int32)
+    labels[2:6, 2:6] = 1
+    target = torch.from_numpy(representation.encode(labels.numpy()))[None]
+    logits = []
+    start = 0
+    for head in representation.heads:
+        part = target[:, start : start + len(head.channels)]
+        start += len(head.channels)
+        if head.kind == "softmax":
+            whole = torch.cat([1 - part.sum(1, keepdim=True), part], 1)
+            logits.append((whole + 1e-4).log())
+        elif head.kind == "tanh":
+            logits.append(torch.atanh(part.clamp(-0.999, 0.999)))
+        else:
+            logits.append(torch.logit(part.clamp(1e-4, 1 - 1e-4)))
+    perfect = torch.cat(logits, 1)
+    torch.manual_seed(0)
+    best = map_loss(perfect, target, representation.heads)[0]
+    for _ in range(5):
+        assert map_loss(perfect + torch.randn_like(perfect), target, representation.heads)[0] > best

@@ -1,0 +1,174 @@
+"""What the loop does with phases, data and recipes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from hemalum.data.dataset import Dataset
+from hemalum.errors import HemalumError
+from hemalum.models.file import load_card
+from hemalum.networks import build_network
+from hemalum.training import loop as loop_module
+from hemalum.training.optimisers import learning_rate
+from hemalum.training.recipe import Phase, Recipe, load_recipe
+from hemalum.training.shipped import shipped_recipes
+from hemalum.training.stream import Stream
+from hemalum.training.train import train
+
+
+def test_the_model_file_tells_where_it_comes_from(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    card = load_card(train(recipe, [mini], tmp_path / "run"))
+    dataset = Dataset.open(mini)
+    assert card.training is not None
+    assert card.training.recipe_hash == recipe.digest
+    assert card.training.steps == 9
+    assert [(s.name, s.split_hash, s.samples) for s in card.training.data] == [
+        ("mini", dataset.split_hash, len(dataset.split("train")))
+    ]
+    assert (card.mpp, card.stride, card.network.name) == (0.5, 8, "compact")
+    assert card.halo % card.stride == 0
+    assert 16 <= card.halo <= 64
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 4, 5, 7, 9]
+
+
+def test_a_phase_trains_only_what_it_names(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    second = recipe.model_copy(update={"phases": recipe.phases[1:], "ema": 0.0})
+    train(second, [mini], tmp_path / "run")
+    torch.manual_seed(recipe.seed)
+    start = build_network("compact", 2, recipe.network.options).state_dict()
+    end = load_file(tmp_path / "run" / "best.safetensors")
+    changed = {name for name, value in start.items() if not np.array_equal(value.numpy(), end[name])}
+    assert changed
+    assert all(name.startswith(("decoder.", "head.")) for name in changed)
+    assert "head.weight" in changed
+
+
+def test_a_phase_that_trains_nothing_is_refused(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    phase = recipe.phases[0].model_copy(update={"train": ["tail.*"]})
+    with pytest.raises(HemalumError, match=r"phase 'first': no parameter matches tail\.\*"):
+        train(recipe.model_copy(update={"phases": [phase]}), [mini], tmp_path / "run")
+
+
+def test_patience_ends_a_phase(recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.9])
+    monkeypatch.setattr(loop_module.Validation, "score", lambda *_: {"score": next(scores)})
+    phase = Phase.model_validate({"name": "p", "until": {"steps": 100, "patience": 2}})
+    card = load_card(train(recipe.model_copy(update={"phases": [phase]}), [mini], tmp_path / "run"))
+    assert card.training is not None
+    assert card.training.steps == 8  # validated every 2 steps; the fourth is the second without a better score
+
+
+def test_schedules_by_hand() -> None:
+    def phase(**schedule: object) -> Phase:
+        return Phase.model_validate(
+            {"name": "p", "optimiser": {"name": "adamw", "lr": 1.0}, "schedule": schedule, "until": {"steps": 110}}
+        )
+
+    cosine = phase(name="cosine", warmup=10, final=0.1)
+    assert learning_rate(cosine, 0, 0) == pytest.approx(0.1)
+    assert learning_rate(cosine, 9, 0) == pytest.approx(1.0)
+    assert learning_rate(cosine, 60, 0) == pytest.approx(0.55)
+    assert learning_rate(cosine, 110, 0) == pytest.approx(0.1)
+    plateau = phase(name="plateau", factor=0.5, patience=2)
+    assert [learning_rate(plateau, 50, cuts) for cuts in range(3)] == [1.0, 0.5, 0.25]
+    assert learning_rate(phase(name="constant"), 99, 0) == 1.0
+
+
+def test_a_batch_is_a_function_of_its_number(recipe: Recipe, mini: Path) -> None:
+    one, other = (Stream(recipe, [Dataset.open(mini).split("train")]) for _ in range(2))
+    forward = list(one.batches(0, 4))
+    assert torch.equal(other.batch(3).images, forward[3].images)
+    assert torch.equal(other.batch(1).targets, forward[1].targets)
+    assert not torch.equal(forward[0].images, forward[1].images)
+
+
+def test_balance_draws_groups_equally(recipe: Recipe, mini: Path) -> None:
+    train_part = Dataset.open(mini).split("train")
+    stream = Stream(recipe, [train_part])
+    groups = [row.group for row in train_part.rows]
+    totals = {g: sum(p for p, own in zip(stream.probability, groups, strict=True) if own == g) for g in groups}
+    np.testing.assert_allclose(list(totals.values()), 1 / len(totals))
+
+
+def test_not_finite_loss_stops_and_keeps_the_checkpoint(
+    recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = loop_module.map_loss, []
+
+    def broken(*arguments: object) -> object:
+        calls.append(1)
+        loss, parts = real(*arguments)  # type: ignore[arg-type]
+        return (loss * float("nan"), parts) if len(calls) == 4 else (loss, parts)
+
+    monkeypatch.setattr(loop_module, "map_loss", broken)
+    with pytest.raises(HemalumError, match="the loss is not finite at step 3 of phase 'first'"):
+        train(recipe, [mini], tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_data_that_does_not_fit_the_recipe(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    other = recipe.model_copy(update={"data": {**recipe.data, "tnbc": recipe.data["mini"]}})
+    with pytest.raises(HemalumError, match=r"needs dataset 'tnbc': give --data tnbc=PATH"):
+        train(other, [mini], tmp_path / "a")
+    with pytest.raises(HemalumError, match=r"has no dataset 'minni', did you mean 'mini'\?"):
+        train(recipe, {"minni": mini}, tmp_path / "b")
+    odd = recipe.model_copy(update={"tile": 36})
+    with pytest.raises(HemalumError, match="tile 36 is not a multiple of the network's 8"):
+        train(odd, [mini], tmp_path / "c")
+    unknown = recipe.model_copy(update={"representation": "distanse"})
+    with pytest.raises(HemalumError, match="unknown representation 'distanse', did you mean 'distance'"):
+        train(unknown, [mini], tmp_path / "d")
+    assert not any((tmp_path / name).exists() for name in "abd")
+
+
+@pytest.mark.parametrize("path", shipped_recipes().values(), ids=lambda path: path.stem)
+def test_shipped_recipes_load_and_train_a_miniature(path: Path, mini: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    source = next(iter(recipe.data.values())).model_copy(update={"balance": None})
+    phases = [
+        phase.model_copy(update={"until": phase.until.model_copy(update={"steps": 2})}) for phase in recipe.phases
+    ]
+    short = recipe.model_copy(update={"phases": phases, "data": {"mini": source}, "batch": 2, "tile": 32})
+    assert load_card(train(short, [mini], tmp_path / "run")).name == recipe.name
+
+
+GOOD = """
+name: r
+network: {name: compact}
+mpp: 0.5
+data: {mini: {}}
+phases: [{name: p, until: {steps: 1}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("bach: 4", r"unknown key 'bach', did you mean 'batch'\?"),
+        ("augment: {stian: 0.1}", r"unknown key 'augment.stian', did you mean 'stain'\?"),
+        ("mpp: -1", r"'mpp': Input should be greater than 0"),
+        ("phases: []", r"'phases': List should have at least 1 item"),
+        ("network: [1", r"is not readable YAML"),
+        ("precision: half", r"'precision': Input should be"),
+    ],
+)
+def test_bad_recipes_in_one_line(change: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    key = change.split(":")[0]
+    path.write_text("\n".join(line for line in GOOD.splitlines() if not line.startswith(f"{key}:")) + f"\n{change}\n")
+    with pytest.raises(HemalumError, match=message) as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_recipe_that_is_not_one(tmp_path: Path) -> None:
+    with pytest.raises(HemalumError, match="no such recipe"):
+        load_recipe(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(HemalumError, match="not a recipe"):
+        load_recipe(tmp_path / "list.yaml")
