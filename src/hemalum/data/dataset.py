@@ -169,6 +169,7 @@ def write_sample(folder: Path, sample: Sample) -> Row:
         import tifffile
 
         label = f"labels/{sample.id}.tif"
+        (folder / label).parent.mkdir(exist_ok=True)
         tifffile.imwrite(folder / label, sample.instances.astype(np.uint32), compression="zlib")
     classes = ambiguous = None
     if sample.classes is not None:

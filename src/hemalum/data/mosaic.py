@@ -3,8 +3,9 @@
 Published sets of tiles often do not say which tiles are neighbours (2018 Data Science Bowl). Across a cut,
 values and slope go on: the last columns of the left tile continue in the first columns of the right one.
 Two tiles are taken as neighbours when their edges agree better than with any other tile, and well enough
-(Lin's concordance of values and of slopes, mean > 0.5). On that set 86 % of the pairs so found are lost when
-every other tile is mirrored, where no true neighbour can be. A wrong pair only makes a group larger.
+(Lin's concordance of values and of slopes, mean > 0.5). On that set this finds 437 pairs, and 74 when the
+facing tile is mirrored, where no true neighbour can be: about one in six is chance, nearly all of them among
+small fluorescence tiles with few nuclei. A wrong pair only makes a group larger; a missed one is a leak.
 """
 
 from collections import defaultdict
@@ -17,14 +18,14 @@ from PIL import Image
 
 AGREEMENT = 0.5
 SAME_SCENE = 0.95  # correlation of 16x16 thumbnails: frames of one scene; different fields stay below 0.9
-SLOPE_PX = 3
+SLOPES_PX = (1, 3)  # one for sharp images, one for noisy ones; the better counts
 NOISE = 8.0  # grey levels squared: keeps flat edges from agreeing with each other
 BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Edges:
-    """(length,) float32 grey values and outward slopes along the four sides, and a (256,) thumbnail."""
+    """(length,) float32 grey values and (2, length) slopes along the four sides, and a (256,) thumbnail."""
 
     values: dict[str, NDArray[np.float32]]
     slopes: dict[str, NDArray[np.float32]]
@@ -35,14 +36,13 @@ def edges_of(image: NDArray[np.uint8]) -> Edges:
     """What `same_field` needs to know of an image (H, W, 3) uint8."""
     picture = Image.fromarray(image).convert("L")
     grey = np.asarray(picture, np.float32)
-    step_y, step_x = (min(SLOPE_PX, size - 1) for size in grey.shape)
     values = {"top": grey[0], "bottom": grey[-1], "left": grey[:, 0], "right": grey[:, -1]}
+    lines = {"top": grey, "bottom": grey[::-1], "left": grey.T, "right": grey.T[::-1]}
     # slopes run down and to the right on both sides of a cut
+    signs = {"top": 1, "bottom": -1, "left": 1, "right": -1}
     slopes = {
-        "top": grey[step_y] - grey[0],
-        "bottom": grey[-1] - grey[-1 - step_y],
-        "left": grey[:, step_x] - grey[:, 0],
-        "right": grey[:, -1] - grey[:, -1 - step_x],
+        side: np.stack([signs[side] * (inward[min(step, len(inward) - 1)] - inward[0]) for step in SLOPES_PX])
+        for side, inward in lines.items()
     }
     small = np.asarray(picture.resize((16, 16), Image.Resampling.BOX), np.float32).ravel()
     centred = small - small.mean()
@@ -86,14 +86,11 @@ def _neighbours(tiles: Sequence[Edges], side: str, facing: str) -> list[tuple[in
     best_of_row = np.full(count, -1)
     best_of_column, column_score = np.full(count, -1), np.full(count, -np.inf)
     row_score = np.full(count, -np.inf)
-    arrays = [
-        np.stack([getattr(tile, what)[where] for tile in tiles])
-        for what in ("values", "slopes")
-        for where in (side, facing)
-    ]
+    ours, theirs = _stacked(tiles, side), _stacked(tiles, facing)
     for start in range(0, count, BLOCK):
         rows = slice(start, min(start + BLOCK, count))
-        score = (_concordance(arrays[0][rows], arrays[1]) + _concordance(arrays[2][rows], arrays[3])) / 2
+        value, *slopes = (_concordance(a[rows], b) for a, b in zip(ours, theirs, strict=True))
+        score = (value + np.maximum.reduce(slopes)) / 2
         numbers = np.arange(rows.start, rows.stop)
         score[numbers - start, numbers] = -np.inf
         best_of_row[rows], row_score[rows] = score.argmax(axis=1), score.max(axis=1)
@@ -105,6 +102,12 @@ def _neighbours(tiles: Sequence[Edges], side: str, facing: str) -> list[tuple[in
         for row, column in enumerate(best_of_row)
         if row_score[row] > AGREEMENT and best_of_column[column] == row
     ]
+
+
+def _stacked(tiles: Sequence[Edges], side: str) -> list[NDArray[np.float32]]:
+    """The values and each of the slopes along one side, (tiles, length) each."""
+    slopes = [np.stack([tile.slopes[side][index] for tile in tiles]) for index in range(len(SLOPES_PX))]
+    return [np.stack([tile.values[side] for tile in tiles]), *slopes]
 
 
 def _concordance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

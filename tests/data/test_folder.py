@@ -1,0 +1,230 @@
+"""The `folder` reader: what users have, and everything they can get wrong."""
+
+import logging
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hemalum.data.formats import folder
+from hemalum.errors import HemalumError
+
+
+def read(path, **options):
+    return list(folder.read(path, **options))
+
+
+def test_index_joins_and_describes(make_folder, grid_labels):
+    root = make_folder(4)
+    samples = read(root, group="patient")
+    assert [sample.id for sample in samples] == ["tile_0", "tile_1", "tile_2", "tile_3"]
+    assert [sample.group for sample in samples] == ["p0", "p0", "p1", "p1"]
+    assert all(sample.mpp == 0.5 and sample.mpp_source == "file" for sample in samples)
+    assert np.array_equal(samples[2].image, np.asarray(Image.open(root / "images/tile_2.png")))
+    assert np.array_equal(samples[2].instances, grid_labels)
+
+
+def test_stems_join_without_an_index(make_folder):
+    root = make_folder(3, index=False)
+    (root / "labels/notes.txt").write_text("not an image: ignored")
+    Image.open(root / "images/tile_1.png").save(root / "images/tile_1.jpg")
+    (root / "images/tile_1.png").unlink()
+    samples = read(root)
+    assert [(sample.id, sample.group, sample.mpp) for sample in samples] == [
+        ("tile_0", "tile_0", None),
+        ("tile_1", "tile_1", None),
+        ("tile_2", "tile_2", None),
+    ]
+
+
+def test_other_folder_names_and_paths_from_the_root(make_folder):
+    root = make_folder(2)
+    shutil.move(root / "labels", root / "truth")
+    (root / "my.csv").write_text("image,label,group,organ,stain,source\nimages/tile_0.png,tile_0.png,g,lung,H&E,s1\n")
+    (sample,) = read(root, labels="truth", index="my.csv")
+    assert (sample.group, sample.organ, sample.stain, sample.source) == ("g", "lung", "H&E", "s1")
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_binary_masks_become_components_and_the_log_says_so(make_folder, grid_labels, caplog, value):
+    caplog.set_level(logging.WARNING)
+    root = make_folder(2)
+    mask = (grid_labels > 0).astype(np.uint8) * value
+    mask[0, 0] = mask[1, 1] = value  # touch at a corner: one piece with 8 neighbours
+    Image.fromarray(mask).save(root / "labels/tile_1.png")
+    whole, split = read(root)
+    assert split.instances.max() == 6
+    for number in range(1, 6):
+        ids = np.unique(split.instances[grid_labels == number])
+        assert ids.size == 1
+        assert np.array_equal(split.instances == ids[0], grid_labels == number)
+    assert np.array_equal(whole.instances, grid_labels)
+    assert "1 of 2 label files are binary masks; their connected components became the nuclei" in caplog.text
+
+
+def test_label_maps_are_not_taken_for_masks(make_folder, grid_labels, caplog):
+    root = make_folder(2)
+    Image.fromarray((grid_labels == 1).astype(np.uint8)).save(root / "labels/tile_0.png")  # a single nucleus
+    Image.fromarray(np.zeros((52, 52), np.uint8)).save(root / "labels/tile_1.png")  # none
+    one, none = read(root)
+    assert (one.instances.max(), none.instances.max()) == (1, 0)
+    assert "binary" not in caplog.text
+
+
+def test_class_maps(make_folder, grid_labels):
+    root = make_folder(1, index=False)
+    kinds = np.array([0, 3, 1, 1, 2, 4], np.uint8)
+    (root / "types").mkdir()
+    Image.fromarray(kinds[grid_labels]).save(root / "types/tile_0.png")
+    (sample,) = read(root)
+    assert sample.classes.tolist() == kinds.tolist()
+
+
+def _image_missing(root):
+    (root / "images/tile_1.png").unlink()
+
+
+def _label_missing(root):
+    (root / "labels/tile_1.png").unlink()
+
+
+def _label_empty(root):
+    (root / "index.csv").write_text("image,label\ntile_0.png,tile_0.png\ntile_1.png,\n")
+
+
+def _no_column(root):
+    (root / "index.csv").write_text("picture,label\ntile_0.png,tile_0.png\n")
+
+
+def _no_rows(root):
+    (root / "index.csv").write_text("image,label\n")
+
+
+def _twice(root):
+    (root / "index.csv").write_text("image,label\ntile_0.png,tile_0.png\ntile_0.png,tile_1.png\n")
+
+
+def _bad_mpp(root):
+    (root / "index.csv").write_text("image,label,mpp\ntile_0.png,tile_0.png,40x\n")
+
+
+def _no_group(root):
+    (root / "index.csv").write_text("image,label,group\ntile_0.png,tile_0.png,\n")
+
+
+def _not_text(root):
+    (root / "index.csv").write_bytes(b"image,label\n\xff\xfe.png,a.png\n")
+
+
+def _other_size(root):
+    Image.fromarray(np.ones((52, 40), np.uint8)).save(root / "labels/tile_1.png")
+
+
+def _not_an_image(root):
+    (root / "images/tile_1.png").write_text("text")
+
+
+def _no_class_map(root):
+    (root / "types").mkdir()
+
+
+def _class_size(root):
+    (root / "types").mkdir()
+    for number in range(3):
+        Image.fromarray(np.ones((52, 40), np.uint8)).save(root / f"types/tile_{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_image_missing, "{root}/index.csv, row 3: image 'tile_1.png' is neither in {root}/images nor in {root}"),
+        (_label_missing, "{root}/index.csv, row 3: label 'tile_1.png' is neither in {root}/labels nor in {root}"),
+        (_label_empty, "{root}/index.csv, row 3: label is empty"),
+        (_no_column, "{root}/index.csv: column 'image' is missing; want at least image,label"),
+        (_no_rows, "{root}/index.csv: no images"),
+        (_twice, "{root}: the id 'tile_0' occurs 2 times; name the images apart"),
+        (_bad_mpp, "{root}/index.csv, row 2: mpp is '40x', not a number"),
+        (_no_group, "{root}/index.csv, row 2: group is empty; a split goes by it"),
+        (_other_size, "{root}/labels/tile_1.png: label map is 40 x 52, its image 52 x 52"),
+        (_not_an_image, "{root}/images/tile_1.png: not an image that can be read (PNG, JPEG, BMP, TIFF)"),
+        (_no_class_map, "{root}/types/tile_0.png: missing; types/ must have a class map for every image"),
+        (_class_size, "{root}/types/tile_0.png: class map is 40 x 52, its image 52 x 52"),
+    ],
+)
+def test_faults_with_an_index(make_folder, spoil, message):
+    root = make_folder(3)
+    spoil(root)
+    with pytest.raises(HemalumError) as error:
+        read(root)
+    assert str(error.value) == message.format(root=root)
+
+
+def test_an_index_that_is_no_text(make_folder):
+    root = make_folder(1)
+    _not_text(root)
+    with pytest.raises(HemalumError, match=r"index\.csv: cannot be read as CSV"):
+        read(root)
+
+
+def _no_labels_folder(root):
+    shutil.rmtree(root / "labels")
+
+
+def _no_images(root):
+    for kind in ("images", "labels"):
+        for file in (root / kind).iterdir():
+            file.unlink()
+
+
+def _same_stem(root):
+    shutil.copy(root / "images/tile_1.png", root / "images/tile_1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_image_missing, "{root}/labels/tile_1.png: no image named tile_1.* in {root}/images"),
+        (_label_missing, "{root}/images/tile_1.png: no label file named tile_1.* in {root}/labels"),
+        (_no_labels_folder, "{root}/labels: no such folder; want images/ and labels/, or an index.csv"),
+        (_no_images, "{root}/images: no images"),
+        (_same_stem, "{root}/images/tile_1.png: tile_1.jpg has the same stem; keep one of them"),
+    ],
+)
+def test_faults_without_an_index(make_folder, spoil, message):
+    root = make_folder(3, index=False)
+    spoil(root)
+    with pytest.raises(HemalumError) as error:
+        read(root)
+    assert str(error.value) == message.format(root=root)
+
+
+def test_faults_of_the_options(make_folder, tmp_path):
+    root = make_folder(1)
+    with pytest.raises(HemalumError, match="no column 'organ' to group by; columns are image, label, patient, mpp"):
+        read(root, group="organ")
+    with pytest.raises(HemalumError, match=r"other\.csv: no such index"):
+        read(root, index="other.csv")
+    with pytest.raises(HemalumError, match="nowhere: no such folder"):
+        read(tmp_path / "nowhere")
+
+
+def test_survey_names_every_fault(make_folder):
+    root = make_folder(4, index=False)
+    (root / "images/tile_1.png").unlink()
+    (root / "labels/tile_3.png").unlink()
+    pairs, faults = folder.survey(root)
+    assert [pair.id for pair in pairs] == ["tile_0", "tile_2"]
+    assert len(faults) == 2
+
+
+@pytest.mark.parametrize("name", ["tnbc", "nuinsseg_human", "dsb2018", "consep_train"])
+def test_real_folders(real_data, name):
+    """The first images agree with the counts of the index, which another program wrote."""
+    import csv
+
+    with (real_data / name / "index.csv").open() as stream:
+        counts = [int(line["nuclei"]) for line in csv.DictReader(stream)]
+    for sample, count in zip(folder.read(real_data / name), counts[:6], strict=False):
+        assert np.unique(sample.instances[sample.instances > 0]).size == count
+        assert (sample.classes is not None) == (name == "consep_train")
