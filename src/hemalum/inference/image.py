@@ -113,9 +113,7 @@ class _Segments:
         self.page = page
         self.height, self.width = int(page.imagelength), int(page.imagewidth)
         self.samples = int(page.samplesperpixel)
-        self.tall = int(
-            page.tilelength if page.is_tiled else min(page.rowsperstrip or self.height, self.height)
-        )
+        self.tall = int(page.tilelength if page.is_tiled else min(page.rowsperstrip or self.height, self.height))
         self.wide = int(page.tilewidth) if page.is_tiled else self.width
         # pixels as they are, one after another: any rows can be read, whatever the strips
         self.direct = bool(page.is_contiguous) and page.compression == 1 and not page.is_tiled

@@ -1,0 +1,126 @@
+"""Maps of an image, band by band: rows are read, brought to the model's scale, cut in windows and run."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.inference.engine import Engine
+from hemalum.inference.image import ImageSource
+from hemalum.inference.resample import Resampler
+from hemalum.inference.tiles import Grid, Span, plan
+
+Maps = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+WINDOW_AREA = 1 << 22  # px that the network sees at once, over all windows at work
+BAND_AREA = 10_000_000  # px of a band; its maps are held twice, once made and once waiting
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """Rows start..stop of the image at the model's scale.
+
+    `image` (stop - start, w, 3) uint8; `maps` (C, (stop - start)·enlarge, w·enlarge) float32.
+    """
+
+    start: int
+    stop: int
+    image: Pixels
+    maps: Maps
+
+
+def plan_windows(shape: tuple[int, int], *, halo: int, stride: int, enlarge: int, parallel: int = 1) -> Grid:
+    """Windows for an image of (h, w) px at the model's scale; see `tiles.plan`."""
+    height, width = (size + -size % stride for size in shape)
+    return plan(
+        height,
+        width,
+        halo=halo + -halo % stride,
+        stride=stride,
+        area=WINDOW_AREA // parallel,
+        band_area=BAND_AREA // enlarge**2,
+    )
+
+
+def bands(
+    source: ImageSource, engine: Engine, shape: tuple[int, int], grid: Grid, *, stride: int, enlarge: int
+) -> Iterator[Band]:
+    """Give the bands of `grid` from top to bottom for the image resampled to `shape` (h, w).
+
+    While a band is with the caller, the engine works on the next one.
+    """
+    rows = _Rows(source, shape, stride)
+    with ThreadPoolExecutor(engine.parallel, thread_name_prefix="engine") as pool:
+        waiting: deque[tuple[Span, Pixels, list[Future[Maps]]]] = deque()
+        try:
+            for span in grid.rows:
+                image = rows.read(span)
+                waiting.append((span, image, [pool.submit(_run, engine, image, c) for c in grid.columns]))
+                if len(waiting) > 1:
+                    yield _finish(*waiting.popleft(), grid.columns, shape, enlarge)
+            while waiting:
+                yield _finish(*waiting.popleft(), grid.columns, shape, enlarge)
+        finally:
+            for *_, futures in waiting:
+                for future in futures:
+                    future.cancel()
+
+
+def _run(engine: Engine, image: Pixels, column: Span) -> Maps:
+    maps: Maps = engine.maps(image[None, :, column.start : column.stop])[0]
+    return maps
+
+
+def _finish(
+    span: Span, image: Pixels, futures: list[Future[Maps]], columns: list[Span], shape: tuple[int, int], enlarge: int
+) -> Band:
+    """Put the cores of a band's windows together, without what was padded."""
+    start, stop = span.core_start, min(span.core_stop, shape[0])
+    width = shape[1]
+    maps: Maps | None = None
+    for column, future in zip(columns, futures, strict=True):
+        window = future.result()
+        if maps is None:
+            maps = np.empty((len(window), (stop - start) * enlarge, width * enlarge), np.float32)
+        left, right = column.core_start, min(column.core_stop, width)
+        maps[:, :, left * enlarge : right * enlarge] = window[
+            :,
+            (start - span.start) * enlarge : (stop - span.start) * enlarge,
+            (left - column.start) * enlarge : (right - column.start) * enlarge,
+        ]
+    if maps is None:
+        raise ValueError("a band without windows")
+    return Band(start, stop, image[start - span.start : stop - span.start, :width], maps)
+
+
+class _Rows:
+    """Rows at the model's scale, padded to whole strides by repeating the last pixel.
+
+    Spans are asked for from top to bottom; what they share is resampled once.
+    """
+
+    def __init__(self, source: ImageSource, shape: tuple[int, int], stride: int) -> None:
+        self.source, self.shape = source, shape
+        self.resampler = Resampler(source.shape, shape)
+        self.right = -shape[1] % stride
+        self.start = 0
+        self.kept: Pixels = np.empty((0, shape[1] + self.right, 3), np.uint8)
+
+    def read(self, span: Span) -> Pixels:
+        """Rows span.start..span.stop, (rows, padded width, 3)."""
+        fresh = max(span.start, self.start + len(self.kept))
+        last = min(span.stop, self.shape[0])
+        parts = [self.kept[span.start - self.start :]] if fresh > span.start else []
+        if fresh < last:
+            above, below = self.resampler.needs(fresh, last)
+            pixels = self.resampler.rows(self.source.read(above, below), fresh, last)
+            parts.append(np.pad(pixels, ((0, 0), (0, self.right), (0, 0)), "edge") if self.right else pixels)
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        self.start, self.kept = span.start, rows
+        if span.stop > last:
+            rows = np.pad(rows, ((0, span.stop - last), (0, 0), (0, 0)), "edge")
+        return rows

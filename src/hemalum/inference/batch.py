@@ -1,0 +1,181 @@
+"""Many images, one after the other, each to its own files."""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.image import IMAGE_SUFFIXES
+from hemalum.errors import HemalumError
+from hemalum.inference.engine import Engine
+from hemalum.inference.image import ImageSource
+from hemalum.inference.model import Model, load_model
+from hemalum.inference.segment import as_engine, segment_source
+from hemalum.instances.nuclei import Nuclei
+from hemalum.names import nearest
+
+log = logging.getLogger(__name__)
+
+FORMATS: dict[str, str] = {
+    "geojson": ".geojson",
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "labels": "_labels.tif",
+    "overlay": "_overlay.png",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """What became of one image: its nuclei and the files written by format, or the error in one line."""
+
+    path: Path
+    nuclei: Nuclei | None = None
+    error: str | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def segment_paths(
+    paths: Iterable[Path | str],
+    out: Path | str,
+    formats: Sequence[str] = ("geojson", "csv"),
+    model: Path | str | Model | None = None,
+    *,
+    mpp: float | str | None = None,
+    engine: str | Engine = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
+    max_pixels: int | None = None,
+    progress: Callable[[Path, float], None] | None = None,
+) -> Iterator[FileResult]:
+    """Segment images and folders of images; write `OUT/STEM.geojson` and so on; give one result per image.
+
+    An image that cannot be segmented gives a result with `error`, and the others go on. `progress` is called
+    with the image and the share of it that is done. The rest is as for `segment`; FORMATS names the formats.
+
+    Raises HemalumError before the first image when a format, the model or the engine is unknown, a path does
+    not exist, two images would write the same files, or OUT cannot be written; and later when a file cannot
+    be written.
+    """
+    out = Path(out)
+    chosen = list(dict.fromkeys(formats))
+    for name in chosen:
+        if name not in FORMATS:
+            raise HemalumError(f"unknown format '{name}'{nearest(name, FORMATS)}")
+    if not chosen:
+        raise HemalumError(f"no format is given; known: {', '.join(FORMATS)}")
+    images = find_images(paths, out)
+    _check_names(images, out)
+    _check_folder(out)
+    loaded = load_model(model)
+    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision)
+
+    def results() -> Iterator[FileResult]:
+        for path in images:
+            start = time.perf_counter()
+            watch = None if progress is None else lambda share, path=path: progress(path, share)
+            try:
+                with ImageSource.open(path, max_pixels=max_pixels) as source:
+                    nuclei = segment_source(source, loaded, runner, mpp=mpp, progress=watch)
+                    pixels = source.read(0, source.shape[0]) if "overlay" in chosen else None
+            except HemalumError as error:
+                log.debug("%s failed", path, exc_info=True)
+                yield FileResult(path, error=str(error), seconds=time.perf_counter() - start)
+                continue
+            files = write(nuclei, out / stem(path), chosen, pixels)
+            yield FileResult(path, nuclei, None, files, time.perf_counter() - start)
+
+    return results()
+
+
+def write(
+    nuclei: Nuclei, target: Path, formats: Sequence[str], pixels: NDArray[np.uint8] | None = None
+) -> dict[str, Path]:
+    """Write nuclei in each format as `target` + its ending; `pixels` is the image that overlay draws on.
+
+    Raises HemalumError when a file cannot be written; nothing half-written stays.
+    """
+    writers: dict[str, Callable[[Path], Any]] = {
+        "geojson": nuclei.to_geojson,
+        "csv": nuclei.to_csv,
+        "parquet": nuclei.to_parquet,
+        "labels": nuclei.to_labels,
+    }
+    if pixels is not None:
+        writers["overlay"] = lambda path: nuclei.to_overlay(path, pixels)
+    files = {name: target.with_name(target.name + FORMATS[name]) for name in formats}
+    for name, path in files.items():
+        writers[name](path)
+    return files
+
+
+def find_images(paths: Iterable[Path | str], out: Path) -> list[Path]:
+    """Files as given; of folders, the images directly inside, sorted, without results of an earlier run.
+
+    Raises HemalumError for a path that does not exist or a folder without images.
+    """
+    images: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            if not path.exists():
+                raise HemalumError(f"{path}: no such file or folder")
+            images.append(path)
+            continue
+        try:
+            inside = sorted(path.iterdir())
+        except OSError as error:
+            raise HemalumError(f"{path}: folder cannot be read ({error.strerror or error})") from error
+        found = [
+            file
+            for file in inside
+            if file.suffix.lower() in IMAGE_SUFFIXES
+            and not file.name.startswith(".")
+            and not (file.name.endswith((FORMATS["labels"], FORMATS["overlay"])) and _same(path, out))
+        ]
+        if not found:
+            raise HemalumError(f"{path}: no images in this folder ({', '.join(IMAGE_SUFFIXES)})")
+        images += found
+    if not images:
+        raise HemalumError("no image is given")
+    return list({path.resolve(): path for path in images}.values())
+
+
+def stem(path: Path) -> str:
+    """Name of an image without its ending; `.ome.tif` is one ending."""
+    name = path.stem
+    return name[:-4] if name.lower().endswith(".ome") else name
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _check_names(images: Sequence[Path], out: Path) -> None:
+    seen: dict[str, Path] = {}
+    for path in images:
+        # some file systems do not tell A from a
+        first = seen.setdefault(stem(path).casefold(), path)
+        if first is not path:
+            raise HemalumError(
+                f"{first} and {path} would both write {out / stem(path)}.*: rename one, or run them apart"
+            )
+
+
+def _check_folder(out: Path) -> None:
+    """Make the output folder and try to write in it, before hours of work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".hemalum-", dir=out)
+        os.close(handle)
+        Path(name).unlink()
+    except OSError as error:
+        raise HemalumError(f"cannot write in {out}: {error.strerror or error}") from error

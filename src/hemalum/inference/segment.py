@@ -1,0 +1,184 @@
+"""From an image to its nuclei: the one call behind `hemalum segment` and `hemalum.segment`."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.errors import HemalumError
+from hemalum.inference.bands import bands, plan_windows
+from hemalum.inference.engine import Engine, make_engine
+from hemalum.inference.image import ImageSource
+from hemalum.inference.model import Model, load_model
+from hemalum.inference.scale import estimate_mpp
+from hemalum.inference.stream import separate_bands
+from hemalum.instances.nuclei import Nuclei, Part
+from hemalum.instances.representations import REPRESENTATIONS
+
+log = logging.getLogger(__name__)
+
+MPP_RANGE = (0.02, 5.0)  # µm per px; beyond it nuclei are larger than a tile or smaller than a few pixels
+ODD_SIZE = 1.8  # nuclei this much larger or smaller than the model's mean that the scale is doubtful
+
+Watcher = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """µm per px of an image and where that comes from: "user", "file" or "estimate"."""
+
+    mpp: float
+    source: str
+
+
+def segment(
+    image: Path | str | NDArray[Any],
+    model: Path | str | Model | None = None,
+    *,
+    mpp: float | str | None = None,
+    engine: str | Engine = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
+    max_pixels: int | None = None,
+    progress: Watcher | None = None,
+) -> Nuclei:
+    """Find the nuclei of an image: a file, or an array (H, W, 3) uint8 RGB, (H, W) uint8 or uint16 grey.
+
+    `mpp` in µm per px; without it (None or "auto") the file's own is taken, and where it has none the scale is
+    estimated from the nuclei, which the result says (`mpp_source`). "estimate" estimates in any case. `model`
+    is a file, the name of a shipped model, or a loaded one; `engine`, `device`, `threads` and `precision` are
+    those of `make_engine`. `max_pixels` replaces the limits on the image's size. `progress` is called with
+    the share that is done, in [0, 1].
+
+    Raises HemalumError for what the user can mend: the image, the scale, the model, the engine.
+    """
+    loaded = load_model(model)
+    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision)
+    if isinstance(image, np.ndarray):
+        source = ImageSource.of(image)
+    else:
+        source = ImageSource.open(image, max_pixels=max_pixels)
+    with source:
+        return segment_source(source, loaded, runner, mpp=mpp, progress=progress)
+
+
+def as_engine(
+    engine: str | Engine,
+    model: Model,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
+) -> Engine:
+    """Give the engine itself, or make the one that is named."""
+    if not isinstance(engine, str):
+        return engine
+    return make_engine(engine, model, device=device, threads=threads, precision=precision)
+
+
+def segment_source(
+    source: ImageSource,
+    model: Model,
+    engine: Engine,
+    *,
+    mpp: float | str | None = None,
+    progress: Watcher | None = None,
+) -> Nuclei:
+    """Find the nuclei of an open image; see `segment`."""
+    scale = find_scale(source, model, engine, mpp)
+    shape = scaled_shape(source.shape, scale.mpp / model.card.mpp)
+    parts: list[Part] = []
+    for part, done in _parts(source, model, engine, shape):
+        parts.append(part)
+        if progress is not None:
+            progress(done)
+    if progress is not None:
+        progress(1.0)
+    enlarge = model.card.enlarge
+    nuclei = Nuclei.from_parts(
+        parts,
+        shape=source.shape,
+        scale=(source.shape[1] / (shape[1] * enlarge), source.shape[0] / (shape[0] * enlarge)),
+        mpp=scale.mpp,
+        mpp_source=scale.source,
+        model=model.card.name,
+        source=source.name,
+        notes={"engine": f"{engine.name} {engine.precision}"},
+    )
+    if scale.source != "estimate":
+        _doubt(nuclei, model, source.name)
+    return nuclei
+
+
+def find_scale(source: ImageSource, model: Model, engine: Engine, mpp: float | str | None) -> Scale:
+    """Decide an image's mpp: what the user says, else the file, else an estimate from the nuclei.
+
+    Raises HemalumError for an impossible number or when nothing is found to estimate from.
+    """
+    if isinstance(mpp, str) and mpp not in ("auto", "estimate"):
+        raise HemalumError(f"mpp is a number of µm per px or 'auto', not '{mpp}'")
+    if isinstance(mpp, int | float):
+        if not math.isfinite(mpp) or not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]:
+            raise HemalumError(
+                f"mpp {mpp:g} µm per px is out of range {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}: "
+                "0.25 is usual for 40x, 0.5 for 20x"
+            )
+        return Scale(float(mpp), "user")
+    if source.mpp is not None and mpp != "estimate":
+        if not MPP_RANGE[0] <= source.mpp <= MPP_RANGE[1]:
+            raise HemalumError(
+                f"{source.name}: the file states {source.mpp:g} µm per px, at which no nuclei can be seen: give --mpp"
+            )
+        log.info("%s: %.4g µm per px, from the file", source.name, source.mpp)
+        return Scale(source.mpp, "file")
+    estimate = estimate_mpp(source, model, engine)
+    log.warning(
+        "%s does not say its scale: %.3g µm per px is an estimate from its nuclei; --mpp NUMBER sets it",
+        source.name,
+        estimate.mpp,
+    )
+    return Scale(estimate.mpp, "estimate")
+
+
+def scaled_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Height and width of an image at `factor` times its size."""
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def _parts(source: ImageSource, model: Model, engine: Engine, shape: tuple[int, int]) -> Any:
+    """Parts of the result with the share of the image that is done after each."""
+    card = model.card
+    grid = plan_windows(shape, halo=card.halo, stride=card.stride, enlarge=card.enlarge, parallel=engine.parallel)
+    done = 0.0
+
+    def watched() -> Any:
+        nonlocal done
+        for band in bands(source, engine, shape, grid, stride=card.stride, enlarge=card.enlarge):
+            done = band.stop / shape[0]
+            yield band
+
+    representation = REPRESENTATIONS[card.representation]
+    for part in separate_bands(watched(), shape, representation, card.separation, enlarge=card.enlarge):
+        yield part, done
+
+
+def _doubt(nuclei: Nuclei, model: Model, name: str) -> None:
+    """Say so when the nuclei have a size that speaks against the scale."""
+    if nuclei.count < 20:
+        return
+    area = float(np.nanmedian(nuclei.table.column("area_um2").to_numpy()))
+    ratio = 2 * math.sqrt(area / math.pi) / model.card.nucleus_diameter_um
+    if max(ratio, 1 / ratio) > ODD_SIZE:
+        log.warning(
+            "%s: at %.3g µm per px the nuclei are %.1f µm across, %.1f is usual: is the scale right?",
+            name,
+            nuclei.mpp or math.nan,
+            ratio * model.card.nucleus_diameter_um,
+            model.card.nucleus_diameter_um,
+        )

@@ -1,0 +1,87 @@
+"""Windows: how an image is cut for the network.
+
+All windows of an image have one size. A window is read with a halo on the sides where the image goes on,
+so the network sees there what it would see in the whole image; at the image's own border there is none.
+Each window answers for its core; the cores cover the image once.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Along one axis: start..stop is read, core_start..core_stop is answered for."""
+
+    start: int
+    stop: int
+    core_start: int
+    core_stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Windows as the product of spans of rows and columns; `rows` are the bands, from top to bottom."""
+
+    rows: list[Span]
+    columns: list[Span]
+
+    @property
+    def cost(self) -> int:
+        """Pixels that the network sees in all."""
+        return sum(span.stop - span.start for span in self.rows) * sum(
+            span.stop - span.start for span in self.columns
+        )
+
+
+def cut(length: int, parts: int, halo: int, stride: int) -> list[Span]:
+    """Cut 0..length into `parts` spans of equal length, starts and lengths multiples of `stride`.
+
+    `length` and `halo` are multiples of stride. Gives fewer spans when the halo leaves no room for so many.
+    """
+    cells, border = length // stride, halo // stride
+    # n spans that overlap by two halos: n · size - (n - 1) · 2 · halo >= length
+    parts = max(1, min(parts, cells - 2 * border))
+    size = min(cells, -(-(cells + (parts - 1) * 2 * border) // parts))
+    if parts == 1 or size == cells:
+        return [Span(0, length, 0, length)]
+    starts = [index * (cells - size) // (parts - 1) for index in range(parts)]
+    edges = [0, *(start + border for start in starts[1:]), cells]
+    return [
+        Span(start * stride, (start + size) * stride, core * stride, core_stop * stride)
+        for start, (core, core_stop) in zip(starts, pairwise(edges), strict=True)
+    ]
+
+
+def plan(height: int, width: int, *, halo: int, stride: int, area: int, band_area: int) -> Grid:
+    """Choose the cheapest windows for an image of (height, width) px, both multiples of `stride`.
+
+    A window has at most `area` px and a band (one row of windows) at most `band_area`, unless that made
+    windows flatter than six halos: then the cost of the halo weighs more than the memory.
+    """
+    flattest = 6 * halo + stride
+    best: tuple[bool, int, Grid] | None = None
+    for parts in range(1, width // stride + 1):
+        columns = cut(width, parts, halo, stride)
+        wide = columns[0].stop - columns[0].start
+        if parts > 1 and (len(columns) < parts or wide < flattest):
+            break
+        rows = _at_most(max(min(area // wide, band_area // width), flattest), height, halo, stride)
+        grid = Grid(rows, columns)
+        choice = ((rows[0].stop - rows[0].start) * wide > area, grid.cost, grid)
+        if best is None or choice[:2] < best[:2]:
+            best = choice
+    if best is None:
+        raise ValueError(f"no windows for {height} x {width} px at stride {stride}")
+    return best[2]
+
+
+def _at_most(limit: int, length: int, halo: int, stride: int) -> list[Span]:
+    """The fewest equal spans of at most `limit` px, where the halo leaves room for them."""
+    parts = max(1, -(-(length - 2 * halo) // max(limit - 2 * halo, 1)))
+    while True:
+        spans = cut(length, parts, halo, stride)
+        # starts and lengths are whole strides, which may cost one span more
+        if spans[0].stop - spans[0].start <= limit or len(spans) < parts:
+            return spans
+        parts += 1
