@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+from scenes import draw_crowd, draw_ellipses
+from scipy import ndimage
+
+from hemalum.errors import HemalumError
+from hemalum.instances.representations import REPRESENTATIONS, select
+from hemalum.metrics import match, measure_overlap
+from hemalum.models.card import SeparationSettings
+
+WAYS = ["interior_boundary", "distance", "centre_gradient", "combined"]
+SETTINGS = SeparationSettings()
+
+
+def pq(truth, found):
+    return match(measure_overlap(truth, found)).pq
+
+
+def test_table_names_its_rows():
+    assert {name: way.name for name, way in REPRESENTATIONS.items()} == {name: name for name in WAYS}
+
+
+def test_softmax_head_has_a_logit_for_background():
+    assert REPRESENTATIONS["interior_boundary"].logits == 3
+    assert REPRESENTATIONS["centre_gradient"].logits == 3
+    assert REPRESENTATIONS["combined"].logits == 7
+    assert len(REPRESENTATIONS["combined"].channels) == 6
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("seed", range(4))
+def test_oracle_gives_the_crowd_back(name, seed):
+    truth = draw_crowd(seed)
+    way = REPRESENTATIONS[name]
+    maps = way.encode(truth)
+    assert maps.shape == (len(way.channels), *truth.shape)
+    assert maps.dtype == np.float32
+    assert pq(truth, way.separate(maps, SETTINGS)) > 0.9
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (33, 17), (0, 5)])
+def test_empty_maps_give_no_nuclei(name, shape):
+    way = REPRESENTATIONS[name]
+    maps = way.encode(np.zeros(shape, np.int32))
+    found = way.separate(maps, SETTINGS)
+    assert found.shape == shape
+    assert found.dtype == np.int32
+    assert not found.any()
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_one_nucleus_over_everything(name):
+    way = REPRESENTATIONS[name]
+    maps = way.encode(np.full((31, 20), 7, np.int32))
+    assert np.isfinite(maps).all()
+    assert (way.separate(maps, SETTINGS) == 1).all()
+
+
+def test_single_pixel_map():
+    settings = SeparationSettings(min_area=1)
+    for way in REPRESENTATIONS.values():
+        assert way.separate(way.encode(np.ones((1, 1), np.int32)), settings).tolist() == [[1]]
+
+
+def test_distance_is_relative_to_each_nucleus():
+    labels = draw_ellipses((40, 60), [(20, 15, 12, 12, 0), (20, 45, 5, 5, 0)])
+    foreground, distance = REPRESENTATIONS["distance"].encode(labels)
+    assert (foreground == (labels > 0)).all()
+    for n in (1, 2):
+        alone = ndimage.distance_transform_edt(labels == n)
+        expected = np.where(labels == n, alone / alone.max(), 0)
+        np.testing.assert_allclose(distance[labels == n], expected[labels == n], atol=1e-6)
+
+
+def test_distance_counts_a_touching_neighbour_as_outside():
+    labels = np.zeros((9, 10), np.int32)
+    labels[1:8, 1:5], labels[1:8, 5:9] = 1, 2
+    _, distance = REPRESENTATIONS["distance"].encode(labels)
+    assert distance[4, 4] == distance[4, 1] == 0.5
+    assert distance[4, 2] == distance[4, 3] == 1
+
+
+def test_edge_of_the_crop_is_no_boundary():
+    labels = np.zeros((20, 20), np.int32)
+    labels[:8, 3:17] = 1
+    _, boundary = REPRESENTATIONS["interior_boundary"].encode(labels)
+    _, distance = REPRESENTATIONS["distance"].encode(labels)
+    assert not boundary[0, 5:15].any()
+    assert boundary[7, 5:15].all()
+    assert distance[0, 10] == 1
+
+
+def test_rim_is_boundary_and_so_is_the_gap_between_two():
+    labels = np.zeros((11, 20), np.int32)
+    labels[2:9, 2:9], labels[2:9, 10:17] = 1, 2
+    interior, boundary = REPRESENTATIONS["interior_boundary"].encode(labels)
+    one = np.zeros_like(labels)
+    one[3:8, 3:8] = one[3:8, 11:16] = 1
+    assert (interior == one).all()
+    assert boundary[2:9, 9].all()  # the gap
+    assert boundary[2, 2:9].all()
+    assert not boundary[1].any() or boundary[1].nonzero()[0].tolist() == [9]
+    assert ((interior + boundary) <= 1).all()
+
+
+def test_nucleus_that_is_all_rim_keeps_an_interior():
+    labels = np.zeros((6, 8), np.int32)
+    labels[2:4, 2:6] = 1
+    interior, _ = REPRESENTATIONS["interior_boundary"].encode(labels)
+    assert interior.any()
+
+
+def test_centre_maps_run_from_edge_to_edge():
+    labels = np.zeros((9, 12), np.int32)
+    labels[2:7, 3:10] = 4
+    _, horizontal, vertical = REPRESENTATIONS["centre_gradient"].encode(labels)
+    np.testing.assert_allclose(horizontal[4, 3:10], np.arange(-3, 4) / 3, atol=1e-6)
+    np.testing.assert_allclose(vertical[2:7, 5], np.arange(-2, 3) / 2, atol=1e-6)
+    assert not horizontal[labels == 0].any()
+
+
+def test_ids_may_be_large_and_sparse():
+    labels = draw_crowd(1)
+    sparse = np.where(labels > 0, labels * 40_000_000 + 17, 0).astype(np.int32)
+    for way in REPRESENTATIONS.values():
+        np.testing.assert_array_equal(way.encode(sparse), way.encode(labels))
+
+
+def test_combined_is_the_three_side_by_side():
+    labels = draw_crowd(2)
+    combined = REPRESENTATIONS["combined"]
+    maps = combined.encode(labels)
+    for name in WAYS[:3]:
+        way = REPRESENTATIONS[name]
+        np.testing.assert_array_equal(select(maps, combined, way), way.encode(labels))
+
+
+def test_select_names_the_missing_channel():
+    distance, centre = REPRESENTATIONS["distance"], REPRESENTATIONS["centre_gradient"]
+    with pytest.raises(HemalumError, match="horizontal"):
+        select(np.zeros((2, 3, 3), np.float32), distance, centre)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_foreground_is_the_union_of_the_nuclei(name):
+    way = REPRESENTATIONS[name]
+    labels = draw_crowd(3)
+    foreground = way.foreground(way.encode(labels))
+    assert (foreground[labels > 0] == 1).all()
+
+
+def test_wrong_shapes_are_named():
+    way = REPRESENTATIONS["distance"]
+    with pytest.raises(HemalumError, match="foreground, distance"):
+        way.separate(np.zeros((3, 4, 4), np.float32), SETTINGS)
+    with pytest.raises(HemalumError, match="label map must be"):
+        way.encode(np.zeros((3, 4, 4), np.int32))
