@@ -22,7 +22,7 @@ from hemalum.errors import HemalumError
 
 # Touching nuclei under one label have a neck: cut by this share of the typical radius all round, the label
 # falls into cores, two of which are nearly as deep as a typical nucleus. On TNBC and a part of DSB2018 all
-# of the 6 labels so found were two nuclei; low solidity alone finds bent and spindle-shaped single ones.
+# of the 6 labels looked at were two nuclei; low solidity alone finds bent and spindle-shaped single ones.
 NECK = 0.65
 LOBE = 0.8
 HUGE = 12.0  # times the median area: a clump without necks, or something that is no nucleus
@@ -132,9 +132,7 @@ def _check_pair(
         yield from _check_labels(name, labels)
         count = int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
         if row is not None and count != row.nuclei:
-            yield Problem(
-                "error", name, "changed", f"{count} nuclei, the index says {row.nuclei}; import again"
-            )
+            yield Problem("error", name, "changed", f"{count} nuclei, the index says {row.nuclei}; import again")
 
 
 def _check_labels(name: str, labels: NDArray[np.int32]) -> Iterator[Problem]:
@@ -153,9 +151,7 @@ def _check_labels(name: str, labels: NDArray[np.int32]) -> Iterator[Problem]:
         yield Problem("warning", name, "pieces", f"{_ids(broken)} in several pieces")
     merged = labels_suspected_merged(labels)
     if merged:
-        yield Problem(
-            "warning", name, "merged", f"{_ids(merged)} may be several nuclei (necked, or very large)"
-        )
+        yield Problem("warning", name, "merged", f"{_ids(merged)} may be several nuclei (necked, or very large)")
 
 
 def labels_in_pieces(labels: NDArray[np.int32]) -> list[int]:
@@ -179,7 +175,8 @@ def labels_suspected_merged(labels: NDArray[np.int32]) -> list[int]:
         return []
     typical = float(np.median(areas[present]))
     radius = np.sqrt(typical / np.pi)
-    depth = edt.edt(labels.astype(np.uint32), black_border=False)
+    # to the edge of the label, half a pixel before the centre of the first pixel outside
+    depth = edt.edt(labels.astype(np.uint32), black_border=False) - 0.5
     cores, count = cc3d.connected_components(np.where(depth > NECK * radius, labels, 0), return_N=True)
     deepest = np.zeros(int(count) + 1, np.float32)
     np.maximum.at(deepest, cores.ravel(), depth.ravel())
@@ -240,9 +237,7 @@ def _check_across(seen: _Seen) -> Iterator[Problem]:
         if mpp is not None and values.size >= ENOUGH_NUCLEI
     ]
     if known and not PLAUSIBLE_UM[0] < np.median(known) < PLAUSIBLE_UM[1]:
-        message = (
-            f"at the given mpp the median nucleus is {np.median(known):.1f} µm across; is the mpp right?"
-        )
+        message = f"at the given mpp the median nucleus is {np.median(known):.1f} µm across; is the mpp right?"
         yield Problem("warning", "", "mpp", message)
 
 

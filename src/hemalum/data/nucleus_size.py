@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Median equivalent diameter of the whole nuclei of TNBC (H&E, 40x, 0.25 µm/px): 20.9 px. Section and
-# shrinkage included, so below the 6 to 8 µm of textbooks; see docs/concepts/resolution.md.
+# shrinkage included, so below the 6 to 8 µm of textbooks; see docs/how-to/data.md.
 REFERENCE_DIAMETER_UM = 5.2
 ENOUGH_NUCLEI = 8  # below this an image's own median says less than that of images like it
 
