@@ -65,9 +65,7 @@ def naive_assignments(truth, prediction, gain):
         kept = [(pair, m) for pair, m in zip(pairs, measures, strict=True) if gain(m[0] / m[1]) > 0]
         total = round(sum(gain(m[0] / m[1]) for _, m in kept), 9)
         lone = sum(np.count_nonzero(m) for t, m in enumerate(true) if t not in {t for (t, _), _ in kept})
-        lone += sum(
-            np.count_nonzero(m) for p, m in enumerate(predicted) if p not in {p for (_, p), _ in kept}
-        )
+        lone += sum(np.count_nonzero(m) for p, m in enumerate(predicted) if p not in {p for (_, p), _ in kept})
         result = (len(kept), sum(m[0] for _, m in kept), sum(m[1] for _, m in kept) + lone)
         if total > best:
             best, found = total, set()
@@ -152,9 +150,7 @@ def noisy_pair(seed):
 def by_panoptica(truth, prediction):
     matching = NaiveThresholdMatching(matching_threshold=0.5, strict_threshold=True)
     evaluator = Panoptica_Evaluator(expected_input=InputType.UNMATCHED_INSTANCE, instance_matcher=matching)
-    return evaluator.evaluate(prediction.astype(np.uint16), truth.astype(np.uint16), verbose=False)[
-        "ungrouped"
-    ]
+    return evaluator.evaluate(prediction.astype(np.uint16), truth.astype(np.uint16), verbose=False)["ungrouped"]
 
 
 @pytest.mark.parametrize("seed", range(3))

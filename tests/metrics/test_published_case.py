@@ -45,9 +45,9 @@ def test_panoptic_quality(pair):
         expected_input=InputType.UNMATCHED_INSTANCE,
         instance_matcher=NaiveThresholdMatching(matching_threshold=0.5, strict_threshold=True),
     )
-    reference = evaluator.evaluate(
-        plain_prediction.astype(np.uint16), plain_truth.astype(np.uint16), verbose=False
-    )["ungrouped"]
+    reference = evaluator.evaluate(plain_prediction.astype(np.uint16), plain_truth.astype(np.uint16), verbose=False)[
+        "ungrouped"
+    ]
     assert (counts.pq, counts.dq, counts.sq) == pytest.approx((reference.pq, reference.rq, reference.sq))
 
 

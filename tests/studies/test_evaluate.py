@@ -11,7 +11,9 @@ from hemalum.data.dataset import Dataset, DatasetInfo, SplitInfo, write_index, w
 from hemalum.data.importing import import_dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
+from hemalum.inference.model import Model
 from hemalum.metrics import hd95, measure_boundary
+from hemalum.models.card import Card, NetworkSpec
 from hemalum.studies.evaluate import Evaluation, Segmentation, evaluate
 
 
@@ -185,3 +187,56 @@ def test_classes_where_both_sides_have_them(tmp_path):
     assert summary["classes"]["mpq_plus"] == pytest.approx((1 / 1.5 + 2 / 2.5) / 2)
     assert summary["classes"]["mpq"] == pytest.approx((1 + (0 + 1 / 1.5) / 2) / 2)
     assert "classes" not in evaluate(lambda one: one.instances, tmp_path, split="train").summary
+
+
+class BrightEngine:
+    """Maps (interior, boundary) that are sure: what is bright is nucleus."""
+
+    name, precision, parallel = "mock", "f32", 1
+
+    def maps(self, images):
+        interior = (images[..., 0] > 100).astype(np.float32)
+        return np.stack([interior, np.zeros_like(interior)], axis=1)
+
+
+def model():
+
+    card = Card(
+        name="bright",
+        network=NetworkSpec(name="compact"),
+        representation="interior_boundary",
+        mpp=0.5,
+        halo=0,
+        stride=1,
+        nucleus_diameter_um=9.0,  # a square of 16 px at 0.5 µm/px
+        code_version="0",
+    )
+    return Model(card, {})
+
+
+def test_a_learnt_model_runs_at_the_scale_of_each_sample(folder):
+    result = evaluate(model(), folder, split=None, engine=BrightEngine())
+    summary = result.summary
+    assert (summary["model"], summary["engine"]) == ("bright", "mock f32")
+    assert summary["instance"]["pooled"]["pq"] > 0.9
+    assert {row["mpp_used"] for row in result.per_image} == {0.5}
+
+
+def test_a_learnt_model_with_too_few_nuclei_for_an_estimate_finds_nothing(folder):
+    result = evaluate(model(), folder, split=None, engine=BrightEngine(), mpp="auto")
+    assert {row["mpp_used"] for row in result.per_image} == {None}
+    assert result.summary["nuclei_predicted"] == 0
+    assert result.summary["instance"]["pooled"]["pq"] == 0
+
+
+def test_a_learnt_model_estimates_the_scale_of_a_sample_without_one():
+    labels = np.kron(np.arange(1, 65).reshape(8, 8), np.ones((32, 32), int)).astype(np.int32)
+    inside = np.zeros((32, 32), bool)
+    inside[8:24, 8:24] = True
+    labels[~np.tile(inside, (8, 8))] = 0
+    image = np.repeat(np.where(labels > 0, 200, 10).astype(np.uint8)[..., None], 3, axis=2)
+    unknown = Sample(image, labels, id="u", source="u", group="u")
+    result = evaluate(model(), [unknown], engine=BrightEngine())
+    assert result.per_image[0]["mpp"] is None
+    assert result.per_image[0]["mpp_used"] == pytest.approx(0.5, rel=0.1)
+    assert result.summary["instance"]["pooled"]["pq"] > 0.8

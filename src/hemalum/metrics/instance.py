@@ -250,9 +250,7 @@ class MatchCounts:
     iou_sum: float
 
     def __add__(self, other: "MatchCounts") -> "MatchCounts":
-        return MatchCounts(
-            self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.iou_sum + other.iou_sum
-        )
+        return MatchCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.iou_sum + other.iou_sum)
 
     @property
     def dq(self) -> float:
@@ -288,9 +286,7 @@ def match(overlap: Overlap, threshold: float = 0.5) -> MatchCounts:
         pairs = np.flatnonzero(iou > threshold)
     else:
         # one more pair outweighs any sum of IoU
-        pairs = _assign(
-            overlap, np.where(iou > threshold, iou + min(overlap.n_truth, overlap.n_prediction), 0.0)
-        )
+        pairs = _assign(overlap, np.where(iou > threshold, iou + min(overlap.n_truth, overlap.n_prediction), 0.0))
     return MatchCounts(
         tp=pairs.size,
         fp=overlap.n_prediction - pairs.size,

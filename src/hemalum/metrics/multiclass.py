@@ -72,6 +72,4 @@ def mpq(images: Sequence[Sequence[MatchCounts]]) -> float:
     A class predicted but not in an image's truth is not counted against that image, which is why mPQ+ was
     made. Images whose truth has no class are left out. Source: Gamper et al., PanNuke, 2020.
     """
-    return mean_defined(
-        [mean_defined([counts.pq for counts in image if counts.tp + counts.fn]) for image in images]
-    )
+    return mean_defined([mean_defined([counts.pq for counts in image if counts.tp + counts.fn]) for image in images])

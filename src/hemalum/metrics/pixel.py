@@ -88,9 +88,7 @@ def score_pixels_weighted(counts: PixelCounts) -> PixelScores:
     Nuclei Segmentation" (MICCAI 2024), which calls scikit-learn's weighted F1 and Jaccard. The weighted
     recall is the pixel accuracy.
     """
-    parts = [
-        (side.tp + side.fn, score_pixels(side)) for side in (counts.inverted, counts) if side.tp + side.fn > 0
-    ]
+    parts = [(side.tp + side.fn, score_pixels(side)) for side in (counts.inverted, counts) if side.tp + side.fn > 0]
     total = sum(weight for weight, _ in parts)
 
     def weighted(name: str) -> float:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from hemalum.studies.scores import (
     summarise,
     table_by,
 )
+
+if TYPE_CHECKING:
+    from hemalum.inference.engine import Engine
 
 CLASSICAL = "classical"
 
@@ -81,7 +84,7 @@ def evaluate(
     *,
     split: str | None = "test",
     mpp: Scale = None,
-    engine: str = "auto",
+    engine: "str | Engine" = "auto",
     out: Path | str | None = None,
     leave_out_ambiguous: bool = False,
     on_image: Callable[[int, Row], None] | None = None,
@@ -92,13 +95,14 @@ def evaluate(
     `hemalum.segment` takes as a model. `dataset` is a dataset folder or an open Dataset, of which `split`
     is taken (None: all of it), or any iterable of Samples, which is taken whole. `mpp` None uses each
     sample's own scale and an estimate where it has none; "auto" estimates always; a number holds for all.
+    An image with too few nuclei for an estimate counts as one where nothing was found.
     With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `on_image` is
     called after each image with its number from 0 and its row. With `out`, the result is also saved there.
 
     Raises HemalumError when there is nothing to evaluate or a segmentation does not fit its image.
     """
     samples, class_names, described = _open(dataset, split)
-    segmenter, name = _segmenter(model, mpp, engine)
+    segmenter, named = _segmenter(model, mpp, engine)
     images: list[ImageScores] = []
     rows: list[Row] = []
     groups: dict[str, list[str | None]] = {"group": [], "organ": []}
@@ -113,10 +117,9 @@ def evaluate(
     if not rows:
         raise HemalumError(f"nothing to evaluate: {described['dataset']} has no images in split '{split}'")
     summary: Row = {
-        "model": name,
+        **named,
         **described,
         "mpp": "own" if mpp is None else mpp,
-        "engine": engine,
         "ambiguous": "left out" if leave_out_ambiguous else "counted",
         "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
         **({"class_names": class_names} if class_names else {}),
@@ -144,11 +147,12 @@ def _open(
     return iter(part), classes, described
 
 
-def _segmenter(model: Any, mpp: Scale, engine: str) -> tuple[Segmenter, str]:
+def _segmenter(model: Any, mpp: Scale, engine: "str | Engine") -> tuple[Segmenter, Row]:
+    """The model as a function of a sample, and what the summary says of it."""
     if isinstance(model, str) and model == CLASSICAL:
-        return _classical(mpp), CLASSICAL
+        return _classical(mpp), {"model": CLASSICAL, "engine": None}
     if callable(model):
-        return model, getattr(model, "__name__", type(model).__name__)
+        return model, {"model": getattr(model, "__name__", type(model).__name__), "engine": None}
     return _learnt(model, mpp, engine)
 
 
@@ -163,14 +167,26 @@ def _classical(mpp: Scale) -> Segmenter:
     return segmenter
 
 
-def _learnt(model: Any, mpp: Scale, engine: str) -> tuple[Segmenter, str]:
-    from hemalum.inference.segment import segment
+def _learnt(model: Any, mpp: Scale, engine: "str | Engine") -> tuple[Segmenter, Row]:
+    from hemalum.inference.image import ImageSource
+    from hemalum.inference.model import load_model
+    from hemalum.inference.scale import estimate_mpp
+    from hemalum.inference.segment import as_engine, segment
+
+    loaded = load_model(model)
+    runner = as_engine(engine, loaded)
 
     def segmenter(sample: Sample) -> Segmentation:
-        nuclei = segment(sample.image, model, mpp=_scale(sample, mpp), engine=engine)
+        scale = _scale(sample, mpp)
+        if scale == "auto":
+            try:
+                scale = estimate_mpp(ImageSource.of(sample.image), loaded, runner).mpp
+            except HemalumError:  # too few nuclei to estimate from; a user would be left with nothing, too
+                return Segmentation(np.zeros_like(sample.instances))
+        nuclei = segment(sample.image, loaded, mpp=scale, engine=runner)
         return Segmentation(nuclei.label_map(), mpp=nuclei.mpp)
 
-    return segmenter, str(model)
+    return segmenter, {"model": loaded.card.name, "engine": f"{runner.name} {runner.precision}"}
 
 
 def _scale(sample: Sample, mpp: Scale) -> float | Literal["auto"]:
@@ -188,8 +204,7 @@ def _evaluate_image(
     found = result if isinstance(result, Segmentation) else Segmentation(result)
     if found.labels.shape != sample.instances.shape:
         raise HemalumError(
-            f"sample {sample.id}: the segmentation is {found.labels.shape}, "
-            f"its image {sample.instances.shape}"
+            f"sample {sample.id}: the segmentation is {found.labels.shape}, its image {sample.instances.shape}"
         )
     by_class = None
     if classes and sample.classes is not None and found.classes is not None:

@@ -140,9 +140,7 @@ def summarise(images: Sequence[ImageScores]) -> Row:
         "images": len(images),
         "nuclei_truth": sum(image.n_truth for image in images),
         "nuclei_predicted": sum(image.n_prediction for image in images),
-        "pixel": {
-            name: asdict(average_pixel_scores([i.pixels for i in images], name)) for name in AVERAGINGS
-        },
+        "pixel": {name: asdict(average_pixel_scores([i.pixels for i in images], name)) for name in AVERAGINGS},
         "boundary": {
             "pooled": _boundary(boundary, _shared_scale(images)),
             "per_image": _means(rows, ("hd95_px", "hd95_um", "assd_px", "assd_um", "boundary_f1")),
