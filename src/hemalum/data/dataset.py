@@ -244,9 +244,7 @@ def _read_info(path: Path) -> DatasetInfo:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise HemalumError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]})") from error
     if isinstance(content, Mapping) and content.get("format", FORMAT) != FORMAT:
-        raise HemalumError(
-            f"{path}: dataset format {content['format']}, this version reads {FORMAT}; import again"
-        )
+        raise HemalumError(f"{path}: dataset format {content['format']}, this version reads {FORMAT}; import again")
     try:
         return DatasetInfo.model_validate(content)
     except ValidationError as error:

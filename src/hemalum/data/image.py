@@ -143,10 +143,7 @@ def _decode(path: Path, max_pixels: int | None, *, labels: bool) -> NDArray[Any]
         raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not head:
         raise HemalumError(f"{path}: the file is empty (0 bytes)")
-    if _is_tiff(head):
-        pixels = _decode_tiff(path, max_pixels)
-    else:
-        pixels = _decode_plain(path, head, max_pixels, labels)
+    pixels = _decode_tiff(path, max_pixels) if _is_tiff(head) else _decode_plain(path, head, max_pixels, labels)
     if pixels.size == 0:
         raise HemalumError(f"{path}: image has no pixels (shape {pixels.shape})")
     return pixels

@@ -38,9 +38,7 @@ def split_by_group(
     Raises HemalumError for fractions that are negative or do not sum to 1, repeated ids, unknown test groups.
     """
     if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or fractions[0] == 0:
-        raise HemalumError(
-            f"split {fractions}: want three shares (train, val, test) that sum to 1, train > 0"
-        )
+        raise HemalumError(f"split {fractions}: want three shares (train, val, test) that sum to 1, train > 0")
     repeated = [name for name, count in Counter(m.id for m in members).items() if count > 1]
     if repeated:
         raise HemalumError(f"sample id {repeated[0]} occurs more than once; ids must be unique to be split")
@@ -50,9 +48,7 @@ def split_by_group(
         named = set(test_groups)
         unknown = sorted(named - set(sizes))
         if unknown:
-            raise HemalumError(
-                f"test group {unknown[0]} is not in the data; groups are {_few(sorted(sizes))}"
-            )
+            raise HemalumError(f"test group {unknown[0]} is not in the data; groups are {_few(sorted(sizes))}")
         parts.update(dict.fromkeys(named, "test"))
         fractions = (fractions[0], fractions[1], 0.0)
     for groups in _by_stratum(members, skip=parts).values():

@@ -76,8 +76,7 @@ def _instances(folder: Path, image: NDArray[np.uint8]) -> NDArray[np.int32]:
         mask = read_label_map(file) > 0
         if mask.shape != instances.shape:
             raise HemalumError(
-                f"{file}: mask is {mask.shape[1]} x {mask.shape[0]}, "
-                f"its image {image.shape[1]} x {image.shape[0]}"
+                f"{file}: mask is {mask.shape[1]} x {mask.shape[0]}, its image {image.shape[1]} x {image.shape[0]}"
             )
         free = mask & (instances == 0)
         shared += int(mask.sum() - free.sum())

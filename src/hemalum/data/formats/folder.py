@@ -72,9 +72,7 @@ def read(
         if pair.classes is not None:
             class_map = read_label_map(pair.classes)
             if class_map.shape != instances.shape:
-                raise HemalumError(
-                    f"{pair.classes}: class map is {_size(class_map)}, its image {_size(image)}"
-                )
+                raise HemalumError(f"{pair.classes}: class map is {_size(class_map)}, its image {_size(image)}")
             classes = classes_by_instance(instances, class_map)
         columns = pair.columns
         by = group or ("group" if "group" in columns else "image")
@@ -132,9 +130,7 @@ def survey(
         faults.append(HemalumError(f"{listed if indexed else path / images}: no images"))
     for name, count in Counter(pair.id for pair in pairs).items():
         if count > 1:
-            faults.append(
-                HemalumError(f"{path}: the id {name!r} occurs {count} times; name the images apart")
-            )
+            faults.append(HemalumError(f"{path}: the id {name!r} occurs {count} times; name the images apart"))
     return pairs, faults
 
 
@@ -187,9 +183,7 @@ def _joined(path: Path, columns: dict[str, str], images: str, labels: str, where
         places = [path / folder / columns[name], path / columns[name]]
         existing = [place for place in places if place.is_file()]
         if not existing:
-            return HemalumError(
-                f"{where}: {name} {columns[name]!r} is neither in {path / folder} nor in {path}"
-            )
+            return HemalumError(f"{where}: {name} {columns[name]!r} is neither in {path / folder} nor in {path}")
         found.append(existing[0])
     return _pair(path, found[0], found[1], columns.get("id") or Path(columns["image"]).stem, columns, where)
 
