@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cc3d
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from hemalum.errors import HemalumError
 from hemalum.export import geojson, labels, overlay, table
 from hemalum.instances.morphology import Columns, describe, moments
-from hemalum.instances.polygons import Polygons, fill, trace
+from hemalum.instances.polygons import Polygons, fill, split_pieces, trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,9 +114,8 @@ class Nuclei:
         """
         if labels.ndim != 2 or (image is not None and image.shape[:2] != labels.shape):
             raise HemalumError(f"label map {labels.shape} must be (H, W) and as large as the image")
-        pieces = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=4, out_dtype=np.uint32)
         height, width = labels.shape
-        part = measure(pieces.astype(np.int32), image)
+        part = measure(split_pieces(labels), image)
         origin = mpp_source or ("none" if mpp is None else "user")
         return cls.from_parts([part], shape=(height, width), mpp=mpp, mpp_source=origin, source=source)
 

@@ -123,6 +123,55 @@ def fill(polygons: Polygons, shape: tuple[int, int], ids: NDArray[np.uint32] | N
     return labels
 
 
+def split_pieces(labels: NDArray[Any]) -> NDArray[np.int32]:
+    """Give the 4-connected pieces of every label of (H, W) integer as labels of their own, 1..N, raster order."""
+    pieces = np.zeros(labels.shape, np.int32)
+    if labels.size:
+        # bool has no order to numba; other integers keep their ids, whatever the width
+        _split(np.ascontiguousarray(labels if labels.dtype != bool else labels.view(np.uint8)), pieces)
+    return pieces
+
+
+@njit(cache=True, nogil=True)
+def _split(labels: Any, pieces: Any) -> None:
+    height, width = labels.shape
+    root: Any = np.zeros(1024, np.int32)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            if labels[y, x] == 0:
+                continue
+            up = pieces[y - 1, x] if y and labels[y - 1, x] == labels[y, x] else 0
+            left = pieces[y, x - 1] if x and labels[y, x - 1] == labels[y, x] else 0
+            if up == 0 and left == 0:
+                count += 1
+                if count == root.size:
+                    root = np.concatenate((root, np.zeros_like(root)))
+                root[count] = count
+                pieces[y, x] = count
+                continue
+            pieces[y, x] = max(up, left)
+            if up and left and up != left:
+                a, b = up, left
+                while root[a] != a:
+                    a = root[a]
+                while root[b] != b:
+                    b = root[b]
+                root[max(a, b)] = min(a, b)
+                root[up] = root[left] = min(a, b)
+    number = 0
+    for n in range(1, count + 1):  # a root comes before what was joined to it
+        if root[n] == n:
+            number += 1
+            root[n] = -number
+        else:
+            root[n] = root[root[n]]
+    for y in range(height):
+        for x in range(width):
+            if pieces[y, x]:
+                pieces[y, x] = -root[pieces[y, x]]
+
+
 @njit(cache=True, nogil=True)
 def _first_pixels(labels: Any, size: int) -> Any:
     seen = np.zeros(size, np.bool_)

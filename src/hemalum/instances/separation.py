@@ -111,7 +111,7 @@ def _separate(
             y, at = runs[r, 0], (runs[r, 0] - top) * stride - left
             for x in range(runs[r, 1], runs[r, 2]):
                 value = max(min(peaks[y, x], marker), np.float32(0))
-                k = np.uint8(1 + int(value * TOP + np.float32(0.5)))
+                k = 1 + int(value * TOP + np.float32(0.5))
                 level[at + x] = k
                 basin[at + x] = 0
                 start[k + 1] += 1

@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scenes import draw_crowd, draw_ellipses
+from scipy import ndimage
+from skimage.measure import perimeter_crofton
+
+from hemalum.errors import HemalumError
+from hemalum.instances.polygons import Polygons, fill, split_pieces, trace
+
+# random pixels: corners that touch, holes, holes in holes, pieces on every border
+noise = st.builds(
+    lambda seed, shape, density: ndimage.label(np.random.default_rng(seed).random(shape) < density)[0],
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    density=st.floats(0.2, 0.8),
+)
+
+
+def without_holes(labels, n):
+    """The label with what it encloses; background leaks through corners."""
+    padded = np.pad(labels == n, 1)
+    return ndimage.binary_fill_holes(padded, np.ones((3, 3)))[1:-1, 1:-1]
+
+
+@given(labels=noise, smooth=st.booleans())
+@settings(max_examples=150)
+def test_rings_are_valid_and_enclose_their_pixels(labels, smooth):
+    outlines = trace(labels, smooth=smooth)
+    polygons = outlines.polygons.shapely()
+    assert len(polygons) == labels.max()
+    assert shapely.is_valid(polygons).all()
+    for n, polygon in zip(outlines.ids, polygons, strict=True):
+        pixels = without_holes(labels, n).sum()
+        # corners cut where a ring would touch itself cost less than 1/4000 px each
+        assert polygon.area == pytest.approx(pixels - 0.5 * smooth, abs=1e-3 * pixels)
+
+
+@given(labels=noise, smooth=st.booleans())
+@settings(max_examples=100)
+def test_filling_the_rings_gives_the_labels_back(labels, smooth):
+    outlines = trace(labels, smooth=smooth)
+    expected = np.zeros(labels.shape, np.uint32)
+    for n in outlines.ids:
+        expected[without_holes(labels, n)] = n
+    assert (fill(outlines.polygons, labels.shape, outlines.ids.astype(np.uint32)) == expected).all()
+
+
+@given(labels=noise)
+@settings(max_examples=60)
+def test_perimeter_and_hull_are_those_of_scikit_image_and_shapely(labels):
+    outlines = trace(labels)
+    hulls = shapely.area(shapely.convex_hull(outlines.polygons.shapely()))
+    np.testing.assert_allclose(outlines.hull_area, hulls, atol=1e-9)
+    expected = [perimeter_crofton(np.pad(without_holes(labels, n), 1), directions=4) for n in outlines.ids]
+    np.testing.assert_allclose(outlines.perimeter, expected, atol=1e-9)
+
+
+def test_perimeter_of_discs_comes_near_the_circle():
+    for radius in (5, 8, 15, 40):
+        disc = draw_ellipses((100, 100), [(50.2, 49.7, radius, radius, 0)])
+        assert trace(disc).perimeter[0] == pytest.approx(2 * np.pi * radius, rel=0.03)
+
+
+def test_square_by_hand():
+    labels = np.zeros((4, 5), np.int32)
+    labels[1:3, 2:4] = 9
+    edges, middles = trace(labels, smooth=False), trace(labels)
+    assert edges.polygons.coords.tolist() == [[4, 1], [4, 3], [2, 3], [2, 1], [4, 1]]
+    assert edges.polygons.offsets.tolist() == [0, 5]
+    assert middles.polygons.coords[:-1].tolist() == [
+        [2.5, 1], [3.5, 1], [4, 1.5], [4, 2.5], [3.5, 3], [2.5, 3], [2, 2.5], [2, 1.5],
+    ]  # fmt: skip
+    assert edges.ids.tolist() == [9]
+    assert edges.first.tolist() == [[1, 2]]
+
+
+def test_no_labels_no_rings():
+    for shape in [(0, 0), (0, 3), (1, 1), (5, 4)]:
+        outlines = trace(np.zeros(shape, np.int32))
+        assert len(outlines.polygons) == 0
+        assert outlines.polygons.shapely().tolist() == []
+        assert not fill(outlines.polygons, shape).any()
+
+
+def test_full_image_is_one_ring():
+    outlines = trace(np.full((6, 9), 3, np.int32), smooth=False)
+    assert outlines.polygons.shapely()[0].bounds == (0, 0, 9, 6)
+    assert outlines.polygons.shapely()[0].area == 54
+
+
+def test_ids_come_in_raster_order_and_may_have_gaps():
+    labels = np.zeros((6, 6), np.int32)
+    labels[0, 4], labels[1, 1], labels[4, 0] = 70_000, 5, 12
+    assert trace(labels).ids.tolist() == [70_000, 5, 12]
+
+
+def test_origin_moves_everything():
+    labels = draw_crowd(1)
+    here, there = trace(labels), trace(labels, origin=(1000, 3))
+    np.testing.assert_array_equal(there.polygons.coords, here.polygons.coords + np.array([3, 1000], np.float32))
+    np.testing.assert_array_equal(there.first, here.first + np.array([1000, 3]))
+    np.testing.assert_array_equal(there.perimeter, here.perimeter)
+    np.testing.assert_array_equal(there.hull_area, here.hull_area)
+
+
+def test_scaled_and_simplified():
+    polygons = trace(draw_crowd(2)).polygons
+    area = shapely.area(polygons.shapely())
+    np.testing.assert_allclose(shapely.area(polygons.scaled(2, 0.5).shapely()), area, rtol=1e-5)
+    fewer = polygons.simplified(0.5)
+    assert len(fewer) == len(polygons)
+    assert len(fewer.coords) < 0.6 * len(polygons.coords)
+    assert shapely.is_valid(fewer.shapely()).all()
+    assert shapely.hausdorff_distance(fewer.shapely(), polygons.shapely()).max() <= 0.5
+
+
+def test_take_and_joined_are_inverse():
+    polygons = trace(draw_crowd(3)).polygons
+    n = len(polygons)
+    order = np.random.default_rng(0).permutation(n)
+    parts = [polygons.take(order[: n // 2]), polygons.take(order[n // 2 :]), polygons.take(order[:0])]
+    again = Polygons.joined(parts).take(np.argsort(order))
+    np.testing.assert_array_equal(again.coords, polygons.coords)
+    np.testing.assert_array_equal(again.offsets, polygons.offsets)
+    assert len(Polygons.joined([])) == 0
+
+
+def test_fill_draws_later_rings_over_earlier_ones_and_clips():
+    square = np.array([[-2, -2], [3, -2], [3, 3], [-2, 3], [-2, -2]], np.float32)
+    two = Polygons(np.concatenate([square, square + 1]), np.array([0, 5, 10]))
+    drawn = fill(two, (4, 4))
+    assert drawn.tolist() == [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 2, 2]]
+    assert fill(two.take(np.array([1, 0])), (4, 4), np.array([7, 8], np.uint32)).tolist() == [
+        [8, 8, 8, 7],
+        [8, 8, 8, 7],
+        [8, 8, 8, 7],
+        [7, 7, 7, 7],
+    ]
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(0, 20), st.integers(0, 20)),
+    dtype=st.sampled_from([np.uint8, np.int32, np.uint64, bool]),
+)
+def test_pieces_are_the_connected_components_of_each_label(seed, shape, dtype):
+    labels = np.random.default_rng(seed).integers(0, 4, shape).astype(dtype)
+    pieces = split_pieces(labels)
+    count = 0
+    for n in np.unique(labels[labels > 0]):
+        components, found = ndimage.label(labels == n)
+        count += found
+        for k in range(1, found + 1):
+            assert len(np.unique(pieces[components == k])) == 1
+    assert sorted(np.unique(pieces[pieces > 0])) == list(range(1, count + 1))
+    assert ((pieces > 0) == (labels > 0)).all()
+
+
+def test_bad_label_maps_are_named():
+    with pytest.raises(HemalumError, match=r"\(H, W\)"):
+        trace(np.zeros((2, 2, 2), np.int32))
+    with pytest.raises(HemalumError, match="negative"):
+        trace(np.array([[0, -1]], np.int32))
