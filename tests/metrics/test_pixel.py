@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
@@ -47,6 +47,7 @@ def test_counts_by_hand():
     assert count_pixels(truth, prediction, ambiguous=ambiguous) == PixelCounts(tp=1, fp=0, fn=1, tn=1)
 
 
+@settings(max_examples=40)  # scikit-learn is slow on small arrays
 @given(masks, masks)
 def test_scores_are_those_of_sklearn(truth, prediction):
     counts = count_pixels(truth, prediction)
@@ -55,6 +56,7 @@ def test_scores_are_those_of_sklearn(truth, prediction):
     assert same(score_pixels_weighted(counts), by_sklearn(truth, prediction, "weighted"))
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(masks, masks), min_size=1, max_size=4))
 def test_averagings_are_means_and_pools_of_sklearn(images):
     counts = [count_pixels(*image) for image in images]
