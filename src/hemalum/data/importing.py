@@ -47,6 +47,7 @@ def import_dataset(
     title: str | None = None,
     licence: str | None = None,
     citation: str | None = None,
+    url: str | None = None,
     mpp_note: str = "",
     overwrite: bool = False,
     on_sample: Callable[[Sample], None] | None = None,
@@ -115,7 +116,7 @@ def import_dataset(
             title=title or (reader.title if format != "folder" else ""),
             licence=licence or reader.licence,
             citation=citation or reader.citation,
-            url=reader.url,
+            url=url or reader.url,
             source_format=format,
             mpp=rows[0].mpp if len(scales) == 1 else None,
             mpp_source=rows[0].mpp_source if len({source for _, source in scales}) == 1 else None,
@@ -181,6 +182,14 @@ def _scaled(rows: Sequence[Row], written: Sequence[_Written]) -> list[Row]:
     ]
 
 
+def _sync(folder: Path) -> None:
+    """Have every file on the disk before the folder gets its final name."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+
+
 @contextmanager
 def _folder_beside(dst: Path, src: Path, overwrite: bool) -> Iterator[Path]:
     """A fresh folder beside `dst` that becomes `dst` on success and vanishes on any exception."""
@@ -198,6 +207,7 @@ def _folder_beside(dst: Path, src: Path, overwrite: bool) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         fresh.mkdir()
         yield fresh
+        _sync(fresh)
         if occupied:
             dst.rename(old)
         elif dst.is_dir():
