@@ -23,7 +23,7 @@ FLOORS = [
     {"studies"},
     {"report"},
     {"demo"},
-    {"console"},
+    {"console", "arguments"},
     {"cli"},
     {"__main__"},
 ]

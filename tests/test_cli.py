@@ -18,6 +18,7 @@ from PIL import Image
 
 import hemalum
 from hemalum import cli
+from hemalum.arguments import global_options_first
 from hemalum.errors import HemalumError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +27,7 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 # what users may rely on: taking an option away, or renaming one, has to be a decision
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
-    "segment": "PATH… --output --mpp --model --engine --device --threads --format --max-pixels --report",
+    "segment": "PATH… --output --mpp --model --engine --device --threads --precision --format --max-pixels --report",
     "import": "FORMAT SRC DST --list --mpp --group --split --test-groups --seed --name --licence --images --labels "
     "--index --overwrite",
     "check": "DATASET",
@@ -142,7 +143,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["info", "/no/such/model.safetensors"], "no such model file"),
         (["info", "no_such_model"], "no_such_model"),
         (["export", "/no/such/model.safetensors", "a.onnx"], "no such model file"),
-        (["segment", "/no/such/image.png", "-o", "out", "--format", "geojsn"], "geojsn"),
+        (["segment", "/no/such/image.png", "-o", "out"], "/no/such/image.png: no such file or folder"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -315,7 +316,7 @@ def test_documents_hold_commands() -> None:
 
 @pytest.mark.parametrize(("document", "command"), documented_commands())
 def test_documented_commands_parse(document: str, command: str) -> None:
-    words = cli._global_options_first(shlex.split(command)[1:])
+    words = global_options_first(shlex.split(command)[1:])
     words = [word for word in words if word not in ("--debug", "--quiet", "--version", "--help")]
     if not words:
         return

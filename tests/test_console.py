@@ -4,6 +4,7 @@ import io
 import logging
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -115,8 +116,7 @@ def test_a_terminal_without_greek_letters(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     with file_progress(2) as progress:
-        progress.start("a")
-        progress.update(0.5)
+        progress.update(Path("a"), 0.5)
         progress.finish()
     with counter("importing") as advance:
         advance()

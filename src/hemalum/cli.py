@@ -3,6 +3,7 @@
 Imports stand inside the commands, so that `hemalum --help` loads neither torch nor NumPy.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,18 @@ from typing import Annotated, Any
 import typer
 
 from hemalum import __version__
+from hemalum.arguments import (
+    Engine,
+    Model,
+    Scale,
+    Seed,
+    Threads,
+    global_options_first,
+    import_scale,
+    listed,
+    named_datasets,
+    shares,
+)
 from hemalum.errors import HemalumError
 
 app = typer.Typer(
@@ -22,12 +35,12 @@ app = typer.Typer(
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Shell:
-    """What the options before the verb say."""
+    """What holds for every verb: the command as given, and whether to say less."""
 
-    quiet: bool
-    debug: bool
+    command: str
+    quiet: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 done in part (files failed, problems found), 2 the user's mistake in one line, 130 interrupted.
     Exceptions that nobody foresaw keep their traceback.
     """
-    given = _global_options_first(list(sys.argv[1:] if arguments is None else arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    shell = _Shell(shlex.join(["hemalum", *given]))
+    given = global_options_first(given)
     try:
-        return app(given, prog_name="hemalum", standalone_mode=False) or 0
+        return app(given, prog_name="hemalum", standalone_mode=False, obj=shell) or 0
     except HemalumError as error:
         if "--debug" in given[:2]:
             raise
@@ -54,35 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = context.command_path if context is not None else "hemalum"
         print(f"error: {error.format_message()} (see {command} --help)", file=sys.stderr)
         return 2
-
-
-def _global_options_first(arguments: list[str]) -> list[str]:
-    """`hemalum segment x --debug` is what people type when something has failed: let it mean the same."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    moved = sorted({word for word in arguments[:end] if word in ("--debug", "--quiet")})
-    return moved + [word for word in arguments[:end] if word not in ("--debug", "--quiet")] + arguments[end:]
-
-
-def _scale(text: str) -> float | str:
-    """A scale option: `auto`, or a number of microns per pixel."""
-    if text == "auto":
-        return text
-    return _number(text, "auto")
-
-
-def _import_scale(text: str) -> float | str:
-    return text if text == "nuclei" else _number(text, "nuclei")
-
-
-def _number(text: str, word: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"'{text}' is neither a number of microns per pixel nor '{word}'") from None
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _print_version(asked: bool) -> None:
@@ -115,19 +101,70 @@ def _start(
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit
-    if not context.resilient_parsing and not {"-h", "--help"} & set(sys.argv):
-        from hemalum.console import set_up
+    from hemalum.console import set_up
 
-        set_up(debug=debug, quiet=quiet)
-    context.obj = _Shell(quiet=quiet, debug=debug)
+    set_up(debug=debug, quiet=quiet)
+    context.obj.quiet = quiet
 
 
-Model = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="Model file, or the name of a shipped model; default: the shipped one."),
-]
-Engine = Annotated[str, typer.Option(help="What runs the network: auto, torch, openvino or onnx.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+@app.command()
+def segment(
+    context: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Images, or folders of images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the results.")],
+    mpp: Scale = "auto",
+    model: Model = None,
+    engine: Engine = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, or what PyTorch calls a device (cuda, cuda:1).")] = "auto",
+    threads: Threads = None,
+    precision: Annotated[
+        str | None, typer.Option(help="f32 or bf16; default: bf16 where the processor has it.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", "-f", metavar="LIST", help="Of geojson, csv, parquet, labels, overlay.")
+    ] = "geojson,csv",
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Lift the limit on the size of an image to N pixels.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write OUT/summary.html, one page for all images (implies overlay).")
+    ] = False,
+) -> None:
+    """Find, outline and measure the nuclei of images."""
+    from hemalum.console import file_progress, print_table
+    from hemalum.inference.batch import find_images, segment_paths
+    from hemalum.inference.model import load_model
+    from hemalum.report.batch import collect
+    from hemalum.report.summary import SummaryPage
+
+    shell: _Shell = context.obj
+    images = find_images(paths, output)
+    loaded = load_model(model)
+    page = SummaryPage(output / "summary.html", card=loaded.card, command=shell.command) if report else None
+    with file_progress(len(images), quiet=shell.quiet) as progress:
+        results = segment_paths(
+            images,
+            output,
+            listed(formats) + (["overlay"] if report else []),
+            loaded,
+            mpp=mpp,
+            engine=engine,
+            device=device,
+            threads=threads,
+            precision=precision,
+            max_pixels=max_pixels,
+            progress=progress.update,
+        )
+        batch = collect(results, page, progress.finish)
+    if len(images) == 1 and batch.failed:
+        raise HemalumError(batch.failed[0][1])
+    if not shell.quiet:
+        print_table(*batch.table, left=("scale",))
+        print(f"{len(batch.files)} files in {output}")
+    for path, reason in batch.failed:
+        print(f"failed: {path}: {reason.removeprefix(f'{path}: ')}", file=sys.stderr)
+    if batch.failed:
+        raise typer.Exit(1)
 
 
 @app.command("import")
@@ -143,7 +180,7 @@ def import_(
     mpp: Annotated[
         Any,
         typer.Option(
-            parser=_import_scale,
+            parser=import_scale,
             metavar="NUMBER|nuclei",
             help="Microns per pixel of all images; 'nuclei' sets it per image from the size of its nuclei.",
         ),
@@ -184,8 +221,8 @@ def import_(
             target,
             mpp=mpp,
             group=group,
-            split=_shares(split),
-            test_groups=_listed(test_groups) if test_groups else None,
+            split=shares(split),
+            test_groups=listed(test_groups) if test_groups else None,
             seed=seed,
             name=name,
             licence=licence,
@@ -195,14 +232,6 @@ def import_(
         )
     if not context.obj.quiet:
         print_pairs(dataset_pairs(dataset))
-
-
-def _shares(text: str) -> tuple[float, float, float]:
-    try:
-        train, val, test = (float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"--split '{text}': want three shares like 0.7,0.1,0.2") from None
-    return train, val, test
 
 
 @app.command()
@@ -243,7 +272,7 @@ def train(
         bool, typer.Option("--resume", help="Go on with the run in RUN, exactly where it stopped.")
     ] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; default: all cores.")] = None,
+    threads: Threads = None,
     initial: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
@@ -256,7 +285,7 @@ def train(
     with training_progress(quiet=context.obj.quiet) as watch:
         path = run(
             find_recipe(recipe),
-            _named(data),
+            named_datasets(data),
             output,
             resume=resume,
             accelerator=accelerator,
@@ -268,17 +297,6 @@ def train(
         print(path)
 
 
-def _named(data: list[str]) -> dict[str, str] | list[str]:
-    """Datasets by the recipe's names, or as a list where none is named."""
-    pairs = [text.partition("=") for text in data]
-    if not any(equals for _, equals, _ in pairs):
-        return data
-    for name, equals, path in pairs:
-        if not (name and equals and path):
-            raise typer.BadParameter(f"--data '{name}': name all datasets (NAME=PATH) or none")
-    return {name: path for name, _, path in pairs}
-
-
 @app.command()
 def evaluate(
     context: typer.Context,
@@ -288,14 +306,7 @@ def evaluate(
     ],
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset folder.")],
     split: Annotated[str, typer.Option(help="Part to evaluate: train, val, test or all.")] = "test",
-    mpp: Annotated[
-        Any,
-        typer.Option(
-            parser=_scale,
-            metavar="NUMBER|auto",
-            help="Scale to assume; default: each image's own; 'auto' estimates it, to see what that costs.",
-        ),
-    ] = None,
+    mpp: Scale = "auto",
     engine: Engine = "auto",
     output: Annotated[
         Path | None,
@@ -316,7 +327,7 @@ def evaluate(
             model,
             dataset,
             split=None if split == "all" else split,
-            mpp=mpp,
+            mpp={"auto": None, "estimate": "auto"}.get(mpp, mpp),
             engine=engine,
             out=output,
             leave_out_ambiguous=leave_out_ambiguous,
@@ -362,3 +373,24 @@ def export(
     export_onnx(loaded.card, loaded.tensors, output)
     if not context.obj.quiet:
         print(output)
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the results.")] = Path(
+        "demo"
+    ),
+    model: Model = None,
+    engine: Engine = "auto",
+) -> None:
+    """Segment a real image that comes with scikit-image, with the shipped model; nothing is downloaded."""
+    from hemalum.console import file_progress, print_pairs
+    from hemalum.demo import run_demo
+    from hemalum.report.tables import demo_pairs
+
+    shell: _Shell = context.obj
+    with file_progress(1, quiet=shell.quiet) as progress:
+        done = run_demo(output, model=model, engine=engine, command=shell.command, progress=progress.update)
+    if not shell.quiet:
+        print_pairs(demo_pairs(done.nuclei, done.seconds, done.batch.files))

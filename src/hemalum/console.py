@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,10 +25,14 @@ def set_up(*, debug: bool = False, quiet: bool = False) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
-    handler = RichHandler(
-        console=error_console(), show_time=debug, show_path=debug, rich_tracebacks=False, markup=False
-    )
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler: logging.Handler
+    if error_console().is_terminal:
+        handler = RichHandler(console=error_console(), show_time=debug, show_path=debug, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        # one line each in a log file, whatever its length
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("hemalum")
     logger.handlers = [handler]
     logger.propagate = False
@@ -101,22 +106,22 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
 class FileProgress:
     """Progress over files and within the file at work; does nothing when there is nobody to see it."""
 
-    progress: "Progress | None"
+    progress: "Progress | None" = None
     files: "TaskID | None" = None
     inside: "TaskID | None" = None
+    at_work: Path | None = None
 
-    def start(self, name: str) -> None:
-        """A new file begins."""
-        if self.progress is not None and self.inside is not None:
-            self.progress.reset(self.inside, total=1.0, description=name)
+    def update(self, path: Path, share: float) -> None:
+        """`share` of the file `path` is done, in [0, 1]."""
+        if self.progress is None or self.inside is None:
+            return
+        if path != self.at_work:
+            self.at_work = path
+            self.progress.reset(self.inside, total=100, description=path.name)
+        self.progress.update(self.inside, completed=round(100 * share))
 
-    def update(self, fraction: float) -> None:
-        """`fraction` of the present file is done, in [0, 1]."""
-        if self.progress is not None and self.inside is not None:
-            self.progress.update(self.inside, completed=fraction)
-
-    def finish(self) -> None:
-        """The present file is done."""
+    def finish(self, _: object = None) -> None:
+        """One more file is done."""
         if self.progress is not None and self.files is not None:
             self.progress.advance(self.files)
 
@@ -125,15 +130,19 @@ class FileProgress:
 def file_progress(total: int, *, quiet: bool = False) -> Iterator[FileProgress]:
     """Show a bar for `total` files and one for the file at work, on standard error, if that is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     console = error_console()
     if quiet or not console.is_terminal:
-        yield FileProgress(None)
+        yield FileProgress()
         return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=30))
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=Column(max_width=40)),
+        BarColumn(bar_width=30),
+    )
     with Progress(*columns, MofNCompleteColumn(), TimeRemainingColumn(), console=console) as progress:
         files = progress.add_task("files", total=total)
-        inside = progress.add_task("", total=1.0)
+        inside = progress.add_task("starting", total=100)
         yield FileProgress(progress, files, inside)
 
 

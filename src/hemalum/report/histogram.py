@@ -21,7 +21,8 @@ def bin_edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
         half = max(abs(low) * 0.05, 0.5)
         return np.array([low - half, low + half])
     step = 2 * (three - quarter) / len(values) ** (1 / 3)
-    count = _MOST_BINS if step <= 0 else math.ceil((high - low) / step)
+    # compared before dividing: the quartiles of discrete values may be (next to) equal
+    count = _MOST_BINS if step * _MOST_BINS <= high - low else math.ceil((high - low) / step)
     return np.linspace(low, high, min(max(count, 5), _MOST_BINS) + 1)
 
 

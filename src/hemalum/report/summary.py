@@ -3,7 +3,7 @@
 import base64
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -53,41 +53,71 @@ class Summarised:
     files: Sequence[Path] = ()
 
 
+class SummaryPage:
+    """The page in the making: results are added as they come, and only what the page shows of them is kept.
+
+    Pictures are embedded no larger than 1400 px on the longer side and for the first 24 images only, so that the
+    page stays small enough to send.
+    """
+
+    def __init__(
+        self, path: Path | str, *, card: Card | None = None, command: str = "", title: str = "Nuclei"
+    ) -> None:
+        self.path = Path(path)
+        self.card, self.command, self.title = card, command, title
+        self.images: list[dict[str, Any]] = []
+        self.failed: list[tuple[str, str]] = []
+
+    def add(self, result: Summarised) -> None:
+        """Add one segmented image."""
+        self.images.append(_image(result, self.path.parent, picture=len(self.images) < PICTURES_MOST))
+
+    def add_failed(self, name: str, reason: str) -> None:
+        """Name an image that could not be segmented."""
+        self.failed.append((name, reason))
+
+    def write(self) -> None:
+        """Write the page, atomically. Raises HemalumError when it cannot be written."""
+        environment = Environment(
+            loader=FileSystemLoader(Path(__file__).parent),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+        )
+        page = environment.get_template("summary.html.j2").render(
+            title=self.title,
+            made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+            version=__version__,
+            card=self.card,
+            command=self.command,
+            failed=self.failed,
+            images=self.images,
+            any_estimate=any(image["estimated"] for image in self.images),
+        )
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+
+
 def write_summary(
     path: Path | str,
-    results: Sequence[Summarised],
+    results: Iterable[Summarised],
     *,
     card: Card | None = None,
     command: str = "",
     title: str = "Nuclei",
-    failed: Sequence[tuple[str, str]] = (),
+    failed: Iterable[tuple[str, str]] = (),
 ) -> None:
-    """Write the page to `path`, atomically.
+    """Write the page of `results` to `path`, atomically; see `SummaryPage`.
 
-    `failed` names the images that could not be segmented, with the reason. Pictures are embedded no larger
-    than 1400 px on the longer side and for the first 24 images only: the page stays small enough to send.
+    `failed` names the images that could not be segmented, with the reason.
     Raises HemalumError when `path` cannot be written.
     """
-    path = Path(path)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    images = [_image(result, path.parent, picture=number < PICTURES_MOST) for number, result in enumerate(results)]
-    page = environment.get_template("summary.html.j2").render(
-        title=title,
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        version=__version__,
-        card=card,
-        command=command,
-        failed=list(failed),
-        images=images,
-        any_estimate=any(image["estimated"] for image in images),
-    )
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    page = SummaryPage(path, card=card, command=command, title=title)
+    for result in results:
+        page.add(result)
+    for name, reason in failed:
+        page.add_failed(name, reason)
+    page.write()
 
 
 def statistics(table: "pyarrow.Table") -> list[tuple[str, str, str, str, str, str]]:
