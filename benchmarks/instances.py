@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from record import write_record
 from scipy import ndimage
 from skimage.measure import find_contours, label, regionprops_table
 from skimage.segmentation import watershed
@@ -27,6 +26,7 @@ from hemalum.instances.nuclei import Nuclei, measure
 from hemalum.instances.polygons import trace
 from hemalum.instances.representations import REPRESENTATIONS
 from hemalum.models.card import SeparationSettings
+from record import write_record
 
 SIZE = 2000
 MPP = 0.5
@@ -34,7 +34,8 @@ GOAL = 0.15
 
 
 def draw_scene(nuclei: int, size: int, seed: int = 0) -> NDArray[np.int32]:
-    """Ellipses of 5 to 11 µm, none over another by more than a quarter; a third is placed beside another one."""
+    """Ellipses of 5 to 11 µm, none over another by more than a quarter; a third is placed beside another
+    one."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((size, size), np.int32)
     places: list[tuple[float, float]] = []
@@ -144,9 +145,7 @@ def scikit_image(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=15, help="repeats of our steps (the peer runs once)")
     parser.add_argument("--density", type=int, default=5000, help="nuclei per mm²")
     parser.add_argument("--no-peer", action="store_true", help="leave scikit-image out")

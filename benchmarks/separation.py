@@ -1,7 +1,9 @@
-"""How well each way of separating nuclei can do, and does: from true maps (the oracle) and from predicted ones.
+"""How well each way of separating nuclei can do, and does: from true maps (the oracle) and from predicted
+ones.
 
-    python benchmarks/separation.py FOLDER --mpp 0.25 [--at 0.25 --at 0.5 …] [--images 50] [-o separation.json]
-    python benchmarks/separation.py FOLDER --mpp 0.25 --model MODEL_OF_COMBINED_MAPS [--marker 0.3,0.5,0.7 …]
+    python benchmarks/separation.py FOLDER --mpp 0.25 [--at 0.25 --at 0.5 …] [--images 50] [-o
+    separation.json] python benchmarks/separation.py FOLDER --mpp 0.25 --model MODEL_OF_COMBINED_MAPS
+    [--marker 0.3,0.5,0.7 …]
 
 FOLDER holds images/, labels/ and index.csv (columns image, label). The oracle encodes the true labels at each
 scale of --at, separates the maps and scores the result, brought to the size of the image, against the truth.
@@ -21,11 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from record import write_record
 
 from hemalum.instances.representations import REPRESENTATIONS, Representation, select
 from hemalum.metrics.instance import AjiSums, MatchCounts, match, measure_overlap, sum_aji
 from hemalum.models.card import SeparationSettings
+from record import write_record
 
 WAYS = ("interior_boundary", "distance", "centre_gradient")
 Labels = NDArray[np.int32]

@@ -192,24 +192,27 @@ def _largest(labels: Any, distance: Any, ids: int) -> Any:
 def _interior_boundary(labels: Any, distance: Any, ids: int, interior: Any, boundary: Any) -> None:
     height, width = labels.shape
     largest = _largest(labels, distance, ids)
+    beside = np.zeros(labels.shape, np.int32)  # a nucleus beside this background pixel
     for y in range(height):
         for x in range(width):
             n = labels[y, x]
-            if n:
-                # a nucleus that is all rim keeps its middle, so that it can still be told from its neighbours
-                if distance[y, x] > RIM or distance[y, x] == largest[n]:
-                    interior[y, x] = 1.0
-                else:
-                    boundary[y, x] = 1.0
+            if n == 0:
                 continue
-            first = 0
+            if distance[y, x] > RIM:
+                interior[y, x] = 1.0
+                continue
+            # a nucleus that is all rim keeps its middle, so that it can still be told from its neighbours
+            if distance[y, x] == largest[n]:
+                interior[y, x] = 1.0
+            else:
+                boundary[y, x] = 1.0
             for v in range(max(y - 1, 0), min(y + 2, height)):
                 for u in range(max(x - 1, 0), min(x + 2, width)):
-                    m = labels[v, u]
-                    if m and first == 0:
-                        first = m
-                    elif m and m != first:
-                        boundary[y, x] = 1.0
+                    if labels[v, u] == 0:
+                        if beside[v, u] == 0:
+                            beside[v, u] = n
+                        elif beside[v, u] != n:
+                            boundary[v, u] = 1.0
 
 
 @njit(cache=True, nogil=True)
