@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from hemalum.report.histogram import bin_edges, histogram_svg, ticks
 
-SVG = "{http://www.w3.org/2000/svg}"
-
 
 def bars(svg: str) -> list[float]:
     root = ET.fromstring(svg)

@@ -209,12 +209,16 @@ def test_columns_without_a_value_are_left_out() -> None:
     assert measured_columns(table) == ["area_px"]
 
 
+def test_an_angle_has_no_mean() -> None:
+    assert measured_columns(pa.table({"id": [1], "orientation": [179.0], "solidity": [0.9]})) == ["solidity"]
+
+
 @pytest.mark.parametrize(
     ("name", "label"),
     [
         ("area_um2", "Area (µm²)"),
         ("major_axis_px", "Major axis (px)"),
-        ("hematoxylin_mean", "Hematoxylin mean"),
+        ("hematoxylin_mean", "Hematoxylin, mean (OD)"),
     ],
 )
 def test_column_labels(name: str, label: str) -> None:

@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 14, 44
 _MOST_BINS = 32
+# for readers that do not apply a page's style to what is drawn in it; a style sheet overrides these
+_STROKES = {
+    "grid": 'stroke="#ddd6e6"',
+    "axis": 'stroke="#5f5770"',
+    "median": 'stroke="#e0932f" stroke-width="2" stroke-dasharray="4 3"',
+}
 
 
 def bin_edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -61,29 +67,32 @@ def histogram_svg(values: NDArray[np.float64], label: str) -> Markup:
 
     said = f"Histogram of {label}: {len(values):,} nuclei, median {median:.4g}"
     parts = [
-        f'<svg class="histogram" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said)}">',
+        f'<svg class="histogram" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'font-family="sans-serif" font-size="11" fill="#5f5770" aria-label="{escape(said)}">',
         f"<title>{escape(said)}</title>",
     ]
     for tick in ticks(0, top, 4):
         if tick == int(tick):
-            parts.append(
-                f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-            )
+            parts.append(_line("grid", LEFT, y(tick), WIDTH - RIGHT, y(tick)))
             parts.append(f'<text x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{int(tick):,}</text>')
     for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True):
         width = max(x(right) - x(left) - 1, 0.5)
         parts.append(
-            f'<rect x="{x(left) + 0.5:.1f}" y="{y(count):.1f}" width="{width:.1f}" '
+            f'<rect fill="#8f74bd" x="{x(left) + 0.5:.1f}" y="{y(count):.1f}" width="{width:.1f}" '
             f'height="{TOP + up - y(count):.1f}"/>'
         )
-    for tick in ticks(first, last):
+    for tick in ticks(first, last, 6):
         parts.append(f'<text x="{x(tick):.1f}" y="{TOP + up + 16}" text-anchor="middle">{tick:g}</text>')
     at = min(max(x(median), LEFT), WIDTH - RIGHT)
     parts += [
-        f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{TOP + up}" y2="{TOP + up}"/>',
-        f'<line class="median" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP - 6}" y2="{TOP + up}"/>',
+        _line("axis", LEFT, TOP + up, WIDTH - RIGHT, TOP + up),
+        _line("median", at, TOP - 6, at, TOP + up),
         f'<text class="label" x="{LEFT + across / 2}" y="{HEIGHT - 8}" text-anchor="middle">',
         f"{escape(label)}</text>",
         "</svg>",
     ]
     return Markup("".join(parts))
+
+
+def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="{kind}" {_STROKES[kind]} x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'

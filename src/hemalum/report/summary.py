@@ -35,7 +35,9 @@ SCALE_SAID = {
     "none": "unknown: nothing in µm can be said",
 }
 _UNITS = {"um2": "µm²", "um": "µm", "px2": "px²", "px": "px"}
-_NOT_MEASURED = {"id", "x", "y"}
+# an orientation has no mean on a line: 1° and 179° are neighbours
+_NOT_MEASURED = {"id", "x", "y", "orientation"}
+_LABELS = {"hematoxylin_mean": "Hematoxylin, mean (OD)", "hematoxylin_std": "Hematoxylin, spread (OD)"}
 _HISTOGRAMS = ("area", "circularity", "hematoxylin_mean")
 
 
@@ -74,7 +76,7 @@ class SummaryPage:
 
     def add_failed(self, name: str, reason: str) -> None:
         """Name an image that could not be segmented."""
-        self.failed.append((name, reason))
+        self.failed.append((name, reason.removeprefix(f"{name}: ")))
 
     def write(self) -> None:
         """Write the page, atomically. Raises HemalumError when it cannot be written."""
@@ -147,6 +149,8 @@ def measured_columns(table: "pyarrow.Table") -> list[str]:
 
 def column_label(name: str) -> str:
     """A column's name as a reader wants it: `area_um2` → `Area (µm²)`, `area_px` → `Area (px)`."""
+    if name in _LABELS:
+        return _LABELS[name]
     stem, unit = _unit(name)
     words = stem.replace("_", " ")
     return words[:1].upper() + words[1:] + (f" ({unit})" if unit else "")
@@ -223,7 +227,7 @@ def _embed(picture: Path | NDArray[np.uint8]) -> dict[str, Any]:
         # draft and thumbnail decode and shrink in one go where the format can
         image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
         stream = io.BytesIO()
-        image.convert("RGB").save(stream, "JPEG", quality=85, optimize=True)
+        image.convert("RGB").save(stream, "JPEG", quality=88, subsampling=0)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         return {"picture_said": f"The picture could not be put into this page: {error}"}
     said = "Outlines as segmented."

@@ -1,0 +1,163 @@
+"""Results as text tables: headers and rows, or name-value pairs; the console prints them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hemalum.models.card import Card
+from hemalum.report.summary import SCALE_SAID, density_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hemalum.data.check import Problem
+    from hemalum.data.dataset import Dataset
+    from hemalum.instances.nuclei import Nuclei
+
+Table = tuple[list[str], list[list[str]]]
+Pairs = list[tuple[str, str]]
+
+
+def formats_table() -> Table:
+    """The formats that `import` reads."""
+    from hemalum.data.formats import READERS
+
+    rows = [
+        [name, reader.title, _number(reader.mpp), reader.group, reader.licence or "yours"]
+        for name, reader in READERS.items()
+    ]
+    return ["format", "data", "mpp", "keeps together", "licence"], rows
+
+
+def dataset_pairs(dataset: "Dataset") -> Pairs:
+    """What a dataset folder holds."""
+    info = dataset.info
+    counts = ", ".join(f"{part} {count}" for part, count in info.split.counts.items())
+    scale = f"{_number(info.mpp)} µm/px" if info.mpp is not None else "by image, see index.csv"
+    if not any(row.mpp is not None for row in dataset.rows):
+        scale = "unknown: give --mpp NUMBER, or --mpp nuclei"
+    elif info.mpp_source:
+        scale += f" ({info.mpp_source})"
+    return [
+        ("dataset", str(dataset.path)),
+        ("images", f"{info.images:,}"),
+        ("nuclei", f"{info.nuclei:,}"),
+        ("scale", scale),
+        ("split", f"{counts}; by {info.split.by}, seed {info.split.seed}"),
+        ("split hash", info.split.sha256[:16]),
+        ("licence", info.licence or "not stated"),
+    ]
+
+
+def problems_table(problems: "Sequence[Problem]") -> Table:
+    """What `check` found, errors first."""
+    rows = [[problem.level, problem.kind, problem.file or "(dataset)", problem.message] for problem in problems]
+    return ["level", "kind", "where", "what"], rows
+
+
+def card_pairs(card: Card) -> Pairs:
+    """A model's card, without its metrics."""
+    pairs = [
+        ("model", card.name),
+        ("network", " ".join([card.network.name, *(f"{k}={v}" for k, v in card.network.options.items())])),
+        ("scale", f"{_number(card.mpp)} µm per pixel; every image is resampled to it"),
+        ("maps", card.representation + (f", enlarged {card.enlarge}×" if card.enlarge > 1 else "")),
+        ("classes", ", ".join(card.classes)),
+        ("separation", ", ".join(f"{k} {_number(v)}" for k, v in card.separation.model_dump().items())),
+        ("halo, stride", f"{card.halo} px, {card.stride} px"),
+        ("median nucleus", f"{_number(card.nucleus_diameter_um)} µm across (what --mpp auto scales to)"),
+        ("licence", card.licence),
+        ("hemalum", card.code_version),
+    ]
+    training = card.training
+    if training is not None:
+        pairs += [
+            ("trained", f"{training.date}, {training.steps:,} steps, seed {training.seed}"),
+            ("recipe", f"{training.recipe} ({training.recipe_hash[:12]})"),
+            ("command", training.command),
+        ]
+        for data in training.data:
+            cited = f"; {data.citation}" if data.citation else ""
+            text = f"{data.name}: {data.samples:,} images, {data.licence}, split {data.split_hash[:12]}{cited}"
+            pairs.append(("data", text))
+    return pairs
+
+
+def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pairs:
+    """What the demonstration gave."""
+    estimated = " (estimated: the image does not say its scale)" if nuclei.mpp_source == "estimate" else ""
+    pairs = [
+        ("nuclei", f"{nuclei.count:,}"),
+        ("density", f"{density_text(nuclei)} per mm²{estimated}"),
+        ("scale", f"{_number(nuclei.mpp)} µm per pixel, {SCALE_SAID.get(nuclei.mpp_source, nuclei.mpp_source)}"),
+        ("time", f"{seconds:.1f} s"),
+    ]
+    return pairs + [("wrote", str(file)) for file in files]
+
+
+def metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
+    """Held-out set by metric; a set that lacks a metric has an empty cell."""
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    rows = [
+        [data, *(_number(values[name]) if name in values else "" for name in names)]
+        for data, values in metrics.items()
+    ]
+    return ["held-out set", *names], rows
+
+
+AVERAGINGS = {"pooled": "pooled", "per_image": "mean over images", "support_weighted": "support-weighted"}
+
+
+def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
+    """Titles and tables of an evaluation: pixel, boundary and instance metrics by averaging, then by group.
+
+    `summary` is that of `hemalum.studies.evaluate.Evaluation`. Groups are left out when there is only one, or
+    as many as images.
+    """
+    about = (
+        f"{summary['model']} on {summary['dataset']}"
+        + (f", split {summary['split']}" if summary["split"] else "")
+        + f": {summary['images']:,} images, {summary['nuclei_truth']:,} nuclei, "
+        + f"{summary['nuclei_predicted']:,} found; scale: {summary['mpp']}"
+    )
+    instance = {
+        averaging: {name: value for name, value in scores.items() if name in INSTANCE_SHOWN}
+        for averaging, scores in summary["instance"].items()
+    }
+    tables = [
+        (about, _by_averaging("pixels", summary["pixel"])),
+        ("", _by_averaging("boundary", summary["boundary"])),
+        ("", _by_averaging("instances", instance)),
+    ]
+    if "classes" in summary:
+        classes = summary["classes"]
+        rows = [["mPQ", _number(classes["mpq"])], ["mPQ+", _number(classes["mpq_plus"])]]
+        rows += [[f"PQ pooled, class {n}", _number(pq)] for n, pq in enumerate(classes["pq_pooled"], start=1)]
+        tables.append(("", (["classes", ""], rows)))
+    for kind in ("organ", "group"):
+        by = summary[f"by_{kind}"]
+        if 1 < len(by) < summary["images"]:
+            names = [name for name in by[0] if name != "name"]
+            rows = [[str(row["name"]), *(_number(row[name]) for name in names)] for row in by]
+            tables.append(("", ([kind, *names], rows)))
+    return tables
+
+
+INSTANCE_SHOWN = ("aji", "aji_plus", "pq", "dq", "sq", "ap", "f1_50", "f1_75", "f1_90")
+
+
+def _by_averaging(kind: str, scores: Mapping[str, Mapping[str, float]]) -> Table:
+    names = list(dict.fromkeys(name for values in scores.values() for name in values))
+    rows = [
+        [AVERAGINGS.get(averaging, averaging), *(_number(values.get(name)) for name in names)]
+        for averaging, values in scores.items()
+    ]
+    return [kind, *names], rows
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,52 @@
+"""What is kept of a batch while it runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hemalum.inference.batch import FileResult
+from hemalum.instances.nuclei import Nuclei
+from hemalum.report.batch import collect
+from hemalum.report.summary import SummaryPage
+
+
+def result(name: str, mpp: float | None, source: str) -> FileResult:
+    labels = np.zeros((100, 200), np.int32)
+    labels[10:20, 10:20] = 1
+    labels[50:60, 80:95] = 2
+    nuclei = Nuclei.from_labels(labels, mpp=mpp, mpp_source=source)
+    return FileResult(Path("in") / name, nuclei, None, {"csv": Path("out") / f"{name}.csv"}, 1.25)
+
+
+def test_rows_files_and_failures(tmp_path: Path) -> None:
+    results = [
+        result("a.png", 0.5, "file"),
+        FileResult(Path("in/b.png"), error="in/b.png: truncated"),
+        result("c.png", 0.25, "estimate"),
+        result("d.png", None, "none"),
+    ]
+    page = SummaryPage(tmp_path / "summary.html")
+    seen: list[Path] = []
+    batch = collect(iter(results), page, lambda done: seen.append(done.path))
+    assert batch.rows == [
+        ["a.png", "2", "400", "0.5", "from the file", "1.2"],  # 2 over 0.005 mm²
+        ["c.png", "2", "1,600 (estimated)", "0.25", "estimated from the nuclei", "1.2"],
+        ["d.png", "2", "unknown", "unknown", "unknown: nothing in µm can be said", "1.2"],
+    ]
+    assert batch.failed == [(Path("in/b.png"), "in/b.png: truncated")]
+    assert [path.name for path in batch.files] == ["a.png.csv", "c.png.csv", "d.png.csv", "summary.html"]
+    assert seen == [one.path for one in results]
+    written = (tmp_path / "summary.html").read_text()
+    assert "failed: truncated" in written
+    assert written.count('class="facts"') == 3
+
+
+def test_a_defect_on_the_way_leaves_no_page(tmp_path: Path) -> None:
+    def results() -> object:
+        yield result("a.png", 0.5, "file")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        collect(results(), SummaryPage(tmp_path / "summary.html"))  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
