@@ -28,7 +28,7 @@ Float = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
 RIM = 1.5  # px: pixels of a nucleus nearer than this to a pixel outside it are boundary
-REACH = 2  # px: how far to either side a fall of a centre map is looked for
+STEEP = np.float32(4)  # a centre map that falls by 1 / STEEP over three pixels marks a boundary
 FAINT = np.float32(0.1)  # no foreground threshold that makes sense is lower
 
 
@@ -51,12 +51,17 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """Channels, how labels become them (training targets) and how they become labels."""
+    """Channels, how labels become them (training targets) and how they become labels.
+
+    `reader` gives foreground and peaks, both (H, W) float32, as `separation.flood` takes them; a peak depends
+    on no more than one pixel around. `probability` gives the foreground alone.
+    """
 
     name: str
     heads: tuple[Head, ...]
     encoder: Callable[[Labels], Float]
     reader: Callable[[Float], tuple[Float, Float]]
+    probability: Callable[[Float], Float]
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -81,7 +86,7 @@ class Representation:
 
     def foreground(self, maps: Float) -> Float:
         """Give the probability of nucleus (H, W) float32 of maps (C, H, W); negative where TAKEN."""
-        return self.reader(self._checked(maps))[0]
+        return self.probability(self._checked(maps))
 
     def separate(self, maps: Float, settings: SeparationSettings) -> Labels:
         """Give the label map (H, W) int32 of the nuclei in maps (C, H, W) float32; see `separation.flood`.
@@ -152,11 +157,24 @@ def _encode_combined(labels: Labels) -> Float:
     return maps
 
 
+def _first(maps: Float) -> Float:
+    return maps[0]
+
+
+def _sum_of_classes(maps: Float) -> Float:
+    foreground: Float = maps[0] + maps[1]
+    foreground[maps[0] < 0] = TAKEN
+    return foreground
+
+
+def _third(maps: Float) -> Float:
+    foreground: Float = maps[2].copy()
+    foreground[maps[0] < 0] = TAKEN
+    return foreground
+
+
 def _read_interior_boundary(maps: Float) -> tuple[Float, Float]:
-    taken = maps[0] < 0
-    foreground = maps[0] + maps[1]
-    foreground[taken] = TAKEN
-    return foreground, maps[0]
+    return _sum_of_classes(maps), maps[0]
 
 
 def _read_distance(maps: Float) -> tuple[Float, Float]:
@@ -171,10 +189,7 @@ def _read_centre_gradient(maps: Float) -> tuple[Float, Float]:
 
 
 def _read_combined(maps: Float) -> tuple[Float, Float]:
-    taken = maps[0] < 0
-    if not taken.any():
-        return maps[2], maps[3]
-    return np.where(taken, TAKEN, maps[2]), maps[3]
+    return _third(maps), maps[3]
 
 
 @njit(cache=True, nogil=True)
@@ -267,28 +282,22 @@ def _centre_peaks(foreground: Any, horizontal: Any, vertical: Any, peaks: Any) -
     """1 at the centre of a nucleus, 0 on its boundary and wherever a map falls instead of rising.
 
     HoVer-Net takes a wide Sobel filter scaled to each tile's extremes, which depends on the tile; this rule
-    looks REACH px around. The fall matters between touching nuclei: there a map turns from 1 to -1, and the 0
-    on the way would look like a centre. Towards the background maps fade with the foreground, so they are
-    divided by it. Pixels fainter than FAINT stay 0.
+    looks one pixel around. The fall matters between touching nuclei: there a map turns from 1 to -1, and the
+    0 on the way would look like a centre; inside a nucleus there is none. Towards the background maps fade
+    with the foreground, so they are divided by it. Pixels fainter than FAINT stay 0.
     """
     height, width = horizontal.shape
     for y in range(height):
+        up, down = max(y - 1, 0), min(y + 1, height - 1)
         for x in range(width):
             if foreground[y, x] < FAINT:
                 continue
             h, v = horizontal[y, x], vertical[y, x]
-            before, behind = h, h
-            for u in range(max(x - REACH, 0), x):
-                before = max(before, horizontal[y, u])
-            for u in range(x + 1, min(x + REACH + 1, width)):
-                behind = min(behind, horizontal[y, u])
-            above, below = v, v
-            for w in range(max(y - REACH, 0), y):
-                above = max(above, vertical[w, x])
-            for w in range(y + 1, min(y + REACH + 1, height)):
-                below = min(below, vertical[w, x])
-            fall = max(before - behind, above - below)
-            peaks[y, x] = max(np.float32(0), 1 - max(abs(h), abs(v), fall) / foreground[y, x])
+            left, right = horizontal[y, max(x - 1, 0)], horizontal[y, min(x + 1, width - 1)]
+            fall_h = max(left, h) - min(h, right)
+            fall_v = max(vertical[up, x], v) - min(v, vertical[down, x])
+            edge = max(abs(h), abs(v), STEEP * max(fall_h, fall_v))
+            peaks[y, x] = max(np.float32(0), 1 - edge / foreground[y, x])
 
 
 REPRESENTATIONS: dict[str, Representation] = {
@@ -299,13 +308,17 @@ REPRESENTATIONS: dict[str, Representation] = {
             (Head("softmax", ("interior", "boundary")),),
             _encode_interior_boundary,
             _read_interior_boundary,
+            _sum_of_classes,
         ),
-        Representation("distance", (Head("sigmoid", ("foreground", "distance")),), _encode_distance, _read_distance),
+        Representation(
+            "distance", (Head("sigmoid", ("foreground", "distance")),), _encode_distance, _read_distance, _first
+        ),
         Representation(
             "centre_gradient",
             (Head("sigmoid", ("foreground",)), Head("tanh", ("horizontal", "vertical"))),
             _encode_centre_gradient,
             _read_centre_gradient,
+            _first,
         ),
         Representation(
             "combined",
@@ -316,6 +329,7 @@ REPRESENTATIONS: dict[str, Representation] = {
             ),
             _encode_combined,
             _read_combined,
+            _third,
         ),
     )
 }
