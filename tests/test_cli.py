@@ -1,6 +1,7 @@
 """The command line: help, options, exit codes, one-line errors, and the commands that the documents show."""
 
 import ast
+import csv
 import json
 import re
 import shlex
@@ -289,6 +290,184 @@ def test_quiet_is_quiet(dataset: Path, capsys: pytest.CaptureFixture[str]) -> No
     run("check", str(dataset), "--quiet")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "")
+
+
+# segment, demo and what goes with a model
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Twelve dark squares of 12 × 12 px, 200 × 300 px."""
+    pixels = np.full((200, 300, 3), 230, np.uint8)
+    for y in range(20, 180, 60):
+        for x in range(20, 280, 70):
+            pixels[y : y + 12, x : x + 12] = 70
+    path = tmp_path / "squares.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def segment(*arguments: object, code: int = 0) -> None:
+    run("segment", *map(str, arguments), code=code)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_segment_writes_what_is_asked_and_prints_a_table(
+    image: Path, dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    formats = "geojson,csv,parquet,labels,overlay"
+    segment(image, "-o", out, "--mpp", 0.5, "--model", dark_model, "--format", formats)
+    assert names_in(out) == [
+        "squares.csv",
+        "squares.geojson",
+        "squares.parquet",
+        "squares_labels.tif",
+        "squares_overlay.png",
+    ]
+    with (out / "squares.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 12
+    assert len(json.loads((out / "squares.geojson").read_text())["features"]) == 12
+    said = capsys.readouterr().out
+    (line,) = [line.split() for line in said.splitlines() if "squares.png" in line]
+    # 12 nuclei on 200 × 300 px of 0.5 µm: 0.015 mm²
+    assert line[:6] == ["squares.png", "12", "800", "0.5", "given", "by"]
+    assert f"5 files in {out}" in said
+
+
+def test_an_estimate_is_marked(
+    image: Path, dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segment(image, "-o", tmp_path / "out", "--model", dark_model)
+    said = capsys.readouterr()
+    assert "(estimated)" in said.out
+    assert "is an estimate" in said.err
+
+
+def test_one_bad_file_does_not_stop_the_others(
+    image: Path, dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(image.read_bytes()[:200])
+    out = tmp_path / "out"
+    segment(bad, image, "-o", out, "--mpp", 0.5, "--model", dark_model, "--report", code=1)
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith(f"failed: {bad}: ")
+    assert "squares.png" in said.out
+    assert names_in(out) == ["squares.csv", "squares.geojson", "squares_overlay.png", "summary.html"]
+    assert "bad.png" in (out / "summary.html").read_text()
+
+
+def test_a_single_bad_file_is_a_mistake(
+    image: Path, dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    line = mistake(capsys, "segment", str(bad), "-o", str(tmp_path / "out"), "--model", str(dark_model))
+    assert str(bad) in line
+    assert names_in(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "geojsn"], "unknown format 'geojsn', did you mean 'geojson'"),
+        (["--format", ","], "no format"),
+        (["--mpp", "0"], "mpp 0 µm per px is out of range"),
+        (["--engine", "opnvino"], "unknown engine 'opnvino', did you mean 'openvino'"),
+        (["--max-pixels", "1000"], "1"),
+        (["--threads", "0"], "--threads"),
+    ],
+)
+def test_mistakes_of_segment(
+    options: list[str],
+    message: str,
+    image: Path,
+    dark_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    assert message in mistake(capsys, "segment", str(image), "-o", str(out), "--model", str(dark_model), *options)
+    assert not out.exists() or names_in(out) == []
+
+
+def test_an_output_folder_that_cannot_be(image: Path, dark_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot write" in mistake(
+        capsys, "segment", str(image), "-o", str(image / "out"), "--model", str(dark_model)
+    )
+
+
+def test_report_names_the_command(image: Path, dark_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    segment(image, "-o", out, "--mpp", "0.5", "--model", dark_model, "--report", "--quiet")
+    page = (out / "summary.html").read_text()
+    assert f"hemalum segment {image} -o {out} --mpp 0.5" in page
+    assert "Model: dark" in page
+
+
+@pytest.mark.slow
+def test_demo(dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("demo", "-o", str(tmp_path / "demo"), "--model", str(dark_model))
+    said = capsys.readouterr().out
+    assert names_in(tmp_path / "demo") == [
+        "immunohistochemistry.csv",
+        "immunohistochemistry.geojson",
+        "immunohistochemistry.png",
+        "immunohistochemistry_overlay.png",
+        "summary.html",
+    ]
+    assert "estimated: the image does not say its scale" in said
+    assert str(tmp_path / "demo" / "summary.html") in said
+
+
+def test_info(dark_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("info", str(dark_model))
+    said = capsys.readouterr().out
+    assert "0.5 µm per pixel" in said
+    assert "made up" in said
+    run("info", str(dark_model), "--json")
+    assert json.loads(capsys.readouterr().out)["name"] == "dark"
+
+
+@pytest.mark.slow
+def test_export(dark_model: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    run("export", str(dark_model), str(tmp_path / "dark.onnx"))
+    properties = {entry.key: entry.value for entry in onnx.load(tmp_path / "dark.onnx").metadata_props}
+    assert json.loads(properties["hemalum_card"])["name"] == "dark"
+
+
+def test_evaluate_a_model(dataset: Path, dark_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("evaluate", str(dark_model), str(dataset), "--split", "all")
+    (line,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("pooled")][:1]
+    assert float(line[3]) > 0.99  # Dice: the nuclei are the dark squares
+
+
+def test_train_hands_over_what_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import hemalum.training.train
+
+    calls: list[tuple[Any, ...]] = []
+
+    def train(*arguments: Any, **options: Any) -> Path:
+        options["watch"](5, 10, {"loss": 0.5})
+        calls.append((arguments, {name: value for name, value in options.items() if name != "watch"}))
+        return tmp_path / "run" / "model.safetensors"
+
+    monkeypatch.setattr(hemalum.training.train, "train", train)
+    recipe = tmp_path / "mine.yaml"
+    run("train", str(recipe), "--data", "a=x", "-d", "b=y", "-o", str(tmp_path / "run"), "--resume", "--threads", "1")
+    given, options = calls[0]
+    assert given == (recipe, {"a": "x", "b": "y"}, tmp_path / "run")
+    assert options == {"resume": True, "accelerator": "auto", "threads": 1, "initial": None}
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path / 'run' / 'model.safetensors'}\n"
+    assert "step 5/10  loss 0.5" in said.err
 
 
 # documents
