@@ -378,7 +378,7 @@ def test_a_single_bad_file_is_a_mistake(
         (["--format", ","], "no format"),
         (["--mpp", "0"], "mpp 0 µm per px is out of range"),
         (["--engine", "opnvino"], "unknown engine 'opnvino', did you mean 'openvino'"),
-        (["--max-pixels", "1000"], "1"),
+        (["--max-pixels", "1000"], "over the limit of 1,000"),
         (["--threads", "0"], "--threads"),
     ],
 )

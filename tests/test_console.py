@@ -105,6 +105,13 @@ def test_what_is_logged(capsys: pytest.CaptureFixture[str], options: dict[str, b
 
 
 @pytest.mark.usefixtures("_log_as_before")
+def test_a_log_line_is_one_line_whatever_its_length(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up()
+    logging.getLogger("hemalum.room").warning("%s", "x" * 300)
+    assert capsys.readouterr().err == f"warning: {'x' * 300}\n"
+
+
+@pytest.mark.usefixtures("_log_as_before")
 def test_a_terminal_without_greek_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))

@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error, so that a pipe
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,25 +17,32 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+class LineHandler(logging.Handler):
+    """One line on standard error per record, as `warning: …`, in the form of the program's errors.
+
+    The stream is looked up at each line, so that lines go above a progress bar and not through it.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        level = record.levelname.lower()
+        prefix = "" if record.levelno == logging.INFO else f"{level}: "
+        if record.levelno >= logging.WARNING and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+            prefix = f"\x1b[33m{prefix}\x1b[0m"
+        if record.levelno < logging.INFO:
+            prefix += f"{record.name}: "
+        print(prefix + self.format(record), file=sys.stderr)
+
+
 def set_up(*, debug: bool = False, quiet: bool = False) -> None:
     """Send log lines of the package to standard error: warnings only when quiet, all of them with debug."""
-    from rich.logging import RichHandler
-
     for stream in (sys.stdout, sys.stderr):
         # a terminal that cannot show µ gets a replacement, not a traceback
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
-    handler: logging.Handler
-    if error_console().is_terminal:
-        handler = RichHandler(console=error_console(), show_time=debug, show_path=debug, markup=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        # one line each in a log file, whatever its length
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("hemalum")
-    logger.handlers = [handler]
+    logger.handlers = [LineHandler()]
     logger.propagate = False
     logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
 
