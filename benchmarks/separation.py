@@ -127,10 +127,12 @@ def numbers(text: str) -> list[float]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    print(f"{'maps':24}{'way':20}{'marker':>7}{'depth':>7}{'PQ':>8}{'DQ':>8}{'SQ':>8}{'AJI':>8}{'s/mm²':>8}")
+    print(
+        f"{'maps':24}{'way':20}{'thresh':>7}{'marker':>7}{'depth':>7}{'PQ':>8}{'DQ':>8}{'SQ':>8}{'AJI':>8}{'s/mm²':>8}"
+    )
     for row in rows:
         print(
-            f"{row['maps']:24}{row['way']:20}{row['marker']:7.2f}{row['min_depth']:7.2f}{row['pq']:8.4f}"
+            f"{row['maps']:24}{row['way']:20}{row['foreground']:7.2f}{row['marker']:7.2f}{row['min_depth']:7.2f}{row['pq']:8.4f}"
             f"{row['dq']:8.4f}{row['sq']:8.4f}{row['aji']:8.4f}{row['s_per_mm2']:8.3f}"
         )
 

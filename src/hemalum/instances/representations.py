@@ -158,7 +158,8 @@ def _encode_combined(labels: Labels) -> Float:
 
 
 def _first(maps: Float) -> Float:
-    return maps[0]
+    foreground: Float = maps[0]
+    return foreground
 
 
 def _sum_of_classes(maps: Float) -> Float:
