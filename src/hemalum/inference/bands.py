@@ -16,7 +16,7 @@ from hemalum.inference.tiles import Grid, Span, plan
 Maps = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-WINDOW_AREA = 1 << 22  # px that the network sees at once, over all windows at work
+WINDOW_AREA = 6_400_000  # px that the network sees at once, over all windows at work
 BAND_AREA = 10_000_000  # px of a band; its maps are held twice, once made and once waiting
 
 

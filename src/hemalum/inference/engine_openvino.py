@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hemalum.inference.model import Model
 
 log = logging.getLogger(__name__)
 
+_first_use = threading.Lock()
 CONVERSION = 1  # raise when `_convert` changes what it writes
 
 
@@ -39,6 +41,11 @@ class OpenVinoEngine:
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.parallel):
             self._requests.put(compiled.create_infer_request())
+        # the bindings set themselves up when they first meet an array, and two threads that come there at
+        # the same time wait for each other for ever (OpenVINO 2026.4: a static's guard against the GIL)
+        with _first_use:
+            side = model.card.stride
+            self.maps(np.zeros((1, side, side, 3), np.uint8))
 
     def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Engine.maps`."""

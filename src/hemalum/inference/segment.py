@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 MPP_RANGE = (0.02, 5.0)  # µm per px; beyond it nuclei are larger than a tile or smaller than a few pixels
 ODD_SIZE = 1.8  # nuclei this much larger or smaller than the model's mean that the scale is doubtful
 
+_last_engine: dict[tuple[str, str, str, int | None, str | None], Engine] = {}
+
 Watcher = Callable[[float], None]
 
 
@@ -76,10 +78,16 @@ def as_engine(
     threads: int | None = None,
     precision: str | None = None,
 ) -> Engine:
-    """Give the engine itself, or make the one that is named."""
+    """Give the engine itself, or make the one that is named; the last one made is kept for the next call."""
     if not isinstance(engine, str):
         return engine
-    return make_engine(engine, model, device=device, threads=threads, precision=precision)
+    key = (engine, model.digest, device, threads, precision)
+    made = _last_engine.get(key)
+    if made is None:
+        made = make_engine(engine, model, device=device, threads=threads, precision=precision)
+        _last_engine.clear()
+        _last_engine[key] = made
+    return made
 
 
 def segment_source(

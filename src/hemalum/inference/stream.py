@@ -120,7 +120,7 @@ class _Buffer:
                 first = _first_row(open_pixels)
             keep = top + max(first - 1, 0) // e
         finished = np.where(open_labels[labels], np.int32(0), labels) if open_labels.any() else labels
-        part = measure(finished, image, foreground, origin=(top * e, 0))
+        part = measure(finished, image, foreground, threshold=self.settings.foreground, origin=(top * e, 0))
         if due < self.height:
             threshold = np.float32(self.settings.foreground)
             cut = (keep - top) * e

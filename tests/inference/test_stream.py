@@ -1,0 +1,183 @@
+"""Nuclei found band by band are those of the whole image, to the last pixel."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hemalum.inference.bands import Band, bands
+from hemalum.inference.image import ImageSource
+from hemalum.inference.stream import find_open, separate_bands, step_rows
+from hemalum.inference.tiles import Grid, cut
+from hemalum.instances.nuclei import Nuclei, measure
+from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.models.card import SeparationSettings
+
+NEVER = 10_000  # steps that a component may be tall: none is cut
+
+
+def whole(maps: NDArray[np.float32], image: NDArray[np.uint8], name: str, rule: SeparationSettings) -> Nuclei:
+    """One call of the separation on all maps."""
+    representation = REPRESENTATIONS[name]
+    labels = representation.separate(maps.copy(), rule)
+    part = measure(labels, image, representation.foreground(maps), threshold=rule.foreground)
+    return joined([part], image, maps.shape[1] // len(image))
+
+
+def joined(parts: Any, image: NDArray[np.uint8], enlarge: int) -> Nuclei:
+    return Nuclei.from_parts(
+        list(parts), shape=image.shape[:2], scale=(1 / enlarge, 1 / enlarge), mpp=0.5, mpp_source="user"
+    )
+
+
+def same(one: Nuclei, other: Nuclei) -> bool:
+    return (
+        one.table.equals(other.table)
+        and np.array_equal(one.outlines.coords, other.outlines.coords)
+        and np.array_equal(one.outlines.offsets, other.outlines.offsets)
+    )
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "height": draw(st.integers(16, 150)),
+        "width": draw(st.integers(16, 90)),
+        "stride": draw(st.sampled_from([1, 2, 4, 8])),
+        "enlarge": draw(st.sampled_from([1, 2])),
+        "name": draw(st.sampled_from(sorted(REPRESENTATIONS))),
+        "bands": draw(st.integers(1, 12)),
+        "windows": draw(st.integers(1, 6)),
+        "step": draw(st.integers(4, 160)),
+        "seed": draw(st.integers(0, 10_000)),
+        "light": draw(st.sampled_from([-25.0, 0.0, 25.0])),
+        "settings": SeparationSettings(
+            min_area=draw(st.integers(1, 30)),
+            max_hole_area=draw(st.integers(0, 100)),
+            min_probability=draw(st.sampled_from([0.0, 0.7])),
+            min_depth=draw(st.sampled_from([0.02, 0.1, 0.3])),
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def run(make_blobs: Callable[..., NDArray[np.uint8]]) -> Callable[..., tuple[Nuclei, Nuclei]]:
+    def both(engine_type: Any, case: dict[str, Any], tallest: int, grid: tuple[int, int]) -> tuple[Nuclei, Nuclei]:
+        """The nuclei band by band, and whole."""
+        name, enlarge, stride = case["name"], case["enlarge"], case["stride"]
+        image = make_blobs(case["height"], case["width"], case["seed"], light=case["light"])
+        shape = image.shape[:2]
+        engine = engine_type(enlarge=enlarge, channels=len(REPRESENTATIONS[name].channels))
+        down, right = (-length % stride for length in shape)
+        padded = np.pad(image, ((0, down), (0, right), (0, 0)), "edge")
+        maps = engine.maps(padded[None])[0][:, : shape[0] * enlarge, : shape[1] * enlarge]
+        halo = engine.RADIUS + -engine.RADIUS % stride
+        windows = Grid(cut(padded.shape[0], grid[0], halo, stride), cut(padded.shape[1], grid[1], halo, stride))
+        found = separate_bands(
+            bands(ImageSource.of(image), engine, shape, windows, stride=stride, enlarge=enlarge),
+            shape,
+            REPRESENTATIONS[name],
+            case["settings"],
+            enlarge=enlarge,
+            step=case["step"],
+            tallest=tallest,
+        )
+        return joined(found, image, enlarge), whole(maps, image, name, case["settings"])
+
+    return both
+
+
+@settings(max_examples=60)
+@given(case=cases())
+def test_streamed_equals_whole(
+    run: Callable[..., tuple[Nuclei, Nuclei]], blob_engine_type: Any, case: dict[str, Any]
+) -> None:
+    streamed, reference = run(blob_engine_type, case, NEVER, (case["bands"], case["windows"]))
+    assert same(streamed, reference)
+
+
+@settings(max_examples=40)
+@given(case=cases(), other=st.tuples(st.integers(1, 12), st.integers(1, 6)))
+def test_with_components_cut_the_windows_still_do_not_matter(
+    run: Callable[..., tuple[Nuclei, Nuclei]], blob_engine_type: Any, case: dict[str, Any], other: tuple[int, int]
+) -> None:
+    one, _ = run(blob_engine_type, case, 1, (case["bands"], case["windows"]))
+    another, _ = run(blob_engine_type, case, 1, other)
+    assert same(one, another)
+
+
+def test_the_property_sees_nuclei(run: Callable[..., tuple[Nuclei, Nuclei]], blob_engine_type: Any) -> None:
+    """Guards the two tests above against running on empty maps."""
+    case = {
+        "height": 150, "width": 90, "stride": 4, "enlarge": 1, "name": "distance", "step": 30, "seed": 1,
+        "light": 0.0, "settings": SeparationSettings(),
+    }  # fmt: skip
+    streamed, reference = run(blob_engine_type, case, NEVER, (6, 2))
+    assert reference.count >= 8
+    assert same(streamed, reference)
+
+
+def strip(maps: NDArray[np.float32], height: int) -> list[Band]:
+    """Maps cut into bands of `height` rows, with a grey image."""
+    image = np.full((*maps.shape[1:], 3), 128, np.uint8)
+    rows = range(0, len(image), height)
+    return [
+        Band(row, min(row + height, len(image)), image[row : row + height], maps[:, row : row + height])
+        for row in rows
+    ]
+
+
+def test_a_chain_down_the_whole_image_is_not_held_in_memory(caplog: pytest.LogCaptureFixture) -> None:
+    """Nuclei that touch all the way down: each is committed, and nothing is left out."""
+    rows, period = 1200, 20
+    y, x = np.mgrid[:rows, :24]
+    peaks = np.clip(1 - np.hypot(y % period - period / 2, x - 12) / 11, 0, 1).astype(np.float32)
+    maps = np.stack([np.where(np.abs(x - 12) < 6, 0.9, 0.0).astype(np.float32), peaks])
+    rule = SeparationSettings()
+    sizes = []
+    representation = REPRESENTATIONS["distance"]
+    parts = []
+    for part in separate_bands(strip(maps, 40), (rows, 24), representation, rule, step=100):
+        sizes.append(len(part))
+        parts.append(part)
+    count = sum(sizes)
+    assert count == len(np.unique(representation.separate(maps.copy(), rule))) - 1 == rows // period
+    assert len(sizes) > 5  # they came one by one, not all at the end
+    assert not caplog.records
+
+
+def test_dark_from_top_to_bottom_is_no_nucleus(caplog: pytest.LogCaptureFixture) -> None:
+    maps = np.full((2, 900, 30), 0.9, np.float32)
+    maps[:, :, :5] = 0
+    with caplog.at_level(logging.WARNING):
+        parts = list(
+            separate_bands(strip(maps, 64), (900, 30), REPRESENTATIONS["distance"], SeparationSettings(), step=100)
+        )
+    assert sum(len(part) for part in parts) <= 1  # what is left at the end may look like one
+    assert [record.message for record in caplog.records] == [
+        "areas without a nucleus's shape, over 200 rows tall, are left out"
+    ]
+
+
+def test_open_is_what_the_last_row_reaches() -> None:
+    picture = [
+        "##..#",
+        ".#.##",
+        ".#...",
+        "##.#.",
+        "...#.",
+    ]
+    foreground = np.array([[pixel == "#" for pixel in row] for row in picture], np.float32)
+    found = find_open(foreground, np.float32(0.5))
+    assert np.argwhere(found).tolist() == [[3, 3], [4, 3]]
+
+
+def test_steps_follow_from_the_width_alone() -> None:
+    assert step_rows(4096, 1) == 1024
+    assert step_rows(4096, 2) == 256
+    assert step_rows(10**6, 1) == 256
