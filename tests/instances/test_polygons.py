@@ -164,3 +164,60 @@ def test_bad_label_maps_are_named():
         trace(np.zeros((2, 2, 2), np.int32))
     with pytest.raises(HemalumError, match="negative"):
         trace(np.array([[0, -1]], np.int32))
+
+
+def soft_disc(radius: float, centre: tuple[float, float], side: int = 32, finer: int = 16) -> np.ndarray:
+    """Share of each pixel (side, side) float32 that a disc covers."""
+    y, x = (np.mgrid[: side * finer, : side * finer] + 0.5) / finer
+    inside = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
+    return inside.reshape(side, finer, side, finer).mean((1, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("centre", [(16.0, 16.0), (15.3, 16.8), (16.5, 15.1)])
+@pytest.mark.parametrize("radius", [3.2, 5.5, 9.7])
+def test_an_outline_along_the_probability_finds_the_disc_below_the_pixel(
+    radius: float, centre: tuple[float, float]
+) -> None:
+    share = soft_disc(radius, centre)
+    labels = (share >= 0.5).astype(np.int32)
+    truth = shapely.Point(centre[1], centre[0]).buffer(radius, 64)
+
+    def iou(outline: shapely.Polygon) -> float:
+        return float(outline.intersection(truth).area / outline.union(truth).area)
+
+    fine, coarse = (trace(labels, *along).polygons.shapely()[0] for along in ((share, 0.5), ()))
+    assert fine.is_valid
+    assert iou(fine) > 0.95
+    assert iou(fine) > iou(coarse)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_outlines_along_any_probability_are_valid_and_give_their_pixels_back(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    share = rng.random((14, 17)).astype(np.float32)
+    labels = split_pieces(np.where(share >= 0.5, rng.integers(1, 3, share.shape), 0).astype(np.int32))
+    polygons = trace(labels, share, 0.5).polygons
+    assert shapely.is_valid(polygons.shapely()).all()
+    filled = fill(polygons, labels.shape)
+    # the rings are exterior: a pixel of another piece inside may be drawn over, a pixel of none may be filled
+    assert (filled[labels > 0] > 0).all()
+    plain = fill(trace(labels).polygons, labels.shape)
+    np.testing.assert_array_equal(filled, plain)
+
+
+def test_out_of_play_and_other_nuclei_keep_the_outline_at_the_edge() -> None:
+    labels = np.zeros((5, 6), np.int32)
+    labels[1:4, 1:3], labels[1:4, 3:5] = 1, 2
+    share = np.where(labels > 0, np.float32(0.9), np.float32(0.2))
+    together = trace(labels, share, 0.5).polygons.shapely()[0]
+    alone = share.copy()
+    alone[labels == 2] = -1  # committed earlier
+    apart = trace(np.where(labels == 1, 1, 0).astype(np.int32), alone, 0.5).polygons.shapely()[0]
+    assert together.equals(apart)
+    assert together.bounds[2] == 3.0  # the edge between the two
+    assert together.bounds[0] == pytest.approx(1 - (0.4 / 0.7 - 0.5), abs=1 / 128)  # between 0.9 and 0.2
+
+
+def test_maps_of_two_shapes_are_refused() -> None:
+    with pytest.raises(HemalumError, match=r"label map is \(4, 4\) and the map of probability \(4, 5\)"):
+        trace(np.zeros((4, 4), np.int32), np.zeros((4, 5), np.float32))

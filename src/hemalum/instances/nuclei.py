@@ -32,16 +32,19 @@ def measure(
     image: NDArray[np.uint8] | None = None,
     probability: NDArray[np.float32] | None = None,
     *,
+    threshold: float | None = None,
     origin: tuple[int, int] = (0, 0),
     smooth: bool = True,
 ) -> Part:
     """Outline and measure every nucleus of a label map (H, W) int32 whose labels are 4-connected pieces.
 
     `image` (H, W, 3) uint8, or smaller by a whole factor, and `probability` (H, W) float32 belong to the same
-    pixels; `origin` is row and column of labels[0, 0] on the whole separation grid. A nucleus gives the same
-    numbers to the last bit whichever band it is measured in.
+    pixels; with a `threshold`, outlines lie where the probability crosses it. `origin` is row and column of
+    labels[0, 0] on the whole separation grid. A nucleus gives the same numbers to the last bit whichever band it
+    is measured in.
     """
-    outlines = trace(labels, smooth=smooth, origin=origin)
+    along = None if threshold is None else probability
+    outlines = trace(labels, along, threshold or 0.5, smooth=smooth, origin=origin)
     return Part(outlines.polygons, outlines.first, moments(labels, outlines, image, probability))
 
 
