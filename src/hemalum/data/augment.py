@@ -8,16 +8,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import kornia
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from hemalum.data.stain import draw_stain_jitter, jitter_stain
+
+Floats = NDArray[np.float32]
 
 _KNOTS = 6  # of the elastic displacement, per side of the crop
 _BYTE_DEVIATION = 73.9  # standard deviation of a uniform byte
@@ -61,20 +65,36 @@ class Prepared:
 
 
 def augment(
-    samples: Sequence[Prepared], rngs: Sequence[np.random.Generator], size: int, settings: AugmentSettings
+    samples: Sequence[Prepared],
+    rngs: Sequence[np.random.Generator],
+    size: int,
+    settings: AugmentSettings,
+    *,
+    finer: int = 1,
 ) -> tuple[Tensor, NDArray[np.int32]]:
-    """Cut one augmented crop per sample: images (B, 3, size, size) float32 in [0, 1], labels (B, size, size)."""
-    images, labels = [], []
-    for sample, rng in zip(samples, rngs, strict=True):
-        image, label = _warp(sample, _draw_grid(sample, rng, size, settings))
-        images.append(image)
-        labels.append(label)
-    batch = _colour(torch.cat(images), rngs, settings)
-    return batch, np.concatenate(labels)
+    """Cut one augmented crop per sample: images (B, 3, size, size) float32 in [0, 1], labels (B, n, n) int32.
+
+    Labels come on a grid `finer` times as fine over the same field, n = size·finer.
+    """
+    images = np.empty((len(samples), size, size, 3), np.float32)
+    labels = np.empty((len(samples), size * finer, size * finer), np.int32)
+    for index, (sample, rng) in enumerate(zip(samples, rngs, strict=True)):
+        affine, shift = _draw_geometry(sample, rng, size, settings)
+        _warp_image(sample.image, affine, shift, _spline(size), images[index])
+        _warp_labels(
+            sample.labels, _on_labels(sample, affine, finer), shift, _spline(size * finer), finer, labels[index]
+        )
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return _colour(batch, rngs, settings), labels
 
 
-def _draw_grid(sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Tensor:
-    """Draw where each crop pixel lies in the sample: (1, size, size, 2) in [-1, 1] over the sample's field."""
+def _draw_geometry(
+    sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings
+) -> tuple[Floats, Floats]:
+    """Draw where the crop lies: an affine map (2, 3) from crop px to image px, and a displacement at knots.
+
+    The displacement (2, _KNOTS, _KNOTS) is in crop px, x before y, and added before the affine map.
+    """
     height, width = sample.image.shape[:2]
     zoom = math.exp(rng.uniform(-1, 1) * math.log(settings.scale))
     turn = rng.integers(4) * math.pi / 2 if settings.flips else 0.0
@@ -83,33 +103,83 @@ def _draw_grid(sample: Prepared, rng: np.random.Generator, size: int, settings: 
         turn += rng.uniform(-math.pi / 4, math.pi / 4)
     half = size / 2 / zoom
     centre = [rng.uniform(min(half, length / 2), max(length - half, length / 2)) for length in (width, height)]
-    steps = (torch.arange(size, dtype=torch.float32) + 0.5 - size / 2) / zoom
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    if settings.elastic > 0:
-        coarse = torch.from_numpy(rng.normal(0, settings.elastic / zoom, (2, _KNOTS, _KNOTS)).astype(np.float32))
-        basis = _spline(size)
-        shift = basis @ coarse @ basis.T
-        x, y = x + shift[0], y + shift[1]
-    cos, sin = math.cos(turn), math.sin(turn)
-    across = centre[0] + mirror * (cos * x - sin * y)
-    down = centre[1] + sin * x + cos * y
-    return torch.stack([across * (2 / width) - 1, down * (2 / height) - 1], dim=-1)[None]
+    cos, sin = math.cos(turn) / zoom, math.sin(turn) / zoom
+    across, down = (mirror * cos, -mirror * sin), (sin, cos)
+    middle = size / 2
+    affine = np.array(
+        [
+            [*across, centre[0] - middle * (across[0] + across[1])],
+            [*down, centre[1] - middle * (down[0] + down[1])],
+        ],
+        np.float32,
+    )
+    shift = rng.normal(0, 1, (2, _KNOTS, _KNOTS)) * settings.elastic
+    return affine, shift.astype(np.float32)
 
 
 @cache
-def _spline(size: int) -> Tensor:
+def _spline(size: int) -> Floats:
     """Bicubic interpolation from `_KNOTS` values to `size`, as a matrix (size, _KNOTS)."""
     identity = torch.eye(_KNOTS)[:, None, None]
     rows = F.interpolate(identity, size=(1, size), mode="bicubic", align_corners=True)
-    return rows[:, 0, 0].T.contiguous()
+    return np.ascontiguousarray(rows[:, 0, 0].T.numpy())
 
 
-def _warp(sample: Prepared, grid: Tensor) -> tuple[Tensor, NDArray[np.int32]]:
-    image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].float().div_(255)
-    labels = torch.from_numpy(sample.labels)[None, None].float()  # exact below 2^24 ids
-    warped = F.grid_sample(image, grid, "bilinear", "reflection", align_corners=False)
-    moved = F.grid_sample(labels, grid, "nearest", "reflection", align_corners=False)
-    return warped, moved[0].numpy().astype(np.int32)
+def _on_labels(sample: Prepared, affine: Floats, finer: int) -> Floats:
+    """The affine map from px of the labels' crop to px of the sample's labels, which have a scale of their own."""
+    down, across = (a / b for a, b in zip(sample.labels.shape, sample.image.shape, strict=False))
+    return affine * np.array([[across], [down]], np.float32) * np.array([1 / finer, 1 / finer, 1], np.float32)
+
+
+# One loop without intermediate grids: resampling by tensor operations took a tenth of a training step.
+@njit(cache=True, nogil=True, fastmath=True)
+def _warp_image(image: Any, affine: Any, shift: Any, basis: Any, out: Any) -> None:
+    """Fill a crop (size, size, 3) float32 in [0, 1] bilinearly, mirrored at the border."""
+    height, width = image.shape[:2]
+    half, one, scale = np.float32(0.5), np.float32(1), np.float32(1 / 255)
+    for i in range(out.shape[0]):
+        shift_x, shift_y = basis[i] @ shift[0], basis[i] @ shift[1]
+        for j in range(out.shape[1]):
+            u, v = _locate(i, j, affine, shift_x, shift_y, basis, one)
+            left, top = math.floor(u - half), math.floor(v - half)
+            right_share, lower_share = np.float32(u - half - left), np.float32(v - half - top)
+            x0, x1 = _mirror(left, width), _mirror(left + 1, width)
+            y0, y1 = _mirror(top, height), _mirror(top + 1, height)
+            for c in range(3):
+                upper = image[y0, x0, c] * (one - right_share) + image[y0, x1, c] * right_share
+                lower = image[y1, x0, c] * (one - right_share) + image[y1, x1, c] * right_share
+                out[i, j, c] = scale * (upper + (lower - upper) * lower_share)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _warp_labels(labels: Any, affine: Any, shift: Any, basis: Any, finer: int, out: Any) -> None:
+    """Fill a crop (n, n) int32 with the nearest labels, mirrored at the border; `finer` scales the displacement."""
+    height, width = labels.shape
+    times = np.float32(finer)
+    for i in range(out.shape[0]):
+        shift_x, shift_y = basis[i] @ shift[0], basis[i] @ shift[1]
+        for j in range(out.shape[1]):
+            u, v = _locate(i, j, affine, shift_x, shift_y, basis, times)
+            out[i, j] = labels[_mirror(math.floor(v), height), _mirror(math.floor(u), width)]
+
+
+@njit(cache=True, nogil=True, inline="always", fastmath=True)
+def _locate(i: int, j: int, affine: Any, shift_x: Any, shift_y: Any, basis: Any, times: Any) -> tuple[Any, Any]:
+    """Where pixel (i, j) of the crop lies in the source: x, y in px."""
+    x, y = j + np.float32(0.5), i + np.float32(0.5)
+    for k in range(basis.shape[1]):
+        x += times * basis[j, k] * shift_x[k]
+        y += times * basis[j, k] * shift_y[k]
+    return affine[0, 0] * x + affine[0, 1] * y + affine[0, 2], affine[1, 0] * x + affine[1, 1] * y + affine[1, 2]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mirror(index: int, length: int) -> int:
+    """Index mirrored at the borders, each border pixel twice."""
+    if 0 <= index < length:
+        return index
+    index = index % (2 * length)
+    return index if index < length else 2 * length - 1 - index
 
 
 def _colour(batch: Tensor, rngs: Sequence[np.random.Generator], settings: AugmentSettings) -> Tensor:

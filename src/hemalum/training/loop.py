@@ -7,7 +7,7 @@ weights, bit for bit on a CPU with the same number of threads, as one that was n
 import fnmatch
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,25 +85,24 @@ class Loop:
         network, optimiser = self.fabric.setup(self.network, optimiser)
         state, window = self.progress, _Window()
         end = state.step - state.phase_step + phase.until.steps
-        with closing(self.stream.batches(state.step, end)) as batches:
-            for batch in batches:
-                window.losses.append(self._step(phase, network, optimiser, batch))
-                row: dict[str, float] = {}
-                ended = state.step == end
-                if ended or state.phase_step % self.recipe.validate_every == 0:
-                    row = window.summary() | {"lr": optimiser.param_groups[0]["lr"]} | self._validate()
-                    ended |= self._judge(phase, row["score"])
-                    log.write(state.step, phase.name, row)
-                    window = _Window()
-                if self.watch:
-                    self.watch(state.step, self.total, row)
-                if ended:
-                    state.next_phase()
-                if ended or state.step % self.recipe.checkpoint_every == 0:
-                    state.log_bytes = log.flush()
-                    save_checkpoint(self.checkpoint, state, self.network, self.average, None if ended else optimiser)
-                if ended:
-                    return
+        for batch in self.stream.batches(state.step, end):
+            window.losses.append(self._step(phase, network, optimiser, batch))
+            row: dict[str, float] = {}
+            ended = state.step == end
+            if ended or state.phase_step % self.recipe.validate_every == 0:
+                row = window.summary() | {"lr": optimiser.param_groups[0]["lr"]} | self._validate()
+                ended |= self._judge(phase, row["score"])
+                log.write(state.step, phase.name, row)
+                window = _Window()
+            if self.watch:
+                self.watch(state.step, self.total, row)
+            if ended:
+                state.next_phase()
+            if ended or state.step % self.recipe.checkpoint_every == 0:
+                state.log_bytes = log.flush()
+                save_checkpoint(self.checkpoint, state, self.network, self.average, None if ended else optimiser)
+            if ended:
+                return
 
     def _step(
         self, phase: Phase, network: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch

@@ -101,6 +101,9 @@ class Recipe(Strict):
     enlarge: int = Field(1, ge=1, le=4)
     tile: int = Field(256, ge=16, description="side of a training crop, px at `mpp`")
     batch: int = Field(16, ge=1)
+    finer: int = Field(
+        1, ge=1, le=4, description="targets are made on a grid this much finer and averaged: shares of a pixel"
+    )
     data: dict[str, Source] = Field(min_length=1)
     augment: AugmentSettings = AugmentSettings()
     phases: list[Phase] = Field(min_length=1)

@@ -1,15 +1,17 @@
 """The training stream: batch number n is a pure function of (recipe, data, n)."""
 
 from collections import Counter
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from hemalum.data.augment import Prepared, augment
 from hemalum.data.dataset import Dataset
@@ -43,19 +45,14 @@ class Stream:
         self.probability = _probabilities(recipe, datasets)
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
-        """Give batches start … stop - 1, each made in the background while the one before is used."""
-        with ThreadPoolExecutor(1, thread_name_prefix="stream") as pool:
-            waiting: list[Future[Batch]] = []
-            try:
-                for number in range(start, stop + _AHEAD):
-                    if number < stop:
-                        waiting.append(pool.submit(self.batch, number))
-                    if number >= start + _AHEAD:
-                        yield waiting.pop(0).result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Give batches start … stop - 1, made ahead of their use by a process of its own, on one core."""
+        loader = DataLoader(
+            _Numbered(self), batch_size=None, sampler=range(start, stop), num_workers=1, prefetch_factor=_AHEAD
+        )
+        for images, targets in loader:
+            # a tensor that changes process comes back in the usual memory order
+            yield Batch(images.contiguous(memory_format=torch.channels_last), targets)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """The samples of one epoch, drawn with replacement."""
@@ -73,8 +70,20 @@ class Stream:
             epoch, place = divmod(position, epoch_length)
             samples.append(self.prepared[self._order(epoch)[place]])
             rngs.append(np.random.default_rng([self.recipe.seed, epoch, place]))
-        images, labels = augment(samples, rngs, self.recipe.tile, self.recipe.augment)
-        return Batch(normalise(images), encode(labels, self.representation))
+        finer = self.recipe.finer
+        images, labels = augment(samples, rngs, self.recipe.tile, self.recipe.augment, finer=finer)
+        return Batch(normalise(images), encode(labels, self.representation, finer))
+
+
+class _Numbered(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """The stream as what DataLoader takes: item n is batch n."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        batch = self.stream.batch(number)
+        return batch.images, batch.targets
 
 
 def _probabilities(recipe: Recipe, datasets: Sequence[Dataset]) -> NDArray[np.float64]:
@@ -114,6 +123,23 @@ def normalise(images_BCHW: Tensor) -> Tensor:
     return ((images_BCHW - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def encode(labels_BHW: NDArray[np.int32], representation: Representation) -> Tensor:
-    """Target maps (B, C, H, W) float32 of a batch of label maps."""
-    return torch.from_numpy(np.stack([representation.encode(labels) for labels in labels_BHW]))
+def encode(labels_BHW: NDArray[np.int32], representation: Representation, finer: int = 1) -> Tensor:
+    """Target maps (B, C, H/finer, W/finer) float32 of a batch of label maps, averaged over finer × finer pixels."""
+    batch, height, width = labels_BHW.shape
+    targets = np.empty((batch, len(representation.channels), height // finer, width // finer), np.float32)
+    for labels, out in zip(labels_BHW, targets, strict=True):
+        _average(representation.encode(labels), finer, out)
+    return torch.from_numpy(targets)
+
+
+@njit(cache=True, nogil=True)
+def _average(maps: Any, finer: int, out: Any) -> None:
+    share = np.float32(1 / finer**2)
+    for c in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                total = np.float32(0)
+                for v in range(i * finer, (i + 1) * finer):
+                    for u in range(j * finer, (j + 1) * finer):
+                        total += maps[c, v, u]
+                out[c, i, j] = total * share

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from safetensors.numpy import load_file
 from torch import nn
 
-import hemalum
+from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
@@ -59,7 +59,7 @@ def train(
     datasets = _open_datasets(recipe, data)
     progress = Progress(recipe_digest=recipe.digest, data_digest=_data_digest(datasets))
     progress = _start_or_resume(out, progress, resume)
-    _keep_freed_memory()
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
@@ -176,11 +176,11 @@ def _card(recipe: Recipe, datasets: Sequence[Dataset], steps: int, stride: int, 
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             data=sets,
         ),
-        code_version=hemalum.__version__,
+        code_version=__version__,
     )
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep freed memory: fresh pages for every activation cost up to half of a step on a CPU."""
     if sys.platform != "linux":
         return
