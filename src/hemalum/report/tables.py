@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Table = tuple[list[str], list[list[str]]]
 Pairs = list[tuple[str, str]]
 
+UNSTATED = "licence not stated"
+
 
 def formats_table() -> Table:
     """The formats that `import` reads."""
@@ -45,7 +47,7 @@ def dataset_pairs(dataset: "Dataset") -> Pairs:
         ("scale", scale),
         ("split", f"{counts}; by {info.split.by}, seed {info.split.seed}"),
         ("split hash", info.split.sha256[:16]),
-        ("licence", info.licence or "not stated"),
+        ("licence", info.licence or UNSTATED),
     ]
 
 
@@ -78,7 +80,7 @@ def card_pairs(card: Card) -> Pairs:
         ]
         for data in training.data:
             cited = f"; {data.citation}" if data.citation else ""
-            text = f"{data.name}: {data.samples:,} images, {data.licence}, split {data.split_hash[:12]}{cited}"
+            text = f"{data.name}: {data.samples:,} images, {data.licence or UNSTATED}, split {data.split_hash[:12]}{cited}"
             pairs.append(("data", text))
     return pairs
 
