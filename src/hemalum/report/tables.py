@@ -80,7 +80,8 @@ def card_pairs(card: Card) -> Pairs:
         ]
         for data in training.data:
             cited = f"; {data.citation}" if data.citation else ""
-            text = f"{data.name}: {data.samples:,} images, {data.licence or UNSTATED}, split {data.split_hash[:12]}{cited}"
+            licence = data.licence or UNSTATED
+            text = f"{data.name}: {data.samples:,} images, {licence}, split {data.split_hash[:12]}{cited}"
             pairs.append(("data", text))
     return pairs
 
