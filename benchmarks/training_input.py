@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from record import write_record
 
 from hemalum.data.dataset import Dataset
 from hemalum.instances.representations import REPRESENTATIONS
@@ -25,6 +24,7 @@ from hemalum.training.recipe import Recipe, load_recipe
 from hemalum.training.stream import Batch, Stream
 from hemalum.training.train import keep_freed_memory
 from hemalum.training.validation import Validation
+from record import write_record
 
 WARMUP = 3
 

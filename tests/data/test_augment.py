@@ -46,6 +46,16 @@ def test_labels_follow_the_image(seed: int, label_side: int) -> None:
     assert (labels[0] > 0).any()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_finer_labels_cover_the_same_field(seed: int) -> None:
+    images, coarse = augment([scene()], rngs(seed), 48, GEOMETRY)
+    same, fine = augment([scene(64, 128)], rngs(seed), 48, GEOMETRY, finer=2)
+    assert torch.equal(images, same)
+    assert fine.shape == (1, 96, 96)
+    share = (fine[0] > 0).reshape(48, 2, 48, 2).mean((1, 3))
+    assert ((share >= 0.5) != (coarse[0] > 0)).mean() < 0.02
+
+
 def test_flips_only_are_one_of_the_eight_and_reach_all() -> None:
     sample = scene()
     eight = {

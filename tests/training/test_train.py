@@ -10,14 +10,16 @@ from safetensors.numpy import load_file
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
+from hemalum.instances.representations import REPRESENTATIONS, select
 from hemalum.models.file import load_card
 from hemalum.networks import build_network
+from hemalum.networks.map_model import activate
 from hemalum.training import loop as loop_module
 from hemalum.training.optimisers import learning_rate
 from hemalum.training.recipe import Phase, Recipe, load_recipe
 from hemalum.training.shipped import shipped_recipes
-from hemalum.training.stream import Stream
-from hemalum.training.train import train
+from hemalum.training.stream import Stream, encode
+from hemalum.training.train import keep_head, train
 
 
 def test_the_model_file_tells_where_it_comes_from(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
@@ -52,6 +54,35 @@ def test_a_phase_that_trains_nothing_is_refused(recipe: Recipe, mini: Path, tmp_
     phase = recipe.phases[0].model_copy(update={"train": ["tail.*"]})
     with pytest.raises(HemalumError, match=r"phase 'first': no parameter matches tail\.\*"):
         train(recipe.model_copy(update={"phases": [phase]}), [mini], tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["compact", "unet"])
+@pytest.mark.parametrize("kept", ["distance", "interior_boundary", "centre_gradient"])
+def test_a_kept_head_gives_the_same_maps(name: str, kept: str) -> None:
+    combined, target = REPRESENTATIONS["combined"], REPRESENTATIONS[kept]
+    options = {"widths": [4, 8]} | ({"depths": [0, 1]} if name == "compact" else {})
+    network = build_network(name, combined.logits, options).eval()
+    tensors = keep_head({k: v.numpy() for k, v in network.state_dict().items()}, combined, target)
+    smaller = build_network(name, target.logits, options).eval()
+    smaller.load_state_dict({k: torch.from_numpy(v) for k, v in tensors.items()})
+    x = torch.rand(1, 3, 16, 16)
+    maps, own = activate(network(x), combined.heads), activate(smaller(x), target.heads)
+    expected = select(maps[0].detach().numpy(), combined, target)
+    np.testing.assert_allclose(own[0].detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_head_that_was_not_trained_cannot_be_kept() -> None:
+    with pytest.raises(HemalumError, match="representation 'distance' has no maps interior, boundary to keep"):
+        keep_head({}, REPRESENTATIONS["distance"], REPRESENTATIONS["interior_boundary"])
+
+
+def test_soft_targets_are_shares_of_a_pixel() -> None:
+    labels = np.zeros((1, 8, 8), np.int32)
+    labels[0, 1:5, 2:7] = 1
+    soft = encode(labels, REPRESENTATIONS["distance"], finer=2)
+    assert soft.shape == (1, 2, 4, 4)
+    expected = np.array([[0, 0.5, 0.5, 0.25], [0, 1, 1, 0.5], [0, 0.5, 0.5, 0.25], [0, 0, 0, 0]])
+    np.testing.assert_allclose(soft[0, 0].numpy(), expected)
 
 
 def test_patience_ends_a_phase(recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

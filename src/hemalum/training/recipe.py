@@ -97,6 +97,9 @@ class Recipe(Strict):
     seed: int = Field(0, ge=0)
     network: NetworkSpec
     representation: str = "distance"
+    keep: str | None = Field(
+        None, description="representation that the model file keeps, where the network was trained on more maps"
+    )
     mpp: float = Field(gt=0, description="scale of the network's input, µm per pixel")
     enlarge: int = Field(1, ge=1, le=4)
     tile: int = Field(256, ge=16, description="side of a training crop, px at `mpp`")

@@ -8,10 +8,12 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -19,9 +21,9 @@ from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
-from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.instances.representations import REPRESENTATIONS, Representation
 from hemalum.models.card import Card, Training, TrainingSet
-from hemalum.models.file import save_model
+from hemalum.models.file import Tensors, save_model
 from hemalum.names import nearest
 from hemalum.networks import build_network
 from hemalum.networks.receptive_field import measure_halo
@@ -79,16 +81,45 @@ def train(
     loop = Loop(recipe, network, stream, validation, out, fabric, progress, watch)
     loop.run(resume)
     card = _card(recipe, datasets, loop.progress.step, stride, halo)
-    save_model(out / MODEL_FILE, card, load_file(loop.best))
+    tensors = load_file(loop.best)
+    if recipe.keep is not None:
+        tensors = keep_head(tensors, REPRESENTATIONS[recipe.representation], REPRESENTATIONS[recipe.keep])
+    save_model(out / MODEL_FILE, card, tensors)
     return out / MODEL_FILE
 
 
+def keep_head(tensors: Tensors, trained: Representation, kept: Representation) -> Tensors:
+    """Drop what the network's last layer, `head`, gives beside the maps of `kept`; the rest is untouched.
+
+    Raises HemalumError when `trained` lacks a head of `kept`.
+    """
+    rows: list[int] = []
+    for head in kept.heads:
+        start = 0
+        for own in trained.heads:
+            if own.kind == head.kind and set(head.channels) <= set(own.channels):
+                background = own.kind == "softmax"
+                rows += [start] * background
+                rows += [start + background + own.channels.index(channel) for channel in head.channels]
+                break
+            start += own.logits
+        else:
+            raise HemalumError(f"representation '{trained.name}' has no maps {', '.join(head.channels)} to keep")
+
+    def chosen(value: NDArray[Any]) -> NDArray[Any]:
+        # a sub-pixel head has several rows for each logit, one after the other
+        grouped = value.reshape(trained.logits, -1, *value.shape[1:])
+        return grouped[rows].reshape(-1, *value.shape[1:])
+
+    return {name: chosen(value) if name.startswith("head.") else value for name, value in tensors.items()}
+
+
 def _check_names(recipe: Recipe) -> None:
-    if recipe.representation not in REPRESENTATIONS:
-        raise HemalumError(
-            f"recipe {recipe.name}: unknown representation '{recipe.representation}'"
-            f"{nearest(recipe.representation, REPRESENTATIONS)}"
-        )
+    for name in (recipe.representation, recipe.keep):
+        if name is not None and name not in REPRESENTATIONS:
+            raise HemalumError(
+                f"recipe {recipe.name}: unknown representation '{name}'{nearest(name, REPRESENTATIONS)}"
+            )
 
 
 def _open_datasets(recipe: Recipe, data: Mapping[str, Path | str] | Sequence[Path | str]) -> list[Dataset]:
@@ -159,7 +190,7 @@ def _card(recipe: Recipe, datasets: Sequence[Dataset], steps: int, stride: int, 
     return Card(
         name=recipe.name,
         network=recipe.network,
-        representation=recipe.representation,
+        representation=recipe.keep or recipe.representation,
         mpp=recipe.mpp,
         enlarge=recipe.enlarge,
         mean=MEAN,

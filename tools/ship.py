@@ -1,0 +1,71 @@
+"""Put a trained model into the package: final card, held-out metrics, half-precision weights.
+
+    python tools/ship.py RUN/model.safetensors NAME --settings tune.json --data data/tnbc --data data/dsb2018
+
+The separation settings are the first of `benchmarks/tune_separation.py`'s file. Metrics are those of the very
+file that is shipped, on the sets' test parts. The median diameter that `--mpp auto` scales to is that of the
+training labels.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from hemalum.data.dataset import Dataset
+from hemalum.data.nucleus_size import equivalent_diameters
+from hemalum.inference.model import Model
+from hemalum.models.card import SeparationSettings
+from hemalum.models.file import load_model_file, save_model
+from hemalum.studies.evaluate import evaluate
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "hemalum" / "models" / "weights"
+
+
+def median_diameter(datasets: list[Dataset]) -> float:
+    """Median over sets of the median equivalent diameter, µm, of the training part's whole nuclei."""
+    medians = []
+    for dataset in datasets:
+        train = [sample for sample in dataset.split("train") if sample.mpp is not None]
+        diameters = np.concatenate([equivalent_diameters(sample.instances) * sample.mpp for sample in train])
+        medians.append(float(np.median(diameters)))
+    return round(float(np.median(medians)), 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("--data", action="append", type=Path, required=True)
+    arguments = parser.parse_args()
+    card, tensors = load_model_file(arguments.model)
+    best = json.loads(arguments.settings.read_text())["results"][0]["settings"]
+    datasets = [Dataset.open(path) for path in arguments.data]
+    half = {name: value.astype(np.float16) if value.dtype == np.float32 else value for name, value in tensors.items()}
+    card = card.model_copy(
+        update={
+            "name": arguments.name,
+            "separation": SeparationSettings(**best),
+            "nucleus_diameter_um": median_diameter(datasets),
+        }
+    )
+    metrics: dict[str, dict[str, float]] = {}
+    for dataset in datasets:
+        summary = evaluate(Model(card, half), dataset).summary
+        metrics[f"{dataset.info.name} test"] = {
+            "images": summary["images"],
+            "dice_pooled": round(summary["pixel"]["pooled"]["dice"], 4),
+            "aji": round(summary["instance"]["per_image"]["aji"], 4),
+            "pq": round(summary["instance"]["per_image"]["pq"], 4),
+            "pq_pooled": round(summary["instance"]["pooled"]["pq"], 4),
+        }
+        print(dataset.info.name, metrics[f"{dataset.info.name} test"], flush=True)
+    path = WEIGHTS / f"{arguments.name}.safetensors"
+    save_model(path, card.model_copy(update={"metrics": metrics}), half)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
