@@ -76,6 +76,14 @@ def test_pairs_with_brackets_and_long_values(capsys: pytest.CaptureFixture[str])
     assert "hemalum [x] " + "y" * 300 in capsys.readouterr().out
 
 
+def test_pairs_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch, 30)
+    print_pairs([("data", "one two three four five six seven eight"), ("x", "y" * 60)])
+    lines = [line.rstrip() for line in terminal.text.splitlines()]
+    assert max(map(len, lines)) <= 30
+    assert "".join("".join(line for line in lines).split()) == "dataonetwothreefourfivesixseveneightx" + "y" * 60
+
+
 @pytest.fixture
 def _log_as_before() -> object:
     logger = logging.getLogger("hemalum")

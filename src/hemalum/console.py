@@ -93,20 +93,22 @@ def _print_blocks(console: "Console", headers: Sequence[str], rows: Sequence[Seq
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Print `name  value` lines; a long value goes on under itself."""
+    """Print `name  value` lines; on a terminal a long value goes on under itself."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False, emoji=False, markup=False)
+    if not console.is_terminal:
+        widest = max((len(name) for name, _ in pairs), default=0)
+        for name, value in pairs:
+            print(f"{name:{widest}}  {value}")
+        return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(Text(name), Text(value))
-    if not console.is_terminal:
-        names, values = (max((len(pair[k]) for pair in pairs), default=0) for k in (0, 1))
-        console.width = max(console.width, names + values + 4)
     console.print(table)
 
 
