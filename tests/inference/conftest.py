@@ -59,6 +59,26 @@ class DiskEngine:
         return np.stack([foreground, foreground], axis=1).astype(np.float32)
 
 
+@dataclass
+class HomeEngine:
+    """Knows disks 16 px across: the more another size differs, the less sure it is.
+
+    The response is a Laplacian of Gaussian, which answers most to the disk that fits into it.
+    """
+
+    name: str = "home"
+    precision: str = "f32"
+    parallel: int = 1
+
+    def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        result = []
+        for image in images:
+            dark = 1 - image.mean(axis=-1, dtype=np.float32) / 255
+            response = 64 * -ndimage.gaussian_laplace(dark, 16 / 2 / 2**0.5) / 0.8
+            result.append(np.clip(np.stack([response, response]), 0, 1))
+        return np.stack(result).astype(np.float32)
+
+
 def make_model(**changes: Any) -> Model:
     """A compact network of 20,000 weights, drawn at random; its maps are neither empty nor full."""
     import torch
@@ -106,6 +126,11 @@ def blob_engine_type() -> type[BlobEngine]:
 @pytest.fixture
 def disk_engine() -> DiskEngine:
     return DiskEngine()
+
+
+@pytest.fixture
+def home_engine() -> HomeEngine:
+    return HomeEngine()
 
 
 @pytest.fixture(autouse=True)

@@ -38,8 +38,8 @@ def test_a_cut_in_two_reads_two_halos_more() -> None:
 
 
 @given(
-    height=st.integers(1, 600).map(lambda n: 8 * n),
-    width=st.integers(1, 600).map(lambda n: 8 * n),
+    height=st.integers(1, 300).map(lambda n: 8 * n),
+    width=st.integers(1, 300).map(lambda n: 8 * n),
     halo=st.integers(0, 12).map(lambda n: 8 * n),
     area=st.integers(10_000, 1_000_000),
 )

@@ -146,7 +146,10 @@ def find_images(paths: Iterable[Path | str], out: Path) -> list[Path]:
         images += found
     if not images:
         raise HemalumError("no image is given")
-    return list({path.resolve(): path for path in images}.values())
+    once: dict[Path, Path] = {}
+    for path in images:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
 
 
 def stem(path: Path) -> str:

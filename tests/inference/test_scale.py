@@ -1,0 +1,56 @@
+"""The scale estimated from nuclei of known size."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hemalum.inference.image import ImageSource
+from hemalum.inference.model import Model
+from hemalum.inference.scale import estimate_mpp, peak
+from hemalum.models.card import Card, NetworkSpec, SeparationSettings
+
+
+@pytest.mark.parametrize("mpp", [0.2, 0.25, 0.33, 0.5, 0.8])
+def test_disks_of_the_size_that_the_engine_knows_tell_the_scale(
+    make_disks: Callable[..., NDArray[np.uint8]], home_engine: Any, mpp: float
+) -> None:
+    card = Card(
+        name="disks",
+        network=NetworkSpec(name="none"),
+        representation="distance",
+        mpp=0.5,
+        halo=4,
+        stride=4,
+        nucleus_diameter_um=8.0,
+        separation=SeparationSettings(min_area=4),
+        code_version="0",
+    )
+    image = make_disks(500, 600, diameter=8 / mpp)
+    estimate = estimate_mpp(ImageSource.of(image), Model(card, {}), home_engine)
+    assert estimate.mpp == pytest.approx(mpp, rel=0.1)
+    assert estimate.nuclei >= 8
+    assert 0.4 < estimate.confidence <= 1
+
+
+def test_a_peak_is_where_scores_are_highest_not_where_most_were_tried() -> None:
+    places = np.arange(11) / 2.0
+    scores = 1.7 - 0.1 * (places - 2.2) ** 2
+    assert peak(places, scores) == pytest.approx(2.2, abs=0.1)
+    keep = np.array([2, 3, 4, 5, 6])
+    assert peak(places[keep], scores[keep]) == pytest.approx(2.2, abs=0.25)
+    assert peak(places[:1], scores[:1]) == 0
+
+
+def test_nothing_to_see_says_nothing(home_engine: Any) -> None:
+    from hemalum.errors import HemalumError
+
+    card = Card(
+        name="x", network=NetworkSpec(name="none"), representation="distance", mpp=0.5, halo=4, stride=4,
+        code_version="0",
+    )  # fmt: skip
+    white = np.full((300, 300, 3), 240, np.uint8)
+    with pytest.raises(HemalumError, match="too few nuclei are found to tell the scale"):
+        estimate_mpp(ImageSource.of(white), Model(card, {}), home_engine)

@@ -1,0 +1,231 @@
+"""From an image to nuclei: the whole way, with a network."""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hemalum.data.image import read_image
+from hemalum.errors import HemalumError
+from hemalum.inference import bands
+from hemalum.inference.engine import Engine, make_engine
+from hemalum.inference.image import ImageSource
+from hemalum.inference.model import Model
+from hemalum.inference.segment import segment
+from hemalum.instances.nuclei import Nuclei
+from hemalum.models.card import Card, NetworkSpec, SeparationSettings
+
+
+@pytest.fixture(scope="module")
+def disk_model() -> Model:
+    """A card for DiskEngine, which needs no weights."""
+    card = Card(
+        name="disks",
+        network=NetworkSpec(name="none"),
+        representation="distance",
+        mpp=0.5,
+        halo=4,
+        stride=4,
+        nucleus_diameter_um=8.0,
+        separation=SeparationSettings(min_area=4),
+        code_version="0",
+    )
+    return Model(card, {"nothing": np.zeros(1, np.float32)})
+
+
+@pytest.fixture(scope="module")
+def torch_engine(tiny_model: Model) -> Engine:
+    return make_engine("torch", tiny_model, device="cpu", precision="f32")
+
+
+@settings(max_examples=25)
+@given(
+    height=st.integers(40, 200),
+    width=st.integers(40, 160),
+    mpp=st.sampled_from([0.5, 0.25, 0.4, 0.9]),
+    area=st.integers(3_000, 30_000),
+    band=st.integers(3_000, 40_000),
+    seed=st.integers(0, 1000),
+)
+def test_a_real_network_gives_the_same_nuclei_in_any_windows(
+    tiny_model: Model,
+    torch_engine: Engine,
+    make_blobs: Callable[..., NDArray[np.uint8]],
+    height: int,
+    width: int,
+    mpp: float,
+    area: int,
+    band: int,
+    seed: int,
+) -> None:
+    image = make_blobs(height, width, seed)
+    whole = segment(image, tiny_model, mpp=mpp, engine=torch_engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bands, "WINDOW_AREA", area)
+        patch.setattr(bands, "BAND_AREA", band)
+        tiled = segment(image, tiny_model, mpp=mpp, engine=torch_engine)
+    assert tiled.count == whole.count
+    assert np.array_equal(tiled.label_map(), whole.label_map())
+
+
+def test_the_property_above_cuts_and_finds(
+    tiny_model: Model, torch_engine: Engine, make_blobs: Callable[..., NDArray[np.uint8]]
+) -> None:
+    grid = bands.plan_windows((200, 160), halo=tiny_model.card.halo, stride=4, enlarge=1)
+    assert len(grid.rows) == len(grid.columns) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bands, "WINDOW_AREA", 10_000)
+        grid = bands.plan_windows((200, 160), halo=tiny_model.card.halo, stride=4, enlarge=1)
+    assert len(grid.rows) * len(grid.columns) >= 3
+    assert segment(make_blobs(200, 160, 1), tiny_model, mpp=0.5, engine=torch_engine).count >= 10
+
+
+def test_a_real_tile_gives_the_same_nuclei_in_any_windows(
+    real_data: Path, tiny_model: Model, torch_engine: Engine
+) -> None:
+    paths = sorted((real_data / "tnbc" / "images").iterdir())
+    image = read_image(paths[0])
+    whole = segment(image, tiny_model, mpp=0.25, engine=torch_engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bands, "WINDOW_AREA", 12_000)
+        tiled = segment(image, tiny_model, mpp=0.25, engine=torch_engine)
+    assert whole.count > 20
+    assert np.array_equal(tiled.label_map(), whole.label_map())
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 0.8])
+def test_disks_are_found_counted_and_measured(
+    disk_model: Model, disk_engine: Any, make_disks: Callable[..., NDArray[np.uint8]], mpp: float
+) -> None:
+    """Known disks: their number, places and areas come out in the image's own pixels and in µm."""
+    image = make_disks(300, 260, diameter=8 / mpp)
+    nuclei = segment(image, disk_model, mpp=mpp, engine=disk_engine)
+    truth = Nuclei.from_labels((image[..., 0] < 128).astype(np.int32), mpp=mpp)
+    assert nuclei.shape == (300, 260)
+    assert nuclei.count == truth.count > 12
+    assert (nuclei.mpp, nuclei.mpp_source) == (mpp, "user")
+    labels = nuclei.label_map()
+    assert labels.dtype == np.uint32
+    overlap = (labels > 0) & (image[..., 0] < 128)
+    union = (labels > 0) | (image[..., 0] < 128)
+    assert overlap.sum() / union.sum() > 0.9
+    found, known = (np.array(one.table.column("area_um2")) for one in (nuclei, truth))
+    assert float(np.median(found)) == pytest.approx(float(np.median(known)), rel=0.06)
+    assert float(np.median(found)) == pytest.approx(math.pi * 16, rel=0.15)
+    places = np.stack([np.array(nuclei.table.column(axis)) for axis in "xy"], 1)
+    centres = np.stack([np.array(truth.table.column(axis)) for axis in "xy"], 1)
+    nearest = np.hypot(*(places[:, None] - centres[None]).transpose(2, 0, 1)).min(axis=1)
+    assert nearest.max() < 1.0  # px
+
+
+def test_maps_enlarged_before_separation_keep_places(
+    disk_model: Model, make_disks: Callable[..., NDArray[np.uint8]], blob_engine_type: Any
+) -> None:
+    image = 255 - make_disks(120, 100, diameter=16)
+    engines = {enlarge: blob_engine_type(enlarge=enlarge) for enlarge in (1, 2)}
+    found = {
+        enlarge: segment(
+            image,
+            Model(disk_model.card.model_copy(update={"enlarge": enlarge, "halo": 8}), {}),
+            mpp=0.5,
+            engine=engine,
+        )
+        for enlarge, engine in engines.items()
+    }
+    assert found[1].count == found[2].count > 5
+    for axis in ("x", "y", "area_um2"):
+        one, two = (np.array(found[enlarge].table.column(axis)) for enlarge in (1, 2))
+        assert two == pytest.approx(one, rel=0.02)
+
+
+def test_the_scale_comes_from_user_file_or_estimate(
+    disk_model: Model, home_engine: Any, make_disks: Callable[..., NDArray[np.uint8]], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    import tifffile
+
+    image = make_disks(300, 300, diameter=32)
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, image, photometric="rgb", resolution=(40000, 40000), resolutionunit="CENTIMETER")
+    said = segment(path, disk_model, mpp=0.3, engine=home_engine)
+    assert (said.mpp, said.mpp_source) == (0.3, "user")
+    stated = segment(path, disk_model, engine=home_engine)
+    assert (stated.mpp, stated.mpp_source) == (pytest.approx(0.25), "file")
+    caplog.clear()
+    guessed = segment(image, disk_model, mpp="auto", engine=home_engine)
+    assert guessed.mpp_source == "estimate"
+    assert guessed.mpp == pytest.approx(0.25, rel=0.15)
+    assert "is an estimate from its nuclei" in caplog.records[0].message
+
+
+def test_a_scale_that_does_not_fit_the_nuclei_is_doubted(
+    disk_model: Model,
+    disk_engine: Any,
+    make_disks: Callable[..., NDArray[np.uint8]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    image = make_disks(300, 300, diameter=20)
+    segment(image, disk_model, mpp=0.4, engine=disk_engine)
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        segment(image, disk_model, mpp=1.2, engine=disk_engine)
+    assert "is the scale right?" in caplog.records[0].message
+
+
+def test_nothing_to_estimate_from(disk_model: Model, disk_engine: Any) -> None:
+    white = np.full((200, 200, 3), 240, np.uint8)
+    with pytest.raises(HemalumError) as caught:
+        segment(white, disk_model, engine=disk_engine)
+    assert str(caught.value) == (
+        "image: too few nuclei are found to tell the scale from them: "
+        "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
+    )
+    assert segment(white, disk_model, mpp=0.5, engine=disk_engine).count == 0
+
+
+@pytest.mark.parametrize("mpp", [0, -1.0, 1e-3, 12, math.nan, math.inf])
+def test_impossible_scales_are_refused(disk_model: Model, disk_engine: Any, mpp: float) -> None:
+    with pytest.raises(HemalumError, match=r"out of range 0\.02 to 5"):
+        segment(np.zeros((32, 32, 3), np.uint8), disk_model, mpp=mpp, engine=disk_engine)
+
+
+def test_progress_rises_to_one(
+    disk_model: Model, disk_engine: Any, make_disks: Callable[..., NDArray[np.uint8]]
+) -> None:
+    seen: list[float] = []
+    segment(make_disks(200, 100, 16), disk_model, mpp=0.5, engine=disk_engine, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 400), (333, 16)])
+def test_the_smallest_images(disk_model: Model, disk_engine: Any, shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), 230, np.uint8)
+    image[4:12, 4:12] = 40
+    nuclei = segment(image, disk_model, mpp=0.5, engine=disk_engine)
+    assert nuclei.count == 1
+    assert nuclei.label_map().sum() == 64
+
+
+def test_rows_are_read_once_and_in_order(disk_model: Model, disk_engine: Any) -> None:
+    """Memory stays flat because the image is never asked for whole."""
+    image = np.full((4000, 64, 3), 230, np.uint8)
+    source = ImageSource.of(image)
+    asked: list[tuple[int, int]] = []
+    read = source.read
+    source.read = lambda a, b: (asked.append((a, b)), read(a, b))[1]  # type: ignore[method-assign]
+    from hemalum.inference.segment import segment_source
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bands, "WINDOW_AREA", 20_000)
+        segment_source(source, disk_model, disk_engine, mpp=0.5)
+    assert len(asked) > 10
+    assert [a for a, _ in asked] == [0, *(b for _, b in asked[:-1])]
+    assert asked[-1][1] == 4000
