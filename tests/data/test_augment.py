@@ -111,3 +111,13 @@ def test_stain_moves_along_the_dyes_in_optical_density() -> None:
     matrix = (np.linalg.inv(STAINS) @ np.diag([2.0, 1.0, 1.0]) @ STAINS).astype(np.float32)
     doubled = jitter_stain(pure, torch.from_numpy(matrix)[None], torch.zeros(1, 3))
     np.testing.assert_allclose(doubled.flatten().numpy(), np.exp(-2 * STAINS[0]), rtol=1e-4)
+
+
+def test_brown_turns_eosin_into_dab_and_leaves_hematoxylin() -> None:
+    """Averaged over draws, pure eosin leaves along DAB's direction and pure hematoxylin along its own."""
+    rng = np.random.default_rng(0)
+    drawn = [draw_stain_jitter(rng, 0.1, brown=1.0)[0] for _ in range(50)]
+    eosin, hematoxylin = (np.mean([stain @ matrix for matrix in drawn], axis=0) for stain in (STAINS[1], STAINS[0]))
+    assert eosin @ STAINS[2] / np.linalg.norm(eosin) > 0.995
+    assert eosin @ STAINS[1] / np.linalg.norm(eosin) < 0.9
+    assert hematoxylin @ STAINS[0] / np.linalg.norm(hematoxylin) > 0.995

@@ -108,5 +108,5 @@ def test_unknown_network_names_the_nearest() -> None:
 
 
 def test_unknown_option_is_named() -> None:
-    with pytest.raises(HemalumError, match="'unet' does not take these options: .*wdths"):
+    with pytest.raises(HemalumError, match=r"'unet' does not take these options: .*wdths"):
         build_network("unet", 1, {"wdths": [4, 8]})

@@ -13,7 +13,7 @@ from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 from hemalum.inference.model import Model
 from hemalum.metrics import hd95, measure_boundary
-from hemalum.models.card import Card, NetworkSpec
+from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.studies.evaluate import Evaluation, Segmentation, evaluate
 
 
@@ -240,3 +240,20 @@ def test_a_learnt_model_estimates_the_scale_of_a_sample_without_one():
     assert result.per_image[0]["mpp"] is None
     assert result.per_image[0]["mpp_used"] == pytest.approx(0.5, rel=0.1)
     assert result.summary["instance"]["pooled"]["pq"] > 0.8
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_split_that_is_not_that_of_the_training_is_said(folder, caplog, same):
+    dataset = Dataset.open(folder)
+    used = TrainingSet(
+        name=dataset.info.name, licence="CC0-1.0", split_hash=dataset.split_hash if same else "other", samples=4
+    )
+    training = Training(
+        recipe="r", recipe_hash="0", command="hemalum train", steps=1, seed=0, date="2026-11-20", data=[used]
+    )
+    bright = model()
+    trained = Model(bright.card.model_copy(update={"training": training}), {})
+    with caplog.at_level("WARNING"):
+        summary = evaluate(trained, dataset, engine=BrightEngine()).summary
+    assert summary["split_as_in_training"] is same
+    assert ("was trained on another split" in caplog.text) is not same

@@ -142,6 +142,13 @@ def test_not_finite_loss_stops_and_keeps_the_checkpoint(
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
+def test_a_dataset_goes_by_the_recipes_name_for_it(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    other = recipe.model_copy(update={"data": {"another": recipe.data["mini"]}, "phases": recipe.phases[:1]})
+    train(other, {"another": mini}, tmp_path / "run")
+    row = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert "another_pq" in row
+
+
 def test_data_that_does_not_fit_the_recipe(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     other = recipe.model_copy(update={"data": {**recipe.data, "tnbc": recipe.data["mini"]}})
     with pytest.raises(HemalumError, match=r"needs dataset 'tnbc': give --data tnbc=PATH"):

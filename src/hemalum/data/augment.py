@@ -37,6 +37,7 @@ class AugmentSettings(BaseModel):
     scale: float = Field(1.25, ge=1, description="zoom between 1/scale and scale, log-uniform")
     elastic: float = Field(2.0, ge=0, description="amplitude of a smooth random displacement, px of the crop")
     stain: float = Field(0.3, ge=0, lt=1, description="stain jitter in optical-density space")
+    brown: float = Field(0.0, ge=0, le=1, description="share of samples whose eosin is turned into DAB's brown")
     brightness: float = Field(0.1, ge=0, lt=1)
     contrast: float = Field(0.2, ge=0, lt=1)
     saturation: float = Field(0.3, ge=0, lt=1)
@@ -188,8 +189,8 @@ def _colour(batch: Tensor, rngs: Sequence[np.random.Generator], settings: Augmen
     def draw(low: float, high: float) -> Tensor:
         return torch.tensor([rng.uniform(low, high) for rng in rngs], dtype=torch.float32)
 
-    if settings.stain:
-        drawn = [draw_stain_jitter(rng, settings.stain) for rng in rngs]
+    if settings.stain or settings.brown:
+        drawn = [draw_stain_jitter(rng, settings.stain, settings.brown) for rng in rngs]
         matrix = torch.from_numpy(np.stack([m for m, _ in drawn]))
         batch = jitter_stain(batch, matrix, torch.from_numpy(np.stack([o for _, o in drawn])))
     if settings.saturation or settings.grey:

@@ -12,16 +12,22 @@ STAINS = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
 _DARKEST = 1 / 256
 
 
-def draw_stain_jitter(rng: np.random.Generator, strength: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def draw_stain_jitter(
+    rng: np.random.Generator, strength: float, brown: float = 0.0
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Draw one change of staining as an affine map of optical density: OD' = OD @ matrix + offset.
 
     Each stain's amount is scaled by up to ± `strength` and shifted by up to ± `strength`/10, and each stain's
     direction is turned a little (Tellez et al. 2018 scale and shift; turning the directions is ours: scanners
-    and dyes differ in hue, not only in amount). Gives (3, 3) and (3,) float32.
+    and dyes differ in hue, not only in amount). In a share `brown` of the draws eosin takes DAB's direction, as if
+    the section had been stained by immunohistochemistry. Gives (3, 3) and (3,) float32.
     """
     amount = rng.uniform(1 - strength, 1 + strength, 3)
     shift = rng.uniform(-strength, strength, 3) / 10
-    turned = np.clip(STAINS + rng.normal(0, 0.25 * strength, (3, 3)), 0.01, None)
+    target = STAINS.copy()
+    if rng.random() < brown:
+        target[1] = STAINS[2]
+    turned = np.clip(target + rng.normal(0, 0.25 * strength, (3, 3)), 0.01, None)
     turned /= np.linalg.norm(turned, axis=1, keepdims=True)
     matrix = np.linalg.inv(STAINS) @ np.diag(amount) @ turned
     return matrix.astype(np.float32), (shift @ turned).astype(np.float32)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import math
 import statistics
 import time
@@ -30,6 +31,8 @@ from hemalum.studies.scores import (
 
 if TYPE_CHECKING:
     from hemalum.inference.engine import Engine
+
+log = logging.getLogger(__name__)
 
 CLASSICAL = "classical"
 
@@ -103,6 +106,13 @@ def evaluate(
     """
     samples, class_names, described = _open(dataset, split)
     segmenter, named = _segmenter(model, mpp, engine)
+    seen = named.pop("seen", {}).get(described["dataset"])
+    if seen is not None and seen != described["split_hash"]:
+        log.warning(
+            "%s was trained on another split of %s: images that it has seen may be among these",
+            named["model"],
+            described["dataset"],
+        )
     images: list[ImageScores] = []
     rows: list[Row] = []
     groups: dict[str, list[str | None]] = {"group": [], "organ": []}
@@ -119,6 +129,7 @@ def evaluate(
     summary: Row = {
         **named,
         **described,
+        "split_as_in_training": None if seen is None else seen == described["split_hash"],
         "mpp": "own" if mpp is None else mpp,
         "ambiguous": "left out" if leave_out_ambiguous else "counted",
         "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
@@ -186,7 +197,9 @@ def _learnt(model: Any, mpp: Scale, engine: "str | Engine") -> tuple[Segmenter, 
         nuclei = segment(sample.image, loaded, mpp=scale, engine=runner)
         return Segmentation(nuclei.label_map(), mpp=nuclei.mpp)
 
-    return segmenter, {"model": loaded.card.name, "engine": f"{runner.name} {runner.precision}"}
+    training = loaded.card.training
+    seen = {used.name: used.split_hash for used in training.data} if training is not None else {}
+    return segmenter, {"model": loaded.card.name, "engine": f"{runner.name} {runner.precision}", "seen": seen}
 
 
 def _scale(sample: Sample, mpp: Scale) -> float | Literal["auto"]:

@@ -34,7 +34,7 @@ class Batch:
 
 
 class Stream:
-    """Augmented batches over several datasets, drawn by weight."""
+    """Augmented batches over several datasets, which come in the order of the recipe's, drawn by weight."""
 
     def __init__(self, recipe: Recipe, datasets: Sequence[Dataset]) -> None:
         self.recipe = recipe
@@ -89,8 +89,7 @@ class _Numbered(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 def _probabilities(recipe: Recipe, datasets: Sequence[Dataset]) -> NDArray[np.float64]:
     """How likely each sample is drawn: by its set's weight, and within the set by its `balance` column."""
     parts = []
-    for dataset in datasets:
-        source = recipe.data[dataset.info.name]
+    for source, dataset in zip(recipe.data.values(), datasets, strict=True):
         if not len(dataset):
             continue
         values = [getattr(row, source.balance) if source.balance else None for row in dataset.rows]

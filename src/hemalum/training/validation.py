@@ -24,7 +24,7 @@ class Validation:
         self.recipe = recipe
         self.images: list[tuple[str, Tensor, NDArray[np.int32]]] = []
         share = max(1, recipe.validation_images // max(1, len(datasets)))
-        for dataset in datasets:
+        for name, dataset in zip(recipe.data, datasets, strict=True):
             chosen = np.unique(np.linspace(0, len(dataset) - 1, min(share, len(dataset))).astype(int))
             for index in chosen:
                 sample = prepare(dataset[int(index)], recipe.mpp)
@@ -32,7 +32,7 @@ class Validation:
                 padding = ((0, -height % stride), (0, -width % stride), (0, 0))
                 pixels = torch.from_numpy(np.pad(sample.image, padding, mode="symmetric"))
                 image = normalise(pixels.permute(2, 0, 1)[None].float() / 255)
-                self.images.append((dataset.info.name, image, _resize_labels(sample.labels, height, width)))
+                self.images.append((name, image, _resize_labels(sample.labels, height, width)))
         if not self.images:
             raise HemalumError("no validation images: the datasets' val parts are empty")
 
