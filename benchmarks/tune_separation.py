@@ -22,10 +22,10 @@ from hemalum.metrics import MatchCounts, match, measure_overlap
 from hemalum.models.card import SeparationSettings
 from record import write_record
 
-FOREGROUND = (0.45, 0.5, 0.55)
-MARKER = (0.25, 0.35, 0.45)
-DEPTH = (0.1, 0.2, 0.3)
-PROBABILITY = (0.0, 0.65, 0.75)
+FOREGROUND = (0.4, 0.45, 0.5)
+MARKER = (0.3, 0.4, 0.5, 0.6)
+DEPTH = (0.05, 0.1, 0.2)
+PROBABILITY = (0.0, 0.65, 0.75, 0.8)
 
 
 def main() -> None:

@@ -16,9 +16,11 @@ import numpy as np
 from hemalum.data.dataset import Dataset
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.inference.model import Model
+from hemalum.instances.representations import REPRESENTATIONS
 from hemalum.models.card import SeparationSettings
 from hemalum.models.file import load_model_file, save_model
 from hemalum.studies.evaluate import evaluate
+from hemalum.training.train import keep_head
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "hemalum" / "models" / "weights"
 
@@ -39,8 +41,12 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--settings", type=Path, required=True)
     parser.add_argument("--data", action="append", type=Path, required=True)
+    parser.add_argument("--keep", help="representation to keep of a model that was trained on more maps")
     arguments = parser.parse_args()
     card, tensors = load_model_file(arguments.model)
+    if arguments.keep:
+        tensors = keep_head(tensors, REPRESENTATIONS[card.representation], REPRESENTATIONS[arguments.keep])
+        card = card.model_copy(update={"representation": arguments.keep})
     best = json.loads(arguments.settings.read_text())["results"][0]["settings"]
     datasets = [Dataset.open(path) for path in arguments.data]
     half = {name: value.astype(np.float16) if value.dtype == np.float32 else value for name, value in tensors.items()}
