@@ -16,17 +16,20 @@ from hemalum.inference.stream import find_open, separate_bands, step_rows
 from hemalum.inference.tiles import Grid, cut
 from hemalum.instances.nuclei import Nuclei, measure
 from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.instances.separation import flood
 from hemalum.models.card import SeparationSettings
 
 NEVER = 10_000  # steps that a component may be tall: none is cut
 
 
-def whole(maps: NDArray[np.float32], image: NDArray[np.uint8], name: str, rule: SeparationSettings) -> Nuclei:
-    """One call of the separation on all maps."""
-    representation = REPRESENTATIONS[name]
-    labels = representation.separate(maps.copy(), rule)
-    part = measure(labels, image, representation.foreground(maps), threshold=rule.foreground)
-    return joined([part], image, maps.shape[1] // len(image))
+def whole(
+    maps: NDArray[np.float32], image: NDArray[np.uint8], name: str, rule: SeparationSettings, enlarge: int
+) -> Nuclei:
+    """One call of the separation on all maps (of the padded image)."""
+    height, width = (length * enlarge for length in image.shape[:2])
+    foreground, peaks = (part[:height, :width] for part in REPRESENTATIONS[name].reader(maps))
+    labels = flood(foreground, peaks, rule)
+    return joined([measure(labels, image, foreground, threshold=rule.foreground)], image, enlarge)
 
 
 def joined(parts: Any, image: NDArray[np.uint8], enlarge: int) -> Nuclei:
@@ -75,19 +78,21 @@ def run(make_blobs: Callable[..., NDArray[np.uint8]]) -> Callable[..., tuple[Nuc
         engine = engine_type(enlarge=enlarge, channels=len(REPRESENTATIONS[name].channels))
         down, right = (-length % stride for length in shape)
         padded = np.pad(image, ((0, down), (0, right), (0, 0)), "edge")
-        maps = engine.maps(padded[None])[0][:, : shape[0] * enlarge, : shape[1] * enlarge]
-        halo = engine.RADIUS + -engine.RADIUS % stride
+        maps = engine.maps(padded[None])[0]
+        reach = engine.RADIUS + REPRESENTATIONS[name].reach
+        halo = reach + -reach % stride
         windows = Grid(cut(padded.shape[0], grid[0], halo, stride), cut(padded.shape[1], grid[1], halo, stride))
         found = separate_bands(
-            bands(ImageSource.of(image), engine, shape, windows, stride=stride, enlarge=enlarge),
+            bands(
+                ImageSource.of(image), engine, REPRESENTATIONS[name], shape, windows, stride=stride, enlarge=enlarge
+            ),
             shape,
-            REPRESENTATIONS[name],
             case["settings"],
             enlarge=enlarge,
             step=case["step"],
             tallest=tallest,
         )
-        return joined(found, image, enlarge), whole(maps, image, name, case["settings"])
+        return joined(found, image, enlarge), whole(maps, image, name, case["settings"], enlarge)
 
     return both
 
@@ -142,7 +147,7 @@ def test_a_chain_down_the_whole_image_is_not_held_in_memory(caplog: pytest.LogCa
     sizes = []
     representation = REPRESENTATIONS["distance"]
     parts = []
-    for part in separate_bands(strip(maps, 40), (rows, 24), representation, rule, step=100):
+    for part in separate_bands(strip(maps, 40), (rows, 24), rule, step=100):
         sizes.append(len(part))
         parts.append(part)
     count = sum(sizes)
@@ -155,9 +160,7 @@ def test_dark_from_top_to_bottom_is_no_nucleus(caplog: pytest.LogCaptureFixture)
     maps = np.full((2, 900, 30), 0.9, np.float32)
     maps[:, :, :5] = 0
     with caplog.at_level(logging.WARNING):
-        parts = list(
-            separate_bands(strip(maps, 64), (900, 30), REPRESENTATIONS["distance"], SeparationSettings(), step=100)
-        )
+        parts = list(separate_bands(strip(maps, 64), (900, 30), SeparationSettings(), step=100))
     assert sum(len(part) for part in parts) <= 1  # what is left at the end may look like one
     assert [record.message for record in caplog.records] == [
         "areas without a nucleus's shape, over 200 rows tall, are left out"

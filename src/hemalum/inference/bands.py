@@ -1,4 +1,8 @@
-"""Maps of an image, band by band: rows are read, brought to the model's scale, cut in windows and run."""
+"""Maps of an image, band by band: rows are read, brought to the model's scale, cut in windows and run.
+
+Whatever the network predicts, two maps are kept of it: the foreground and the peaks that separation needs. They
+follow from a neighbourhood of at most a pixel, by which the halo is wider.
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -12,6 +16,7 @@ from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.resample import Resampler
 from hemalum.inference.tiles import Grid, Span, plan
+from hemalum.instances.representations import Representation
 
 Maps = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -24,7 +29,7 @@ BAND_AREA = 10_000_000  # px of a band; its maps are held twice, once made and o
 class Band:
     """Rows start..stop of the image at the model's scale.
 
-    `image` (stop - start, w, 3) uint8; `maps` (C, (stop - start)·enlarge, w·enlarge) float32.
+    `image` (stop - start, w, 3) uint8; `maps` (2, (stop - start)·enlarge, w·enlarge) float32: foreground, peaks.
     """
 
     start: int
@@ -47,54 +52,53 @@ def plan_windows(shape: tuple[int, int], *, halo: int, stride: int, enlarge: int
 
 
 def bands(
-    source: ImageSource, engine: Engine, shape: tuple[int, int], grid: Grid, *, stride: int, enlarge: int
+    source: ImageSource,
+    engine: Engine,
+    representation: Representation,
+    shape: tuple[int, int],
+    grid: Grid,
+    *,
+    stride: int,
+    enlarge: int,
 ) -> Iterator[Band]:
     """Give the bands of `grid` from top to bottom for the image resampled to `shape` (h, w).
 
     While a band is with the caller, the engine works on the next one.
     """
+
+    def run(image: Pixels, span: Span, column: Span, band: Band) -> None:
+        window = representation.reader(engine.maps(image[None, :, column.start : column.stop])[0])
+        left, right = column.core_start, min(column.core_stop, shape[1])
+        for target, source in zip(band.maps, window, strict=True):
+            target[:, left * enlarge : right * enlarge] = source[
+                (band.start - span.start) * enlarge : (band.stop - span.start) * enlarge,
+                (left - column.start) * enlarge : (right - column.start) * enlarge,
+            ]
+
     rows = _Rows(source, shape, stride)
     with ThreadPoolExecutor(engine.parallel, thread_name_prefix="engine") as pool:
-        waiting: deque[tuple[Span, Pixels, list[Future[Maps]]]] = deque()
+        waiting: deque[tuple[Band, list[Future[None]]]] = deque()
         try:
             for span in grid.rows:
                 image = rows.read(span)
-                waiting.append((span, image, [pool.submit(_run, engine, image, c) for c in grid.columns]))
+                start, stop = span.core_start, min(span.core_stop, shape[0])
+                maps = np.empty((2, (stop - start) * enlarge, shape[1] * enlarge), np.float32)
+                band = Band(start, stop, image[start - span.start : stop - span.start, : shape[1]], maps)
+                waiting.append((band, [pool.submit(run, image, span, column, band) for column in grid.columns]))
                 if len(waiting) > 1:
-                    yield _finish(*waiting.popleft(), grid.columns, shape, enlarge)
+                    yield _wait(*waiting.popleft())
             while waiting:
-                yield _finish(*waiting.popleft(), grid.columns, shape, enlarge)
+                yield _wait(*waiting.popleft())
         finally:
-            for *_, futures in waiting:
+            for _, futures in waiting:
                 for future in futures:
                     future.cancel()
 
 
-def _run(engine: Engine, image: Pixels, column: Span) -> Maps:
-    maps: Maps = engine.maps(image[None, :, column.start : column.stop])[0]
-    return maps
-
-
-def _finish(
-    span: Span, image: Pixels, futures: list[Future[Maps]], columns: list[Span], shape: tuple[int, int], enlarge: int
-) -> Band:
-    """Put the cores of a band's windows together, without what was padded."""
-    start, stop = span.core_start, min(span.core_stop, shape[0])
-    width = shape[1]
-    maps: Maps | None = None
-    for column, future in zip(columns, futures, strict=True):
-        window = future.result()
-        if maps is None:
-            maps = np.empty((len(window), (stop - start) * enlarge, width * enlarge), np.float32)
-        left, right = column.core_start, min(column.core_stop, width)
-        maps[:, :, left * enlarge : right * enlarge] = window[
-            :,
-            (start - span.start) * enlarge : (stop - span.start) * enlarge,
-            (left - column.start) * enlarge : (right - column.start) * enlarge,
-        ]
-    if maps is None:
-        raise ValueError("a band without windows")
-    return Band(start, stop, image[start - span.start : stop - span.start, :width], maps)
+def _wait(band: Band, futures: list[Future[None]]) -> Band:
+    for future in futures:
+        future.result()
+    return band
 
 
 class _Rows:

@@ -162,17 +162,18 @@ def scaled_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
 def _parts(source: ImageSource, model: Model, engine: Engine, shape: tuple[int, int]) -> Any:
     """Parts of the result with the share of the image that is done after each."""
     card = model.card
-    grid = plan_windows(shape, halo=card.halo, stride=card.stride, enlarge=card.enlarge, parallel=engine.parallel)
+    representation = REPRESENTATIONS[card.representation]
+    halo = card.halo + representation.reach
+    grid = plan_windows(shape, halo=halo, stride=card.stride, enlarge=card.enlarge, parallel=engine.parallel)
     done = 0.0
 
     def watched() -> Any:
         nonlocal done
-        for band in bands(source, engine, shape, grid, stride=card.stride, enlarge=card.enlarge):
+        for band in bands(source, engine, representation, shape, grid, stride=card.stride, enlarge=card.enlarge):
             done = band.stop / shape[0]
             yield band
 
-    representation = REPRESENTATIONS[card.representation]
-    for part in separate_bands(watched(), shape, representation, card.separation, enlarge=card.enlarge):
+    for part in separate_bands(watched(), shape, card.separation, enlarge=card.enlarge):
         yield part, done
 
 

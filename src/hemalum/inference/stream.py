@@ -12,8 +12,8 @@ Why the result is that of one pass over the whole image, to the last pixel:
   none again, unless the component is cut by the first row that is kept; then they are made background.
   Everything enclosed by a complete component is complete as well, so holes are decided, too;
   a hole with a committed nucleus in it stays a hole, because TAKEN is neither nucleus nor hole.
-- The other components are carried over with one row more above them (maps are read through windows of three
-  rows at most), and separated again, from the beginning, with the next rows.
+- The other components are carried over with one row of background above them, and separated again, from the
+  beginning, with the next rows.
 
 Rows at which separation is done follow from the size of the image alone (`step_rows`), never from windows or
 bands. This matters in one case: a component taller than two steps (some hundred nuclei in an unbroken chain).
@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 
 from hemalum.inference.bands import Band
 from hemalum.instances.nuclei import Part, measure
-from hemalum.instances.representations import Representation
 from hemalum.instances.separation import TAKEN, flood
 from hemalum.models.card import SeparationSettings
 
@@ -50,7 +49,6 @@ def step_rows(width: int, enlarge: int) -> int:
 def separate_bands(
     bands: Iterable[Band],
     shape: tuple[int, int],
-    representation: Representation,
     settings: SeparationSettings,
     *,
     enlarge: int = 1,
@@ -63,7 +61,7 @@ def separate_bands(
     `tallest` steps tall before it is cut.
     """
     step = step or step_rows(shape[1], enlarge)
-    buffer = _Buffer(representation, settings, enlarge, shape[0], step, tallest * step)
+    buffer = _Buffer(settings, enlarge, shape[0], step, tallest * step)
     for band in bands:
         yield from buffer.add(band)
 
@@ -71,16 +69,8 @@ def separate_bands(
 class _Buffer:
     """Rows of maps and image that are not yet finished, from `top` on (in rows at the model's scale)."""
 
-    def __init__(
-        self,
-        representation: Representation,
-        settings: SeparationSettings,
-        enlarge: int,
-        height: int,
-        step: int,
-        tallest: int,
-    ) -> None:
-        self.representation, self.settings = representation, settings
+    def __init__(self, settings: SeparationSettings, enlarge: int, height: int, step: int, tallest: int) -> None:
+        self.settings = settings
         self.enlarge, self.height, self.step, self.tallest = enlarge, height, step, tallest
         self.told = False
         self.top = 0
@@ -104,9 +94,8 @@ class _Buffer:
         e, top, due = self.enlarge, self.top, self.due
         maps = np.concatenate([_map_rows(band, top, due, e) for band in self.waiting], axis=1)
         image = np.concatenate([_image_rows(band, top, due) for band in self.waiting])
-        foreground, peaks = self.representation.reader(maps)
+        foreground, peaks = maps
         labels = flood(foreground, peaks, self.settings)
-        del peaks
         open_labels = np.zeros(int(labels.max()) + 1, np.bool_)
         open_pixels = np.zeros((0, 0), np.bool_)
         keep, clear = due, False
@@ -119,15 +108,16 @@ class _Buffer:
                 self._force(labels, open_pixels, open_labels)
                 first = _first_row(open_pixels)
             keep = top + max(first - 1, 0) // e
-        finished = np.where(open_labels[labels], np.int32(0), labels) if open_labels.any() else labels
-        part = measure(finished, image, foreground, threshold=self.settings.foreground, origin=(top * e, 0))
+        if open_labels.any():
+            _remove(labels, open_labels)
+        part = measure(labels, image, foreground, threshold=self.settings.foreground, origin=(top * e, 0))
         if due < self.height:
             threshold = np.float32(self.settings.foreground)
             cut = (keep - top) * e
             left: NDArray[np.bool_] = ~open_pixels[cut:]
             if not clear:
                 left &= find_open(foreground[cut:][::-1], threshold)[::-1]
-            _settle(maps[:, cut:], finished[cut:], foreground[cut:], threshold, left, TAKEN)
+            _settle(foreground[cut:], labels[cut:], threshold, left, TAKEN)
         rest = [band for band in self.waiting if band.stop > due]
         if rest and rest[0].start < due:
             band = rest[0]
@@ -206,15 +196,22 @@ def _mark(labels: Any, pixels: Any, marked: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _settle(maps: Any, finished: Any, foreground: Any, threshold: Any, left: Any, taken: Any) -> None:
-    """Take committed nuclei out of the maps; foreground among `left` that became none turns background."""
+def _remove(labels: Any, chosen: Any) -> None:
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            if labels[y, x] and chosen[labels[y, x]]:
+                labels[y, x] = 0
+
+
+@njit(cache=True, nogil=True)
+def _settle(foreground: Any, finished: Any, threshold: Any, left: Any, taken: Any) -> None:
+    """Take committed nuclei out; foreground among `left` that became none turns background."""
     for y in range(finished.shape[0]):
         for x in range(finished.shape[1]):
             if finished[y, x]:
-                maps[0, y, x] = taken
+                foreground[y, x] = taken
             elif left[y, x] and foreground[y, x] >= threshold:
-                for c in range(maps.shape[0]):
-                    maps[c, y, x] = 0
+                foreground[y, x] = 0
 
 
 @njit(cache=True, nogil=True)

@@ -54,7 +54,7 @@ class Representation:
     """Channels, how labels become them (training targets) and how they become labels.
 
     `reader` gives foreground and peaks, both (H, W) float32, as `separation.flood` takes them; a peak depends
-    on no more than one pixel around. `probability` gives the foreground alone.
+    on no more than `reach` px around. `probability` gives the foreground alone.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Representation:
     encoder: Callable[[Labels], Float]
     reader: Callable[[Float], tuple[Float, Float]]
     probability: Callable[[Float], Float]
+    reach: int = 0
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -320,6 +321,7 @@ REPRESENTATIONS: dict[str, Representation] = {
             _encode_centre_gradient,
             _read_centre_gradient,
             _first,
+            reach=1,
         ),
         Representation(
             "combined",
