@@ -21,8 +21,8 @@ from hemalum.instances.representations import Representation
 Maps = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-WINDOW_AREA = 6_400_000  # px that the network sees at once, over all windows at work
-BAND_AREA = 10_000_000  # px of a band; its maps are held twice, once made and once waiting
+WINDOW_AREA = 5_000_000  # px that the network sees at once, over all windows at work; about 100 bytes each
+BAND_AREA = 8_000_000  # px of a band on the separation grid; two are held, 11 bytes per px
 
 
 @dataclass(frozen=True, slots=True, eq=False)
