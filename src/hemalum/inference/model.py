@@ -63,5 +63,5 @@ def shipped_models() -> dict[str, Path]:
 
 
 def default_model(names: list[str]) -> str:
-    """The shipped model that is taken when none is named: `fast` where there is one, else the first."""
-    return "fast" if "fast" in names else names[0]
+    """The shipped model that is taken when none is named: `accurate` where there is one, else the first."""
+    return "accurate" if "accurate" in names else names[0]
