@@ -74,8 +74,11 @@ def all_steps(path: Path, model: Model, engine: Engine, rounds: int) -> tuple[li
     return seconds, count
 
 
-def network_alone(picture: NDArray[np.uint8], engine: Engine, rounds: int) -> dict[str, float]:
-    """Seconds per mm² by window shape: windows side by side, no halo, `parallel` of them at once."""
+def network_alone(picture: NDArray[np.uint8], engine: Engine, mpp: float, rounds: int) -> dict[str, float]:
+    """Seconds per mm² by window shape: windows side by side, no halo, `parallel` of them at once.
+
+    The pixels are taken to be at the model's own `mpp`; what is in them does not matter to the network.
+    """
     result = {}
     for high, wide in SHAPES:
         windows = [
@@ -91,7 +94,7 @@ def network_alone(picture: NDArray[np.uint8], engine: Engine, rounds: int) -> di
                 for _maps in pool.map(engine.maps, windows):
                     pass
                 seconds.append(time.perf_counter() - start)
-        area = len(windows) * high * wide * MPP**2 / 1e6
+        area = len(windows) * high * wide * mpp**2 / 1e6
         result[f"{high}x{wide}"] = statistics.median(seconds) / area
     return result
 
@@ -172,7 +175,7 @@ def main() -> None:
         all_steps(paths[SIDES[0]], model, engine, 1)  # numba compiles or loads
         # what is compared is measured in turn, so that a busy machine harms both
         seconds, count = all_steps(paths[SIDES[0]], model, engine, arguments.rounds)
-        alone = network_alone(first, engine, arguments.rounds)
+        alone = network_alone(first, engine, model.card.mpp, arguments.rounds)
         more, _ = all_steps(paths[SIDES[0]], model, engine, arguments.rounds)
         result |= {
             "engine": f"{engine.name} {engine.precision}",
@@ -187,7 +190,7 @@ def main() -> None:
             (f"network alone ({min(alone, key=alone.__getitem__)})", best),
         ]
         if not arguments.no_torch:
-            eager = network_alone(first, make_engine("torch", model, device="cpu"), 1)
+            eager = network_alone(first, make_engine("torch", model, device="cpu"), model.card.mpp, 1)
             result["torch_eager_s_per_mm2"] = eager
             rows.append((f"PyTorch eager f32 ({min(eager, key=eager.__getitem__)})", min(eager.values())))
         print(f"{model.card.name}, {result['engine']}, {SIDES[0]} x {SIDES[0]} px, {count / area:.0f} nuclei per mm²")
