@@ -25,14 +25,13 @@ from hemalum.instances.representations import REPRESENTATIONS
 Pixels = NDArray[np.uint8]
 
 ASSUMED = tuple(2 ** (step / 2 - 4) for step in range(11))  # 0.0625 … 2 µm per px
-FIELD = 160.0  # µm of a crop's side under the assumed scale
-SMALLEST = 3.0  # µm² of a nucleus that counts
+LARGEST = 384  # px of a crop's side at the model's scale
 REGION = 1024  # px of a region's side in the image
 REGIONS = 2
 FEWEST = 5  # nuclei from which a scale can be judged
-SHARPNESS = 10.0  # weight of a scale is exp(SHARPNESS · score)
+SHARPNESS = 15.0  # weight of a scale is exp(SHARPNESS · score)
 REACH = 2.0  # octaves around the peak that the middle is taken over
-COUNT_WEIGHT = 0.02  # score of e times as many nuclei
+COUNT_WEIGHT = 0.01  # score of e times as many nuclei
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +95,13 @@ def _try(regions: list[Pixels], mpp: float, model: Model, engine: Engine) -> _Tr
     card = model.card
     factor = mpp / card.mpp
     representation = REPRESENTATIONS[card.representation]
-    # what a result leaves out as doubtful is the very evidence against a scale
-    settings = card.separation.model_copy(
-        update={"min_probability": 0.0, "min_area": max(1, round(SMALLEST * (card.enlarge / card.mpp) ** 2))}
-    )
     probabilities, solidities = [], []
     for region in regions:
-        crop = _middle(region, FIELD / mpp)
+        crop = _middle(region, LARGEST / factor)
         high, wide = (max(1, round(side * factor / card.stride)) * card.stride for side in crop.shape[:2])
         resampled = Resampler((crop.shape[0], crop.shape[1]), (high, wide)).rows(crop, 0, high)
         maps = engine.maps(resampled[None])[0]
-        part = measure(representation.separate(maps, settings), None, representation.foreground(maps))
+        part = measure(representation.separate(maps, card.separation), None, representation.foreground(maps))
         probabilities.append(part.raw["probability"])
         solidities.append(describe(part.raw)["solidity"])
     probability, solidity = np.concatenate(probabilities), np.concatenate(solidities)
