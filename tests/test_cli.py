@@ -198,7 +198,9 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_interrupt_of_the_program() -> None:
-    program = "import hemalum.data.check as c, time, sys\nfrom hemalum.cli import main\n"
+    # a shell that starts us in the background has us ignore the interrupt
+    program = "import hemalum.data.check as c, signal, time, sys\nfrom hemalum.cli import main\n"
+    program += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     program += (
         "c.check_dataset = lambda p: (print('ready', flush=True), time.sleep(60))\nsys.exit(main(['check', 'x']))"
     )
