@@ -1,0 +1,102 @@
+"""import, check: datasets."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hemalum.arguments import Seed, import_scale, listed, shares
+
+
+def _print_formats(asked: bool) -> None:
+    if asked:
+        from hemalum.console import print_table
+        from hemalum.report.tables import formats_table
+
+        print_table(*formats_table(), left=("keeps together", "licence", "data"))
+        raise typer.Exit
+
+
+def import_(
+    context: typer.Context,
+    format: Annotated[str, typer.Argument(metavar="FORMAT", help="Name of the layout; --list shows them.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder with the data as published, or yours.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Dataset folder to write.")],
+    formats: Annotated[
+        bool,
+        typer.Option("--list", callback=_print_formats, is_eager=True, help="Print the formats and stop."),
+    ] = False,
+    mpp: Annotated[
+        Any,
+        typer.Option(
+            parser=import_scale,
+            metavar="NUMBER|nuclei",
+            help="Microns per pixel of all images; 'nuclei' sets it per image from the size of its nuclei.",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="What the split keeps together: image, source, organ, or a column of the index.",
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="TRAIN,VAL,TEST", help="Shares of the parts.")] = "0.7,0.1,0.2",
+    test_groups: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Groups that make the test part, comma-separated.")
+    ] = None,
+    seed: Seed = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the dataset; default: that of DST.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the data; goes into the card of every model.")
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="Format folder: sub-folder of the images.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Format folder: sub-folder of the label maps or masks.")] = None,
+    index: Annotated[str | None, typer.Option(help="Format folder: the index CSV.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST.")] = False,
+) -> None:
+    """Turn a public dataset, or your own folder, into a dataset folder with a split by group."""
+    from hemalum.console import counter, print_pairs
+    from hemalum.data.importing import import_dataset
+    from hemalum.report.tables import dataset_pairs
+
+    options: dict[str, Any] = {
+        key: value for key, value in {"images": images, "labels": labels, "index": index}.items() if value
+    }
+    with counter("importing", quiet=context.obj.quiet) as advance:
+        dataset = import_dataset(
+            format,
+            source,
+            target,
+            mpp=mpp,
+            group=group,
+            split=shares(split),
+            test_groups=listed(test_groups) if test_groups else None,
+            seed=seed,
+            name=name,
+            licence=licence,
+            overwrite=overwrite,
+            on_sample=lambda _: advance(),
+            **options,
+        )
+    if not context.obj.quiet:
+        print_pairs(dataset_pairs(dataset))
+
+
+def check(
+    context: typer.Context,
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset folder.")],
+) -> None:
+    """Look for what is wrong with a dataset: sizes, empty or merged labels, duplicates, missing scale."""
+    from hemalum.console import print_table
+    from hemalum.data.check import check_dataset
+    from hemalum.report.tables import problems_table
+
+    problems = check_dataset(dataset)
+    errors = sum(problem.level == "error" for problem in problems)
+    if not context.obj.quiet:
+        if problems:
+            print_table(*problems_table(problems), left=("kind", "where", "what"))
+        print(f"{dataset}: {errors} errors, {len(problems) - errors} warnings")
+    if errors:
+        raise typer.Exit(1)

@@ -1,0 +1,85 @@
+"""train, info, export: models."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hemalum.arguments import Threads, named_datasets
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of a shipped recipe.")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="[NAME=]PATH",
+            help="Dataset folder, by the recipe's name for it; repeat for several.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Folder of the run.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in RUN, exactly where it stopped.")
+    ] = False,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    threads: Threads = None,
+    initial: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
+    ] = None,
+) -> None:
+    """Train a model by a recipe; the model file and the log are in RUN."""
+    from hemalum.console import training_progress
+    from hemalum.training.shipped import find_recipe
+    from hemalum.training.train import train as run
+
+    with training_progress(quiet=context.obj.quiet) as watch:
+        path = run(
+            find_recipe(recipe),
+            named_datasets(data),
+            output,
+            resume=resume,
+            accelerator=accelerator,
+            threads=threads,
+            initial=initial,
+            watch=watch,
+        )
+    if not context.obj.quiet:
+        print(path)
+
+
+def info(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Model file or name; default: the shipped model.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
+) -> None:
+    """Print what a model file says about itself: scale, training data with licences, metrics."""
+    from hemalum.console import print_pairs, print_table
+    from hemalum.inference.model import load_model
+    from hemalum.report.tables import card_pairs, metrics_table
+
+    card = load_model(model).card
+    if as_json:
+        print(card.model_dump_json(indent=2))
+        return
+    print_pairs(card_pairs(card))
+    if card.metrics:
+        print_table(*metrics_table(card.metrics))
+
+
+def export(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file, or the name of a shipped model.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="ONNX file to write.")],
+) -> None:
+    """Write a model as ONNX: uint8 pixels in, maps out, the card in the file's metadata."""
+    from hemalum.inference.engine_onnx import export_onnx
+    from hemalum.inference.model import load_model
+
+    loaded = load_model(model)
+    export_onnx(loaded.card, loaded.tensors, output)
+    if not context.obj.quiet:
+        print(output)
