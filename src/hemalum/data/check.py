@@ -210,7 +210,9 @@ def _check_split(dataset: Dataset) -> Iterator[Problem]:
         parts[row.group].add(row.split)
     for group, names in sorted(parts.items()):
         if len(names) > 1:
-            yield Problem("error", "", "split", f"group {group!r} is in {' and '.join(sorted(names))}")
+            # a publication may have split so, and the import has warned of it: then it is no fault of the folder
+            level: Literal["error", "warning"] = "warning" if dataset.info.split.published else "error"
+            yield Problem(level, "", "split", f"group {group!r} is in {' and '.join(sorted(names))}")
 
 
 def _check_across(seen: _Seen) -> Iterator[Problem]:

@@ -32,13 +32,21 @@ INDEX_FILE = "index.csv"
 
 
 class SplitInfo(BaseModel):
-    """How the parts were made; `sha256` is `splits.split_hash` over all samples."""
+    """How the parts were made; `sha256` is `splits.split_hash` over all samples.
+
+    `published` is the publication's rule in words, None where shares by group made the parts; `fold` is the
+    fold of it; `note` says what the publication leaves open and was decided here (where val comes from).
+    `fractions` are the shares asked for, None where no share was used.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     by: str
     stratified_by: str | None = None
-    fractions: tuple[float, float, float]
+    fractions: tuple[float, float, float] | None = None
+    published: str | None = None
+    fold: int | None = None
+    note: str | None = None
     test_groups: list[str] | None = None
     seed: int
     sha256: str

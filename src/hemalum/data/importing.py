@@ -1,26 +1,32 @@
 """`import`: from a published or private layout to the dataset folder, in one atomic step."""
 
 import inspect
+import logging
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset, DatasetInfo, Row, SplitInfo, write_index, write_sample
-from hemalum.data.formats import READERS, Reader
+from hemalum.data.formats import READERS, Reader, looks_like
 from hemalum.data.mosaic import Edges, edges_of, same_field
 from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameters, mpp_from_nuclei
+from hemalum.data.published import published_split
 from hemalum.data.sample import Sample
-from hemalum.data.splits import PARTS, Member, split_by_group, split_hash
+from hemalum.data.splits import PARTS, Member, Part, split_by_group, split_hash
 from hemalum.errors import HemalumError
 
+log = logging.getLogger(__name__)
+
+SHARES = (0.7, 0.1, 0.2)
 GROUPS = ("image", "mosaic", "source", "organ", "stain")
 
 
@@ -30,6 +36,7 @@ class _Written:
     diameters: NDArray[np.float64]
     kind: tuple[str | None, tuple[int, ...]]
     edges: Edges | None
+    part: Part | None
 
 
 def import_dataset(
@@ -39,7 +46,8 @@ def import_dataset(
     *,
     mpp: float | Literal["nuclei"] | None = None,
     group: str | None = None,
-    split: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    split: tuple[float, float, float] | Literal["published"] | None = None,
+    fold: int | None = None,
     test_groups: Iterable[str] | None = None,
     stratify: Literal["stain", "organ"] | None = "stain",
     seed: int = 0,
@@ -59,8 +67,11 @@ def import_dataset(
     states; "nuclei" sets it per image so that its median nucleus has the reference diameter of 5.2 µm.
     `group` is what the split keeps together: "image", "source", "organ", "stain", "mosaic" (tiles that
     were cut from one field, recognised by their edges), or for `folder` any column of the index; None takes
-    the reader's own choice. `split` gives the shares of train, val and test;
-    `stratify` spreads a property over all parts where the groups allow it; `test_groups` names the test part.
+    the reader's own choice. `split` gives the shares of train, val and test, or is "published": the parts of
+    the publication (`fold` where it has folds, counted from 1); a val part that it lacks is cut from its train
+    part by group. None takes the published split where there is one that has a test part and keeps groups
+    together, else the shares 0.7, 0.1, 0.2. `stratify` spreads a property over all parts where the groups allow
+    it; `test_groups` names the test part.
     `options` go to the reader. `on_sample` is called after each image (for progress).
 
     The folder is built beside `dst` and renamed when complete; a `dst` with something in it is refused
@@ -80,10 +91,11 @@ def import_dataset(
     for option in options:
         if option not in known:
             raise HemalumError(f"format {format} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    _check_split(format, reader, split, fold, test_groups)
     by = group or reader.group
     if mpp is None and not mpp_note:
         mpp_note = reader.mpp_note
-    samples = reader.read(src, **options)
+    samples = _or_looks_like(reader.read(src, **options), format, src)
     with _folder_beside(dst, src, overwrite) as folder:
         written: list[_Written] = []
         seen: set[str] = set()
@@ -95,7 +107,7 @@ def import_dataset(
             row = write_sample(folder, sample)
             kind = (sample.stain, sample.image.shape)
             edges = edges_of(sample.image) if by == "mosaic" else None
-            written.append(_Written(row, equivalent_diameters(sample.instances), kind, edges))
+            written.append(_Written(row, equivalent_diameters(sample.instances), kind, edges, sample.part))
             if on_sample is not None:
                 on_sample(sample)
         if not written:
@@ -106,11 +118,16 @@ def import_dataset(
             mpp_note = mpp_note or (
                 f"per image: the median equivalent diameter of its whole nuclei is {REFERENCE_DIAMETER_UM} µm"
             )
-        members = [Member(row.id, row.group, None if stratify is None else getattr(row, stratify)) for row in rows]
+        members = [
+            Member(row.id, row.group, None if stratify is None else getattr(row, stratify), row.source, entry.part)
+            for row, entry in zip(rows, written, strict=True)
+        ]
         named = None if test_groups is None else sorted(set(test_groups))
-        parts = split_by_group(members, split, test_groups=named, seed=seed)
+        parts, made = _divide(format, reader, members, split, fold, named, seed)
         rows = [replace(row, split=parts[row.id]) for row in rows]
         scales = {(row.mpp, row.mpp_source) for row in rows}
+        _say_mixed_scales(dst, rows)
+        classes = reader.classes if reader.classes_for is None else reader.classes_for(**options)
         info = DatasetInfo(
             name=name or dst.name,
             title=title or (reader.title if format != "folder" else ""),
@@ -121,16 +138,14 @@ def import_dataset(
             mpp=rows[0].mpp if len(scales) == 1 else None,
             mpp_source=rows[0].mpp_source if len({source for _, source in scales}) == 1 else None,
             mpp_note=mpp_note,
+            classes=dict(classes) if classes and any(row.classes for row in rows) else None,
             images=len(rows),
             nuclei=sum(row.nuclei for row in rows),
-            split=SplitInfo(
-                by=by,
-                stratified_by=stratify if stratify and any(m.stratum for m in members) else None,
-                fractions=split,
-                test_groups=named,
-                seed=seed,
-                sha256=split_hash(parts),
-                counts={part: sum(row.split == part for row in rows) for part in PARTS},
+            split=made.model_copy(
+                update={
+                    "by": by,
+                    "stratified_by": stratify if stratify and any(m.stratum for m in members) else None,
+                }
             ),
         )
         write_index(folder, info, rows)
@@ -141,6 +156,102 @@ def _reader(format: str) -> Reader:
     if format not in READERS:
         raise HemalumError(f"no format {format!r}; formats are {', '.join(READERS)}")
     return READERS[format]
+
+
+def _check_split(
+    format: str,
+    reader: Reader,
+    split: tuple[float, float, float] | str | None,
+    fold: int | None,
+    test_groups: Iterable[str] | None,
+) -> None:
+    """Raise HemalumError for a split, fold and test groups that do not go together."""
+    if isinstance(split, str) and split != "published":
+        raise HemalumError(f"split {split!r}: give three shares (train, val, test), or 'published'")
+    if split == "published" and test_groups is not None:
+        raise HemalumError("the published split names its test part itself; leave out the test groups")
+    if split == "published" and not reader.published_rule:
+        known = ", ".join(name for name, other in READERS.items() if other.published_rule)
+        raise HemalumError(f"format {format} has no published split; formats that have one: {known or 'none'}")
+    if fold is None:
+        return
+    if split not in (None, "published") or test_groups is not None:
+        raise HemalumError(f"fold {fold}: folds belong to the published split; leave out the shares or the fold")
+    if not 1 <= fold <= reader.folds:
+        has = f"has folds 1 to {reader.folds}" if reader.folds else "has no published folds"
+        raise HemalumError(f"fold {fold}: format {format} {has}")
+
+
+def _or_looks_like(samples: Iterator[Sample], format: str, src: Path) -> Iterator[Sample]:
+    """The samples; a reader that finds nothing of its own is told whose layout this is."""
+    first = None
+    try:
+        first = next(samples, None)
+    except HemalumError as error:
+        others = looks_like(src)
+        if not others or format in others:
+            raise
+        kinds = " or ".join(f"'{name}'" for name in others)
+        raise HemalumError(f"{error}; it looks like format {kinds}") from error
+    if first is not None:
+        yield first
+    yield from samples
+
+
+def _divide(
+    format: str,
+    reader: Reader,
+    members: Sequence[Member],
+    split: tuple[float, float, float] | str | None,
+    fold: int | None,
+    test_groups: list[str] | None,
+    seed: int,
+) -> tuple[dict[str, Part], SplitInfo]:
+    """Parts by id, and how they were made."""
+    shares = split if isinstance(split, tuple) else SHARES
+    asked = split == "published" or fold is not None
+    if asked or (split is None and test_groups is None and reader.published_rule):
+        number = (fold or 1) if reader.folds else 0
+        try:
+            found = published_split(members, reader.published, number, seed=seed)
+        except HemalumError:
+            if asked:
+                raise
+        else:
+            cut = f"{len(found.apart)} groups are in several parts, e.g. {found.apart[0]!r}" if found.apart else ""
+            whole = {"train", "test"} <= set(found.parts.values())
+            if asked and cut:
+                log.warning("the published split of %s does not keep groups together: %s", format, cut)
+            if asked or (whole and not cut):
+                return found.parts, _made(
+                    found.parts,
+                    published=reader.published_rule,
+                    fold=number or None,
+                    note="; ".join(text for text in (found.note, cut) if text) or None,
+                    seed=seed,
+                )
+            log.info(
+                "not split as published (%s); shares %s by group instead",
+                cut or "a part of the publication is not here",
+                ", ".join(f"{share:g}" for share in shares),
+            )
+    parts = split_by_group(members, shares, test_groups=test_groups, seed=seed)
+    return parts, _made(parts, fractions=shares, test_groups=test_groups, seed=seed)
+
+
+def _made(parts: dict[str, Part], **how: Any) -> SplitInfo:
+    counts = {part: sum(given == part for given in parts.values()) for part in PARTS}
+    return SplitInfo(by="", sha256=split_hash(parts), counts=counts, **how)
+
+
+def _say_mixed_scales(dst: Path, rows: Sequence[Row]) -> None:
+    """A set of mixed scales is allowed, since each image has its own, but nobody should find out later."""
+    counts = Counter(row.mpp for row in rows if row.mpp_source != "nuclei")
+    if len(counts) > 1:
+        shown = ", ".join(
+            f"{'none' if mpp is None else f'{mpp:g}'} ({count} images)" for mpp, count in counts.most_common(4)
+        )
+        log.warning("%s: the images differ in scale: mpp %s%s", dst, shown, ", …" if len(counts) > 4 else "")
 
 
 def _prepared(sample: Sample, reader: Reader, mpp: float | str | None, group: str | None) -> Sample:

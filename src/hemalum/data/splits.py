@@ -12,11 +12,16 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 
 class Member(NamedTuple):
-    """What a split needs to know of a sample: `stratum` is what every part should hold (or None)."""
+    """What a split needs to know of a sample.
+
+    `stratum` is what every part should hold (or None); `source` and `part` are those of the Sample.
+    """
 
     id: str
     group: str
     stratum: str | None = None
+    source: str = ""
+    part: Part | None = None
 
 
 def split_by_group(

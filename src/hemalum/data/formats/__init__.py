@@ -1,10 +1,12 @@
 """The formats that `import` reads: one file per public dataset or layout, and this table."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from hemalum.data.formats import dsb2018, folder, nuinsseg, tnbc
 from hemalum.data.sample import Sample
+from hemalum.data.splits import Member, Part
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,15 @@ class Reader:
 
     `mpp` is the scale of every image, None where the set states none; `mpp_source` is "published", or
     "nuclei" where we measured it on the labels (then `mpp_note` says how). `group` is what a split keeps
-    together: "mosaic", or a word for what the reader puts in Sample.group. `licence` is an SPDX id.
+    together: "mosaic", or a word for what the reader puts in Sample.group. `licence` is an SPDX id, or says
+    in words what is allowed.
+
+    `size` is images, pixels and nuclei as published. `classes` names the class ids (0 is never in it);
+    `classes_for(**options)` gives them where they depend on the reader's options. `markers` are glob patterns
+    relative to the folder that give the layout away: one that matches says "this looks like me".
+
+    A published split is in `published(members, fold)`, which gives each id its part (fold runs from 1 to
+    `folds`, and is 0 where there are none), or in the samples' own `part`; `published_rule` says it in words.
     """
 
     title: str
@@ -25,6 +35,13 @@ class Reader:
     mpp: float | None = None
     mpp_source: str = "published"
     mpp_note: str = ""
+    size: str = ""
+    classes: Mapping[int, str] = field(default_factory=dict)
+    classes_for: Callable[..., Mapping[int, str]] | None = None
+    markers: tuple[str, ...] = ()
+    published: Callable[[Sequence[Member], int], Mapping[str, Part]] | None = None
+    published_rule: str = ""
+    folds: int = 0
 
 
 READERS: dict[str, Reader] = {
@@ -67,3 +84,12 @@ READERS: dict[str, Reader] = {
         "commonly given as 0.2 to 0.25",
     ),
 }
+
+
+def looks_like(path: Path) -> list[str]:
+    """The formats whose markers are found in a folder, in the order of the table."""
+    return [name for name, reader in READERS.items() if _has_marker(path, reader.markers)]
+
+
+def _has_marker(path: Path, markers: Sequence[str]) -> bool:
+    return path.is_dir() and any(next(path.glob(pattern), None) is not None for pattern in markers)
