@@ -8,7 +8,7 @@ from hemalum.instances.representations import REPRESENTATIONS, select
 from hemalum.metrics import match, measure_overlap
 from hemalum.models.card import SeparationSettings
 
-WAYS = ["interior_boundary", "distance", "centre_gradient", "combined"]
+WAYS = ["interior_boundary", "distance", "centre_gradient", "combined"]  # these tell touching nuclei apart
 SETTINGS = SeparationSettings()
 
 
@@ -17,7 +17,7 @@ def pq(truth, found):
 
 
 def test_table_names_its_rows():
-    assert {name: way.name for name, way in REPRESENTATIONS.items()} == {name: name for name in WAYS}
+    assert {name: way.name for name, way in REPRESENTATIONS.items()} == {name: name for name in ["foreground", *WAYS]}
 
 
 def test_softmax_head_has_a_logit_for_background():
@@ -36,6 +36,33 @@ def test_oracle_gives_the_crowd_back(name, seed):
     assert maps.shape == (len(way.channels), *truth.shape)
     assert maps.dtype == np.float32
     assert pq(truth, way.separate(maps, SETTINGS)) > 0.9
+
+
+def test_foreground_alone_divides_what_has_two_lobes():
+    labels = draw_ellipses((60, 90), [(30, 28, 14, 14, 0), (30, 54, 14, 14, 0)])
+    way = REPRESENTATIONS["foreground"]
+    maps = way.encode(labels)
+    np.testing.assert_array_equal(maps[0], labels > 0)
+    assert pq(labels, way.separate(maps, SETTINGS)) > 0.9
+
+
+def test_foreground_alone_cannot_divide_what_has_one():
+    labels = np.ones((20, 20), np.int32)
+    labels[:, 10:] = 2
+    way = REPRESENTATIONS["foreground"]
+    assert way.separate(way.encode(np.pad(labels, 4)), SETTINGS).max() == 1
+
+
+def test_peaks_of_a_foreground_see_no_further_than_they_say():
+    way = REPRESENTATIONS["foreground"]
+    rng = np.random.default_rng(0)
+    maps = ndimage.gaussian_filter(rng.random((120, 120)), 6)[None].astype(np.float32)
+    maps = (maps - maps.min()) / np.ptp(maps)
+    changed = maps.copy()
+    changed[:, :, 61 + way.reach :] = 1 - changed[:, :, 61 + way.reach :]
+    before, after = way.reader(maps)[1], way.reader(changed)[1]
+    np.testing.assert_array_equal(before[:, :61], after[:, :61])
+    assert (before != after).any()
 
 
 @pytest.mark.parametrize("name", WAYS)

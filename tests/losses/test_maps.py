@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from hemalum.instances.representations import REPRESENTATIONS, Head
-from hemalum.losses.maps import gradient_error, map_loss, soft_dice
+from hemalum.losses.maps import LOSSES, gradient_error, map_loss, soft_dice
 
 
 def test_soft_dice_by_hand() -> None:
@@ -70,3 +71,13 @@ def test_the_truth_costs_less_than_anything_near(name: str) -> None:
     best = map_loss(perfect, target, representation.heads)[0]
     for _ in range(5):
         assert map_loss(perfect + torch.randn_like(perfect), target, representation.heads)[0] > best
+
+
+def test_binary_cross_entropy_by_hand() -> None:
+    logits = torch.tensor([0.0, 2.0, -1.0, 3.0]).view(1, 1, 2, 2)
+    target = torch.tensor([1.0, 0.0, 0.0, 1.0]).view(1, 1, 2, 2)
+    loss, parts = LOSSES["bce"](logits, target, REPRESENTATIONS["foreground"].heads)
+    probability = 1 / (1 + np.exp([0.0, -2.0, 1.0, -3.0]))
+    expected = -np.log([probability[0], 1 - probability[1], 1 - probability[2], probability[3]]).mean()
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    assert list(parts) == ["foreground"]

@@ -129,14 +129,14 @@ def test_balance_draws_groups_equally(recipe: Recipe, mini: Path) -> None:
 def test_not_finite_loss_stops_and_keeps_the_checkpoint(
     recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = loop_module.map_loss, []
+    real, calls = loop_module.LOSSES["maps"], []
 
     def broken(*arguments: object) -> object:
         calls.append(1)
         loss, parts = real(*arguments)  # type: ignore[arg-type]
         return (loss * float("nan"), parts) if len(calls) == 4 else (loss, parts)
 
-    monkeypatch.setattr(loop_module, "map_loss", broken)
+    monkeypatch.setitem(loop_module.LOSSES, "maps", broken)
     with pytest.raises(HemalumError, match="the loss is not finite at step 3 of phase 'first'"):
         train(recipe, [mini], tmp_path / "run")
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
@@ -166,13 +166,78 @@ def test_data_that_does_not_fit_the_recipe(recipe: Recipe, mini: Path, tmp_path:
 
 @pytest.mark.parametrize("path", shipped_recipes().values(), ids=lambda path: path.stem)
 def test_shipped_recipes_load_and_train_a_miniature(path: Path, mini: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(path)
-    source = next(iter(recipe.data.values())).model_copy(update={"balance": None})
+    full, recipe = load_recipe(path), load_recipe(path, "small")
+    assert (full.budget, recipe.budget) == ("full", "small")
+    assert recipe.steps < full.steps
     phases = [
         phase.model_copy(update={"until": phase.until.model_copy(update={"steps": 2})}) for phase in recipe.phases
     ]
-    short = recipe.model_copy(update={"phases": phases, "data": {"mini": source}, "batch": 2, "tile": 32})
+    short = recipe.model_copy(update={"phases": phases, "data": {}, "batch": 2, "tile": 32})
     assert load_card(train(short, [mini], tmp_path / "run")).name == recipe.name
+
+
+def test_unet_recipes_differ_in_stain_augmentation_only() -> None:
+    for budget in ("full", "small"):
+        plain, stain = (load_recipe(shipped_recipes()[name], budget) for name in ("unet", "unet_stain"))
+        changed = stain.model_copy(
+            update={
+                "name": plain.name,
+                "description": plain.description,
+                "augment": stain.augment.model_copy(update={"stain": 0.0}),
+            }
+        )
+        assert changed == plain
+        assert stain.augment.stain > 0
+
+
+def test_a_recipe_without_datasets_takes_what_is_given(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    path = train(recipe.model_copy(update={"data": {}, "phases": recipe.phases[:1]}), [mini], tmp_path / "run")
+    assert [used.name for used in load_card(path).training.data] == ["mini"]  # type: ignore[union-attr]
+    assert "mini" in load_recipe(tmp_path / "run" / "recipe.yaml").data
+    with pytest.raises(HemalumError, match="needs data: give --data PATH"):
+        train(recipe.model_copy(update={"data": {}}), [], tmp_path / "other")
+    with pytest.raises(HemalumError, match="same name"):
+        train(recipe.model_copy(update={"data": {}}), [mini, mini], tmp_path / "other")
+
+
+def test_losses_that_a_recipe_cannot_have(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    def with_loss(loss: str, **update: object) -> Recipe:
+        phases = [phase.model_copy(update={"loss": loss}) for phase in recipe.phases]
+        return recipe.model_copy(update={"phases": phases, **update})
+
+    with pytest.raises(HemalumError, match="unknown loss 'bse', did you mean 'bce'"):
+        train(with_loss("bse"), [mini], tmp_path / "a")
+    with pytest.raises(HemalumError, match="loss 'bce' does not fit representation 'combined'"):
+        train(with_loss("bce", representation="combined"), [mini], tmp_path / "b")
+    train(with_loss("bce", representation="foreground"), [mini], tmp_path / "c")
+
+
+def test_small_form_changes_what_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        GOOD + "batch: 8\nsmall: {batch: 2, network: {options: {widths: [8]}}, phases: {p: {loss: bce}}}\n"
+    )
+    full, small = load_recipe(path), load_recipe(path, "small")
+    assert (full.batch, small.batch) == (8, 2)
+    assert (full.network.options, small.network.options) == ({}, {"widths": [8]})
+    assert (small.network.name, small.phases[0].until.steps, small.phases[0].loss) == ("compact", 1, "bce")
+    assert full.digest != small.digest
+
+
+@pytest.mark.parametrize(
+    ("small", "message"),
+    [
+        ("", "has no small form: give it a key 'small'"),
+        ("small: 3", "'small' must be a mapping"),
+        ("small: {bach: 2}", r"unknown key 'bach', did you mean 'batch'\? \(in its small form\)"),
+        ("small: {phases: {q: {loss: bce}}}", "'small.phases' changes 'q'; known: p"),
+    ],
+)
+def test_bad_small_forms_in_one_line(small: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(GOOD + small + "\n")
+    with pytest.raises(HemalumError, match=message):
+        load_recipe(path, "small")
 
 
 GOOD = """

@@ -6,7 +6,8 @@ Three ways of the field, side by side:
 - `distance`: foreground and the distance to the nucleus's boundary (Naylor et al. 2018)
 - `centre_gradient`: foreground and the position relative to its centre (HoVer-Net, Graham et al. 2019)
 
-`combined` holds all channels, so that one network can be compared under each of the three.
+`combined` holds all channels, so that one network can be compared under each of the three. `foreground` is what a
+network for semantic segmentation gives, one probability: its nuclei are told apart by their shape alone.
 Channel 0 is the one to overwrite with `separation.TAKEN` where a pixel belongs to a nucleus committed
 earlier; the other channels stay as they are.
 """
@@ -30,6 +31,7 @@ Labels = NDArray[np.int32]
 RIM = 1.5  # px: pixels of a nucleus nearer than this to a pixel outside it are boundary
 STEEP = np.float32(4)  # a centre map that falls by 1 / STEEP over three pixels marks a boundary
 FAINT = np.float32(0.1)  # no foreground threshold that makes sense is lower
+THICK = 16  # px: a nucleus that thick is at the top of the `foreground` representation's peaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,11 @@ def _edt(labels: Labels) -> Float:
     return distance
 
 
+def _encode_foreground(labels: Labels) -> Float:
+    foreground: Float = (labels > 0).astype(np.float32)[None]
+    return foreground
+
+
 def _encode_interior_boundary(labels: Labels) -> Float:
     maps = np.zeros((2, *labels.shape), np.float32)
     _interior_boundary(labels, _edt(labels), int(labels.max()) + 1, maps[0], maps[1])
@@ -173,6 +180,12 @@ def _third(maps: Float) -> Float:
     foreground: Float = maps[2].copy()
     foreground[maps[0] < 0] = TAKEN
     return foreground
+
+
+def _read_foreground(maps: Float) -> tuple[Float, Float]:
+    """Peaks are the distance to the edge of the foreground, up to THICK px, so that it depends on no more around."""
+    inside = (maps[0] >= 0.5) | (maps[0] < 0)  # TAKEN pixels were foreground
+    return maps[0], np.minimum(_edt(inside.astype(np.int32)) / np.float32(THICK), np.float32(1))
 
 
 def _read_interior_boundary(maps: Float) -> tuple[Float, Float]:
@@ -305,6 +318,14 @@ def _centre_peaks(foreground: Any, horizontal: Any, vertical: Any, peaks: Any) -
 REPRESENTATIONS: dict[str, Representation] = {
     representation.name: representation
     for representation in (
+        Representation(
+            "foreground",
+            (Head("sigmoid", ("foreground",)),),
+            _encode_foreground,
+            _read_foreground,
+            _first,
+            reach=THICK,
+        ),
         Representation(
             "interior_boundary",
             (Head("softmax", ("interior", "boundary")),),

@@ -1,5 +1,7 @@
 """Losses between logits and target maps, head by head."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -64,3 +66,20 @@ def map_loss(logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...])
             case "linear":
                 parts["_".join(head.channels)] = F.smooth_l1_loss(logits, target)
     return torch.stack(list(parts.values())).sum(), parts
+
+
+def binary_cross_entropy(
+    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean binary cross-entropy over all pixels, for heads whose kind is sigmoid only."""
+    loss = F.binary_cross_entropy_with_logits(logits_BCHW, targets_BCHW)
+    return loss, {"_".join(channel for head in heads for channel in head.channels): loss}
+
+
+Loss = Callable[[Tensor, Tensor, tuple[Head, ...]], tuple[Tensor, dict[str, Tensor]]]
+
+LOSSES: dict[str, Loss] = {
+    "maps": map_loss,
+    "bce": binary_cross_entropy,
+}
+SIGMOID_ONLY = frozenset({"bce"})

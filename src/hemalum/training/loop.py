@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.instances.representations import REPRESENTATIONS
-from hemalum.losses.maps import map_loss
+from hemalum.losses.maps import LOSSES
 from hemalum.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemalum.training.log import Log
 from hemalum.training.optimisers import build_optimiser, learning_rate
@@ -113,7 +113,7 @@ class Loop:
             group["lr"] = learning_rate(phase, state.phase_step, state.reductions)
         torch.manual_seed(self.recipe.seed * 1_000_003 + state.step)
         images, targets = self.fabric.to_device((batch.images, batch.targets))
-        loss, parts = map_loss(network(images).float(), targets, self.heads)
+        loss, parts = LOSSES[phase.loss](network(images).float(), targets, self.heads)
         if not torch.isfinite(loss):
             raise HemalumError(
                 f"the loss is not finite at step {state.step} of phase '{phase.name}'; the last good weights are in "

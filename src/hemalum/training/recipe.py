@@ -83,7 +83,7 @@ class Phase(Strict):
 
     name: str
     train: list[str] = Field(["*"], description="patterns of parameter names; the rest is frozen, in eval mode")
-    loss: Literal["maps"] = "maps"
+    loss: str = Field("maps", description="name in hemalum.losses.maps.LOSSES")
     optimiser: Annotated[AdamW | Adam | SGD, Field(discriminator="name")] = AdamW()
     schedule: Annotated[Constant | Cosine | Plateau, Field(discriminator="name")] = Cosine()
     until: Until
@@ -94,6 +94,7 @@ class Recipe(Strict):
 
     name: str
     description: str = ""
+    budget: Literal["full", "small"] = Field("full", description="set by the choice of the budget, not by hand")
     seed: int = Field(0, ge=0)
     network: NetworkSpec
     representation: str = "distance"
@@ -107,7 +108,7 @@ class Recipe(Strict):
     finer: int = Field(
         1, ge=1, le=4, description="targets are made on a grid this much finer and averaged: shares of a pixel"
     )
-    data: dict[str, Source] = Field(min_length=1)
+    data: dict[str, Source] = Field({}, description="datasets by name; none: whatever is given, in equal shares")
     augment: AugmentSettings = AugmentSettings()
     phases: list[Phase] = Field(min_length=1)
     separation: SeparationSettings = SeparationSettings()
@@ -119,15 +120,25 @@ class Recipe(Strict):
     checkpoint_every: int = Field(100, ge=1, description="steps")
 
     @property
+    def steps(self) -> int:
+        """Steps over all phases, if none ends earlier."""
+        return sum(phase.until.steps for phase in self.phases)
+
+    @property
     def digest(self) -> str:
         """sha256 of the recipe's content; a run may only be resumed with the same."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-def load_recipe(path: Path | str) -> Recipe:
-    """Read and check a recipe.
+Budget = Literal["full", "small"]
+SMALL = "small"
 
-    Raises HemalumError naming the field, and the nearest known key for an unknown one.
+
+def load_recipe(path: Path | str, budget: Budget = "full") -> Recipe:
+    """Read and check a recipe; `budget` "small" applies the changes that stand under its key `small`.
+
+    Raises HemalumError naming the field, and the nearest known key for an unknown one; both forms of the recipe
+    are checked.
     """
     path = Path(path)
     try:
@@ -138,10 +149,41 @@ def load_recipe(path: Path | str) -> Recipe:
         raise HemalumError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise HemalumError(f"{path} is not a recipe: it must be a mapping of keys")
+    changes = content.pop(SMALL, None)
+    full = _validated(path, content)
+    if changes is None:
+        if budget == SMALL:
+            raise HemalumError(f"{path} has no small form: give it a key 'small' with what differs")
+        return full
+    if not isinstance(changes, dict):
+        raise HemalumError(f"{path}: '{SMALL}' must be a mapping of the keys that differ")
+    small = _validated(path, _changed(path, content, changes) | {"budget": SMALL}, SMALL)
+    return small if budget == SMALL else full
+
+
+def _validated(path: Path, content: dict[str, Any], form: str = "") -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise HemalumError(f"{path}: {_explain(error)}") from error
+        raise HemalumError(f"{path}: {_explain(error)}{f' (in its {form} form)' if form else ''}") from error
+
+
+def _changed(path: Path, content: Any, changes: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are changed key by key, lists of named things (phases) by name; all else is replaced."""
+    result: dict[str, Any] = dict(content)
+    for key, change in changes.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(change, dict):
+            result[key] = _changed(path, old, change)
+        elif isinstance(old, list) and isinstance(change, dict):
+            names = [item.get("name") for item in old]
+            for name in change:
+                if name not in names:
+                    raise HemalumError(f"{path}: '{SMALL}.{key}' changes '{name}'{nearest(name, map(str, names))}")
+            result[key] = [_changed(path, item, change.get(item["name"], {})) for item in old]
+        else:
+            result[key] = change
+    return result
 
 
 def _explain(error: ValidationError) -> str:

@@ -22,6 +22,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.instances.representations import REPRESENTATIONS, Representation
+from hemalum.losses.maps import LOSSES, SIGMOID_ONLY
 from hemalum.models.card import Card, Training, TrainingSet
 from hemalum.models.file import Tensors, save_model
 from hemalum.names import nearest
@@ -29,7 +30,7 @@ from hemalum.networks import build_network
 from hemalum.networks.receptive_field import measure_halo
 from hemalum.training.checkpoint import Progress, read_progress
 from hemalum.training.loop import Loop, Watcher
-from hemalum.training.recipe import Recipe, load_recipe
+from hemalum.training.recipe import Recipe, Source, load_recipe
 from hemalum.training.stream import MEAN, STD, Stream
 from hemalum.training.validation import Validation
 
@@ -58,7 +59,7 @@ def train(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     out = Path(out)
     _check_names(recipe)
-    datasets = _open_datasets(recipe, data)
+    recipe, datasets = _open_datasets(recipe, data)
     progress = Progress(recipe_digest=recipe.digest, data_digest=_data_digest(datasets))
     progress = _start_or_resume(out, progress, resume)
     keep_freed_memory()
@@ -120,22 +121,39 @@ def _check_names(recipe: Recipe) -> None:
             raise HemalumError(
                 f"recipe {recipe.name}: unknown representation '{name}'{nearest(name, REPRESENTATIONS)}"
             )
+    kinds = {head.kind for head in REPRESENTATIONS[recipe.representation].heads}
+    for phase in recipe.phases:
+        if phase.loss not in LOSSES:
+            raise HemalumError(f"recipe {recipe.name}: unknown loss '{phase.loss}'{nearest(phase.loss, LOSSES)}")
+        if phase.loss in SIGMOID_ONLY and kinds != {"sigmoid"}:
+            raise HemalumError(
+                f"recipe {recipe.name}: loss '{phase.loss}' does not fit representation '{recipe.representation}', "
+                "whose maps are not all probabilities of their own"
+            )
 
 
-def _open_datasets(recipe: Recipe, data: Mapping[str, Path | str] | Sequence[Path | str]) -> list[Dataset]:
-    """The recipe's datasets, in the recipe's order."""
+def _open_datasets(
+    recipe: Recipe, data: Mapping[str, Path | str] | Sequence[Path | str]
+) -> tuple[Recipe, list[Dataset]]:
+    """The recipe's datasets, in the recipe's order; a recipe that names none gets the names of those given."""
     if isinstance(data, Mapping):
         found = {name: Dataset.open(path) for name, path in data.items()}
     else:
         opened = [Dataset.open(path) for path in data]
         found = {dataset.info.name: dataset for dataset in opened}
+        if len(found) < len(opened):
+            raise HemalumError("two of the datasets have the same name: give --data NAME=PATH for each")
+    if not recipe.data:
+        recipe = recipe.model_copy(update={"data": {name: Source() for name in found}})
     for name in found:
         if name not in recipe.data:
             raise HemalumError(f"recipe {recipe.name} has no dataset '{name}'{nearest(name, recipe.data)}")
     for name in recipe.data:
         if name not in found:
             raise HemalumError(f"recipe {recipe.name} needs dataset '{name}': give --data {name}=PATH")
-    return [found[name] for name in recipe.data]
+    if not found:
+        raise HemalumError(f"recipe {recipe.name} needs data: give --data PATH")
+    return recipe, [found[name] for name in recipe.data]
 
 
 def _data_digest(datasets: Sequence[Dataset]) -> str:
