@@ -152,7 +152,7 @@ def _test(difference: Floats, unit: str) -> tuple[float, str | None]:
 
 
 def _interval(
-    sums: Floats, counts: NDArray[Any], confidence: float, resamples: int, seed: int
+    sums: NDArray[Any], counts: NDArray[Any], confidence: float, resamples: int, seed: int
 ) -> tuple[float, float]:
     """Bootstrap interval of the mean over images, drawing whole groups."""
     if counts.size < 2:
