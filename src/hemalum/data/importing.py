@@ -37,6 +37,7 @@ class _Written:
     kind: tuple[str | None, tuple[int, ...]]
     edges: Edges | None
     part: Part | None
+    fold: int | None
 
 
 def import_dataset(
@@ -107,7 +108,9 @@ def import_dataset(
             row = write_sample(folder, sample)
             kind = (sample.stain, sample.image.shape)
             edges = edges_of(sample.image) if by == "mosaic" else None
-            written.append(_Written(row, equivalent_diameters(sample.instances), kind, edges, sample.part))
+            written.append(
+                _Written(row, equivalent_diameters(sample.instances), kind, edges, sample.part, sample.fold)
+            )
             if on_sample is not None:
                 on_sample(sample)
         if not written:
@@ -119,7 +122,14 @@ def import_dataset(
                 f"per image: the median equivalent diameter of its whole nuclei is {REFERENCE_DIAMETER_UM} µm"
             )
         members = [
-            Member(row.id, row.group, None if stratify is None else getattr(row, stratify), row.source, entry.part)
+            Member(
+                id=row.id,
+                group=row.group,
+                stratum=None if stratify is None else getattr(row, stratify),
+                source=row.source,
+                part=entry.part,
+                fold=entry.fold,
+            )
             for row, entry in zip(rows, written, strict=True)
         ]
         named = None if test_groups is None else sorted(set(test_groups))

@@ -1,12 +1,14 @@
-"""Label maps and binary masks: telling them apart, and from a mask to instances."""
+"""Label maps and binary masks: telling them apart, from a mask to instances, from stored numbers to ids."""
 
 from pathlib import Path
+from typing import Any
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.image import read_label_map
+from hemalum.errors import HemalumError
 
 
 def read_instances(path: Path) -> tuple[NDArray[np.int32], bool]:
@@ -33,3 +35,30 @@ def components(mask: NDArray[np.int32] | NDArray[np.bool_]) -> NDArray[np.int32]
     """(H, W) int32 numbers of the 8-connected components of a mask."""
     numbered: NDArray[np.int32] = cc3d.connected_components(mask != 0, connectivity=8).astype(np.int32)
     return numbered
+
+
+def whole_numbers(values: NDArray[Any], where: str, *, largest: int | None = None) -> NDArray[np.int32]:
+    """Ids or classes that an array stores in any numeric dtype, as int32 of the same shape.
+
+    `where` (file and field) is for messages; ids run from 0 to `largest`, by default the number of values:
+    an image cannot have more nuclei than pixels, and tables by id are as long as the largest id.
+
+    Raises HemalumError for fractions, NaN, negative numbers and numbers that are too large.
+    """
+    if values.dtype.kind not in "uifb":
+        raise HemalumError(f"{where}: holds {values.dtype}, want whole numbers")
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        raise HemalumError(f"{where}: holds fractions or NaN; ids and classes are whole numbers")
+    top = values.size if largest is None else largest
+    if values.size and (values.min() < 0 or values.max() > top):
+        raise HemalumError(f"{where}: runs from {values.min():g} to {values.max():g}, must lie in 0 to {top}")
+    return values.astype(np.int32)
+
+
+def same_size(where: str, labels: NDArray[Any], image: NDArray[np.uint8]) -> None:
+    """Raise HemalumError when labels (H, W) and image (H, W, 3) differ in size."""
+    if labels.shape[:2] != image.shape[:2]:
+        raise HemalumError(
+            f"{where}: labels are {labels.shape[1]} x {labels.shape[0]}, "
+            f"their image {image.shape[1]} x {image.shape[0]}"
+        )

@@ -51,6 +51,11 @@ def published_split(
     return PublishedSplit(found, note, groups_apart(members, found))
 
 
+def one_fold_tests(members: Sequence[Member], fold: int) -> dict[str, Part]:
+    """Fold `fold` is the test part, the others train; images without a fold are left out."""
+    return {m.id: "test" if m.fold == fold else "train" for m in members if m.fold is not None}
+
+
 def groups_apart(members: Sequence[Member], parts: Mapping[str, str]) -> list[str]:
     """Names of the groups that are in more than one part, sorted."""
     places: dict[str, set[str]] = defaultdict(set)

@@ -17,8 +17,8 @@ class Sample:
     `source` names the image that this one was cut from; `group` is what a split keeps together
     (patient, organ or source image). `mpp` is in µm per pixel; `mpp_source` says where it comes from.
     `classes` is (max id + 1,) int32, the class of each instance by its id; `ambiguous` is (H, W) bool,
-    True where the annotators could not tell. `part` is where the publication puts the image, if its files
-    say so.
+    True where the annotators could not tell. `part` and `fold` are where the publication puts the image, if
+    its files say so.
 
     Raises HemalumError when the shapes or dtypes do not fit together.
     """
@@ -35,6 +35,7 @@ class Sample:
     classes: NDArray[np.int32] | None = None
     ambiguous: NDArray[np.bool_] | None = None
     part: Part | None = None
+    fold: int | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:

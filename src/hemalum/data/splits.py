@@ -14,7 +14,7 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 class Member(NamedTuple):
     """What a split needs to know of a sample.
 
-    `stratum` is what every part should hold (or None); `source` and `part` are those of the Sample.
+    `stratum` is what every part should hold (or None); `source`, `part` and `fold` are those of the Sample.
     """
 
     id: str
@@ -22,6 +22,7 @@ class Member(NamedTuple):
     stratum: str | None = None
     source: str = ""
     part: Part | None = None
+    fold: int | None = None
 
 
 def split_by_group(
@@ -59,6 +60,42 @@ def split_by_group(
     for groups in _by_stratum(members, skip=parts).values():
         parts.update(_fill(groups, sizes, fractions, seed))
     return {member.id: parts[member.group] for member in members}
+
+
+def split_by_counts(members: Sequence[Member], counts: tuple[int, int, int]) -> dict[str, Part]:
+    """Give every sample id a part so that a group is never in two and the parts come nearest to `counts`.
+
+    `counts` are samples in (train, val, test); where the data has another number of samples in all, they are
+    scaled to it. Groups are taken in an order that their names alone fix; test is filled first, then val.
+    """
+    sizes = Counter(member.group for member in members)
+    order = sorted(sizes, key=lambda group: hashlib.sha256(group.encode()).digest())
+    scale = len(members) / sum(counts)
+    parts: dict[str, Part] = {}
+    for part, count in (("test", counts[2]), ("val", counts[1])):
+        left = [group for group in order if group not in parts]
+        for group in _nearest_sum(left, sizes, round(count * scale)):
+            parts[group] = "test" if part == "test" else "val"
+    return {member.id: parts.get(member.group, "train") for member in members}
+
+
+def _nearest_sum(groups: Sequence[str], sizes: Mapping[str, int], wanted: int) -> list[str]:
+    """Groups whose sizes sum up nearest to `wanted`; of equally near sums the one that is found first."""
+    # each sum that can be reached, with the group that reached it first and the sum before it
+    reached: dict[int, tuple[str, int] | None] = {0: None}
+    for group in groups:
+        for total in list(reached):
+            larger = total + sizes[group]
+            if larger <= 2 * wanted and larger not in reached:
+                reached[larger] = (group, total)
+        if wanted in reached:
+            break
+    total = min(reached, key=lambda total: (abs(total - wanted), total))
+    chosen: list[str] = []
+    while (step := reached[total]) is not None:
+        chosen.append(step[0])
+        total = step[1]
+    return chosen
 
 
 def split_hash(parts: Mapping[str, str]) -> str:
