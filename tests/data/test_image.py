@@ -208,7 +208,10 @@ def test_palette_and_grey_rgb_label_maps(tmp_path):
     [
         (RGB, "a label map has one channel, this one has colours; save ids as grey"),
         (GREY + np.float32(0.5), "label map holds fractions; ids must be whole numbers"),
-        (np.full((4, 4), np.nan, np.float32), "label map holds fractions; ids must be whole numbers"),
+        (
+            np.full((4, 4), np.nan, np.float32),
+            "label map holds NaN or infinite values; ids must be whole numbers",
+        ),
         (np.full((4, 4), -3, np.int32), "label ids run from -3 to -3; they must fit 0 to 2147483647"),
     ],
 )

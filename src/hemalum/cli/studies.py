@@ -12,9 +12,17 @@ def evaluate(
     context: typer.Context,
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Model file, name of a shipped model, or 'classical' (the floor)."),
+        typer.Argument(
+            metavar="MODEL",
+            help="Model file, name of a shipped model, 'classical' (the floor), or a folder of label maps that "
+            "another program made.",
+        ),
     ],
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset folder.")],
+    dataset: Annotated[Path | None, typer.Argument(metavar="[DATASET]", help="Dataset folder.")] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="In the place of DATASET: a folder with the true label maps."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Part to evaluate: train, val, test or all.")] = "test",
     mpp: Scale = "auto",
     engine: Engine = "auto",
@@ -26,16 +34,27 @@ def evaluate(
         bool,
         typer.Option("--leave-out-ambiguous", help="Pixels that the annotators could not tell count nowhere."),
     ] = False,
+    components: Annotated[
+        bool,
+        typer.Option("--components", help="Label maps: the nuclei of a binary mask are its connected pieces."),
+    ] = False,
+    missing: Annotated[
+        str,
+        typer.Option(metavar="error|empty", help="Label maps: an image without one stops, or counts as empty."),
+    ] = "error",
 ) -> None:
-    """Score a model on a labelled dataset: pixel, boundary and instance metrics under each averaging."""
+    """Score a model, or label maps, on labelled data: pixel, boundary and instance metrics under each averaging."""
     from hemalum.console import counter, print_table
     from hemalum.report.tables import evaluation_tables
     from hemalum.studies.evaluate import evaluate as run
+    from hemalum.studies.label_maps import sides
 
+    scale = mpp if isinstance(mpp, float) else None
+    method, data = sides(model, dataset, truth, components=components, missing=missing, mpp=scale)
     with counter("evaluating", quiet=context.obj.quiet) as advance:
         evaluation = run(
-            model,
-            dataset,
+            method,
+            data,
             split=None if split == "all" else split,
             mpp={"auto": None, "estimate": "auto"}.get(mpp, mpp),
             engine=engine,

@@ -43,7 +43,14 @@ def read_label_map(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> 
     coloured, negative, or holding fractions.
     """
     path = Path(path)
-    pixels = _decode(path, max_pixels, labels=True)
+    return to_label_map(_decode(path, max_pixels, labels=True), path)
+
+
+def to_label_map(pixels: NDArray[Any], path: Path | str) -> NDArray[np.int32]:
+    """(H, W) or (H, W, 1..4) whole numbers of any dtype to (H, W) int32 ids; `path` is for messages.
+
+    Raises HemalumError as `read_label_map` does.
+    """
     if pixels.ndim == 3:
         colours = pixels[..., :3] if pixels.shape[2] in (3, 4) else pixels[..., :1]
         if not (colours == colours[..., :1]).all():
@@ -51,7 +58,9 @@ def read_label_map(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> 
         pixels = colours[..., 0]
     if pixels.dtype == np.bool_:
         return pixels.astype(np.int32)
-    if pixels.dtype.kind == "f" and not (np.isfinite(pixels).all() and (pixels == np.floor(pixels)).all()):
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise HemalumError(f"{path}: label map holds NaN or infinite values; ids must be whole numbers")
+    if pixels.dtype.kind == "f" and not (pixels == np.floor(pixels)).all():
         raise HemalumError(f"{path}: label map holds fractions; ids must be whole numbers")
     if pixels.dtype.kind not in "uif":
         raise HemalumError(f"{path}: label map has pixels of type {pixels.dtype}; ids must be whole numbers")
@@ -143,7 +152,8 @@ def _decode(path: Path, max_pixels: int | None, *, labels: bool) -> NDArray[Any]
         raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not head:
         raise HemalumError(f"{path}: the file is empty (0 bytes)")
-    pixels = _decode_tiff(path, max_pixels) if _is_tiff(head) else _decode_plain(path, head, max_pixels, labels)
+    decode = _decode_tiff if _is_tiff(head) else _decode_plain
+    pixels = decode(path, head, max_pixels, labels)
     if pixels.size == 0:
         raise HemalumError(f"{path}: image has no pixels (shape {pixels.shape})")
     return pixels
@@ -195,7 +205,7 @@ def _unsupported(path: Path, kind: str) -> HemalumError:
     return HemalumError(f"{path}: {kind} pixels are not supported; save the image as 8-bit RGB or grey")
 
 
-def _decode_tiff(path: Path, max_pixels: int | None) -> NDArray[Any]:
+def _decode_tiff(path: Path, _: bytes, max_pixels: int | None, labels: bool) -> NDArray[Any]:
     import tifffile  # kept out of the import of the package: it costs 0.1 s
 
     try:
@@ -206,7 +216,7 @@ def _decode_tiff(path: Path, max_pixels: int | None) -> NDArray[Any]:
             photometric = getattr(page.photometric, "name", str(page.photometric))
             if photometric == "SEPARATED":
                 raise _unsupported(path, "CMYK")
-            if photometric == "PALETTE":
+            if photometric == "PALETTE" and not labels:  # ImageJ stores ids so, under a lookup table
                 raise _unsupported(path, "palette")
             check_size(path, int(page.imagelength), int(page.imagewidth), max_pixels)
             series: Any = tiff.series[0]

@@ -19,6 +19,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
+from hemalum.studies.label_maps import LabelMaps, Truth, is_label_folder
 from hemalum.studies.scores import (
     BOUNDARY_TOLERANCE_PX,
     ImageScores,
@@ -94,9 +95,10 @@ def evaluate(
 ) -> Evaluation:
     """Segment every image of a split and score it.
 
-    `model` is "classical" (the floor), a callable Sample → label map or `Segmentation`, or whatever
-    `hemalum.segment` takes as a model. `dataset` is a dataset folder or an open Dataset, of which `split`
-    is taken (None: all of it), or any iterable of Samples, which is taken whole. `mpp` None uses each
+    `model` is "classical" (the floor), a folder of label maps that another program made (or `LabelMaps`, which
+    has options), a callable Sample → label map or `Segmentation`, or whatever `hemalum.segment` takes as a
+    model. `dataset` is a dataset folder or an open Dataset, of which `split` is taken (None: all of it), or any
+    iterable of Samples, which is taken whole, such as `Truth`, a folder of label maps. `mpp` None uses each
     sample's own scale and an estimate where it has none; "auto" estimates always; a number holds for all.
     An image with too few nuclei for an estimate counts as one where nothing was found.
     With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `on_image` is
@@ -104,8 +106,12 @@ def evaluate(
 
     Raises HemalumError when there is nothing to evaluate or a segmentation does not fit its image.
     """
+    if isinstance(dataset, (str, Path)):
+        dataset = Dataset.open(dataset)
     samples, class_names, described = _open(dataset, split)
     segmenter, named = _segmenter(model, mpp, engine)
+    if isinstance(segmenter, LabelMaps):
+        _check_files(segmenter, dataset, split)
     seen = named.pop("seen", {}).get(described["dataset"])
     if seen is not None and seen != described["split_hash"]:
         log.warning(
@@ -126,6 +132,8 @@ def evaluate(
             on_image(len(rows) - 1, row)
     if not rows:
         raise HemalumError(f"nothing to evaluate: {described['dataset']} has no images in split '{split}'")
+    if isinstance(segmenter, LabelMaps):
+        named["counted_as_empty"] = segmenter.counted_as_empty
     summary: Row = {
         **named,
         **described,
@@ -144,14 +152,11 @@ def evaluate(
     return evaluation
 
 
-def _open(
-    dataset: Dataset | Path | str | Iterable[Sample], split: str | None
-) -> tuple[Iterator[Sample], dict[int, str], Row]:
+def _open(dataset: Dataset | Iterable[Sample], split: str | None) -> tuple[Iterator[Sample], dict[int, str], Row]:
     """The samples, the names of the classes to score, and what the summary says of the data."""
-    if isinstance(dataset, (str, Path)):
-        dataset = Dataset.open(dataset)
     if not isinstance(dataset, Dataset):
-        return iter(dataset), {}, {"dataset": "samples", "split": None, "split_hash": None}
+        name = dataset.name if isinstance(dataset, Truth) else "samples"
+        return iter(dataset), {}, {"dataset": name, "split": None, "split_hash": None}
     part = dataset if split is None else dataset.split(split)
     classes = {number: name for number, name in sorted((dataset.info.classes or {}).items()) if number > 0}
     described = {"dataset": dataset.info.name, "split": split, "split_hash": dataset.split_hash}
@@ -162,9 +167,22 @@ def _segmenter(model: Any, mpp: Scale, engine: "str | Engine") -> tuple[Segmente
     """The model as a function of a sample, and what the summary says of it."""
     if isinstance(model, str) and model == CLASSICAL:
         return _classical(mpp), {"model": CLASSICAL, "engine": None}
+    if is_label_folder(model):
+        model = LabelMaps(Path(model))
+    if isinstance(model, LabelMaps):
+        return model, {"model": model.name, "engine": None, "label_maps": str(model.folder)}
     if callable(model):
         return model, {"model": getattr(model, "__name__", type(model).__name__), "engine": None}
     return _learnt(model, mpp, engine)
+
+
+def _check_files(maps: LabelMaps, dataset: Dataset | Iterable[Sample], split: str | None) -> None:
+    """Files and images are compared before the first is scored, where the images are known by name."""
+    if isinstance(dataset, Dataset):
+        part = dataset if split is None else dataset.split(split)
+        maps.check([row.id for row in part.rows], [row.id for row in dataset.rows])
+    elif isinstance(dataset, Truth):
+        maps.check(dataset.ids)
 
 
 def _classical(mpp: Scale) -> Segmenter:
