@@ -29,8 +29,8 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "PATH… --output --mpp --model --engine --device --threads --precision --format --max-pixels --report",
-    "import": "FORMAT SRC DST --list --mpp --group --split --test-groups --seed --name --licence --images --labels "
-    "--index --overwrite",
+    "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images --labels "
+    "--index --option --overwrite",
     "check": "DATASET",
     "train": "RECIPE --data --output --resume --accelerator --threads --initial",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "

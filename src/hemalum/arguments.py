@@ -34,13 +34,26 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def shares(text: str) -> tuple[float, float, float]:
-    """The shares of the parts of a split, as `0.7,0.1,0.2`."""
+def shares(text: str) -> tuple[float, float, float] | str:
+    """The shares of the parts of a split, as `0.7,0.1,0.2`, or `published`."""
+    if text == "published":
+        return text
     try:
         train, val, test = (float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"--split '{text}': want three shares like 0.7,0.1,0.2") from None
+        raise typer.BadParameter(f"--split '{text}': want three shares like 0.7,0.1,0.2, or 'published'") from None
     return train, val, test
+
+
+def reader_options(texts: list[str]) -> dict[str, str | bool]:
+    """Options of a format's reader, as `species=human` or `merged=true`."""
+    options: dict[str, str | bool] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"--option '{text}': want NAME=VALUE")
+        options[name] = {"true": True, "false": False}.get(value.lower(), value)
+    return options
 
 
 def named_datasets(data: list[str]) -> dict[str, str] | list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hemalum.arguments import Seed, import_scale, listed, shares
+from hemalum.arguments import Seed, import_scale, listed, reader_options, shares
 
 
 def _print_formats(asked: bool) -> None:
@@ -13,7 +13,8 @@ def _print_formats(asked: bool) -> None:
         from hemalum.console import print_table
         from hemalum.report.tables import formats_table
 
-        print_table(*formats_table(), left=("keeps together", "licence", "data"))
+        headers, rows = formats_table()
+        print_table(headers, rows, left=headers)
         raise typer.Exit
 
 
@@ -41,7 +42,16 @@ def import_(
             help="What the split keeps together: image, source, organ, or a column of the index.",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(metavar="TRAIN,VAL,TEST", help="Shares of the parts.")] = "0.7,0.1,0.2",
+    split: Annotated[
+        Any,
+        typer.Option(
+            parser=shares,
+            metavar="published|TRAIN,VAL,TEST",
+            help="The publication's parts, or shares. Default: published where it keeps groups together, "
+            "else 0.7,0.1,0.2.",
+        ),
+    ] = None,
+    fold: Annotated[int | None, typer.Option(help="Fold of the published split, from 1.")] = None,
     test_groups: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Groups that make the test part, comma-separated.")
     ] = None,
@@ -53,6 +63,10 @@ def import_(
     images: Annotated[str | None, typer.Option(help="Format folder: sub-folder of the images.")] = None,
     labels: Annotated[str | None, typer.Option(help="Format folder: sub-folder of the label maps or masks.")] = None,
     index: Annotated[str | None, typer.Option(help="Format folder: the index CSV.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Option of the format, e.g. merged=true; may be repeated."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST.")] = False,
 ) -> None:
     """Turn a public dataset, or your own folder, into a dataset folder with a split by group."""
@@ -63,6 +77,7 @@ def import_(
     options: dict[str, Any] = {
         key: value for key, value in {"images": images, "labels": labels, "index": index}.items() if value
     }
+    options |= reader_options(option or [])
     with counter("importing", quiet=context.obj.quiet) as advance:
         dataset = import_dataset(
             format,
@@ -70,7 +85,8 @@ def import_(
             target,
             mpp=mpp,
             group=group,
-            split=shares(split),
+            split=split,
+            fold=fold,
             test_groups=listed(test_groups) if test_groups else None,
             seed=seed,
             name=name,

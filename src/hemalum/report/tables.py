@@ -1,6 +1,7 @@
 """Results as text tables: headers and rows, or name-value pairs; the console prints them."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hemalum.data.check import Problem
-    from hemalum.data.dataset import Dataset
+    from hemalum.data.dataset import Dataset, SplitInfo
     from hemalum.instances.nuclei import Nuclei
 
 Table = tuple[list[str], list[list[str]]]
@@ -21,14 +22,34 @@ UNSTATED = "licence not stated"
 
 
 def formats_table() -> Table:
-    """The formats that `import` reads."""
+    """The formats that `import` reads: what they hold, what may be done with it, and where to get it."""
     from hemalum.data.formats import READERS
 
     rows = [
-        [name, reader.title, _number(reader.mpp), reader.group, reader.licence or "yours"]
+        [
+            name,
+            reader.title,
+            reader.size or "yours",
+            ", ".join(reader.classes.values()) or "none",
+            _number(reader.mpp) + (" (measured)" if reader.mpp_source == "nuclei" else ""),
+            reader.group,
+            reader.published_rule or "none",
+            reader.licence or "yours",
+            short_citation(reader.citation) or "yours",
+            reader.url or "yours",
+        ]
         for name, reader in READERS.items()
     ]
-    return ["format", "data", "mpp", "keeps together", "licence"], rows
+    headers = ["format", "data", "size", "classes", "mpp", "keeps together", "published split", "licence"]
+    return [*headers, "cite", "get it from"], rows
+
+
+def short_citation(citation: str) -> str:
+    """Authors, year and DOI of a citation: "Kumar et al. 2017, doi:10.1109/TMI.2017.2677499"."""
+    authors = citation.partition(",")[0]
+    year = re.search(r"\((\d{4})\)", citation)
+    doi = re.search(r"doi:\S+", citation)
+    return authors + (f" {year[1]}" if year else "") + (f", {doi[0]}" if doi else "")
 
 
 def dataset_pairs(dataset: "Dataset") -> Pairs:
@@ -45,10 +66,18 @@ def dataset_pairs(dataset: "Dataset") -> Pairs:
         ("images", f"{info.images:,}"),
         ("nuclei", f"{info.nuclei:,}"),
         ("scale", scale),
-        ("split", f"{counts}; by {info.split.by}, seed {info.split.seed}"),
+        *([("classes", ", ".join(f"{n} {name}" for n, name in info.classes.items()))] if info.classes else []),
+        ("split", f"{counts}; {_split_said(info.split)}"),
         ("split hash", info.split.sha256[:16]),
         ("licence", info.licence or UNSTATED),
     ]
+
+
+def _split_said(split: "SplitInfo") -> str:
+    if split.published is None:
+        return f"by {split.by}, seed {split.seed}"
+    fold = f" (fold {split.fold})" if split.fold else ""
+    return f"as published{fold}: {split.published}" + (f"; {split.note}" if split.note else "")
 
 
 def problems_table(problems: "Sequence[Problem]") -> Table:

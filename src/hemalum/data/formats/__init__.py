@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hemalum.data.formats import dsb2018, folder, nuinsseg, tnbc
+from hemalum.data.formats import conic, consep, dsb2018, folder, kumar, lizard, nuinsseg, pannuke, tnbc
+from hemalum.data.published import one_fold_tests
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part
 
@@ -58,6 +59,7 @@ READERS: dict[str, Reader] = {
         citation="Caicedo et al., Nucleus segmentation across imaging experiments: the 2018 Data Science "
         "Bowl, Nature Methods 16, 1247-1253 (2019), doi:10.1038/s41592-019-0612-7",
         url="https://bbbc.broadinstitute.org/BBBC038",
+        size="670 images of 256 x 256 to 1040 x 1388 px, 29,461 nuclei",
     ),
     "tnbc": Reader(
         title="TNBC, triple-negative breast cancer, H&E",
@@ -67,6 +69,7 @@ READERS: dict[str, Reader] = {
         citation="Naylor et al., Segmentation of nuclei in histopathology images by deep regression of "
         "the distance map, IEEE Trans. Med. Imaging 38, 448-459 (2019), doi:10.1109/TMI.2018.2865709",
         url="https://doi.org/10.5281/zenodo.1175282",
+        size="50 images of 512 x 512 px, 4,022 nuclei",
         mpp=0.25,
         mpp_note="40x, as the field takes it",
     ),
@@ -78,10 +81,99 @@ READERS: dict[str, Reader] = {
         citation="Mahbod et al., NuInsSeg: a fully annotated dataset for nuclei instance segmentation in "
         "H&E-stained histological images, Scientific Data 11, 295 (2024), doi:10.1038/s41597-024-03117-2",
         url="https://doi.org/10.5281/zenodo.10518968",
+        size="665 images of 512 x 512 px, 30,698 nuclei",
         mpp=0.16,
         mpp_source="nuclei",
         mpp_note="measured: median nucleus of the human part (33.5 px) against TNBC (20.9 px at 0.25 µm/px); "
         "commonly given as 0.2 to 0.25",
+    ),
+    "lizard": Reader(
+        title="Lizard, H&E of the colon",
+        read=lizard.read,
+        group="image",
+        licence="CC-BY-NC-SA-4.0",
+        citation="Graham et al., Lizard: a large-scale dataset for colonic nuclear instance segmentation and "
+        "classification, ICCV Workshops, 684-693 (2021), doi:10.1109/ICCVW54120.2021.00082",
+        url="https://warwick.ac.uk/lizard-dataset",
+        mpp=0.5,
+        mpp_note="20x, as published",
+        size="238 images of 1016 x 917 px on average, 431,913 nuclei",
+        classes=lizard.CLASSES,
+        markers=("[Ll]izard_[Ll]abels/Labels", "[Ll]izard_[Ll]abels/Lizard_Labels"),
+        published=one_fold_tests,
+        published_rule="the three folds of info.csv by image: the fold tests, the other two train",
+        folds=3,
+    ),
+    "conic": Reader(
+        title="CoNIC challenge, patches of Lizard",
+        read=conic.read,
+        group="source image",
+        licence="CC-BY-NC-SA-4.0",
+        citation="Graham et al., CoNIC challenge: pushing the frontiers of nuclear detection, segmentation, "
+        "classification and counting, Medical Image Analysis 92, 103047 (2024), doi:10.1016/j.media.2023.103047",
+        url="https://conic-challenge.grand-challenge.org/Data/",
+        mpp=0.5,
+        mpp_note="20x, as published",
+        size="4,981 patches of 256 x 256 px",
+        classes=lizard.CLASSES,
+        markers=("patch_info.csv", "data/patch_info.csv"),
+        published=conic.published,
+        published_rule="3842/499/640 patches, the counts of the two-stage enhancement paper, which does not say "
+        "which they are: here whole source images, as near to the counts as those allow",
+    ),
+    "pannuke": Reader(
+        title="PanNuke, H&E of 19 organs",
+        read=pannuke.read,
+        group="fold",
+        licence="CC-BY-NC-SA-4.0",
+        citation="Gamper et al., PanNuke: an open pan-cancer histology dataset for nuclei instance segmentation and "
+        "classification, ECDP, 11-19 (2019), doi:10.1007/978-3-030-23937-4_2",
+        url="https://warwick.ac.uk/fac/cross_fac/tia/data/pannuke",
+        mpp=0.25,
+        mpp_note="40x, as published",
+        size="7,901 tiles of 256 x 256 px, 189,744 nuclei",
+        classes=pannuke.CLASSES,
+        markers=(
+            "Fold*/images/fold*/images.npy",
+            "fold*/images/fold*/images.npy",
+            "fold*/Fold*/images/fold*/images.npy",
+            "images/fold*/images.npy",
+            "images/[012]_*.png",
+            "fold[012]/images/[012]_*.png",
+        ),
+        published=pannuke.published,
+        published_rule="three folds: 1 trains, 2 validates, 3 tests; or 2, 1, 3; or 3, 2, 1",
+        folds=3,
+    ),
+    "consep": Reader(
+        title="CoNSeP, H&E of colorectal tumours",
+        read=consep.read,
+        group="image",
+        licence="research use (no licence stated)",
+        citation="Graham et al., HoVer-Net: simultaneous segmentation and classification of nuclei in multi-tissue "
+        "histology images, Medical Image Analysis 58, 101563 (2019), doi:10.1016/j.media.2019.101563",
+        url="https://warwick.ac.uk/fac/cross_fac/tia/data/hovernet/",
+        mpp=0.25,
+        mpp_note="40x, as published",
+        size="41 images of 1000 x 1000 px, 24,319 nuclei",
+        classes=consep.CLASSES,
+        classes_for=consep.classes_for,
+        markers=("Train/Labels/train_*.mat", "Test/Labels/test_*.mat", "CoNSeP/Train/Labels"),
+        published_rule="Train and Test, 27 and 14 images",
+    ),
+    "kumar": Reader(
+        title="Kumar, H&E of seven organs from TCGA",
+        read=kumar.read,
+        group="patient",
+        licence="CC-BY-NC-SA-4.0",
+        citation="Kumar et al., A dataset and a technique for generalized nuclear segmentation for computational "
+        "pathology, IEEE Trans. Med. Imaging 36, 1550-1560 (2017), doi:10.1109/TMI.2017.2677499",
+        url="https://monuseg.grand-challenge.org/Data/",
+        mpp=0.25,
+        mpp_note="40x, as published",
+        size="30 images of 1000 x 1000 px, 21,623 nuclei",
+        markers=("test_same/Labels", "test_diff/Labels", "[Kk]umar/test_same"),
+        published_rule="16 images train; test_same and test_diff, 8 and 6 images, test",
     ),
 }
 
