@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, distance_transform_edt
 from scipy.spatial.distance import cdist
 
 from hemalum.errors import HemalumError
@@ -45,6 +45,32 @@ def test_against_all_pairwise_distances(truth, prediction):
     swapped = measure_boundary(prediction, truth)
     assert hd95(swapped) == pytest.approx(hd95(distances))
     assert average_surface_distance(swapped) == pytest.approx(average_surface_distance(distances))
+
+
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.sampled_from([0.002, 0.02, 0.3, 0.9]),
+    st.sampled_from([0.002, 0.02, 0.3, 0.9]),
+    st.integers(0, 2**32 - 1),
+)
+def test_distances_are_those_of_a_distance_transform_in_raster_order(shape, share, other_share, seed):
+    rng = np.random.default_rng(seed)
+    truth, prediction = rng.random(shape) < share, rng.random(shape) < other_share
+    found = measure_boundary(truth, prediction)
+    true_outline, predicted_outline = find_boundary(truth), find_boundary(prediction)
+    if truth.any() and prediction.any():
+        assert (found.from_truth == distance_transform_edt(~predicted_outline)[true_outline]).all()
+        assert (found.from_prediction == distance_transform_edt(~true_outline)[predicted_outline]).all()
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 299), (199, 0), (199, 299), (100, 150)])
+def test_distances_to_one_far_pixel(place):
+    truth, prediction = np.zeros((200, 300), bool), np.zeros((200, 300), bool)
+    truth[::7, ::5] = True
+    prediction[place] = True
+    rows, columns = np.nonzero(truth)
+    expected = np.hypot(rows - place[0], columns - place[1])
+    assert measure_boundary(truth, prediction).from_truth == pytest.approx(expected, abs=1e-12)
 
 
 def test_by_hand():

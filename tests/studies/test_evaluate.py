@@ -73,6 +73,13 @@ def test_tables_by_group_and_organ():
     assert {name: row["images"] for name, row in groups.items()} == {"p1": 1, "p2": 2}
     assert groups["p2"]["pq"] == pytest.approx(1 / 1.5)
     assert [(row["name"], row["images"]) for row in summary["by_organ"]] == [("liver", 2)]
+    alone = evaluate(perfect_then_half, SAMPLES[1:]).summary  # the patient's images by themselves
+    for name in ("dice", "aji", "pq", "hd95_px"):
+        kind = {"dice": "pixel", "hd95_px": "boundary"}.get(name, "instance")
+        assert groups["p2"][name] == alone[kind]["per_image"][name]
+    assert groups["p2"]["dice_pooled"] == alone["pixel"]["pooled"]["dice"]
+    assert groups["p2"]["pq_pooled"] == alone["instance"]["pooled"]["pq"]
+    assert (groups["p2"]["nuclei_truth"], groups["p2"]["nuclei_predicted"]) == (2, 1)
 
 
 def test_ambiguous_pixels_can_be_left_out():
@@ -112,6 +119,14 @@ def test_each_image_is_told_as_it_is_done():
     told = []
     evaluate(perfect_then_half, SAMPLES, on_image=lambda number, row: told.append((number, row["id"])))
     assert told == [(0, "a"), (1, "b"), (2, "c")]
+
+
+def test_a_segmentation_with_nan_is_refused_with_its_sample():
+    def broken(one):
+        return np.where(one.instances == 2, math.nan, one.instances)
+
+    with pytest.raises(HemalumError, match="sample a: metrics: prediction has nan in 32 of 128 pixels"):
+        evaluate(broken, SAMPLES)
 
 
 def test_what_does_not_fit_is_refused():

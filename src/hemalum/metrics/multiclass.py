@@ -43,6 +43,8 @@ def match_by_class(
 
 def _by_index(classes: NDArray[np.int32], ids: NDArray[np.int64], side: str) -> NDArray[np.int32]:
     largest = int(ids.max(initial=0))
+    if classes.dtype.kind not in "iu":
+        raise HemalumError(f"classes of the {side} are {classes.dtype}; give one whole number per nucleus id")
     if classes.ndim != 1 or largest >= classes.size:
         raise HemalumError(
             f"classes of the {side} have shape {classes.shape}, but its largest nucleus id is {largest}: "

@@ -45,12 +45,15 @@ class Segmentation:
     """What a segmenter may return when it knows more than the label map.
 
     `labels` is (H, W) integer, 0 = background; `classes` is (max id + 1,) int32 by id; `mpp` is the scale
-    that was assumed, µm per pixel.
+    that was assumed, µm per pixel. `probability` (H, W) float32 is that of nucleus, `nucleus_probability`
+    (max id + 1,) float32 that of each nucleus by id, both in [0, 1].
     """
 
     labels: NDArray[np.integer[Any]]
     classes: NDArray[np.int32] | None = None
     mpp: float | None = None
+    probability: NDArray[np.float32] | None = None
+    nucleus_probability: NDArray[np.float32] | None = None
 
 
 Segmenter = Callable[[Sample], NDArray[np.integer[Any]] | Segmentation]
@@ -240,13 +243,16 @@ def _evaluate_image(
     by_class = None
     if classes and sample.classes is not None and found.classes is not None:
         by_class = (sample.classes, found.classes, classes)
-    scores = score_image(
-        sample.instances,
-        found.labels,
-        ambiguous=sample.ambiguous if leave_out_ambiguous else None,
-        mpp=sample.mpp,
-        classes=by_class,
-    )
+    try:
+        scores = score_image(
+            sample.instances,
+            found.labels,
+            ambiguous=sample.ambiguous if leave_out_ambiguous else None,
+            mpp=sample.mpp,
+            classes=by_class,
+        )
+    except HemalumError as error:
+        raise HemalumError(f"sample {sample.id}: {error}") from error
     row: Row = {
         "id": sample.id,
         "group": sample.group,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ Row = dict[str, Any]
 Classes = NDArray[np.int32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ImageScores:
     """What one image adds to a study. `matches` are at `THRESHOLDS`; `by_class` is None without classes."""
 
@@ -51,6 +52,18 @@ class ImageScores:
     matches: tuple[MatchCounts, ...]
     by_class: tuple[MatchCounts, ...] | None
     mpp: float | None
+
+    @cached_property
+    def row(self) -> Row:
+        """The scores as a flat row; nan where undefined (docs/concepts/metrics.md)."""
+        return (
+            {"nuclei_truth": self.n_truth, "nuclei_predicted": self.n_prediction}
+            | asdict(score_pixels(self.pixels))
+            | {f"weighted_{name}": value for name, value in asdict(score_pixels_weighted(self.pixels)).items()}
+            | _boundary(self.boundary, self.mpp)
+            | _instance(self.aji, self.aji_plus, self.matches)
+            | ({"mpq": mpq([self.by_class])} if self.by_class is not None else {})
+        )
 
     @property
     def n_truth(self) -> int:
@@ -89,15 +102,8 @@ def score_image(
 
 
 def row_of(image: ImageScores) -> Row:
-    """The scores of one image as a flat row; nan where undefined (docs/concepts/metrics.md)."""
-    return (
-        {"nuclei_truth": image.n_truth, "nuclei_predicted": image.n_prediction}
-        | asdict(score_pixels(image.pixels))
-        | {f"weighted_{name}": value for name, value in asdict(score_pixels_weighted(image.pixels)).items()}
-        | _boundary(image.boundary, image.mpp)
-        | _instance(image.aji, image.aji_plus, image.matches)
-        | ({"mpq": mpq([image.by_class])} if image.by_class is not None else {})
-    )
+    """A copy of the image's row of scores, to be added to."""
+    return dict(image.row)
 
 
 def _boundary(distances: BoundaryDistances, mpp: float | None) -> Row:
@@ -133,7 +139,7 @@ def summarise(images: Sequence[ImageScores]) -> Row:
     are any: mpq, mpq_plus and the pooled PQ of each class. Undefined values are nan; `left_out` says how many
     images had none of a kind.
     """
-    rows = [row_of(image) for image in images]
+    rows = [image.row for image in images]
     boundary = pool_boundaries([image.boundary for image in images])
     pooled_matches = [_pool_matches(column) for column in zip(*(i.matches for i in images), strict=True)]
     summary: Row = {
@@ -169,19 +175,17 @@ def table_by(names: Sequence[str | None], images: Sequence[ImageScores]) -> list
     """One short row per name (patient, organ, …), sorted; images without a name are left out."""
     table = []
     for name in sorted({name for name in names if name is not None}):
-        part = summarise([image for image, own in zip(images, names, strict=True) if own == name])
+        part = [image for image, own in zip(images, names, strict=True) if own == name]
+        means = _means([image.row for image in part], ("dice", "hd95_px", "aji", "pq"))
         table.append(
             {
                 "name": name,
-                "images": part["images"],
-                "nuclei_truth": part["nuclei_truth"],
-                "nuclei_predicted": part["nuclei_predicted"],
-                "dice_pooled": part["pixel"]["pooled"]["dice"],
-                "dice": part["pixel"]["per_image"]["dice"],
-                "hd95_px": part["boundary"]["per_image"]["hd95_px"],
-                "aji": part["instance"]["per_image"]["aji"],
-                "pq": part["instance"]["per_image"]["pq"],
-                "pq_pooled": part["instance"]["pooled"]["pq"],
+                "images": len(part),
+                "nuclei_truth": sum(image.n_truth for image in part),
+                "nuclei_predicted": sum(image.n_prediction for image in part),
+                "dice_pooled": average_pixel_scores([image.pixels for image in part], "pooled").dice,
+                **means,
+                "pq_pooled": _pool_matches([image.matches[0] for image in part]).pq,
             }
         )
     return table
