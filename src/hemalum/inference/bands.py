@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.stain_normalisation import StainMap
 from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.resample import Resampler
@@ -60,9 +61,11 @@ def bands(
     *,
     stride: int,
     enlarge: int,
+    stain: StainMap | None = None,
 ) -> Iterator[Band]:
     """Give the bands of `grid` from top to bottom for the image resampled to `shape` (h, w).
 
+    With `stain` the network sees other colours; those of the bands are the image's own.
     While a band is with the caller, the engine works on the next one.
     """
 
@@ -84,7 +87,8 @@ def bands(
                 start, stop = span.core_start, min(span.core_stop, shape[0])
                 maps = np.empty((2, (stop - start) * enlarge, shape[1] * enlarge), np.float32)
                 band = Band(start, stop, image[start - span.start : stop - span.start, : shape[1]], maps)
-                waiting.append((band, [pool.submit(run, image, span, column, band) for column in grid.columns]))
+                seen = image if stain is None else stain.apply(image)
+                waiting.append((band, [pool.submit(run, seen, span, column, band) for column in grid.columns]))
                 if len(waiting) > 1:
                     yield _wait(*waiting.popleft())
             while waiting:

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.stain_normalisation import StainMap
 from hemalum.errors import HemalumError
 from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model
 from hemalum.inference.resample import Resampler
+from hemalum.inference.stain import find_stain
 from hemalum.instances.morphology import describe, hematoxylin
 from hemalum.instances.nuclei import measure
 from hemalum.instances.representations import REPRESENTATIONS
@@ -63,7 +65,8 @@ def estimate_mpp(source: ImageSource, model: Model, engine: Engine) -> ScaleEsti
     Raises HemalumError when too few nuclei are found at any scale.
     """
     regions = _regions(source)
-    trials = [_try(regions, mpp, model, engine) for mpp in ASSUMED]
+    stain = find_stain(source, model, warn=False)
+    trials = [_try(regions, mpp, model, engine, stain) for mpp in ASSUMED]
     trials = [trial for trial in trials if trial.count >= FEWEST]
     if not trials:
         raise HemalumError(
@@ -91,7 +94,7 @@ def peak(places: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
     return middle
 
 
-def _try(regions: list[Pixels], mpp: float, model: Model, engine: Engine) -> _Trial:
+def _try(regions: list[Pixels], mpp: float, model: Model, engine: Engine, stain: StainMap | None) -> _Trial:
     card = model.card
     factor = mpp / card.mpp
     representation = REPRESENTATIONS[card.representation]
@@ -100,7 +103,7 @@ def _try(regions: list[Pixels], mpp: float, model: Model, engine: Engine) -> _Tr
         crop = _middle(region, LARGEST / factor)
         high, wide = (max(1, round(side * factor / card.stride)) * card.stride for side in crop.shape[:2])
         resampled = Resampler((crop.shape[0], crop.shape[1]), (high, wide)).rows(crop, 0, high)
-        maps = engine.maps(resampled[None])[0]
+        maps = engine.maps((resampled if stain is None else stain.apply(resampled))[None])[0]
         part = measure(representation.separate(maps, card.separation), None, representation.foreground(maps))
         probabilities.append(part.raw["probability"])
         solidities.append(describe(part.raw)["solidity"])

@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hemalum.models.stain import StainTarget
+
 FORMAT: Literal[1] = 1
 
 
@@ -68,6 +70,7 @@ class Card(Strict):
     channels: Literal["RGB"] = "RGB"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    stain: StainTarget | None = Field(None, description="colours that every image is brought to before the network")
     halo: int = Field(ge=0, description="receptive field radius in input px, rounded up to the stride")
     stride: int = Field(ge=1, description="input height and width must be multiples of this")
     classes: list[str] = Field(default_factory=lambda: ["nucleus"])

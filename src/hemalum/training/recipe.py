@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from hemalum.data.augment import AugmentSettings
+from hemalum.data.stain_normalisation import StainNormalisation
 from hemalum.errors import HemalumError
 from hemalum.models.card import NetworkSpec, SeparationSettings, Strict
 from hemalum.names import nearest
@@ -109,6 +110,9 @@ class Recipe(Strict):
         1, ge=1, le=4, description="targets are made on a grid this much finer and averaged: shares of a pixel"
     )
     data: dict[str, Source] = Field({}, description="datasets by name; none: whatever is given, in equal shares")
+    stain_normalisation: StainNormalisation | None = Field(
+        None, description="colours that every image is brought to, in training and wherever the model is used"
+    )
     augment: AugmentSettings = AugmentSettings()
     phases: list[Phase] = Field(min_length=1)
     separation: SeparationSettings = SeparationSettings()

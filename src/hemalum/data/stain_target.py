@@ -1,0 +1,91 @@
+"""The target of a recipe's stain normalisation, fitted on what the recipe names."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hemalum.data.dataset import Dataset, pixel_hash
+from hemalum.data.image import read_image
+from hemalum.data.stain_normalisation import Pixels, StainNormalisation, UnfitImage, measure_stain, sample_image
+from hemalum.errors import HemalumError
+from hemalum.models.stain import StainTarget
+from hemalum.names import nearest
+
+log = logging.getLogger(__name__)
+
+POOLED_IMAGES = 256  # spread evenly over the training images
+POOLED_PIXELS = 1 << 20  # of all of them together, the same number of each
+
+
+def fit_stain_target(settings: StainNormalisation, datasets: Mapping[str, Dataset]) -> StainTarget:
+    """Fit the target that `settings` names; `datasets` are open and whole, by the recipe's names.
+
+    "train" pools the same number of pixels of each training image (of at most `POOLED_IMAGES`), without those that
+    the method can say nothing about. Else the target is the id of a training image, as ID or DATASET/ID, or an
+    image file.
+
+    Raises HemalumError when there is no such image, it is not in the training part, or it is unfit as a target.
+    """
+    if settings.target == "train":
+        pixels, origin = _pool(settings, datasets)
+    else:
+        path, origin = _find(settings.target, datasets)
+        image = read_image(path)
+        pixels, origin = sample_image(image), f"{origin}, sha256 {pixel_hash(image)[:16]}"
+    try:
+        statistics = measure_stain(pixels, settings.method)
+    except UnfitImage as error:
+        raise HemalumError(
+            f"stain_normalisation: target '{settings.target}' is unfit for {settings.method}, {error}; choose another"
+        ) from error
+    return StainTarget(**statistics.model_dump(), origin=origin, unfit=settings.unfit)
+
+
+def _pool(settings: StainNormalisation, datasets: Mapping[str, Dataset]) -> tuple[Pixels, str]:
+    parts = [dataset.split("train") for dataset in datasets.values()]
+    paths = [part.path / row.image for part in parts for row in part.rows]
+    if not paths:
+        raise HemalumError("stain_normalisation: no training images to pool; the datasets' train parts are empty")
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(POOLED_IMAGES, len(paths))).astype(int))
+    each = POOLED_PIXELS // len(chosen)
+    pooled: list[Pixels] = []
+    first = ""
+    for index in chosen:
+        pixels = sample_image(read_image(paths[index]))
+        try:
+            measure_stain(pixels, settings.method)
+        except UnfitImage as error:
+            first = first or f"{paths[index]}, {error}"
+            continue
+        pooled.append(pixels[np.linspace(0, len(pixels) - 1, min(each, len(pixels))).astype(int)])
+    if not pooled:
+        raise HemalumError(f"stain_normalisation: no training image is fit for {settings.method}: {first}")
+    left_out = len(chosen) - len(pooled)
+    if left_out:
+        log.info("%d of %d images are not in the stain target: %s …", left_out, len(chosen), first)
+    return np.concatenate(pooled), f"{len(pooled)} training images of {', '.join(datasets)} pooled"
+
+
+def _find(target: str, datasets: Mapping[str, Dataset]) -> tuple[Path, str]:
+    """The image file that `target` names, and what it is in words."""
+    found = {
+        f"{name}/{row.id}": (dataset.path / row.image, row.split)
+        for name, dataset in datasets.items()
+        for row in dataset.rows
+        if target in (row.id, f"{name}/{row.id}")
+    }
+    if len(found) > 1:
+        raise HemalumError(f"stain_normalisation: target '{target}' is one of {', '.join(found)}: say which")
+    for name, (path, part) in found.items():
+        if part != "train":
+            raise HemalumError(f"stain_normalisation: target '{target}' is in the {part} part; choose a training image")
+        return path, f"training image {name}"
+    if Path(target).is_file():
+        return Path(target), f"image {Path(target).name}"
+    known = [row.id for dataset in datasets.values() for row in dataset.rows if row.split == "train"]
+    raise HemalumError(
+        f"stain_normalisation: target '{target}' is neither \"train\" nor the id of a training image nor an image "
+        f"file{nearest(target, known)}"
+    )
