@@ -47,7 +47,8 @@ def published_split(
         if len({member.group for member in train}) > 1:
             found |= split_by_group(train, (1 - share, share, 0.0), seed=seed)
             count = sum(part == "val" for part in found.values())
-            note = f"val: {count} images cut from the published train part by group, seed {seed}"
+            images = f"{count} image{'s' if count > 1 else ''}"
+            note = f"val: {images} cut from the published train part by group, seed {seed}"
     return PublishedSplit(found, note, groups_apart(members, found))
 
 

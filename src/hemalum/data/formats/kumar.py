@@ -12,13 +12,16 @@ Source: Kumar et al., IEEE Transactions on Medical Imaging 36, 1550 (2017).
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.aperio_xml import read_aperio_xml
 from hemalum.data.image import read_image
 from hemalum.data.label_map import same_size, whole_numbers
 from hemalum.data.mat import read_mat
+from hemalum.data.outlines import draw_outlines
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Part
 from hemalum.errors import HemalumError
@@ -41,10 +44,11 @@ FOLDERS: tuple[tuple[str, Part], ...] = (("train", "train"), ("test_same", "test
 SUFFIXES = (".tif", ".tiff", ".png")
 
 
-def read(path: Path | str) -> Iterator[Sample]:
+def read(path: Path | str, *, open_lines: Literal["refuse", "close"] = "refuse") -> Iterator[Sample]:
     """Yield the samples: train, test_same, test_diff, or all by file name; `path` holds the folders.
 
-    The group is the patient (the TCGA barcode's first three fields); the part is test for both test folders.
+    The group is the patient (the TCGA barcode's first three fields); the part is test for both test sets. XML
+    gives the scale as well, and `open_lines` says what becomes of its outlines that are not closed.
 
     Raises HemalumError for missing folders or labels, damaged files, ids out of range and sizes that do not
     fit.
@@ -54,6 +58,9 @@ def read(path: Path | str) -> Iterator[Sample]:
         if folders:
             for folder, part in folders:
                 yield from _read_mats(folder, part)
+            return
+        if (root / "Tissue Images").is_dir():
+            yield from _read_outlines(root, open_lines)
             return
     raise HemalumError(
         f"{path}: no train/Images with test_same and test_diff, and no 'Tissue Images'; want the unpacked Kumar set"
@@ -65,9 +72,12 @@ def case_of(name: str) -> str:
     return "-".join(name.removeprefix("TCGA-").split("-")[:2])
 
 
-def part_of(name: str) -> Part:
-    """The published part of an image: both test sets are test."""
-    return "test" if case_of(name) in (*TEST_SAME, *TEST_DIFF) else "train"
+def part_of(name: str) -> Part | None:
+    """The published part of an image: both test sets are test; None for an image that is not of the 30."""
+    case = case_of(name)
+    if case not in ORGAN_OF:
+        return None
+    return "test" if case in (*TEST_SAME, *TEST_DIFF) else "train"
 
 
 def _read_mats(folder: Path, part: Part) -> Iterator[Sample]:
@@ -82,7 +92,21 @@ def _read_mats(folder: Path, part: Part) -> Iterator[Sample]:
         yield _sample(file, image, instances, part)
 
 
-def _sample(file: Path, image: NDArray[np.uint8], instances: NDArray[np.int32], part: Part) -> Sample:
+def _read_outlines(root: Path, open_lines: Literal["refuse", "close"]) -> Iterator[Sample]:
+    for file in _images(root / "Tissue Images"):
+        label = root / "Annotations" / f"{file.stem}.xml"
+        if not label.is_file():
+            raise HemalumError(f"{label}: missing; it holds the outlines of {file}")
+        image = read_image(file)
+        annotations = read_aperio_xml(label, open_lines=open_lines)
+        height, width, _ = image.shape
+        instances = draw_outlines(annotations.outlines, (height, width), label)
+        yield _sample(file, image, instances, part_of(file.stem), annotations.mpp)
+
+
+def _sample(
+    file: Path, image: NDArray[np.uint8], instances: NDArray[np.int32], part: Part | None, mpp: float | None = None
+) -> Sample:
     return Sample(
         image=image,
         instances=instances,
@@ -91,6 +115,8 @@ def _sample(file: Path, image: NDArray[np.uint8], instances: NDArray[np.int32], 
         group=case_of(file.stem),
         organ=ORGAN_OF.get(case_of(file.stem)),
         stain="H&E",
+        mpp=mpp,
+        mpp_source=None if mpp is None else "file",
         part=part,
     )
 
