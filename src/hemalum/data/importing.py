@@ -220,7 +220,8 @@ def _divide(
     """Parts by id, and how they were made."""
     shares = split if isinstance(split, tuple) else SHARES
     asked = split == "published" or fold is not None
-    if asked or (split is None and test_groups is None and reader.published_rule):
+    unasked = reader.published_unasked and bool(reader.published_rule)
+    if asked or (split is None and test_groups is None and unasked):
         number = (fold or 1) if reader.folds else 0
         try:
             found = published_split(members, reader.published, number, seed=seed)

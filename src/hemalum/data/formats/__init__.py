@@ -4,7 +4,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hemalum.data.formats import conic, consep, dsb2018, folder, kumar, lizard, nuinsseg, pannuke, tnbc
+from hemalum.data.formats import (
+    conic,
+    consep,
+    cryonuseg,
+    dsb2018,
+    folder,
+    kumar,
+    lizard,
+    monuseg,
+    nuinsseg,
+    pannuke,
+    polyps,
+    tnbc,
+)
 from hemalum.data.published import one_fold_tests
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part
@@ -24,7 +37,8 @@ class Reader:
     relative to the folder that give the layout away: one that matches says "this looks like me".
 
     A published split is in `published(members, fold)`, which gives each id its part (fold runs from 1 to
-    `folds`, and is 0 where there are none), or in the samples' own `part`; `published_rule` says it in words.
+    `folds`, and is 0 where there are none), or in the samples' own `part`; `published_rule` says it in words;
+    with `published_unasked=False` it is taken only where it is asked for.
     """
 
     title: str
@@ -43,6 +57,7 @@ class Reader:
     published: Callable[[Sequence[Member], int], Mapping[str, Part]] | None = None
     published_rule: str = ""
     folds: int = 0
+    published_unasked: bool = True
 
 
 READERS: dict[str, Reader] = {
@@ -50,6 +65,7 @@ READERS: dict[str, Reader] = {
         title="Your own folder: images with label maps or binary masks",
         read=folder.read,
         group="image, or the column named group",
+        markers=("labels/*.png", "labels/*.tif", "labels/*.tiff"),
     ),
     "dsb2018": Reader(
         title="2018 Data Science Bowl, stage 1 training set",
@@ -60,6 +76,7 @@ READERS: dict[str, Reader] = {
         "Bowl, Nature Methods 16, 1247-1253 (2019), doi:10.1038/s41592-019-0612-7",
         url="https://bbbc.broadinstitute.org/BBBC038",
         size="670 images of 256 x 256 to 1040 x 1388 px, 29,461 nuclei",
+        markers=("stage1_train/*/masks", "[0-9a-f][0-9a-f][0-9a-f][0-9a-f]*/masks/*.png"),
     ),
     "tnbc": Reader(
         title="TNBC, triple-negative breast cancer, H&E",
@@ -72,6 +89,11 @@ READERS: dict[str, Reader] = {
         size="50 images of 512 x 512 px, 4,022 nuclei",
         mpp=0.25,
         mpp_note="40x, as the field takes it",
+        markers=("GT_[0-9]*", "*/GT_[0-9]*"),
+        published=tnbc.published,
+        published_rule="leave one patient out: fold N tests on patient N",
+        folds=11,
+        published_unasked=False,  # eleven runs make one result; one alone tests on 3 to 8 images
     ),
     "nuinsseg": Reader(
         title="NuInsSeg, H&E of human and mouse organs",
@@ -86,6 +108,11 @@ READERS: dict[str, Reader] = {
         mpp_source="nuclei",
         mpp_note="measured: median nucleus of the human part (33.5 px) against TNBC (20.9 px at 0.25 µm/px); "
         "commonly given as 0.2 to 0.25",
+        markers=("human */tissue images", "mouse */tissue images", "*/human */tissue images"),
+        published=nuinsseg.published,
+        published_rule="KFold(5, shuffle=True, random_state=19) over the sorted images: fold N tests",
+        folds=nuinsseg.FOLDS,
+        published_unasked=False,  # by tile: tiles of one slide are on both sides
     ),
     "lizard": Reader(
         title="Lizard, H&E of the colon",
@@ -174,6 +201,78 @@ READERS: dict[str, Reader] = {
         size="30 images of 1000 x 1000 px, 21,623 nuclei",
         markers=("test_same/Labels", "test_diff/Labels", "[Kk]umar/test_same"),
         published_rule="16 images train; test_same and test_diff, 8 and 6 images, test",
+    ),
+    "monuseg": Reader(
+        title="MoNuSeg 2018 challenge, H&E of several organs from TCGA",
+        read=monuseg.read,
+        group="patient",
+        licence="CC-BY-NC-SA-4.0",
+        citation="Kumar et al., A multi-organ nucleus segmentation challenge, IEEE Trans. Med. Imaging 39, 1380-1391 "
+        "(2020), doi:10.1109/TMI.2019.2947628",
+        url="https://monuseg.grand-challenge.org/Data/",
+        mpp=0.25,
+        mpp_note="40x, as published; where the XML says a scale near it, that",
+        size="37 + 14 images of 1000 x 1000 px; 28,846 nuclei in the 30 + 14 of the challenge",
+        markers=tuple("*/" * depth + "TCGA-*.xml" for depth in range(monuseg.DEPTH)),
+        published_rule="the training archive trains, the test archive tests, 37 and 14 images",
+    ),
+    "cryonuseg": Reader(
+        title="CryoNuSeg, H&E cryosections of 10 organs from TCGA",
+        read=cryonuseg.read,
+        group="image, each of another patient",
+        licence="CC-BY-NC-SA-4.0",
+        citation="Mahbod et al., CryoNuSeg: a dataset for nuclei instance segmentation of cryosectioned H&E-stained "
+        "histological images, Computers in Biology and Medicine 132, 104349 (2021), "
+        "doi:10.1016/j.compbiomed.2021.104349",
+        url="https://www.kaggle.com/datasets/ipateam/segmentation-of-nuclei-in-cryosectioned-he-images",
+        mpp=0.25,
+        mpp_note="40x, as published",
+        size="30 images of 512 x 512 px, 7,596 nuclei (annotator 1; again 8,044; annotator 2 8,251)",
+        markers=("Annotator [12] (bio*", "*/Annotator [12] (bio*", "RoiSet.zip", "*/RoiSet.zip"),
+    ),
+    "etis": Reader(
+        title="ETIS-LaribPolypDB, polyps in colonoscopy, binary",
+        read=polyps.reader("etis"),
+        group="image: its videos are not told apart",
+        licence="research use (no licence stated)",
+        citation="Silva et al., Toward embedded detection of polyps in WCE images for early diagnosis of colorectal "
+        "cancer, Int. J. Computer Assisted Radiology and Surgery 9, 283-293 (2014), doi:10.1007/s11548-013-0926-3",
+        url="https://polyp.grand-challenge.org/EtisLarib/",
+        size="196 frames of 1225 x 966 px",
+        markers=("ETIS-LaribPolypDB/*.tif", "*/ETIS-LaribPolypDB/*.tif", "ETIS-LaribPolypDB/images"),
+    ),
+    "colondb": Reader(
+        title="CVC-ColonDB, polyps in colonoscopy, binary",
+        read=polyps.reader("colondb"),
+        group="image: its videos are not told apart",
+        licence="research use (no licence stated)",
+        citation="Bernal et al., Towards automatic polyp detection with a polyp appearance model, Pattern "
+        "Recognition 45, 3166-3182 (2012), doi:10.1016/j.patcog.2012.03.002",
+        url="https://mv.cvc.uab.es/projects/colon-qa/cvccolondb",
+        size="300 frames of 15 videos (380 as repackaged), 574 x 500 px",
+        markers=("p[0-9]*.tiff", "p[0-9]*.bmp", "*/p[0-9]*.tiff", "*/p[0-9]*.bmp", "CVC-ColonDB/images"),
+    ),
+    "clinicdb": Reader(
+        title="CVC-ClinicDB, polyps in colonoscopy, binary",
+        read=polyps.reader("clinicdb"),
+        group="video where a metadata.csv says it, else image",
+        licence="research use (no licence stated)",
+        citation="Bernal et al., WM-DOVA maps for accurate polyp highlighting in colonoscopy, Computerized Medical "
+        "Imaging and Graphics 43, 99-111 (2015), doi:10.1016/j.compmedimag.2015.02.007",
+        url="https://polyp.grand-challenge.org/CVCClinicDB/",
+        size="612 frames of 384 x 288 px",
+        markers=("Original/[0-9]*", "*/Original/[0-9]*", "CVC-ClinicDB/images"),
+    ),
+    "kvasir": Reader(
+        title="Kvasir-SEG, polyps in colonoscopy, binary",
+        read=polyps.reader("kvasir"),
+        group="image",
+        licence="research and education (stated by its authors)",
+        citation="Jha et al., Kvasir-SEG: a segmented polyp dataset, MultiMedia Modeling, 451-462 (2020), "
+        "doi:10.1007/978-3-030-37734-2_37",
+        url="https://datasets.simula.no/kvasir-seg/",
+        size="1,000 frames of 332 x 487 to 1920 x 1072 px",
+        markers=("kavsir_bboxes.json", "*/kavsir_bboxes.json", "images/cju*.jpg", "*/images/cju*.jpg"),
     ),
 }
 

@@ -9,7 +9,7 @@
 Source: Mahbod et al., Scientific Data 11, 295 (2024).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 from hemalum.data.image import read_image, read_label_map
 from hemalum.data.label_map import components
 from hemalum.data.sample import Sample
+from hemalum.data.splits import Member, Part
 from hemalum.errors import HemalumError
 
 IMAGES = "tissue images"
+PUBLISHED = 665  # images of the whole set, over which its authors make their folds
+FOLDS, SEED = 5, 19
 SPECIES = ("human", "mouse")
 # the archives of the two hosts differ in where the masks of ambiguous areas lie
 AMBIGUOUS = ("vague areas/mask binary", "vague areas/mask binary_vague", "mask binary_vague", "vague areas")
@@ -70,6 +73,26 @@ def read(
                 stain="H&E",
                 ambiguous=_ambiguous(folder, file, image) if ambiguous else None,
             )
+
+
+def published(members: Sequence[Member], fold: int) -> Mapping[str, Part]:
+    """The authors' five folds: scikit-learn's KFold(n_splits=5, shuffle=True, random_state=19); fold N tests.
+
+    They name no order of the images; taken here is that of the sorted paths. The folds go by tile, so tiles
+    of each organ, that is of one slide, are on both sides.
+
+    Raises HemalumError unless all 665 images are there.
+    """
+    if len(members) != PUBLISHED:
+        raise HemalumError(
+            f"the published folds are made of all {PUBLISHED} images, here are {len(members)}; "
+            "import both species whole, or split by shares"
+        )
+    names = [member.id for member in sorted(members, key=lambda member: (member.source, member.id))]
+    # what KFold does, without making scikit-learn a dependency; its test part is a run of the shuffled order
+    order = np.random.RandomState(SEED).permutation(len(names))  # the generator KFold uses
+    test = {names[index] for index in np.array_split(order, FOLDS)[fold - 1]}
+    return {name: "test" if name in test else "train" for name in names}
 
 
 def _organ_folders(path: Path, species: str) -> list[Path]:

@@ -6,12 +6,13 @@
 Source: Naylor et al., IEEE Transactions on Medical Imaging 38, 448 (2019); Zenodo 1175282.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hemalum.data.image import read_image
 from hemalum.data.label_map import read_instances
 from hemalum.data.sample import Sample
+from hemalum.data.splits import Member, Part
 from hemalum.errors import HemalumError
 
 BREAST = range(1, 12)  # later versions of the archive add patients of another organ
@@ -52,6 +53,29 @@ def read(path: Path | str) -> Iterator[Sample]:
                 organ="breast" if patient.isdigit() and int(patient) in BREAST else None,
                 stain="H&E",
             )
+
+
+def published(members: Sequence[Member], fold: int) -> Mapping[str, Part]:
+    """Leave one patient out: fold N tests on patient N of the 11, the others train.
+
+    That is how Naylor et al. evaluate on this set. Splits by image (30/10/10 and others) are reported without
+    a list of the images, so nobody can repeat them; they also have patients on both sides.
+
+    Raises HemalumError when the patient of the fold is missing, or others than the 11 are there.
+    """
+    test = f"{fold:02d}"
+    patients = sorted({member.group for member in members})
+    others = [name for name in patients if not (name.isdigit() and int(name) in BREAST)]
+    if others:
+        raise HemalumError(
+            f"patient {others[0]} is none of the {len(BREAST)} of the published split; take the folders "
+            f"Slide_{others[0]} and GT_{others[0]} away, or split by shares"
+        )
+    if test not in patients:
+        raise HemalumError(
+            f"fold {fold} tests on patient {test}, who is not there; patients are {', '.join(patients)}"
+        )
+    return {member.id: "test" if member.group == test else "train" for member in members}
 
 
 def _root(path: Path) -> Path:
