@@ -80,7 +80,9 @@ def _find(target: str, datasets: Mapping[str, Dataset]) -> tuple[Path, str]:
         raise HemalumError(f"stain_normalisation: target '{target}' is one of {', '.join(found)}: say which")
     for name, (path, part) in found.items():
         if part != "train":
-            raise HemalumError(f"stain_normalisation: target '{target}' is in the {part} part; choose a training image")
+            raise HemalumError(
+                f"stain_normalisation: target '{target}' is in the {part} part; choose a training image"
+            )
         return path, f"training image {name}"
     if Path(target).is_file():
         return Path(target), f"image {Path(target).name}"
