@@ -6,3 +6,7 @@ class HemalumError(Exception):
 
     The command line prints the line and ends with exit code 2; `--debug` shows the traceback.
     """
+
+
+class ToldElsewhereError(HemalumError):
+    """Another process of the same run has failed first and says why; the command line stays silent about this one."""

@@ -1,4 +1,8 @@
-"""Losses between logits and target maps, head by head."""
+"""Losses between logits and target maps, head by head.
+
+Where a batch is shared by several processes, each has a part of it. Means over pixels need nothing, since parts are
+of one size: the mean of the parts' losses is the loss. Ratios of sums do: `add_up` gives the sums over all parts.
+"""
 
 from collections.abc import Callable
 
@@ -10,16 +14,24 @@ from hemalum.instances.representations import Head
 
 _SOFT = 1e-6
 
+AddUp = Callable[[Tensor], Tensor]
 
-def soft_dice(probability_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+
+def whole(sums: Tensor) -> Tensor:
+    """The sums over a batch that is not shared."""
+    return sums
+
+
+def soft_dice(probability_BCHW: Tensor, target_BCHW: Tensor, add_up: AddUp = whole) -> Tensor:
     """1 - Dice of soft maps, pooled over the batch and averaged over channels (Milletari et al. 2016)."""
     axes = (0, 2, 3)
     overlap = (probability_BCHW * target_BCHW).sum(axes)
     total = probability_BCHW.sum(axes) + target_BCHW.sum(axes)
-    return (1 - (2 * overlap + _SOFT) / (total + _SOFT)).mean()
+    sums = add_up(torch.stack([overlap, total]))
+    return (1 - (2 * sums[0] + _SOFT) / (sums[1] + _SOFT)).mean()
 
 
-def gradient_error(prediction_B2HW: Tensor, target_B2HW: Tensor, weight_BHW: Tensor) -> Tensor:
+def gradient_error(prediction_B2HW: Tensor, target_B2HW: Tensor, weight_BHW: Tensor, add_up: AddUp = whole) -> Tensor:
     """Mean squared error of the maps' own gradients inside nuclei (HoVer-Net, Graham et al. 2019).
 
     Channel 0 is differenced along x, channel 1 along y.
@@ -27,10 +39,13 @@ def gradient_error(prediction_B2HW: Tensor, target_B2HW: Tensor, weight_BHW: Ten
     dx = torch.diff(prediction_B2HW[:, 0] - target_B2HW[:, 0], dim=2)
     dy = torch.diff(prediction_B2HW[:, 1] - target_B2HW[:, 1], dim=1)
     wx, wy = weight_BHW[:, :, 1:], weight_BHW[:, 1:]
-    return (dx.square() * wx).sum() / wx.sum().clamp_min(1) + (dy.square() * wy).sum() / wy.sum().clamp_min(1)
+    sums = add_up(torch.stack([(dx.square() * wx).sum(), (dy.square() * wy).sum(), wx.sum(), wy.sum()]))
+    return (sums[:2] / sums[2:].clamp_min(1)).sum()
 
 
-def map_loss(logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+def map_loss(
+    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...], add_up: AddUp = whole
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum of the heads' losses, and each by name.
 
     softmax: cross-entropy + Dice; sigmoid on a 0/1 map: binary cross-entropy + Dice; sigmoid on a graded map
@@ -46,22 +61,23 @@ def map_loss(logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...])
         channel_at += len(head.channels)
         match head.kind:
             case "softmax":
-                whole = torch.cat([1 - target.sum(1, keepdim=True), target], dim=1)
-                parts["_".join(head.channels)] = F.cross_entropy(logits, whole) + soft_dice(
-                    logits.softmax(1)[:, 1:], target
+                shares = torch.cat([1 - target.sum(1, keepdim=True), target], dim=1)
+                parts["_".join(head.channels)] = F.cross_entropy(logits, shares) + soft_dice(
+                    logits.softmax(1)[:, 1:], target, add_up
                 )
             case "sigmoid":
                 for index, channel in enumerate(head.channels):
                     one, truth = logits[:, index : index + 1], target[:, index : index + 1]
                     parts[channel] = F.binary_cross_entropy_with_logits(one, truth)
                     if channel != "distance":
-                        parts[channel] = parts[channel] + soft_dice(one.sigmoid(), truth)
+                        parts[channel] = parts[channel] + soft_dice(one.sigmoid(), truth, add_up)
             case "tanh":
                 inside = (target.abs().sum(1) > 0).float()
                 position = logits.tanh()
                 error = (position - target).square() * inside[:, None]
-                parts["_".join(head.channels)] = error.sum() / (2 * inside.sum()).clamp_min(1) + gradient_error(
-                    position, target, inside
+                sums = add_up(torch.stack([error.sum(), 2 * inside.sum()]))
+                parts["_".join(head.channels)] = sums[0] / sums[1].clamp_min(1) + gradient_error(
+                    position, target, inside, add_up
                 )
             case "linear":
                 parts["_".join(head.channels)] = F.smooth_l1_loss(logits, target)
@@ -69,14 +85,14 @@ def map_loss(logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...])
 
 
 def binary_cross_entropy(
-    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...]
+    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...], add_up: AddUp = whole
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean binary cross-entropy over all pixels, for heads whose kind is sigmoid only."""
     loss = F.binary_cross_entropy_with_logits(logits_BCHW, targets_BCHW)
     return loss, {"_".join(channel for head in heads for channel in head.channels): loss}
 
 
-Loss = Callable[[Tensor, Tensor, tuple[Head, ...]], tuple[Tensor, dict[str, Tensor]]]
+Loss = Callable[[Tensor, Tensor, tuple[Head, ...], AddUp], tuple[Tensor, dict[str, Tensor]]]
 
 LOSSES: dict[str, Loss] = {
     "maps": map_loss,

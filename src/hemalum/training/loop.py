@@ -1,10 +1,12 @@
 """The one training loop: phases in order, exact on resume.
 
 Everything random is a function of the step (see `stream`), so a run that was killed and resumed gives the same
-weights, bit for bit on a CPU with the same number of threads, as one that was not.
+weights, bit for bit on a CPU with the same number of threads, as one that was not. Several processes share each batch
+(see `processes`); all of them take the same decisions, the first one writes.
 """
 
 import fnmatch
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,10 +21,11 @@ from torch import Tensor, nn
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.instances.representations import REPRESENTATIONS
-from hemalum.losses.maps import LOSSES
+from hemalum.losses.maps import LOSSES, whole
 from hemalum.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemalum.training.log import Log
 from hemalum.training.optimisers import build_optimiser, learning_rate
+from hemalum.training.processes import add_up, add_up_figures
 from hemalum.training.recipe import Phase, Plateau, Recipe
 from hemalum.training.stream import Batch, Stream
 from hemalum.training.validation import Validation
@@ -55,7 +58,9 @@ class Loop:
         self.recipe, self.stream, self.validation = recipe, stream, validation
         self.folder, self.fabric, self.progress, self.watch = folder, fabric, progress, watch
         self.heads = REPRESENTATIONS[recipe.representation].heads
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # on the device before anything is copied from it: averaged weights, a checkpoint's optimiser state
+        self.network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.add_up = add_up if fabric.world_size > 1 else whole
         self.average: dict[str, Tensor] | None = None
         if recipe.ema:
             self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
@@ -72,13 +77,26 @@ class Loop:
     def run(self, resume: bool) -> None:
         """Run the phases that are left."""
         if not resume:  # so that a run killed before its first regular checkpoint can be resumed as well
-            save_checkpoint(self.checkpoint, self.progress, self.network, self.average, None)
-        with Log(self.folder, self.progress.log_bytes if resume else 0) as log:
+            self._save(None)
+        with self._log(self.progress.log_bytes if resume else 0) as log:
             while self.progress.phase < len(self.recipe.phases):
                 self._run_phase(self.recipe.phases[self.progress.phase], log, resume)
                 resume = False
 
-    def _run_phase(self, phase: Phase, log: Log, resume: bool) -> None:
+    @contextmanager
+    def _log(self, keep: int) -> Iterator[Log | None]:
+        """The log, which only the first process writes."""
+        if not self.fabric.is_global_zero:
+            yield None
+            return
+        with Log(self.folder, keep) as log:
+            yield log
+
+    def _save(self, optimiser: torch.optim.Optimizer | None) -> None:
+        if self.fabric.is_global_zero:
+            save_checkpoint(self.checkpoint, self.progress, self.network, self.average, optimiser)
+
+    def _run_phase(self, phase: Phase, log: Log | None, resume: bool) -> None:
         optimiser = build_optimiser(phase, self._freeze(phase))
         if resume:
             self.progress = load_checkpoint(self.checkpoint, self.network, self.average, optimiser)
@@ -92,42 +110,57 @@ class Loop:
             if ended or state.phase_step % self.recipe.validate_every == 0:
                 row = window.summary() | {"lr": optimiser.param_groups[0]["lr"]} | self._validate()
                 ended |= self._judge(phase, row["score"])
-                log.write(state.step, phase.name, row)
+                if log:
+                    log.write(state.step, phase.name, row)
                 window = _Window()
-            if self.watch:
+            if self.watch and self.fabric.is_global_zero:
                 self.watch(state.step, self.total, row)
             if ended:
                 state.next_phase()
             if ended or state.step % self.recipe.checkpoint_every == 0:
-                state.log_bytes = log.flush()
-                save_checkpoint(self.checkpoint, state, self.network, self.average, None if ended else optimiser)
+                state.log_bytes = log.flush() if log else 0
+                self._save(None if ended else optimiser)
             if ended:
                 return
 
     def _step(
         self, phase: Phase, network: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch
     ) -> dict[str, Tensor]:
-        """One update; gives the losses by name."""
+        """One update; gives the losses by name, those of the whole batch."""
         state = self.progress
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(phase, state.phase_step, state.reductions)
-        torch.manual_seed(self.recipe.seed * 1_000_003 + state.step)
+        # a network that draws (dropout) draws something else for each part of the batch
+        torch.manual_seed(self.recipe.seed * 1_000_003 + state.step + 500_000_003 * self.fabric.global_rank)
         images, targets = self.fabric.to_device((batch.images, batch.targets))
-        loss, parts = LOSSES[phase.loss](network(images).float(), targets, self.heads)
-        if not torch.isfinite(loss):
-            raise HemalumError(
-                f"the loss is not finite at step {state.step} of phase '{phase.name}'; the last good weights are in "
-                f"{self.checkpoint}; lower the learning rate or set clip"
-            )
+        loss, parts = LOSSES[phase.loss](network(images).float(), targets, self.heads, self.add_up)
+        losses = add_up_figures(self.fabric, torch.stack([loss, *parts.values()]).detach()) / self.fabric.world_size
         optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        if self.recipe.clip:
-            self.fabric.clip_gradients(network, optimiser, max_norm=self.recipe.clip)
+        norm = self.fabric.clip_gradients(
+            network, optimiser, max_norm=self.recipe.clip or math.inf, error_if_nonfinite=False
+        )
+        self._check(phase, losses[0], norm)
         optimiser.step()
         self._follow()
         state.step += 1
         state.phase_step += 1
-        return {"loss": loss.detach()} | {name: value.detach() for name, value in parts.items()}
+        return dict(zip(("loss", *parts), losses, strict=True))
+
+    def _check(self, phase: Phase, loss: Tensor, norm: Tensor | None) -> None:
+        """Raise HemalumError, the same in every process, before a step that would spoil the weights."""
+        # in 16-mixed infinite gradients are expected: the scaler leaves such a step out and scales less
+        if norm is None or self.recipe.precision == "16-mixed":
+            norm = torch.zeros_like(loss)
+        if torch.isfinite(loss + norm):
+            return
+        step = self.progress.step
+        what = "gradient" if torch.isfinite(loss) else "loss"
+        raise HemalumError(
+            f"the {what} is not finite at step {step} of phase '{phase.name}', on a batch of these images: "
+            f"{', '.join(self.stream.names(step))}; the last good weights are in {self.checkpoint}; "
+            "lower the learning rate or set clip"
+        )
 
     def _freeze(self, phase: Phase) -> list[nn.Parameter]:
         """Let only the phase's parameters train; modules without any go to eval mode."""
@@ -164,8 +197,9 @@ class Loop:
         state = self.progress
         if state.phase_best is None or score > state.phase_best:
             state.phase_best, state.waiting, state.plateau_waiting = score, 0, 0
-            with self._averaged() as network, atomic_path(self.best) as temporary:
-                save_file({name: value.contiguous() for name, value in network.state_dict().items()}, temporary)
+            if self.fabric.is_global_zero:
+                with self._averaged() as network, atomic_path(self.best) as temporary:
+                    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, temporary)
         else:
             state.waiting += 1
             state.plateau_waiting += 1
