@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hemalum.data.formats import conic
+from hemalum.data.formats import conic, looks_like
 from hemalum.data.importing import import_dataset
 
 PATCHES = ["consep_1-0000", "consep_1-0001", "crag_12-0000", "dpath_3-0000", "dpath_3-0001", "dpath_3-0002"]
@@ -32,6 +32,7 @@ def test_patches_are_read(archive, grid_labels, colours):
     assert np.array_equal(samples[3].image, colours((256, 256), 3))
     assert np.array_equal(samples[3].instances[100:152, 100:152], grid_labels)
     assert samples[3].classes.tolist() == KINDS.tolist()
+    assert looks_like(archive) == ["conic"]
 
 
 def test_the_files_may_lie_in_data(archive, tmp_path):

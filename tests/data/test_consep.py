@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from hemalum.data.formats import consep
+from hemalum.data.formats import consep, looks_like
 from hemalum.data.importing import import_dataset
 
 TYPES = np.array([0, 3, 4, 2, 7, 5])
@@ -44,6 +44,7 @@ def test_seven_classes_or_four(archive, grid_labels, colours, below):
     assert np.array_equal(samples[1].image, colours((52, 52), 2))
     assert np.array_equal(samples[1].instances, grid_labels)
     assert samples[1].classes.tolist() == TYPES.tolist()
+    assert looks_like(archive) == ["consep"]
     merged = next(consep.read(archive / below, merged=True))
     assert merged.classes.tolist() == [0, 3, 3, 2, 4, 4]
 

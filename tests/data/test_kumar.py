@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from scipy.io import savemat
 
-from hemalum.data.formats import kumar
+from hemalum.data.formats import kumar, looks_like
 from hemalum.data.importing import import_dataset
 
 FILES = {
@@ -41,6 +41,7 @@ def test_parts_organs_and_patients(archive, grid_labels, colours):
     assert samples[1].group == "A7-A13E"
     assert np.array_equal(samples[1].image, colours((52, 52), 0))
     assert np.array_equal(samples[1].instances, grid_labels)
+    assert looks_like(archive) == ["kumar"]
 
 
 def test_the_published_assignment():

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from hemalum.data.formats import lizard
+from hemalum.data.formats import lizard, looks_like
 from hemalum.data.importing import import_dataset
 
 NAMES = {"consep_1": 1, "crag_2": 2, "dpath_10": 3, "glas_1": 1, "pannuke_7": 2, "dpath_11": 3}
@@ -59,6 +59,7 @@ def test_classes_go_by_id(tmp_path, grid_labels, colours, wrapped):
     assert np.array_equal(first.instances, grid_labels)
     assert first.classes.tolist() == [0, 3, 1, 2, 6, 2]
     assert (first.fold, first.organ, first.group) == (1, "colon", "consep_1")
+    assert looks_like(tmp_path) == ["lizard"]
 
 
 def test_ids_without_a_nucleus_and_images_without_nuclei(archive, grid_labels):

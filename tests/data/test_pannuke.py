@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hemalum.data.dataset import Dataset
-from hemalum.data.formats import pannuke
+from hemalum.data.formats import looks_like, pannuke
 from hemalum.data.importing import import_dataset
 
 ORGANS = np.array(["Breast", "Adrenal_gland"])
@@ -54,6 +54,7 @@ def test_ids_of_a_channel_are_nuclei_of_its_class(archive, grid_labels, colours)
     assert (first.organ, second.organ) == ("breast", "adrenal gland")
     assert (second.instances.max(), second.classes.tolist()) == (0, [0])
     assert (first.group, first.fold) == ("fold1", 1)
+    assert looks_like(archive) == ["pannuke"]
 
 
 @pytest.mark.parametrize("folder", ["fold{0}/Fold {0}", "Fold{0}", "fold_{0}", ""])
@@ -139,6 +140,7 @@ def test_export(exported, grid_labels):
     ]
     assert np.array_equal(samples[0].instances, grid_labels)
     assert samples[0].classes.tolist() == [0, 1, 2, 3, 4, 5]
+    assert looks_like(exported) == ["pannuke"]
 
 
 def test_faults_of_the_export(exported, error_line, grid_labels):

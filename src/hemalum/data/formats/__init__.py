@@ -199,7 +199,7 @@ READERS: dict[str, Reader] = {
         mpp=0.25,
         mpp_note="40x, as published",
         size="30 images of 1000 x 1000 px, 21,623 nuclei",
-        markers=("test_same/Labels", "test_diff/Labels", "[Kk]umar/test_same"),
+        markers=("test_same/Labels", "test_diff/Labels", "[Kk]umar/test_same", "Tissue Images/TCGA-*.tif"),
         published_rule="16 images train; test_same and test_diff, 8 and 6 images, test",
     ),
     "monuseg": Reader(
