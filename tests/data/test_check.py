@@ -265,3 +265,78 @@ def test_the_real_sets_are_sound(real_data):
     assert [problem.level for problem in problems] == ["warning"] * len(problems)
     assert {problem.kind for problem in problems} == {"merged", "mpp"}
     assert len(problems) < 6
+
+
+def test_many_labels_in_pieces_are_counted(make_folder):
+    stripes = np.zeros((52, 52), np.int32)
+    for number in range(1, 9):
+        stripes[number * 5, 5:47] = number
+    stripes[:, 25] = 0
+    stripes[0, 0] = 9
+    message = "labels 1, 2, 3, 4, 5 and 3 more in several pieces (8 of 9)"
+    problems = check_dataset(user_folder_with(make_folder, stripes))
+    assert Problem("warning", "labels/tile_1.png", "pieces", message) in problems
+
+
+@pytest.fixture
+def classified(make_folder, tmp_path, grid_labels):
+    """A dataset of four images whose five nuclei are of the classes 1, 1, 2, 2, 2, which dataset.yaml names."""
+    root = make_folder(4, name="classified")
+    (root / "classes").mkdir()
+    for number in range(4):
+        put(root / f"classes/tile_{number}.png", np.array([0, 1, 1, 2, 2, 2], np.uint8)[grid_labels])
+    path = import_dataset("folder", root, tmp_path / "set", group="patient").path
+    text = (path / "dataset.yaml").read_text()
+    (path / "dataset.yaml").write_text(text.replace("images: 4", "classes: {1: round, 2: long}\nimages: 4"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("classes", "level", "message"),
+    [
+        ([0, 1, 7, 9, 2, 2], "error", "class 7 is not in dataset.yaml (2 nuclei of such classes); classes are 1, 2"),
+        ([0, 0, 1, 2, 2, 2], "warning", "1 of 5 nuclei have no class (0)"),
+    ],
+)
+def test_classes(classified, grid_labels, classes, level, message):
+    assert check_dataset(classified) == []
+    put(classified / "classes/tile_2.png", np.array(classes, np.uint8)[grid_labels])
+    assert check_dataset(classified) == [Problem(level, "classes/tile_2.png", "classes", message)]
+
+
+def test_class_ids_beyond_a_byte(make_folder, grid_labels):
+    root = make_folder(2)
+    (root / "classes").mkdir()
+    for number in range(2):
+        put(root / f"classes/tile_{number}.png", (grid_labels * (1 + 99 * number)).astype(np.uint16))
+    message = "class ids up to 500; they must be 0 to 255"
+    assert check_dataset(root) == [Problem("error", "classes/tile_1.png", "classes", message)]
+
+
+@pytest.mark.parametrize(("other", "found"), [("0.51", False), ("1.0", True)])
+def test_mixed_scales(make_folder, tmp_path, other, found):
+    root = make_folder(4)
+    index = (root / "index.csv").read_text()
+    (root / "index.csv").write_text(index.replace("tile_3.png,p1,0.5", f"tile_3.png,p1,{other}"))
+    message = (
+        "the images differ in scale: mpp 0.5 (3 images), 1 (1 images); each is used at its own, if that is meant"
+    )
+    expected = [Problem("warning", "", "mpp", message)] if found else []
+    assert check_dataset(root) == expected
+    assert check_dataset(import_dataset("folder", root, tmp_path / "set", group="patient").path) == expected
+
+
+def test_copies_across_the_split(make_folder, tmp_path):
+    root = make_folder(10)
+    clean = import_dataset("folder", root, tmp_path / "clean", group="patient")
+    train, test = clean.split("train").rows[0], clean.split("test").rows[0]
+    blobs = Image.fromarray(np.random.default_rng(5).integers(0, 256, (7, 7, 3), dtype=np.uint8)).resize((52, 52))
+    blobs.save(root / train.image)
+    blobs.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(root / test.image)
+    path = import_dataset("folder", root, tmp_path / "set", group="patient").path
+    first, second = sorted([train.image, test.image])
+    message = (
+        "2 images show the same as an image of another part: re-encoded, flipped, turned, or frames of one video "
+        f"(e.g. {first} and {second}); give them one group"
+    )
+    assert check_dataset(path) == [Problem("warning", "", "similar", message)]

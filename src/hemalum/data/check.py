@@ -1,7 +1,7 @@
 """`check`: what is wrong, or looks wrong, with a dataset folder or a folder of images and labels."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,10 +11,11 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.dataset import INFO_FILE, Dataset, Row, pixel_hash
+from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
 from hemalum.data.formats.folder import Pair, survey
 from hemalum.data.image import read_image, read_label_map
 from hemalum.data.label_map import is_binary
+from hemalum.data.likeness import same_content, thumbnail
 from hemalum.data.mosaic import Edges, edges_of, same_field
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.splits import split_hash
@@ -28,6 +29,7 @@ LOBE = 0.8
 HUGE = 12.0  # times the median area: a clump without necks, or something that is no nucleus
 ENOUGH_NUCLEI = 5  # a median of fewer says nothing
 PLAUSIBLE_UM = (2.5, 20.0)  # median equivalent diameter of the nuclei of a dataset
+MIXED = 1.05  # largest to smallest mpp; scanners called 40x differ by less
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class _Seen:
     rows: list[Row | None] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     edges: list[Edges] = field(default_factory=list)
+    thumbnails: list[NDArray[np.float32]] = field(default_factory=list)
     kinds: list[object] = field(default_factory=list)
     diameters: list[NDArray[np.float64]] = field(default_factory=list)
     mpps: list[float | None] = field(default_factory=list)
@@ -57,11 +60,13 @@ def check_dataset(path: Path | str) -> list[Problem]:
     """Find what is wrong with a dataset folder, or with a folder of images and labels before its import.
 
     Kinds of errors: "folder" (no pairs, files missing), "unreadable", "size" (image and labels differ),
-    "binary" (a mask where a label map is due), "changed" (pixels or count not those of the index), "split"
-    (hash differs, a group in two parts), "duplicate" (the same image in two parts). Kinds of warnings:
-    "empty" (no nucleus), "pieces" (a label in several pieces), "merged" (suspicion that touching nuclei
-    share a label), "duplicate" (the same image twice in one part), "neighbours" (edges of tiles in different
-    parts match), "mpp" (missing, or nuclei of unlikely size). Errors come first, then by file.
+    "binary" (a mask where a label map is due), "classes" (a class id without a name), "changed" (pixels or count
+    not those of the index), "split" (hash differs, a group in two parts), "duplicate" (the same image in two
+    parts). Kinds of warnings: "empty" (no nucleus), "pieces" (a label in several pieces), "merged" (suspicion
+    that touching nuclei share a label), "classes" (nuclei without a class), "split" (a publication has a group in
+    two parts), "duplicate" (the same image twice in one part), "similar" (images in different parts that show the
+    same), "neighbours" (edges of tiles in different parts match), "mpp" (missing, mixed, or nuclei of unlikely
+    size). Errors come first, then by file.
 
     Raises HemalumError when there is no folder at `path`.
     """
@@ -82,9 +87,10 @@ def _check_imported(path: Path) -> Iterator[Problem]:
     seen = _Seen()
     for row in dataset.rows:
         yield from _check_pair(path, path / row.image, path / row.label, row, row.mpp, seen)
-        for extra in (row.classes, row.ambiguous):
-            if extra is not None:
-                yield from _check_extra(path, path / extra, path / row.label)
+        if row.classes is not None:
+            yield from _check_extra(path, path / row.classes, path / row.label, dataset.info.classes or {})
+        if row.ambiguous is not None:
+            yield from _check_extra(path, path / row.ambiguous, path / row.label)
     yield from _check_split(dataset)
     yield from _check_across(seen)
 
@@ -97,7 +103,7 @@ def _check_folder(path: Path) -> Iterator[Problem]:
     for pair in pairs:
         yield from _check_pair(path, pair.image, pair.label, None, _mpp(pair), seen)
         if pair.classes is not None:
-            yield from _check_extra(path, pair.classes, pair.label)
+            yield from _check_extra(path, pair.classes, pair.label, {})
     yield from _check_across(seen)
 
 
@@ -123,6 +129,7 @@ def _check_pair(
         seen.files.append(image_name)
         seen.rows.append(row)
         seen.edges.append(edges_of(image))
+        seen.thumbnails.append(thumbnail(image))
         seen.kinds.append(None if row is None else row.stain)
         seen.mpps.append(mpp)
         seen.diameters.append(np.empty(0) if labels is None else equivalent_diameters(labels))
@@ -148,7 +155,8 @@ def _check_labels(name: str, labels: NDArray[np.int32]) -> Iterator[Problem]:
         return
     broken = labels_in_pieces(labels)
     if broken:
-        yield Problem("warning", name, "pieces", f"{_ids(broken)} in several pieces")
+        share = f" ({len(broken)} of {present.size})" if len(broken) > 5 else ""
+        yield Problem("warning", name, "pieces", f"{_ids(broken)} in several pieces{share}")
     merged = labels_suspected_merged(labels)
     if merged:
         yield Problem("warning", name, "merged", f"{_ids(merged)} may be several nuclei (necked, or very large)")
@@ -186,7 +194,10 @@ def labels_suspected_merged(labels: NDArray[np.int32]) -> list[int]:
     return sorted({*ids[lobes > 1].tolist(), *present[areas[present] > HUGE * typical].tolist()})
 
 
-def _check_extra(path: Path, file: Path, label_file: Path) -> Iterator[Problem]:
+def _check_extra(
+    path: Path, file: Path, label_file: Path, classes: Mapping[int, str] | None = None
+) -> Iterator[Problem]:
+    """A file beside the labels. `classes` are the names by id of a class map ({}: unnamed), None for other files."""
     name = _relative(path, file)
     try:
         extra = read_label_map(file)
@@ -199,6 +210,28 @@ def _check_extra(path: Path, file: Path, label_file: Path) -> Iterator[Problem]:
         return
     if extra.shape != labels.shape:
         yield Problem("error", name, "size", f"is {_size(extra)}, the labels are {_size(labels)}")
+    elif classes is not None:
+        yield from _check_classes(name, labels, extra, classes)
+
+
+def _check_classes(
+    name: str, labels: NDArray[np.int32], class_map: NDArray[np.int32], names: Mapping[int, str]
+) -> Iterator[Problem]:
+    largest = int(class_map.max())
+    if largest > 255:
+        yield Problem("error", name, "classes", f"class ids up to {largest}; they must be 0 to 255")
+        return
+    present = np.flatnonzero(np.bincount(labels.ravel()))
+    classes = classes_by_instance(labels, class_map)[present[present > 0]]
+    unknown = sorted(set(classes.tolist()) - {0, *names}) if names else []
+    if unknown:
+        count = int(np.isin(classes, unknown).sum())
+        known = ", ".join(str(number) for number in sorted(names))
+        message = f"class {unknown[0]} is not in dataset.yaml ({count} nuclei of such classes); classes are {known}"
+        yield Problem("error", name, "classes", message)
+    without = int((classes == 0).sum())
+    if without:
+        yield Problem("warning", name, "classes", f"{without} of {classes.size} nuclei have no class (0)")
 
 
 def _check_split(dataset: Dataset) -> Iterator[Problem]:
@@ -228,7 +261,9 @@ def _check_across(seen: _Seen) -> Iterator[Problem]:
                 yield Problem("error", seen.files[other], "duplicate", message)
             else:
                 yield Problem("warning", seen.files[other], "duplicate", f"same image as {seen.files[first]}")
+    yield from _check_similar(seen)
     yield from _check_neighbours(seen)
+    yield from _check_mixed(seen)
     missing = [name for name, mpp in zip(seen.files, seen.mpps, strict=True) if mpp is None]
     if missing:
         message = f"{len(missing)} of {len(seen.files)} images have no mpp; give one at import"
@@ -240,6 +275,37 @@ def _check_across(seen: _Seen) -> Iterator[Problem]:
     ]
     if known and not PLAUSIBLE_UM[0] < np.median(known) < PLAUSIBLE_UM[1]:
         message = f"at the given mpp the median nucleus is {np.median(known):.1f} µm across; is the mpp right?"
+        yield Problem("warning", "", "mpp", message)
+
+
+def _check_similar(seen: _Seen) -> Iterator[Problem]:
+    """One warning for all images that show what an image of another part shows."""
+    apart = [
+        (first, other)
+        for first, other in same_content(seen.thumbnails)
+        if _part(seen.rows[first]) != _part(seen.rows[other]) and seen.digests[first] != seen.digests[other]
+    ]
+    if apart:
+        first, other = apart[0]
+        count = len({index for pair in apart for index in pair})
+        message = (
+            f"{count} images show the same as an image of another part: re-encoded, flipped, turned, or frames of "
+            f"one video (e.g. {seen.files[first]} and {seen.files[other]}); give them one group"
+        )
+        yield Problem("warning", "", "similar", message)
+
+
+def _check_mixed(seen: _Seen) -> Iterator[Problem]:
+    """Scales that differ by more than scanners do; those set image by image from the nuclei are meant to."""
+    counts = Counter(
+        mpp
+        for mpp, row in zip(seen.mpps, seen.rows, strict=True)
+        if mpp is not None and (row is None or row.mpp_source != "nuclei")
+    )
+    if counts and max(counts) > MIXED * min(counts):
+        shown = ", ".join(f"{mpp:g} ({count} images)" for mpp, count in counts.most_common(4))
+        more = ", …" if len(counts) > 4 else ""
+        message = f"the images differ in scale: mpp {shown}{more}; each is used at its own, if that is meant"
         yield Problem("warning", "", "mpp", message)
 
 
