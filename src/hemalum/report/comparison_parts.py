@@ -1,0 +1,141 @@
+"""Tables of a comparison by organ, group and class of nucleus, and what each method costs."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hemalum.metrics.statistics import mean_sd
+from hemalum.report.comparison_metrics import PER_IMAGE, mean_text, number
+from hemalum.report.comparison_results import DatasetResults
+from hemalum.report.comparison_tables import MEANS_NOTE, Grid, Row, best_of, method_columns
+
+
+def by_part(results: DatasetResults, kind: str) -> Grid | None:
+    """Mean over the images of each group or organ (`kind`); None where that says nothing new."""
+    labels = [getattr(image, kind) for image in results.images]
+    names = sorted({label for label in labels if label is not None})
+    if len(names) < 2 or (kind == "group" and len(names) >= len(labels)):
+        return None
+    shown = {column: PER_IMAGE[column] for column in ("dice", "aji", "pq")}
+    values = {
+        (column, method.name): results.image_values(method, column) for column in shown for method in results.scored
+    }
+    rows = []
+    for name in names:
+        inside = np.array([label == name for label in labels])
+        nuclei = sum(image.nuclei for image, own in zip(results.images, inside, strict=True) if own)
+        means = {key: mean_sd(own[inside])[0] for key, own in values.items()}
+        best: set[int] = set()
+        for k, column in enumerate(shown):
+            found = best_of([means[column, method.name] for method in results.scored])
+            best |= {2 + k * len(results.scored) + i for i in found}
+        texts = [mean_text(mean) for mean in means.values()]
+        rows.append(Row(str(name), (f"{inside.sum():,}", f"{nuclei:,}", *texts), frozenset(best)))
+    return Grid(
+        caption=f"{results.name}: by {kind}, mean over images",
+        corner=kind.capitalize(),
+        columns=("Images", "Nuclei", *(method.name for _ in shown for method in results.scored)),
+        rows=tuple(rows),
+        spans=(("", 2), *((name, len(results.scored)) for name in shown.values())),
+        notes=("Values are averaged over seeds first. Bold: the best mean of the row, not a test.",),
+        folded=len(rows) > 12,
+    )
+
+
+def by_class(results: DatasetResults) -> Grid | None:
+    """mPQ, mPQ+ and the pooled PQ of each class; None where no method was scored by class."""
+    with_classes = [cell.summary for cell in results.cells if "classes" in cell.summary]
+    if not with_classes:
+        return None
+    names = with_classes[0].get("class_names") or {}
+    count = len(with_classes[0]["classes"]["pq_pooled"])
+    class_names = list(names.values()) if len(names) == count else [f"class {n}" for n in range(1, count + 1)]
+
+    def line(head: str, value: Callable[[dict[str, Any]], object]) -> Row:
+        pairs = [
+            mean_sd([number(value(c.summary["classes"])) for c in results.runs(m) if "classes" in c.summary])
+            for m in results.scored
+        ]
+        return Row(head, tuple(mean_text(*pair) for pair in pairs), best_of([mean for mean, _ in pairs]))
+
+    rows = [
+        line("mPQ: mean over the classes of an image, then over images", lambda c: c["mpq"]),
+        line("mPQ+: counts of each class pooled, then mean over classes", lambda c: c["mpq_plus"]),
+        *(line(f"PQ, pooled, {name}", _pq_of(k)) for k, name in enumerate(class_names)),
+    ]
+    return Grid(
+        caption=f"{results.name}: by class of nucleus",
+        corner="Metric",
+        columns=method_columns(results),
+        rows=tuple(rows),
+        notes=(MEANS_NOTE,),
+    )
+
+
+def _pq_of(position: int) -> Callable[[dict[str, Any]], object]:
+    return lambda classes: classes["pq_pooled"][position]
+
+
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "parameters": ("Parameters", lambda value: _counted(value)),
+    "macs": ("MACs", lambda value: _counted(value)),
+    "macs_side_px": ("for an image of (px)", lambda value: f"{value:,.0f} × {value:,.0f}"),
+    "mpp": ("at µm/px", lambda value: f"{value:.3g}"),
+    "latency_ms": ("its latency (ms)", lambda value: _three(value)),
+    "images_per_second": ("such images per second, in batches", lambda value: _three(value)),
+    "test_images_per_second": ("Test images per second, all steps", lambda value: _three(value)),
+    "peak_memory_mb": ("Peak memory of training (MB)", lambda value: f"{value:,.0f}"),
+    "steps": ("Training steps", lambda value: f"{value:,.0f}"),
+    "steps_per_second": ("Steps per second", lambda value: _three(value)),
+    "train_seconds": ("Training time", lambda value: duration(value)),
+}
+
+
+def costs(results: DatasetResults) -> Grid | None:
+    """What each method costs, averaged over its runs; None where no cell says."""
+    table = {
+        method.name: {key: mean_sd([number(c.cost.get(key)) for c in results.runs(method)])[0] for key in COSTS}
+        for method in results.scored
+    }
+    kept = [key for key in COSTS if any(not math.isnan(row[key]) for row in table.values())]
+    if not kept:
+        return None
+    rows = [
+        Row(name, tuple("–" if math.isnan(row[key]) else COSTS[key][1](row[key]) for key in kept))
+        for name, row in table.items()
+    ]
+    rules = sorted({str(cell.cost["macs_rule"]) for cell in results.cells if cell.cost.get("macs_rule")})
+    notes = [f"MACs: {rule}." for rule in rules]
+    if {"latency_ms", "steps_per_second"} & set(kept):
+        notes.append(
+            "Times and memory are of the machine that the run was made on; compare them within one machine only. "
+            "A dash: not measured, or there is no such thing."
+        )
+    return Grid(
+        caption=f"{results.name}: cost, mean over runs",
+        corner="Method",
+        columns=tuple(COSTS[key][0] for key in kept),
+        rows=tuple(rows),
+        notes=tuple(notes),
+    )
+
+
+def _three(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _counted(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"

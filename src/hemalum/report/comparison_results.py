@@ -1,0 +1,118 @@
+"""One dataset's part of a comparison: values by run and by image, in one order for every table and figure."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.metrics.statistics import mean_sd
+from hemalum.report.comparison_metrics import Metric, number
+
+if TYPE_CHECKING:
+    from hemalum.studies.cells import Cell, Comparison, Method
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredImage:
+    """What the tables say of an image besides its scores."""
+
+    id: str
+    group: str | None
+    organ: str | None
+    nuclei: int
+
+
+@dataclass(frozen=True)
+class DatasetResults:
+    """The finished cells on one dataset. `methods` are all of the comparison, the reference first."""
+
+    name: str
+    methods: tuple["Method", ...]
+    cells: tuple["Cell", ...]
+
+    @cached_property
+    def scored(self) -> tuple["Method", ...]:
+        """The methods that have a finished cell here."""
+        return tuple(method for method in self.methods if self.runs(method))
+
+    def runs(self, method: "Method") -> list["Cell"]:
+        """The finished cells of a method, by fold and seed."""
+        own = [cell for cell in self.cells if cell.method == method.name]
+        return sorted(own, key=lambda cell: (cell.fold, cell.seed))
+
+    @cached_property
+    def images(self) -> tuple[ScoredImage, ...]:
+        """Every test image that some cell scored, sorted by id."""
+        found: dict[str, ScoredImage] = {}
+        for cell in self.cells:
+            for row in cell.per_image:
+                name = str(row["id"])
+                found.setdefault(
+                    name,
+                    ScoredImage(name, row.get("group"), row.get("organ"), int(row.get("nuclei_truth") or 0)),
+                )
+        return tuple(found[name] for name in sorted(found))
+
+    @property
+    def nuclei(self) -> int:
+        """True nuclei on the test images."""
+        return sum(image.nuclei for image in self.images)
+
+    @cached_property
+    def groups(self) -> list[str | None]:
+        """Group (patient, slide, …) of each image."""
+        return [image.group for image in self.images]
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups; an image without one is its own."""
+        return len({group for group in self.groups if group is not None}) + self.groups.count(None)
+
+    def image_values(self, method: "Method", column: str) -> Floats:
+        """(N,) value of each image, averaged over the method's seeds; nan where it has none."""
+        index = {image.id: position for position, image in enumerate(self.images)}
+        total, count = np.zeros(len(index)), np.zeros(len(index))
+        for cell in self.runs(method):
+            for row in cell.per_image:
+                value = number(row.get(column))
+                if np.isfinite(value):
+                    total[index[str(row["id"])]] += value
+                    count[index[str(row["id"])]] += 1
+        means: Floats = np.divide(total, count, out=np.full(len(index), np.nan), where=count > 0)
+        return means
+
+    def n_images(self, method: "Method") -> int:
+        """How many of the images the method has been scored on."""
+        return len({str(row["id"]) for cell in self.runs(method) for row in cell.per_image})
+
+    def mean_sd(self, method: "Method", metric: Metric) -> tuple[float, float]:
+        """Mean and sd over the method's runs; the sd is nan for a single one."""
+        return mean_sd([metric.of(cell.summary) for cell in self.runs(method)])
+
+    def runs_said(self, method: "Method") -> str:
+        """`3 seeds`, `5 folds × 3 seeds`; the bare number of runs for one, or where some are missing."""
+        runs = self.runs(method)
+        folds, seeds = {cell.fold for cell in runs}, {cell.seed for cell in runs}
+        if len(runs) == 1 or len(runs) != len(folds) * len(seeds):
+            return counted(len(runs), "run")
+        said = [counted(len(found), noun) for found, noun in ((folds, "fold"), (seeds, "seed")) if len(found) > 1]
+        return " × ".join(said)
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 image`, `2,000 images`."""
+    plural = {"class": "classes", "nucleus": "nuclei"}.get(noun, noun + "s")
+    return f"{n:,} {noun if n == 1 else plural}"
+
+
+def by_dataset(comparison: "Comparison") -> list[DatasetResults]:
+    """The results on each dataset, in the comparison's order."""
+    methods = comparison.methods
+    return [
+        DatasetResults(name, methods, tuple(cell for cell in comparison.cells if cell.dataset == name))
+        for name in comparison.datasets
+    ]

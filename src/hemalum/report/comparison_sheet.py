@@ -1,0 +1,207 @@
+"""The pictures of a comparison: the best, the median and the worst image, and who is right where."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemalum.data.image import read_label_map
+from hemalum.errors import HemalumError
+from hemalum.export.overlay import draw_outlines
+from hemalum.report.comparison_metrics import mean_text, number
+from hemalum.report.comparison_results import DatasetResults
+
+if TYPE_CHECKING:
+    from hemalum.data.sample import Sample
+    from hemalum.studies.cells import Cell, Comparison, Method
+
+SIDES = (512, 384, 256, 160)  # longer side of a picture, px: the largest that keeps within the bytes
+MOST_BYTES = 3_000_000
+
+# red is dark and green is bright, so that the two differ for readers who do not see the hue
+WHITE, GREY, RED, GREEN = (255, 255, 255), (176, 176, 176), (178, 24, 24), (64, 214, 120)
+BLUE, ORANGE, PALE = (0, 114, 178), (245, 150, 20), (205, 205, 205)
+
+Labels = NDArray[np.integer[Any]]
+Colours = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of the sheet. `data` is a data URI, empty where there is no picture: `said` then says why."""
+
+    title: str
+    said: str
+    data: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class SheetLine:
+    """One image of the sheet: the image, the truth, every method, and the first two against each other."""
+
+    rank: str
+    image: str
+    pictures: tuple[Picture, ...]
+
+
+def error_map(truth: Labels, prediction: Labels) -> Colours:
+    """(H, W, 3) uint8: true positive pixels grey, false positive red, false negative green, background white."""
+    is_true, is_found = truth != 0, prediction != 0
+    colours = np.full((*truth.shape, 3), WHITE, np.uint8)
+    colours[is_true & is_found] = GREY
+    colours[~is_true & is_found] = RED
+    colours[is_true & ~is_found] = GREEN
+    return colours
+
+
+def difference_map(truth: Labels, first: Labels, second: Labels) -> Colours:
+    """(H, W, 3) uint8: blue where only the first is right, orange where only the second, pale where neither."""
+    is_true = truth != 0
+    first_right, second_right = (first != 0) == is_true, (second != 0) == is_true
+    colours = np.full((*truth.shape, 3), WHITE, np.uint8)
+    colours[first_right & ~second_right] = BLUE
+    colours[~first_right & second_right] = ORANGE
+    colours[~first_right & ~second_right] = PALE
+    return colours
+
+
+def chosen_images(results: DatasetResults) -> list[tuple[str, str]]:
+    """(rank, image id) of the best, median and worst image by the reference's PQ (Dice without one), first seed."""
+    if not results.runs(results.methods[0]):
+        return []
+    for column in ("pq", "dice"):
+        scores: dict[str, float] = {}
+        for cell in results.runs(results.methods[0]):
+            for row in cell.per_image:
+                value = number(row.get(column))
+                if np.isfinite(value):
+                    scores.setdefault(str(row["id"]), value)
+        if scores:
+            break
+    # between equals the name decides, so that the sheet is the same every time
+    order = sorted(scores, key=lambda name: (-scores[name], name))
+    if len(order) < 3:
+        return list(zip(("Best", "Worst") if len(order) == 2 else ("Only image",), order, strict=False))
+    return [("Best", order[0]), ("Median", order[len(order) // 2]), ("Worst", order[-1])]
+
+
+def sheets(comparison: "Comparison", results: Sequence[DatasetResults]) -> dict[str, list[SheetLine]]:
+    """The sheet of each dataset, in pictures small enough for one page. Without its images a dataset has none."""
+    chosen = [(own, chosen_images(own)) for own in results]
+    drawn: dict[str, list[SheetLine]] = {}
+    for side in SIDES:
+        drawn = {own.name: _sheet(comparison, own, images, side) for own, images in chosen}
+        lines = [line for sheet in drawn.values() for line in sheet]
+        if sum(len(picture.data) for line in lines for picture in line.pictures) <= MOST_BYTES:
+            break
+    return drawn
+
+
+def _sheet(
+    comparison: "Comparison", results: DatasetResults, chosen: Sequence[tuple[str, str]], side: int
+) -> list[SheetLine]:
+    if not chosen:
+        return []
+    try:
+        dataset = comparison.dataset(results.name)
+    except HemalumError:
+        return []
+    places = {row.id: position for position, row in enumerate(dataset.rows)}
+    lines = []
+    for rank, name in chosen:
+        if name in places:
+            try:
+                sample = dataset[places[name]]
+            except HemalumError:
+                continue
+            lines.append(SheetLine(rank, name, _line(results, sample, side)))
+    return lines
+
+
+def _line(results: DatasetResults, sample: "Sample", side: int) -> tuple[Picture, ...]:
+    truth = sample.instances
+    outlined = draw_outlines(sample.image, truth.astype(np.uint32))
+    count = int(np.count_nonzero(np.unique(truth)))
+    pictures = [
+        _photograph("Image", f"Image {sample.id}", sample.image, side),
+        _photograph("Truth", f"{count:,} nuclei outlined in green", outlined, side),
+    ]
+    predictions: list[Labels | None] = []
+    for method in results.methods:
+        cell, scores = _scored(results, method, sample.id)
+        found = _prediction(cell, sample) if cell is not None else None
+        predictions.append(found)
+        if found is None:
+            reason = "not scored on this image" if cell is None else "its label map has not been kept"
+            pictures.append(Picture(method.name, reason, "", 0, 0))
+        else:
+            pictures.append(_drawing(method.name, scores, error_map(truth, found), side))
+    if len(predictions) > 1:
+        title = f"{results.methods[0].name} or {results.methods[1].name}"
+        first, second = predictions[:2]
+        if first is None or second is None:
+            pictures.append(Picture(title, "one of the two is missing", "", 0, 0))
+        else:
+            pictures.append(
+                _drawing(title, _difference_said(truth, first, second), difference_map(truth, first, second), side)
+            )
+    return tuple(pictures)
+
+
+def _difference_said(truth: Labels, first: Labels, second: Labels) -> str:
+    first_right, second_right = ((found != 0) == (truth != 0) for found in (first, second))
+    only_first, only_second = (first_right & ~second_right).mean(), (second_right & ~first_right).mean()
+    return f"only the first right on {only_first:.1%} of pixels, only the second on {only_second:.1%}"
+
+
+def _scored(results: DatasetResults, method: "Method", image: str) -> tuple["Cell | None", str]:
+    """The method's first cell (by fold and seed) with the image, and its scores in words."""
+    for cell in results.runs(method):
+        for row in cell.per_image:
+            if str(row["id"]) == image:
+                said = f"PQ {mean_text(number(row.get('pq')))}, Dice {mean_text(number(row.get('dice')))}"
+                return cell, said
+    return None, ""
+
+
+def _prediction(cell: "Cell", sample: "Sample") -> Labels | None:
+    for ending in (".png", ".tif", ".tiff"):
+        path: Path = cell.folder / "predictions" / f"{sample.id}{ending}"
+        if path.is_file():
+            try:
+                labels = read_label_map(path)
+            except HemalumError:
+                return None
+            return labels if labels.shape == sample.instances.shape else None
+    return None
+
+
+def _photograph(title: str, said: str, pixels: Colours, side: int) -> Picture:
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return _picture(title, said, image, "jpeg", stream)
+
+
+def _drawing(title: str, said: str, colours: Colours, side: int) -> Picture:
+    image = Image.fromarray(colours)
+    # means over whole pixels, so that thin errors fade and do not vanish
+    image.thumbnail((side, side), Image.Resampling.BOX)
+    image = image.quantize(32, dither=Image.Dither.NONE)
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return _picture(title, said, image, "png", stream)
+
+
+def _picture(title: str, said: str, image: Image.Image, kind: str, stream: io.BytesIO) -> Picture:
+    data = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return Picture(title, said, data, image.size[0], image.size[1])
