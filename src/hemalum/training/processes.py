@@ -4,6 +4,7 @@ Each makes its part of every global batch and sees the same gradients, so all ho
 The first one (rank 0) writes and prints.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ def start_processes(accelerator: str, devices: int | None, precision: Any) -> Fa
     if devices is not None and devices != here:
         raise HemalumError(f"{here} processes run on this machine and devices is {devices}: leave it out")
     alone = here * machines == 1
+    # it says on its own what precision it uses, in the midst of our lines
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         fabric = Fabric(
             accelerator=accelerator,
@@ -84,8 +88,8 @@ def check_batch(name: str, batch: int, processes: int) -> None:
     if batch % processes:
         fitting = ", ".join(str(count) for count in range(1, batch + 1) if batch % count == 0)
         raise HemalumError(
-            f"recipe {name}: batch {batch} cannot be shared equally by {processes} processes; these numbers can: "
-            f"{fitting}"
+            f"recipe {name}: batch {batch} cannot be shared equally by {processes} processes; "
+            f"these numbers of processes can: {fitting}"
         )
 
 
