@@ -29,10 +29,10 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "PATH… --output --mpp --model --engine --device --threads --precision --format --max-pixels --report",
-    "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images --labels "
-    "--index --option --overwrite",
+    "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images "
+    "--labels --index --option --overwrite",
     "check": "DATASET",
-    "train": "RECIPE --data --output --resume --accelerator --threads --initial",
+    "train": "RECIPE --data --output --resume --accelerator --devices --threads --initial",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "
     "--missing",
     "info": "[MODEL] --json",
@@ -270,6 +270,23 @@ def test_import_list(capsys: pytest.CaptureFixture[str]) -> None:
     run("import", "--list")
     shown = capsys.readouterr().out
     assert all(name in shown for name in READERS)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--split", "published"], "format folder has no published split"),
+        (["--fold", "2"], "fold 2: format folder has no published folds"),
+        (["--split", "half"], "want three shares like 0.7,0.1,0.2, or 'published'"),
+        (["--option", "merged=true"], "format folder has no option 'merged'"),
+        (["--option", "merged"], "--option 'merged': want NAME=VALUE"),
+    ],
+)
+def test_import_options_that_do_not_fit(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], line: str
+) -> None:
+    run("import", "folder", str(folder), str(tmp_path / "made"), *options, code=2)
+    assert line in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_check_of_a_sound_and_a_broken_dataset(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

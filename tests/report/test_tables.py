@@ -1,12 +1,21 @@
 """Tables and pairs: what a reader sees of cards, datasets, problems and evaluations."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hemalum.data.check import Problem
+from hemalum.data.dataset import Dataset, DatasetInfo, SplitInfo
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
-from hemalum.report.tables import card_pairs, evaluation_tables, formats_table, metrics_table, problems_table
+from hemalum.report.tables import (
+    card_pairs,
+    dataset_pairs,
+    evaluation_tables,
+    formats_table,
+    metrics_table,
+    problems_table,
+)
 
 
 def test_formats_have_a_title_and_a_licence() -> None:
@@ -16,6 +25,30 @@ def test_formats_have_a_title_and_a_licence() -> None:
     for row in rows:
         assert len(row) == len(headers)
         assert all(row)
+
+
+def test_formats_say_what_a_user_asks_first() -> None:
+    headers, rows = formats_table()
+    by_name = {row[0]: dict(zip(headers, row, strict=True)) for row in rows}
+    lizard = by_name["lizard"]
+    assert lizard["mpp"] == "0.5"
+    assert lizard["licence"] == "CC-BY-NC-SA-4.0"
+    assert lizard["classes"] == "neutrophil, epithelial, lymphocyte, plasma, eosinophil, connective"
+    assert lizard["cite"] == "Graham et al. 2021, doi:10.1109/ICCVW54120.2021.00082"
+    assert lizard["get it from"].startswith("https://")
+    assert by_name["nuinsseg"]["mpp"] == "0.16 (measured)"
+    for name, row in by_name.items():
+        assert name == "folder" or "yours" not in (row["size"], row["licence"], row["cite"], row["get it from"])
+
+
+def test_a_published_split_is_said_in_words() -> None:
+    split = SplitInfo(
+        by="fold", published="three folds", fold=2, note="val: cut", seed=0, sha256="ab", counts={"train": 3}
+    )
+    info = DatasetInfo(name="p", classes={1: "dead"}, images=3, nuclei=4, split=split)
+    pairs = dict(dataset_pairs(Dataset(Path("p"), info, ())))
+    assert pairs["split"] == "train 3; as published (fold 2): three folds; val: cut"
+    assert pairs["classes"] == "1 dead"
 
 
 def test_problems_name_where() -> None:
