@@ -1,6 +1,6 @@
 """The words of a command line turned into values, and the options that several verbs share."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -67,6 +67,13 @@ def named_datasets(data: list[str]) -> dict[str, str] | list[str]:
     return {name: path for name, _, path in pairs}
 
 
+def budget_of(text: str) -> Literal["full", "small"]:
+    """The budget of a training, by its word."""
+    if text not in ("full", "small"):
+        raise typer.BadParameter(f"--budget '{text}': want full or small")
+    return "small" if text == "small" else "full"
+
+
 Model = Annotated[
     str | None,
     typer.Option("--model", "-m", help="Model file, or the name of a shipped model; default: the shipped one."),
@@ -81,5 +88,11 @@ Scale = Annotated[
         parser=scale,
         metavar="NUMBER|auto|estimate",
         help="Microns per pixel. auto: what the image says, else an estimate from its nuclei; estimate: in any case.",
+    ),
+]
+BudgetOption = Annotated[
+    str,
+    typer.Option(
+        "--budget", metavar="full|small", help="small: the recipe's narrow, short form, for two processor cores."
     ),
 ]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from hemalum.studies.compare import Progress as Progressed
+
 
 class LineHandler(logging.Handler):
     """One line on standard error per record, as `warning: …`, in the form of the program's errors.
@@ -205,5 +207,34 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[int, int, di
             progress.update(task, completed=step, total=total)
             if figures:
                 progress.console.print(said(step, total, figures), markup=False, highlight=False)
+
+        yield draw
+
+
+@contextmanager
+def comparison_progress(*, quiet: bool = False) -> "Iterator[Callable[[Progressed], None]]":
+    """Give a function of a comparison's progress: bars on a terminal, a line for each cell that is begun."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = error_console()
+    if quiet:
+        yield lambda progress: None
+        return
+    if not console.is_terminal:
+
+        def write(now: "Progressed") -> None:
+            if now.step == 0:
+                console.print(f"cell {now.done + 1}/{now.total}  {now.name}", markup=False, highlight=False)
+
+        yield write
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        cells = progress.add_task("cells", total=None)
+        inside = progress.add_task("", total=None)
+
+        def draw(now: "Progressed") -> None:
+            progress.update(cells, completed=now.done, total=now.total)
+            progress.update(inside, description=now.name, completed=now.step, total=now.steps or None)
 
         yield draw

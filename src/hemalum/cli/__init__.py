@@ -12,7 +12,7 @@ import typer
 from hemalum.arguments import global_options_first
 from hemalum.cli import data, segmenting, studies, training
 from hemalum.cli.app import Shell, app
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, ToldElsewhereError
 
 # in the order of --help
 _VERBS: dict[str, Callable[..., None]] = {
@@ -21,6 +21,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "check": data.check,
     "train": training.train,
     "evaluate": studies.evaluate,
+    "compare": studies.compare,
     "info": training.info,
     "export": training.export,
     "demo": segmenting.demo,
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HemalumError as error:
         if "--debug" in given[:2]:
             raise
+        if isinstance(error, ToldElsewhereError):
+            return 2
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):

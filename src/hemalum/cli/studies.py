@@ -1,11 +1,12 @@
 """evaluate, compare, reproduce: models against labelled data."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hemalum.arguments import Engine, Scale
+from hemalum.arguments import BudgetOption, Engine, Scale, Threads, budget_of, named_datasets
 
 
 def evaluate(
@@ -65,3 +66,74 @@ def evaluate(
     if not context.obj.quiet:
         for title, table in evaluation_tables(evaluation.summary):
             print_table(*table, title=title)
+
+
+def compare(
+    context: typer.Context,
+    methods: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]METHOD…",
+            help="Recipes, model files, model:NAME of a shipped model, 'classical', or folders of label maps. "
+            "The others are tested against the first.",
+        ),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", "-d", metavar="[NAME=]PATH", help="Dataset folder; repeat for several."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder of the comparison.")],
+    folds: Annotated[int | None, typer.Option(min=2, help="Cross-validate over so many parts of the groups.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per recipe, dataset and fold.")] = 1,
+    budget: BudgetOption = "full",
+    crops: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Train all recipes for N crops; best of 10 validations."),
+    ] = None,
+    own_budget: Annotated[
+        bool, typer.Option("--own-budget", help="Let recipes differ in budget and stop rule; the report says so.")
+    ] = False,
+    split: Annotated[str, typer.Option(help="Part to score on: test, or val while developing.")] = "test",
+    leave_out_ambiguous: Annotated[
+        bool,
+        typer.Option("--leave-out-ambiguous", help="Pixels that the annotators could not tell count nowhere."),
+    ] = False,
+    engine: Engine = "auto",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train and evaluate methods side by side: same data, splits, budget and metrics, with the tests and a report.
+
+    What is finished in OUT is kept: the same command goes on where it stopped, also on several machines at once.
+    """
+    from hemalum.console import comparison_progress, print_table
+    from hemalum.report.comparison import headline, require_report, write_comparison
+    from hemalum.studies.compare import cell_name
+    from hemalum.studies.compare import compare as run
+    from hemalum.studies.trial import Resources
+
+    require_report()
+    with comparison_progress(quiet=context.obj.quiet) as watch:
+        comparison, failed = run(
+            methods,
+            named_datasets(data),
+            output,
+            folds=folds,
+            seeds=seeds,
+            budget=budget_of(budget),
+            crops=crops,
+            own_budget=own_budget,
+            part=split,
+            leave_out_ambiguous=leave_out_ambiguous,
+            resources=Resources(accelerator, threads, engine),
+            watch=watch,
+        )
+        files = write_comparison(comparison)
+    if not context.obj.quiet:
+        for title, table in headline(comparison):
+            print_table(*table, title=title)
+        print(files[0])
+    for place, reason in failed:
+        print(f"failed: {cell_name(place)}: {reason}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hemalum.arguments import Threads, named_datasets
+from hemalum.arguments import BudgetOption, Threads, budget_of, named_datasets
 
 
 def train(
@@ -21,10 +21,15 @@ def train(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Folder of the run.")],
+    budget: BudgetOption = "full",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in RUN, exactly where it stopped.")
     ] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes on this machine that share each batch, one per GPU; not under torchrun."),
+    ] = None,
     threads: Threads = None,
     initial: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
@@ -32,21 +37,26 @@ def train(
 ) -> None:
     """Train a model by a recipe; the model file and the log are in RUN."""
     from hemalum.console import training_progress
+    from hemalum.training.processes import is_first, said_once
+    from hemalum.training.recipe import load_recipe
     from hemalum.training.shipped import find_recipe
     from hemalum.training.train import train as run
 
+    with said_once():
+        loaded, datasets = load_recipe(find_recipe(recipe), budget_of(budget)), named_datasets(data)
     with training_progress(quiet=context.obj.quiet) as watch:
         path = run(
-            find_recipe(recipe),
-            named_datasets(data),
+            loaded,
+            datasets,
             output,
             resume=resume,
             accelerator=accelerator,
+            devices=devices,
             threads=threads,
             initial=initial,
             watch=watch,
         )
-    if not context.obj.quiet:
+    if is_first() and not context.obj.quiet:
         print(path)
 
 

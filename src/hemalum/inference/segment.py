@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.stain_normalisation import StainMap
 from hemalum.errors import HemalumError
-from hemalum.inference.bands import bands, plan_windows
+from hemalum.inference.bands import Band, bands, plan_windows
 from hemalum.inference.engine import Engine, make_engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model, load_model
 from hemalum.inference.scale import estimate_mpp
+from hemalum.inference.stain import describe_stain, find_stain
 from hemalum.inference.stream import separate_bands
 from hemalum.instances.nuclei import Nuclei, Part
 from hemalum.instances.representations import REPRESENTATIONS
@@ -97,12 +99,14 @@ def segment_source(
     *,
     mpp: float | str | None = None,
     progress: Watcher | None = None,
+    on_band: Callable[[Band], None] | None = None,
 ) -> Nuclei:
-    """Find the nuclei of an open image; see `segment`."""
+    """Find the nuclei of an open image; see `segment`. `on_band` sees each band's maps before separation."""
     scale = find_scale(source, model, engine, mpp)
     shape = scaled_shape(source.shape, scale.mpp / model.card.mpp)
+    stain = find_stain(source, model)
     parts: list[Part] = []
-    for part, done in _parts(source, model, engine, shape):
+    for part, done in _parts(source, model, engine, shape, stain, on_band):
         parts.append(part)
         if progress is not None:
             progress(done)
@@ -117,7 +121,7 @@ def segment_source(
         mpp_source=scale.source,
         model=model.card.name,
         source=source.name,
-        notes={"engine": f"{engine.name} {engine.precision}"},
+        notes={"engine": f"{engine.name} {engine.precision}"} | describe_stain(stain, model),
     )
     if scale.source != "estimate":
         _doubt(nuclei, model, source.name)
@@ -159,7 +163,10 @@ def scaled_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
 
-def _parts(source: ImageSource, model: Model, engine: Engine, shape: tuple[int, int]) -> Any:
+def _parts(
+    source: ImageSource, model: Model, engine: Engine, shape: tuple[int, int], stain: StainMap | None,
+    on_band: Callable[[Band], None] | None,
+) -> Any:  # fmt: skip
     """Parts of the result with the share of the image that is done after each."""
     card = model.card
     representation = REPRESENTATIONS[card.representation]
@@ -169,8 +176,12 @@ def _parts(source: ImageSource, model: Model, engine: Engine, shape: tuple[int, 
 
     def watched() -> Any:
         nonlocal done
-        for band in bands(source, engine, representation, shape, grid, stride=card.stride, enlarge=card.enlarge):
+        for band in bands(
+            source, engine, representation, shape, grid, stride=card.stride, enlarge=card.enlarge, stain=stain
+        ):
             done = band.stop / shape[0]
+            if on_band is not None:
+                on_band(band)
             yield band
 
     for part in separate_bands(watched(), shape, card.separation, enlarge=card.enlarge):

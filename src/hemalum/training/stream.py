@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader
 
 from hemalum.data.augment import Prepared, augment
 from hemalum.data.dataset import Dataset
+from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.sample import Sample
+from hemalum.data.stain_normalisation import StainNormaliser, sample_image
 from hemalum.errors import HemalumError
 from hemalum.instances.representations import REPRESENTATIONS, Representation
 from hemalum.training.recipe import Recipe
@@ -34,14 +36,27 @@ class Batch:
 
 
 class Stream:
-    """Augmented batches over several datasets, which come in the order of the recipe's, drawn by weight."""
+    """Augmented batches over several datasets, which come in the order of the recipe's, drawn by weight.
 
-    def __init__(self, recipe: Recipe, datasets: Sequence[Dataset]) -> None:
-        self.recipe = recipe
+    `share` is the part of each batch that is made here, as (which, of how many equal ones). `stain` is what brings
+    the images to the recipe's colours.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        datasets: Sequence[Dataset],
+        share: tuple[int, int] = (0, 1),
+        stain: StainNormaliser | None = None,
+    ) -> None:
+        self.recipe, self.share = recipe, share
         self.representation = REPRESENTATIONS[recipe.representation]
-        self.prepared = [prepare(s, recipe.mpp) for dataset in datasets for s in dataset]
+        self.prepared = [prepare(s, recipe.mpp, stain) for dataset in datasets for s in dataset]
         if not self.prepared:
             raise HemalumError("no training images: the datasets' train parts are empty")
+        self.ids = [
+            f"{name}/{row.id}" for name, dataset in zip(recipe.data, datasets, strict=True) for row in dataset.rows
+        ]
         self.probability = _probabilities(recipe, datasets)
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
@@ -54,6 +69,17 @@ class Stream:
             # a tensor that changes process comes back in the usual memory order
             yield Batch(images.contiguous(memory_format=torch.channels_last), targets)
 
+    def nucleus_diameter_um(self) -> float:
+        """Median equivalent diameter of the whole nuclei of all samples, µm. Raises HemalumError without any."""
+        diameters = [
+            equivalent_diameters(sample.labels) * self.recipe.mpp * sample.image.shape[0] / sample.labels.shape[0]
+            for sample in self.prepared
+        ]
+        every = np.concatenate(diameters)
+        if not len(every):
+            raise HemalumError("no nuclei to train on: no nucleus of the train parts lies whole inside its image")
+        return float(np.median(every))
+
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """The samples of one epoch, drawn with replacement."""
         if self._epoch[0] != epoch:
@@ -61,15 +87,23 @@ class Stream:
             self._epoch = (epoch, rng.choice(len(self.prepared), len(self.prepared), p=self.probability))
         return self._epoch[1]
 
-    def batch(self, number: int) -> Batch:
-        """Make batch `number`."""
+    def _draws(self, number: int) -> list[tuple[int, int, int]]:
+        """What the samples of batch `number` are: (epoch, place in the epoch, which prepared sample)."""
         size, epoch_length = self.recipe.batch, len(self.prepared)
-        positions = range(number * size, (number + 1) * size)
-        samples, rngs = [], []
-        for position in positions:
-            epoch, place = divmod(position, epoch_length)
-            samples.append(self.prepared[self._order(epoch)[place]])
-            rngs.append(np.random.default_rng([self.recipe.seed, epoch, place]))
+        places = [divmod(position, epoch_length) for position in range(number * size, (number + 1) * size)]
+        return [(epoch, place, int(self._order(epoch)[place])) for epoch, place in places]
+
+    def names(self, number: int) -> list[str]:
+        """The samples of batch `number`, all shares of it, as dataset/id, each once."""
+        return list(dict.fromkeys(self.ids[index] for _, _, index in self._draws(number)))
+
+    def batch(self, number: int) -> Batch:
+        """Make batch `number`, or the share of it that is made here."""
+        which, shares = self.share
+        size = self.recipe.batch // shares
+        draws = self._draws(number)[which * size : (which + 1) * size]
+        samples = [self.prepared[index] for _, _, index in draws]
+        rngs = [np.random.default_rng([self.recipe.seed, epoch, place]) for epoch, place, _ in draws]
         finer = self.recipe.finer
         images, labels = augment(samples, rngs, self.recipe.tile, self.recipe.augment, finer=finer)
         return Batch(normalise(images), encode(labels, self.representation, finer))
@@ -101,8 +135,8 @@ def _probabilities(recipe: Recipe, datasets: Sequence[Dataset]) -> NDArray[np.fl
     return probability
 
 
-def prepare(sample: Sample, mpp: float) -> Prepared:
-    """Bring a sample's image to `mpp`; its labels keep their own resolution.
+def prepare(sample: Sample, mpp: float, stain: StainNormaliser | None = None) -> Prepared:
+    """Bring a sample's image to `mpp`, and to the colours of `stain`; its labels keep their own resolution.
 
     Raises HemalumError when the sample does not say its scale.
     """
@@ -111,8 +145,10 @@ def prepare(sample: Sample, mpp: float) -> Prepared:
     height, width = sample.instances.shape
     factor = sample.mpp / mpp
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    resized = Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR)
-    return Prepared(np.array(resized), sample.instances)
+    resized = np.array(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
+    # as in inference: measured on the image as it is, applied at the model's scale
+    change = None if stain is None else stain.match(sample_image(sample.image), f"sample {sample.id}")
+    return Prepared(resized if change is None else change.apply(resized), sample.instances)
 
 
 def normalise(images_BCHW: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from torch import nn
 
 from hemalum import __version__
 from hemalum.data.dataset import Dataset
+from hemalum.data.stain_normalisation import StainNormaliser
+from hemalum.data.stain_target import fit_stain_target
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.instances.representations import REPRESENTATIONS, Representation
@@ -28,8 +30,10 @@ from hemalum.models.file import Tensors, save_model
 from hemalum.names import nearest
 from hemalum.networks import build_network
 from hemalum.networks.receptive_field import measure_halo
+from hemalum.training.batch_norm import share_batch_norm
 from hemalum.training.checkpoint import Progress, read_progress
 from hemalum.training.loop import Loop, Watcher
+from hemalum.training.processes import check_batch, ending_together, said_once, start_processes
 from hemalum.training.recipe import Recipe, Source, load_recipe
 from hemalum.training.stream import MEAN, STD, Stream
 from hemalum.training.validation import Validation
@@ -38,29 +42,47 @@ log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
 
+Data = Mapping[str, Path | str | Dataset] | Sequence[Path | str | Dataset]
+
 
 def train(
     recipe: Recipe | Path | str,
-    data: Mapping[str, Path | str] | Sequence[Path | str],
+    data: Data,
     out: Path | str,
     *,
     resume: bool = False,
     accelerator: str = "auto",
+    devices: int | None = None,
     threads: int | None = None,
     initial: Path | str | None = None,
     watch: Watcher | None = None,
 ) -> Path:
     """Train `recipe` on dataset folders and give the path of the model file, `out`/model.safetensors.
 
-    `data` maps the recipe's dataset names to folders, or lists folders that know their names. `resume` goes on
-    where `out` stands, with the same recipe and data. `initial` is a model file whose weights are the start.
+    `data` maps the recipe's dataset names to dataset folders or open ones, or lists those, which know their names.
+    `resume` goes on where `out` stands, with the same recipe and data. `initial` is a model file whose weights are
+    the start.
+    Under torchrun or srun the processes share each batch; `devices` starts so many on this machine, each by the
+    program's own command line. Only the first of them calls `watch`, and all return when the model file is there.
     Raises HemalumError for a recipe, data or run folder that do not fit together, before any training.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    out = Path(out)
-    _check_names(recipe)
+    with said_once():
+        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+        _check_names(recipe)
+        fabric = start_processes(accelerator, devices, recipe.precision)
+    with ending_together(fabric):
+        return _train(fabric, recipe, data, Path(out), resume, threads, initial, watch)
+
+
+def _train(
+    fabric: Fabric, recipe: Recipe, data: Data, out: Path, resume: bool,
+    threads: int | None, initial: Path | str | None, watch: Watcher | None,
+) -> Path:  # fmt: skip
+    share = fabric.global_rank, fabric.world_size
+    check_batch(recipe.name, recipe.batch, fabric.world_size)
     recipe, datasets = _open_datasets(recipe, data)
-    progress = Progress(recipe_digest=recipe.digest, data_digest=_data_digest(datasets))
+    stain = _stain(recipe, datasets)
+    progress = Progress(recipe_digest=recipe.digest, data_digest=_data_digest(datasets, stain))
     progress = _start_or_resume(out, progress, resume)
     keep_freed_memory()
     if threads:
@@ -74,18 +96,26 @@ def train(
     halo = measure_halo(network, stride)
     if initial is not None:
         _load_initial(network, initial)
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.precision)
-    stream = Stream(recipe, [dataset.split("train") for dataset in datasets])
-    validation = Validation(recipe, [dataset.split("val") for dataset in datasets], stride)
-    with atomic_path(out / "recipe.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    if fabric.world_size > 1:
+        network = share_batch_norm(network, fabric.device)
+    stream = Stream(recipe, [dataset.split("train") for dataset in datasets], share, stain)
+    diameter = stream.nucleus_diameter_um()
+    validation = Validation(recipe, [dataset.split("val") for dataset in datasets], stride, share, stain)
+    if stain is not None and fabric.is_global_zero:
+        stain.warn()
+    fabric.barrier()  # all have looked at the run folder before the first one writes
+    if fabric.is_global_zero:
+        with atomic_path(out / "recipe.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     loop = Loop(recipe, network, stream, validation, out, fabric, progress, watch)
     loop.run(resume)
-    card = _card(recipe, datasets, loop.progress.step, stride, halo)
-    tensors = load_file(loop.best)
-    if recipe.keep is not None:
-        tensors = keep_head(tensors, REPRESENTATIONS[recipe.representation], REPRESENTATIONS[recipe.keep])
-    save_model(out / MODEL_FILE, card, tensors)
+    if fabric.is_global_zero:
+        card = _card(recipe, datasets, loop.progress.step, stride, halo, diameter, stain)
+        tensors = load_file(loop.best)
+        if recipe.keep is not None:
+            tensors = keep_head(tensors, REPRESENTATIONS[recipe.representation], REPRESENTATIONS[recipe.keep])
+        save_model(out / MODEL_FILE, card, tensors)
+    fabric.barrier()
     return out / MODEL_FILE
 
 
@@ -132,14 +162,12 @@ def _check_names(recipe: Recipe) -> None:
             )
 
 
-def _open_datasets(
-    recipe: Recipe, data: Mapping[str, Path | str] | Sequence[Path | str]
-) -> tuple[Recipe, list[Dataset]]:
+def _open_datasets(recipe: Recipe, data: Data) -> tuple[Recipe, list[Dataset]]:
     """The recipe's datasets, in the recipe's order; a recipe that names none gets the names of those given."""
     if isinstance(data, Mapping):
-        found = {name: Dataset.open(path) for name, path in data.items()}
+        found = {name: _opened(path) for name, path in data.items()}
     else:
-        opened = [Dataset.open(path) for path in data]
+        opened = [_opened(path) for path in data]
         found = {dataset.info.name: dataset for dataset in opened}
         if len(found) < len(opened):
             raise HemalumError("two of the datasets have the same name: give --data NAME=PATH for each")
@@ -156,9 +184,23 @@ def _open_datasets(
     return recipe, [found[name] for name in recipe.data]
 
 
-def _data_digest(datasets: Sequence[Dataset]) -> str:
-    """Hash over what the run sees: every image's content, its scale and its part."""
+def _opened(dataset: Path | str | Dataset) -> Dataset:
+    return dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+
+
+def _stain(recipe: Recipe, datasets: Sequence[Dataset]) -> StainNormaliser | None:
+    """What brings images to the recipe's colours; None where it asks for nothing."""
+    if recipe.stain_normalisation is None:
+        return None
+    named = dict(zip(recipe.data, datasets, strict=True))
+    return StainNormaliser(fit_stain_target(recipe.stain_normalisation, named))
+
+
+def _data_digest(datasets: Sequence[Dataset], stain: StainNormaliser | None) -> str:
+    """Hash over what the run sees: every image's content, scale and part, and what the stain target is fitted on."""
     lines = [f"{row.sha256}:{row.mpp}:{row.split}" for dataset in datasets for row in dataset.rows]
+    if stain is not None:
+        lines.append(stain.target.origin)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -194,7 +236,10 @@ def _load_initial(network: nn.Module, path: Path | str) -> None:
         raise HemalumError(f"{path} does not fit the recipe's network: {str(error).splitlines()[-1]}") from error
 
 
-def _card(recipe: Recipe, datasets: Sequence[Dataset], steps: int, stride: int, halo: int) -> Card:
+def _card(
+    recipe: Recipe, datasets: Sequence[Dataset], steps: int, stride: int, halo: int, diameter: float,
+    stain: StainNormaliser | None,
+) -> Card:  # fmt: skip
     sets = [
         TrainingSet(
             name=dataset.info.name,
@@ -210,9 +255,11 @@ def _card(recipe: Recipe, datasets: Sequence[Dataset], steps: int, stride: int, 
         network=recipe.network,
         representation=recipe.keep or recipe.representation,
         mpp=recipe.mpp,
+        nucleus_diameter_um=round(diameter, 2),
         enlarge=recipe.enlarge,
         mean=MEAN,
         std=STD,
+        stain=None if stain is None else stain.target,
         halo=halo,
         stride=stride,
         separation=recipe.separation,

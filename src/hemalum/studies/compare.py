@@ -1,0 +1,246 @@
+"""Compare methods on datasets under one protocol: the verb `compare`."""
+
+import json
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hemalum import __version__
+from hemalum.data.dataset import Dataset
+from hemalum.errors import HemalumError
+from hemalum.files import atomic_path
+from hemalum.studies.cells import CELL_FILE, Comparison, cell_folder, load_comparison
+from hemalum.studies.cost import measure_cost
+from hemalum.studies.plan import (
+    PLAN_FILE,
+    Plan,
+    PlannedData,
+    PlannedMethod,
+    name_datasets,
+    one_budget,
+    plan_data,
+    plan_method,
+    read_plan,
+    stop_rule,
+    write_plan,
+)
+from hemalum.studies.trial import Resources, label_maps, run_cell
+from hemalum.training.recipe import Budget, Recipe
+
+log = logging.getLogger(__name__)
+
+LOCK = ".lock"
+POLL = 5.0  # seconds between two looks at a cell that another process is at
+
+Place = tuple[str, str, int, int]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Said to the watcher: which cell is at work, how many are done of how many, and where its training is."""
+
+    place: Place
+    done: int
+    total: int
+    step: int = 0
+    steps: int = 0
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        return cell_name(self.place)
+
+
+def compare(
+    methods: Sequence[str],
+    data: Mapping[str, Path | str] | Sequence[Path | str],
+    out: Path | str,
+    *,
+    folds: int | None = None,
+    seeds: int = 1,
+    budget: Budget = "full",
+    crops: int | None = None,
+    own_budget: bool = False,
+    part: str = "test",
+    leave_out_ambiguous: bool = False,
+    resources: Resources | None = None,
+    watch: Callable[[Progress], None] | None = None,
+) -> tuple[Comparison, list[tuple[Place, str]]]:
+    """Train and evaluate every method on every dataset, fold and seed; give the comparison and what failed.
+
+    `methods` are `[NAME=]WHAT` as `plan.plan_method` reads them; the first is what the others are tested
+    against. `data` are dataset folders, by name or by their own names. Each recipe is trained on the train part of
+    one dataset at a time, keeps its best validation, and is scored on `part`. With `folds`, the dataset's groups are
+    dealt into that many parts, each the test part once; without, the dataset's own split holds. `seeds` trainings
+    differ in everything random. `crops` sets the training of all recipes; otherwise they have to agree in budget
+    and stop rule, unless `own_budget`.
+
+    A finished cell in `out` is never run again, and one that was interrupted goes on. Several processes, on one
+    machine or on machines that share `out`, divide the cells among them; each ends when all are done. A cell that
+    fails is named in the result, the others go on.
+
+    Raises HemalumError for everything that is wrong with methods, data or `out`, before any training.
+    """
+    out, resources = Path(out), resources or Resources()
+    plan = make_plan(
+        methods, data, folds=folds, seeds=seeds, budget=budget, crops=crops, own_budget=own_budget, part=part,
+        leave_out_ambiguous=leave_out_ambiguous,
+    )  # fmt: skip
+    plan = _settle(plan, out)
+    _measure_costs(plan, out, resources)
+    failed = _run_all(plan, out, resources, watch)
+    return load_comparison(out), failed
+
+
+def make_plan(
+    methods: Sequence[str],
+    data: Mapping[str, Path | str] | Sequence[Path | str],
+    *,
+    folds: int | None = None,
+    seeds: int = 1,
+    budget: Budget = "full",
+    crops: int | None = None,
+    own_budget: bool = False,
+    part: str = "test",
+    leave_out_ambiguous: bool = False,
+) -> Plan:
+    """Check everything that a comparison is asked for and give its plan; nothing is written."""
+    if part not in ("val", "test"):
+        raise HemalumError(f"part '{part}': a comparison is scored on test (or, while developing, on val)")
+    if not 1 <= seeds <= 1000:
+        raise HemalumError(f"seeds {seeds}: want at least one")
+    if crops is not None and crops < 1:
+        raise HemalumError(f"crops {crops}: want at least one")
+    planned = [plan_method(word, budget) for word in methods]
+    if not planned:
+        raise HemalumError("nothing to compare: name recipes, models or 'classical'")
+    names = [method.name for method in planned]
+    for name in names:
+        if names.count(name) > 1:
+            raise HemalumError(f"two methods are called '{name}': give one as NAME={name}")
+    planned = one_budget(planned, crops, own_budget)
+    datasets = {name: _planned_data(name, path, folds, part) for name, path in name_datasets(data).items()}
+    for method in planned:
+        if method.kind == "labels":
+            for name, planned_data in datasets.items():
+                _check_label_maps(method, name, Path(planned_data.path), None if folds else part)
+    rules = dict.fromkeys(stop_rule(Recipe.model_validate(m.recipe)) for m in planned if m.recipe is not None)
+    return Plan(
+        budget=budget,
+        crops=crops,
+        own_budget=own_budget,
+        part=part,
+        folds=folds,
+        seeds=list(range(1, seeds + 1)),
+        leave_out_ambiguous=leave_out_ambiguous,
+        methods=planned,
+        datasets=datasets,
+        stop_rule="; ".join(rules),
+        command=shlex.join(["hemalum", *sys.argv[1:]]),
+        version=__version__,
+    )
+
+
+def _planned_data(name: str, path: Path, folds: int | None, part: str) -> PlannedData:
+    planned = plan_data(name, path, folds)
+    dataset = Dataset.open(path)
+    scaleless = [row.id for row in dataset.rows if row.mpp is None]
+    if scaleless:
+        raise HemalumError(
+            f"{path}: {len(scaleless)} images have no mpp (such as {scaleless[0]}): import it with --mpp NUMBER or "
+            "--mpp nuclei"
+        )
+    if folds is None:
+        for needed in ("train", "val", part):
+            if not dataset.split(needed).rows:
+                raise HemalumError(
+                    f"{path}: its {needed} part is empty; import it with other shares, or give --folds"
+                )
+    return planned
+
+
+def _check_label_maps(method: PlannedMethod, name: str, path: Path, part: str | None) -> None:
+    dataset = Dataset.open(path)
+    tested = dataset if part is None else dataset.split(part)
+    label_maps(method, name).check([row.id for row in tested.rows], [row.id for row in dataset.rows])
+
+
+def _settle(plan: Plan, out: Path) -> Plan:
+    """Write the plan, or join it with the one that `out` holds."""
+    if out.exists() and not (out / PLAN_FILE).exists() and any(p.name != LOCK for p in out.iterdir()):
+        raise HemalumError(f"{out}: is not empty and holds no comparison; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HemalumError(f"cannot create {out}: {error.strerror}") from error
+    with FileLock(out / LOCK):
+        if (out / PLAN_FILE).exists():
+            plan = plan.joined(read_plan(out / PLAN_FILE), out)
+        write_plan(out / PLAN_FILE, plan)
+    return plan
+
+
+def _measure_costs(plan: Plan, out: Path, resources: Resources) -> None:
+    for method in plan.methods:
+        path = out / "costs" / f"{method.name}.json"
+        if method.recipe is None or path.exists():
+            continue
+        cost = measure_cost(Recipe.model_validate(method.recipe), threads=resources.threads)
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
+
+
+def _run_all(
+    plan: Plan, out: Path, resources: Resources, watch: Callable[[Progress], None] | None
+) -> list[tuple[Place, str]]:
+    """Run what nobody has run or is running; then wait for what others are at, or take it over when they end."""
+    places = list(plan.places())
+    methods = {method.name: method for method in plan.methods}
+    failed: dict[Place, str] = {}
+    while True:
+        pending = [p for p in places if not (cell_folder(out, *p) / CELL_FILE).is_file() and p not in failed]
+        if not pending:
+            return list(failed.items())
+        progressed = False
+        for place in pending:
+            folder = cell_folder(out, *place)
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(folder / LOCK, timeout=0):
+                    if (folder / CELL_FILE).is_file():
+                        continue
+                    progressed = True
+                    run_cell(
+                        plan, methods[place[1]], place[0], place[2], place[3], folder, resources,
+                        _cell_watcher(watch, place, out, places),
+                    )  # fmt: skip
+            except Timeout:
+                continue
+            except HemalumError as error:
+                log.error("%s: %s", cell_name(place), error)
+                failed[place] = str(error)
+        if not progressed:
+            time.sleep(POLL)
+
+
+def cell_name(place: Place) -> str:
+    """A cell in words."""
+    dataset, method, fold, seed = place
+    return f"{method} on {dataset}, fold {fold}, seed {seed}"
+
+
+def _cell_watcher(
+    watch: Callable[[Progress], None] | None, place: Place, out: Path, places: Sequence[Place]
+) -> Callable[[int, int, dict[str, float]], None] | None:
+    if watch is None:
+        return None
+    said = watch
+    done = sum((cell_folder(out, *other) / CELL_FILE).is_file() for other in places)
+    said(Progress(place, done, len(places)))
+    return lambda step, steps, _: said(Progress(place, done, len(places), step, steps))

@@ -1,0 +1,238 @@
+"""The plan of a comparison: methods, datasets, folds, seeds and budget, as comparison.yaml.
+
+A plan may grow (more methods, datasets, seeds); what is in it may not change, because finished cells rest on it.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError
+
+from hemalum.data.dataset import Dataset
+from hemalum.errors import HemalumError
+from hemalum.files import atomic_path
+from hemalum.models.card import Strict
+from hemalum.studies.folds import fold_of
+from hemalum.training.recipe import Budget, Recipe, Until, load_recipe
+from hemalum.training.shipped import find_recipe
+
+PLAN_FILE = "comparison.yaml"
+CLASSICAL = "classical"
+VALIDATIONS = 10  # over a training whose length is set with `crops`
+
+
+class PlannedMethod(Strict):
+    """One method: `source` is a recipe, a model file or a folder of label maps; `digest` is of its content."""
+
+    name: str
+    kind: Literal["recipe", "model", "classical", "labels"]
+    title: str
+    source: str
+    recipe: dict[str, Any] | None = None
+    digest: str
+
+    @property
+    def trained(self) -> bool:
+        """Whether a cell of it begins with a training, so that seeds make a difference."""
+        return self.kind == "recipe"
+
+
+class PlannedData(Strict):
+    """One dataset; `digest` is over its images and scale, `split_hashes` has one hash per fold."""
+
+    path: str
+    digest: str
+    split_hashes: list[str]
+
+
+class Plan(Strict):
+    """Everything that decides the cells, and how it was asked for."""
+
+    format: Literal[1] = 1
+    budget: Budget
+    crops: int | None = Field(description="training crops of every recipe; None: as each recipe says")
+    own_budget: bool
+    part: Literal["val", "test"]
+    folds: int | None
+    seeds: list[int]
+    leave_out_ambiguous: bool
+    methods: list[PlannedMethod]
+    datasets: dict[str, PlannedData]
+    stop_rule: str
+    command: str
+    version: str
+
+    def places(self) -> Iterator[tuple[str, str, int, int]]:
+        """(dataset, method, fold, seed) of every cell; a method that is not trained has seed 0 alone."""
+        for dataset in self.datasets:
+            for fold in range(self.folds or 1):
+                for seed in [0, *self.seeds]:
+                    for method in self.methods:
+                        if method.trained == (seed != 0):
+                            yield dataset, method.name, fold, seed
+
+    def joined(self, older: "Plan", out: Path) -> Self:
+        """This plan and what an older one in the same folder has besides.
+
+        Raises HemalumError when the two contradict each other.
+        """
+        for name in ("budget", "crops", "own_budget", "part", "folds", "leave_out_ambiguous"):
+            mine, theirs = getattr(self, name), getattr(older, name)
+            if mine != theirs:
+                raise HemalumError(f"{out} holds another comparison: {name} is {theirs} there, {mine} here")
+        methods = {method.name: method for method in older.methods}
+        for method in self.methods:
+            known = methods.setdefault(method.name, method)
+            if known.digest != method.digest:
+                raise HemalumError(
+                    f"{out} holds another comparison: method '{method.name}' has changed since; give it another "
+                    f"name (NAME={method.source}) or take another folder"
+                )
+        datasets = dict(older.datasets)
+        for name, data in self.datasets.items():
+            known_data = datasets.setdefault(name, data)
+            if (known_data.digest, known_data.split_hashes) != (data.digest, data.split_hashes):
+                raise HemalumError(f"{out} holds another comparison: dataset '{name}' or its split has changed since")
+        seeds = sorted({*self.seeds, *older.seeds})
+        return self.model_copy(
+            update={
+                "methods": list(methods.values()),
+                "datasets": datasets | self.datasets,
+                "seeds": seeds,
+            }
+        )
+
+
+def read_plan(path: Path) -> Plan:
+    """Read comparison.yaml. Raises HemalumError when it is not one."""
+    try:
+        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        raise HemalumError(
+            f"{path}: is not the plan of a comparison ({' '.join(str(error).split())[:160]})"
+        ) from error
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Write comparison.yaml."""
+    with atomic_path(path) as temporary:
+        text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def plan_method(word: str, budget: Budget) -> PlannedMethod:
+    """Read one method from `[NAME=]WHAT`.
+
+    WHAT is a shipped recipe or a recipe file, "classical", a model file (.safetensors), `model:NAME` for a shipped
+    model, or a folder of label maps made by another program. Raises HemalumError for anything else.
+    """
+    name, _, what = word.rpartition("=")
+    title = ""
+    recipe = None
+    if what == CLASSICAL:
+        kind, source, digest = "classical", CLASSICAL, CLASSICAL
+        title = "Otsu on hematoxylin and distance watershed: the floor, not trained"
+    elif what.startswith("model:") or what.endswith(".safetensors"):
+        from hemalum.inference.model import load_model
+
+        kind, source = "model", what.removeprefix("model:")
+        loaded = load_model(source)
+        digest = loaded.digest
+        title = f"model {loaded.card.name}, trained elsewhere"
+        what = Path(source).stem
+    elif Path(what).is_dir():
+        kind, source, digest = "labels", what, str(Path(what).resolve())
+        title = "label maps made by another program"
+        what = Path(what).resolve().name
+    else:
+        loaded_recipe = load_recipe(find_recipe(what), budget)
+        kind, source, recipe = "recipe", what, loaded_recipe.model_dump(mode="json")
+        digest, what = loaded_recipe.digest, loaded_recipe.name
+        title = loaded_recipe.description
+    name = name or what
+    if not re.fullmatch(r"[\w.+-]{1,80}", name) or name.startswith("."):
+        raise HemalumError(f"method '{name}': a name has letters, digits and _.+- only; give one as NAME={what}")
+    return PlannedMethod.model_validate(
+        {"name": name, "kind": kind, "title": title or name, "source": source, "recipe": recipe, "digest": digest}
+    )
+
+
+def one_budget(methods: Sequence[PlannedMethod], crops: int | None, own: bool) -> list[PlannedMethod]:
+    """The methods with recipes that all train for one budget under one stop rule.
+
+    With `crops`, every recipe trains for so many crops, validates ten times and keeps the best: phases keep
+    their shares. Without, the recipes have to agree, unless each is to have its `own`.
+    Raises HemalumError when they do not.
+    """
+    result, rules = [], {}
+    for method in methods:
+        if method.recipe is not None:
+            recipe = Recipe.model_validate(method.recipe)
+            if crops is not None:
+                recipe = _with_crops(recipe, crops)
+                method = method.model_copy(update={"recipe": recipe.model_dump(mode="json"), "digest": recipe.digest})
+            rules[method.name] = stop_rule(recipe)
+        result.append(method)
+    if len(set(rules.values())) > 1 and not own:
+        said = "; ".join(f"{name}: {rule}" for name, rule in rules.items())
+        raise HemalumError(
+            f"the recipes do not train under one budget ({said}): give --crops N for all, or --own-budget to "
+            "compare them as they are"
+        )
+    return result
+
+
+def stop_rule(recipe: Recipe) -> str:
+    """A recipe's budget in words: equal for two recipes exactly when they train as long and stop alike."""
+    patience = sorted({phase.until.patience or 0 for phase in recipe.phases})
+    early = "" if patience == [0] else f", stopped after {'/'.join(map(str, patience))} validations without gain"
+    return (
+        f"{recipe.steps * recipe.batch:,} crops, best of the validations every "
+        f"{recipe.validate_every * recipe.batch:,} crops{early}"
+    )
+
+
+def _with_crops(recipe: Recipe, crops: int) -> Recipe:
+    steps = max(len(recipe.phases), round(crops / recipe.batch))
+    total, phases, given = recipe.steps, [], 0
+    for index, phase in enumerate(recipe.phases):
+        left = len(recipe.phases) - index - 1
+        share = steps - given if left == 0 else max(1, round(steps * phase.until.steps / total))
+        share = min(share, steps - given - left)
+        given += share
+        phases.append(phase.model_copy(update={"until": Until(steps=share)}))
+    every = max(1, steps // VALIDATIONS)
+    return recipe.model_copy(update={"phases": phases, "validate_every": every})
+
+
+def plan_data(name: str, path: Path, folds: int | None) -> PlannedData:
+    """Describe a dataset as the plan does. Raises HemalumError when it cannot be opened or divided."""
+    dataset = Dataset.open(path)
+    digest = hashlib.sha256("\n".join(f"{row.id}:{row.sha256}:{row.mpp}" for row in dataset.rows).encode())
+    parts = [dataset] if folds is None else [fold_of(dataset, fold, folds) for fold in range(folds)]
+    return PlannedData(
+        path=str(path.resolve()), digest=digest.hexdigest(), split_hashes=[part.split_hash for part in parts]
+    )
+
+
+def name_datasets(data: Mapping[str, Path | str] | Sequence[Path | str]) -> dict[str, Path]:
+    """Datasets by name: as given, or by their own. Raises HemalumError when a name comes twice or has a slash."""
+    if isinstance(data, Mapping):
+        named = {name: Path(path) for name, path in data.items()}
+    else:
+        named = {}
+        for path in map(Path, data):
+            own = Dataset.open(path).info.name
+            if own in named:
+                raise HemalumError(f"two datasets are called '{own}': give --data NAME=PATH for each")
+            named[own] = path
+    for name in named:
+        if not re.fullmatch(r"[\w.+ -]{1,80}", name) or name.startswith("."):
+            raise HemalumError(f"dataset '{name}': a name has letters, digits, spaces and _.+- only; give NAME=PATH")
+    if not named:
+        raise HemalumError("nothing to compare on: give --data PATH")
+    return named
