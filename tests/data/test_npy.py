@@ -23,7 +23,7 @@ def test_rows_are_those_of_the_array(tmp_path, order, dtype):
 def test_text(tmp_path):
     np.save(tmp_path / "t.npy", np.array(["Breast", "Bile-duct"]))
     assert read_npy(tmp_path / "t.npy", (None,), "U").tolist() == ["Breast", "Bile-duct"]
-    assert NpyRows(tmp_path / "t.npy", (None,), "U")[1] == "Bile-duct"
+    assert str(NpyRows(tmp_path / "t.npy", (None,), "U")[1]) == "Bile-duct"
 
 
 class Bomb:
@@ -62,6 +62,16 @@ def test_faults(tmp_path, error_line):
     assert error_line(lambda: NpyRows(file, (None, 3, 5), "u")) == f"{file}: no such file"
     file.mkdir()
     assert error_line(lambda: NpyRows(file, (None, 3, 5), "u")) == f"{file}: cannot be read (Is a directory)"
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 5), (-4, 3, 5), (4, -3, -5)])
+def test_shapes_that_hold_nothing(tmp_path, error_line, shape):
+    file = tmp_path / "a.npy"
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    assert error_line(lambda: NpyRows(file, (None, None, None), "u")) == (
+        f"{file}: shape is {shape}; nothing can be in it"
+    )
 
 
 def test_an_archive_of_arrays_is_not_one_array(tmp_path, error_line):

@@ -1,14 +1,15 @@
 """Rows of a `.npy` file, one at a time: memory-mapped, never unpickled."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError
 
+_format: Any = np.lib.format  # numpy gives no types for it
 KINDS = {"u": "whole numbers", "i": "whole numbers", "b": "whole numbers", "f": "numbers", "U": "text"}
 
 
@@ -41,7 +42,10 @@ class NpyRows:
             raise HemalumError(f"{path}: shape is {_shown(self.shape)}, want {_shown(shape)}")
         if self.dtype.kind not in kinds:
             raise HemalumError(f"{path}: holds {self.dtype}, want {KINDS[kinds[0]]} ({_dtypes(kinds)})")
-        size = self._start + int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        if min(self.shape[1:], default=1) < 1 or self.shape[0] < 0:
+            raise HemalumError(f"{path}: shape is {_shown(self.shape)}; nothing can be in it")
+        self._entry = math.prod(self.shape[1:]) * self.dtype.itemsize  # bytes
+        size = self._start + self.shape[0] * self._entry
         there = path.stat().st_size
         if there < size:
             raise HemalumError(f"{path}: truncated: {there:,} bytes, its header promises {size:,}; get it again")
@@ -55,10 +59,8 @@ class NpyRows:
         if self._fortran:
             whole = np.memmap(self.path, self.dtype, "r", self._start, self.shape, order="F")
             return np.array(whole[index])
-        start = self._start + index * int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-        if len(self.shape) == 1:
-            return np.array(np.memmap(self.path, self.dtype, "r", start, (1,)))[0]
-        return np.array(np.memmap(self.path, self.dtype, "r", start, self.shape[1:]))
+        start = self._start + index * self._entry
+        return np.array(np.memmap(self.path, self.dtype, "r", start, (1, *self.shape[1:])))[0, ...]
 
 
 def read_npy(path: Path, shape: tuple[int | None, ...], kinds: str, remedy: str = "") -> NDArray[Any]:
@@ -72,8 +74,8 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
     """Shape, dtype, whether in Fortran order, and where the numbers start."""
     try:
         with path.open("rb") as stream:
-            version = npy.read_magic(stream)
-            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+            version = _format.read_magic(stream)
+            read = {(1, 0): _format.read_array_header_1_0, (2, 0): _format.read_array_header_2_0}.get(version)
             if read is None:
                 raise HemalumError(f"{path}: .npy version {version[0]}.{version[1]}; save it again with numpy.save")
             shape, fortran, dtype = read(stream)
