@@ -25,7 +25,9 @@ MOST_COVER = 100  # times the image, bounding boxes together: nuclei cover it on
 class Outline:
     """One nucleus: `rings` are closed (n, 2) float64 lines of x, y in px; `name` is for messages.
 
-    A point is inside when a ray from it crosses the rings an odd number of times (so a second ring is a hole).
+    A point is inside a ring that winds around it, in whatever direction and however often: where a line drawn by
+    hand crosses itself there is no hole. It is inside the outline when it is inside an odd number of rings: a ring
+    within another is a hole.
     """
 
     name: str
@@ -96,14 +98,14 @@ def _box(outline: Outline, shape: tuple[int, int], where: Path | str) -> tuple[i
 
 
 def _inside(outline: Outline, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
-    """The pixels of a box whose centres are inside: scan lines, each crossing turns what is right of it.
+    """The pixels of a box whose centres are inside: scan lines, each crossing changes the winding right of it.
 
-    Not skimage.draw.polygon: that gives a pixel on the line to both sides (0.8 % more area on MoNuSeg), knows
-    no holes, and its time grows with vertices times pixels.
+    Not skimage.draw.polygon: that gives a pixel on the line to both sides (0.8 % more area on MoNuSeg), makes a
+    hole where a line crosses itself, and its time grows with vertices times pixels.
     """
     top, left, bottom, right = box
     height, width = bottom - top, right - left
-    turns = np.zeros((height, width + 1), np.uint8)
+    inside = np.zeros((height, width), np.bool_)
     for ring in outline.rings:
         if len(ring) < 3:
             continue
@@ -119,6 +121,7 @@ def _inside(outline: Outline, box: tuple[int, int, int, int]) -> NDArray[np.bool
         share = (row + 0.5 - low[edge, 1]) / (high[edge, 1] - low[edge, 1])
         crossing = low[edge, 0] + share * (high[edge, 0] - low[edge, 0])
         column = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
-        np.bitwise_xor.at(turns, (row, column), 1)
-    inside: NDArray[np.bool_] = np.bitwise_xor.accumulate(turns, axis=1)[:, :width].astype(np.bool_)
+        steps = np.zeros((height, width + 1), np.int32)
+        np.add.at(steps, (row, column), np.where(falls[edge, 0], -1, 1))
+        inside ^= np.cumsum(steps, axis=1)[:, :width] != 0
     return inside
