@@ -6,6 +6,7 @@ Results go to standard output, everything else to standard error, so that a pipe
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,7 +92,15 @@ def _print_blocks(console: "Console", headers: Sequence[str], rows: Sequence[Seq
         console.print(row[0], style="bold")
         for header, value in zip(headers[1:], row[1:], strict=True):
             if value:
-                console.print(f"  {header}: {value}", markup=False)
+                # a long value goes on under itself; addresses are never broken
+                line = textwrap.fill(
+                    f"  {header}: {value}",
+                    console.width,
+                    subsequent_indent="    ",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+                console.print(line, markup=False, soft_wrap=True)
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
@@ -112,6 +121,17 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     for name, value in pairs:
         table.add_row(Text(name), Text(value))
     console.print(table)
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print lines that belong to the table above, and an empty one after them."""
+    from rich.console import Console
+
+    console = Console(highlight=False, emoji=False, markup=False)
+    for note in notes:
+        console.print(note, soft_wrap=not console.is_terminal)
+    if notes:
+        console.print()
 
 
 @dataclass
