@@ -86,7 +86,7 @@ HALF = [(20 + 6 * np.cos(a), 12 + 6 * np.sin(a)) for a in np.linspace(0, np.pi, 
         ('Y="6"', "", "{}: Region 1, vertex 3: Y is None, not a number"),
         ('X="2"', 'X="inf"', "{}: Region 1, vertex 1: X is 'inf', not a number"),
         (region(2, CIRCLE), region(2, HALF), "{}: Region 2 is open: its ends are 12.0 px apart, its line is 18.8 px "
-         "long; close it in ImageScope, or read with open_lines='close'"),
+         "long; close it in ImageScope, or set the option open_lines=close"),
     ],
     ids=["bomb", "external entity", "external type", "cut", "word", "missing", "infinite", "open"],
 )  # fmt: skip

@@ -133,7 +133,7 @@ def _refuse_open(path: Path, outline: Outline) -> None:
     if gap > OPEN_SHARE * drawn:
         raise HemalumError(
             f"{path}: {outline.name} is open: its ends are {gap:.1f} px apart, its line is {drawn:.1f} px long; "
-            "close it in ImageScope, or read with open_lines='close'"
+            "close it in ImageScope, or set the option open_lines=close"
         )
 
 
