@@ -121,12 +121,13 @@ def _frames(name: str, folder: Path, prefix: str) -> list[Path]:
     ]
     if not files:
         raise HemalumError(f"{folder}: no frames")
+    files.sort(key=lambda file: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", file.stem)])
     for file in files:
         # repackaged, the four sets have the same folders: only the names tell Kvasir's from the others'
         if file.stem.isdigit() == (name == "kvasir"):
             usual = "named like cju0qkwl35piu0993l0dewei2" if name == "kvasir" else "numbered"
             raise HemalumError(f"{file}: no frame of {name}, whose frames are {usual}")
-    return sorted(files, key=lambda file: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", file.stem)])
+    return files
 
 
 def _mask_file(folder: Path, stem: str, frame: Path) -> Path:
