@@ -16,12 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import edt
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError
+from hemalum.instances.depth import measure_depth
 from hemalum.instances.separation import TAKEN, flood
 from hemalum.models.card import SeparationSettings
 
@@ -127,11 +127,6 @@ def _dense(labels: Labels) -> Labels:
     return np.where(labels > 0, dense, np.int32(0))
 
 
-def _edt(labels: Labels) -> Float:
-    distance: Float = edt.edt(labels, black_border=False, parallel=1)
-    return distance
-
-
 def _encode_foreground(labels: Labels) -> Float:
     foreground: Float = (labels > 0).astype(np.float32)[None]
     return foreground
@@ -139,13 +134,13 @@ def _encode_foreground(labels: Labels) -> Float:
 
 def _encode_interior_boundary(labels: Labels) -> Float:
     maps = np.zeros((2, *labels.shape), np.float32)
-    _interior_boundary(labels, _edt(labels), int(labels.max()) + 1, maps[0], maps[1])
+    _interior_boundary(labels, measure_depth(labels), int(labels.max()) + 1, maps[0], maps[1])
     return maps
 
 
 def _encode_distance(labels: Labels) -> Float:
     maps = np.zeros((2, *labels.shape), np.float32)
-    _distance(labels, _edt(labels), int(labels.max()) + 1, maps[0], maps[1])
+    _distance(labels, measure_depth(labels), int(labels.max()) + 1, maps[0], maps[1])
     return maps
 
 
@@ -158,7 +153,7 @@ def _encode_centre_gradient(labels: Labels) -> Float:
 
 def _encode_combined(labels: Labels) -> Float:
     maps = np.zeros((6, *labels.shape), np.float32)
-    distance, ids = _edt(labels), int(labels.max()) + 1
+    distance, ids = measure_depth(labels), int(labels.max()) + 1
     _interior_boundary(labels, distance, ids, maps[0], maps[1])
     _distance(labels, distance, ids, maps[2], maps[3])
     _centre_gradient(labels, ids, maps[4], maps[5])
@@ -185,7 +180,7 @@ def _third(maps: Float) -> Float:
 def _read_foreground(maps: Float) -> tuple[Float, Float]:
     """Peaks are the distance to the edge of the foreground, up to THICK px, so that it depends on no more around."""
     inside = (maps[0] >= 0.5) | (maps[0] < 0)  # TAKEN pixels were foreground
-    return maps[0], np.minimum(_edt(inside.astype(np.int32)) / np.float32(THICK), np.float32(1))
+    return maps[0], np.minimum(measure_depth(inside.astype(np.int32)) / np.float32(THICK), np.float32(1))
 
 
 def _read_interior_boundary(maps: Float) -> tuple[Float, Float]:

@@ -172,9 +172,10 @@ def _average(maps: Any, finer: int, out: Any) -> None:
     share = np.float32(1 / finer**2)
     for c in range(out.shape[0]):
         for i in range(out.shape[1]):
-            for j in range(out.shape[2]):
-                total = np.float32(0)
-                for v in range(i * finer, (i + 1) * finer):
-                    for u in range(j * finer, (j + 1) * finer):
-                        total += maps[c, v, u]
-                out[c, i, j] = total * share
+            row = out[c, i]
+            row[:] = 0
+            for v in range(i * finer, (i + 1) * finer):
+                for u in range(finer):  # the innermost loop goes along the row: vector instructions
+                    for j in range(row.shape[0]):
+                        row[j] += maps[c, v, j * finer + u]
+            row *= share
