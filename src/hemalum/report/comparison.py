@@ -25,11 +25,17 @@ from hemalum.report.comparison_protocol import command, data_table, methods_tabl
 from hemalum.report.comparison_results import DatasetResults, by_dataset, counted
 from hemalum.report.comparison_sheet import SheetLine, sheets
 from hemalum.report.comparison_tables import by_threshold, every_metric, main_results, paired_tests
-from hemalum.report.comparison_tests import PairedTest, pair_all, pair_with_reference, verdict
+from hemalum.report.comparison_tests import PairedTest, caution, findings, pair_all, pair_with_reference
 
 if TYPE_CHECKING:
     from hemalum.report.comparison_tables import Grid
     from hemalum.studies.cells import Comparison
+
+CLAIM = (
+    "Mean difference over images with its 95 % interval, from the paired tests against the reference. Better or "
+    "worse is said where the interval leaves out 0 and the p value, adjusted by Holm over all tests of the dataset, "
+    "is below 0.05."
+)
 
 __all__ = ["headline", "require_report", "write_comparison"]
 
@@ -61,6 +67,7 @@ def write_comparison(comparison: "Comparison") -> list[Path]:
         "command": command(comparison),
         "about": [methods_table(comparison), data_table(comparison, results)],
         "missing": missing(comparison),
+        "claim": CLAIM,
         "sections": sections,
     }
     figures = [
@@ -95,7 +102,6 @@ def _section(
     """All that the report says of one dataset."""
     if not results.scored:
         return {"name": results.name, "anchor": anchor, "empty": True, "parts": [], "findings": [], "about": ""}
-    grouped = results.n_groups < len(results.images)
     parts: list[tuple[str, str, list[Grid | None], list[Drawn | None], Sequence[SheetLine]]] = [
         ("scores", "Scores", [main_results(results), every_metric(results), by_threshold(results)], [], ()),
         ("images", "Image by image", [], [*by_image(results)], ()),
@@ -132,7 +138,8 @@ def _section(
         "empty": False,
         "about": f"{counted(len(results.images), 'image')} of {counted(results.n_groups, 'group')} "
         f"with {counted(results.nuclei, 'nucleus')}",
-        "findings": [verdict(tested, grouped) for tested in tests if tested.column in ("pq", "dice")],
+        "findings": findings(results, tests),
+        "caution": caution(results, tests),
         "methods": [method.name for method in results.methods],
         "parts": [
             {

@@ -114,9 +114,9 @@ def recall_table(results: DatasetResults) -> Grid | None:
         rows.append(Row(title, heading=True))
         rows.append(_line("Precision where the method works", [[p for p, _ in own.points] for own in curves]))
         rows.append(_line("Recall where the method works", [[r for _, r in own.points] for own in curves]))
-        for precision, said in _precisions(curves[0]):
+        for precision, level in _precisions(curves[0]):
             values = [[recall_at_precision(run, precision) for run in own.runs] for own in curves]
-            rows.append(_line(f"Recall at precision {precision:.3g}{said}", values, best=True))
+            rows.append(_line(f"Recall at precision {level}", values, best=True))
         areas = [[area_under(run) for run in own.runs] for own in curves]
         rows.append(_line("Area under the curve (average precision)", areas, best=title == "Pixels"))
     errors = [
@@ -144,10 +144,10 @@ def recall_table(results: DatasetResults) -> Grid | None:
 
 def _precisions(reference: MethodCurves) -> list[tuple[float, str]]:
     """The fixed precisions, and the one that the reference works at."""
-    levels = [(level, "") for level in PRECISIONS]
+    levels = [(level, f"{level:.2f}") for level in PRECISIONS]
     own = round(mean_sd([precision for precision, _ in reference.points])[0], 3)
     if 0 < own <= 1 and own not in PRECISIONS:
-        levels.append((own, ", the reference's"))
+        levels.append((own, f"{own:.3f}, the reference's"))
     return sorted(levels)
 
 

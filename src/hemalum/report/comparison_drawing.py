@@ -117,9 +117,11 @@ def inline(drawn: Drawn, prefix: str) -> str:
     from markupsafe import escape
 
     def own(tag: re.Match[str]) -> str:
-        text = tag.group().replace('id="', f'id="{prefix}-').replace("#", f"#{prefix}-")
+        text = tag.group()
+        for before in ('id="', 'href="#', "url(#"):
+            text = text.replace(before, f"{before}{prefix}-")
         for colour, name in VARIABLES.items():
-            text = text.replace(colour.replace("#", f"#{prefix}-"), f"var(--{name})")
+            text = text.replace(colour, f"var(--{name})")
         return text
 
     # only tags: what stands between them is text, and some of it the user's

@@ -183,10 +183,7 @@ def reliability_figure(results: DatasetResults) -> Drawn | None:
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (2, 2)))
-        axes.annotate(
-            "calibrated", (0.5, 0.5), xytext=(5, -12), textcoords="offset points", color=SOFT, fontsize=8, rotation=45
-        )
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8)
         for name, own in counts:
             k, curve = position[name], reliability(own)
             shown = curve.count >= BINS_SHOWN_FROM
@@ -208,7 +205,7 @@ def reliability_figure(results: DatasetResults) -> Drawn | None:
         name="reliability",
         title="Reliability",
         caption="Pixels in 15 bins of predicted probability against the share that truly is nucleus, runs pooled. "
-        f"Below the diagonal: too sure. Bins with fewer than {BINS_SHOWN_FROM} pixels are left out.",
+        f"On the diagonal: calibrated; below: too sure. Bins with fewer than {BINS_SHOWN_FROM} pixels are left out.",
         said=f"Reliability curves on {results.name} of {', '.join(titles[name] for name, _ in counts)}.",
         svg=draw(SQUARE, paint),
     )

@@ -20,7 +20,7 @@ def markdown_of(page: dict[str, Any]) -> str:
     if page["command"]:
         lines += ["", *("    " + line for line in page["command"].splitlines())]
     for grid in page["about"]:
-        lines += ["", *_table(grid)]
+        lines += ["", *markdown_table(grid)]
     if page["missing"]:
         lines += ["", "Not finished:", "", *(f"- {escaped(line)}" for line in page["missing"])]
     for section in page["sections"]:
@@ -29,11 +29,13 @@ def markdown_of(page: dict[str, Any]) -> str:
             lines += ["No run on this dataset is finished.", ""]
             continue
         lines += [f"- {escaped(sentence)}" for sentence in section["findings"]]
+        if section["findings"]:
+            lines += ["", escaped(page["claim"] + " " + section["caution"])]
         for part in section["parts"]:
             if part["grids"] or part["figures"]:
                 lines += ["", f"### {escaped(part['title'])}"]
             for grid in part["grids"]:
-                lines += ["", *_table(grid)]
+                lines += ["", *markdown_table(grid)]
             for figure in part["figures"]:
                 lines += [
                     "",
@@ -44,7 +46,8 @@ def markdown_of(page: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _table(grid: Grid) -> Sequence[str]:
+def markdown_table(grid: Grid) -> Sequence[str]:
+    """A table with its caption above and its notes below, line by line."""
     heads = _heads(grid)
     lines = [f"**{escaped(grid.caption)}**", ""]
     lines.append("| " + " | ".join([escaped(grid.corner), *map(escaped, heads)]) + " |")

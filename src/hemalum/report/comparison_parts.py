@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -78,18 +79,18 @@ def _pq_of(position: int) -> Callable[[dict[str, Any]], object]:
     return lambda classes: classes["pq_pooled"][position]
 
 
-COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "parameters": ("Parameters", lambda value: _counted(value)),
-    "macs": ("MACs", lambda value: _counted(value)),
-    "macs_side_px": ("for an image of (px)", lambda value: f"{value:,.0f} × {value:,.0f}"),
-    "mpp": ("at µm/px", lambda value: f"{value:.3g}"),
-    "latency_ms": ("its latency (ms)", lambda value: _three(value)),
-    "images_per_second": ("such images per second, in batches", lambda value: _three(value)),
-    "test_images_per_second": ("Test images per second, all steps", lambda value: _three(value)),
-    "peak_memory_mb": ("Peak memory of training (MB)", lambda value: f"{value:,.0f}"),
-    "steps": ("Training steps", lambda value: f"{value:,.0f}"),
-    "steps_per_second": ("Steps per second", lambda value: _three(value)),
-    "train_seconds": ("Training time", lambda value: duration(value)),
+COSTS: dict[str, tuple[str, str, Callable[[float], str]]] = {
+    "parameters": ("Network", "Parameters", lambda value: _counted(value)),
+    "mpp": ("Network", "µm per pixel", lambda value: f"{value:.3g}"),
+    "macs": ("Network", "MACs", lambda value: _counted(value)),
+    "macs_side_px": ("Network", "of an input of (px)", lambda value: f"{value:,.0f} × {value:,.0f}"),
+    "latency_ms": ("Network", "Latency (ms)", lambda value: _three(value)),
+    "images_per_second": ("Network", "Images per second", lambda value: _three(value)),
+    "test_images_per_second": ("Whole", "Test images per second", lambda value: _three(value)),
+    "steps": ("Training", "Steps", lambda value: f"{value:,.0f}"),
+    "steps_per_second": ("Training", "Steps per second", lambda value: _three(value)),
+    "train_seconds": ("Training", "Time", lambda value: duration(value)),
+    "peak_memory_mb": ("Training", "Peak memory (MB)", lambda value: f"{value:,.0f}"),
 }
 
 
@@ -102,24 +103,39 @@ def costs(results: DatasetResults) -> Grid | None:
     kept = [key for key in COSTS if any(not math.isnan(row[key]) for row in table.values())]
     if not kept:
         return None
+    sides = {row["macs_side_px"] for row in table.values() if not math.isnan(row["macs_side_px"])}
+    if len(sides) == 1:  # said once, below the table
+        kept.remove("macs_side_px")
     rows = [
-        Row(name, tuple("–" if math.isnan(row[key]) else COSTS[key][1](row[key]) for key in kept))
+        Row(name, tuple("–" if math.isnan(row[key]) else COSTS[key][2](row[key]) for key in kept))
         for name, row in table.items()
     ]
-    rules = sorted({str(cell.cost["macs_rule"]) for cell in results.cells if cell.cost.get("macs_rule")})
-    notes = [f"MACs: {rule}." for rule in rules]
-    if {"latency_ms", "steps_per_second"} & set(kept):
-        notes.append(
-            "Times and memory are of the machine that the run was made on; compare them within one machine only. "
-            "A dash: not measured, or there is no such thing."
-        )
     return Grid(
         caption=f"{results.name}: cost, mean over runs",
         corner="Method",
-        columns=tuple(COSTS[key][0] for key in kept),
+        columns=tuple(COSTS[key][1] for key in kept),
         rows=tuple(rows),
-        notes=tuple(notes),
+        spans=tuple((over, len(list(under))) for over, under in groupby(COSTS[key][0] for key in kept)),
+        notes=_cost_notes(results, kept, sides),
     )
+
+
+def _cost_notes(results: DatasetResults, kept: list[str], sides: set[float]) -> tuple[str, ...]:
+    rules = sorted({str(cell.cost["macs_rule"]) for cell in results.cells if cell.cost.get("macs_rule")})
+    notes = [f"MACs: {rule}." for rule in rules]
+    if "latency_ms" in kept and len(sides) == 1:
+        side = f"{sides.copy().pop():,.0f}"
+        notes.append(
+            f"Latency: one input of {side} × {side} px through the network alone; images per second: the same inputs "
+            "in batches. At other µm per pixel such an input is another area of tissue."
+        )
+    if "test_images_per_second" in kept:
+        notes.append("Whole: from a test image to its nuclei.")
+    notes.append(
+        "Times and memory are of the machine that ran them: compare them within one machine only. A dash: not "
+        "measured, or there is no such thing."
+    )
+    return tuple(notes)
 
 
 def _three(value: float) -> str:

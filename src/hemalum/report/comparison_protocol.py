@@ -67,7 +67,7 @@ def _words(value: Any) -> str:
 
 def _finished(comparison: "Comparison") -> str:
     done, absent = len(comparison.cells), len(missing(comparison))
-    return f"{done} of {counted(done + absent, 'run')}" + ("" if absent == 0 else "; what is missing is named below")
+    return f"{done} of {counted(done + absent, 'run')}"
 
 
 def missing(comparison: "Comparison") -> list[str]:

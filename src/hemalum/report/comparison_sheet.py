@@ -131,7 +131,7 @@ def _line(results: DatasetResults, sample: "Sample", side: int) -> tuple[Picture
     outlined = draw_outlines(sample.image, truth.astype(np.uint32))
     count = int(np.count_nonzero(np.unique(truth)))
     pictures = [
-        _photograph("Image", f"Image {sample.id}", sample.image, side),
+        _photograph("Image", _described(sample), sample.image, side),
         _photograph("Truth", f"{count:,} nuclei outlined in green", outlined, side),
     ]
     predictions: list[Labels | None] = []
@@ -154,6 +154,12 @@ def _line(results: DatasetResults, sample: "Sample", side: int) -> tuple[Picture
                 _drawing(title, _difference_said(truth, first, second), difference_map(truth, first, second), side)
             )
     return tuple(pictures)
+
+
+def _described(sample: "Sample") -> str:
+    height, width = sample.instances.shape
+    parts = [f"{width} × {height} px", f"{sample.mpp:.3g} µm/px" if sample.mpp else "", sample.organ or ""]
+    return ", ".join(part for part in parts if part)
 
 
 def _difference_said(truth: Labels, first: Labels, second: Labels) -> str:

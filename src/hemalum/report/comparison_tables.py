@@ -141,8 +141,7 @@ def paired_tests(results: DatasetResults, tests: Sequence[PairedTest], *, folded
             pair = (tested.method, tested.against)
             rows.append(Row(f"{pair[0]} − {pair[1]}", heading=True))
         values = [
-            f"{paired.n:,}",
-            f"{paired.n_groups:,}",
+            f"{paired.n:,} ({paired.n_groups:,})" if grouped else f"{paired.n:,}",
             mean_text(paired.mean_difference, decimals=decimals, sign="+"),
             interval_text(paired, decimals),
             mean_text(paired.effect_size, decimals=2, sign="+"),
@@ -153,18 +152,17 @@ def paired_tests(results: DatasetResults, tests: Sequence[PairedTest], *, folded
             *([mean_text(paired.detectable_groups, decimals=decimals)] if grouped else []),
         ]
         rows.append(Row(PER_IMAGE[tested.column], tuple(values)))
-    unit = ("by image", "by group") if grouped else ("",)
-    tested_spans = [(f"Wilcoxon test {by}".strip(), 2) for by in unit]
-    power = ["Detectable difference, " + by if by else "Detectable difference" for by in unit]
-    columns = ["Images", "Groups", "Mean difference", "95 % interval", "Effect size"]
-    columns += ["p", "p, Holm"] * len(unit) + power
+    by = ("by image", "by group") if grouped else ("",)
+    spans = [("", 4), *((f"Wilcoxon test {unit}".strip(), 2) for unit in by), ("Detectable difference", len(by))]
+    columns = ["Images (groups)" if grouped else "Images", "Mean difference", "95 % interval", "Effect size"]
+    columns += ["p", "p, Holm"] * len(by) + [unit or "80 % power" for unit in by]
     family = tests[0].family if tests else ""
     return Grid(
         caption=f"{results.name}: paired tests per image, {family}",
         corner="Metric",
         columns=tuple(columns),
         rows=tuple(rows),
-        spans=(("", 5), *tested_spans, ("", len(unit))),
+        spans=tuple(spans),
         notes=_test_notes(results, tests, grouped),
         folded=folded,
     )

@@ -85,46 +85,56 @@ def decimals_of(column: str) -> int:
     return 2 if column.startswith("hd95") else 3
 
 
-def verdict(tested: PairedTest, by_groups: bool) -> str:
-    """What the test of one metric says, and no more.
+def findings(results: DatasetResults, tests: Sequence[PairedTest]) -> list[str]:
+    """What the tests against the reference say of PQ and Dice, one sentence per method, and no more."""
+    sentences = []
+    for method in dict.fromkeys(tested.method for tested in tests):
+        own = {tested.column: tested for tested in tests if tested.method == method}
+        said = "; ".join(_finding(own[column]) for column in ("pq", "dice"))
+        sentences.append(f"{method} against {own['pq'].against}: {said}.")
+    return sentences
 
-    A difference is claimed where the interval leaves out 0 and the adjusted p is below 0.05; where images
-    come in groups (`by_groups`), only if the test over groups says so too.
-    """
+
+def _finding(tested: PairedTest) -> str:
+    """A difference is called one where the interval leaves out 0 and the adjusted p is below 0.05."""
     paired, name = tested.paired, PER_IMAGE[tested.column]
-    method, against = tested.method, tested.against
     if paired.n == 0:
-        return f"{method} and {against} have no image with a {name} in common."
+        return f"{name}: no image in common"
     decimals = decimals_of(tested.column)
-    difference = mean_text(paired.mean_difference, decimals=decimals, sign="+")
-    start = f"{method}: {name} {difference} against {against}"
+    start = f"{name} {mean_text(paired.mean_difference, decimals=decimals, sign='+')}"
     if math.isnan(paired.low):
-        return f"{start}; {_no_interval(paired, by_groups)}."
-    start += f" (95 % interval {interval_text(paired, decimals)})"
-    if not (paired.low <= 0 <= paired.high) and tested.adjusted < ALPHA:
-        word = "better" if tested.better > 0 else "worse"
-        if not by_groups or tested.adjusted_groups < ALPHA:
-            return f"{start}: {word} by more than chance (adjusted p {_p_said(tested.adjusted)})."
-        return (
-            f"{start}: {word} on these images (adjusted p {_p_said(tested.adjusted)}), but "
-            f"{counted(paired.n_groups, 'group')} are too few, or differ too much, to say that of others."
+        return f"{start}, one image or group is too few for an interval"
+    start += f" ({interval_text(paired, decimals)})"
+    if paired.low <= 0 <= paired.high or not tested.adjusted < ALPHA:
+        return f"{start}, no difference shown"
+    return f"{start}, {'better' if tested.better > 0 else 'worse'}"
+
+
+def caution(results: DatasetResults, tests: Sequence[PairedTest]) -> str:
+    """How far the findings on a dataset carry; empty where there is nothing to warn of."""
+    if not tests:
+        return ""
+    said = []
+    detectable = next((t.paired.detectable for t in tests if t.column == "pq"), math.nan)
+    if math.isfinite(detectable) and any("no difference" in _finding(tested) for tested in tests):
+        said.append(
+            "No difference shown is not the same as none: see the detectable differences in the table of tests."
         )
-    power = paired.detectable_groups if by_groups else paired.detectable
-    seen = (
-        f"; {counted(paired.n_groups, 'group') if by_groups else counted(paired.n, 'image')} like these show a "
-        f"difference of {mean_text(power, decimals=decimals)} with 80 % power"
-        if math.isfinite(power)
-        else ""
-    )
-    return f"{start}: no difference shown, which is not the same as none{seen}."
-
-
-def _no_interval(paired: Paired, by_groups: bool) -> str:
-    return f"one {'group' if by_groups else 'image'} is too few for an interval or a test"
-
-
-def _p_said(p: float) -> str:
-    return p_text(p) if p < 0.001 else f"= {p_text(p)}"
+    if results.n_groups < len(results.images):
+        shown = [t for t in tests if t.column in ("pq", "dice") and not math.isnan(t.adjusted) and t.adjusted < ALPHA]
+        carried = [t for t in shown if t.adjusted_groups < ALPHA]
+        if results.n_groups < FEWEST_GROUPS:
+            said.append(
+                f"The images come from only {counted(results.n_groups, 'group')}: what holds for these may not hold "
+                "for others."
+            )
+        if shown and not carried:
+            said.append("The same tests over groups instead of images show none of the differences.")
+        elif len(carried) < len(shown):
+            said.append(f"Tested over groups, {len(carried)} of {len(shown)} differences are left.")
+    elif results.n_groups < FEWEST_GROUPS:
+        said.append(f"Only {counted(len(results.images), 'image')}: too few to speak of others.")
+    return " ".join(said)
 
 
 def interval_text(paired: Paired, decimals: int) -> str:
