@@ -1,0 +1,297 @@
+"""Comparisons: cells, resume, sharing, and everything that is refused before any training."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+
+from hemalum.data.dataset import Dataset
+from hemalum.data.image import read_label_map
+from hemalum.errors import HemalumError
+from hemalum.metrics import match, measure_overlap
+from hemalum.studies import compare as compare_module
+from hemalum.studies import trial
+from hemalum.studies.cells import load_comparison
+from hemalum.studies.compare import compare, make_plan
+from hemalum.studies.evaluate import evaluate
+from hemalum.studies.plan import one_budget, plan_method
+from hemalum.studies.trial import Resources
+from hemalum.training.recipe import Recipe
+
+CPU = Resources(accelerator="cpu", engine="torch")
+
+
+@pytest.fixture
+def no_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs are measured in a process of their own, which takes seconds to start."""
+    monkeypatch.setattr(compare_module, "measure_cost", lambda *_, **__: {"parameters": 1})
+
+
+@pytest.fixture(scope="module")
+def recipes(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Two recipe files, `plain` and `stained`, that train for a moment on any dataset."""
+    folder = tmp_path_factory.mktemp("recipes")
+    content = recipe.model_dump(mode="json", exclude={"budget"})
+    content |= {"data": {}, "phases": [{"name": "main", "until": {"steps": 4}}], "validate_every": 2}
+    for name, stain in (("plain", 0.0), ("stained", 0.3)):
+        content |= {"name": name, "augment": {"stain": stain}, "small": {"batch": 1}}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return str(folder / "plain.yaml"), str(folder / "stained.yaml")
+
+
+@pytest.fixture(scope="module")
+def done(recipes: tuple[str, str], mini: Path, dark_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished comparison of two recipes, a model and the floor, over two seeds."""
+    out = tmp_path_factory.mktemp("comparison") / "out"
+    _, failed = compare([*recipes, f"dark={dark_model}", "classical"], [mini], out, seeds=2, resources=CPU)
+    assert not failed
+    return out
+
+
+def test_every_cell_is_there_once(done: Path) -> None:
+    comparison = load_comparison(done)
+    places = [(cell.method, cell.fold, cell.seed) for cell in comparison.cells]
+    assert sorted(places) == [
+        ("classical", 0, 0),
+        ("dark", 0, 0),
+        ("plain", 0, 1),
+        ("plain", 0, 2),
+        ("stained", 0, 1),
+        ("stained", 0, 2),
+    ]
+    assert [method.name for method in comparison.methods] == ["plain", "stained", "dark", "classical"]
+    assert comparison.description["missing"] == []
+    assert "8 crops" in comparison.description["stop_rule"]
+
+
+def test_a_cell_says_what_evaluate_says(done: Path, mini: Path, dark_model: Path) -> None:
+    cell = next(cell for cell in load_comparison(done).cells if cell.method == "dark")
+    alone = evaluate(str(dark_model), mini, engine="torch")
+    assert cell.summary["instance"]["pooled"]["pq"] == pytest.approx(alone.summary["instance"]["pooled"]["pq"])
+    assert [row["dice"] for row in cell.per_image] == pytest.approx([row["dice"] for row in alone.per_image])
+    assert cell.summary["model"] == "dark"
+
+
+def test_predictions_and_curves_belong_to_the_scores(done: Path, mini: Path) -> None:
+    cell = next(cell for cell in load_comparison(done).cells if cell.method == "dark")
+    test = Dataset.open(mini).split("test")
+    tp = pixels = 0
+    for sample in test:
+        found = read_label_map(cell.folder / "predictions" / f"{sample.id}.png")
+        tp += match(measure_overlap(sample.instances, found)).tp
+        pixels += found.size
+    assert cell.curves is not None
+    nuclei = cell.curves["nuclei"]
+    assert sum(nuclei["matched"]) == tp > 0
+    assert nuclei["truth"] == sum(row["nuclei_truth"] for row in cell.per_image)
+    assert len(nuclei["probability"]) == sum(row["nuclei_predicted"] for row in cell.per_image)
+    counted = cell.curves["pixel"]
+    assert sum(counted["positive"]) + sum(counted["negative"]) == pixels
+    assert sum(counted["positive"]) == sum(int((sample.instances > 0).sum()) for sample in test)
+
+
+def test_costs_are_those_of_the_network(done: Path) -> None:
+    cells = {(cell.method, cell.seed): cell for cell in load_comparison(done).cells}
+    cost = cells["plain", 2].cost
+    from hemalum.networks import build_network
+
+    network = build_network("compact", 2, {"widths": [8, 12, 16], "depths": [0, 1, 1]})
+    assert cost["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert cost["steps"] == 4
+    assert cost["macs"] > 0
+    assert cost["latency_ms"] > 0
+    assert cost["train_seconds"] == pytest.approx(4 / cost["steps_per_second"])
+    assert "parameters" not in cells["classical", 0].cost
+
+
+def test_seeds_differ(done: Path) -> None:
+    runs = done / "cells" / "mini" / "plain"
+    one, two = (yaml.safe_load((runs / f"fold0-seed{n}" / "run" / "recipe.yaml").read_text()) for n in (1, 2))
+    assert (one.pop("seed"), two.pop("seed")) == (1, 2)
+    assert one == two
+    assert one["data"] == {"mini": {"weight": 1.0, "balance": None}}
+
+
+def test_what_is_finished_is_not_run_again(
+    done: Path, recipes: tuple[str, str], mini: Path, dark_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "run_cell", _never)
+    monkeypatch.setattr(compare_module, "measure_cost", _never)
+    comparison, failed = compare([*recipes, f"dark={dark_model}", "classical"], [mini], done, seeds=2, resources=CPU)
+    assert len(comparison.cells) == 6
+    assert not failed
+
+
+def _never(*arguments: object, **options: object) -> None:
+    raise AssertionError("was run again")
+
+
+@pytest.mark.usefixtures("no_cost")
+def test_a_comparison_grows(recipes: tuple[str, str], mini: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    compare(["classical"], [mini], out, resources=CPU)
+    comparison, _ = compare(["plain=" + recipes[0]], {"mini": mini}, out, resources=CPU)
+    assert [method.name for method in comparison.methods] == ["classical", "plain"]
+    assert len(comparison.cells) == 2
+
+
+def test_another_comparison_is_refused(done: Path, recipes: tuple[str, str], mini: Path, tmp_path: Path) -> None:
+    before = (done / "comparison.yaml").read_bytes()
+    with pytest.raises(HemalumError, match="holds another comparison: folds is None there, 2 here"):
+        compare([recipes[0]], [mini], done, folds=2)
+    with pytest.raises(HemalumError, match="method 'plain' has changed since; give it another name"):
+        compare([f"plain={recipes[1]}"], [mini], done)
+    with pytest.raises(HemalumError, match="holds another comparison: crops is None there, 40 here"):
+        compare([recipes[0]], [mini], done, crops=40)
+    assert (done / "comparison.yaml").read_bytes() == before
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(HemalumError, match="is not empty and holds no comparison"):
+        compare([recipes[0]], [mini], tmp_path)
+
+
+@pytest.mark.usefixtures("no_cost")
+def test_an_interrupted_training_goes_on(
+    recipes: tuple[str, str], mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = compare([recipes[0]], [mini], tmp_path / "whole", resources=CPU)
+
+    def stopped(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "evaluate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            compare([recipes[0]], [mini], tmp_path / "cut", resources=CPU)
+    steps: list[int] = []
+    cut, _ = compare(
+        [recipes[0]], [mini], tmp_path / "cut", resources=CPU, watch=lambda progress: steps.append(progress.step)
+    )
+    assert steps == [0]  # the training was over
+    assert cut.cells[0].per_image[0]["dice"] == whole.cells[0].per_image[0]["dice"]
+
+
+@pytest.mark.usefixtures("no_cost")
+def test_a_cell_that_fails_is_named_and_the_others_go_on(
+    recipes: tuple[str, str], mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Callable[..., None] = compare_module.run_cell
+
+    def some_fail(plan: object, method: object, *arguments: object) -> None:
+        if method.name == "plain":  # type: ignore[attr-defined]
+            raise HemalumError("the loss is not finite")
+        real(plan, method, *arguments)
+
+    monkeypatch.setattr(compare_module, "run_cell", some_fail)
+    comparison, failed = compare([*recipes, "classical"], [mini], tmp_path / "out", resources=CPU)
+    assert {cell.method for cell in comparison.cells} == {"stained", "classical"}
+    assert failed == [(("mini", "plain", 0, 1), "the loss is not finite")]
+    assert comparison.description["missing"] == [{"dataset": "mini", "method": "plain", "fold": 0, "seed": 1}]
+
+
+def test_a_cell_that_another_process_is_at_is_waited_for(
+    mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, waits = tmp_path / "out", []
+    folder = out / "cells" / "mini" / "classical" / "fold0-seed0"
+    folder.mkdir(parents=True)
+    holder = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print('held', flush=True)\n    input()"
+    command = [sys.executable, "-c", holder, str(folder / ".lock")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        process.communicate("\n", timeout=60)
+
+    monkeypatch.setattr(compare_module, "time", SimpleNamespace(sleep=sleep))
+    compare_module.write_plan(out / "comparison.yaml", make_plan(["classical"], [mini]))
+    comparison, _ = compare(["classical"], [mini], out, resources=CPU)
+    assert waits == [compare_module.POLL]
+    assert len(comparison.cells) == 1
+
+
+def test_folds_are_scored_apart(mini: Path, tmp_path: Path) -> None:
+    comparison, _ = compare(["classical"], [mini], tmp_path / "out", folds=3, resources=CPU)
+    ids = [row["id"] for cell in comparison.cells for row in cell.per_image]
+    assert sorted(ids) == sorted(row.id for row in Dataset.open(mini).rows)
+
+
+def test_label_maps_of_another_program(done: Path, mini: Path, tmp_path: Path) -> None:
+    predictions = done / "cells" / "mini" / "dark" / "fold0-seed0" / "predictions"
+    comparison, _ = compare([f"other={predictions}"], [mini], tmp_path / "out", resources=CPU)
+    dark = next(cell for cell in load_comparison(done).cells if cell.method == "dark")
+    assert comparison.cells[0].summary["instance"] == dark.summary["instance"]
+    assert comparison.cells[0].curves is None
+    next(predictions.glob("*.png")).rename(tmp_path / "away.png")
+    with pytest.raises(HemalumError, match="no label map for 1 of"):
+        compare([f"other={predictions}"], [mini], tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
+def test_mistakes_are_found_before_any_training(
+    recipes: tuple[str, str], mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "run_cell", _never)
+    plain = recipes[0]
+    out = tmp_path / "out"
+    for methods, options, message in (
+        ([], {}, "nothing to compare: name recipes"),
+        (["unett"], {}, "no recipe file and no shipped recipe 'unett', did you mean 'unet'"),
+        ([plain, plain], {}, "two methods are called 'plain': give one as NAME=plain"),
+        (["a/b=" + plain], {}, "method 'a/b': a name has letters"),
+        ([plain], {"seeds": 0}, "seeds 0: want at least one"),
+        ([plain], {"crops": 0}, "crops 0: want at least one"),
+        ([plain], {"part": "train"}, "part 'train': a comparison is scored on test"),
+        ([plain], {"folds": 9}, "5 groups .* cannot be divided into 9 folds"),
+        ([plain, "unet"], {}, "do not train under one budget .* give --crops N"),
+    ):
+        with pytest.raises(HemalumError, match=message):
+            compare(methods, [mini], out, **options)  # type: ignore[arg-type]
+    with pytest.raises(HemalumError, match="two datasets are called 'mini'"):
+        compare([plain], [mini, mini], out)
+    with pytest.raises(HemalumError, match="no such dataset folder"):
+        compare([plain], {"x": tmp_path / "none"}, out)
+    assert not out.exists()
+
+
+def test_crops_make_one_budget(recipes: tuple[str, str]) -> None:
+    methods = one_budget([plan_method(recipes[0], "full"), plan_method("unet", "full")], 320, False)
+    plain, unet = (Recipe.model_validate(method.recipe) for method in methods)
+    assert (plain.steps * plain.batch, unet.steps * unet.batch) == (320, 320)
+    assert (plain.validate_every, unet.validate_every) == (16, 2)
+
+
+def test_crops_keep_the_shares_of_phases(recipe: Recipe) -> None:
+    from hemalum.studies.plan import _with_crops
+
+    short = _with_crops(recipe, 36)  # phases of 5 and 4 steps, batches of 2
+    assert [phase.until.steps for phase in short.phases] == [10, 8]
+    least = _with_crops(recipe, 1)
+    assert [phase.until.steps for phase in least.phases] == [1, 1]
+
+
+def test_ids_beyond_16_bits_are_made_small(tmp_path: Path) -> None:
+    labels = np.array([[0, 70_000], [70_000, 90_001]])
+    trial.write_label_map(tmp_path / "a.png", labels)
+    assert read_label_map(tmp_path / "a.png").tolist() == [[0, 1], [1, 2]]
+
+
+def test_files_that_were_damaged_are_named(done: Path, tmp_path: Path) -> None:
+    with pytest.raises(HemalumError, match="holds no comparison"):
+        load_comparison(tmp_path)
+    cell = done / "cells" / "mini" / "classical" / "fold0-seed0" / "summary.json"
+    text = cell.read_text()
+    try:
+        cell.write_text("{")
+        with pytest.raises(HemalumError, match=r"summary.json: cannot be read .* remove its cell's folder"):
+            load_comparison(done)
+    finally:
+        cell.write_text(text)
+    assert json.loads(text)["model"] == "classical"
