@@ -131,6 +131,8 @@ def test_faults(archive, tmp_path):
     assert line() == f"{truth}: no such annotator; there are {AGAIN}, {OTHER}, Annotator 9"
     (archive / "tissue images").rename(archive / "images")
     assert line() == f"{archive}: no 'tissue images'; want the unpacked CryoNuSeg archive"
+    (archive / "TCGA-DE-A4MA.zip").touch()
+    assert line().endswith("archive, or the cases as folders: unpack TCGA-DE-A4MA.zip and the others first")
 
 
 def test_a_hostile_roi_set_is_one_line(archive):

@@ -72,7 +72,9 @@ def read(
         return
     root = next((root for root in (root, *_folders(root)) if (root / IMAGES).is_dir()), root)
     if not (root / IMAGES).is_dir():
-        raise HemalumError(f"{path}: no '{IMAGES}'; want the unpacked CryoNuSeg archive")
+        packed = sorted(file.name for file in root.glob("TCGA-*.zip"))
+        first = f", or the cases as folders: unpack {packed[0]} and the others first" if packed else ""
+        raise HemalumError(f"{path}: no '{IMAGES}'; want the unpacked CryoNuSeg archive{first}")
     truth = _truth(root, ANNOTATORS[annotator])
     files = sorted(file for file in (root / IMAGES).glob("*.tif") if not file.name.startswith("."))
     if not files:
