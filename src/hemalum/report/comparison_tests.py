@@ -128,7 +128,9 @@ def caution(results: DatasetResults, tests: Sequence[PairedTest]) -> str:
                 f"The images come from only {counted(results.n_groups, 'group')}: what holds for these may not hold "
                 "for others."
             )
-        if shown and not carried:
+        if shown and all(math.isnan(t.adjusted_groups) for t in shown):
+            said.append("They are too few for a test over groups instead of images.")
+        elif shown and not carried:
             said.append("The same tests over groups instead of images show none of the differences.")
         elif len(carried) < len(shown):
             said.append(f"Tested over groups, {len(carried)} of {len(shown)} differences are left.")
