@@ -55,6 +55,19 @@ def seconds_per_step(recipe: Recipe, stream: Stream, validation: Validation) -> 
     return (ticks[-2] - ticks[WARMUP - 1]) / (len(ticks) - 1 - WARMUP)
 
 
+def processor_seconds_per_batch(stream: Stream, count: int = 10) -> float:
+    """Time that one core needs to make a batch, as the process beside the loop does."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = []
+    for number in range(count + 1):
+        start = time.process_time()
+        stream.batch(number)
+        times.append(time.process_time() - start)
+    torch.set_num_threads(threads)
+    return statistics.median(times[1:])  # the first one compiles
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
@@ -86,10 +99,12 @@ def main() -> None:
     cost = statistics.median(one["stream"] / one["held"] - 1 for one in rounds)
     for name in ("stream", "held"):
         print(f"{name:8} {statistics.median(one[name] for one in rounds):8.3f} s per step")
+    batch = processor_seconds_per_batch(stream)
+    print(f"a batch   {1000 * batch:8.0f} ms of one core")
     print(f"the data costs {100 * cost:.1f} % of a step")
     write_record(
         arguments.output, "training_input", ["torch", "kornia", "numpy", "lightning-fabric"],
-        {"rounds": rounds, "cost": cost}, threads=torch.get_num_threads(),
+        {"rounds": rounds, "cost": cost, "processor_seconds_per_batch": batch}, threads=torch.get_num_threads(),
     )  # fmt: skip
 
 
