@@ -32,9 +32,12 @@ OPTIONS = {
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images "
     "--labels --index --option --overwrite",
     "check": "DATASET",
-    "train": "RECIPE --data --output --resume --accelerator --devices --threads --initial",
+    "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --initial",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "
     "--missing",
+    "compare": "[NAME=]METHOD… --data --output --folds --seeds --budget --crops --own-budget --split "
+    "--leave-out-ambiguous --engine --accelerator --threads",
+    "reproduce": "[PAPER] [TABLE] --data --output --seeds --budget --crops --engine --accelerator --threads",
     "info": "[MODEL] --json",
     "export": "MODEL OUT",
     "demo": "--output --model --engine",
@@ -145,6 +148,11 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["evaluate", "classical", "--truth", "/no/such/folder"], "a model needs the images of a DATASET"),
         (["evaluate", "classical", "/no/such/folder", "--components"], "are for a folder of label maps"),
         (["evaluate", "classical", "/no/such/folder", "--split", "tst"], ""),
+        (["reproduce", "alnet"], "no paper 'alnet', did you mean 'al_net'"),
+        (["reproduce", "two_stage", "reslts"], "two_stage has no table 'reslts', did you mean 'results'"),
+        (["reproduce", "two_stage", "-d", "tnbc=a"], "give a folder for the runs"),
+        (["reproduce", "two_stage", "-o", "out"], "two_stage needs data: --data NAME=PATH"),
+        (["reproduce", "two_stage", "-d", "tnbd=a", "-o", "out"], "no dataset 'tnbd', did you mean 'tnbc'"),
         (["info", "/no/such/model.safetensors"], "no such model file"),
         (["info", "no_such_model"], "no_such_model"),
         (["export", "/no/such/model.safetensors", "a.onnx"], "no such model file"),
@@ -474,6 +482,8 @@ def test_train_hands_over_what_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import hemalum.training.train
+    from hemalum.training.recipe import load_recipe
+    from hemalum.training.shipped import shipped_recipes
 
     calls: list[tuple[Any, ...]] = []
 
@@ -483,11 +493,11 @@ def test_train_hands_over_what_was_given(
         return tmp_path / "run" / "model.safetensors"
 
     monkeypatch.setattr(hemalum.training.train, "train", train)
-    recipe = tmp_path / "mine.yaml"
-    run("train", str(recipe), "--data", "a=x", "-d", "b=y", "-o", str(tmp_path / "run"), "--resume", "--threads", "1")
+    out = str(tmp_path / "run")
+    run("train", "unet", "--data", "a=x", "-d", "b=y", "-o", out, "--resume", "--threads", "1", "--budget", "small")
     given, options = calls[0]
-    assert given == (recipe, {"a": "x", "b": "y"}, tmp_path / "run")
-    assert options == {"resume": True, "accelerator": "auto", "threads": 1, "initial": None}
+    assert given == (load_recipe(shipped_recipes()["unet"], "small"), {"a": "x", "b": "y"}, tmp_path / "run")
+    assert options == {"resume": True, "accelerator": "auto", "devices": None, "threads": 1, "initial": None}
     said = capsys.readouterr()
     assert said.out == f"{tmp_path / 'run' / 'model.safetensors'}\n"
     assert "step 5/10  loss 0.5" in said.err

@@ -22,6 +22,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "train": training.train,
     "evaluate": studies.evaluate,
     "compare": studies.compare,
+    "reproduce": studies.reproduce,
     "info": training.info,
     "export": training.export,
     "demo": segmenting.demo,

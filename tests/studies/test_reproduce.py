@@ -1,0 +1,311 @@
+"""Published figures beside ours: both protocols, what is refused, and what the report says."""
+
+import csv
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hemalum.data.dataset import Dataset
+from hemalum.data.splits import split_hash
+from hemalum.errors import HemalumError
+from hemalum.report.reproduction import papers_table, printed, published_grid, write_reproduction
+from hemalum.studies import compare as compare_module
+from hemalum.studies.cells import load_comparison
+from hemalum.studies.published import Split, load_paper
+from hemalum.studies.reproduce import NOT_YET, Reproduction, reproduce
+from hemalum.studies.resplit import imitate_split, write_resplit
+from hemalum.studies.trial import Resources
+from hemalum.training import shipped
+from hemalum.training.recipe import Recipe
+
+CPU = Resources(accelerator="cpu", engine="torch")
+
+PAPER = """
+title: A paper
+citation: "Nobody, 2026"
+figures: the test
+datasets:
+  mini:
+    title: ten images
+    formats: [folder]
+    get: hemalum import folder SRC data/mini
+    split: {by: image, counts: [60, 20, 20], tag: stated, note: copies on both sides}
+  hidden:
+    title: ten images and secret ones
+    formats: [folder]
+    get: not public
+    private: true
+    stand_in: mini
+    split: {by: image, fractions: [0.6, 0.2, 0.2], tag: unknown}
+  far:
+    title: not at hand
+    formats: [tnbc]
+    get: hemalum import tnbc SRC data/far
+    split: {by: group, fractions: [0.6, 0.2, 0.2], tag: unknown}
+protocol:
+  averaging: {says: all pixels together, tag: derived}
+  optimiser: {says: "SGD, 0.1", tag: stated}
+  batch: {says: not said, reading: "8", tag: unknown}
+tables:
+  - id: main
+    title: Comparison
+    averaging: pooled
+    columns:
+      - {name: Dice (%), dataset: mini, metric: pixel.dice, scale: 100}
+      - {name: IoU, dataset: mini, metric: pixel.iou}
+      - {name: parameters (k), metric: cost.parameters, scale: 0.001}
+      - {name: mood, dataset: mini}
+      - {name: Dice, dataset: hidden, metric: pixel.dice}
+      - {name: Dice, dataset: far, metric: pixel.dice}
+    rows:
+      - {method: U-Net, values: [81.50, .690, 31.0, 5, ~, .80], sd: [0.40, ~, ~, ~, ~, ~], recipe: plain}
+      - {method: Best, values: [99.0, .98, 2, 9, .97, .96], note: too good, averaging: per_image}
+  - id: other
+    title: Nothing to run
+    averaging: pooled
+    columns: [{name: Dice, dataset: mini, metric: pixel.dice}]
+    rows: [{method: Best, values: [.97]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("paper") / "paper.yaml"
+    path.write_text(PAPER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def shelf(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory):
+    """A recipe "plain" among the shipped ones; costs are not measured, which takes a process of its own."""
+    folder = tmp_path_factory.mktemp("recipes")
+    content = recipe.model_dump(mode="json", exclude={"budget"})
+    content |= {"name": "plain", "data": {}, "phases": [{"name": "main", "until": {"steps": 4}}]}
+    (folder / "plain.yaml").write_text(yaml.safe_dump(content | {"validate_every": 2, "small": {"batch": 1}}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipped, "_SHELVES", (folder,))
+        patch.setattr(compare_module, "measure_cost", lambda *_, **__: {"parameters": 12_345})
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def done(paper, shelf, mini, tmp_path_factory) -> tuple[Reproduction, Path]:
+    out = tmp_path_factory.mktemp("reproduction") / "out"
+    return reproduce(paper, "main", data={"mini": mini}, out=out, seeds=2, resources=CPU), out
+
+
+def lines_of(reproduction, dataset):
+    ((_, parts),) = reproduction.tables
+    (part,) = (part for part in parts if part.dataset == dataset)
+    return {(line.row.method, line.column.name): line for line in part.lines}
+
+
+@pytest.mark.slow
+def test_the_two_protocols_divide_the_same_images_differently(done, mini):
+    _, out = done
+    own, imitated = Dataset.open(mini), Dataset.open(out / "data" / "mini")
+    assert load_comparison(out / "honest").description["datasets"]["mini"]["split_hashes"] == [own.split_hash]
+    assert load_comparison(out / "paper").description["datasets"]["mini"]["split_hashes"] == [imitated.split_hash]
+    parts = defaultdict(set)
+    for row in imitated.rows:
+        parts[row.group].add(row.split)
+    assert any(len(found) > 1 for found in parts.values())  # by image: a group on both sides
+    assert [row.sha256 for row in own.rows] == [row.sha256 for row in imitated.rows]
+    assert (imitated[0].instances == own[0].instances).all()
+
+
+@pytest.mark.slow
+def test_ours_are_the_averages_that_each_protocol_asks_for(done):
+    reproduction, out = done
+    lines = lines_of(reproduction, "mini")
+    for protocol, averaging in (("paper", "pooled"), ("honest", "per_image")):
+        summaries = [cell.summary["pixel"][averaging] for cell in load_comparison(out / protocol).cells]
+        assert len(summaries) == 2
+        first, second = (100 * summary["dice"] for summary in summaries)
+        ours = getattr(lines["U-Net", "Dice (%)"], protocol)
+        assert ours.mean == pytest.approx((first + second) / 2)
+        assert ours.sd == pytest.approx(abs(first - second) / math.sqrt(2))
+        assert ours.runs == 2
+        iou = getattr(lines["U-Net", "IoU"], protocol)
+        assert iou.mean == pytest.approx(sum(summary["iou"] for summary in summaries) / 2)
+    assert lines["U-Net", "parameters (k)"].honest.mean == pytest.approx(12.345)
+
+
+@pytest.mark.slow
+def test_what_was_not_run_says_why(done):
+    reproduction, _ = done
+    lines = lines_of(reproduction, "mini")
+    assert lines["Best", "IoU"].status == NOT_YET
+    assert lines["U-Net", "mood"].status == "not measured here"
+    assert lines["U-Net", "mood"].honest is None
+    assert lines_of(reproduction, "far")["U-Net", "Dice"].status == "needs far: hemalum import tnbc SRC data/far"
+
+
+@pytest.mark.slow
+def test_a_private_set_is_run_on_its_public_part(done):
+    reproduction, _ = done
+    ((_, parts),) = reproduction.tables
+    hidden = parts[1]
+    assert (hidden.dataset, hidden.run_on) == ("hidden", "mini")
+    line = lines_of(reproduction, "hidden")["U-Net", "Dice"]
+    assert line.printed is None
+    assert line.paper.mean == pytest.approx(lines_of(reproduction, "mini")["U-Net", "Dice (%)"].paper.mean / 100)
+    assert "the public part alone" in hidden.differences[0].honest
+
+
+@pytest.mark.slow
+def test_every_difference_of_protocol_is_listed(done):
+    reproduction, _ = done
+    ((_, parts),) = reproduction.tables
+    listed = {one.what: one for one in parts[0].differences}
+    assert list(listed) == ["data", "split", "averaging", "optimiser", "batch", "budget", "runs"]
+    assert listed["split"].paper.startswith("by image, 6/2/2, hash ")
+    assert listed["split"].honest.startswith("by patient, ")
+    assert "copies on both sides" in listed["split"].says
+    assert (listed["averaging"].paper, listed["averaging"].honest) == ("pooled", "per_image")
+    assert listed["optimiser"].says == "SGD, 0.1"
+    assert listed["optimiser"].honest.startswith("adamw, ")
+    assert listed["runs"].honest == "2"
+    assert "8 crops" in listed["budget"].honest
+
+
+@pytest.mark.slow
+def test_the_report_has_three_columns(done, tmp_path):
+    reproduction, _ = done
+    files = write_reproduction(reproduction, tmp_path, "hemalum reproduce paper main")
+    assert [path.name for path in files] == ["report.html", "report.md", "results.csv", "protocol.csv"]
+    text = (tmp_path / "report.md").read_text()
+    assert "| method | figure | published | ours, the paper's protocol | ours, honest protocol |" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| U-Net | Dice (%)")]
+    assert "| 81.50 ± 0.40 |" in line
+    assert line.count("(2 runs)") == 2
+    assert "| Best \\[1\\] | IoU | 0.98 | not yet run here |" in text
+    assert "\\[1\\] Best: too good." in text
+    page = (tmp_path / "report.html").read_text()
+    assert "hemalum reproduce paper main" in page
+    assert page.count("<table>") == 5  # three datasets, protocols of the two that were run
+    with (tmp_path / "results.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    (row,) = [row for row in rows if (row["method"], row["figure"]) == ("U-Net", "Dice (%)")]
+    assert float(row["honest"]) == lines_of(reproduction, "mini")["U-Net", "Dice (%)"].honest.mean
+    assert (row["published"], row["paper_averaging"]) == ("81.50", "pooled")
+    assert "honest" in (tmp_path / "protocol.csv").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_finished_is_not_run_again(done, paper, shelf, mini, monkeypatch):
+    reproduction, out = done
+
+    def never(*_args: object, **_kept: object) -> None:
+        raise AssertionError("a finished cell was run again")
+
+    monkeypatch.setattr(compare_module, "run_cell", never)
+    again = reproduce(paper, "main", data=[mini], out=out, seeds=2, resources=CPU)
+    assert again.tables == reproduction.tables
+    with pytest.raises(HemalumError, match="holds another reproduction: budget is full there, small here"):
+        reproduce(paper, "main", data={"mini": mini}, out=out, budget="small", resources=CPU)
+    with pytest.raises(HemalumError, match="holds another reproduction: paper is paper there, al_net here"):
+        reproduce("al_net", data={"dsb2018": mini}, out=out, resources=CPU)
+
+
+# what is refused before any training
+
+
+def refuse(*_args: object, **_kept: object) -> None:
+    raise AssertionError("training was begun")
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "message"),
+    [
+        ("main", [], "needs data: --data NAME=PATH .mini: hemalum import folder.*far: hemalum import tnbc"),
+        ("main", ["minni"], "paper has no dataset 'minni', did you mean 'mini'"),
+        ("main", ["hidden"], "'hidden' of paper is private; give mini=PATH"),
+        ("main", ["far"], "was imported as folder, far of paper is tnbc: hemalum import tnbc"),
+        ("mian", ["mini"], "paper has no table 'mian', did you mean 'main'"),
+        ("other", ["mini"], "paper other: no row has a recipe yet"),
+    ],
+)
+def test_what_is_refused(paper, shelf, mini, tmp_path, monkeypatch, table, names, message):
+    monkeypatch.setattr(compare_module, "run_cell", refuse)
+    with pytest.raises(HemalumError, match=message):
+        reproduce(paper, table, data=dict.fromkeys(names, mini), out=tmp_path / "out", resources=CPU)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_else_is_refused(paper, shelf, mini, tmp_path):
+    (tmp_path / "comparison.yaml").write_text("")
+    with pytest.raises(HemalumError, match="is not empty and holds no reproduction"):
+        reproduce(paper, "main", data={"mini": mini}, out=tmp_path, resources=CPU)
+
+
+def test_data_that_no_row_runs_on_is_refused(shelf, mini, tmp_path):
+    with pytest.raises(HemalumError, match="al_net dsb2018 has nothing to run on 'etis'; it runs on dsb2018"):
+        reproduce("al_net", "dsb2018", data={"etis": mini}, out=tmp_path / "out", resources=CPU)
+
+
+# splits
+
+
+def test_a_split_by_image_has_the_counts_of_the_paper(mini):
+    dataset = Dataset.open(mini)
+    parts = imitate_split(dataset, Split(by="image", counts=(30, 10, 10), tag="stated"))
+    assert sorted(parts.values()) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
+    assert parts == imitate_split(dataset, Split(by="image", counts=(30, 10, 10), tag="stated"))
+    by_group = imitate_split(dataset, Split(by="group", fractions=(0.6, 0.2, 0.2), tag="stated"))
+    kept = {
+        row.group: {by_group[other.id] for other in dataset.rows if other.group == row.group} for row in dataset.rows
+    }
+    assert all(len(found) == 1 for found in kept.values())
+
+
+def test_a_part_that_would_be_empty_is_refused(mini):
+    with pytest.raises(HemalumError, match="too few for the paper's split: no train"):
+        imitate_split(Dataset.open(mini), Split(by="image", counts=(0, 5, 5), tag="stated"))
+
+
+def test_a_resplit_shares_its_images_and_is_kept(mini, tmp_path):
+    dataset = Dataset.open(mini)
+    parts = imitate_split(dataset, Split(by="image", counts=(6, 2, 2), tag="stated"))
+    first = write_resplit(dataset, parts, tmp_path / "other", by="image", note="for a test")
+    assert first.split_hash == split_hash(parts)
+    assert first.info.split.counts == {"train": 6, "val": 2, "test": 2}
+    assert write_resplit(dataset, parts, tmp_path / "other", by="image", note="for a test") == first
+    swapped = parts | {dataset.rows[0].id: "test" if parts[dataset.rows[0].id] != "test" else "val"}
+    with pytest.raises(HemalumError, match="holds another split of mini"):
+        write_resplit(dataset, swapped, tmp_path / "other", by="image", note="for a test")
+
+
+# what is printed
+
+
+def test_figures_are_shown_as_printed():
+    assert [printed(text) for text in (".810", "-165.1", "+.7..1.3", "~77", ">80", None)] == [
+        "0.810",
+        "−165.1",
+        "+0.7 to 1.3",
+        "~77",
+        ">80",
+        "–",
+    ]
+    assert printed(".9053", ".0898") == "0.9053 ± 0.0898"
+
+
+def test_a_published_table_says_what_stands_for_each_row():
+    grid = published_grid(load_paper("two_stage").table("results"))
+    assert grid.columns[:2] == ("lizard P", "lizard R")
+    first, second = grid.rows[:2]
+    assert first.values == ("0.810", "0.768", "0.786", "0.665", "0.800", "0.857", "0.827", "0.705", first.values[-1])
+    assert first.values[-1] == "recipe unet_two_stage"
+    assert second.values[-1] == NOT_YET
+    assert "Averaging: mean over images." in grid.notes
+
+
+def test_the_list_of_papers_names_every_table():
+    headers, rows = papers_table()
+    assert headers[:2] == ["paper", "table"]
+    assert len(rows) == sum(len(load_paper(name).tables) for name in dict.fromkeys(row[0] for row in rows))
+    assert ["two_stage", "results", "U-Net", "lizard, tnbc"] in [[r[0], r[1], r[4], r[5]] for r in rows]
