@@ -36,11 +36,12 @@ METHODS = ("macenko", "reinhard", "vahadane")
 def section(
     shape: tuple[int, int] = (96, 96), seed: int = 0, stains: np.ndarray = PAIR, strength: float = 1.0
 ) -> np.ndarray:
-    """(H, W, 3) uint8: pixels of hematoxylin, of eosin and of both in all shares, all of them tissue."""
+    """(H, W, 3) uint8: pixels of hematoxylin, of eosin and of both in all shares; two per cent are empty."""
     rng = np.random.default_rng(seed)
     share = rng.beta(0.4, 0.4, shape)[..., None]
     amount = rng.uniform(0.6, 1.4, shape)[..., None] * strength
     density = amount * (share * stains[0] + (1 - share) * stains[1])
+    density[rng.random(shape) < 0.02] = 0
     return np.clip(np.rint(256 * np.exp(-density) - 1), 0, 255).astype(np.uint8)
 
 
@@ -48,8 +49,13 @@ def target_of(image: np.ndarray, method: str, **changes: str) -> StainTarget:
     return StainTarget(**measure_stain(sample_image(image), method).model_dump(), **changes)
 
 
+def white_of(image: np.ndarray) -> float:
+    """The value of an unstained pixel, by its definition."""
+    return float(np.percentile(image.reshape(-1, 3).max(axis=1), 99))
+
+
 def density_of(image: np.ndarray) -> np.ndarray:
-    return -np.log((image.reshape(-1, 3).astype(np.float64) + 1) / 256)
+    return -np.log((image.reshape(-1, 3).astype(np.float64) + 1) / (white_of(image) + 1))
 
 
 def tissue(image: np.ndarray) -> np.ndarray:
@@ -72,30 +78,30 @@ def real_tiles(real_data: Path) -> list[np.ndarray]:
 
 
 def compare_macenko(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Both implementations on the same pixels; gives the difference of the two results."""
+    """Both implementations; gives the difference of the results on tissue, the only pixels that they are shown."""
     torchstain = pytest.importorskip("torchstain")
+    own, record = (measure_stain(image.reshape(-1, 3), "macenko") for image in (source, target))
+    shown, aim = (
+        image.reshape(-1, 3)[density_of(image).mean(axis=1) >= 0.15].reshape(1, -1, 3) for image in (source, target)
+    )
     theirs = torchstain.normalizers.MacenkoNormalizer(backend="numpy")
-    theirs.fit(target, Io=256)
-    expected = theirs.normalize(source, Io=256, stains=False)[0]
-    record = measure_stain(target.reshape(-1, 3), "macenko")
+    theirs.fit(aim, Io=record.white + 1)
     np.testing.assert_allclose(np.array(record.stains).T, theirs.HERef, atol=1e-6)
     np.testing.assert_allclose(record.strongest, theirs.maxCRef, rtol=1e-5)
-    found = match_stain(measure_stain(source.reshape(-1, 3), "macenko"), record).apply(source)
-    return found.astype(int) - expected.astype(int)
+    expected = theirs.normalize(shown, Io=own.white + 1, stains=False)[0]
+    expected = expected * ((record.white + 1) / (own.white + 1))  # they have one illumination for both
+    return match_stain(own, record).apply(shown) - expected
 
 
-def test_macenko_agrees_with_torchstain_on_tissue() -> None:
+def test_macenko_agrees_with_torchstain() -> None:
     difference = compare_macenko(section(seed=1, stains=OTHER, strength=0.8), section(seed=2))
-    # they cut fractions off and leave out the 1 that they added before the logarithm: half a level to one and a half
+    # they cut fractions off and leave out the 1 that they added before the logarithm
     assert difference.min() >= -1
-    assert difference.max() <= 0
+    assert difference.max() <= 0.5
 
 
 def test_macenko_agrees_with_torchstain_on_real_tiles(real_tiles: list[np.ndarray]) -> None:
-    # without the background, which they count among the amounts and we do not
-    only = [tile.reshape(-1, 3)[density_of(tile).mean(axis=1) >= 0.15] for tile in real_tiles]
-    only = [pixels[: len(pixels) // 64 * 64].reshape(-1, 64, 3) for pixels in only]
-    for source, target in pairwise(only):
+    for source, target in pairwise(real_tiles):
         difference = compare_macenko(source, target)
         assert np.abs(difference).max() <= 2
 
@@ -132,7 +138,7 @@ def plain_vahadane(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     most = np.percentile(parts(tissue(source), own), 99, axis=0)
     aim = np.percentile(parts(tissue(target), wanted), 99, axis=0)
     mixed = parts(density_of(source), own) * aim / most @ wanted
-    return np.clip(np.rint(256 * np.exp(-mixed) - 1), 0, 255).reshape(source.shape), wanted
+    return np.clip(np.rint((white_of(target) + 1) * np.exp(-mixed) - 1), 0, 255).reshape(source.shape), wanted
 
 
 def compare_vahadane(source: np.ndarray, target: np.ndarray) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """The directions of two stains in optical density, estimated from the pixels of an image.
 
-Optical density is the natural logarithm: OD = -ln((I + 1) / 256), so that white is 0 and black is finite.
+Optical density is the natural logarithm: OD = -ln((I + 1) / (white + 1)), so that white is 0 and black is finite.
 """
 
 import math
@@ -21,8 +21,21 @@ FACTORISED = 1 << 15  # px that the factorisation looks at: its directions move 
 PASSES = 500
 SETTLED = 1e-6  # movement of a direction in one pass below which it has settled
 
-# of every byte; float32, because pixels are restained in it
-DENSITY = (-np.log((np.arange(256) + 1) / 256)).astype(np.float32)
+WHITEST = 99.0  # percentile of pixels, each by its brightest channel, that is taken for unstained
+
+
+def white_of(pixels: NDArray[np.uint8]) -> float:
+    """The value of an unstained pixel of an image, from its pixels (N, 3).
+
+    One number for all channels, because colour is what is sought: even where no pixel is empty, eosin lets nearly
+    all red light pass.
+    """
+    return float(np.percentile(pixels.max(axis=1), WHITEST))
+
+
+def density_table(white: float) -> Floats:
+    """Optical density of every byte, (256,)."""
+    return -np.log((np.arange(256) + 1) / (white + 1))
 
 
 def macenko_stains(density: Floats) -> Floats:

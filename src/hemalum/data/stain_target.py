@@ -9,6 +9,7 @@ import numpy as np
 from hemalum.data.dataset import Dataset, pixel_hash
 from hemalum.data.image import read_image
 from hemalum.data.stain_normalisation import Pixels, StainNormalisation, UnfitImage, measure_stain, sample_image
+from hemalum.data.stain_separation import white_of
 from hemalum.errors import HemalumError
 from hemalum.models.stain import StainTarget
 from hemalum.names import nearest
@@ -19,17 +20,19 @@ POOLED_IMAGES = 256  # spread evenly over the training images
 POOLED_PIXELS = 1 << 20  # of all of them together, the same number of each
 
 
-def fit_stain_target(settings: StainNormalisation, datasets: Mapping[str, Dataset]) -> StainTarget:
+def fit_stain_target(
+    settings: StainNormalisation, datasets: Mapping[str, Dataset], *, images: int = POOLED_IMAGES
+) -> StainTarget:
     """Fit the target that `settings` names; `datasets` are open and whole, by the recipe's names.
 
-    "train" pools the same number of pixels of each training image (of at most `POOLED_IMAGES`), without those that
-    the method can say nothing about. Else the target is the id of a training image, as ID or DATASET/ID, or an
+    "train" pools the same number of pixels of each training image (of at most `images`), without those that the
+    method can say nothing about. Else the target is the id of a training image, as ID or DATASET/ID, or an
     image file.
 
     Raises HemalumError when there is no such image, it is not in the training part, or it is unfit as a target.
     """
     if settings.target == "train":
-        pixels, origin = _pool(settings, datasets)
+        pixels, origin = _pool(settings, datasets, images)
     else:
         path, origin = _find(settings.target, datasets)
         image = read_image(path)
@@ -43,12 +46,12 @@ def fit_stain_target(settings: StainNormalisation, datasets: Mapping[str, Datase
     return StainTarget(**statistics.model_dump(), origin=origin, unfit=settings.unfit)
 
 
-def _pool(settings: StainNormalisation, datasets: Mapping[str, Dataset]) -> tuple[Pixels, str]:
+def _pool(settings: StainNormalisation, datasets: Mapping[str, Dataset], images: int) -> tuple[Pixels, str]:
     parts = [dataset.split("train") for dataset in datasets.values()]
     paths = [part.path / row.image for part in parts for row in part.rows]
     if not paths:
         raise HemalumError("stain_normalisation: no training images to pool; the datasets' train parts are empty")
-    chosen = np.unique(np.linspace(0, len(paths) - 1, min(POOLED_IMAGES, len(paths))).astype(int))
+    chosen = np.unique(np.linspace(0, len(paths) - 1, min(images, len(paths))).astype(int))
     each = POOLED_PIXELS // len(chosen)
     pooled: list[Pixels] = []
     first = ""
@@ -59,7 +62,9 @@ def _pool(settings: StainNormalisation, datasets: Mapping[str, Dataset]) -> tupl
         except UnfitImage as error:
             first = first or f"{paths[index]}, {error}"
             continue
-        pooled.append(pixels[np.linspace(0, len(pixels) - 1, min(each, len(pixels))).astype(int)])
+        # one light for all: a dim microscope is no stain
+        lit = np.clip(pixels * (255 / white_of(pixels)), 0, 255).astype(np.uint8)
+        pooled.append(lit[np.linspace(0, len(lit) - 1, min(each, len(lit))).astype(int)])
     if not pooled:
         raise HemalumError(f"stain_normalisation: no training image is fit for {settings.method}: {first}")
     left_out = len(chosen) - len(pooled)

@@ -14,12 +14,13 @@ class StainStatistics(BaseModel):
 
     Macenko and Vahadane: `stains`, the optical-density directions (natural logarithm, unit length) of hematoxylin
     and of the other stain, and `strongest`, the 99th percentile of each one's amount. Reinhard: `mean` and `sd` of
-    the three channels of lαβ.
+    the three channels of lαβ. `white` is the value of an unstained pixel, which optical density is counted from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Method
+    white: float = Field(255.0, gt=0, le=255)
     stains: tuple[Vector, Vector] | None = None
     strongest: tuple[float, float] | None = None
     mean: Vector | None = None
