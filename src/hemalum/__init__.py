@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hemalum.inference.model import load_model
     from hemalum.inference.segment import segment
     from hemalum.instances.nuclei import Nuclei
+    from hemalum.studies.compare import compare
     from hemalum.studies.evaluate import evaluate
     from hemalum.training.train import train
 
@@ -27,6 +28,7 @@ __all__ = [
     "Nuclei",
     "__version__",
     "check_dataset",
+    "compare",
     "evaluate",
     "import_dataset",
     "load_model",
@@ -38,6 +40,7 @@ _WHERE = {
     "Dataset": "hemalum.data.dataset",
     "Nuclei": "hemalum.instances.nuclei",
     "check_dataset": "hemalum.data.check",
+    "compare": "hemalum.studies.compare",
     "evaluate": "hemalum.studies.evaluate",
     "import_dataset": "hemalum.data.importing",
     "load_model": "hemalum.inference.model",

@@ -1,0 +1,84 @@
+"""What `hemalum compare` costs beside the trainings and evaluations that it is there for.
+
+    python benchmarks/compare.py --data data/tnbc [--recipe unet] [--seeds 2] [-o benchmarks/results/compare.json]
+
+Runs a comparison in a temporary folder and takes the time of its parts: `train` and `evaluate` as they would be
+without it, and the rest: plan, cost of each method (once), label maps and curves that are kept, report.
+"""
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from hemalum.report import comparison as report
+from hemalum.studies import compare as compare_module
+from hemalum.studies import trial
+from hemalum.studies.trial import Resources
+from record import write_record
+
+LIMIT = 0.02  # of the time spent in training
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--recipe", default="unet")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--crops", type=int)
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+
+    seconds: Counter[str] = Counter()
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(*given: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*given, **options)
+            finally:
+                seconds[name] += time.perf_counter() - start
+
+        return run
+
+    trial.train = timed("train", trial.train)  # type: ignore[assignment]
+    trial.evaluate = timed("evaluate", trial.evaluate)  # type: ignore[assignment]
+    trial.write_label_map = timed("label maps", trial.write_label_map)
+    trial._Recorder._count = timed("curves", trial._Recorder._count)  # type: ignore[method-assign]
+    compare_module.measure_cost = timed("cost of methods", compare_module.measure_cost)
+    compare_module._settle = timed("plan", compare_module._settle)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        done, failed = compare_module.compare(
+            [arguments.recipe], [arguments.data], Path(folder) / "out", seeds=arguments.seeds, budget="small",
+            crops=arguments.crops, resources=Resources(),
+        )  # fmt: skip
+        timed("report", report.write_comparison)(done)
+        total = time.perf_counter() - start
+    if failed:
+        raise SystemExit(f"failed: {failed}")
+    kept = seconds["label maps"] + seconds["curves"]  # inside evaluate, but only for the comparison
+    own = total - seconds["train"] - (seconds["evaluate"] - kept)
+    rows = [
+        {"part": name, "seconds": value, "share_of_training": value / seconds["train"]}
+        for name, value in [*seconds.items(), ("overhead in all", own), ("total", total)]
+    ]
+    for row in rows:
+        print(f"{row['part']:18}{row['seconds']:9.2f} s{row['share_of_training']:9.2%}")
+    share = own / seconds["train"]
+    print(f"overhead {share:.2%} of the training time, limit {LIMIT:.0%}: {'met' if share <= LIMIT else 'MISSED'}")
+    if arguments.output:
+        write_record(
+            arguments.output, "compare", ["hemalum", "torch", "openvino"], rows,
+            overhead=share, limit=LIMIT, recipe=arguments.recipe, seeds=arguments.seeds,
+            data={name: data["digest"] for name, data in done.description["datasets"].items()},
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
