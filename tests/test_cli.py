@@ -30,8 +30,8 @@ OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "PATH… --output --mpp --model --engine --device --threads --precision --format --max-pixels --report",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images "
-    "--labels --index --option --overwrite",
-    "check": "DATASET",
+    "--labels --index --option --chromogen --registration --min-quality --overwrite --preview",
+    "check": "DATASET --preview",
     "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --initial",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "
     "--missing",

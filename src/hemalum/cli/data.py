@@ -7,6 +7,14 @@ import typer
 
 from hemalum.arguments import Seed, import_scale, listed, reader_options, shares
 
+Preview = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PNG",
+        help="Write a contact sheet: samples, outlines, what augmentation and stain normalisation do to them.",
+    ),
+]
+
 
 def _print_formats(asked: bool) -> None:
     if asked:
@@ -67,7 +75,17 @@ def import_(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Option of the format, e.g. merged=true; may be repeated."),
     ] = None,
+    chromogen: Annotated[
+        str | None, typer.Option(metavar="dab|red", help="Format ihc-pairs: what the IHC sections are stained with.")
+    ] = None,
+    registration: Annotated[
+        str | None, typer.Option(metavar="rigid|affine|bspline", help="Format ihc-pairs: the finest step.")
+    ] = None,
+    min_quality: Annotated[
+        float | None, typer.Option(help="Format ihc-pairs: pairs that score less (0 to 1) are left out.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST.")] = False,
+    preview: Preview = None,
 ) -> None:
     """Turn a public dataset, or your own folder, into a dataset folder with a split by group."""
     from hemalum.console import counter, print_pairs
@@ -77,6 +95,8 @@ def import_(
     options: dict[str, Any] = {
         key: value for key, value in {"images": images, "labels": labels, "index": index}.items() if value
     }
+    pairs = {"chromogen": chromogen, "registration": registration, "min_quality": min_quality}
+    options |= {key: value for key, value in pairs.items() if value is not None}
     options |= reader_options(option or [])
     with counter("importing", quiet=context.obj.quiet) as advance:
         dataset = import_dataset(
@@ -97,11 +117,23 @@ def import_(
         )
     if not context.obj.quiet:
         print_pairs(dataset_pairs(dataset))
+    _write_preview(dataset, preview, seed, context.obj.quiet)
+
+
+def _write_preview(dataset: Any, path: Path | None, seed: int, quiet: bool) -> None:
+    if path is None:
+        return
+    from hemalum.report.preview import write_preview
+
+    write_preview(dataset, path, seed=seed)
+    if not quiet:
+        print(path)
 
 
 def check(
     context: typer.Context,
     dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset folder.")],
+    preview: Preview = None,
 ) -> None:
     """Look for what is wrong with a dataset: sizes, empty or merged labels, duplicates, missing scale."""
     from hemalum.console import print_table
@@ -114,5 +146,9 @@ def check(
         if problems:
             print_table(*problems_table(problems), left=("kind", "where", "what"))
         print(f"{dataset}: {errors} errors, {len(problems) - errors} warnings")
+    if preview is not None:
+        from hemalum.data.dataset import Dataset
+
+        _write_preview(Dataset.open(dataset), preview, 0, context.obj.quiet)
     if errors:
         raise typer.Exit(1)

@@ -95,6 +95,7 @@ def card_pairs(card: Card) -> Pairs:
         ("maps", card.representation + (f", enlarged {card.enlarge}×" if card.enlarge > 1 else "")),
         ("classes", ", ".join(card.classes)),
         ("separation", ", ".join(f"{k} {_number(v)}" for k, v in card.separation.model_dump().items())),
+        *_stain_pairs(card),
         ("halo, stride", f"{card.halo} px, {card.stride} px"),
         ("median nucleus", f"{_number(card.nucleus_diameter_um)} µm across (what --mpp auto scales to)"),
         ("licence", card.licence),
@@ -113,6 +114,13 @@ def card_pairs(card: Card) -> Pairs:
             text = f"{data.name}: {data.samples:,} images, {licence}, split {data.split_hash[:12]}{cited}"
             pairs.append(("data", text))
     return pairs
+
+
+def _stain_pairs(card: Card) -> Pairs:
+    if card.stain is None:
+        return []
+    unfit = {"pass": "passes unchanged", "refuse": "is refused"}[card.stain.unfit]
+    return [("stain", f"{card.stain.method}, to {card.stain.origin}; an unfit image {unfit}")]
 
 
 def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pairs:
