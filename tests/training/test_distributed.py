@@ -6,8 +6,10 @@ Stated tolerance, in float32 on a CPU: losses, scores and weights agree within 1
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,27 @@ def test_a_mistake_that_all_processes_find_is_said_once(recipe: Recipe, mini: Pa
     (line,) = mistakes(done)
     assert "recipe mini: batch 3 cannot be shared equally by 2 processes" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_processes_started_by_srun(mini: Path, runs: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tasks = ["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE"]
+    step = dict.fromkeys(tasks, "2") | {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_JOB_NAME": "train"}
+    step |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "hemalum", "train", str(runs / "plain.yaml"), "-d", str(mini)]
+    command += ["-o", str(tmp_path / "run"), "--accelerator", "cpu"]
+    with ThreadPoolExecutor() as pool:
+        started = [
+            pool.submit(finish, command, **step, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in range(2)
+        ]
+        first, second = (process.result() for process in started)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert first.stdout.splitlines() == [str(tmp_path / "run" / "model.safetensors")]
+    assert second.stdout == ""
+    assert_same(tmp_path / "run", runs / "one" / "plain")
 
 
 @pytest.mark.slow
