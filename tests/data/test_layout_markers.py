@@ -11,6 +11,7 @@ MAT = f"Labels/{TCGA}.mat"
 HASH = "0a7d30b252359a10fd298b638b90cb9ada3acced4e0c0e5a3692013f432ee4e9"
 LAYOUTS = {
     "folder": [["images/a.png", "labels/a.png", "index.csv"], ["images/a.tif", "labels/a.tif"]],
+    "ihc-pairs": [["he/roi_1.png", "ihc/roi_1.png", "index.csv"], ["he/roi_1.tif", "ihc/roi_1.tif"]],
     "dsb2018": [
         [f"stage1_train/{HASH}/images/{HASH}.png", f"stage1_train/{HASH}/masks/{HASH}.png"],
         [f"{HASH}/images/{HASH}.png", f"{HASH}/masks/{HASH}.png"],

@@ -27,6 +27,9 @@ from hemalum.errors import HemalumError
 log = logging.getLogger(__name__)
 
 SHARES = (0.7, 0.1, 0.2)
+# what a reader may ask for and no user gives: the folder that is being written, for reports of the reader's own,
+# and the scale, where the reader works in µm
+FILLED_IN = ("path", "beside", "mpp")
 GROUPS = ("image", "mosaic", "source", "organ", "stain")
 
 
@@ -88,7 +91,8 @@ def import_dataset(
         raise HemalumError(f"mpp {mpp}: µm per pixel must lie between 0.01 and 100")
     if format == "folder" and group is not None:
         options["group"] = "image" if group == "mosaic" else group
-    known = [option for option in inspect.signature(reader.read).parameters if option != "path"]
+    takes = inspect.signature(reader.read).parameters
+    known = [option for option in takes if option not in FILLED_IN]
     for option in options:
         if option not in known:
             raise HemalumError(f"format {format} has no option {option!r}; it has {', '.join(known) or 'none'}")
@@ -96,8 +100,10 @@ def import_dataset(
     by = group or reader.group
     if mpp is None and not mpp_note:
         mpp_note = reader.mpp_note
-    samples = _or_looks_like(reader.read(src, **options), format, src)
     with _folder_beside(dst, src, overwrite) as folder:
+        filled = {"beside": folder, "mpp": mpp if isinstance(mpp, float | int) else None}
+        filled = {option: value for option, value in filled.items() if option in takes}
+        samples = _or_looks_like(reader.read(src, **options, **filled), format, src)
         written: list[_Written] = []
         seen: set[str] = set()
         for sample in samples:

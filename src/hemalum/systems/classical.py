@@ -9,16 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.color import rgb2hed
-from skimage.feature import peak_local_max
 from skimage.filters import gaussian, threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
-from skimage.segmentation import watershed
 
+from hemalum.data.touching import SMOOTHING_UM, split_touching
 from hemalum.errors import HemalumError
 
 MIN_NUCLEUS_UM2 = 8.0  # a disc 3.2 µm across; smaller pieces are debris or a nucleus barely grazed
-MIN_RADIUS_UM = 1.6  # centres nearer than a small nucleus's width are one nucleus
-SMOOTHING_UM = 0.5  # stain grain, well below the size of a nucleus
 TYPICAL_RADIUS_UM = 2.6  # inscribed circle of a median nucleus in H&E sections
 
 FLUORESCENCE_BRIGHTNESS = 0.5
@@ -50,7 +47,7 @@ def segment_classical(image: NDArray[np.uint8], mpp: float | None = None) -> NDA
         mpp = _estimate_mpp(rough > threshold_otsu(rough))
     smooth = gaussian(signal, SMOOTHING_UM / mpp)
     foreground = _clean(smooth > threshold_otsu(smooth), mpp)
-    return _split(foreground, mpp)
+    return split_touching(foreground, mpp)
 
 
 def is_fluorescence(image: NDArray[np.uint8]) -> bool:
@@ -97,15 +94,3 @@ def _clean(foreground: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
     kept = remove_small_objects(foreground, max_size=math.ceil(area) - 1)
     filled: NDArray[np.bool_] = remove_small_holes(kept, max_size=math.ceil(area) - 1)
     return filled
-
-
-def _split(foreground: NDArray[np.bool_], mpp: float) -> NDArray[np.int32]:
-    depth = gaussian(ndimage.distance_transform_edt(foreground), SMOOTHING_UM / mpp)
-    pieces, _ = ndimage.label(foreground)
-    peaks = peak_local_max(
-        depth, min_distance=max(1, round(MIN_RADIUS_UM / mpp)), labels=pieces, exclude_border=False
-    )
-    markers = np.zeros(foreground.shape, np.int32)
-    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    labels: NDArray[np.int32] = watershed(-depth, markers, mask=foreground).astype(np.int32)
-    return labels

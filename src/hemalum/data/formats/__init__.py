@@ -10,6 +10,7 @@ from hemalum.data.formats import (
     cryonuseg,
     dsb2018,
     folder,
+    ihc_pairs,
     kumar,
     lizard,
     monuseg,
@@ -66,6 +67,13 @@ READERS: dict[str, Reader] = {
         read=folder.read,
         group="image, or the column named group",
         markers=("labels/*.png", "labels/*.tif", "labels/*.tiff"),
+    ),
+    "ihc-pairs": Reader(
+        title="H&E sections with labels derived from IHC sections (UHS-MelHist-like); nuclei positive for the marker",
+        read=ihc_pairs.read,
+        group="patient, or the pair",
+        licence="yours; the labels are derived by registration, not drawn",
+        markers=("ihc/*.png", "ihc/*.tif", "ihc/*.jpg"),
     ),
     "dsb2018": Reader(
         title="2018 Data Science Bowl, stage 1 training set",
