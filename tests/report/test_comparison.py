@@ -414,6 +414,13 @@ def test_console_headline(full: tuple[Any, Page]) -> None:
     assert rows[0] == ["first", *page.row(title, "first")]
 
 
+def test_no_two_methods_look_alike() -> None:
+    from hemalum.report.comparison_drawing import colour_of, dash_of, marker_of
+
+    looks = [(colour_of(k), str(dash_of(k)), marker_of(k)) for k in range(32)]
+    assert len(set(looks)) == 32
+
+
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison_drawing.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(HemalumError, match=r"pip install 'hemalum\[report\]'"):

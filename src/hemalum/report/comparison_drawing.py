@@ -141,12 +141,13 @@ def colour_of(position: int) -> str:
 
 def dash_of(position: int) -> Any:
     """A dash pattern, so that the methods can be told apart without colour."""
-    return DASHES[position % len(DASHES)]
+    # shifted by one with each round of the colours, so that none comes back with the same dash
+    return DASHES[(position + position // len(COLOURS)) % len(DASHES)]
 
 
 def marker_of(position: int) -> str:
     """A marker, likewise."""
-    return MARKERS[position % len(MARKERS)]
+    return MARKERS[(position + position // len(COLOURS)) % len(MARKERS)]
 
 
 def short(title: str, most: int = 30) -> str:

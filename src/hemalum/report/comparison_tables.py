@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hemalum.metrics.statistics import FEWEST_PAIRS
 from hemalum.report.comparison_metrics import (
     BY_THRESHOLD,
     HEADLINE,
@@ -194,9 +195,12 @@ def _test_notes(results: DatasetResults, tests: Sequence[PairedTest], grouped: b
             f"Only {counted(results.n_groups, 'group')}: too few to speak of groups that are not among them. "
             f"With fewer than {FEWEST_GROUPS} the bootstrap interval is too narrow."
         )
-    reasons = {r for t in tests for r in (t.paired.reason, t.paired.reason_groups if grouped else None) if r}
+    found = {r for t in tests for r in (t.paired.reason, t.paired.reason_groups if grouped else None) if r}
+    needs = f"; the test needs {FEWEST_PAIRS}"  # said once, however many numbers of groups are too few
+    short = any(reason.endswith(needs) for reason in found)
+    reasons = {reason.removesuffix(needs) for reason in found}
     if reasons:
-        notes.append(f"No test where a dash stands: {'; '.join(sorted(reasons))}.")
+        notes.append(f"A dash under p: no test. {'; '.join(sorted(reasons)).capitalize()}{needs if short else ''}.")
     left_out = sum(tested.paired.left_out for tested in tests)
     if left_out:
         notes.append(
