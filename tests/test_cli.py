@@ -510,7 +510,7 @@ def documented_commands() -> list[tuple[str, str]]:
     """Every `hemalum …` command line in README and docs: in code blocks, and inline where it has arguments."""
     found = []
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")  # a command may go on in the next line
         lines = [line.strip() for line in text.splitlines() if re.match(r"^( {4}|\t)?(\$ )?\S*hemalum ", line)]
         lines += re.findall(r"`(hemalum [^`]+)`", text)
         for line in lines:
