@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, distributed
 from torch._C._distributed_c10d import TCPStore
-from torch.distributed.nn.functional import all_reduce
 
 from hemalum.errors import HemalumError, ToldElsewhereError
 
@@ -98,7 +98,23 @@ def add_up(sums: Tensor) -> Tensor:
 
     The gradient is that of the sum of all processes' losses; DDP's mean over processes makes it the loss's own.
     """
-    return all_reduce(sums)  # type: ignore[no-any-return, no-untyped-call]
+    return _AddUp.apply(sums)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _AddUp(torch.autograd.Function):
+    """What one process gives enters the loss of every process: its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, sums: Tensor) -> Tensor:
+        total = sums.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
 
 
 def add_up_figures(fabric: Fabric, figures: Tensor) -> Tensor:
