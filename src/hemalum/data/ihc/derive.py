@@ -52,18 +52,24 @@ class Derived:
 
     `instances` int32, `covered` bool (False where the IHC section has no pixels: nothing is known there), `warped`
     the IHC section (H, W, 3) uint8. `refused` says why the pair is no good, None where it is; then the pictures may
-    be there all the same. `landmarks` is the error where it could be measured.
+    be there all the same. `landmarks` is the error where it could be measured. `mpp` is that of the grid, `threshold` that of the chromogen, `positive` the share of tissue above it.
     """
 
+    mpp: float
     instances: NDArray[np.int32]
     covered: Mask
     warped: Image
     quality: Quality
     landmarks: LandmarkError | None
-    level: str
+    alignment: Alignment | None
     threshold: float
     positive: float
     refused: str | None
+
+    @property
+    def level(self) -> str:
+        """The registration step that was kept."""
+        return "none" if self.alignment is None else self.alignment.level
 
 
 def derive(
@@ -87,16 +93,16 @@ def derive(
     he_tissue, tissue = tissue_mask(he_density, mpp), tissue_mask(density, ihc_mpp)
     for name, mask in (("H&E", he_tissue), ("IHC", tissue)):
         if mask.mean() < MIN_TISSUE:
-            return _nothing(he, f"the {name} section has no tissue")
+            return _nothing(he, mpp, f"the {name} section has no tissue")
     other = misnamed(density, tissue, settings.chromogen)
     if other is not None:
-        return _nothing(he, f"the chromogen looks {other}, not {settings.chromogen}: give chromogen {other}")
+        return _nothing(he, mpp, f"the chromogen looks {other}, not {settings.chromogen}: give chromogen {other}")
     hematoxylin, amount = deconvolve(density, VECTORS[settings.chromogen])
     fixed = make_field(deconvolve(he_density, np.array(EOSIN))[0], he_tissue, mpp)
     moving = make_field(hematoxylin, tissue, ihc_mpp)
     alignment = register(fixed, moving, settings.registration)
     if alignment is None:
-        return _nothing(he, "the tissue of the two sections does not overlap")
+        return _nothing(he, mpp, "the tissue of the two sections does not overlap")
     shape = (he.shape[0], he.shape[1])
 
     def onto(pixels: NDArray[Any], *, smooth: bool = False, fill: float = 0) -> NDArray[Any]:
@@ -107,12 +113,13 @@ def derive(
     staining = chromogen_mask(amount, tissue, ihc_mpp, min_area_um2=settings.min_area_um2)
     mask = onto(staining.mask)
     return Derived(
+        mpp=mpp,
         instances=_instances(mask, mpp, settings),
         covered=covered,
         warped=onto(ihc, smooth=True, fill=255),
         quality=quality,
         landmarks=_landmark_error(alignment, fixed, moving, landmarks, mpp, ihc_mpp),
-        level=alignment.level,
+        alignment=alignment,
         threshold=staining.threshold,
         positive=staining.share,
         refused=_verdict(quality, fixed, moving, settings.min_quality),
@@ -152,15 +159,16 @@ def _instances(mask: Mask, mpp: float, settings: Settings) -> NDArray[np.int32]:
     return split_touching(kept, mpp) if settings.split else components(kept)
 
 
-def _nothing(he: Image, reason: str) -> Derived:
+def _nothing(he: Image, mpp: float, reason: str) -> Derived:
     shape = he.shape[:2]
     return Derived(
+        mpp=mpp,
         instances=np.zeros(shape, np.int32),
         covered=np.zeros(shape, np.bool_),
         warped=np.full_like(he, 255),
         quality=Quality(0.0, 0.0, 0.0, 0.0),
         landmarks=None,
-        level="none",
+        alignment=None,
         threshold=0.0,
         positive=0.0,
         refused=reason,

@@ -58,7 +58,10 @@ def _line(derived: Derived, name: str) -> str:
     parts = [name, f"quality {derived.quality.score:.2f}", derived.level, f"{int(derived.instances.max())} nuclei"]
     if derived.landmarks is not None:
         kind = derived.landmarks.source
-        parts.append(f"{derived.landmarks.median:.1f} µm median error at {derived.landmarks.count} {kind}")
+        # the built-in font has no µ
+        parts.append(
+            f"median error {derived.landmarks.median / derived.mpp:.1f} px at {derived.landmarks.count} {kind}"
+        )
     if derived.refused is not None:
         parts = [name, f"REFUSED: {derived.refused}"]
     return "  ·  ".join(parts)
@@ -86,6 +89,6 @@ def _outlined(he: Pixels, derived: Derived, shape: tuple[int, int]) -> Pixels:
     covered = resize(derived.covered, shape, order=0, anti_aliasing=False)
     drawn = _panel(he, shape).astype(np.float32)
     drawn[~covered] = 255 - (255 - drawn[~covered]) * UNKNOWN
-    drawn[find_boundaries(labels, mode="inner")] = OUTLINE
+    drawn[find_boundaries(labels, mode="thick")] = OUTLINE
     result: Pixels = drawn.astype(np.uint8)
     return result

@@ -16,6 +16,7 @@ Mask = NDArray[np.bool_]
 PATCH_UM = 16.0  # half the side of a matched patch: two or three nuclei across
 REACH_UM = 10.0  # how far off a patch is looked for
 STRIDE_UM = 24.0
+MIN_TISSUE = 0.8  # share of a patch that has to lie on tissue of both sections
 MIN_MATCH = 0.6  # correlation below which a patch has no partner
 MIN_SPREAD = 0.1  # standard deviation of the signal (0..1): a patch of plain stroma matches everywhere
 
@@ -84,8 +85,8 @@ def error_at(alignment: Alignment, he_um: NDArray[np.float64], ihc_um: NDArray[n
 def error_of_patches(fixed: Field, warped: Float, where: Mask) -> LandmarkError | None:
     """The remaining shift of patches of hematoxylin, `warped` being the IHC signal on the grid of `fixed`.
 
-    A patch counts when it lies in `where` (h, w), has structure, finds a partner that correlates with at least 0.6,
-    and that partner finds it back. None where no patch does.
+    A patch counts when four fifths of it lie in `where` (h, w), it has structure, finds a partner that correlates
+    with at least 0.6, and that partner finds it back. None where no patch does.
     """
     half = tuple(max(round(PATCH_UM / spacing), 3) for spacing in fixed.spacing[::-1])
     reach = tuple(max(round(REACH_UM / spacing), 2) for spacing in fixed.spacing[::-1])
@@ -93,11 +94,13 @@ def error_of_patches(fixed: Field, warped: Float, where: Mask) -> LandmarkError 
     for y in range(half[0], fixed.signal.shape[0] - half[0], max(round(STRIDE_UM / fixed.spacing[1]), 1)):
         for x in range(half[1], fixed.signal.shape[1] - half[1], max(round(STRIDE_UM / fixed.spacing[0]), 1)):
             box = np.s_[y - half[0] : y + half[0] + 1, x - half[1] : x + half[1] + 1]
-            if not where[box].all() or min(fixed.signal[box].std(), warped[box].std()) < MIN_SPREAD:
+            if where[box].mean() < MIN_TISSUE or min(fixed.signal[box].std(), warped[box].std()) < MIN_SPREAD:
                 continue
             there = _match(fixed.signal, warped, (y, x), half, reach)
-            back = there and _match(warped, fixed.signal, there, half, reach)
-            if there is None or back is None or math.hypot(back[0] - y, back[1] - x) > 2:
+            if there is None:
+                continue
+            back = _match(warped, fixed.signal, (round(there[0]), round(there[1])), half, reach)
+            if back is None or math.hypot(back[0] - y, back[1] - x) > 2:
                 continue
             distances.append(math.hypot((there[0] - y) * fixed.spacing[1], (there[1] - x) * fixed.spacing[0]))
     return LandmarkError.of(np.array(distances), "patches")
@@ -105,7 +108,7 @@ def error_of_patches(fixed: Field, warped: Float, where: Mask) -> LandmarkError 
 
 def _match(
     signal: Float, other: Float, at: tuple[int, int], half: tuple[int, ...], reach: tuple[int, ...]
-) -> tuple[int, int] | None:
+) -> tuple[float, float] | None:
     """Where in `other` the patch of `signal` around `at` (row, column) is found, None where nowhere for certain."""
     from skimage.feature import match_template
 
@@ -121,4 +124,14 @@ def _match(
     row, column = np.unravel_index(int(scores.argmax()), scores.shape)
     if scores[row, column] < MIN_MATCH:
         return None
-    return first[0] + int(row) + half[0], first[1] + int(column) + half[1]
+    down = _vertex(scores[max(row - 1, 0) : row + 2, column])
+    right = _vertex(scores[row, max(column - 1, 0) : column + 2])
+    return first[0] + float(row) + half[0] + down, first[1] + float(column) + half[1] + right
+
+
+def _vertex(three: NDArray[np.float64]) -> float:
+    """How far beside the middle of three values the parabola through them has its top; 0 at a border."""
+    if len(three) != 3:
+        return 0.0
+    bend = float(three[0] - 2 * three[1] + three[2])
+    return 0.5 * float(three[0] - three[2]) / bend if bend < 0 else 0.0

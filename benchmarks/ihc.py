@@ -1,0 +1,122 @@
+"""How well IHC sections are registered to H&E sections, and how well the mask comes out, on pairs made from real tiles.
+
+    python benchmarks/ihc.py FOLDER… --mpp 0.25 [--pairs 10] [-o benchmarks/results/ihc.json]
+
+FOLDER holds images/, labels/ and index.csv (columns image, label). Each tile becomes an H&E section and an IHC section
+of another staining, turned, shifted, sheared and bent by a warp that is known (hemalum.data.ihc.synthesis). The error is
+the distance between where the registration takes a pixel and where it belongs, over the H&E tissue whose partner lies
+on the IHC section; Dice is that of the derived mask against the true one where the IHC section covers the H&E.
+
+Below that the quality score of pairs that belong together, of consecutive sections that share a part of their nuclei,
+of mirrored sections, and of sections of different tiles: the level below which pairs are refused has to part them.
+"""
+
+import argparse
+import csv
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemalum.data.ihc.chromogen import CHROMOGENS
+from hemalum.data.ihc.derive import MIN_QUALITY, Derived, Settings, derive
+from hemalum.data.ihc.registration import LEVELS
+from hemalum.data.ihc.synthesis import KnownPair, make_pair, mirrored
+from hemalum.data.ihc.tissue import optical_density, tissue_mask
+from record import write_record
+
+Tile = tuple[str, NDArray[np.uint8], NDArray[np.int32]]
+
+
+def read_tiles(folders: list[Path], count: int) -> list[Tile]:
+    """Tiles spread over the folders and over each of them."""
+    tiles = []
+    for number, folder in enumerate(folders):
+        with (folder / "index.csv").open() as stream:
+            rows = list(csv.DictReader(stream))
+        share = count // len(folders) + (number < count % len(folders))
+        for row in rows[len(rows) // (2 * share) :: max(1, len(rows) // share)][:share]:
+            image = np.asarray(Image.open(folder / "images" / row["image"]).convert("RGB"))
+            labels = np.asarray(Image.open(folder / "labels" / row["label"])).astype(np.int32)
+            tiles.append((f"{folder.name}/{row['image']}", image, labels))
+    return tiles
+
+
+def measure(pair: KnownPair, derived: Derived, mpp: float) -> dict[str, Any]:
+    tissue = tissue_mask(optical_density(pair.he), mpp)
+    if derived.alignment is None:
+        return {"level": "none", "quality": 0.0}
+    errors = pair.errors(derived.alignment.field(tissue.shape, mpp) / mpp - 0.5, tissue)
+    mask, truth = (derived.instances > 0) & derived.covered, pair.positive & derived.covered
+    return {
+        "level": derived.level,
+        "mean_px": float(errors.mean()),
+        "p95_px": float(np.percentile(errors, 95)),
+        "dice": float(2 * (mask & truth).sum() / max(int(mask.sum() + truth.sum()), 1)),
+        "quality": derived.quality.score,
+        "patches_px": None if derived.landmarks is None else derived.landmarks.median / mpp,
+    }
+
+
+def steps(tiles: list[Tile], mpp: float) -> list[dict[str, Any]]:
+    """Every tile with every chromogen and every level of registration."""
+    rows = []
+    print(
+        f"{'level':8} {'stain':5} {'mean px':>8} {'p95 px':>8} {'Dice':>6} {'quality':>8} {'s':>6}  (medians over pairs)"
+    )
+    for level in LEVELS:
+        for chromogen in CHROMOGENS:
+            here = []
+            for number, (name, image, labels) in enumerate(tiles):
+                pair = make_pair(image, labels, number, chromogen=chromogen)
+                begin = time.process_time()
+                derived = derive(pair.he, pair.ihc, mpp=mpp, settings=Settings(chromogen, level))
+                seconds = time.process_time() - begin
+                row = {"tile": name, "asked": level, "chromogen": chromogen, "seconds": seconds}
+                here.append(row | measure(pair, derived, mpp))
+            rows += here
+            kept = [row for row in here if row["level"] != "none"]
+            middle = [statistics.median(row[key] for row in kept) for key in ("mean_px", "p95_px", "dice", "quality")]
+            seconds = statistics.median(row["seconds"] for row in here)
+            text = f"{middle[0]:8.2f} {middle[1]:8.2f} {middle[2]:6.3f} {middle[3]:8.2f} {seconds:6.1f}"
+            print(f"{level:8} {chromogen:5} {text}", flush=True)
+    return rows
+
+
+def scores(tiles: list[Tile], mpp: float) -> dict[str, list[float]]:
+    """The quality score by kind of pair, registered affinely."""
+    found: dict[str, list[float]] = {}
+    for kind in ("one section", "70 % shared", "40 % shared", "mirrored", "another tile"):
+        values = []
+        for number, (_, image, labels) in enumerate(tiles):
+            shared = {"70 % shared": 0.7, "40 % shared": 0.4}.get(kind, 1.0)
+            pair = make_pair(image, labels, number, shared=shared)
+            pair = mirrored(pair) if kind == "mirrored" else pair
+            he = tiles[(number + 1) % len(tiles)][1] if kind == "another tile" else pair.he
+            values.append(derive(he, pair.ihc, mpp=mpp, settings=Settings("dab", "affine")).quality.score)
+        found[kind] = values
+        refused = sum(value < MIN_QUALITY for value in values)
+        text = f"{min(values):.2f} {statistics.median(values):.2f} {max(values):.2f}"
+        print(f"{kind:14} quality min, median, max {text}; {refused} of {len(values)} refused", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--mpp", type=float, default=0.25)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    tiles = read_tiles(arguments.folders, arguments.pairs)
+    results = {"steps": steps(tiles, arguments.mpp), "scores": scores(tiles, arguments.mpp)}
+    if arguments.output:
+        write_record(arguments.output, "ihc", ["SimpleITK", "numpy", "scikit-image"], results, mpp=arguments.mpp)
+
+
+if __name__ == "__main__":
+    main()
