@@ -1,14 +1,16 @@
-"""How well IHC sections are registered to H&E sections, and how well the mask comes out, on pairs made from real tiles.
+"""How well IHC sections are registered to H&E, and how well the mask comes out, on pairs made from real tiles.
 
     python benchmarks/ihc.py FOLDER… --mpp 0.25 [--pairs 10] [-o benchmarks/results/ihc.json]
 
-FOLDER holds images/, labels/ and index.csv (columns image, label). Each tile becomes an H&E section and an IHC section
-of another staining, turned, shifted, sheared and bent by a warp that is known (hemalum.data.ihc.synthesis). The error is
-the distance between where the registration takes a pixel and where it belongs, over the H&E tissue whose partner lies
-on the IHC section; Dice is that of the derived mask against the true one where the IHC section covers the H&E.
+FOLDER holds images/, labels/ and index.csv (columns image, label). Each tile becomes an H&E section and an IHC
+section of another staining, turned, shifted, sheared and bent by a warp that is known
+(hemalum.data.ihc.synthesis). The error is the distance between where the registration takes a pixel and where it
+belongs, over the H&E tissue whose partner lies on the IHC section; Dice is that of the derived mask against the
+true one where the IHC section covers the H&E.
 
-Below that the quality score of pairs that belong together, of consecutive sections that share a part of their nuclei,
-of mirrored sections, and of sections of different tiles: the level below which pairs are refused has to part them.
+Below that the quality score of pairs that belong together, of consecutive sections that share a part of their
+nuclei, of mirrored sections, and of sections of different tiles: the level below which pairs are refused has to
+part them.
 """
 
 import argparse
@@ -65,9 +67,8 @@ def measure(pair: KnownPair, derived: Derived, mpp: float) -> dict[str, Any]:
 def steps(tiles: list[Tile], mpp: float) -> list[dict[str, Any]]:
     """Every tile with every chromogen and every level of registration."""
     rows = []
-    print(
-        f"{'level':8} {'stain':5} {'mean px':>8} {'p95 px':>8} {'Dice':>6} {'quality':>8} {'s':>6}  (medians over pairs)"
-    )
+    print(f"{'level':8} {'stain':5} {'mean px':>8} {'p95 px':>8} {'Dice':>6} {'quality':>8} {'s':>6}")
+    print("medians over the pairs")
     for level in LEVELS:
         for chromogen in CHROMOGENS:
             here = []

@@ -51,8 +51,9 @@ class Derived:
     """What came of a pair, on the grid of the H&E image (H, W).
 
     `instances` int32, `covered` bool (False where the IHC section has no pixels: nothing is known there), `warped`
-    the IHC section (H, W, 3) uint8. `refused` says why the pair is no good, None where it is; then the pictures may
-    be there all the same. `landmarks` is the error where it could be measured. `mpp` is that of the grid, `threshold` that of the chromogen, `positive` the share of tissue above it.
+    the IHC section (H, W, 3) uint8. `refused` says why the pair is no good, None where it is; then the pictures
+    may be there all the same. `landmarks` is the error where it could be measured. `mpp` is that of the grid,
+    `threshold` that of the chromogen, `positive` the share of tissue above it.
     """
 
     mpp: float
