@@ -84,16 +84,6 @@ def import_(
     min_quality: Annotated[
         float | None, typer.Option(help="Format ihc-pairs: pairs that score less (0 to 1) are left out.")
     ] = None,
-    chromogen: Annotated[
-        str | None,
-        typer.Option(metavar="dab|red", help="Format ihc-pairs: what the IHC sections are stained with."),
-    ] = None,
-    registration: Annotated[
-        str | None, typer.Option(metavar="rigid|affine|bspline", help="Format ihc-pairs: the finest step.")
-    ] = None,
-    min_quality: Annotated[
-        float | None, typer.Option(help="Format ihc-pairs: pairs that score less (0 to 1) are left out.")
-    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace DST.")] = False,
     preview: Preview = None,
 ) -> None:
@@ -105,8 +95,6 @@ def import_(
     options: dict[str, Any] = {
         key: value for key, value in {"images": images, "labels": labels, "index": index}.items() if value
     }
-    pairs = {"chromogen": chromogen, "registration": registration, "min_quality": min_quality}
-    options |= {key: value for key, value in pairs.items() if value is not None}
     pairs = {"chromogen": chromogen, "registration": registration, "min_quality": min_quality}
     options |= {key: value for key, value in pairs.items() if value is not None}
     options |= reader_options(option or [])
