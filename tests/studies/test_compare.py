@@ -1,6 +1,7 @@
 """Comparisons: cells, resume, sharing, and everything that is refused before any training."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -259,6 +260,22 @@ def test_mistakes_are_found_before_any_training(
     with pytest.raises(HemalumError, match="no such dataset folder"):
         compare([plain], {"x": tmp_path / "none"}, out)
     assert not out.exists()
+
+
+def test_the_same_image_in_two_parts_is_refused(mini: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "mini"
+    shutil.copytree(mini, copied)
+    lines = (copied / "index.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines]
+    sha, split = rows[0].index("sha256"), rows[0].index("split")
+    train = next(row for row in rows if row[split] == "train")
+    test = next(row for row in rows if row[split] == "test")
+    test[sha] = train[sha]
+    (copied / "index.csv").write_text("\n".join(",".join(row) for row in rows) + "\n")
+    with pytest.raises(HemalumError, match="are the same image in two parts, "):
+        make_plan(["classical"], [copied])
+    with pytest.raises(HemalumError, match="are the same image in two groups, which folds may part"):
+        make_plan(["classical"], [copied], folds=3)
 
 
 def test_crops_make_one_budget(recipes: tuple[str, str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hemalum import __version__
-from hemalum.data.dataset import Dataset
+from hemalum.data.dataset import Dataset, Row
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.studies.cells import CELL_FILE, Comparison, cell_folder, load_comparison
@@ -156,6 +156,7 @@ def _planned_data(name: str, path: Path, folds: int | None, part: str) -> Planne
             f"{path}: {len(scaleless)} images have no mpp (such as {scaleless[0]}): import it with --mpp NUMBER or "
             "--mpp nuclei"
         )
+    _check_copies(path, dataset, folds)
     if folds is None:
         for needed in ("train", "val", part):
             if not dataset.split(needed).rows:
@@ -163,6 +164,18 @@ def _planned_data(name: str, path: Path, folds: int | None, part: str) -> Planne
                     f"{path}: its {needed} part is empty; import it with other shares, or give --folds"
                 )
     return planned
+
+
+def _check_copies(path: Path, dataset: Dataset, folds: int | None) -> None:
+    """Refuse a dataset with the same image in two parts, or in two groups that folds may part."""
+    first: dict[str, Row] = {}
+    for row in dataset.rows:
+        other = first.setdefault(row.sha256, row)
+        if (row.group != other.group) if folds else (row.split != other.split):
+            where = "groups, which folds may part" if folds else f"parts, {other.split} and {row.split}"
+            raise HemalumError(
+                f"{path}: {other.id} and {row.id} are the same image in two {where}: remove one and import again"
+            )
 
 
 def _check_label_maps(method: PlannedMethod, name: str, path: Path, part: str | None) -> None:
