@@ -17,6 +17,7 @@ from hemalum.data.stain_normalisation import (
     UnfitImage,
     match_stain,
     measure_stain,
+    median_stain,
     normalise_stain,
     sample_image,
     sample_pixels,
@@ -396,6 +397,21 @@ def test_a_damaged_target_is_refused(method: str, changes: dict, message: str) -
     values = target_of(section(), method).model_dump() | changes
     with pytest.raises(ValidationError, match=message):
         StainTarget(**values)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_odd_image_does_not_move_the_median(method: str) -> None:
+    usual = [measure_stain(sample_image(section(seed=seed)), method) for seed in range(4)]
+    odd = measure_stain(sample_image(section(stains=PAIR[:, ::-1].copy(), strength=2.0)), method)
+    found = median_stain([*usual, odd])
+    image = section(seed=9, stains=OTHER)
+    with_it, without = (
+        match_stain(measure_stain(sample_image(image), method), one).apply(image).astype(int)
+        for one in (found, usual[0])
+    )
+    assert np.abs(with_it - without).mean() < 3
+    if found.stains is not None:
+        np.testing.assert_allclose(np.linalg.norm(found.stains, axis=1), 1, atol=1e-6)
 
 
 def test_methods_do_not_mix() -> None:

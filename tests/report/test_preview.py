@@ -22,29 +22,28 @@ PAIR = np.array([[0.61, 0.79, 0.45], [0.22, 0.80, 0.56]])
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Eight images of 256 x 256 px at 0.5 µm/px with two classes of disks; one image is blank."""
+    """Eight images of 144 x 144 px at 0.5 µm/px with two classes of disks; one image is blank."""
     source = tmp_path_factory.mktemp("source")
     for name in ("images", "labels", "classes"):
         (source / name).mkdir()
-    y, x = np.mgrid[:256, :256]
+    y, x = np.mgrid[:144, :144]
     lines = ["image,label,patient,organ"]
     for number in range(8):
         rng = np.random.default_rng(number)
-        labels = np.zeros((256, 256), np.uint8)
-        for index in range(40):
-            cy, cx = (index // 7) * 36 + 20, (index % 7) * 36 + 20
+        labels = np.zeros((144, 144), np.uint8)
+        for index in range(16):
+            cy, cx = (index // 4) * 34 + 20, (index % 4) * 34 + 20
             labels[(y - cy) ** 2 + (x - cx) ** 2 < 64] = index + 1
         amount = np.stack([np.where(labels, 1.2, 0.1), np.where(labels, 0.2, 0.6)], axis=-1)
         amount *= rng.uniform(0.7, 1.3, amount.shape)
-        amount[:20] = 0
+        amount[:10] = 0
         if number == 5:
             amount[:] = 0
         pixels = np.rint(255 * np.exp(-amount @ (PAIR * rng.uniform(0.85, 1.15, 3)))).astype(np.uint8)
         Image.fromarray(pixels).save(source / "images" / f"{number}.png")
         Image.fromarray(labels).save(source / "labels" / f"{number}.png")
-        Image.fromarray(((labels > 0) + (labels % 2 == 0) * (labels > 0)).astype(np.uint8)).save(
-            source / "classes" / f"{number}.png"
-        )
+        classes = np.where(labels == 0, 0, 2 - labels % 2).astype(np.uint8)
+        Image.fromarray(classes).save(source / "classes" / f"{number}.png")
         lines.append(f"{number}.png,{number}.png,p{number},{('breast', 'colon')[number % 2]}")
     (source / "index.csv").write_text("\n".join(lines) + "\n")
     target = tmp_path_factory.mktemp("data") / "set"
@@ -66,7 +65,7 @@ def test_the_sheet_says_what_it_shows(sheet: Sheet, dataset: Dataset) -> None:
     ]  # fmt: skip
     assert [len(row.cells) for row in sheet.rows] == [8] * 6
     assert {cell.picture.shape for row in sheet.rows for cell in row.cells} == {(PICTURE, PICTURE, 3)}
-    assert sheet.subtitle == "set  ·  8 images  ·  320 nuclei  ·  CC0-1.0  ·  fields of 64 µm"
+    assert sheet.subtitle == "set  ·  8 images  ·  128 nuclei  ·  CC0-1.0  ·  fields of 64 µm"
     assert sheet.legend == [(PALETTE[0], "odd"), (PALETTE[1], "even")]
     assert "Nobody et al., Nowhere (CC0-1.0)" in sheet.footnotes[1]
     ids = {row.id for row in dataset.rows}

@@ -43,6 +43,7 @@ def stained(mini: Path, tmp_path: Path) -> Path:
         inside = np.asarray(Image.open(label)) > 0
         amount = np.stack([np.where(inside, 1.2, 0.1), np.where(inside, 0.2, 0.6)], axis=-1)
         amount *= rng.uniform(0.7, 1.3, amount.shape)
+        amount[:3] = 0  # empty glass
         stains = np.array([[0.61, 0.79, 0.45], [0.22, 0.80, 0.56]]) * rng.uniform(0.8, 1.2, 3)
         Image.fromarray(np.rint(255 * np.exp(-amount @ stains)).astype(np.uint8)).save(path)
     return folder
@@ -102,7 +103,7 @@ def test_the_target_is_in_the_model_file(method: str, recipe: Recipe, stained: P
     target = fit_stain_target(short.stain_normalisation, {"mini": Dataset.open(stained)})
     card = load_card(path)
     assert card.stain == target
-    assert target.origin == "6 training images of mini pooled"
+    assert target.origin == "the median of 6 training images of mini"
     assert target.unfit == "refuse"
     assert load_recipe(tmp_path / "run" / "recipe.yaml") == short
     with pytest.raises(HemalumError, match="too little tissue"):
@@ -130,7 +131,7 @@ def test_unfit_images_are_left_out_of_the_pool(stained: Path) -> None:
     first = dataset.split("train").rows[0]
     Image.fromarray(np.full((64, 64, 3), 250, np.uint8)).save(stained / first.image)
     target = fit_stain_target(settings("macenko"), {"mini": dataset})
-    assert target.origin == "5 training images of mini pooled"
+    assert target.origin == "the median of 5 training images of mini"
 
 
 @pytest.mark.parametrize("written", ["{id}", "mini/{id}", "{path}"])

@@ -9,7 +9,7 @@ the three channels of lαβ. docs/concepts/stain.md says when which helps.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,7 +58,8 @@ class StainNormalisation(BaseModel):
 
     method: Method
     target: str = Field(
-        "train", description='"train": all training images pooled; else the id of one of them, or an image file'
+        "train",
+        description='"train": the median of all training images; else the id of one of them, or an image file',
     )
     unfit: Literal["pass", "refuse"] = Field(
         "pass", description="an image with too little stain is left as it is, or refused"
@@ -156,6 +157,21 @@ def _measure_directions(density: Floats, white: float, method: Method) -> StainS
     return StainStatistics(
         method=method, white=white, stains=(_plain(stains[0]), _plain(stains[1])), strongest=_plain(strongest)
     )
+
+
+def median_stain(found: Sequence[StainStatistics]) -> StainStatistics:
+    """The median of the statistics of several images, number by number; directions are made unit length again."""
+
+    def median(name: str) -> Any:
+        return np.median([getattr(one, name) for one in found], axis=0)
+
+    method, white = found[0].method, float(median("white"))
+    if method == "reinhard":
+        return StainStatistics(method=method, white=white, mean=_plain(median("mean")), sd=_plain(median("sd")))
+    stains = median("stains")
+    stains /= np.linalg.norm(stains, axis=1, keepdims=True)
+    rows = _plain(stains[0]), _plain(stains[1])
+    return StainStatistics(method=method, white=white, stains=rows, strongest=_plain(median("strongest")))
 
 
 def _plain(values: Floats) -> Any:

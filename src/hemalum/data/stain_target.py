@@ -8,16 +8,20 @@ import numpy as np
 
 from hemalum.data.dataset import Dataset, pixel_hash
 from hemalum.data.image import read_image
-from hemalum.data.stain_normalisation import Pixels, StainNormalisation, UnfitImage, measure_stain, sample_image
-from hemalum.data.stain_separation import white_of
+from hemalum.data.stain_normalisation import (
+    StainNormalisation,
+    UnfitImage,
+    measure_stain,
+    median_stain,
+    sample_image,
+)
 from hemalum.errors import HemalumError
-from hemalum.models.stain import StainTarget
+from hemalum.models.stain import StainStatistics, StainTarget
 from hemalum.names import nearest
 
 log = logging.getLogger(__name__)
 
 POOLED_IMAGES = 256  # spread evenly over the training images
-POOLED_PIXELS = 1 << 20  # of all of them together, the same number of each
 
 
 def fit_stain_target(
@@ -25,52 +29,46 @@ def fit_stain_target(
 ) -> StainTarget:
     """Fit the target that `settings` names; `datasets` are open and whole, by the recipe's names.
 
-    "train" pools the same number of pixels of each training image (of at most `images`), without those that the
-    method can say nothing about. Else the target is the id of a training image, as ID or DATASET/ID, or an
-    image file.
+    "train" is the median of the statistics of each training image (of at most `images`), without those that the
+    method can say nothing about: one slide with ink on it moves nothing. Else the target is the id of a training
+    image, as ID or DATASET/ID, or an image file.
 
     Raises HemalumError when there is no such image, it is not in the training part, or it is unfit as a target.
     """
     if settings.target == "train":
-        pixels, origin = _pool(settings, datasets, images)
-    else:
-        path, origin = _find(settings.target, datasets)
-        image = read_image(path)
-        pixels, origin = sample_image(image), f"{origin}, sha256 {pixel_hash(image)[:16]}"
+        statistics, origin = _pool(settings, datasets, images)
+        return StainTarget(**statistics.model_dump(), origin=origin, unfit=settings.unfit)
+    path, origin = _find(settings.target, datasets)
+    image = read_image(path)
     try:
-        statistics = measure_stain(pixels, settings.method)
+        statistics = measure_stain(sample_image(image), settings.method)
     except UnfitImage as error:
         raise HemalumError(
             f"stain_normalisation: target '{settings.target}' is unfit for {settings.method}, {error}; choose another"
         ) from error
+    origin = f"{origin}, sha256 {pixel_hash(image)[:16]}"
     return StainTarget(**statistics.model_dump(), origin=origin, unfit=settings.unfit)
 
 
-def _pool(settings: StainNormalisation, datasets: Mapping[str, Dataset], images: int) -> tuple[Pixels, str]:
+def _pool(settings: StainNormalisation, datasets: Mapping[str, Dataset], images: int) -> tuple[StainStatistics, str]:
     parts = [dataset.split("train") for dataset in datasets.values()]
     paths = [part.path / row.image for part in parts for row in part.rows]
     if not paths:
         raise HemalumError("stain_normalisation: no training images to pool; the datasets' train parts are empty")
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(images, len(paths))).astype(int))
-    each = POOLED_PIXELS // len(chosen)
-    pooled: list[Pixels] = []
+    found: list[StainStatistics] = []
     first = ""
     for index in chosen:
-        pixels = sample_image(read_image(paths[index]))
         try:
-            measure_stain(pixels, settings.method)
+            found.append(measure_stain(sample_image(read_image(paths[index])), settings.method))
         except UnfitImage as error:
             first = first or f"{paths[index]}, {error}"
-            continue
-        # one light for all: a dim microscope is no stain
-        lit = np.clip(pixels * (255 / white_of(pixels)), 0, 255).astype(np.uint8)
-        pooled.append(lit[np.linspace(0, len(lit) - 1, min(each, len(lit))).astype(int)])
-    if not pooled:
+    if not found:
         raise HemalumError(f"stain_normalisation: no training image is fit for {settings.method}: {first}")
-    left_out = len(chosen) - len(pooled)
+    left_out = len(chosen) - len(found)
     if left_out:
         log.info("%d of %d images are not in the stain target: %s …", left_out, len(chosen), first)
-    return np.concatenate(pooled), f"{len(pooled)} training images of {', '.join(datasets)} pooled"
+    return median_stain(found), f"the median of {len(found)} training images of {', '.join(datasets)}"
 
 
 def _find(target: str, datasets: Mapping[str, Dataset]) -> tuple[Path, str]:

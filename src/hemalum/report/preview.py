@@ -71,10 +71,11 @@ def make_sheet(dataset: Dataset, seed: int, settings: AugmentSettings) -> Sheet:
     rows = choose_samples(dataset.rows, seed)
     shown = [_Shown.of(dataset[dataset.rows.index(row)]) for row in rows]
     classes = dataset.info.classes or {}
-    pool = next((target.origin for target in targets.values() if isinstance(target, StainTarget)), "")
+    present = sorted({int(number) for one in shown for number in np.unique(one.kinds)} - {0})
+    origin = next((target.origin for target in targets.values() if isinstance(target, StainTarget)), "")
     columns = [
         ("image", "as imported"),
-        ("labels", "outlines by class" if classes else "outlines"),
+        ("labels", "outlines by class" if present else "outlines"),
         ("stain jitter, weak", f"± {50 * settings.stain:.0f} %"),
         ("stain jitter, strong", f"± {100 * settings.stain:.0f} %, as trained"),
         ("all augmentation", "what a network sees"),
@@ -88,11 +89,10 @@ def make_sheet(dataset: Dataset, seed: int, settings: AugmentSettings) -> Sheet:
         info.licence or "licence not stated",
         "fields of 64 µm" if any(row.mpp for row in rows) else f"fields of {FIELD_PX} px",
     ]
-    present = {int(number) for one in shown for number in np.unique(one.kinds)} - {0}
-    legend = [(_colour(number), name) for number, name in sorted(classes.items()) if number in present]
+    legend = [(_colour(number), classes.get(number, f"class {number}")) for number in present]
     notes = [
         "Augmentation at the default strength of a recipe, drawn anew for every row. Targets of stain normalisation: "
-        + (pool or "none could be fitted")
+        + (origin or "none could be fitted")
         + "; an image that is unfit for a method passes unchanged."
     ]
     if info.citation:
