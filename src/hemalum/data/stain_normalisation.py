@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 SAMPLED = 1 << 16  # px: of an image of 512 x 512, every second row and column
 LEAST_TISSUE = 0.01  # share of the sampled pixels
 FEWEST_TISSUE = 100  # px
-# degrees between two stains: real H&E has at least 9.7 and 5.8 (`benchmarks/stain.py`), noise on one stain less
+# degrees between two stains: real H&E has at least 9.9 and 6.1 (`benchmarks/stain.py`), noise on one stain less
 CLOSEST = {"macenko": 7.0, "vahadane": 5.0}
 WEAKEST = 0.1  # optical density of a stain's 99th percentile; of real H&E 0.4 at least
 FLATTEST = 2e-4  # standard deviation of a channel of lαβ; of a grey image it is 0
