@@ -1,6 +1,8 @@
 """How well IHC sections are registered to H&E, and how well the mask comes out, on pairs made from real tiles.
 
     python benchmarks/ihc.py FOLDER… --mpp 0.25 [--pairs 10] [-o benchmarks/results/ihc.json]
+    python benchmarks/ihc.py FOLDER --mpp 0.25 --large
+    python benchmarks/ihc.py FOLDER --mpp 0.25 --picture docs/images/ihc.jpg
 
 FOLDER holds images/, labels/ and index.csv (columns image, label). Each tile becomes an H&E section and an IHC
 section of another staining, turned, shifted, sheared and bent by a warp that is known
@@ -8,15 +10,16 @@ section of another staining, turned, shifted, sheared and bent by a warp that is
 belongs, over the H&E tissue whose partner lies on the IHC section; Dice is that of the derived mask against the
 true one where the IHC section covers the H&E.
 
-Below that the quality score of pairs that belong together, of consecutive sections that share a part of their
+Then the quality score of pairs that belong together, of consecutive sections that share a part of their
 nuclei, of mirrored sections, and of sections of different tiles: the level below which pairs are refused has to
-part them.
+part them. --large registers one field of 4 x 3 tiles of one patient, and --picture draws the first pair, instead.
 """
 
 import argparse
 import csv
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemalum.data.ihc.chromogen import CHROMOGENS
+from hemalum.data.ihc.chromogen import CHROMOGENS, Chromogen
 from hemalum.data.ihc.derive import MIN_QUALITY, Derived, Settings, derive
+from hemalum.data.ihc.picture import draw_pair
 from hemalum.data.ihc.registration import LEVELS
 from hemalum.data.ihc.synthesis import KnownPair, make_pair, mirrored
 from hemalum.data.ihc.tissue import optical_density, tissue_mask
@@ -64,13 +68,13 @@ def measure(pair: KnownPair, derived: Derived, mpp: float) -> dict[str, Any]:
     }
 
 
-def steps(tiles: list[Tile], mpp: float) -> list[dict[str, Any]]:
+def steps(tiles: list[Tile], mpp: float, chromogens: Sequence[Chromogen] = CHROMOGENS) -> list[dict[str, Any]]:
     """Every tile with every chromogen and every level of registration."""
     rows = []
     print(f"{'level':8} {'stain':5} {'mean px':>8} {'p95 px':>8} {'Dice':>6} {'quality':>8} {'s':>6}")
     print("medians over the pairs")
     for level in LEVELS:
-        for chromogen in CHROMOGENS:
+        for chromogen in chromogens:
             here = []
             for number, (name, image, labels) in enumerate(tiles):
                 pair = make_pair(image, labels, number, chromogen=chromogen)
@@ -106,14 +110,42 @@ def scores(tiles: list[Tile], mpp: float) -> dict[str, list[float]]:
     return found
 
 
+def mosaic(tiles: list[Tile]) -> Tile:
+    """Twelve tiles of one size as one field, 4 wide and 3 high."""
+    images, labels, last = [], [], 0
+    for _, image, marked in tiles:
+        images.append(image)
+        labels.append(np.where(marked > 0, marked + last, 0))
+        last = int(labels[-1].max())
+    rows = [np.hstack(images[i : i + 4]) for i in (0, 4, 8)], [np.hstack(labels[i : i + 4]) for i in (0, 4, 8)]
+    return "field", np.vstack(rows[0]), np.vstack(rows[1]).astype(np.int32)
+
+
+def picture(tile: Tile, mpp: float, path: Path) -> None:
+    """The picture of a pair, at half its size and as JPEG."""
+    pair = make_pair(tile[1], tile[2], 0)
+    drawn = draw_pair(pair.he, pair.ihc, derive(pair.he, pair.ihc, mpp=mpp), Path(tile[0]).stem)
+    small = Image.fromarray(drawn)
+    small.thumbnail((1100, 1100), Image.Resampling.LANCZOS)
+    small.save(path, quality=82)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--mpp", type=float, default=0.25)
     parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--picture", type=Path)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
+    if arguments.large:
+        steps([mosaic(read_tiles(arguments.folders[:1], 12))], arguments.mpp, ("dab",))
+        return
     tiles = read_tiles(arguments.folders, arguments.pairs)
+    if arguments.picture:
+        picture(tiles[0], arguments.mpp, arguments.picture)
+        return
     results = {"steps": steps(tiles, arguments.mpp), "scores": scores(tiles, arguments.mpp)}
     if arguments.output:
         write_record(arguments.output, "ihc", ["SimpleITK", "numpy", "scikit-image"], results, mpp=arguments.mpp)

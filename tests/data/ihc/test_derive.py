@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("SimpleITK")
 
@@ -158,3 +159,20 @@ def test_a_section_without_chromogen_has_no_nuclei(tile):
 def test_settings_out_of_range(settings, message):
     with pytest.raises(HemalumError, match=f"^{message}$".replace("²", ".")):
         replace(Settings(), **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chromogen", ["dab", "red"])
+@pytest.mark.parametrize("name", ["01_2", "04_6", "08_1"])
+def test_pairs_made_of_real_tiles(real_data, name, chromogen):
+    folder = real_data / "tnbc"
+    image = np.asarray(Image.open(next((folder / "images").glob(f"{name}.*"))).convert("RGB"))
+    labels = np.asarray(Image.open(folder / "labels" / f"{name}.png")).astype(np.int32)
+    pair = make_pair(image, labels, 0, chromogen=chromogen)
+    derived = derive(pair.he, pair.ihc, mpp=0.25, settings=Settings(chromogen))
+    where = tissue_mask(optical_density(pair.he), 0.25)
+    off = pair.errors(derived.alignment.field(where.shape, 0.25) / 0.25 - 0.5, where)
+    assert derived.refused is None
+    assert off.mean() < 4  # px, 1 µm
+    assert np.percentile(off, 95) < 12
+    assert dice(derived.instances > 0, pair.positive, derived.covered) > 0.75

@@ -25,7 +25,8 @@ MIN_SPREAD = 0.1  # standard deviation of the signal (0..1): a patch of plain st
 class Quality:
     """What is known of a registration, each from 0 to 1.
 
-    `overlap` is the Dice of the two tissue masks where the IHC section covers the H&E field, `coverage` the share
+    `overlap` is the share of the smaller tissue mask that lies on the other, where the IHC section covers the H&E
+    field (its stroma may be too pale to count as tissue, so it is not held against it), `coverage` the share
     of the H&E tissue that it covers, `correlation` that of hematoxylin over the tissue of both, `clarity` how far
     the position stands out from the best one at another rotation.
     """
@@ -44,9 +45,9 @@ class Quality:
 def measure_quality(tissue: Mask, warped: Mask, covered: Mask, alignment: Alignment) -> Quality:
     """Score a registration; `tissue`, `warped` (that of the IHC section) and `covered` are (H, W) on the H&E grid."""
     here, there = tissue & covered, warped & covered
-    both = int(here.sum() + there.sum())
+    smaller = min(int(here.sum()), int(there.sum()))
     return Quality(
-        overlap=2 * int((here & there).sum()) / both if both else 0.0,
+        overlap=int((here & there).sum()) / smaller if smaller else 0.0,
         coverage=int(here.sum()) / max(int(tissue.sum()), 1),
         correlation=max(alignment.correlation, 0.0),
         clarity=alignment.clarity,
