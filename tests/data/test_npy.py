@@ -74,6 +74,13 @@ def test_shapes_that_hold_nothing(tmp_path, error_line, shape):
     )
 
 
+@pytest.mark.parametrize("header", [b"{'descr': (", b"    x\n  y", b"{[]: 1}", b"{'descr': '''", b"\0\0"])
+def test_headers_that_are_no_dictionary(tmp_path, error_line, header):
+    file = tmp_path / "a.npy"
+    file.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    assert "not a .npy file, or a damaged one" in error_line(lambda: NpyRows(file, (None,), "u"))
+
+
 def test_an_archive_of_arrays_is_not_one_array(tmp_path, error_line):
     np.savez(tmp_path / "a.npz", np.zeros(3))
     assert "not a .npy file" in error_line(lambda: NpyRows(tmp_path / "a.npz", (None,), "f"))

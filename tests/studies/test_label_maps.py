@@ -212,6 +212,9 @@ def test_nothing_is_unpickled(folder):
     (folder / "c.npy").write_bytes((folder / "a_seg.npy").read_bytes()[:40])
     with pytest.raises(HemalumError, match="not a NumPy array file"):
         LabelMaps(folder)(sample("c", squares()))
+    (folder / "d.npy").write_bytes(b"\x93NUMPY\x01\x00\x0b\x00{'descr': (")
+    with pytest.raises(HemalumError, match="not a NumPy array file"):
+        LabelMaps(folder)(sample("d", squares()))
 
 
 def test_a_header_that_promises_more_than_the_file_holds(folder):

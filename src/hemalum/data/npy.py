@@ -84,7 +84,9 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], bool, int]:
         raise HemalumError(f"{path}: no such file") from None
     except OSError as error:
         raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError) as error:
+    except HemalumError:
+        raise
+    except Exception as error:  # NumPy's parser lets TokenError, IndentationError and TypeError through as well
         text = " ".join(str(error).split())[:120]
         raise HemalumError(f"{path}: not a .npy file, or a damaged one ({text})") from error
 

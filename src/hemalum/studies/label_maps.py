@@ -299,7 +299,7 @@ def _read_npy(path: Path) -> NDArray[np.int32]:
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # NumPy's parser lets TokenError, IndentationError and TypeError through as well
         if "pickle" in str(error).lower() or "object" in str(error).lower():
             raise HemalumError(f"{path}: holds Python objects, which are never loaded; save a plain array") from error
         raise HemalumError(f"{path}: not a NumPy array file ({' '.join(str(error).split())[:120]})") from error
