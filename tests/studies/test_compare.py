@@ -154,6 +154,8 @@ def test_another_comparison_is_refused(done: Path, recipes: tuple[str, str], min
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(HemalumError, match="is not empty and holds no comparison"):
         compare([recipes[0]], [mini], tmp_path)
+    with pytest.raises(HemalumError, match=r"notes.txt: is a file; name a folder"):
+        compare([recipes[0]], [mini], tmp_path / "notes.txt")
 
 
 @pytest.mark.usefixtures("no_cost")
@@ -247,6 +249,7 @@ def test_mistakes_are_found_before_any_training(
         (["unett"], {}, "no recipe file and no shipped recipe 'unett', did you mean 'unet'"),
         ([plain, plain], {}, "two methods are called 'plain': give one as NAME=plain"),
         (["a/b=" + plain], {}, "method 'a/b': a name has letters"),
+        (["a="], {}, "method 'a=': give NAME=METHOD"),
         ([plain], {"seeds": 0}, "seeds 0: want at least one"),
         ([plain], {"crops": 0}, "crops 0: want at least one"),
         ([plain], {"part": "train"}, "part 'train': a comparison is scored on test"),
@@ -283,6 +286,15 @@ def test_crops_make_one_budget(recipes: tuple[str, str]) -> None:
     plain, unet = (Recipe.model_validate(method.recipe) for method in methods)
     assert (plain.steps * plain.batch, unet.steps * unet.batch) == (320, 320)
     assert (plain.validate_every, unet.validate_every) == (16, 2)
+
+
+@pytest.mark.parametrize("crops", [20_000, 10_000, 3_000])
+def test_crops_make_one_budget_for_batches_that_do_not_divide_them(crops: int) -> None:
+    names = ("unet", "fast", "unet_two_stage")  # batches of 16, 32 and 8
+    methods = one_budget([plan_method(name, "full") for name in names], crops, False)
+    for recipe in (Recipe.model_validate(method.recipe) for method in methods):
+        assert abs(recipe.steps * recipe.batch - crops) <= recipe.batch / 2
+        assert -(-recipe.steps // recipe.validate_every) == 10  # the last step is validated as well
 
 
 def test_crops_keep_the_shares_of_phases(recipe: Recipe) -> None:

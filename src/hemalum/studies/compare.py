@@ -186,6 +186,8 @@ def _check_label_maps(method: PlannedMethod, name: str, path: Path, part: str | 
 
 def _settle(plan: Plan, out: Path) -> Plan:
     """Write the plan, or join it with the one that `out` holds."""
+    if out.exists() and not out.is_dir():
+        raise HemalumError(f"{out}: is a file; name a folder")
     if out.exists() and not (out / PLAN_FILE).exists() and any(p.name != LOCK for p in out.iterdir()):
         raise HemalumError(f"{out}: is not empty and holds no comparison; choose another folder")
     try:

@@ -86,12 +86,13 @@ class Plan(Strict):
                 raise HemalumError(f"{out} holds another comparison: {name} is {theirs} there, {mine} here")
         methods = {method.name: method for method in older.methods}
         for method in self.methods:
-            known = methods.setdefault(method.name, method)
+            known = methods.get(method.name, method)
             if known.digest != method.digest:
                 raise HemalumError(
                     f"{out} holds another comparison: method '{method.name}' has changed since; give it another "
                     f"name (NAME={method.source}) or take another folder"
                 )
+            methods[method.name] = method  # its file may lie elsewhere on this machine
         datasets = dict(older.datasets)
         for name, data in self.datasets.items():
             known_data = datasets.setdefault(name, data)
@@ -133,6 +134,8 @@ def plan_method(word: str, budget: Budget) -> PlannedMethod:
     name, _, what = word.rpartition("=")
     title = ""
     recipe = None
+    if not what:
+        raise HemalumError(f"method '{word}': give NAME=METHOD, or METHOD alone")
     if what == CLASSICAL:
         kind, source, digest = "classical", CLASSICAL, CLASSICAL
         title = "Otsu on hematoxylin and distance watershed: the floor, not trained"
@@ -164,8 +167,8 @@ def plan_method(word: str, budget: Budget) -> PlannedMethod:
 def one_budget(methods: Sequence[PlannedMethod], crops: int | None, own: bool) -> list[PlannedMethod]:
     """The methods with recipes that all train for one budget under one stop rule.
 
-    With `crops`, every recipe trains for so many crops, validates ten times and keeps the best: phases keep
-    their shares. Without, the recipes have to agree, unless each is to have its `own`.
+    With `crops`, every recipe trains for so many crops, up to whole batches, validates ten times and keeps the
+    best: phases keep their shares. Without, the recipes have to agree, unless each is to have its `own`.
     Raises HemalumError when they do not.
     """
     result, rules = [], {}
@@ -177,7 +180,7 @@ def one_budget(methods: Sequence[PlannedMethod], crops: int | None, own: bool) -
                 method = method.model_copy(update={"recipe": recipe.model_dump(mode="json"), "digest": recipe.digest})
             rules[method.name] = stop_rule(recipe)
         result.append(method)
-    if len(set(rules.values())) > 1 and not own:
+    if crops is None and len(set(rules.values())) > 1 and not own:
         said = "; ".join(f"{name}: {rule}" for name, rule in rules.items())
         raise HemalumError(
             f"the recipes do not train under one budget ({said}): give --crops N for all, or --own-budget to "
@@ -205,7 +208,7 @@ def _with_crops(recipe: Recipe, crops: int) -> Recipe:
         share = min(share, steps - given - left)
         given += share
         phases.append(phase.model_copy(update={"until": Until(steps=share)}))
-    every = max(1, steps // VALIDATIONS)
+    every = -(-steps // VALIDATIONS)  # rounded up: the end is a validation too, and never the eleventh
     return recipe.model_copy(update={"phases": phases, "validate_every": every})
 
 
