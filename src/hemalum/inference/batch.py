@@ -17,7 +17,7 @@ from hemalum.errors import HemalumError
 from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model, load_model
-from hemalum.inference.segment import as_engine, segment_source
+from hemalum.inference.segment import as_engine, check_mpp, segment_source
 from hemalum.instances.nuclei import Nuclei
 from hemalum.names import nearest
 
@@ -77,6 +77,7 @@ def segment_paths(
     _check_names(images, out)
     _check_folder(out)
     loaded = load_model(model)
+    check_mpp(mpp)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision)
 
     def results() -> Iterator[FileResult]:

@@ -62,6 +62,7 @@ def segment(
 
     Raises HemalumError for what the user can mend: the image, the scale, the model, the engine.
     """
+    check_mpp(mpp)
     loaded = load_model(model)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision)
     if isinstance(image, np.ndarray):
@@ -128,19 +129,24 @@ def segment_source(
     return nuclei
 
 
+def check_mpp(mpp: float | str | None) -> None:
+    """Raise HemalumError for a scale that nobody can mean: before a model is made ready."""
+    if isinstance(mpp, str) and mpp not in ("auto", "estimate"):
+        raise HemalumError(f"mpp is a number of µm per px or 'auto', not '{mpp}'")
+    if isinstance(mpp, int | float) and (not math.isfinite(mpp) or not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]):
+        raise HemalumError(
+            f"mpp {mpp:g} µm per px is out of range {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}: "
+            "0.25 is usual for 40x, 0.5 for 20x"
+        )
+
+
 def find_scale(source: ImageSource, model: Model, engine: Engine, mpp: float | str | None) -> Scale:
     """Decide an image's mpp: what the user says, else the file, else an estimate from the nuclei.
 
     Raises HemalumError for an impossible number or when nothing is found to estimate from.
     """
-    if isinstance(mpp, str) and mpp not in ("auto", "estimate"):
-        raise HemalumError(f"mpp is a number of µm per px or 'auto', not '{mpp}'")
+    check_mpp(mpp)
     if isinstance(mpp, int | float):
-        if not math.isfinite(mpp) or not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]:
-            raise HemalumError(
-                f"mpp {mpp:g} µm per px is out of range {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}: "
-                "0.25 is usual for 40x, 0.5 for 20x"
-            )
         return Scale(float(mpp), "user")
     if source.mpp is not None and mpp != "estimate":
         if not MPP_RANGE[0] <= source.mpp <= MPP_RANGE[1]:
