@@ -128,11 +128,30 @@ def test_images_without_a_group_are_groups_of_their_own():
     assert compare_paired([1, 2, 3, 4], [0, 0, 0, 0], groups=["a", "a", None, None]).n_groups == 3
 
 
-def test_one_group_has_no_interval():
-    found = compare_paired([1, 2, 3], [0, 0, 0], groups=["a", "a", "a"])
+def test_one_group_draws_images_and_says_so():
+    rng = np.random.default_rng(5)
+    a, b = rng.random((2, 30))
+    alone, fold = compare_paired(a, b), compare_paired(a, b, groups=["fold3"] * 30)
+    for field in ("n", "low", "high", "p", "effect_size", "detectable"):
+        assert getattr(fold, field) == getattr(alone, field)
+    assert fold.low < fold.mean_difference < fold.high
+    assert (alone.only_group, fold.only_group, fold.n_groups) == (None, "fold3", 1)
+    assert math.isnan(fold.p_groups)
+    assert fold.reason_groups == "all images are of one group (fold3)"
+
+
+def test_one_group_is_that_of_the_pairs_that_are_left():
+    found = compare_paired([1, 2, math.nan, 4], [0, 0, 0, 0], groups=["b", "b", "a", "b"])
+    assert found.only_group == "b"
+    assert 1 <= found.low < found.high <= 4
+    assert compare_paired([1, 2, 3, 4], [0, 0, 0, 0], groups=["b", "b", "a", "b"]).only_group is None
+
+
+def test_one_image_has_no_interval():
+    found = compare_paired([1], [0], groups=["a"])
     assert math.isnan(found.low)
     assert math.isnan(found.high)
-    assert found.reason_groups == "only 1 groups differ; the test needs 6"
+    assert found.only_group is None
 
 
 def test_detectable_difference_is_detected_four_times_in_five():

@@ -338,6 +338,33 @@ def test_one_image(tmp_path: Path) -> None:
     assert "better" not in " ".join(re.findall(r"<li>(.*? against .*?)</li>", page.source))
 
 
+def test_all_images_of_one_group(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",), images=24)
+    # the fold is the group, as in a published test part
+    cells = [replace(cell, per_image=[row | {"group": "fold3"} for row in cell.per_image]) for cell in made.cells]
+    page = Page(write_comparison(replace(made, cells=tuple(cells)))[0])
+    rows = page.tables["alpha: paired tests per image, against the reference"]
+    assert [
+        "Metric",
+        "Images",
+        "Mean difference",
+        "95 % interval",
+        "Effect size",
+        "p",
+        "p, Holm",
+        "80 % power",
+    ] in rows
+    row = next(row for row in rows if row[0] == "PQ")
+    assert row[1] == "23"
+    assert " to " in row[3]
+    assert "–" not in row
+    found = re.findall(r"<li>(second against .*?)</li>", page.source)
+    assert re.search(r"PQ \+0\.\d+ \(.*?\), better", found[0])
+    note = "one group (fold3): images are taken as independent, which makes the interval too narrow"
+    assert page.text.count(note) == 3  # below the findings and below both tables of tests
+    assert "only 1 group" not in page.text.lower()
+
+
 def test_nothing_finished(tmp_path: Path) -> None:
     missing = tuple(("beta", m, s) for m in ("first", "second") for s in (1, 2))
     _, page = written(tmp_path, methods=("first", "second"), missing=missing)

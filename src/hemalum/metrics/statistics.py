@@ -32,7 +32,8 @@ class Paired:
 
     `n` pairs were compared and `left_out` not, because a or b is nan; `n_nonzero` of them differ. `n_groups`
     groups (without groups: images) were resampled for the interval from `low` to `high` of the mean
-    difference. `p` is the Wilcoxon signed-rank test on images and `p_groups` the same on the mean
+    difference. `only_group` is the name of the group that all pairs are of, None where there are more or no
+    groups: then images were resampled, as if independent, and the interval is too narrow. `p` is the Wilcoxon signed-rank test on images and `p_groups` the same on the mean
     differences of groups (nan without groups); where one is nan, `reason` and `reason_groups` say why.
     `effect_size` in [-1, 1] is the matched-pairs rank-biserial correlation: 1 when a is better on every image.
     `detectable` is the smallest mean difference that the test shows with 80 % power, `detectable_groups` the
@@ -47,6 +48,7 @@ class Paired:
     mean_b: float
     mean_difference: float
     sd_difference: float
+    only_group: str | None
     low: float
     high: float
     p: float
@@ -72,8 +74,9 @@ def compare_paired(
     Pairs with nan are left out and counted. Test: two-sided Wilcoxon signed-rank, zeros dropped; exact for
     few pairs (scipy's choice). With fewer than 6 non-zero differences p is nan; with none at all it is 1.
     Interval: bootstrap of the mean over images (BCa; percentile where BCa is undefined). With `groups` (N,),
-    whole groups are drawn; an image whose group is None is a group of its own. The interval is nan with one
-    group. `seed` makes it repeatable.
+    whole groups are drawn; an image whose group is None is a group of its own. Where all pairs are of one
+    group, images are drawn (see `only_group`): one group has no spread to resample. The interval is nan with
+    one image. `seed` makes it repeatable.
 
     Raises HemalumError when lengths differ, a value is infinite or `confidence` is outside (0, 1).
     Sources: Wilcoxon, Biometrics Bulletin 1945; Kerby, "The simple difference formula", 2014 (effect size);
@@ -93,9 +96,18 @@ def compare_paired(
     index = _group_index(groups, kept)
     sums, counts = np.bincount(index, weights=difference), np.bincount(index)
     group_means = (sums / counts).round(_DECIMALS) if groups is not None else np.empty(0)
-    low, high = _interval(sums, counts, confidence, resamples, seed)
+    only_group = str(_first(groups, kept)) if groups is not None and counts.size == 1 < difference.size else None
+    if only_group is None:
+        low, high = _interval(sums, counts, confidence, resamples, seed)
+    else:
+        low, high = _interval(difference, np.ones(difference.size, dtype=np.int64), confidence, resamples, seed)
     p, reason = _test(difference, "images")
-    p_groups, reason_groups = _test(group_means, "groups") if groups is not None else (math.nan, "no groups given")
+    if groups is None:
+        p_groups, reason_groups = math.nan, "no groups given"
+    elif only_group is None:
+        p_groups, reason_groups = _test(group_means, "groups")
+    else:
+        p_groups, reason_groups = math.nan, f"all images are of one group ({only_group})"
     return Paired(
         n=difference.size,
         left_out=int(np.count_nonzero(~kept)),
@@ -105,6 +117,7 @@ def compare_paired(
         mean_b=_mean(second[kept]),
         mean_difference=_mean(difference),
         sd_difference=_sd(difference),
+        only_group=only_group,
         low=low,
         high=high,
         p=p,
@@ -137,6 +150,11 @@ def _group_index(groups: Sequence[Hashable | None] | None, kept: NDArray[np.bool
     names = [(position,) if group is None else group for position, group in enumerate(groups) if kept[position]]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64)
+
+
+def _first(groups: Sequence[Hashable | None], kept: NDArray[np.bool_]) -> Hashable | None:
+    """The group of the first kept image."""
+    return groups[int(np.flatnonzero(kept)[0])]
 
 
 def _test(difference: Floats, unit: str) -> tuple[float, str | None]:

@@ -72,6 +72,21 @@ class DatasetResults:
         """Number of groups; an image without one is its own."""
         return len({group for group in self.groups if group is not None}) + self.groups.count(None)
 
+    @property
+    def grouped(self) -> bool:
+        """Whether there are groups to draw and to test: several, and fewer than images."""
+        return 1 < self.n_groups < len(self.images)
+
+    @property
+    def one_group(self) -> str:
+        """A note where all of several images are of one group, such as the fold of a published split; else empty."""
+        if self.n_groups != 1 or len(self.images) < 2:
+            return ""
+        return (
+            f"All images are of one group ({self.groups[0]}): images are taken as independent, which makes the "
+            "interval too narrow."
+        )
+
     def image_values(self, method: "Method", column: str) -> Floats:
         """(N,) value of each image, averaged over the method's seeds; nan where it has none."""
         index = {image.id: position for position, image in enumerate(self.images)}

@@ -133,7 +133,7 @@ def best_of(means: Sequence[float], metric: Metric | None = None) -> frozenset[i
 
 def paired_tests(results: DatasetResults, tests: Sequence[PairedTest], *, folded: bool = False) -> Grid:
     """The paired tests of one family."""
-    grouped = results.n_groups < len(results.images)
+    grouped = results.grouped
     rows: list[Row] = []
     pair = ("", "")
     for tested in tests:
@@ -190,10 +190,18 @@ def _test_notes(results: DatasetResults, tests: Sequence[PairedTest], grouped: b
         notes.append(
             "The test by image takes images as independent, which those of one group are not: trust it less."
         )
-    if results.n_groups < FEWEST_GROUPS:
+    if results.one_group:
+        notes.append(results.one_group)
+    elif results.n_groups < FEWEST_GROUPS:
         notes.append(
             f"Only {counted(results.n_groups, 'group')}: too few to speak of groups that are not among them. "
             f"With fewer than {FEWEST_GROUPS} the bootstrap interval is too narrow."
+        )
+    alone = sorted({t.paired.only_group for t in tests if t.paired.only_group is not None}) if grouped else []
+    if alone:
+        notes.append(
+            f"Where a metric is defined in one group only ({', '.join(alone)}), images are drawn as if independent: "
+            "that interval is too narrow."
         )
     found = {r for t in tests for r in (t.paired.reason, t.paired.reason_groups if grouped else None) if r}
     needs = f"; the test needs {FEWEST_PAIRS}"  # said once, however many numbers of groups are too few

@@ -103,7 +103,7 @@ def _finding(tested: PairedTest) -> str:
     decimals = decimals_of(tested.column)
     start = f"{name} {mean_text(paired.mean_difference, decimals=decimals, sign='+')}"
     if math.isnan(paired.low):
-        return f"{start}, one image or group is too few for an interval"
+        return f"{start}, one image is too few for an interval"
     start += f" ({interval_text(paired, decimals)})"
     if paired.low <= 0 <= paired.high or not tested.adjusted < ALPHA:
         return f"{start}, no difference shown"
@@ -120,7 +120,9 @@ def caution(results: DatasetResults, tests: Sequence[PairedTest]) -> str:
         said.append(
             "No difference shown is not the same as none: see the detectable differences in the table of tests."
         )
-    if results.n_groups < len(results.images):
+    if results.one_group:
+        said.append(results.one_group)
+    elif results.grouped:
         shown = [t for t in tests if t.column in ("pq", "dice") and not math.isnan(t.adjusted) and t.adjusted < ALPHA]
         carried = [t for t in shown if t.adjusted_groups < ALPHA]
         if results.n_groups < FEWEST_GROUPS:
