@@ -23,6 +23,8 @@ AEC = (0.274, 0.680, 0.680)
 FAST_RED = (0.214, 0.851, 0.478)
 
 FLOOR = 0.15  # optical density (log10) along the chromogen; below it is background staining, not a nucleus
+CONTRAST = 0.2  # what is stained stands out from what is not by this much in the mean, or it is background
+ROUNDS = 6
 SMOOTHING_UM = 0.5  # stain grain, well below the size of a nucleus
 OPENING_UM = 0.6
 CLOSING_UM = 0.8
@@ -67,20 +69,36 @@ class Staining:
 def chromogen_mask(amount: Float, tissue: Mask, mpp: float, *, min_area_um2: float) -> Staining:
     """Threshold the amount of chromogen (H, W) by Otsu within the tissue, and clean the mask.
 
-    The threshold never falls below `FLOOR`: a section without chromogen gives an empty mask, not noise.
+    The threshold never falls below `FLOOR`, and where the two classes differ by less than `CONTRAST` it is sought
+    again among the higher values: a grey section with two stained nuclei gives these two, a section without
+    chromogen an empty mask, not noise.
     Opening and closing take off grain, holes up to 20 µm² are filled, pieces below `min_area_um2` dropped.
     """
     smooth = ndimage.gaussian_filter(amount, SMOOTHING_UM / mpp)
     inside = smooth[tissue]
-    if inside.size == 0 or np.ptp(inside) == 0:
+    threshold = _threshold(inside)
+    if threshold is None:
         return Staining(np.zeros(tissue.shape, np.bool_), FLOOR, 0.0)
-    threshold = max(float(threshold_otsu(inside)), FLOOR)
     mask = (smooth > threshold) & tissue
     mask = opening(mask, disk(max(1, round(OPENING_UM / mpp))))
     mask = closing(mask, disk(max(1, round(CLOSING_UM / mpp))))
     mask = remove_small_holes(mask, max_size=math.ceil(MAX_HOLE_UM2 / mpp**2))
     mask = remove_small_objects(mask, max_size=math.ceil(min_area_um2 / mpp**2) - 1)
     return Staining(mask, threshold, float(mask.sum() / inside.size))
+
+
+def _threshold(values: Float) -> float | None:
+    """Otsu's threshold, moved up until what lies above stands out; None where nothing does."""
+    for _ in range(ROUNDS):
+        if values.size == 0 or np.ptp(values) == 0:
+            return None
+        threshold = max(float(threshold_otsu(values)), FLOOR)
+        above = values > threshold
+        below = float(values[~above].mean()) if not above.all() else FLOOR
+        if above.any() and float(values[above].mean()) - below >= CONTRAST:
+            return threshold
+        values = values[above]
+    return None
 
 
 def misnamed(density: Float, tissue: Mask, named: Chromogen) -> Chromogen | None:
