@@ -70,6 +70,9 @@ def main() -> None:
     ]
     for row in rows:
         print(f"{row['part']:18}{row['seconds']:9.2f} s{row['share_of_training']:9.2%}")
+    unseen = {"train", "evaluate", "label maps", "curves", "cost of methods", "plan", "report"} - set(seconds)
+    if unseen:
+        raise SystemExit(f"not called, so not timed: {', '.join(sorted(unseen))}")
     share = own / seconds["train"]
     print(f"overhead {share:.2%} of the training time, limit {LIMIT:.0%}: {'met' if share <= LIMIT else 'MISSED'}")
     if arguments.output:

@@ -108,6 +108,7 @@ def test_costs_are_those_of_the_network(done: Path) -> None:
     assert cost["macs"] > 0
     assert cost["latency_ms"] > 0
     assert cost["train_seconds"] == pytest.approx(4 / cost["steps_per_second"])
+    assert cells["dark", 0].cost["parameters"] > 0
     assert "parameters" not in cells["classical", 0].cost
 
 
@@ -194,7 +195,26 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(
     comparison, failed = compare([*recipes, "classical"], [mini], tmp_path / "out", resources=CPU)
     assert {cell.method for cell in comparison.cells} == {"stained", "classical"}
     assert failed == [(("mini", "plain", 0, 1), "the loss is not finite")]
-    assert comparison.description["missing"] == [{"dataset": "mini", "method": "plain", "fold": 0, "seed": 1}]
+    place = {"dataset": "mini", "method": "plain", "fold": 0, "seed": 1}
+    assert comparison.description["missing"] == [place | {"reason": "the loss is not finite"}]
+    monkeypatch.setattr(compare_module, "run_cell", real)
+    mended, failed = compare([*recipes, "classical"], [mini], tmp_path / "out", resources=CPU)
+    assert not failed
+    assert mended.description["missing"] == []
+
+
+def test_an_error_that_nobody_foresaw_ends_one_cell_only(
+    mini: Path, dark_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_module, "measure_cost", lambda *_, **__: {"parameters": 1})
+    monkeypatch.setattr(trial, "segment_with_probability", _out_of_memory)
+    comparison, failed = compare([f"dark={dark_model}", "classical"], [mini], tmp_path / "out", resources=CPU)
+    assert [cell.method for cell in comparison.cells] == ["classical"]
+    assert [reason for _, reason in failed] == ["RuntimeError: out of memory"]
+
+
+def _out_of_memory(*arguments: object, **options: object) -> None:
+    raise RuntimeError("out of\nmemory")
 
 
 def test_a_cell_that_another_process_is_at_is_waited_for(
@@ -232,7 +252,12 @@ def test_label_maps_of_another_program(done: Path, mini: Path, tmp_path: Path) -
     dark = next(cell for cell in load_comparison(done).cells if cell.method == "dark")
     assert comparison.cells[0].summary["instance"] == dark.summary["instance"]
     assert comparison.cells[0].curves is None
-    next(predictions.glob("*.png")).rename(tmp_path / "away.png")
+    first = next(predictions.glob("*.png"))
+    pixels = first.read_bytes()
+    first.write_bytes(pixels + b"anything")
+    with pytest.raises(HemalumError, match="method 'other' has changed since"):
+        compare([f"other={predictions}"], [mini], tmp_path / "out")
+    first.rename(tmp_path / "away.png")
     with pytest.raises(HemalumError, match="no label map for 1 of"):
         compare([f"other={predictions}"], [mini], tmp_path / "second")
     assert not (tmp_path / "second").exists()
@@ -248,6 +273,7 @@ def test_mistakes_are_found_before_any_training(
         ([], {}, "nothing to compare: name recipes"),
         (["unett"], {}, "no recipe file and no shipped recipe 'unett', did you mean 'unet'"),
         ([plain, plain], {}, "two methods are called 'plain': give one as NAME=plain"),
+        ([plain, f"Plain={plain}"], {}, "two methods are called 'plain'"),
         (["a/b=" + plain], {}, "method 'a/b': a name has letters"),
         (["a="], {}, "method 'a=': give NAME=METHOD"),
         ([plain], {"seeds": 0}, "seeds 0: want at least one"),

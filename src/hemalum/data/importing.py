@@ -247,7 +247,7 @@ def _divide(
                     note="; ".join(text for text in (found.note, cut) if text) or None,
                     seed=seed,
                 )
-            log.info(
+            log.warning(
                 "not split as published (%s); shares %s by group instead",
                 cut or "a part of the publication is not here",
                 ", ".join(f"{share:g}" for share in shares),

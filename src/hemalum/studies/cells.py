@@ -6,7 +6,8 @@ OUT/cells/<dataset>/<method>/fold<k>-seed<s>/
     run/                                           the training, where the method is trained
     summary.json, per_image.csv                    as `hemalum evaluate` writes them
     curves.json                                    counts by probability, where the method gives any
-    predictions/<image>.png                        label maps, uint16 (TIFF uint32 beyond)
+    predictions/<image>.png                        label maps, uint16
+    failed.json                                    why the last attempt failed
     cell.json                                      written last: the cell is finished
 """
 
@@ -19,9 +20,11 @@ from typing import Any, Literal
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
+from hemalum.files import atomic_path
 from hemalum.studies.plan import PLAN_FILE, read_plan
 
 CELL_FILE = "cell.json"
+FAILED_FILE = "failed.json"  # why the last attempt at a cell failed
 Kind = Literal["recipe", "model", "classical", "labels"]
 
 _WORDS = {"id", "group", "organ"}
@@ -79,8 +82,8 @@ def cell_folder(out: Path, dataset: str, method: str, fold: int, seed: int) -> P
     return out / "cells" / dataset / method / f"fold{fold}-seed{seed}"
 
 
-def load_comparison(out: Path | str) -> Comparison:
-    """Read the plan and the finished cells in `out`.
+def load_comparison(out: Path | str, datasets: Mapping[str, Path] | None = None) -> Comparison:
+    """Read the plan and the finished cells in `out`; `datasets` says where they lie on this machine.
 
     Raises HemalumError when `out` is not the folder of a comparison or a file in it cannot be read.
     """
@@ -94,12 +97,14 @@ def load_comparison(out: Path | str) -> Comparison:
         if (folder / CELL_FILE).is_file():
             cells.append(_read_cell(out, folder, dataset, method, fold, seed))
         else:
-            missing.append({"dataset": dataset, "method": method, "fold": fold, "seed": seed})
+            place = {"dataset": dataset, "method": method, "fold": fold, "seed": seed}
+            failed = folder / FAILED_FILE
+            missing.append(place | ({"reason": read_json(failed)["reason"]} if failed.is_file() else {}))
     description = plan.model_dump(mode="json") | {"missing": missing}
     return Comparison(
         out=out,
         methods=tuple(Method(m.name, m.kind, m.title, m.recipe) for m in plan.methods),
-        datasets={name: Path(data.path) for name, data in plan.datasets.items()},
+        datasets={name: Path(data.path) for name, data in plan.datasets.items()} | dict(datasets or {}),
         cells=tuple(cells),
         budget=plan.budget,
         description=description,
@@ -121,6 +126,12 @@ def _read_cell(out: Path, folder: Path, dataset: str, method: str, fold: int, se
         cost=cost | read_json(folder / CELL_FILE)["cost"],
         curves=read_json(curves) if curves.is_file() else None,
     )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:

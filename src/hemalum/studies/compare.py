@@ -1,6 +1,5 @@
 """Compare methods on datasets under one protocol: the verb `compare`."""
 
-import json
 import logging
 import shlex
 import sys
@@ -14,8 +13,9 @@ from filelock import FileLock, Timeout
 from hemalum import __version__
 from hemalum.data.dataset import Dataset, Row
 from hemalum.errors import HemalumError
-from hemalum.files import atomic_path
-from hemalum.studies.cells import CELL_FILE, Comparison, cell_folder, load_comparison
+from hemalum.inference.model import load_model
+from hemalum.models.card import Card
+from hemalum.studies.cells import CELL_FILE, FAILED_FILE, Comparison, cell_folder, load_comparison, write_json
 from hemalum.studies.cost import measure_cost
 from hemalum.studies.plan import (
     PLAN_FILE,
@@ -95,7 +95,8 @@ def compare(
     plan = _settle(plan, out)
     _measure_costs(plan, out, resources)
     failed = _run_all(plan, out, resources, watch)
-    return load_comparison(out), failed
+    here = {name: Path(data.path) for name, data in plan.datasets.items()}
+    return load_comparison(out, here), failed
 
 
 def make_plan(
@@ -122,7 +123,7 @@ def make_plan(
         raise HemalumError("nothing to compare: name recipes, models or 'classical'")
     names = [method.name for method in planned]
     for name in names:
-        if names.count(name) > 1:
+        if [other.lower() for other in names].count(name.lower()) > 1:  # folders that some systems cannot tell apart
             raise HemalumError(f"two methods are called '{name}': give one as NAME={name}")
     planned = one_budget(planned, crops, own_budget)
     datasets = {name: _planned_data(name, path, folds, part) for name, path in name_datasets(data).items()}
@@ -202,13 +203,20 @@ def _settle(plan: Plan, out: Path) -> Plan:
 
 
 def _measure_costs(plan: Plan, out: Path, resources: Resources) -> None:
-    for method in plan.methods:
-        path = out / "costs" / f"{method.name}.json"
-        if method.recipe is None or path.exists():
-            continue
-        cost = measure_cost(Recipe.model_validate(method.recipe), threads=resources.threads)
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
+    """Measure each network once; two processes would disturb each other's times, so one does it at a time."""
+    (out / "costs").mkdir(exist_ok=True)
+    with FileLock(out / "costs" / LOCK):
+        for method in plan.methods:
+            path = out / "costs" / f"{method.name}.json"
+            if method.kind not in ("recipe", "model") or path.exists():
+                continue
+            measured: Recipe | Card
+            if method.recipe is not None:
+                measured = Recipe.model_validate(method.recipe)
+            else:
+                measured = load_model(method.source).card
+            cost = measure_cost(measured, accelerator=resources.accelerator, threads=resources.threads)
+            write_json(path, cost)
 
 
 def _run_all(
@@ -231,17 +239,27 @@ def _run_all(
                     if (folder / CELL_FILE).is_file():
                         continue
                     progressed = True
-                    run_cell(
-                        plan, methods[place[1]], place[0], place[2], place[3], folder, resources,
-                        _cell_watcher(watch, place, out, places),
-                    )  # fmt: skip
+                    (folder / FAILED_FILE).unlink(missing_ok=True)
+                    try:
+                        run_cell(
+                            plan, methods[place[1]], place[0], place[2], place[3], folder, resources,
+                            _cell_watcher(watch, place, out, places),
+                        )  # fmt: skip
+                    except Exception as error:  # whatever it is, it is this cell's, and the others go on
+                        failed[place] = _reason(error)
+                        write_json(folder / FAILED_FILE, {"reason": failed[place]})
+                        log.error("%s: %s", cell_name(place), failed[place])
+                        log.debug("as it was raised:", exc_info=True)
             except Timeout:
                 continue
-            except HemalumError as error:
-                log.error("%s: %s", cell_name(place), error)
-                failed[place] = str(error)
         if not progressed:
             time.sleep(POLL)
+
+
+def _reason(error: Exception) -> str:
+    """Why a cell failed, in a line; errors that nobody foresaw keep the name of their kind."""
+    said = " ".join(str(error).split()) or "no reason given"
+    return said if isinstance(error, HemalumError) else f"{type(error).__name__}: {said}"
 
 
 def cell_name(place: Place) -> str:

@@ -1,13 +1,12 @@
-"""What a method costs on this machine: parameters, operations, memory, latency.
+"""What a network costs on this machine: parameters, operations, memory, latency.
 
-Run as a program of its own (`python -m hemalum.studies.cost RECIPE.yaml`), so that the peak of memory is that of
-this method alone. Operations are multiply-accumulates (MACs) of convolutions and matrix products in one forward
-pass; activations, norms and pooling are not counted. One MAC is two FLOPs in papers that count those.
+Measured by a program of its own (`python -m hemalum.studies.cost FILE`), so that the peak of memory is that of this
+network alone. Operations are multiply-accumulates (MACs) of convolutions and matrix products in one forward pass;
+activations, norms and pooling are not counted. One MAC is two FLOPs in papers that count those.
 """
 
 import json
-import resource
-import statistics
+import platform
 import subprocess
 import sys
 import tempfile
@@ -15,56 +14,98 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hemalum.errors import HemalumError
+from hemalum.models.card import Card
 from hemalum.training.recipe import Recipe
 
 SIDE = 256  # px of the image whose operations and latency are given
 COUNTING_RULE = (
     f"multiply-accumulates of convolutions and matrix products for one {SIDE} × {SIDE} px input of the network"
 )
-REPEATS = 5
+REPEATS = 9
 
 
-def measure_cost(recipe: Recipe, *, threads: int | None = None) -> dict[str, Any]:
-    """Measure in a fresh process: parameters, macs, macs_side_px, peak_memory_mb, latency_ms, images_per_second.
+def measure_cost(what: Recipe | Card, *, accelerator: str = "auto", threads: int | None = None) -> dict[str, Any]:
+    """Measure the network of a recipe or of a model's card in a fresh process.
 
-    `peak_memory_mb` is what two training steps need beside the loaded program: resident memory on a CPU,
-    allocated memory of the device on CUDA. `latency_ms` is one forward pass of one SIDE × SIDE px image in
-    PyTorch, the median of five; `images_per_second` that of a batch of eight. Raises HemalumError when the
-    process fails.
+    Gives parameters, macs, macs_side_px, latency_ms, images_per_second, device, machine, and for a recipe
+    peak_memory_mb: what two training steps need beside the loaded program, resident memory on a CPU, allocated
+    memory of the device on CUDA, None where the system does not say. `latency_ms` is one forward pass of one
+    SIDE × SIDE px image in PyTorch, the fastest of nine; `images_per_second` that of a batch of eight.
+    Raises HemalumError when the process fails.
     """
+    task = {
+        "recipe" if isinstance(what, Recipe) else "card": what.model_dump(mode="json"),
+        "threads": threads,
+        "cpu": accelerator == "cpu",
+    }
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "recipe.yaml"
-        path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")), encoding="utf-8")
-        command = [sys.executable, "-m", "hemalum.studies.cost", str(path), str(threads or 0)]
+        path = Path(folder) / "task.json"
+        path.write_text(json.dumps(task), encoding="utf-8")
+        command = [sys.executable, "-m", "hemalum.studies.cost", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
-        raise HemalumError(f"recipe {recipe.name}: its cost could not be measured: {last}")
+        raise HemalumError(f"{what.name}: its cost could not be measured: {last}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def _measure(recipe: Recipe, threads: int) -> dict[str, Any]:
+def _measure(what: Recipe | Card, *, cpu: bool, threads: int | None) -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from hemalum.instances.representations import REPRESENTATIONS
-    from hemalum.losses.maps import LOSSES, whole
     from hemalum.networks import build_network
-    from hemalum.training.optimisers import build_optimiser
 
     if threads:
         torch.set_num_threads(threads)
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
-    representation = REPRESENTATIONS[recipe.representation]
-    network = build_network(recipe.network.name, representation.logits, recipe.network.options)
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    logits = REPRESENTATIONS[what.representation].logits
+    network = build_network(what.network.name, logits, what.network.options)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    low = recipe.precision == "bf16-mixed"
-    before = _peak(cuda)
+    low = isinstance(what, Card) or what.precision == "bf16-mixed"
+    peak = _training_memory(what, network, device, low) if isinstance(what, Recipe) else None
+    network.eval()
+
+    def forward(count: int) -> float:
+        batch = torch.zeros(count, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
+        start = time.perf_counter()
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+            network(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    with FlopCounterMode(display=False) as counter:
+        forward(1)
+    # the fastest: what else the machine does can only add to it
+    single = min(forward(1) for _ in range(REPEATS))
+    batched = min(forward(8) for _ in range(REPEATS))
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "macs": counter.get_total_flops() // 2,
+        "macs_side_px": SIDE,
+        "macs_rule": COUNTING_RULE,
+        "mpp": what.mpp,
+        "peak_memory_mb": None if peak is None else round(peak / 2**20, 1),
+        "latency_ms": 1000 * single,
+        "images_per_second": 8 / batched,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "machine": platform.node(),
+    }
+
+
+def _training_memory(recipe: Recipe, network: Any, device: Any, low: bool) -> int | None:
+    """Bytes that two training steps of the first phase need at most beside what is there before."""
+    import torch
+
+    from hemalum.instances.representations import REPRESENTATIONS
+    from hemalum.losses.maps import LOSSES, whole
+    from hemalum.training.optimisers import build_optimiser
+
+    representation = REPRESENTATIONS[recipe.representation]
+    before = _peak(device.type)
     optimiser = build_optimiser(recipe.phases[0], network.parameters())
     images = torch.zeros(recipe.batch, 3, recipe.tile, recipe.tile, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -76,44 +117,25 @@ def _measure(recipe: Recipe, threads: int) -> dict[str, Any]:
         torch.autograd.backward(loss)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-    peak = _peak(cuda) - before
-    del images, targets, logits, optimiser
-    network.eval()
-
-    def forward(count: int) -> float:
-        batch = torch.zeros(count, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
-        start = time.perf_counter()
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
-            network(batch)
-        if cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    with FlopCounterMode(display=False) as counter:
-        forward(1)
-    single = statistics.median(forward(1) for _ in range(REPEATS))
-    batched = statistics.median(forward(8) for _ in range(REPEATS))
-    return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "macs": counter.get_total_flops() // 2,
-        "macs_side_px": SIDE,
-        "macs_rule": COUNTING_RULE,
-        "mpp": recipe.mpp,
-        "peak_memory_mb": round(peak / 2**20, 1),
-        "latency_ms": 1000 * single,
-        "images_per_second": 8 / batched,
-    }
+    after = _peak(device.type)
+    return None if before is None or after is None else after - before
 
 
-def _peak(cuda: bool) -> int:
-    """Bytes: the largest so far."""
-    if cuda:
+def _peak(device: str) -> int | None:
+    """The most bytes so far."""
+    if device == "cuda":
         import torch
 
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 if __name__ == "__main__":
-    content = yaml.safe_load(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    print(json.dumps(_measure(Recipe.model_validate(content), int(sys.argv[2]))))
+    task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    measured = Recipe.model_validate(task["recipe"]) if "recipe" in task else Card.model_validate(task["card"])
+    print(json.dumps(_measure(measured, cpu=task["cpu"], threads=task["threads"])))

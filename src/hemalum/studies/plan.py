@@ -22,6 +22,7 @@ from hemalum.training.shipped import find_recipe
 
 PLAN_FILE = "comparison.yaml"
 CLASSICAL = "classical"
+NAME = r"(?!\.)[\w.+-]{1,80}"
 VALIDATIONS = 10  # over a training whose length is set with `crops`
 
 
@@ -131,7 +132,9 @@ def plan_method(word: str, budget: Budget) -> PlannedMethod:
     WHAT is a shipped recipe or a recipe file, "classical", a model file (.safetensors), `model:NAME` for a shipped
     model, or a folder of label maps made by another program. Raises HemalumError for anything else.
     """
-    name, _, what = word.rpartition("=")
+    name, equals, what = word.partition("=")
+    if not equals or (not re.fullmatch(NAME, name) and Path(word).exists()):  # a path may have an equals sign
+        name, what = "", word
     title = ""
     recipe = None
     if not what:
@@ -148,7 +151,7 @@ def plan_method(word: str, budget: Budget) -> PlannedMethod:
         title = f"model {loaded.card.name}, trained elsewhere"
         what = Path(source).stem
     elif Path(what).is_dir():
-        kind, source, digest = "labels", what, str(Path(what).resolve())
+        kind, source, digest = "labels", what, _content(Path(what))
         title = "label maps made by another program"
         what = Path(what).resolve().name
     else:
@@ -157,11 +160,21 @@ def plan_method(word: str, budget: Budget) -> PlannedMethod:
         digest, what = loaded_recipe.digest, loaded_recipe.name
         title = loaded_recipe.description
     name = name or what
-    if not re.fullmatch(r"[\w.+-]{1,80}", name) or name.startswith("."):
+    if not re.fullmatch(NAME, name):
         raise HemalumError(f"method '{name}': a name has letters, digits and _.+- only; give one as NAME={what}")
     return PlannedMethod.model_validate(
         {"name": name, "kind": kind, "title": title or name, "source": source, "recipe": recipe, "digest": digest}
     )
+
+
+def _content(folder: Path) -> str:
+    """sha256 over the names and bytes of a folder's files: label maps that were written anew are another method."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}:{path.stat().st_size}:".encode())
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
 
 
 def one_budget(methods: Sequence[PlannedMethod], crops: int | None, own: bool) -> list[PlannedMethod]:
@@ -194,7 +207,7 @@ def stop_rule(recipe: Recipe) -> str:
     patience = sorted({phase.until.patience or 0 for phase in recipe.phases})
     early = "" if patience == [0] else f", stopped after {'/'.join(map(str, patience))} validations without gain"
     return (
-        f"{recipe.steps * recipe.batch:,} crops, best of the validations every "
+        f"{recipe.steps * recipe.batch:,} crops, the best of the validations (by PQ) every "
         f"{recipe.validate_every * recipe.batch:,} crops{early}"
     )
 

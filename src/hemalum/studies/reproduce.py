@@ -23,7 +23,7 @@ from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.names import nearest
 from hemalum.studies.cells import Comparison
-from hemalum.studies.compare import Progress, compare
+from hemalum.studies.compare import Progress, compare, make_plan
 from hemalum.studies.plan import name_datasets, stop_rule
 from hemalum.studies.published import Column, Paper, PublishedTable, Row, load_paper
 from hemalum.studies.resplit import imitate_split, write_resplit
@@ -129,7 +129,11 @@ def reproduce(
     }
     runs: dict[str, Comparison] = {}
     failed: list[tuple[str, str]] = []
-    for protocol, sets in (("paper", imitated), ("honest", datasets)):
+    protocols = (("paper", imitated), ("honest", datasets))
+    for _, sets in protocols:  # both are checked before the first is trained
+        paths = {name: dataset.path for name, dataset in sets.items()}
+        make_plan(recipes, paths, seeds=seeds, budget=budget, crops=crops, own_budget=crops is None)
+    for protocol, sets in protocols:
         told = None if watch is None else _told(watch, protocol)
         runs[protocol], broken = compare(
             recipes,

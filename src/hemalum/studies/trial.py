@@ -14,14 +14,13 @@ from PIL import Image
 from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
-from hemalum.files import atomic_path
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import load_model
 from hemalum.inference.probability import segment_with_probability
 from hemalum.inference.segment import as_engine
 from hemalum.metrics import measure_overlap
 from hemalum.metrics.curves import ProbabilityCounts, count_probabilities
-from hemalum.studies.cells import CELL_FILE
+from hemalum.studies.cells import CELL_FILE, write_json
 from hemalum.studies.evaluate import Segmentation, Segmenter, evaluate
 from hemalum.studies.folds import fold_of
 from hemalum.studies.label_maps import LabelMaps
@@ -68,7 +67,7 @@ def run_cell(
     evaluation.summary["model"] = method.name
     evaluation.save(folder)
     if recorder.pixels is not None:
-        _write_json(folder / "curves.json", recorder.curves())
+        write_json(folder / "curves.json", recorder.curves())
     cost["evaluation_seconds"] = sum(row["seconds_segment"] + row["seconds_metrics"] for row in evaluation.per_image)
     cost["test_images_per_second"] = len(recorder.seconds) / sum(recorder.seconds)
     cell = {
@@ -80,7 +79,7 @@ def run_cell(
         "split_hash": dataset.split_hash,
         "cost": cost,
     }
-    _write_json(folder / CELL_FILE, cell)
+    write_json(folder / CELL_FILE, cell)
 
 
 def _train(
@@ -191,8 +190,3 @@ def write_label_map(path: Path, labels: NDArray[np.integer[Any]]) -> None:
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
     Image.fromarray(labels.astype(np.uint16)).save(path, compress_level=1)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")

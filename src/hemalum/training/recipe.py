@@ -130,8 +130,8 @@ class Recipe(Strict):
 
     @property
     def digest(self) -> str:
-        """sha256 of the recipe's content; a run may only be resumed with the same."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """sha256 of all that decides the training, which is not its name; a run may only be resumed with the same."""
+        return hashlib.sha256(self.model_dump_json(exclude={"name", "description"}).encode()).hexdigest()
 
 
 Budget = Literal["full", "small"]
