@@ -23,6 +23,8 @@ RELATIVE_EFFICIENCY = 3 / math.pi
 
 _DECIMALS = 12  # what rounding leaves of equal scores is no difference, and breaks no tie
 
+_NO_GROUPS = (math.nan, "no groups given")
+
 Floats = NDArray[np.float64]
 
 
@@ -33,8 +35,9 @@ class Paired:
     `n` pairs were compared and `left_out` not, because a or b is nan; `n_nonzero` of them differ. `n_groups`
     groups (without groups: images) were resampled for the interval from `low` to `high` of the mean
     difference. `only_group` is the name of the group that all pairs are of, None where there are more or no
-    groups: then images were resampled, as if independent, and the interval is too narrow. `p` is the Wilcoxon signed-rank test on images and `p_groups` the same on the mean
-    differences of groups (nan without groups); where one is nan, `reason` and `reason_groups` say why.
+    groups: then images were resampled as if independent, and the interval is too narrow. `p` is the Wilcoxon
+    signed-rank test on images and `p_groups` the same on the mean differences of groups (nan without groups or
+    with one); where one is nan, `reason` and `reason_groups` say why.
     `effect_size` in [-1, 1] is the matched-pairs rank-biserial correlation: 1 when a is better on every image.
     `detectable` is the smallest mean difference that the test shows with 80 % power, `detectable_groups` the
     same for the test on groups.
@@ -102,12 +105,7 @@ def compare_paired(
     else:
         low, high = _interval(difference, np.ones(difference.size, dtype=np.int64), confidence, resamples, seed)
     p, reason = _test(difference, "images")
-    if groups is None:
-        p_groups, reason_groups = math.nan, "no groups given"
-    elif only_group is None:
-        p_groups, reason_groups = _test(group_means, "groups")
-    else:
-        p_groups, reason_groups = math.nan, f"all images are of one group ({only_group})"
+    p_groups, reason_groups = _test_groups(group_means, only_group) if groups is not None else _NO_GROUPS
     return Paired(
         n=difference.size,
         left_out=int(np.count_nonzero(~kept)),
@@ -167,6 +165,12 @@ def _test(difference: Floats, unit: str) -> tuple[float, str | None]:
     if differing.size < FEWEST_PAIRS:
         return math.nan, f"only {differing.size} {unit} differ; the test needs {FEWEST_PAIRS}"
     return float(wilcoxon(differing).pvalue), None
+
+
+def _test_groups(group_means: Floats, only_group: str | None) -> tuple[float, str | None]:
+    if only_group is not None:
+        return math.nan, f"all images are of one group ({only_group})"
+    return _test(group_means, "groups")
 
 
 def _interval(
