@@ -365,6 +365,66 @@ def test_all_images_of_one_group(tmp_path: Path) -> None:
     assert "only 1 group" not in page.text.lower()
 
 
+def test_says_what_each_training_sees(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",), seeds=(1,), images=3)
+    phases = [{"until": {"steps": 500, "patience": None}}, {"until": {"steps": 300, "patience": None}}]
+    small = {"tile": 128, "mpp": 0.5, "batch": 16, "phases": phases}
+    large = {"tile": 256, "mpp": 0.25, "batch": 8, "phases": [{"until": {"steps": 1600, "patience": 3}}]}
+    caption = "Methods; the first is the reference that the others are tested against"
+    note = "as many crops are not as many pixels"
+    for second, said in (
+        (large, ["crops of 256 px at 0.25 µm/px", "at most 1,600 × 8 = 12,800 crops"]),
+        (small, ["crops of 128 px at 0.5 µm/px", "800 × 16 = 12,800 crops"]),
+    ):
+        methods = [
+            replace(method, recipe=recipe) for method, recipe in zip(made.methods, (small, second, None), strict=True)
+        ]
+        page = Page(write_comparison(replace(made, methods=tuple(methods)))[0])
+        assert page.row(caption, "first")[2:4] == ["crops of 128 px at 0.5 µm/px", "800 × 16 = 12,800 crops"]
+        assert page.row(caption, "second")[2:4] == said
+        assert page.row(caption, "floor")[2:4] == ["–", "–"]
+        assert (note in page.text) == (second is large)
+
+
+def test_undefined_with_one_seed_is_left_out(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",))
+    undefined = {("second", 1): {"image00"}, ("second", 2): {"image00", "image05"}}
+    cells = [
+        replace(
+            cell,
+            per_image=[
+                row | ({"hd95_px": None} if row["id"] in undefined.get((cell.method, cell.seed), ()) else {})
+                for row in cell.per_image
+            ],
+        )
+        for cell in made.cells
+    ]
+    made = replace(made, cells=tuple(cells))
+    results = by_dataset(made)[0]
+    wanted = image_means(made, "alpha", "second", "hd95_px")
+    assert np.isnan(wanted[[0, 5]]).all()
+    np.testing.assert_allclose(results.image_values(made.methods[1], "hd95_px"), wanted)
+    counts = [sum(np.isnan(image_means(made, "alpha", method.name, "hd95_px"))) for method in made.methods]
+    page = Page(write_comparison(made)[0])
+    assert counts[1] > counts[0] > 0
+    assert f"HD95 (px): first {counts[0]}, second {counts[1]}, floor {counts[2]} of 12." in page.text
+    assert "undefined in at least one run: " in page.text
+    tests = page.tables["alpha: paired tests per image, against the reference"]
+    shown = next(row for row in tests if row[0] == "HD95 (px)")[1]
+    first = image_means(made, "alpha", "first", "hd95_px")
+    assert shown == f"{np.isfinite(wanted - first).sum()} (3)"
+
+
+def test_why_a_run_is_missing(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",), missing=(("alpha", "second", 2),))
+    absent = [cell | {"reason": "no memory left on the device"} for cell in made.description["missing"]]
+    made = replace(made, description=made.description | {"missing": absent})
+    page = Page(write_comparison(made)[0])
+    assert "alpha: second, seed 2 (no memory left on the device)" in page.text
+    markdown = (made.out / "report.md").read_text(encoding="utf-8")
+    assert "- alpha: second, seed 2 (no memory left on the device)" in markdown
+
+
 def test_nothing_finished(tmp_path: Path) -> None:
     missing = tuple(("beta", m, s) for m in ("first", "second") for s in (1, 2))
     _, page = written(tmp_path, methods=("first", "second"), missing=missing)

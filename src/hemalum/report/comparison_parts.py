@@ -40,7 +40,10 @@ def by_part(results: DatasetResults, kind: str) -> Grid | None:
         columns=("Images", "Nuclei", *(method.name for _ in shown for method in results.scored)),
         rows=tuple(rows),
         spans=(("", 2), *((name, len(results.scored)) for name in shown.values())),
-        notes=("Values are averaged over seeds first. Bold: the best mean of the row, not a test.",),
+        notes=(
+            "Values are averaged over seeds first; an image undefined with one seed is left out. Bold: the best mean of "
+            "the row, not a test.",
+        ),
         folded=len(rows) > 12,
     )
 

@@ -1,5 +1,6 @@
 """What was compared, on what and under which rules: the part of a report that makes its numbers checkable."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hemalum.report.comparison_results import DatasetResults, counted
@@ -15,6 +16,7 @@ KINDS = {
     "labels": "label maps made by another program",
 }
 NOT_SAID = "not stated"
+UNEQUAL_NOTE = "Crops differ in size or scale: as many crops are not as many pixels or as much tissue."
 
 
 def protocol(comparison: "Comparison") -> list[tuple[str, str]]:
@@ -79,26 +81,43 @@ def missing(comparison: "Comparison") -> list[str]:
             place += f", fold {cell.get('fold')}"
         if cell.get("seed"):
             place += f", seed {cell.get('seed')}"
-        reason = cell.get("reason") or cell.get("error")
+        reason = cell.get("reason")
         lines.append(f"{place} ({reason})" if reason else place)
     return lines
 
 
 def methods_table(comparison: "Comparison") -> Grid:
-    """The methods: what each is, how it was made, how many of its runs are finished."""
+    """The methods: what each is, how it was made, what its training sees, how many of its runs are finished."""
     rows = []
+    sizes = {
+        (m.recipe["tile"], m.recipe["mpp"])
+        for m in comparison.methods
+        if m.recipe and {"tile", "mpp"} <= m.recipe.keys()
+    }
     for method in comparison.methods:
         done = sum(cell.method == method.name for cell in comparison.cells)
         absent = sum(cell.get("method") == method.name for cell in comparison.description.get("missing") or [])
         title = method.title if method.title != method.name else "–"
-        rows.append(Row(method.name, (title, KINDS.get(method.kind, method.kind), f"{done} of {done + absent}")))
+        made, sees, crops = KINDS.get(method.kind, method.kind), *_trained_on(method.recipe)
+        rows.append(Row(method.name, (title, made, sees, crops, f"{done} of {done + absent}")))
     return Grid(
         caption="Methods; the first is the reference that the others are tested against",
         corner="Method",
-        columns=("What it is", "How it was made", "Runs finished"),
+        columns=("What it is", "How it was made", "What its training sees", "Steps × batch", "Runs finished"),
         rows=tuple(rows),
-        words=frozenset({0, 1}),
+        words=frozenset({0, 1, 2}),
+        notes=(UNEQUAL_NOTE,) if len(sizes) > 1 else (),
     )
+
+
+def _trained_on(recipe: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Size and scale of a recipe's crops, and how many there are; dashes where nothing is trained here."""
+    if not recipe or not {"tile", "mpp", "batch", "phases"} <= recipe.keys():
+        return "–", "–"
+    steps, batch = sum(phase["until"]["steps"] for phase in recipe["phases"]), recipe["batch"]
+    early = any(phase["until"].get("patience") for phase in recipe["phases"])
+    crops = f"{steps:,} × {batch:,} = {steps * batch:,} crops"
+    return f"crops of {recipe['tile']:,} px at {recipe['mpp']:.3g} µm/px", f"at most {crops}" if early else crops
 
 
 def data_table(comparison: "Comparison", results: list[DatasetResults]) -> Grid:

@@ -88,21 +88,33 @@ class DatasetResults:
         )
 
     def image_values(self, method: "Method", column: str) -> Floats:
-        """(N,) value of each image, averaged over the method's seeds; nan where it has none."""
+        """(N,) value of each image, averaged over the method's seeds; nan where it has none.
+
+        An image that is undefined with one seed is nan: a mean over the other seeds would be of other trainings.
+        """
         index = {image.id: position for position, image in enumerate(self.images)}
         total, count = np.zeros(len(index)), np.zeros(len(index))
         for cell in self.runs(method):
             for row in cell.per_image:
-                value = number(row.get(column))
-                if np.isfinite(value):
-                    total[index[str(row["id"])]] += value
-                    count[index[str(row["id"])]] += 1
+                total[index[str(row["id"])]] += number(row.get(column))  # nan stays nan
+                count[index[str(row["id"])]] += 1
         means: Floats = np.divide(total, count, out=np.full(len(index), np.nan), where=count > 0)
         return means
 
     def n_images(self, method: "Method") -> int:
         """How many of the images the method has been scored on."""
         return len({str(row["id"]) for cell in self.runs(method) for row in cell.per_image})
+
+    def n_undefined(self, method: "Method", column: str) -> int:
+        """On how many of its images a value of the method is undefined in any of its runs."""
+        return len(
+            {
+                str(row["id"])
+                for cell in self.runs(method)
+                for row in cell.per_image
+                if not np.isfinite(number(row.get(column)))
+            }
+        )
 
     def mean_sd(self, method: "Method", metric: Metric) -> tuple[float, float]:
         """Mean and sd over the method's runs; the sd is nan for a single one."""

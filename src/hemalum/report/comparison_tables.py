@@ -73,7 +73,11 @@ def main_results(results: DatasetResults) -> Grid:
         corner="Method",
         columns=("Runs", *(metric.title for metric in HEADLINE)),
         rows=rows,
-        notes=(MEANS_NOTE.replace("in the heading", "beside the method"), *images_note(results)),
+        notes=(
+            MEANS_NOTE.replace("in the heading", "beside the method"),
+            *images_note(results),
+            *left_out_note(results),
+        ),
         words=frozenset({0}),
     )
 
@@ -90,6 +94,25 @@ def images_note(results: DatasetResults) -> tuple[str, ...]:
     return (
         f"Not every method has been scored on all {counted(len(results.images), 'image')}: {', '.join(partly)}. "
         "These means are not of the same images; the paired tests are.",
+    )
+
+
+def left_out_note(results: DatasetResults) -> tuple[str, ...]:
+    """Says of each metric of the main table how many images a method's mean leaves out, where it leaves out any."""
+    said: dict[str, list[str]] = {}
+    for metric in HEADLINE:
+        if metric.averaging == "per_image":
+            counts = {method.name: results.n_undefined(method, metric.key) for method in results.scored}
+            if any(counts.values()):
+                words = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+                said.setdefault(words, []).append(metric.name)
+    if not said:
+        return ()
+    each = "; ".join(f"{', '.join(names)}: {words}" for words, names in said.items())
+    return (
+        f"Images left out of means over images, because the metric is undefined in at least one run: {each} of "
+        f"{len(results.images):,}. Where the numbers differ, so do the images that the means speak of. The mean of a "
+        "run leaves out the images that are undefined in that run.",
     )
 
 
@@ -172,7 +195,8 @@ def paired_tests(results: DatasetResults, tests: Sequence[PairedTest], *, folded
 def _test_notes(results: DatasetResults, tests: Sequence[PairedTest], grouped: bool) -> tuple[str, ...]:
     defined = sum(not math.isnan(tested.paired.p) for tested in tests)
     notes = [
-        "The unit is the image: its value is first averaged over seeds. Difference: first method − second. For HD95, "
+        "The unit is the image: its value is first averaged over seeds; undefined with one seed, it is left out. "
+        "Difference: first method − second. For HD95, "
         "smaller is better.",
         "Interval: bootstrap of the mean difference, drawing "
         + ("whole groups (images of one group are not independent)" if grouped else "images")
@@ -212,6 +236,7 @@ def _test_notes(results: DatasetResults, tests: Sequence[PairedTest], grouped: b
     left_out = sum(tested.paired.left_out for tested in tests)
     if left_out:
         notes.append(
-            "Images on which a metric is undefined, or that only one of the two methods was scored on, are left out."
+            "Images on which a metric is undefined (for either method, with any seed), or that only one "
+            "of the two methods was scored on, are left out."
         )
     return tuple(notes)
