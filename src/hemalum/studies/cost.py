@@ -57,7 +57,9 @@ def _measure(what: Recipe | Card, *, cpu: bool, threads: int | None) -> dict[str
 
     from hemalum.instances.representations import REPRESENTATIONS
     from hemalum.networks import build_network
+    from hemalum.training.train import keep_freed_memory
 
+    keep_freed_memory()  # as in training
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
