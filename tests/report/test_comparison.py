@@ -449,7 +449,30 @@ def test_dataset_has_moved(tmp_path: Path) -> None:
     made = comparison(tmp_path, datasets=("alpha",), methods=("first", "second"))
     page = Page(write_comparison(replace(made, datasets={"alpha": tmp_path / "gone"}))[0])
     assert "img" not in {tag for tag, _ in page.tags}
+    assert f"No pictures: the images of alpha were not found at {tmp_path / 'gone'}." in page.text
+    assert "A click enlarges a picture" not in page.text
     assert page.row("alpha: main results", "first")
+
+
+def test_one_picture_is_gone(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",), methods=("first", "second"), seeds=(1,), images=3)
+    assert "Not shown" not in Page(write_comparison(made)[0]).text
+    row = made.dataset("alpha").rows[0]
+    (made.datasets["alpha"] / row.image).unlink()
+    page = Page(write_comparison(made)[0])
+    assert re.search(rf"Not shown: {row.id} \(\w+\), not found or not readable at ", page.text)
+    assert len([tag for tag, _ in page.tags if tag == "img"]) == 2 * (2 + 2 + 1)
+
+
+@pytest.mark.parametrize(("rivals", "wanted"), [(("b",), ["b"]), (("b", "c"), ["b", "c"]), (("b", "c", "d"), ["b"])])
+def test_each_of_few_methods_is_set_against_the_first(
+    tmp_path: Path, rivals: tuple[str, ...], wanted: list[str]
+) -> None:
+    _, page = written(tmp_path, datasets=("alpha",), methods=("a", *rivals), seeds=(1,), images=1)
+    titles = re.findall(r"<figcaption><b>(.*?)</b>", page.source)
+    assert titles == ["Image", "Truth", "a", *rivals, *(f"a or {name}" for name in wanted)]
+    assert ("only the other method is right" in page.text) == (len(wanted) > 1)
+    assert ("only b is right" in page.text) == (len(wanted) == 1)
 
 
 def test_classes(tmp_path: Path) -> None:
@@ -489,7 +512,7 @@ def test_sheet_shows_best_median_and_worst(full: tuple[Any, Page]) -> None:
     assert pq[chosen["Worst"]] == min(pq.values())
     assert pq[chosen["Median"]] == sorted(pq.values(), reverse=True)[len(pq) // 2]
     pictures = [values for tag, values in page.tags if tag == "img"]
-    assert len(pictures) == 2 * 3 * (2 + 3 + 1)
+    assert len(pictures) == 2 * 3 * (2 + 3 + 2)  # image and truth, methods, each against the first
     assert sum(len(values["src"] or "") for values in pictures) <= MOST_BYTES
 
 

@@ -23,7 +23,7 @@ from hemalum.report.comparison_markdown import markdown_of
 from hemalum.report.comparison_parts import by_class, by_part, costs
 from hemalum.report.comparison_protocol import command, data_table, methods_table, missing, protocol
 from hemalum.report.comparison_results import DatasetResults, by_dataset, counted
-from hemalum.report.comparison_sheet import SheetLine, sheets
+from hemalum.report.comparison_sheet import Sheet, sheets
 from hemalum.report.comparison_tables import by_threshold, every_metric, main_results, paired_tests
 from hemalum.report.comparison_tests import PairedTest, caution, findings, pair_all, pair_with_reference
 
@@ -36,6 +36,8 @@ CLAIM = (
     "worse is said where the interval leaves out 0 and the p value, adjusted by Holm over all tests of the dataset, "
     "is below 0.05."
 )
+
+NONE = Sheet()  # of the parts without pictures
 
 __all__ = ["headline", "require_report", "write_comparison"]
 
@@ -97,14 +99,14 @@ def _section(
     slug: str,
     tests: Sequence[PairedTest],
     pairs: Sequence[PairedTest],
-    sheet: Sequence[SheetLine],
+    sheet: Sheet,
 ) -> dict[str, Any]:
     """All that the report says of one dataset."""
     if not results.scored:
         return {"name": results.name, "anchor": anchor, "empty": True, "parts": [], "findings": [], "about": ""}
-    parts: list[tuple[str, str, list[Grid | None], list[Drawn | None], Sequence[SheetLine]]] = [
-        ("scores", "Scores", [main_results(results), every_metric(results), by_threshold(results)], [], ()),
-        ("images", "Image by image", [], [*by_image(results)], ()),
+    parts: list[tuple[str, str, list[Grid | None], list[Drawn | None], Sheet]] = [
+        ("scores", "Scores", [main_results(results), every_metric(results), by_threshold(results)], [], NONE),
+        ("images", "Image by image", [], [*by_image(results)], NONE),
         (
             "tests",
             "Paired tests",
@@ -113,24 +115,24 @@ def _section(
                 paired_tests(results, pairs, folded=True) if pairs else None,
             ],
             [],
-            (),
+            NONE,
         ),
         (
             "curves",
             "At every threshold",
             [recall_table(results)],
             [*precision_recall_figures(results), reliability_figure(results), threshold_figure(results)],
-            (),
+            NONE,
         ),
         (
             "parts",
             "By organ, group and class",
             [by_part(results, "organ"), by_part(results, "group"), by_class(results)],
             [],
-            (),
+            NONE,
         ),
         ("pictures", "Best, median and worst image", [], [], sheet),
-        ("cost", "Cost and training", [costs(results)], [training_figure(results)], ()),
+        ("cost", "Cost and training", [costs(results)], [training_figure(results)], NONE),
     ]
     return {
         "name": results.name,
@@ -148,10 +150,10 @@ def _section(
                 "title": title,
                 "grids": [grid for grid in grids if grid is not None],
                 "figures": [_figure(drawn, slug, anchor) for drawn in figures if drawn is not None],
-                "sheet": list(lines),
+                "sheet": pictures,
             }
-            for key, title, grids, figures, lines in parts
-            if any(grids) or any(figures) or lines
+            for key, title, grids, figures, pictures in parts
+            if any(grids) or any(figures) or pictures.lines or pictures.absent
         ],
     }
 

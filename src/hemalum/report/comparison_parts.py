@@ -17,7 +17,9 @@ def by_part(results: DatasetResults, kind: str) -> Grid | None:
     """Mean over the images of each group or organ (`kind`); None where that says nothing new."""
     labels = [getattr(image, kind) for image in results.images]
     names = sorted({label for label in labels if label is not None})
-    if len(names) < 2 or (kind == "group" and len(names) >= len(labels)):
+    pairs = {(image.group, image.organ) for image in results.images}
+    organs_again = kind == "group" and len(names) == len(pairs) == len({organ for _, organ in pairs})
+    if len(names) < 2 or organs_again or (kind == "group" and len(names) >= len(labels)):
         return None
     shown = {column: PER_IMAGE[column] for column in ("dice", "aji", "pq")}
     values = {
@@ -41,8 +43,8 @@ def by_part(results: DatasetResults, kind: str) -> Grid | None:
         rows=tuple(rows),
         spans=(("", 2), *((name, len(results.scored)) for name in shown.values())),
         notes=(
-            "Values are averaged over seeds first; an image undefined with one seed is left out. Bold: the best mean of "
-            "the row, not a test.",
+            "Values are averaged over seeds first; an image undefined with one seed is left out. Bold: the best mean "
+            "of the row, not a test.",
         ),
         folded=len(rows) > 12,
     )

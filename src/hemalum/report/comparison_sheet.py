@@ -18,11 +18,13 @@ from hemalum.report.comparison_metrics import mean_text, number
 from hemalum.report.comparison_results import DatasetResults
 
 if TYPE_CHECKING:
+    from hemalum.data.dataset import Dataset
     from hemalum.data.sample import Sample
     from hemalum.studies.cells import Cell, Comparison, Method
 
 SIDES = (512, 384, 256, 160)  # longer side of a picture, px: the largest that keeps within the bytes
 MOST_BYTES = 3_000_000
+MOST_METHODS = 3  # up to so many, each is set against the reference; of more only the second
 
 # red is dark and green is bright, so that the two differ for readers who do not see the hue
 WHITE, GREY, RED, GREEN = (255, 255, 255), (176, 176, 176), (178, 24, 24), (64, 214, 120)
@@ -45,11 +47,20 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class SheetLine:
-    """One image of the sheet: the image, the truth, every method, and the first two against each other."""
+    """One image of the sheet: the image, the truth, every method, and the reference against its rivals."""
 
     rank: str
     image: str
     pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The images of one dataset. `rivals` are set against the reference; `absent` says what is not there."""
+
+    lines: tuple[SheetLine, ...] = ()
+    rivals: tuple[str, ...] = ()
+    absent: str = ""
 
 
 def error_map(truth: Labels, prediction: Labels) -> Colours:
@@ -93,40 +104,48 @@ def chosen_images(results: DatasetResults) -> list[tuple[str, str]]:
     return [("Best", order[0]), ("Median", order[len(order) // 2]), ("Worst", order[-1])]
 
 
-def sheets(comparison: "Comparison", results: Sequence[DatasetResults]) -> dict[str, list[SheetLine]]:
-    """The sheet of each dataset, in pictures small enough for one page. Without its images a dataset has none."""
+def sheets(comparison: "Comparison", results: Sequence[DatasetResults]) -> dict[str, Sheet]:
+    """The sheet of each dataset, in pictures small enough for one page. Without its images it says only that."""
     chosen = [(own, chosen_images(own)) for own in results]
-    drawn: dict[str, list[SheetLine]] = {}
+    drawn: dict[str, Sheet] = {}
     for side in SIDES:
         drawn = {own.name: _sheet(comparison, own, images, side) for own, images in chosen}
-        lines = [line for sheet in drawn.values() for line in sheet]
+        lines = [line for sheet in drawn.values() for line in sheet.lines]
         if sum(len(picture.data) for line in lines for picture in line.pictures) <= MOST_BYTES:
             break
     return drawn
 
 
-def _sheet(
-    comparison: "Comparison", results: DatasetResults, chosen: Sequence[tuple[str, str]], side: int
-) -> list[SheetLine]:
+def _sheet(comparison: "Comparison", results: DatasetResults, chosen: Sequence[tuple[str, str]], side: int) -> Sheet:
     if not chosen:
-        return []
+        return Sheet()
+    path = comparison.datasets[results.name]
     try:
         dataset = comparison.dataset(results.name)
     except HemalumError:
-        return []
+        return Sheet(absent=f"No pictures: the images of {results.name} were not found at {path}.")
     places = {row.id: position for position, row in enumerate(dataset.rows)}
-    lines = []
+    methods = results.methods
+    rivals = methods[1:] if len(methods) <= MOST_METHODS else methods[1:2]
+    lines, absent = [], []
     for rank, name in chosen:
-        if name in places:
-            try:
-                sample = dataset[places[name]]
-            except HemalumError:
-                continue
-            lines.append(SheetLine(rank, name, _line(results, sample, side)))
-    return lines
+        sample = _sample(dataset, places.get(name))
+        if sample is None:
+            absent.append(f"{name} ({rank.lower()})")
+        else:
+            lines.append(SheetLine(rank, name, _line(results, rivals, sample, side)))
+    said = f"Not shown: {', '.join(absent)}, not found or not readable at {path}." if absent else ""
+    return Sheet(tuple(lines), tuple(method.name for method in rivals), said)
 
 
-def _line(results: DatasetResults, sample: "Sample", side: int) -> tuple[Picture, ...]:
+def _sample(dataset: "Dataset", position: int | None) -> "Sample | None":
+    try:
+        return dataset[position] if position is not None else None
+    except HemalumError:
+        return None
+
+
+def _line(results: DatasetResults, rivals: Sequence["Method"], sample: "Sample", side: int) -> tuple[Picture, ...]:
     truth = sample.instances
     outlined = draw_outlines(sample.image, truth.astype(np.uint32))
     count = int(np.count_nonzero(np.unique(truth)))
@@ -134,19 +153,20 @@ def _line(results: DatasetResults, sample: "Sample", side: int) -> tuple[Picture
         _photograph("Image", _described(sample), sample.image, side),
         _photograph("Truth", f"{count:,} nuclei outlined in green", outlined, side),
     ]
-    predictions: list[Labels | None] = []
+    predictions: dict[str, Labels | None] = {}
     for method in results.methods:
         cell, scores = _scored(results, method, sample.id)
         found = _prediction(cell, sample) if cell is not None else None
-        predictions.append(found)
+        predictions[method.name] = found
         if found is None:
             reason = "not scored on this image" if cell is None else "its label map has not been kept"
             pictures.append(Picture(method.name, reason, "", 0, 0))
         else:
             pictures.append(_drawing(method.name, scores, error_map(truth, found), side))
-    if len(predictions) > 1:
-        title = f"{results.methods[0].name} or {results.methods[1].name}"
-        first, second = predictions[:2]
+    reference = results.methods[0].name
+    for rival in rivals:
+        title = f"{reference} or {rival.name}"
+        first, second = predictions[reference], predictions[rival.name]
         if first is None or second is None:
             pictures.append(Picture(title, "one of the two is missing", "", 0, 0))
         else:
