@@ -68,13 +68,6 @@ READERS: dict[str, Reader] = {
         group="image, or the column named group",
         markers=("labels/*.png", "labels/*.tif", "labels/*.tiff"),
     ),
-    "ihc-pairs": Reader(
-        title="H&E sections with labels derived from IHC sections (UHS-MelHist-like); nuclei positive for the marker",
-        read=ihc_pairs.read,
-        group="patient, or the pair",
-        licence="yours; the labels are derived by registration, not drawn",
-        markers=("ihc/*.png", "ihc/*.tif", "ihc/*.jpg"),
-    ),
     "dsb2018": Reader(
         title="2018 Data Science Bowl, stage 1 training set",
         read=dsb2018.read,
@@ -281,6 +274,13 @@ READERS: dict[str, Reader] = {
         url="https://datasets.simula.no/kvasir-seg/",
         size="1,000 frames of 332 x 487 to 1920 x 1072 px",
         markers=("kavsir_bboxes.json", "*/kavsir_bboxes.json", "images/cju*.jpg", "*/images/cju*.jpg"),
+    ),
+    "ihc-pairs": Reader(
+        title="H&E sections with labels derived from IHC sections (UHS-MelHist-like); nuclei positive for the marker",
+        read=ihc_pairs.read,
+        group="patient, or the pair",
+        licence="yours; the labels are derived by registration, not drawn",
+        markers=("ihc/*.png", "ihc/*.tif", "ihc/*.jpg"),
     ),
 }
 
