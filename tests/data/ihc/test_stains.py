@@ -112,7 +112,7 @@ def test_the_right_name_is_never_doubted(vector, name):
 def test_a_wrong_name_is_noticed():
     tissue = np.ones((80, 80), bool)
     assert misnamed(_stained(FAST_RED), tissue, "dab") == "red"
-    assert misnamed(_stained(DAB), tissue, "red") is None or misnamed(_stained(DAB), tissue, "red") == "dab"
+    assert misnamed(_stained(DAB), tissue, "red") is None  # 11° from AEC's plane: too near to refuse a section
     assert misnamed(np.zeros((80, 80, 3), np.float32), tissue, "dab") is None  # nothing stained, nothing to say
 
 
