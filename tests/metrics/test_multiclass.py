@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hemalum.errors import HemalumError
-from hemalum.metrics import match, match_by_class, measure_overlap, mpq, mpq_plus, pool_classes
+from hemalum.metrics import found_by_class, match, match_by_class, measure_overlap, mpq, mpq_plus, pool_classes
 
 # three nuclei of four pixels in a row; the third is predicted one pixel short
 TRUTH = np.array([[1, 1, 1, 1, 0, 2, 2, 2, 2, 0, 3, 3, 3, 3]])
@@ -62,3 +62,10 @@ def test_classes_that_never_occur_and_no_images():
 def test_an_id_without_class_is_refused():
     with pytest.raises(HemalumError, match="largest nucleus id is 3"):
         match_by_class(measure_overlap(TRUTH, PREDICTION), TRUE_CLASSES[:3], PREDICTED_CLASSES, (1,))
+
+
+def test_what_is_found_of_each_class_whatever_it_is_called():
+    overlap = measure_overlap(TRUTH, PREDICTION)
+    assert found_by_class(overlap, TRUE_CLASSES, (1, 2, 3)) == [(2, 2), (1, 1), (0, 0)]
+    half = np.where(np.arange(14) < 2, PREDICTION, 0)  # two of the first nucleus's four pixels: IoU 0.5 is no match
+    assert found_by_class(measure_overlap(TRUTH, half), TRUE_CLASSES, (1, 2)) == [(0, 2), (0, 1)]

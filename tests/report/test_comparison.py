@@ -480,11 +480,16 @@ def test_classes(tmp_path: Path) -> None:
     cells: list[Cell] = []
     for cell, value in zip(made.cells, (0.25, 0.5), strict=True):
         by_class = {"mpq": value, "mpq_plus": None, "pq_pooled": [value, 2 * value]}
-        named = cell.summary | {"classes": by_class, "class_names": {"1": "immune", "2": "tumour"}}
+        found = {"nuclei": [1200, 3], "recall": [value, None]}
+        named = cell.summary | {"class_names": {"1": "immune", "2": "tumour"}, "found_by_class": found}
+        if cell.method == "second":
+            named |= {"classes": by_class}
         cells.append(replace(cell, summary=named))
     page = Page(write_comparison(replace(made, cells=tuple(cells)))[0])
     caption = "alpha: by class of nucleus"
-    assert page.row(caption, "PQ, pooled, tumour") == ["0.500", "1.000"]
+    assert page.row(caption, "Recall of immune (1,200 nuclei), whatever class they are given") == ["0.250", "0.500"]
+    assert page.row(caption, "Recall of tumour (3 nuclei), whatever class they are given") == ["–", "–"]
+    assert page.row(caption, "PQ, pooled, tumour") == ["–", "1.000"]
     assert page.row(caption, "mPQ+: counts of each class pooled, then mean over classes") == ["–", "–"]
 
 

@@ -34,7 +34,7 @@ from hemalum.metrics.instance import (
     sum_aji,
     sum_aji_plus,
 )
-from hemalum.metrics.multiclass import match_by_class, mpq, mpq_plus, pool_classes
+from hemalum.metrics.multiclass import found_by_class, match_by_class, mpq, mpq_plus, pool_classes
 from hemalum.metrics.pixel import (
     AVERAGINGS,
     Averaging,
@@ -87,6 +87,7 @@ __all__ = [
     "detectable_difference",
     "detection_curve",
     "find_boundary",
+    "found_by_class",
     "hd95",
     "holm",
     "match",

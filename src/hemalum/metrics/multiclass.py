@@ -1,4 +1,4 @@
-"""PQ by class of nucleus: mPQ (per image) and mPQ+ (pooled over images).
+"""PQ by class of nucleus: mPQ (per image) and mPQ+ (pooled over images); recall by true class.
 
 A pair matches when both nuclei are of the class and their IoU is above 0.5. A nucleus of right shape and
 wrong class is a miss in one class and a false alarm in the other.
@@ -39,6 +39,19 @@ def match_by_class(
         fn = int(np.count_nonzero(true_class == name)) - tp
         result.append(MatchCounts(tp, fp, fn, float(iou[pairs].sum())))
     return result
+
+
+def found_by_class(
+    overlap: Overlap, truth_classes: NDArray[np.int32], classes: Sequence[int]
+) -> list[tuple[int, int]]:
+    """(found, there) of one image for each of `classes`: true nuclei matched at IoU > 0.5, and all of them.
+
+    For a prediction that knows no classes: what it finds of each kind. `truth_classes` is (max id + 1,) int32.
+    Raises HemalumError when an id has no class.
+    """
+    true_class = _by_index(truth_classes, overlap.truth_ids, "truth")
+    matched = true_class[overlap.pair_truth[overlap.iou > 0.5]]
+    return [(int(np.count_nonzero(matched == name)), int(np.count_nonzero(true_class == name))) for name in classes]
 
 
 def _by_index(classes: NDArray[np.int32], ids: NDArray[np.int64], side: str) -> NDArray[np.int32]:

@@ -51,33 +51,43 @@ def by_part(results: DatasetResults, kind: str) -> Grid | None:
 
 
 def by_class(results: DatasetResults) -> Grid | None:
-    """mPQ, mPQ+ and the pooled PQ of each class; None where no method was scored by class."""
-    with_classes = [cell.summary for cell in results.cells if "classes" in cell.summary]
-    if not with_classes:
+    """Recall of each true class; where a method gives classes, mPQ, mPQ+ and the pooled PQ of each. None without."""
+    with_truth = [cell.summary for cell in results.cells if "found_by_class" in cell.summary]
+    if not with_truth:
         return None
-    names = with_classes[0].get("class_names") or {}
-    count = len(with_classes[0]["classes"]["pq_pooled"])
-    class_names = list(names.values()) if len(names) == count else [f"class {n}" for n in range(1, count + 1)]
+    names = with_truth[0].get("class_names") or {}
+    counts = with_truth[0]["found_by_class"]["nuclei"]
+    numbered = [f"class {n + 1}" for n in range(len(counts))]
+    class_names = list(names.values()) if len(names) == len(counts) else numbered
 
-    def line(head: str, value: Callable[[dict[str, Any]], object]) -> Row:
+    def line(head: str, part: str, value: Callable[[dict[str, Any]], object]) -> Row:
         pairs = [
-            mean_sd([number(value(c.summary["classes"])) for c in results.runs(m) if "classes" in c.summary])
+            mean_sd([number(value(c.summary[part])) for c in results.runs(m) if part in c.summary])
             for m in results.scored
         ]
         return Row(head, tuple(mean_text(*pair) for pair in pairs), best_of([mean for mean, _ in pairs]))
 
     rows = [
-        line("mPQ: mean over the classes of an image, then over images", lambda c: c["mpq"]),
-        line("mPQ+: counts of each class pooled, then mean over classes", lambda c: c["mpq_plus"]),
-        *(line(f"PQ, pooled, {name}", _pq_of(k)) for k, name in enumerate(class_names)),
+        line(f"Recall of {name} ({count:,} nuclei), whatever class they are given", "found_by_class", recall)
+        for name, count, recall in zip(class_names, counts, map(_recall_of, range(len(counts))), strict=True)
     ]
+    if any("classes" in cell.summary for cell in results.cells):
+        rows += [
+            line("mPQ: mean over the classes of an image, then over images", "classes", lambda c: c["mpq"]),
+            line("mPQ+: counts of each class pooled, then mean over classes", "classes", lambda c: c["mpq_plus"]),
+            *(line(f"PQ, pooled, {name}", "classes", _pq_of(k)) for k, name in enumerate(class_names)),
+        ]
     return Grid(
         caption=f"{results.name}: by class of nucleus",
         corner="Metric",
         columns=method_columns(results),
         rows=tuple(rows),
-        notes=(MEANS_NOTE,),
+        notes=(MEANS_NOTE, "Recall: share of the true nuclei of a class that are matched at IoU > 0.5, pooled."),
     )
+
+
+def _recall_of(position: int) -> Callable[[dict[str, Any]], object]:
+    return lambda found: found["recall"][position]
 
 
 def _pq_of(position: int) -> Callable[[dict[str, Any]], object]:

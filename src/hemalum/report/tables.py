@@ -169,6 +169,14 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         ("", _by_averaging("boundary", summary["boundary"])),
         ("", _by_averaging("instances", instance)),
     ]
+    if "found_by_class" in summary:
+        found = summary["found_by_class"]
+        names = list((summary.get("class_names") or {}).values())
+        rows = [
+            [name, f"{count:,}", _number(recall)]
+            for name, count, recall in zip(names, found["nuclei"], found["recall"], strict=True)
+        ]
+        tables.append(("", (["true class", "nuclei", "recall"], rows)))
     if "classes" in summary:
         classes = summary["classes"]
         rows = [["mPQ", _number(classes["mpq"])], ["mPQ+", _number(classes["mpq_plus"])]]

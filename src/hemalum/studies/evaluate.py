@@ -241,7 +241,7 @@ def _evaluate_image(
             f"sample {sample.id}: the segmentation is {found.labels.shape}, its image {sample.instances.shape}"
         )
     by_class = None
-    if classes and sample.classes is not None and found.classes is not None:
+    if classes and sample.classes is not None:
         by_class = (sample.classes, found.classes, classes)
     try:
         scores = score_image(

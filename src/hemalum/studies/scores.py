@@ -20,6 +20,7 @@ from hemalum.metrics import (
     average_surface_distance,
     boundary_f1,
     count_pixels,
+    found_by_class,
     hd95,
     match_at_thresholds,
     match_by_class,
@@ -43,7 +44,11 @@ Classes = NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False)
 class ImageScores:
-    """What one image adds to a study. `matches` are at `THRESHOLDS`; `by_class` is None without classes."""
+    """What one image adds to a study. `matches` are at `THRESHOLDS`.
+
+    `by_class` is None where truth or prediction has no classes, `found` (found, there by true class) where the
+    truth has none.
+    """
 
     pixels: PixelCounts
     boundary: BoundaryDistances
@@ -51,6 +56,7 @@ class ImageScores:
     aji_plus: AjiSums
     matches: tuple[MatchCounts, ...]
     by_class: tuple[MatchCounts, ...] | None
+    found: tuple[tuple[int, int], ...] | None
     mpp: float | None
 
     @cached_property
@@ -82,21 +88,28 @@ def score_image(
     *,
     ambiguous: NDArray[np.bool_] | None = None,
     mpp: float | None = None,
-    classes: tuple[Classes, Classes, Sequence[int]] | None = None,
+    classes: tuple[Classes, Classes | None, Sequence[int]] | None = None,
 ) -> ImageScores:
     """Score one (H, W) label map against the truth.
 
-    Boundaries are those of the foreground as a whole. `classes` is (class by true id, class by predicted id,
-    the classes to score). Raises HemalumError when shapes, dtypes or classes do not fit.
+    Boundaries are those of the foreground as a whole. `classes` is (class by true id, class by predicted id or
+    None, the classes to score). Raises HemalumError when shapes, dtypes or classes do not fit.
     """
     overlap = measure_overlap(truth, prediction, ambiguous=ambiguous)
+    by_class = found = None
+    if classes is not None:
+        true_classes, predicted_classes, scored = classes
+        found = tuple(found_by_class(overlap, true_classes, scored))
+        if predicted_classes is not None:
+            by_class = tuple(match_by_class(overlap, true_classes, predicted_classes, scored))
     return ImageScores(
         pixels=count_pixels(truth, prediction, ambiguous=ambiguous),
         boundary=measure_boundary(truth > 0, prediction > 0, ambiguous=ambiguous),
         aji=sum_aji(overlap),
         aji_plus=sum_aji_plus(overlap),
         matches=tuple(match_at_thresholds(overlap)),
-        by_class=tuple(match_by_class(overlap, *classes)) if classes else None,
+        by_class=by_class,
+        found=found,
         mpp=mpp,
     )
 
@@ -135,9 +148,10 @@ def _percent(threshold: float) -> int:
 def summarise(images: Sequence[ImageScores]) -> Row:
     """Every metric of a set of images under every averaging that it has.
 
-    pixel: pooled, per_image, support_weighted; boundary and instance: pooled, per_image; classes, where there
-    are any: mpq, mpq_plus and the pooled PQ of each class. Undefined values are nan; `left_out` says how many
-    images had none of a kind.
+    pixel: pooled, per_image, support_weighted; boundary and instance: pooled, per_image; classes, where truth and
+    prediction have any: mpq, mpq_plus and the pooled PQ of each class; found_by_class, where the truth has any:
+    pooled recall at IoU > 0.5 of each true class, whatever class it was given. Undefined values are nan;
+    `left_out` says how many images had none of a kind.
     """
     rows = [image.row for image in images]
     boundary = pool_boundaries([image.boundary for image in images])
@@ -167,6 +181,13 @@ def summarise(images: Sequence[ImageScores]) -> Row:
             "mpq": mpq(by_class),
             "mpq_plus": mpq_plus(by_class),
             "pq_pooled": [counts.pq for counts in pool_classes(by_class)],
+        }
+    found = [image.found for image in images if image.found is not None]
+    if found:
+        pooled = np.array(found).sum(axis=0)
+        summary["found_by_class"] = {
+            "nuclei": pooled[:, 1].tolist(),
+            "recall": [hits / there if there else float("nan") for hits, there in pooled.tolist()],
         }
     return summary
 
