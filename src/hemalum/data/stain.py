@@ -5,9 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Optical-density directions of hematoxylin, eosin and DAB (Ruifrok & Johnston 2001), rows of unit length.
-STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
-STAINS = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
+from hemalum.data.stain_separation import STAINS
 
 _DARKEST = 1 / 256
 
