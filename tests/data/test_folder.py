@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hemalum.data.formats import folder
+from hemalum.data.importing import import_dataset
 from hemalum.errors import HemalumError
 
 
@@ -79,6 +80,32 @@ def test_class_maps(make_folder, grid_labels):
     Image.fromarray(kinds[grid_labels]).save(root / "types/tile_0.png")
     (sample,) = read(root)
     assert sample.classes.tolist() == kinds.tolist()
+
+
+def test_class_names(make_folder, grid_labels, tmp_path, error_line, caplog):
+    root = make_folder(2, index=False)
+    (root / "types").mkdir()
+    for number in range(2):
+        kinds = np.array([0, 3, 1, 1, 2, 0], np.uint8)
+        Image.fromarray(kinds[grid_labels]).save(root / f"types/tile_{number}.png")
+    list(read(root))
+    assert "class maps without names" in caplog.text
+    for given in ("lymphocyte, epithelial,other", ["lymphocyte", "epithelial", "other"]):
+        dataset = import_dataset("folder", root, tmp_path / "set", class_names=given, overwrite=True)
+        assert dataset.info.classes == {1: "lymphocyte", 2: "epithelial", 3: "other"}
+    by_id = {3: "other", 1: "lymphocyte", 2: "epithelial"}
+    assert import_dataset("folder", root, tmp_path / "by", class_names=by_id).info.classes == dataset.info.classes
+    assert error_line(lambda: list(read(root, class_names="a,b"))).endswith(
+        "types/tile_0.png: class 3 has no name; named are 1 a, 2 b"
+    )
+    assert error_line(lambda: list(read(root, class_names="a,,b"))) == (
+        "class_names 'a, , b': want different names in the order of the ids, from 1"
+    )
+    assert "ids are 0 to 1, must be 1 to 255" in error_line(lambda: list(read(root, class_names={0: "a", 1: "b"})))
+    plain = make_folder(1, index=False, name="plain")
+    assert error_line(lambda: list(read(plain, class_names="a,b"))) == (
+        f"{plain}: class_names without class maps; want a folder classes or types"
+    )
 
 
 def _image_missing(root):

@@ -66,6 +66,7 @@ READERS: dict[str, Reader] = {
         title="Your own folder: images with label maps or binary masks",
         read=folder.read,
         group="image, or the column named group",
+        classes_for=folder.classes_for,
         markers=("labels/*.png", "labels/*.tif", "labels/*.tiff"),
     ),
     "dsb2018": Reader(

@@ -9,7 +9,7 @@ id, source, group, organ, stain, mpp and any other column that a split can go by
 import csv
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,7 @@ def read(
     labels: str = "labels",
     index: str | None = None,
     group: str | None = None,
+    class_names: Mapping[int, str] | Sequence[str] | str | None = None,
 ) -> Iterator[Sample]:
     """Yield the samples of a folder in the order of its index, or of its file names.
 
@@ -53,14 +54,21 @@ def read(
     there is one. `group` is the column of the index that a split keeps together (default: `group` if there
     is such a column, else each image by itself). A label file with one value besides 0 and several pieces
     is taken as a binary mask: its connected components (8-neighbours) become the nuclei, which the log says.
+    `class_names` names the ids of the class maps: by id, or in the order of the ids from 1 (in a string with
+    commas between); without it classes are kept, and no model is trained or scored by them.
 
-    Raises HemalumError, naming file or row, for missing folders, pairs or columns, unreadable files and
-    sizes that do not fit.
+    Raises HemalumError, naming file or row, for missing folders, pairs or columns, unreadable files, sizes that
+    do not fit, and class ids without a name where names are given.
     """
+    names = classes_for(class_names=class_names)
     pairs = find_pairs(path, images=images, labels=labels, index=index)
     if group is not None and group != "image" and group not in pairs[0].columns:
         known = ", ".join(pairs[0].columns) or "none: there is no index"
         raise HemalumError(f"{path}: no column {group!r} to group by; columns are {known}")
+    if names and pairs[0].classes is None:
+        raise HemalumError(f"{path}: class_names without class maps; want a folder {' or '.join(CLASS_FOLDERS)}")
+    if not names and pairs[0].classes is not None:
+        log.warning("%s: class maps without names; give them as class_names=FIRST,SECOND,… to use them", path)
     binary = 0
     for pair in pairs:
         image = read_image(pair.image)
@@ -74,6 +82,10 @@ def read(
             if class_map.shape != instances.shape:
                 raise HemalumError(f"{pair.classes}: class map is {_size(class_map)}, its image {_size(image)}")
             classes = classes_by_instance(instances, class_map)
+            unnamed = sorted(set(classes.tolist()) - {0, *names})
+            if names and unnamed:
+                known = ", ".join(f"{number} {name}" for number, name in names.items())
+                raise HemalumError(f"{pair.classes}: class {unnamed[0]} has no name; named are {known}")
         columns = pair.columns
         by = group or ("group" if "group" in columns else "image")
         kept = pair.id if by == "image" else columns[by]
@@ -100,6 +112,27 @@ def read(
             binary,
             len(pairs),
         )
+
+
+def classes_for(
+    *, class_names: Mapping[int, str] | Sequence[str] | str | None = None, **_others: object
+) -> dict[int, str]:
+    """Names of the classes by id, as `read` takes them; {} where none are given.
+
+    Raises HemalumError for an empty or repeated name and for an id outside 1 to 255.
+    """
+    if class_names is None:
+        return {}
+    if isinstance(class_names, str):
+        class_names = class_names.split(",")
+    listed = class_names if isinstance(class_names, Mapping) else dict(enumerate(class_names, start=1))
+    names = {int(number): str(name).strip() for number, name in listed.items()}
+    shown = ", ".join(names.values())
+    if "" in names.values() or len(set(names.values())) < len(names) or not names:
+        raise HemalumError(f"class_names '{shown}': want different names in the order of the ids, from 1")
+    if min(names) < 1 or max(names) > 255:
+        raise HemalumError(f"class_names: ids are {min(names)} to {max(names)}, must be 1 to 255 (0 is no class)")
+    return dict(sorted(names.items()))
 
 
 def find_pairs(
