@@ -7,11 +7,15 @@ from torch import nn
 
 from hemalum.errors import HemalumError
 from hemalum.names import nearest
+from hemalum.networks.al_net import ALNet
 from hemalum.networks.compact import Compact
+from hemalum.networks.seu_net import SEUNet
 from hemalum.networks.unet import UNet
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "al_net": ALNet,
     "compact": Compact,
+    "seu_net": SEUNet,
     "unet": UNet,
 }
 
