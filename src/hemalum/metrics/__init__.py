@@ -45,6 +45,7 @@ from hemalum.metrics.pixel import (
     score_pixels,
     score_pixels_weighted,
 )
+from hemalum.metrics.semantic import SemanticScores, average_by_class, count_pixels_by_class, score_class
 from hemalum.metrics.statistics import (
     FEWEST_PAIRS,
     Description,
@@ -74,7 +75,9 @@ __all__ = [
     "PrecisionRecall",
     "ProbabilityCounts",
     "Reliability",
+    "SemanticScores",
     "area_under",
+    "average_by_class",
     "average_pixel_scores",
     "average_precision",
     "average_surface_distance",
@@ -82,6 +85,7 @@ __all__ = [
     "calibration_error",
     "compare_paired",
     "count_pixels",
+    "count_pixels_by_class",
     "count_probabilities",
     "describe",
     "detectable_difference",
@@ -104,6 +108,7 @@ __all__ = [
     "rank_biserial",
     "recall_at_precision",
     "reliability",
+    "score_class",
     "score_pixels",
     "score_pixels_weighted",
     "sum_aji",

@@ -1,0 +1,100 @@
+"""Pixels by class of nucleus: precision, recall, F1 and IoU of each class, and their means without background.
+
+Background is no class, so the easy majority of pixels carries nothing. A class without a true pixel is nan and left
+out of every mean; what is falsely given to it counts in the recall of the class that it was taken from.
+
+`pooled`     counts of each class are added up over the images, scored, and the scores averaged over the classes
+`per_image`  per image the mean over the classes in its truth, then the mean over images; of one class: the mean over
+             the images whose truth has it
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hemalum.errors import HemalumError
+from hemalum.metrics.pairs import Labels, Mask, check_pair, mean_defined
+from hemalum.metrics.pixel import PixelCounts, PixelScores, score_pixels
+
+SemanticAveraging = Literal["pooled", "per_image"]
+UNDEFINED = PixelScores(*[float("nan")] * 4)
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticScores:
+    """Means over classes, in [0, 1] or nan, and the scores of each class (`dice` is the F1 of pixels)."""
+
+    precision: float
+    recall: float
+    f1: float
+    miou: float
+    by_class: tuple[PixelScores, ...]
+
+
+def count_pixels_by_class(
+    truth: Labels, prediction: Labels, classes: Sequence[int], *, ambiguous: Mask | None = None
+) -> list[PixelCounts]:
+    """Confusion counts of each of `classes` against everything else, from two (H, W) class maps, 0 = background.
+
+    Other values than `classes` are taken for background. Pixels of `ambiguous` are in none of the counts. Raises
+    HemalumError when shapes or dtypes do not fit, or a class is not positive.
+    """
+    check_pair(truth, prediction, ambiguous)
+    if min(classes, default=1) < 1:
+        raise HemalumError(f"class {min(classes)}: classes are numbered from 1, 0 is background")
+    size = 1 + max((int(truth.max(initial=0)), int(prediction.max(initial=0)), *classes))
+    place = np.zeros(size, np.int64)
+    place[list(classes)] = np.arange(1, len(classes) + 1)
+    kinds = len(classes) + 1
+    pairs = place[truth.astype(np.int64)] * kinds + place[prediction.astype(np.int64)]  # a bool would be a mask
+    if ambiguous is not None:
+        pairs = pairs[~ambiguous]
+    table = np.bincount(pairs.ravel(), minlength=kinds**2).reshape(kinds, kinds)
+    there, given = table.sum(axis=1), table.sum(axis=0)
+    result = []
+    for n in range(1, kinds):
+        tp = int(table[n, n])
+        fp, fn = int(given[n]) - tp, int(there[n]) - tp
+        result.append(PixelCounts(tp=tp, fp=fp, fn=fn, tn=int(table.sum()) - tp - fp - fn))
+    return result
+
+
+def score_class(counts: PixelCounts) -> PixelScores:
+    """Scores of one class; nan without a true pixel of it, also where some were predicted."""
+    return score_pixels(counts) if counts.tp + counts.fn else UNDEFINED
+
+
+def average_by_class(images: Sequence[Sequence[PixelCounts]], averaging: SemanticAveraging) -> SemanticScores:
+    """Mean precision, recall, F1 and IoU over classes, under one averaging over images.
+
+    `images` holds one `count_pixels_by_class` result each. F1 is the mean of the classes' F1. All nan without
+    images. Source: the mIoU without background is eq. 20 of CSRA-Net (docs/systems/csra_net.md), which does not
+    say over which pixels; both averagings are readings of it.
+    """
+    if averaging == "pooled":
+        columns = zip(*images, strict=True)
+        return _over_classes([score_class(sum(column, PixelCounts(0, 0, 0, 0))) for column in columns])
+    scored = [_over_classes([score_class(counts) for counts in image]) for image in images]
+    return SemanticScores(
+        precision=mean_defined([image.precision for image in scored]),
+        recall=mean_defined([image.recall for image in scored]),
+        f1=mean_defined([image.f1 for image in scored]),
+        miou=mean_defined([image.miou for image in scored]),
+        by_class=tuple(_mean(column) for column in zip(*(image.by_class for image in scored), strict=True)),
+    )
+
+
+def _over_classes(scores: Sequence[PixelScores]) -> SemanticScores:
+    mean = _mean(scores)
+    return SemanticScores(mean.precision, mean.recall, mean.dice, mean.iou, tuple(scores))
+
+
+def _mean(scores: Sequence[PixelScores]) -> PixelScores:
+    return PixelScores(
+        precision=mean_defined([one.precision for one in scores]),
+        recall=mean_defined([one.recall for one in scores]),
+        dice=mean_defined([one.dice for one in scores]),
+        iou=mean_defined([one.iou for one in scores]),
+    )
