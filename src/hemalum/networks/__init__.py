@@ -1,5 +1,6 @@
 """Networks: pure modules that know nothing of losses, data or files. Registry by name."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -31,3 +32,10 @@ def build_network(name: str, outputs: int, options: dict[str, Any]) -> nn.Module
         return NETWORKS[name](outputs=outputs, **options)
     except TypeError as error:
         raise HemalumError(f"network '{name}' does not take these options: {error}") from error
+
+
+def takes(name: str, option: str) -> bool:
+    """Whether a registered network has the option. Raises HemalumError for an unknown network."""
+    if name not in NETWORKS:
+        raise HemalumError(f"unknown network '{name}'{nearest(name, NETWORKS)}")
+    return option in inspect.signature(NETWORKS[name]).parameters

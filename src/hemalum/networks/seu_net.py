@@ -1,0 +1,209 @@
+"""SEU-Net of ClinSegNet (Bioengineering 2025, 12, 1156): a U-Net with squeeze-excitation, organ and edge branch.
+
+Two designs, because the paper's number of parameters and its number of operations fit no one network
+(docs/systems/clin_seg_net.md): `parameters` has shortcuts and transposed convolutions and meets the 9.79 million,
+`operations` has neither and comes near the 83.90 GFLOPs.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hemalum.errors import HemalumError
+
+Design = Literal["parameters", "operations"]
+UNKNOWN = -1
+_FEWEST = 4  # channels between the two layers of a squeeze-excitation, however narrow the stage
+
+
+class SEUNet(nn.Module):
+    """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
+
+    `widths` are the channels of the encoder's stages, the decoder mirrors them: seven stages for four widths.
+    `se` puts squeeze-excitation (Hu et al. 2018, reduction `ratio`) at the end of each stage. `film` scales and
+    shifts the channels of each stage by linear functions of the organ's embedding (Perez et al. 2018; the scale
+    goes through a sigmoid): `organs` rows of `embedding` numbers. `edge` gives the last of the logits a branch of
+    its own. An unknown organ has the mean of the known organs' embeddings (`unknown`: "mean").
+    Raises HemalumError for options that make no network.
+    """
+
+    def __init__(
+        self,
+        outputs: int = 2,
+        inputs: int = 3,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        se: bool = True,
+        film: bool = True,
+        edge: bool = True,
+        embedding: int = 32,
+        organs: int = 23,
+        ratio: int = 16,
+        unknown: Literal["mean"] = "mean",
+        design: Design = "parameters",
+    ) -> None:
+        super().__init__()
+        _check(outputs, widths, edge, {"embedding": embedding, "organs": organs, "ratio": ratio}, unknown, design)
+        self.stride = 2 ** (len(widths) - 1)
+        self.global_context = se  # the squeeze looks at the whole input
+        self.conditions: tuple[str, ...] = ("organ",) if film else ()
+        residual = design == "parameters"
+        rising = list(pairwise(widths))[::-1]
+
+        def stage(before: int, after: int) -> nn.Module:
+            return _Stage(before, after, residual, ratio if se else None)
+
+        self.encoder = nn.ModuleList(stage(i, o) for i, o in zip((inputs, *widths), widths, strict=False))
+        if residual:
+            self.up = nn.ModuleList(nn.ConvTranspose2d(wide, wide, 2, 2) for _, wide in rising)
+            self.decoder = nn.ModuleList(stage(wide + narrow, narrow) for narrow, wide in rising)
+        else:
+            self.up = nn.ModuleList(_UpConvolution(wide, narrow) for narrow, wide in rising)
+            self.decoder = nn.ModuleList(stage(2 * narrow, narrow) for narrow, _ in rising)
+        self.head = nn.Conv2d(widths[0], outputs - edge, 1)
+        self.edge = (
+            _edge_branch(widths[0] if residual else widths[1], widths[0], finer=not residual) if edge else None
+        )
+        self.embedding = nn.Embedding(organs, embedding) if film else None
+        self.film = nn.ModuleList(_Film(embedding, w) for w in (*widths, *widths[-2::-1])) if film else None
+        # the organ where forward is given none: exported models and engines take pixels alone
+        self.organ: Tensor
+        self.register_buffer("organ", torch.tensor(UNKNOWN), persistent=False)
+
+    def set_organ(self, index: int | None) -> None:
+        """Fix the organ that is assumed where forward is given none; None: unknown.
+
+        Raises HemalumError for a network without organs, or an index that is not among them.
+        """
+        known = self.embedding.num_embeddings if self.embedding is not None else 0
+        if index is not None and not known:
+            raise HemalumError("this network knows no organs: it was built with film: false")
+        if index is not None and not UNKNOWN <= index < known:
+            raise HemalumError(f"organ {index} is not in the embedding: it has {known}, from 0 (or -1: unknown)")
+        self.organ.fill_(UNKNOWN if index is None else index)
+
+    def forward(self, x_BCHW: Tensor, organ: Tensor | None = None) -> Tensor:
+        """`organ` is (B,) int64, an index into the embedding's rows or -1 for unknown."""
+        code = self._code(self.organ.expand(x_BCHW.shape[0]) if organ is None else organ)
+        x, skips, coarse = x_BCHW, [], x_BCHW
+        for level, block in enumerate(self.encoder):
+            x = self._conditioned(block(x if level == 0 else F.max_pool2d(x, 2)), level, code)
+            skips.append(x)
+        for level, (up, block, skip) in enumerate(zip(self.up, self.decoder, skips[-2::-1], strict=True)):
+            coarse = x
+            x = self._conditioned(block(torch.cat([skip, up(x)], dim=1)), len(skips) + level, code)
+        logits: Tensor = self.head(x)
+        if self.edge is None:
+            return logits
+        finest = x if isinstance(self.up[0], nn.ConvTranspose2d) else coarse
+        return torch.cat([logits, self.edge(finest)], dim=1)
+
+    def _code(self, organ_B: Tensor) -> Tensor | None:
+        if self.embedding is None:
+            return None
+        known = self.embedding.weight
+        table = torch.cat([known, known.mean(0, keepdim=True)])
+        return F.embedding(torch.where(organ_B < 0, known.shape[0], organ_B), table)
+
+    def _conditioned(self, x_BCHW: Tensor, stage: int, code: Tensor | None) -> Tensor:
+        if self.film is None:
+            return x_BCHW
+        return self.film[stage](x_BCHW, code)  # type: ignore[no-any-return]
+
+
+class _Stage(nn.Module):
+    """Two 3×3 convolutions with batch norm, squeeze-excitation after them, and a 1×1 shortcut where `residual`."""
+
+    def __init__(self, inputs: int, outputs: int, residual: bool, ratio: int | None) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs))
+        self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs))
+        self.excitation = _SqueezeExcitation(outputs, ratio) if ratio is not None else nn.Identity()
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if residual else None
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y = self.second(F.relu(self.first(x_BCHW), inplace=True))
+        if self.shortcut is None:
+            return self.excitation(F.relu(y, inplace=True))  # type: ignore[no-any-return]
+        return F.relu(self.excitation(y) + self.shortcut(x_BCHW), inplace=True)
+
+
+class _SqueezeExcitation(nn.Module):
+    """y = x · σ(W₂ ReLU(W₁ mean(x))): a weight for each channel from the means of all."""
+
+    def __init__(self, channels: int, ratio: int) -> None:
+        super().__init__()
+        between = max(channels // ratio, _FEWEST)
+        self.squeeze = nn.Linear(channels, between)
+        self.excite = nn.Linear(between, channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        weight_BC: Tensor = self.excite(F.relu(self.squeeze(x_BCHW.mean((2, 3))))).sigmoid()
+        return x_BCHW * weight_BC[:, :, None, None]
+
+
+class _Film(nn.Module):
+    """γ ⊙ x + β with γ = σ(W e + b) and β = W' e + b' of an embedding e (B, d)."""
+
+    def __init__(self, embedding: int, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Linear(embedding, channels)
+        self.shift = nn.Linear(embedding, channels)
+
+    def forward(self, x_BCHW: Tensor, code_BD: Tensor) -> Tensor:
+        scale_BC: Tensor = self.scale(code_BD).sigmoid()
+        shift_BC: Tensor = self.shift(code_BD)
+        return scale_BC[:, :, None, None] * x_BCHW + shift_BC[:, :, None, None]
+
+
+class _UpConvolution(nn.Module):
+    """Twice the size, bilinearly, then a 3×3 convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.convolution(_doubled(x_BCHW))  # type: ignore[no-any-return]
+
+
+class _Doubled(nn.Module):
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return _doubled(x_BCHW)
+
+
+def _doubled(x_BCHW: Tensor) -> Tensor:
+    return F.interpolate(x_BCHW, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _edge_branch(inputs: int, between: int, *, finer: bool) -> nn.Sequential:
+    """One logit, from a 3×3 and a 1×1 convolution; `finer`: of features that are enlarged twofold first."""
+    return nn.Sequential(
+        _Doubled() if finer else nn.Identity(),
+        nn.Conv2d(inputs, between, 3, padding=1),
+        nn.BatchNorm2d(between),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(between, 1, 1),
+    )
+
+
+def _check(
+    outputs: int, widths: Sequence[int], edge: bool, counts: dict[str, int], unknown: str, design: str
+) -> None:
+    if len(widths) < 2 or min(widths) < 1:
+        raise HemalumError(f"seu_net: widths {list(widths)}: want two stages of the encoder or more, each 1 or wider")
+    if outputs < 1 + edge:
+        raise HemalumError(
+            f"seu_net: {outputs} output with the edge branch: it needs 2 or more, the last is the edge "
+            "(representation foreground_edge), or edge: false"
+        )
+    for name, value in counts.items():
+        if value < 1:
+            raise HemalumError(f"seu_net: {name} is {value}, must be at least 1")
+    if unknown != "mean":
+        raise HemalumError(f"seu_net: unknown is '{unknown}'; the only rule is 'mean'")
+    if design not in get_args(Design):
+        raise HemalumError(f"seu_net: design '{design}' is unknown; use {' or '.join(get_args(Design))}")

@@ -1,0 +1,120 @@
+"""SEU-Net: its published sizes, the organ, the edge branch."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hemalum.errors import HemalumError
+from hemalum.networks.seu_net import SEUNet
+
+NARROW = {"widths": (4, 8, 12), "embedding": 5, "organs": 3}
+
+
+def parameters(**options: object) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in SEUNet(inputs=1, **options).parameters())  # type: ignore[arg-type]
+
+
+def test_the_published_size() -> None:
+    assert parameters() == 9_782_650
+    # the five rows of the paper's table of embedding widths, whose first cannot be met (9.66)
+    sizes = [parameters(embedding=d) / 1e6 for d in (16, 32, 64, 128, 256)]
+    assert [round(size, 2) for size in sizes] == [9.74, 9.78, 9.87, 10.06, 10.42]
+
+
+@pytest.mark.parametrize("embedding", [16, 32, 64, 128, 256])
+@pytest.mark.parametrize("organs", [23, 24])
+def test_what_the_organ_costs(embedding: int, organs: int) -> None:
+    cost = parameters(embedding=embedding, organs=organs) - parameters(film=False)
+    assert cost == 2816 * embedding + 2816 + organs * embedding
+
+
+def test_the_design_for_operations() -> None:
+    network = SEUNet(inputs=1, design="operations", film=False).eval()
+    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == 8.69
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 1, 224, 224))
+    # convolutions alone; the paper's 83.90 counts more than these
+    assert counter.get_total_flops() / 1e9 == pytest.approx(83.31, abs=0.01)
+
+
+def test_the_ablation_leaves_out_what_it_says() -> None:
+    bare = SEUNet(outputs=1, se=False, film=False, edge=False, widths=(4, 8))
+    names = {name.partition(".")[0] for name, _ in bare.named_parameters()}
+    assert names == {"encoder", "up", "decoder", "head"}
+    assert not [name for name, _ in bare.named_parameters() if "excitation" in name]
+    assert bare.conditions == ()
+    assert not bare.global_context
+    assert SEUNet(widths=(4, 8)).global_context
+
+
+@pytest.fixture(params=["parameters", "operations"])
+def network(request: pytest.FixtureRequest) -> SEUNet:
+    torch.manual_seed(0)
+    return SEUNet(outputs=2, design=request.param, **NARROW).eval()  # type: ignore[arg-type]
+
+
+def test_each_image_has_its_own_organ(network: SEUNet) -> None:
+    x = torch.rand(1, 3, 16, 16).expand(3, -1, -1, -1)
+    given = network(x, organ=torch.tensor([0, 1, 2]))
+    for index in range(3):
+        alone = network(x[:1], organ=torch.tensor([index]))
+        torch.testing.assert_close(given[index : index + 1], alone, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(given[0], given[1], atol=1e-4)
+
+
+def test_an_unknown_organ_is_the_mean_of_the_known(network: SEUNet) -> None:
+    x = torch.rand(2, 3, 16, 16)
+    unknown = network(x, organ=torch.tensor([-1, -1]))
+    torch.testing.assert_close(network(x), unknown, rtol=0, atol=0)
+    assert network.embedding is not None
+    mean = network.embedding.weight.mean(0, keepdim=True)
+    network.embedding.weight.data.copy_(mean.expand(3, -1))
+    torch.testing.assert_close(network(x, organ=torch.tensor([0, 2])), unknown, rtol=1e-4, atol=1e-6)
+
+
+def test_a_fixed_organ_is_assumed_where_none_is_given(network: SEUNet) -> None:
+    x = torch.rand(2, 3, 16, 16)
+    network.set_organ(1)
+    torch.testing.assert_close(network(x), network(x, organ=torch.tensor([1, 1])), rtol=0, atol=0)
+    assert "organ" not in network.state_dict()
+    network.set_organ(None)
+    torch.testing.assert_close(network(x), network(x, organ=torch.tensor([-1, -1])), rtol=0, atol=0)
+    with pytest.raises(HemalumError, match="organ 3 is not in the embedding: it has 3"):
+        network.set_organ(3)
+    with pytest.raises(HemalumError, match="knows no organs"):
+        SEUNet(outputs=1, widths=(4, 8), film=False, edge=False).set_organ(0)
+
+
+def test_every_organ_learns_from_an_image_of_unknown_organ(network: SEUNet) -> None:
+    network(torch.rand(1, 3, 16, 16)).sum().backward()
+    assert network.embedding is not None
+    grad = network.embedding.weight.grad
+    assert grad is not None
+    torch.testing.assert_close(grad, grad[:1].expand(3, -1))
+    assert grad.abs().sum() > 0
+
+
+def test_the_last_logit_is_the_edge_branch(network: SEUNet) -> None:
+    x = torch.rand(1, 3, 16, 16)
+    before = network(x)
+    assert network.edge is not None
+    network.edge[4].bias.data += 1  # type: ignore[operator,union-attr]
+    after = network(x)
+    torch.testing.assert_close(after[:, :1], before[:, :1], rtol=0, atol=0)
+    torch.testing.assert_close(after[:, 1:], before[:, 1:] + 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"outputs": 1}, "1 output with the edge branch: it needs 2"),
+        ({"widths": (8,)}, r"widths \[8\]: want two stages"),
+        ({"embedding": 0}, "embedding is 0, must be at least 1"),
+        ({"unknown": "zero"}, "unknown is 'zero'; the only rule is 'mean'"),
+        ({"design": "both"}, "design 'both' is unknown; use parameters or operations"),
+    ],
+)
+def test_bad_options(options: dict, said: str) -> None:
+    with pytest.raises(HemalumError, match=said):
+        SEUNet(**options)
