@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,16 @@ from hemalum.data.stain_normalisation import StainMap
 from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.resample import Resampler
-from hemalum.inference.tiles import Grid, Span, plan
+from hemalum.inference.tiles import Grid, plan
 from hemalum.instances.representations import Representation
+from hemalum.models.windows import Span, cut_windows, missing, window_halo
 
 Maps = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 WINDOW_AREA = 5_000_000  # px that the network sees at once, over all windows at work; about 100 bytes each
 BAND_AREA = 8_000_000  # px of a band on the separation grid; two are held, 11 bytes per px
+CALL_AREA = 1 << 18  # px of windows of a given size in one call: small ones alone would leave a GPU idle
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +55,12 @@ def plan_windows(shape: tuple[int, int], *, halo: int, stride: int, enlarge: int
     )
 
 
+def exact_windows(shape: tuple[int, int], window: int, *, stride: int, reach: int) -> Grid:
+    """Windows of exactly `window` px a side for an image of (h, w) px; see `models.windows`."""
+    halo = window_halo(window, stride, reach)
+    return Grid(cut_windows(shape[0], window, halo), cut_windows(shape[1], window, halo))
+
+
 def bands(
     source: ImageSource,
     engine: Engine,
@@ -61,24 +70,35 @@ def bands(
     *,
     stride: int,
     enlarge: int,
+    window: int | None = None,
     stain: StainMap | None = None,
+    organ: int | None = None,
 ) -> Iterator[Band]:
     """Give the bands of `grid` from top to bottom for the image resampled to `shape` (h, w).
 
-    With `stain` the network sees other colours; those of the bands are the image's own.
+    `window` is the size of the windows where the grid is one of `exact_windows`. With `stain` the network sees other
+    colours; those of the bands are the image's own. `organ` is what a network that tells organs apart is told.
     While a band is with the caller, the engine works on the next one.
     """
 
-    def run(image: Pixels, span: Span, column: Span, band: Band) -> None:
-        window = representation.reader(engine.maps(image[None, :, column.start : column.stop])[0])
-        left, right = column.core_start, min(column.core_stop, shape[1])
-        for target, source in zip(band.maps, window, strict=True):
-            target[:, left * enlarge : right * enlarge] = source[
-                (band.start - span.start) * enlarge : (band.stop - span.start) * enlarge,
-                (left - column.start) * enlarge : (right - column.start) * enlarge,
-            ]
+    def run(image: Pixels, span: Span, columns: list[Span], band: Band) -> None:
+        images = np.stack([image[:, column.start : column.stop] for column in columns])
+        for column, maps in zip(columns, run_engine(engine, images, organ), strict=True):
+            left, right = column.core_start, min(column.core_stop, shape[1])
+            for target, source in zip(band.maps, representation.reader(maps), strict=True):
+                target[:, left * enlarge : right * enlarge] = source[
+                    (band.start - span.start) * enlarge : (band.stop - span.start) * enlarge,
+                    (left - column.start) * enlarge : (right - column.start) * enlarge,
+                ]
 
-    rows = _Rows(source, shape, stride)
+    if window is None:
+        rows = _Rows(source, shape, -shape[1] % stride, "edge")
+        together = 1
+    else:
+        rows = _Rows(source, shape, missing(shape, window)[1], "symmetric")
+        # a matter of the size alone, so that no result depends on how many calls the engine takes at once
+        together = max(1, CALL_AREA // window**2)
+    calls = [grid.columns[first : first + together] for first in range(0, len(grid.columns), together)]
     with ThreadPoolExecutor(engine.parallel, thread_name_prefix="engine") as pool:
         waiting: deque[tuple[Band, list[Future[None]]]] = deque()
         try:
@@ -88,7 +108,7 @@ def bands(
                 maps = np.empty((2, (stop - start) * enlarge, shape[1] * enlarge), np.float32)
                 band = Band(start, stop, image[start - span.start : stop - span.start, : shape[1]], maps)
                 seen = image if stain is None else stain.apply(image)
-                waiting.append((band, [pool.submit(run, seen, span, column, band) for column in grid.columns]))
+                waiting.append((band, [pool.submit(run, seen, span, columns, band) for columns in calls]))
                 if len(waiting) > 1:
                     yield _wait(*waiting.popleft())
             while waiting:
@@ -99,6 +119,11 @@ def bands(
                     future.cancel()
 
 
+def run_engine(engine: Engine, images: Pixels, organ: int | None = None) -> Maps:
+    """Maps of images; engines whose model tells no organs apart need know nothing of them."""
+    return engine.maps(images) if organ is None else engine.maps(images, organ)
+
+
 def _wait(band: Band, futures: list[Future[None]]) -> Band:
     for future in futures:
         future.result()
@@ -106,15 +131,17 @@ def _wait(band: Band, futures: list[Future[None]]) -> Band:
 
 
 class _Rows:
-    """Rows at the model's scale, padded to whole strides by repeating the last pixel.
+    """Rows at the model's scale, padded beyond the image by repeating its last pixel or by mirroring it.
 
     Spans are asked for from top to bottom; what they share is resampled once.
     """
 
-    def __init__(self, source: ImageSource, shape: tuple[int, int], stride: int) -> None:
+    def __init__(
+        self, source: ImageSource, shape: tuple[int, int], right: int, padding: Literal["edge", "symmetric"]
+    ) -> None:
         self.source, self.shape = source, shape
         self.resampler = Resampler(source.shape, shape)
-        self.right = -shape[1] % stride
+        self.right, self.padding = right, padding
         self.start = 0
         self.kept: Pixels = np.empty((0, shape[1] + self.right, 3), np.uint8)
 
@@ -126,9 +153,10 @@ class _Rows:
         if fresh < last:
             above, below = self.resampler.needs(fresh, last)
             pixels = self.resampler.rows(self.source.read(above, below), fresh, last)
-            parts.append(np.pad(pixels, ((0, 0), (0, self.right), (0, 0)), "edge") if self.right else pixels)
+            parts.append(self._padded(pixels, 0, self.right) if self.right else pixels)
         rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
         self.start, self.kept = span.start, rows
-        if span.stop > last:
-            rows = np.pad(rows, ((0, span.stop - last), (0, 0), (0, 0)), "edge")
-        return rows
+        return self._padded(rows, span.stop - last, 0) if span.stop > last else rows
+
+    def _padded(self, pixels: Pixels, below: int, right: int) -> Pixels:
+        return np.pad(pixels, ((0, below), (0, right), (0, 0)), mode=self.padding)

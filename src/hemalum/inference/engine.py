@@ -37,8 +37,11 @@ class Engine(Protocol):
         """How many windows it works on at once."""
         ...
 
-    def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Maps (N, C, H·enlarge, W·enlarge) float32 of images (N, H, W, 3) uint8; H, W multiples of stride."""
+    def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
+        """Maps (N, C, H·enlarge, W·enlarge) float32 of images (N, H, W, 3) uint8; H, W multiples of stride.
+
+        `organ` is the images' index in the card's organs, -1 where it is not known; None for a model without any.
+        """
         ...
 
 

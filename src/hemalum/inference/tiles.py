@@ -2,21 +2,14 @@
 
 All windows of an image have one size. A window is read with a halo on the sides where the image goes on,
 so the network sees there what it would see in the whole image; at the image's own border there is none.
-Each window answers for its core; the cores cover the image once.
+Each window answers for its core; the cores cover the image once. A network whose pixels depend on the whole input
+gets windows of one given size instead (`models.windows`).
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
 
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Along one axis: start..stop is read, core_start..core_stop is answered for."""
-
-    start: int
-    stop: int
-    core_start: int
-    core_stop: int
+from hemalum.models.windows import Span
 
 
 @dataclass(frozen=True, slots=True)

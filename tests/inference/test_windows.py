@@ -1,0 +1,155 @@
+"""Windows of one size, for networks whose every pixel depends on the whole input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hemalum.inference.bands import bands, exact_windows
+from hemalum.inference.image import ImageSource
+from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.models.windows import cut_windows, missing, stitch, window_halo
+
+
+@given(length=st.integers(1, 3000), cells=st.integers(1, 40), stride=st.sampled_from([1, 4, 16, 32]))
+def test_spans_have_one_size_and_cover_the_axis_once(length: int, cells: int, stride: int) -> None:
+    window = cells * stride
+    halo = window_halo(window, stride)
+    spans = cut_windows(length, window, halo)
+    covered = np.zeros(length, int)
+    for span in spans:
+        assert span.stop - span.start == window
+        assert 0 <= span.start <= span.core_start < span.core_stop <= span.stop
+        assert span.start == 0 or span.core_start - span.start >= halo
+        assert span.core_stop == length or span.stop - span.core_stop >= halo
+        covered[span.core_start : span.core_stop] += 1
+    assert (covered == 1).all()
+    assert spans[-1].stop == max(length, window)
+    # one fewer could not have covered it with such overlaps
+    assert len(spans) == 1 or (len(spans) - 1) * (window - 2 * halo) + 2 * halo < length
+
+
+def test_an_axis_worked_out_by_hand() -> None:
+    first, second, third = cut_windows(500, 224, 28)
+    assert (first.start, first.core_start, first.stop) == (0, 0, 224)
+    assert (second.start, second.stop) == (138, 362)
+    assert (third.start, third.stop, third.core_stop) == (276, 500, 500)
+    # in the middle of what two windows share, 138..224
+    assert first.core_stop == second.core_start == 181
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "reach", "halo"),
+    [(256, 16, 0, 32), (224, 32, 0, 32), (128, 16, 0, 16), (128, 32, 0, 32), (64, 8, 16, 16), (32, 32, 0, 8)],
+)
+def test_the_halo_is_an_eighth_in_whole_strides(window: int, stride: int, reach: int, halo: int) -> None:
+    assert window_halo(window, stride, reach) == halo
+
+
+@dataclass
+class WindowEngine:
+    """Records what it is shown. Its maps are the pixel's value and the window's mean, which tells windows apart."""
+
+    enlarge: int = 1
+    parallel: int = 1
+    name: str = "windows"
+    precision: str = "f32"
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    organs: list[int | None] = field(default_factory=list)
+
+    def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
+        self.shapes.append(images.shape)
+        self.organs.append(organ)
+        values = images.mean(axis=-1, dtype=np.float32) / 255
+        whole = np.broadcast_to(values.mean(axis=(1, 2), keepdims=True), values.shape)
+        maps = np.stack([values, whole], axis=1)
+        return maps.repeat(self.enlarge, axis=2).repeat(self.enlarge, axis=3)
+
+
+def run(image: NDArray[np.uint8], engine: WindowEngine, window: int, **options: Any) -> NDArray[np.float32]:
+    """Maps of the whole image, band by band."""
+    shape = image.shape[0], image.shape[1]
+    grid = exact_windows(shape, window, stride=16, reach=0)
+    found = bands(
+        ImageSource.of(image), engine, REPRESENTATIONS["distance"], shape, grid,
+        stride=16, enlarge=engine.enlarge, window=window, **options,
+    )  # fmt: skip
+    parts = list(found)
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+    assert np.array_equal(np.concatenate([part.image for part in parts]), image)
+    return np.concatenate([part.maps for part in parts], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(300, 500), (64, 64), (40, 300), (300, 50), (20, 17), (65, 63), (128, 64)]
+)
+@pytest.mark.parametrize("enlarge", [1, 2])
+def test_the_engine_sees_windows_of_one_size_and_every_pixel_comes_back(
+    make_blobs: Callable[..., NDArray[np.uint8]], height: int, width: int, enlarge: int
+) -> None:
+    image = make_blobs(height, width, 0)
+    engine = WindowEngine(enlarge=enlarge)
+    maps = run(image, engine, 64)
+    assert {shape[1:] for shape in engine.shapes} == {(64, 64, 3)}
+    values = image.mean(axis=-1, dtype=np.float32) / 255
+    assert np.array_equal(maps[0], values.repeat(enlarge, axis=0).repeat(enlarge, axis=1))
+
+
+def test_windows_do_not_depend_on_how_many_are_at_work(make_blobs: Callable[..., NDArray[np.uint8]]) -> None:
+    image = make_blobs(700, 900, 1)
+    one, many = WindowEngine(parallel=1), WindowEngine(parallel=7)
+    assert np.array_equal(run(image, one, 128), run(image, many, 128))
+    assert sorted(one.shapes) == sorted(many.shapes)
+    assert len(np.unique(run(image, WindowEngine(), 128)[1])) == sum(shape[0] for shape in one.shapes) > 50
+
+
+def test_an_image_smaller_than_a_window_is_mirrored() -> None:
+    image = np.arange(20, dtype=np.uint8)[:, None, None].repeat(17, axis=1).repeat(3, axis=2) * 12
+    seen: list[NDArray[np.uint8]] = []
+
+    class Keeping(WindowEngine):
+        def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
+            seen.append(images.copy())
+            return super().maps(images, organ)
+
+    run(image, Keeping(), 64)  # more than twice as large: mirrored more than once
+    (images,) = seen
+    assert np.array_equal(images[0], np.pad(image, ((0, 44), (0, 47), (0, 0)), "symmetric"))
+    assert missing((20, 17), 64) == (44, 47)
+
+
+def test_the_organ_reaches_the_engine_only_where_there_is_one(make_blobs: Callable[..., NDArray[np.uint8]]) -> None:
+    image = make_blobs(80, 80, 2)
+    engine = WindowEngine()
+    run(image, engine, 64, organ=3)
+    assert set(engine.organs) == {3}
+
+    class Plain(WindowEngine):
+        def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:  # type: ignore[override]
+            return super().maps(images)
+
+    run(image, Plain(), 64)
+
+
+@pytest.mark.parametrize("enlarge", [1, 2])
+@pytest.mark.parametrize("shape", [(70, 150), (64, 64), (19, 200)])
+def test_a_small_image_is_put_together_as_bands_are(
+    make_blobs: Callable[..., NDArray[np.uint8]], shape: tuple[int, int], enlarge: int
+) -> None:
+    image = make_blobs(*shape, 3)
+    engine = WindowEngine(enlarge=enlarge)
+    below, right = missing(shape, 64)
+    padded = np.pad(image, ((0, below), (0, right), (0, 0)), "symmetric")
+    maps = stitch(
+        shape,
+        64,
+        window_halo(64, 16),
+        lambda rows, columns: engine.maps(padded[None, rows.start : rows.stop, columns.start : columns.stop])[0],
+        enlarge,
+    )
+    assert np.array_equal(maps, run(image, engine, 64))
