@@ -1,5 +1,7 @@
 """AL-Net's parts against their equations (docs/systems/al_net.md)."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -62,7 +64,7 @@ def test_the_published_reading_has_the_parameters_that_its_equations_count() -> 
         branches = 4 if level == 4 else 3
         count += branches * (9 * before * width + 2 * width)  # convolution without bias, batch norm
         count += branches * width * width + width + before * width  # mix with bias, shortcut without
-    for narrow, wide in zip(widths, widths[1:], strict=False):
+    for narrow, wide in pairwise(widths):
         count += 4 * wide * narrow + narrow  # up
         count += (9 * 2 * narrow * narrow + 2 * narrow) + (9 * narrow * narrow + 2 * narrow)  # decoder
         inner, hidden = narrow // 2, max(4, narrow // 16)

@@ -1,0 +1,137 @@
+"""AL-Net's loss: Dice, and beside it two terms that look at the contour, which fade in.
+
+    L = L_Dice + s (λ_b L_bd + λ_g L_grad)
+
+L_bd weighs every probability with its signed distance to the true contour (Kervadec et al. 2019); L_grad compares the
+gradients of the predicted and of the true map near it, by size and by direction. The paper names the terms and prints
+no equation: docs/systems/al_net.md says what was read into it.
+"""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from hemalum.errors import HemalumError
+from hemalum.losses.loss import AddUp, Given, Loss, whole
+from hemalum.losses.maps import soft_dice
+
+_FLAT = 1e-6  # a gradient this small has no direction
+_LEAST_DICE = 0.1  # what rebalancing leaves of Dice at least
+
+
+def boundary_loss(probability_B1HW: Tensor, signed_distance_B1HW: Tensor) -> Tensor:
+    """Mean of probability · signed distance (Kervadec et al. 2019, eq. 5); distances in px, positive outside.
+
+    Negative where the prediction is good: the least possible value is that of the true mask itself.
+    """
+    return (probability_B1HW * signed_distance_B1HW).mean()
+
+
+def gradient_loss(
+    probability_B1HW: Tensor, target_B1HW: Tensor, band: int = 3, add_up: AddUp = whole
+) -> tuple[Tensor, Tensor]:
+    """Difference of the maps' Sobel gradients over the pixels within `band` px of the true contour: size, direction.
+
+    Size is ‖∇p - ∇y‖₁, direction 1 - cos of the angle between them, a distance on the circle of normals. Where the
+    true map is flat (the band is wider than its edge) there is no direction to have, and none is counted. 0 for both
+    where no contour is in sight.
+    """
+    near = contour_band(target_B1HW, band)
+    given, wanted = sobel(probability_B1HW), sobel(target_B1HW)
+    size = (given - wanted).abs().sum(1, keepdim=True)
+    steep = wanted.square().sum(1, keepdim=True).sqrt()
+    # under the root, so that a flat prediction has a gradient of its own to go along
+    length = (given.square().sum(1, keepdim=True) + _FLAT**2).sqrt()
+    cosine = (given * wanted).sum(1, keepdim=True) / (length * steep + _FLAT)
+    direction = (1 - cosine) * (steep > _FLAT)
+    sums = add_up(torch.stack([(size * near).sum(), (direction * near).sum(), near.sum()]))
+    means = sums[:2] / sums[2].clamp_min(1)
+    return means[0], means[1]
+
+
+def sobel(maps_B1HW: Tensor) -> Tensor:
+    """Gradients along x and y, (B, 2, H, W), scaled so that a step from 0 to 1 has 1; the map's edge is no step."""
+    along = maps_B1HW.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
+    kernels = torch.stack([along, along.T])[:, None]
+    return F.conv2d(F.pad(maps_B1HW, (1, 1, 1, 1), mode="replicate"), kernels)
+
+
+def contour_band(target_B1HW: Tensor, band: int) -> Tensor:
+    """1 where a pixel on the other side of the contour lies within `band` px along rows, columns or diagonals."""
+    inside = (target_B1HW >= 0.5).to(target_B1HW.dtype)
+    window = 2 * band + 1
+    grown = F.max_pool2d(inside, window, 1, band)
+    shrunk = 1 - F.max_pool2d(1 - inside, window, 1, band)
+    return grown - shrunk
+
+
+class Dice(Loss):
+    """1 - Dice of the probabilities, over the whole batch, mean over maps."""
+
+    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+
+    name: Literal["dice"] = "dice"
+
+    def __call__(self, given: Given) -> dict[str, Tensor]:
+        """See `Loss`. Raises HemalumError for graded maps."""
+        return {"dice": soft_dice(_probability(self.name, given), given.targets, given.add_up)}
+
+
+class ALNetLoss(Loss):
+    """Dice and, fading in over the first `ramp` steps of the phase, the two terms at the contour."""
+
+    needs: ClassVar[tuple[str, ...]] = ("signed_distance",)
+    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+
+    name: Literal["al_net"] = "al_net"
+    boundary: float = Field(0.1, ge=0, description="λ_b, weight of the signed distance term")
+    gradient: float = Field(0.5, ge=0, description="λ_g, weight of the gradient term")
+    direction: bool = Field(True, description="compare the gradients' directions besides their sizes")
+    band: int = Field(3, ge=1, description="px to each side of the true contour where gradients are compared")
+    ramp: int = Field(0, ge=0, description="steps over which both terms fade in; 0: there from the beginning")
+    rebalance: float | None = Field(
+        None, gt=0, description="with each epoch of the phase, so much weight goes from Dice to the boundary term"
+    )
+
+    def __call__(self, given: Given) -> dict[str, Tensor]:
+        """See `Loss`. Raises HemalumError for graded maps, and maps without a foreground."""
+        probability = _probability(self.name, given)
+        channels = [channel for head in given.heads for channel in head.channels]
+        if "foreground" not in channels:
+            raise HemalumError(f"loss '{self.name}' needs a map 'foreground'; there are {', '.join(channels)}")
+        at = channels.index("foreground")
+        nucleus, truth = probability[:, at : at + 1], given.targets[:, at : at + 1]
+        size, direction = gradient_loss(nucleus, truth, self.band, given.add_up)
+        ramp, dice_weight, boundary_weight = self.ramped(given), *self.weights(given)
+        return {
+            "dice": dice_weight * soft_dice(probability, given.targets, given.add_up),
+            "boundary": ramp * boundary_weight * boundary_loss(nucleus, given.extra["signed_distance"]),
+            "gradient": ramp * self.gradient * (size + direction if self.direction else size),
+        }
+
+    def ramped(self, given: Given) -> float:
+        """How much of the two terms is there: s in [0, 1]."""
+        return min(1.0, given.phase_step / self.ramp) if self.ramp else 1.0
+
+    def weights(self, given: Given) -> tuple[float, float]:
+        """Weights of Dice and boundary term: with `rebalance`, [a, b] → [max(0.1, a - δ), b + δ] with each epoch."""
+        moved = (self.rebalance or 0.0) * math.floor(given.phase_epoch)
+        return max(_LEAST_DICE, 1 - moved), self.boundary + moved
+
+    def factors(self, given: Given) -> dict[str, float]:
+        """See `Loss`."""
+        row = {"ramp": self.ramped(given)}
+        if self.rebalance is not None:
+            row["dice_weight"], row["boundary_weight"] = self.weights(given)
+        return row
+
+
+def _probability(loss: str, given: Given) -> Tensor:
+    for head in given.heads:
+        if "distance" in head.channels:
+            raise HemalumError(f"loss '{loss}' is for maps of 0 and 1; 'distance' is graded: take loss 'maps'")
+    return given.outputs.logits.sigmoid()
