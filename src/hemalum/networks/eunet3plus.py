@@ -1,0 +1,157 @@
+"""eU-Net3+ (Swain, Cheoi, Ko 2024): U-Net3+ with a gated encoder, blurred pooling, and SAM at the bottleneck.
+
+The embedding passes through a squeeze-and-excitation gate over both sources; the gated features attend to the plain
+ones (see docs/systems/eunet3plus_sam.md for the readings).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hemalum.errors import HemalumError
+from hemalum.names import nearest
+from hemalum.networks.outputs import Outputs
+from hemalum.networks.unet3plus import Down, UNet3Plus
+
+FUSIONS = ("guided", "advanced", "concat", "none")
+GATES = ("sigmoid", "glu")
+
+
+class EUNet3Plus(UNet3Plus):
+    """(B, inputs, H, W) and SAM's embedding (B, `embedding`, h, w) → (B, outputs, H, W) logits.
+
+    `fusion`: "guided" has the gated features as queries and the plain ones as keys and values; "advanced" has the
+    gated ones as all three, and gates the finer levels as well; "concat" hands features and embedding on side by
+    side; "none" has no embedding. `gate` is what makes the gate's last layer a factor. `reduction` narrows the gate's
+    hidden layer, `dropout` drops whole channels after the fusion.
+    """
+
+    def __init__(
+        self,
+        outputs: int = 1,
+        inputs: int = 3,
+        widths: Sequence[int] = (32, 64, 128, 256, 512),
+        skip: int | None = None,
+        activation: str = "glu",
+        down: str = "max_blur",
+        deep_supervision: bool = False,
+        cgm: bool = False,
+        fusion: str = "guided",
+        gate: str = "sigmoid",
+        embedding: int = 256,
+        reduction: int = 16,
+        dropout: float = 0.3,
+    ) -> None:
+        for what, value, known in (("fusion", fusion, FUSIONS), ("gate", gate, GATES)):
+            if value not in known:
+                raise HemalumError(f"{what} '{value}'{nearest(value, known)}: it can be {', '.join(known)}")
+        wider = widths[-1] + embedding if fusion == "concat" else None
+        super().__init__(outputs, inputs, widths, skip, activation, down, deep_supervision, cgm, wider)
+        self.fusion = fusion
+        self.drop = nn.Dropout2d(dropout)
+        if fusion == "none":
+            return
+        self.conditions = ("embedding",)
+        self.embedding = embedding
+        self.global_context = True
+        self.blur = Down(blurred=True)
+        if fusion in ("guided", "advanced"):
+            self.fuse = FusionBlock(widths[-1], embedding, gate, reduction, advanced=fusion == "advanced")
+        if fusion == "advanced":
+            self.gates = nn.ModuleList(
+                LevelGate(width, embedding, gate, reduction, times=max(1, 4 >> level))
+                for level, width in enumerate(widths[:-1])
+            )
+
+    def forward(self, x_BCHW: Tensor, embedding: Tensor | None = None) -> Tensor | Outputs:
+        """Raises HemalumError when the embedding is missing or has another number of channels."""
+        levels = self.encode(x_BCHW)
+        if self.fusion == "none":
+            levels[-1] = self.drop(levels[-1])
+            return self.decode(levels)
+        if embedding is None or embedding.ndim != 4 or embedding.shape[1] != self.embedding:
+            given = "none is given" if embedding is None else f"its shape is {tuple(embedding.shape)}"
+            raise HemalumError(
+                f"fusion '{self.fusion}' needs an embedding of (B, {self.embedding}, h, w), {given}: "
+                "give the recipe a key 'sam', or fusion none"
+            )
+        embedding = embedding.to(x_BCHW.dtype)
+        if self.fusion == "advanced":
+            levels[:-1] = [gate(x, embedding) for gate, x in zip(self.gates, levels, strict=False)]
+        deep, coarse = levels[-1], self._to_grid(embedding, levels[-1])
+        fused = torch.cat([deep, coarse], dim=1) if self.fusion == "concat" else self.fuse(deep, coarse)
+        levels[-1] = self.drop(fused)
+        return self.decode(levels)
+
+    def _to_grid(self, embedding: Tensor, like: Tensor) -> Tensor:
+        """Max-pooled and blurred while at least twice as fine as the grid of `like`, then resampled to it."""
+        height, width = like.shape[2:]
+        while embedding.shape[2] >= 2 * height and embedding.shape[3] >= 2 * width:
+            embedding = self.blur(embedding)
+        if embedding.shape[2:] == like.shape[2:]:
+            return embedding
+        return F.interpolate(embedding, size=(int(height), int(width)), mode="bilinear")
+
+
+class Gate(nn.Module):
+    """A factor per channel from both sources: (B, channels + others) means → (B, channels) in [0, 1].
+
+    Squeeze-and-excitation (Hu et al. 2018) whose squeeze sees another network's features too. With `kind` "glu" the
+    last layer is twice as wide and gates itself, so factors may have any size and sign.
+    """
+
+    def __init__(self, channels: int, others: int, kind: str, reduction: int) -> None:
+        super().__init__()
+        hidden = max(1, (channels + others) // reduction)
+        self.squeeze = nn.Linear(channels + others, hidden)
+        self.excite = nn.Linear(hidden, 2 * channels if kind == "glu" else channels)
+        self.kind = kind
+
+    def forward(self, own_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
+        """The gated features, (B, channels, H, W)."""
+        means = torch.cat([own_BCHW.mean((2, 3)), other_BCHW.mean((2, 3))], dim=1)
+        raw = self.excite(F.relu(self.squeeze(means)))
+        factor = F.glu(raw, dim=1) if self.kind == "glu" else raw.sigmoid()
+        return own_BCHW * factor[:, :, None, None]
+
+
+class FusionBlock(nn.Module):
+    """Gate and cross-attention with one head over the places of the bottleneck; no residual, no norm, no positions.
+
+    SAM enters through the gate alone, as means over the grid.
+    """
+
+    def __init__(self, channels: int, others: int, gate: str, reduction: int, advanced: bool) -> None:
+        super().__init__()
+        self.gate = Gate(channels, others, gate, reduction)
+        self.advanced = advanced
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, own_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
+        gated = self.gate(own_BCHW, other_BCHW).flatten(2).transpose(1, 2)
+        seen = gated if self.advanced else own_BCHW.flatten(2).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(self.query(gated), self.key(seen), self.value(seen))
+        return self.out(mixed).transpose(1, 2).reshape(own_BCHW.shape)  # type: ignore[no-any-return]
+
+
+class LevelGate(nn.Module):
+    """The gate of a finer level: the embedding is brought to half the level's channels first, `times` as fine."""
+
+    def __init__(self, channels: int, embedding: int, gate: str, reduction: int, times: int) -> None:
+        super().__init__()
+        narrow = max(1, channels // 2)
+        self.project: nn.Module
+        if times == 1:
+            self.project = nn.Conv2d(embedding, narrow, 1)
+        else:
+            self.project = nn.ConvTranspose2d(embedding, narrow, 2 * times, times, times // 2)
+        self.gate = Gate(channels, narrow, gate, reduction)
+
+    def forward(self, own_BCHW: Tensor, embedding: Tensor) -> Tensor:
+        # only its means are used, so it need not be brought to the level's own grid
+        return self.gate(own_BCHW, self.project(embedding))  # type: ignore[no-any-return]
