@@ -12,8 +12,10 @@ from hemalum.networks.unet import UNet
 SMALL = {
     "al_net": {"widths": [4, 8, 16]},
     "compact": {"widths": [8, 16, 24], "depths": [0, 1, 1]},
+    "eunet3plus": {"widths": [4, 8, 16], "fusion": "none"},  # with an embedding: test_eunet3plus.py
     "seu_net": {"widths": [4, 8, 16], "embedding": 4, "organs": 3},
     "unet": {"widths": [4, 8, 16], "norm": True},
+    "unet3plus": {"widths": [4, 8, 16]},
 }
 
 

@@ -10,14 +10,18 @@ from hemalum.errors import HemalumError
 from hemalum.names import nearest
 from hemalum.networks.al_net import ALNet
 from hemalum.networks.compact import Compact
+from hemalum.networks.eunet3plus import EUNet3Plus
 from hemalum.networks.seu_net import SEUNet
 from hemalum.networks.unet import UNet
+from hemalum.networks.unet3plus import UNet3Plus
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "al_net": ALNet,
     "compact": Compact,
+    "eunet3plus": EUNet3Plus,
     "seu_net": SEUNet,
     "unet": UNet,
+    "unet3plus": UNet3Plus,
 }
 
 
