@@ -11,11 +11,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "hemalum"
 # from the ground up; rooms on one floor do not know each other
 FLOORS = [
     {"errors"},
-    {"files", "names"},
+    {"cache", "files", "names"},
     {"models"},
     {"data", "metrics", "export"},
     {"instances"},
-    {"networks", "losses"},  # above instances: a map's activation and loss belong to its representation
+    {"networks"},  # above instances: a map's activation and loss belong to its representation
+    {"losses"},
     {"systems"},
     {"training"},
     {"inference"},

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hemalum.cache import cached
 from hemalum.errors import HemalumError
-from hemalum.inference.cache import cached
 from hemalum.inference.engine import make_engine
 from hemalum.inference.engine_onnx import export_onnx
 from hemalum.inference.model import Model, load_model

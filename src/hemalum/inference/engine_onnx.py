@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum import __version__
+from hemalum.cache import cached
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
-from hemalum.inference.cache import cached
 from hemalum.inference.model import Model
 from hemalum.models.card import Card
 from hemalum.models.file import Tensors

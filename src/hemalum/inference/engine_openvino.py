@@ -11,7 +11,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from hemalum import __version__
-from hemalum.inference.cache import cached
+from hemalum.cache import cached
 from hemalum.inference.model import Model
 
 log = logging.getLogger(__name__)

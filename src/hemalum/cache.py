@@ -1,4 +1,4 @@
-"""Converted models kept between runs, in the user's cache folder.
+"""What is costly to make, kept between runs in the user's cache folder: converted models, embeddings of images.
 
 An entry is a folder named by what it was made from. It is written beside and renamed, so it is there whole or
 not at all, and it holds the sha256 of its files, so a damaged one is noticed and made again.
@@ -21,7 +21,7 @@ _SUMS = "sha256"
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: $HEMALUM_CACHE, else the platform's cache folder."""
+    """Where things are kept: $HEMALUM_CACHE, else the platform's cache folder."""
     named = os.environ.get(VARIABLE)
     return Path(named) if named else Path(platformdirs.user_cache_dir("hemalum", appauthor=False))
 
