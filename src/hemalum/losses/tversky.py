@@ -1,0 +1,74 @@
+"""Tversky loss, and the loss of ClinSegNet that weighs it with binary cross-entropy and an edge term."""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from hemalum.losses.loss import AddUp, Given, Loss, whole
+
+EDGE = "edge"  # the channel with a term of its own
+_SOFT = 1e-6
+
+
+def tversky(
+    probability_BCHW: Tensor, target_BCHW: Tensor, alpha: float, beta: float, add_up: AddUp = whole
+) -> Tensor:
+    """1 − TP / (TP + α FP + β FN) of soft maps, pooled over the batch and averaged over channels.
+
+    Salehi, Erdogmus, Gholipour 2017: α weighs false positives, β false negatives; both at ½ it is the Dice loss.
+    """
+    axes = (0, 2, 3)
+    hits = (probability_BCHW * target_BCHW).sum(axes)
+    false = ((probability_BCHW * (1 - target_BCHW)).sum(axes), ((1 - probability_BCHW) * target_BCHW).sum(axes))
+    tp, fp, fn = add_up(torch.stack([hits, *false]))
+    index: Tensor = (tp + _SOFT) / (tp + alpha * fp + beta * fn + _SOFT)
+    return (1 - index).mean()
+
+
+class Tversky(Loss):
+    """The Tversky loss of every map."""
+
+    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+
+    name: Literal["tversky"] = "tversky"
+    alpha: float = Field(0.3, ge=0, description="weight of false positives")
+    beta: float = Field(0.7, ge=0, description="weight of false negatives")
+
+    def __call__(self, given: Given) -> dict[str, Tensor]:
+        """See `Loss`."""
+        probability = given.outputs.logits.sigmoid()
+        return {"tversky": tversky(probability, given.targets, self.alpha, self.beta, given.add_up)}
+
+
+class Histo(Loss):
+    """HistoLoss of ClinSegNet: w₁ BCE + w₂ Tversky of the maps, and λ BCE of the edge map where there is one.
+
+    The paper prints w₁ : w₂ (0.3 : 0.7 is its best row); α, β and λ are read (docs/systems/clin_seg_net.md).
+    """
+
+    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+
+    name: Literal["histo"] = "histo"
+    bce: float = Field(0.3, ge=0, description="weight of binary cross-entropy, w₁")
+    tversky: float = Field(0.7, ge=0, description="weight of the Tversky term, w₂")
+    edge: float = Field(0.2, ge=0, description="weight of the edge map's binary cross-entropy, λ")
+    alpha: float = Field(0.3, ge=0, description="weight of false positives in the Tversky term")
+    beta: float = Field(0.7, ge=0, description="weight of false negatives in the Tversky term")
+
+    def __call__(self, given: Given) -> dict[str, Tensor]:
+        """See `Loss`."""
+        channels = [channel for head in given.heads for channel in head.channels]
+        own = [index for index, channel in enumerate(channels) if channel != EDGE]
+        logits, targets = given.outputs.logits[:, own], given.targets[:, own]
+        parts = {
+            "bce": self.bce * F.binary_cross_entropy_with_logits(logits, targets),
+            "tversky": self.tversky * tversky(logits.sigmoid(), targets, self.alpha, self.beta, given.add_up),
+        }
+        if EDGE in channels:
+            at = slice(channels.index(EDGE), channels.index(EDGE) + 1)
+            of_edge = F.binary_cross_entropy_with_logits(given.outputs.logits[:, at], given.targets[:, at])
+            parts["edge"] = self.edge * of_edge
+        return parts
