@@ -74,10 +74,15 @@ def test_tables_by_group_and_organ():
     assert groups["p2"]["pq"] == pytest.approx(1 / 1.5)
     assert [(row["name"], row["images"]) for row in summary["by_organ"]] == [("liver", 2)]
     alone = evaluate(perfect_then_half, SAMPLES[1:]).summary  # the patient's images by themselves
-    for name in ("dice", "aji", "pq", "hd95_px"):
-        kind = {"dice": "pixel", "hd95_px": "boundary"}.get(name, "instance")
+    for name in ("dice", "recall", "precision", "aji", "pq", "hd95_px"):
+        pixel = dict.fromkeys(("dice", "recall", "precision"), "pixel")
+        kind = (pixel | {"hd95_px": "boundary"}).get(name, "instance")
         assert groups["p2"][name] == alone[kind]["per_image"][name]
-    assert groups["p2"]["dice_pooled"] == alone["pixel"]["pooled"]["dice"]
+    for name in ("dice", "recall", "precision"):
+        assert groups["p2"][f"{name}_pooled"] == alone["pixel"]["pooled"][name]
+    liver = summary["by_organ"][0]
+    # all 64 px of one image, half of those of the other
+    assert (liver["recall"], liver["recall_pooled"], liver["precision_pooled"]) == (0.75, 96 / 128, 1)
     assert groups["p2"]["pq_pooled"] == alone["instance"]["pooled"]["pq"]
     assert (groups["p2"]["nuclei_truth"], groups["p2"]["nuclei_predicted"]) == (2, 1)
 

@@ -197,14 +197,17 @@ def table_by(names: Sequence[str | None], images: Sequence[ImageScores]) -> list
     table = []
     for name in sorted({name for name in names if name is not None}):
         part = [image for image, own in zip(images, names, strict=True) if own == name]
-        means = _means([image.row for image in part], ("dice", "hd95_px", "aji", "pq"))
+        means = _means([image.row for image in part], ("dice", "recall", "precision", "hd95_px", "aji", "pq"))
+        pooled = average_pixel_scores([image.pixels for image in part], "pooled")
         table.append(
             {
                 "name": name,
                 "images": len(part),
                 "nuclei_truth": sum(image.n_truth for image in part),
                 "nuclei_predicted": sum(image.n_prediction for image in part),
-                "dice_pooled": average_pixel_scores([image.pixels for image in part], "pooled").dice,
+                "dice_pooled": pooled.dice,
+                "recall_pooled": pooled.recall,
+                "precision_pooled": pooled.precision,
                 **means,
                 "pq_pooled": _pool_matches([image.matches[0] for image in part]).pq,
             }
