@@ -14,8 +14,9 @@ from hemalum.data.importing import import_dataset
 from hemalum.data.stain_normalisation import StainNormalisation, normalise_stain
 from hemalum.data.stain_target import fit_stain_target
 from hemalum.errors import HemalumError
+from hemalum.export.colours import PALETTE
 from hemalum.report.contact_sheet import MARGIN, Cell, Row, Sheet, draw_sheet
-from hemalum.report.preview import PALETTE, PICTURE, choose_samples, make_sheet, write_preview
+from hemalum.report.preview import PICTURE, choose_samples, make_sheet, write_preview
 
 PAIR = np.array([[0.61, 0.79, 0.45], [0.22, 0.80, 0.56]])
 

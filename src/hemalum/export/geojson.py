@@ -10,6 +10,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.export.colours import Classes, class_colour
 from hemalum.files import atomic_path
 
 # table column → name of the measurement, in QuPath's manner of writing units
@@ -30,7 +31,7 @@ MEASUREMENTS = {
     "hematoxylin_std": "Hematoxylin OD std",
     "probability": "Probability",
 }
-CLASSIFICATION = '{"name":"Nucleus","color":[0,180,90]}'
+NUCLEUS = ("Nucleus", (0, 180, 90))  # of what has no class
 BATCH = 4096
 
 
@@ -41,13 +42,14 @@ def write_geojson(
     table: pa.Table,
     *,
     note: dict[str, Any] | None = None,
+    classes: Classes | None = None,
 ) -> None:
     """Write a FeatureCollection of closed rings `coords` (M, 2) x, y in px, ring i from offsets[i].
 
     Coordinates are written to a hundredth of a pixel; measurements are the columns of `table` known to
-    MEASUREMENTS that are not all null; `note` goes to the top-level member "hemalum". Object ids follow
-    from the content, so one result always gives one file. Raises HemalumError when the file cannot be
-    written.
+    MEASUREMENTS that are not all null; `note` goes to the top-level member "hemalum". The classification is that
+    of `classes`, with its colour. Object ids follow from the content, so one result always gives one file. Raises
+    HemalumError when the file cannot be written.
     """
     columns = {name: table.column(name).to_numpy() for name in MEASUREMENTS if name in table.column_names}
     columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
@@ -55,6 +57,8 @@ def write_geojson(
     seed = hashlib.sha256(head.encode()).digest() + np.ascontiguousarray(coords).tobytes()
     identity = np.frombuffer(hashlib.shake_128(seed).digest(16 * (len(offsets) - 1)), np.uint8)
     pieces = _pieces(list(columns))
+    kinds = np.zeros(len(offsets) - 1, np.int64) if classes is None else classes.numbers.astype(np.int64)
+    marks = _classifications(() if classes is None else tuple(classes.names))
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         stream.write(head[:-1].encode() + b',"features":[')
         for start in range(0, len(offsets) - 1, BATCH):
@@ -67,6 +71,8 @@ def write_geojson(
                     np.column_stack(some).astype(np.float64),
                     identity[16 * start : 16 * stop],
                     *pieces,
+                    kinds[start:stop],
+                    *marks,
                     start == 0,
                 )
             )
@@ -76,26 +82,47 @@ def write_geojson(
 def _pieces(names: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The text between the values of a feature, one piece after the other, and where each begins.
 
-    First, after the id, after the ring, the name of each measurement, last.
+    First, after the id, after the ring, after the classification, the name of each measurement, last.
     """
     texts = [
         '{"type":"Feature","id":"',
         '","geometry":{"type":"Polygon","coordinates":[',
-        f']}},"properties":{{"objectType":"detection","classification":{CLASSIFICATION},"measurements":{{',
+        ']},"properties":{"objectType":"detection","classification":',
+        ',"measurements":{',
         *(json.dumps(MEASUREMENTS[name], ensure_ascii=False) + ":" for name in names),
         "}}}",
     ]
+    return _joined(texts)
+
+
+def _classifications(names: tuple[str, ...]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The classification of what has no class, then of each class, one after the other, and where each begins."""
+    marks = [NUCLEUS, *((name, class_colour(number)) for number, name in enumerate(names, start=1))]
+    texts = [
+        json.dumps({"name": name, "color": list(colour)}, ensure_ascii=False, separators=(",", ":"))
+        for name, colour in marks
+    ]
+    return _joined(texts)
+
+
+def _joined(texts: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     encoded = [text.encode() for text in texts]
     starts = np.cumsum([0] + [len(text) for text in encoded]).astype(np.int64)
     return np.frombuffer(b"".join(encoded), np.uint8), starts
 
 
 @njit(cache=True, nogil=True)
-def _features(coords: Any, offsets: Any, values: Any, identity: Any, pieces: Any, starts: Any, first: bool) -> Any:
+def _features(
+    coords: Any, offsets: Any, values: Any, identity: Any, pieces: Any, starts: Any, kinds: Any, marks: Any,
+    mark_starts: Any, first: bool,
+) -> Any:  # fmt: skip
     """The features as UTF-8; `coords` in hundredths of px, `identity` 16 bytes each. NaN is left out."""
     count, measured = values.shape
     # a coordinate takes up to 22 bytes with its comma, a measurement up to 24, an id 36
-    capacity = 50 * coords.shape[0] + count * (pieces.size + 30 * measured + 80)
+    longest = 0
+    for k in range(mark_starts.size - 1):
+        longest = max(longest, mark_starts[k + 1] - mark_starts[k])
+    capacity = 50 * coords.shape[0] + count * (pieces.size + longest + 30 * measured + 80)
     text = np.empty(capacity, np.uint8)
     at = 0
     for i in range(count):
@@ -108,6 +135,8 @@ def _features(coords: Any, offsets: Any, values: Any, identity: Any, pieces: Any
         at = _copy(text, at, pieces, starts[1], starts[2])
         at = _ring(text, at, coords, offsets[i], offsets[i + 1])
         at = _copy(text, at, pieces, starts[2], starts[3])
+        at = _copy(text, at, marks, mark_starts[kinds[i]], mark_starts[kinds[i] + 1])
+        at = _copy(text, at, pieces, starts[3], starts[4])
         some = False
         for k in range(measured):
             value = values[i, k]
@@ -117,9 +146,9 @@ def _features(coords: Any, offsets: Any, values: Any, identity: Any, pieces: Any
                 text[at] = 44
                 at += 1
             some = True
-            at = _copy(text, at, pieces, starts[3 + k], starts[4 + k])
+            at = _copy(text, at, pieces, starts[4 + k], starts[5 + k])
             at = _measurement(text, at, value)
-        at = _copy(text, at, pieces, starts[3 + measured], starts[4 + measured])
+        at = _copy(text, at, pieces, starts[4 + measured], starts[5 + measured])
     return text[:at]
 
 

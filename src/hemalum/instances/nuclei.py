@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError
 from hemalum.export import geojson, labels, overlay, table
+from hemalum.export.colours import Classes
 from hemalum.instances.morphology import Columns, describe, moments
 from hemalum.instances.polygons import Polygons, fill, split_pieces, trace
+from hemalum.instances.vote import vote
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +34,7 @@ def measure(
     image: NDArray[np.uint8] | None = None,
     probability: NDArray[np.float32] | None = None,
     *,
+    kinds: NDArray[np.float32] | None = None,
     threshold: float | None = None,
     origin: tuple[int, int] = (0, 0),
     smooth: bool = True,
@@ -40,12 +43,16 @@ def measure(
 
     `image` (H, W, 3) uint8, or smaller by a whole factor, and `probability` (H, W) float32 belong to the same
     pixels; with a `threshold`, outlines lie where the probability crosses it. `origin` is row and column of
-    labels[0, 0] on the whole separation grid. A nucleus gives the same numbers to the last bit whichever band it
-    is measured in.
+    labels[0, 0] on the whole separation grid. `kinds` (H, W) float32, the most probable class of each pixel from 1,
+    gives each nucleus a class by `vote`. A nucleus gives the same numbers to the last bit whichever band it is
+    measured in.
     """
     along = None if threshold is None else probability
     outlines = trace(labels, along, threshold or 0.5, smooth=smooth, origin=origin)
-    return Part(outlines.polygons, outlines.first, moments(labels, outlines, image, probability))
+    raw = moments(labels, outlines, image, probability)
+    if kinds is not None:
+        raw["class"] = vote(labels, outlines.ids, kinds, probability, threshold or 0.0)
+    return Part(outlines.polygons, outlines.first, raw)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +62,8 @@ class Nuclei:
     `table` (pyarrow) has one row per nucleus: id (uint32, 1..N), x, y (centroid), and the columns of
     `hemalum.instances.morphology.describe`; px are pixels of the input image, µm columns are null without
     mpp. `outlines` are the exterior rings in px. `shape` is (H, W) of the input. `mpp_source` is "file",
-    "user", "estimate" or "none". `model` and `source` name the model and the image.
+    "user", "estimate" or "none". `model` and `source` name the model and the image. `class_names` are the classes
+    that the model tells apart; where it does, the table has a last column `class` with the name of each nucleus's.
     """
 
     table: pa.Table
@@ -66,6 +74,7 @@ class Nuclei:
     model: str | None = None
     source: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     @classmethod
     def from_parts(
@@ -79,17 +88,21 @@ class Nuclei:
         model: str | None = None,
         source: str | None = None,
         notes: dict[str, Any] | None = None,
+        class_names: Sequence[str] = (),
     ) -> "Nuclei":
         """Join the parts of one image; ids follow the first pixel in raster order, whatever the parts were.
 
-        `scale` is input px per separation-grid px in x and y.
+        `scale` is input px per separation-grid px in x and y. `class_names` are those of the parts' `kinds`.
         """
         joined = Polygons.joined([part.polygons for part in parts])
         first = np.concatenate([np.zeros((0, 2), np.int32), *(part.first for part in parts)])
         order = np.lexsort((first[:, 1], first[:, 0]))
         names = parts[0].raw if parts else measure(np.zeros((1, 1), np.int32)).raw
         raw = {name: np.concatenate([part.raw[name] for part in parts] or [names[name]]) for name in names}
-        columns = describe({name: values[order] for name, values in raw.items()}, scale=scale, mpp=mpp)
+        raw = {name: values[order] for name, values in raw.items()}
+        columns = describe(raw, scale=scale, mpp=mpp)
+        if class_names:
+            columns["class"] = np.array(["", *class_names], np.object_)[raw.get("class", np.zeros(0, np.int32))]
         return cls(
             _table(columns, mpp, mpp_source, model),
             joined.take(order).scaled(*scale),
@@ -99,6 +112,7 @@ class Nuclei:
             model,
             source,
             notes or {},
+            tuple(class_names),
         )
 
     @classmethod
@@ -133,6 +147,8 @@ class Nuclei:
         head = several[0]
         if any(one.shape != head.shape or one.mpp != head.mpp for one in several):
             raise HemalumError("only nuclei of one image, with one shape and mpp, can be joined")
+        if any(one.class_names != head.class_names for one in several):
+            raise HemalumError("only nuclei of the same classes can be joined")
         joined = pa.concat_tables([one.table for one in several])
         ids = pa.array(np.arange(1, joined.num_rows + 1, dtype=np.uint32))
         return cls(
@@ -144,6 +160,7 @@ class Nuclei:
             head.model,
             head.source,
             head.notes,
+            head.class_names,
         )
 
     def __len__(self) -> int:
@@ -163,6 +180,15 @@ class Nuclei:
     def density_per_mm2(self) -> float | None:
         """Nuclei per mm² of image, None without mpp; an estimate where `mpp_source` is "estimate"."""
         return self.count / self.area_mm2 if self.area_mm2 else None
+
+    @property
+    def classes(self) -> Classes | None:
+        """The class of each nucleus by number, names and counts; None where the model tells no classes apart."""
+        if not self.class_names:
+            return None
+        numbers = {name: number for number, name in enumerate(self.class_names, start=1)}
+        names = self.table.column("class").to_pylist()
+        return Classes(np.array([numbers.get(name, 0) for name in names], np.int32), self.class_names)
 
     def polygons(self) -> NDArray[np.object_]:
         """Give the outlines as (N,) shapely polygons in px of the input image."""
@@ -199,7 +225,9 @@ class Nuclei:
                 "source": self.source,
                 "shape": list(self.shape),
                 **self.notes,
+                **({"classes": list(self.class_names)} if self.class_names else {}),
             },
+            classes=self.classes,
         )
 
     def to_csv(self, path: str | Path) -> None:
@@ -219,9 +247,10 @@ class Nuclei:
     ) -> None:
         """Write the input image (H, W, 3) uint8 with the outlines drawn on it, PNG.
 
-        Raises HemalumError when the image is not the one that the nuclei are of.
+        Where nuclei have classes, each has the colour of its class, and a legend is added below the image. Raises
+        HemalumError when the image is not the one that the nuclei are of.
         """
-        overlay.write_overlay(path, image, self.label_map(), colour=colour)
+        overlay.write_overlay(path, image, self.label_map(), colour=colour, classes=self.classes)
 
 
 def _table(columns: Columns, mpp: float | None, mpp_source: str, model: str | None) -> pa.Table:
@@ -229,6 +258,9 @@ def _table(columns: Columns, mpp: float | None, mpp_source: str, model: str | No
     arrays = {"id": pa.array(np.arange(1, count + 1, dtype=np.uint32))}
     for name, values in columns.items():
         # a thousandth of a pixel is more than any outline knows
+        if name == "class":
+            arrays[name] = pa.array(values, pa.string())
+            continue
         kept = np.round(values, 3) if name in ("x", "y") else values.astype(np.float32)
         arrays[name] = pa.array(kept, from_pandas=True)
     metadata = {"mpp": str(mpp), "mpp_source": mpp_source, "model": str(model)}

@@ -1,18 +1,16 @@
 """A sheet of pictures in rows and columns with headings, drawn with Pillow."""
 
-import importlib.util
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from hemalum.export.colours import Colour
+from hemalum.export.lettering import Lettering
 
 Pixels = NDArray[np.uint8]
-Colour = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 INK, FAINT, GROUND, FRAME = (30, 30, 34), (105, 105, 112), (255, 255, 255), (228, 228, 232)
 MARGIN, GAP, SIDE = 28, 8, 190  # px: border of the sheet, between pictures, column of the rows' names
@@ -103,41 +101,8 @@ def _draw_row(picture: Image.Image, pen: "_Pen", row: Row, top: int, size: int) 
             pen.bar(left + 10, top + size - 10, length, says)
 
 
-class _Pen:
-    """Writes text in a type that has the letters, or in letters that the type has."""
-
-    draw: ImageDraw.ImageDraw
-
-    def __init__(self) -> None:
-        found = importlib.util.find_spec("matplotlib")  # located, not imported: a type with µ and é comes with it
-        path = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if found and found.origin else None
-        self.plain = path is None or not path.is_file()
-        self.fonts: dict[int, Font] = {
-            size: ImageFont.load_default(size) if self.plain or path is None else ImageFont.truetype(path, size)
-            for size in (SMALL, NORMAL, LARGE)
-        }
-
-    def letters(self, text: str) -> str:
-        """Pillow's own type knows few letters beyond ASCII: µm becomes um, é becomes e."""
-        if not self.plain:
-            return text
-        spelled = unicodedata.normalize("NFKD", text.replace("µ", "u").replace("·", "-").replace("…", ".."))
-        return spelled.encode("ascii", "ignore").decode()
-
-    def text(self, x: float, y: float, text: str, size: int, colour: Colour) -> None:
-        self.draw.text((x, y), self.letters(text), font=self.fonts[size], fill=colour)
-
-    def length(self, text: str, size: int) -> float:
-        return self.fonts[size].getlength(self.letters(text))
-
-    def fit(self, text: str, width: float, size: int) -> str:
-        """The text, its middle left out where it is too long: ids differ at their ends."""
-        if self.length(text, size) <= width:
-            return text
-        keep = len(text) - 1
-        while keep > 2 and self.length(f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}", size) > width:
-            keep -= 1
-        return f"{text[: keep // 2]}…{text[len(text) - (keep - keep // 2) :]}"
+class _Pen(Lettering):
+    """Writes what a sheet has besides pictures."""
 
     def wrap(self, text: str, width: float, size: int) -> list[str]:
         lines: list[str] = []

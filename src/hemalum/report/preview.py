@@ -18,9 +18,10 @@ from hemalum.data.stain import draw_stain_jitter, jitter_stain
 from hemalum.data.stain_normalisation import StainNormalisation, StainNormaliser, sample_image
 from hemalum.data.stain_target import fit_stain_target
 from hemalum.errors import HemalumError
+from hemalum.export.colours import class_colour
 from hemalum.files import atomic_path
 from hemalum.models.stain import StainTarget
-from hemalum.report.contact_sheet import Cell, Colour, Row, Sheet, draw_sheet
+from hemalum.report.contact_sheet import Cell, Row, Sheet, draw_sheet
 
 Pixels = NDArray[np.uint8]
 
@@ -31,12 +32,6 @@ FIELD_PX = 256  # the same, of an image that does not say its scale
 POOLED = 32  # images that the normalisation's targets are fitted on
 SPREAD = ("stain", "organ", "group")  # columns of the index, the most telling first
 SUFFIXES = (".png", ".jpg", ".jpeg")
-
-# hues that stand out on hematoxylin, eosin and dark ground; the first is for sets without classes
-PALETTE: tuple[Colour, ...] = (
-    (0, 230, 118), (255, 214, 0), (0, 200, 255), (255, 110, 0), (255, 255, 255), (170, 255, 40), (0, 96, 255),
-    (255, 40, 40), (0, 0, 0), (150, 150, 150),
-)  # fmt: skip
 
 
 def write_preview(
@@ -89,7 +84,7 @@ def make_sheet(dataset: Dataset, seed: int, settings: AugmentSettings) -> Sheet:
         info.licence or "licence not stated",
         "fields of 64 µm" if any(row.mpp for row in rows) else f"fields of {FIELD_PX} px",
     ]
-    legend = [(_colour(number), classes.get(number, f"class {number}")) for number in present]
+    legend = [(class_colour(number), classes.get(number, f"class {number}")) for number in present]
     notes = [
         "Augmentation at the default strength of a recipe, drawn anew for every row. Targets of stain normalisation: "
         + (origin or "none could be fitted")
@@ -102,7 +97,7 @@ def make_sheet(dataset: Dataset, seed: int, settings: AugmentSettings) -> Sheet:
         subtitle="  ·  ".join(facts),
         columns=columns,
         rows=[_row(shown[n], row, targets, settings, [seed, n]) for n, row in enumerate(rows)],
-        legend=legend or [(PALETTE[0], "nucleus")],
+        legend=legend or [(class_colour(1), "nucleus")],
         footnotes=notes,
     )
 
@@ -231,13 +226,9 @@ def _outlined(shown: _Shown) -> Pixels:
     thick &= labels > 0
     twice = 2 * PICTURE, 2 * PICTURE
     fine = np.array(Image.fromarray(shown.image).resize(twice, Image.Resampling.BICUBIC))
-    colours = np.array([_colour(number) for number in range(int(shown.kinds.max()) + 1)], np.uint8)
+    colours = np.array([class_colour(number) for number in range(int(shown.kinds.max()) + 1)], np.uint8)
     fine[thick] = colours[shown.kinds[thick]]
     return np.asarray(Image.fromarray(fine).resize((PICTURE, PICTURE), Image.Resampling.BOX))
-
-
-def _colour(number: int) -> Colour:
-    return PALETTE[max(number - 1, 0) % len(PALETTE)]
 
 
 def _jittered(image: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
