@@ -9,9 +9,13 @@ from hemalum.networks import NETWORKS, build_network
 from hemalum.networks.receptive_field import measure_halo
 from hemalum.networks.unet import UNet
 
+NARROW = {"layers": [1, 1, 1, 1], "widths": [8, 12, 16, 24], "reduction": 2, "channels": 8}  # DeepLab
 SMALL = {
     "al_net": {"widths": [4, 8, 16]},
     "compact": {"widths": [8, 16, 24], "depths": [0, 1, 1]},
+    "csra_net": NARROW | {"low_level": 4, "reduced": [4, 4, 6, 8], "grid": 4, "heads": 2, "depth": 1},
+    "deeplabv3": NARROW,
+    "deeplabv3plus": NARROW | {"low_level": 4},
     "eunet3plus": {"widths": [4, 8, 16], "fusion": "none"},  # with an embedding: test_eunet3plus.py
     "seu_net": {"widths": [4, 8, 16], "embedding": 4, "organs": 3},
     "unet": {"widths": [4, 8, 16], "norm": True},

@@ -10,7 +10,9 @@ from hemalum.errors import HemalumError
 from hemalum.names import nearest
 from hemalum.networks.al_net import ALNet
 from hemalum.networks.compact import Compact
+from hemalum.networks.deeplab import DeepLabV3, DeepLabV3Plus
 from hemalum.networks.eunet3plus import EUNet3Plus
+from hemalum.networks.region_attention import CSRANet
 from hemalum.networks.seu_net import SEUNet
 from hemalum.networks.unet import UNet
 from hemalum.networks.unet3plus import UNet3Plus
@@ -18,6 +20,9 @@ from hemalum.networks.unet3plus import UNet3Plus
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "al_net": ALNet,
     "compact": Compact,
+    "csra_net": CSRANet,
+    "deeplabv3": DeepLabV3,
+    "deeplabv3plus": DeepLabV3Plus,
     "eunet3plus": EUNet3Plus,
     "seu_net": SEUNet,
     "unet": UNet,

@@ -1,0 +1,153 @@
+"""DeepLabV3 (Chen et al. 2017) and DeepLabV3+ (Chen et al. 2018) on a dilated ResNet."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hemalum.errors import HemalumError
+from hemalum.networks.blocks import conv_norm_relu
+from hemalum.networks.outputs import Outputs
+from hemalum.networks.resnet import ResNet
+
+RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # of the atrous pyramid, by output stride
+LOW_LEVEL = 48  # channels that the decoder takes of an encoder scale (Chen et al. 2018, table 1)
+
+
+class AtrousPyramid(nn.Module):
+    """Atrous spatial pyramid pooling: 1×1, three dilated 3×3 and the image's mean, joined by a 1×1 convolution."""
+
+    def __init__(self, inputs: int, outputs: int, rates: Sequence[int]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList([conv_norm_relu(inputs, outputs, kernel=1)])
+        for rate in rates:
+            self.branches.append(
+                nn.Sequential(
+                    nn.Conv2d(inputs, outputs, 3, padding=rate, dilation=rate, bias=False),
+                    nn.BatchNorm2d(outputs),
+                    nn.ReLU(inplace=True),
+                )
+            )
+        self.image = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.image_norm = nn.BatchNorm2d(outputs)
+        self.join = conv_norm_relu(outputs * (len(rates) + 2), outputs, kernel=1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        pooled = F.relu(self._norm_of_means(self.image(x_BCHW.mean((2, 3), keepdim=True))))
+        parts = [branch(x_BCHW) for branch in self.branches]
+        return self.join(torch.cat([*parts, pooled.expand_as(parts[0])], dim=1))  # type: ignore[no-any-return]
+
+    def _norm_of_means(self, x_BC11: Tensor) -> Tensor:
+        norm = self.image_norm
+        # one image alone has one value per channel, no spread to divide by: the running statistics serve
+        if self.training and len(x_BC11) == 1 and type(norm) is nn.BatchNorm2d:
+            return F.batch_norm(x_BC11, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        return norm(x_BC11)  # type: ignore[no-any-return]
+
+
+class DeepLabV3(nn.Module):
+    """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
+
+    The encoder's last scale, the atrous pyramid, a 3×3 convolution and the head, enlarged bilinearly. `channels` are
+    those after the pyramid; the other options are ResNet's.
+    """
+
+    global_context = True
+
+    def __init__(
+        self,
+        outputs: int = 1,
+        inputs: int = 3,
+        backbone: str = "resnet50",
+        output_stride: int = 16,
+        layers: Sequence[int] | None = None,
+        widths: Sequence[int] = (256, 512, 1024, 2048),
+        reduction: int = 4,
+        channels: int = 256,
+        rates: Sequence[int] | None = None,
+        pretrained: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.stride = output_stride
+        self.encoder = ResNet(inputs, backbone, output_stride, layers, widths, reduction, pretrained)
+        self.pyramid = AtrousPyramid(widths[3], channels, rates or RATES[output_stride])
+        self.decoder = conv_norm_relu(channels, channels)
+        self.head = nn.Conv2d(channels, outputs, 1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        deep = self.encoder(x_BCHW)[3]
+        return _to_size(self.head(self.decoder(self.pyramid(deep))), x_BCHW)
+
+
+class DeepLabV3Plus(nn.Module):
+    """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
+
+    The pyramid's features at a quarter of the size, beside 48 channels of each encoder scale in `skips` (1, 2, 3;
+    the paper takes the first alone), two 3×3 convolutions, the head, enlarged bilinearly.
+
+    In training `dropped=n` asks for a second pass of the decoder over the last n images with half of the encoder's
+    channels left out (UniMatch, Yang et al. 2023): `extras["dropped"]` are its logits (n, outputs, H, W). The decoder
+    sees both at once, so that batch norm does. `features=True` gives the head's input and weights as well:
+    `extras["features"]` (B, channels, H/4, W/4) and `extras["prototypes"]` (outputs, channels).
+    """
+
+    global_context = True
+
+    def __init__(
+        self,
+        outputs: int = 1,
+        inputs: int = 3,
+        backbone: str = "resnet101",
+        output_stride: int = 16,
+        layers: Sequence[int] | None = None,
+        widths: Sequence[int] = (256, 512, 1024, 2048),
+        reduction: int = 4,
+        channels: int = 256,
+        rates: Sequence[int] | None = None,
+        skips: Sequence[int] = (1,),
+        low_level: int = LOW_LEVEL,
+        pretrained: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not skips or sorted(set(skips)) != list(skips) or not set(skips) <= {1, 2, 3}:
+            raise HemalumError(f"skips {list(skips)}: want one or more of 1, 2, 3, in order")
+        self.stride = output_stride
+        self.skips = tuple(skips)
+        self.encoder = ResNet(inputs, backbone, output_stride, layers, widths, reduction, pretrained)
+        self.pyramid = AtrousPyramid(widths[3], channels, rates or RATES[output_stride])
+        self.laterals = nn.ModuleList(conv_norm_relu(widths[skip - 1], low_level, kernel=1) for skip in skips)
+        self.decoder = nn.Sequential(
+            conv_norm_relu(channels + low_level * len(skips), channels), conv_norm_relu(channels, channels)
+        )
+        self.head = nn.Conv2d(channels, outputs, 1)
+
+    def forward(self, x_BCHW: Tensor, dropped: int = 0, features: bool = False) -> Tensor | Outputs:
+        scales = self.encode(x_BCHW)
+        if dropped:
+            scales = [torch.cat([scale, F.dropout2d(scale[-dropped:], 0.5)]) for scale in scales]
+        before_head = self.decode(scales)
+        logits = _to_size(self.head(before_head), x_BCHW)
+        if not self.training:
+            return logits
+        batch = len(x_BCHW)
+        extras = {"dropped": logits[batch:]} if dropped else {}
+        if features:
+            extras |= {"features": before_head[:batch], "prototypes": self.head.weight.flatten(1)}
+        return Outputs(logits[:batch], extras=extras) if extras else logits
+
+    def encode(self, x_BCHW: Tensor) -> list[Tensor]:
+        """The four scales that the decoder takes."""
+        return self.encoder(x_BCHW)  # type: ignore[no-any-return]
+
+    def decode(self, scales: list[Tensor]) -> Tensor:
+        """What the head takes, (B, channels, H/4, W/4)."""
+        finest = scales[0]
+        parts = [_to_size(self.pyramid(scales[3]), finest)]
+        for skip, lateral in zip(self.skips, self.laterals, strict=True):
+            parts.append(_to_size(lateral(scales[skip - 1]), finest))
+        return self.decoder(torch.cat(parts, dim=1))  # type: ignore[no-any-return]
+
+
+def _to_size(x_BCHW: Tensor, like_BCHW: Tensor) -> Tensor:
+    return F.interpolate(x_BCHW, size=like_BCHW.shape[2:], mode="bilinear")

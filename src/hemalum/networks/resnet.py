@@ -1,0 +1,141 @@
+"""ResNet (He et al. 2016), dilated: the encoder of the DeepLab networks, features at four scales."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hemalum.errors import HemalumError
+
+BACKBONES: dict[str, tuple[int, int, int, int]] = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+OUTPUT_STRIDES = (8, 16, 32)
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3, 1×1 convolutions with a shortcut; the 3×3 one strides, as in every set of published weights."""
+
+    def __init__(self, inputs: int, outputs: int, reduction: int, stride: int, dilation: int, project: bool) -> None:
+        super().__init__()
+        inner = outputs // reduction
+        self.first = _conv_norm(inputs, inner, 1)
+        self.second = _conv_norm(inner, inner, 3, stride, dilation)
+        self.third = _conv_norm(inner, outputs, 1)
+        self.shortcut = _conv_norm(inputs, outputs, 1, stride) if project else nn.Identity()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        inner = F.relu(self.second(F.relu(self.first(x_BCHW))))
+        return F.relu(self.third(inner) + self.shortcut(x_BCHW))
+
+
+class ResNet(nn.Module):
+    """(B, inputs, H, W) → four maps with `widths` channels at 1/4, 1/8, 1/16 and 1/32 of the size.
+
+    `output_stride` 16 or 8 keeps the last one or two at that resolution and dilates their 3×3 convolutions instead
+    (Chen et al. 2017); the first block of a stage keeps the dilation before it. `backbone` names the number of
+    blocks; `layers` and `widths` say others, for a narrow form. `pretrained` is what transformers loads a ResNet
+    from: a name on its hub or a folder.
+    Raises HemalumError for a backbone or output stride that is not there, and weights that cannot be had or do not
+    fit.
+    """
+
+    def __init__(
+        self,
+        inputs: int = 3,
+        backbone: str = "resnet50",
+        output_stride: int = 16,
+        layers: Sequence[int] | None = None,
+        widths: Sequence[int] = (256, 512, 1024, 2048),
+        reduction: int = 4,
+        pretrained: str | None = None,
+    ) -> None:
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise HemalumError(f"backbone '{backbone}': there are {', '.join(BACKBONES)}")
+        if output_stride not in OUTPUT_STRIDES:
+            allowed = ", ".join(map(str, OUTPUT_STRIDES))
+            raise HemalumError(f"output_stride {output_stride}: it can be {allowed}")
+        layers = BACKBONES[backbone] if layers is None else layers
+        if len(layers) != 4 or len(widths) != 4 or min(layers) < 1:
+            raise HemalumError(f"layers {list(layers)}, widths {list(widths)}: a ResNet has four stages")
+        if any(width % reduction for width in widths):
+            raise HemalumError(f"widths {list(widths)}: each must be a multiple of reduction, {reduction}")
+        self.widths = tuple(widths)
+        stem = widths[0] // reduction
+        self.stem = nn.Sequential(
+            nn.Conv2d(inputs, stem, 7, 2, 3, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True)
+        )
+        stages, before, dilation = [], stem, 1
+        for number, (count, width) in enumerate(zip(layers, widths, strict=True)):
+            stride = 1 if number == 0 else 2
+            first = dilation
+            if stride == 2 and 2 ** (number + 2) > output_stride:
+                stride, dilation = 1, 2 * dilation
+            project = number > 0 or before != width
+            blocks = [Bottleneck(before, width, reduction, stride, first, project)]
+            blocks += [Bottleneck(width, width, reduction, 1, dilation, False) for _ in range(count - 1)]
+            stages.append(nn.Sequential(*blocks))
+            before = width
+        self.stages = nn.ModuleList(stages)
+        for module in self.modules():  # drawn for ReLU (He et al. 2015)
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if pretrained is not None:
+            load_pretrained(self, pretrained)
+
+    def forward(self, x_BCHW: Tensor) -> list[Tensor]:
+        x = F.max_pool2d(self.stem(x_BCHW), 3, 2, 1)
+        scales = []
+        for stage in self.stages:
+            x = stage(x)
+            scales.append(x)
+        return scales
+
+
+def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+def load_pretrained(network: ResNet, source: str) -> None:
+    """Take the weights of a ResNet that transformers loads from `source`, a name on its hub or a folder.
+
+    They were trained on ImageNet's colours, not ours; batch norm follows within some hundred steps.
+    Raises HemalumError when transformers or the weights are missing, or they are those of another ResNet.
+    """
+    try:
+        from transformers import ResNetModel
+    except ImportError:
+        raise HemalumError(
+            'pretrained weights come through transformers, which is not installed: pip install "hemalum[baselines]"'
+        ) from None
+    try:
+        given: Any = ResNetModel.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise HemalumError(
+            f"no ResNet to load from '{source}': give a folder that transformers saved, or a name on its hub and a "
+            f"connection ({' '.join(str(error).split())[:120]})"
+        ) from error
+    if given.config.layer_type != "bottleneck" or given.config.downsample_in_bottleneck:
+        raise HemalumError(f"'{source}' is a ResNet of another build: want bottlenecks whose 3×3 convolution strides")
+    tensors = {_own_name(name): value for name, value in given.state_dict().items()}
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise HemalumError(f"'{source}' does not fit the network's layers, widths or inputs: {reason}") from error
+
+
+def _own_name(name: str) -> str:
+    """The name here of what transformers' ResNetModel calls `name`."""
+    part = {"convolution": "0", "normalization": "1"}
+    words = name.split(".")
+    if words[0] == "embedder":
+        return f"stem.{part[words[2]]}.{words[3]}"
+    stage, block, kind = words[2], words[4], words[5]
+    if kind == "shortcut":
+        return f"stages.{stage}.{block}.shortcut.{part[words[6]]}.{words[7]}"
+    which = ("first", "second", "third")[int(words[6])]
+    return f"stages.{stage}.{block}.{which}.{part[words[7]]}.{words[8]}"
