@@ -17,7 +17,7 @@ def pq(truth, found):
 
 
 def test_table_names_its_rows():
-    assert {name: way.name for name, way in REPRESENTATIONS.items()} == {name: name for name in ["foreground", *WAYS]}
+    assert {name: way.name for name, way in REPRESENTATIONS.items()} == {name: name for name in ["foreground", "foreground_edge", *WAYS]}
 
 
 def test_softmax_head_has_a_logit_for_background():

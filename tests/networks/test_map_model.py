@@ -78,5 +78,5 @@ def test_weights_of_another_network_are_refused() -> None:
     tensors.pop("head.bias")
     with pytest.raises(HemalumError, match="weights do not fit network 'compact'"):
         build(card(), tensors)
-    with pytest.raises(HemalumError, match="representation 'rings', unknown here"):
+    with pytest.raises(HemalumError, match="unknown representation 'rings'"):
         build(card(representation="rings"), weights())

@@ -21,7 +21,7 @@ from hemalum.studies import trial
 from hemalum.studies.cells import load_comparison
 from hemalum.studies.compare import compare, make_plan
 from hemalum.studies.evaluate import evaluate
-from hemalum.studies.plan import one_budget, plan_method
+from hemalum.studies.plan import one_budget, plan_methods
 from hemalum.studies.trial import Resources
 from hemalum.training.recipe import Recipe
 
@@ -308,7 +308,7 @@ def test_the_same_image_in_two_parts_is_refused(mini: Path, tmp_path: Path) -> N
 
 
 def test_crops_make_one_budget(recipes: tuple[str, str]) -> None:
-    methods = one_budget([plan_method(recipes[0], "full"), plan_method("unet", "full")], 320, False)
+    methods = one_budget([*plan_methods(recipes[0], "full"), *plan_methods("unet", "full")], 320, False)
     plain, unet = (Recipe.model_validate(method.recipe) for method in methods)
     assert (plain.steps * plain.batch, unet.steps * unet.batch) == (320, 320)
     assert (plain.validate_every, unet.validate_every) == (16, 2)
@@ -317,7 +317,7 @@ def test_crops_make_one_budget(recipes: tuple[str, str]) -> None:
 @pytest.mark.parametrize("crops", [20_000, 10_000, 3_000])
 def test_crops_make_one_budget_for_batches_that_do_not_divide_them(crops: int) -> None:
     names = ("unet", "fast", "unet_two_stage")  # batches of 16, 32 and 8
-    methods = one_budget([plan_method(name, "full") for name in names], crops, False)
+    methods = one_budget([method for name in names for method in plan_methods(name, "full")], crops, False)
     for recipe in (Recipe.model_validate(method.recipe) for method in methods):
         assert abs(recipe.steps * recipe.batch - crops) <= recipe.batch / 2
         assert -(-recipe.steps // recipe.validate_every) == 10  # the last step is validated as well

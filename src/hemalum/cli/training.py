@@ -10,7 +10,7 @@ from hemalum.arguments import BudgetOption, Threads, budget_of, named_datasets
 
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of a shipped recipe.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of a shipped recipe; RECIPE:VARIANT where it has variants.")],
     data: Annotated[
         list[str],
         typer.Option(
@@ -38,12 +38,11 @@ def train(
     """Train a model by a recipe; the model file and the log are in RUN."""
     from hemalum.console import training_progress
     from hemalum.training.processes import is_first, said_once
-    from hemalum.training.recipe import load_recipe
-    from hemalum.training.shipped import find_recipe
+    from hemalum.training.shipped import open_recipe
     from hemalum.training.train import train as run
 
     with said_once():
-        loaded, datasets = load_recipe(find_recipe(recipe), budget_of(budget)), named_datasets(data)
+        loaded, datasets = open_recipe(recipe, budget_of(budget)), named_datasets(data)
     with training_progress(quiet=context.obj.quiet) as watch:
         path = run(
             loaded,

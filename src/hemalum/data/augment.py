@@ -58,11 +58,12 @@ class Prepared:
     """A training image at the model's scale with its labels at their own: (H, W, 3) uint8, (H', W') int32.
 
     Both cover the same field. Labels keep their resolution so that cropping at another scale does not
-    shift them by half a pixel.
+    shift them by half a pixel. `classes` (max id + 1,) is the class of each nucleus by its id.
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.int32]
+    classes: NDArray[np.int32] | None = None
 
 
 def augment(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.stain_normalisation import StainMap
 from hemalum.errors import HemalumError
+from hemalum.inference.bands import run_whole
 from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model
@@ -22,7 +23,7 @@ from hemalum.inference.resample import Resampler
 from hemalum.inference.stain import find_stain
 from hemalum.instances.morphology import describe, hematoxylin
 from hemalum.instances.nuclei import measure
-from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.instances.representations import find_representation
 
 Pixels = NDArray[np.uint8]
 
@@ -97,13 +98,13 @@ def peak(places: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
 def _try(regions: list[Pixels], mpp: float, model: Model, engine: Engine, stain: StainMap | None) -> _Trial:
     card = model.card
     factor = mpp / card.mpp
-    representation = REPRESENTATIONS[card.representation]
+    representation = find_representation(card.representation, card.classes)
     probabilities, solidities = [], []
     for region in regions:
         crop = _middle(region, LARGEST / factor)
         high, wide = (max(1, round(side * factor / card.stride)) * card.stride for side in crop.shape[:2])
         resampled = Resampler((crop.shape[0], crop.shape[1]), (high, wide)).rows(crop, 0, high)
-        maps = engine.maps((resampled if stain is None else stain.apply(resampled))[None])[0]
+        maps = run_whole(engine, resampled if stain is None else stain.apply(resampled), model)
         part = measure(representation.separate(maps, card.separation), None, representation.foreground(maps))
         probabilities.append(part.raw["probability"])
         solidities.append(describe(part.raw)["solidity"])

@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 
 from hemalum.data.stain_normalisation import StainMap
 from hemalum.errors import HemalumError
-from hemalum.inference.bands import Band, bands, plan_windows
+from hemalum.inference.bands import Band, bands, exact_windows, plan_windows
 from hemalum.inference.engine import Engine, make_engine
 from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model, load_model
+from hemalum.inference.model import UNKNOWN_ORGAN, Model, load_model
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.stain import describe_stain, find_stain
 from hemalum.inference.stream import separate_bands
 from hemalum.instances.nuclei import Nuclei, Part
-from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.instances.representations import find_representation
 
 log = logging.getLogger(__name__)
 
 MPP_RANGE = (0.02, 5.0)  # µm per px; beyond it nuclei are larger than a tile or smaller than a few pixels
+NO_ORGAN = "the mean of all organs is taken"  # of their embeddings (docs/systems/clin_seg_net.md)
 ODD_SIZE = 1.8  # nuclei this much larger or smaller than the model's mean that the scale is doubtful
 
 _last_engine: dict[tuple[str, str, str, int | None, str | None], Engine] = {}
@@ -45,6 +46,7 @@ def segment(
     model: Path | str | Model | None = None,
     *,
     mpp: float | str | None = None,
+    organ: str | None = None,
     engine: str | Engine = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -56,14 +58,17 @@ def segment(
 
     `mpp` in µm per px; without it (None or "auto") the file's own is taken, and where it has none the scale is
     estimated from the nuclei, which the result says (`mpp_source`). "estimate" estimates in any case. `model`
-    is a file, the name of a shipped model, or a loaded one; `engine`, `device`, `threads` and `precision` are
-    those of `make_engine`. `max_pixels` replaces the limits on the image's size. `progress` is called with
-    the share that is done, in [0, 1].
+    is a file, the name of a shipped model, or a loaded one; `organ` is what the image is of, for a model that tells
+    organs apart. `engine`, `device`, `threads` and `precision` are those of `make_engine`. `max_pixels` replaces
+    the limits on the image's size. `progress` is called with the share that is done, in [0, 1].
 
-    Raises HemalumError for what the user can mend: the image, the scale, the model, the engine.
+    Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the engine.
     """
     check_mpp(mpp)
     loaded = load_model(model)
+    if organ is not None:
+        loaded = loaded.with_organ(organ)
+    say_organ(loaded)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision)
     if isinstance(image, np.ndarray):
         source = ImageSource.of(image)
@@ -122,11 +127,24 @@ def segment_source(
         mpp_source=scale.source,
         model=model.card.name,
         source=source.name,
-        notes={"engine": f"{engine.name} {engine.precision}"} | describe_stain(stain, model),
+        notes={"engine": f"{engine.name} {engine.precision}"} | describe_stain(stain, model) | describe_organ(model),
     )
     if scale.source != "estimate":
         _doubt(nuclei, model, source.name)
     return nuclei
+
+
+def say_organ(model: Model) -> None:
+    """Say once what a model that tells organs apart takes an image for, where nobody said its organ."""
+    if model.organ == UNKNOWN_ORGAN:
+        log.info(
+            "model '%s' tells organs apart and none is given: %s; --organ NAME sets it", model.card.name, NO_ORGAN
+        )
+
+
+def describe_organ(model: Model) -> dict[str, str]:
+    """What the result says of it."""
+    return {} if model.organ is None else {"organ": model.card.organ or f"not given: {NO_ORGAN}"}
 
 
 def check_mpp(mpp: float | str | None) -> None:
@@ -175,16 +193,20 @@ def _parts(
 ) -> Any:  # fmt: skip
     """Parts of the result with the share of the image that is done after each."""
     card = model.card
-    representation = REPRESENTATIONS[card.representation]
-    halo = card.halo + representation.reach
-    grid = plan_windows(shape, halo=halo, stride=card.stride, enlarge=card.enlarge, parallel=engine.parallel)
+    representation = find_representation(card.representation, card.classes)
+    if card.window is not None:
+        grid = exact_windows(shape, card.window, stride=card.stride, reach=representation.reach)
+    else:
+        halo = card.halo + representation.reach
+        grid = plan_windows(shape, halo=halo, stride=card.stride, enlarge=card.enlarge, parallel=engine.parallel)
     done = 0.0
 
     def watched() -> Any:
         nonlocal done
         for band in bands(
-            source, engine, representation, shape, grid, stride=card.stride, enlarge=card.enlarge, stain=stain
-        ):
+            source, engine, representation, shape, grid, stride=card.stride, enlarge=card.enlarge,
+            window=card.window, stain=stain, organ=model.organ,
+        ):  # fmt: skip
             done = band.stop / shape[0]
             if on_band is not None:
                 on_band(band)

@@ -4,22 +4,16 @@ Where a batch is shared by several processes, each has a part of it. Means over 
 of one size: the mean of the parts' losses is the loss. Ratios of sums do: `add_up` gives the sums over all parts.
 """
 
-from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hemalum.instances.representations import Head
+from hemalum.losses.loss import AddUp, Given, Loss, whole
 
 _SOFT = 1e-6
-
-AddUp = Callable[[Tensor], Tensor]
-
-
-def whole(sums: Tensor) -> Tensor:
-    """The sums over a batch that is not shared."""
-    return sums
 
 
 def soft_dice(probability_BCHW: Tensor, target_BCHW: Tensor, add_up: AddUp = whole) -> Tensor:
@@ -43,13 +37,37 @@ def gradient_error(prediction_B2HW: Tensor, target_B2HW: Tensor, weight_BHW: Ten
     return (sums[:2] / sums[2:].clamp_min(1)).sum()
 
 
-def map_loss(
-    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...], add_up: AddUp = whole
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Sum of the heads' losses, and each by name.
+class Maps(Loss):
+    """The sum of the heads' losses, each by what its maps are.
 
     softmax: cross-entropy + Dice; sigmoid on a 0/1 map: binary cross-entropy + Dice; sigmoid on a graded map
     (`distance`): binary cross-entropy against the graded target; tanh: squared error inside nuclei + its gradient's.
+    """
+
+    name: Literal["maps"] = "maps"
+
+    def __call__(self, given: Given) -> dict[str, Tensor]:
+        """See `Loss`."""
+        return map_loss(given.outputs.logits, given.targets, given.heads, given.add_up)
+
+
+class BinaryCrossEntropy(Loss):
+    """Mean binary cross-entropy over all pixels and maps."""
+
+    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+
+    name: Literal["bce"] = "bce"
+
+    def __call__(self, given: Given) -> dict[str, Tensor]:
+        """See `Loss`."""
+        return {"bce": F.binary_cross_entropy_with_logits(given.outputs.logits, given.targets)}
+
+
+def map_loss(
+    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...], add_up: AddUp = whole
+) -> dict[str, Tensor]:
+    """Each head's loss by the names of its channels; see `Maps`.
+
     `targets` are (B, channels, H, W) float32 in the order of the heads' channels.
     """
     parts: dict[str, Tensor] = {}
@@ -81,21 +99,4 @@ def map_loss(
                 )
             case "linear":
                 parts["_".join(head.channels)] = F.smooth_l1_loss(logits, target)
-    return torch.stack(list(parts.values())).sum(), parts
-
-
-def binary_cross_entropy(
-    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...], add_up: AddUp = whole
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean binary cross-entropy over all pixels, for heads whose kind is sigmoid only."""
-    loss = F.binary_cross_entropy_with_logits(logits_BCHW, targets_BCHW)
-    return loss, {"_".join(channel for head in heads for channel in head.channels): loss}
-
-
-Loss = Callable[[Tensor, Tensor, tuple[Head, ...], AddUp], tuple[Tensor, dict[str, Tensor]]]
-
-LOSSES: dict[str, Loss] = {
-    "maps": map_loss,
-    "bce": binary_cross_entropy,
-}
-SIGMOID_ONLY = frozenset({"bce"})
+    return parts

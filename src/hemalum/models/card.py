@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hemalum.models.stain import StainTarget
 
 FORMAT: Literal[1] = 1
+Channels = Literal["RGB", "grey", "hematoxylin"]
 
 
 class Strict(BaseModel):
@@ -67,13 +68,20 @@ class Card(Strict):
     representation: str = Field(description="name in hemalum.instances.representations.REPRESENTATIONS")
     mpp: float = Field(gt=0, description="scale of the network's input, µm per pixel")
     enlarge: int = Field(1, ge=1, le=4, description="maps are enlarged by this factor before separation")
-    channels: Literal["RGB"] = "RGB"
+    channels: Channels = "RGB"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
     stain: StainTarget | None = Field(None, description="colours that every image is brought to before the network")
     halo: int = Field(ge=0, description="receptive field radius in input px, rounded up to the stride")
     stride: int = Field(ge=1, description="input height and width must be multiples of this")
-    classes: list[str] = Field(default_factory=lambda: ["nucleus"])
+    window: int | None = Field(
+        None, ge=1, description="side of every input in px, where a pixel depends on the whole input; None: any size"
+    )
+    classes: list[str] = Field(
+        default_factory=lambda: ["nucleus"], description="in the order of the maps, where these are by class"
+    )
+    organs: list[str] = Field(default_factory=list, description="organs that the network tells apart, by its index")
+    organ: str | None = Field(None, description="the organ that images are from; None: the network's rule for that")
     separation: SeparationSettings = SeparationSettings()
     nucleus_diameter_um: float = Field(7.0, gt=0, description="median diameter that --mpp auto scales to")
     licence: str = "Apache-2.0"

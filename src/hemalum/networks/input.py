@@ -3,15 +3,15 @@
 One function for training and for a model at work, inside whose graph it stands.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hemalum.data.stain_separation import STAINS
+from hemalum.models.card import Channels
 
-Channels = Literal["RGB", "grey", "hematoxylin"]
 CHANNELS: tuple[Channels, ...] = get_args(Channels)
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L

@@ -10,34 +10,50 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hemalum.errors import HemalumError
-from hemalum.instances.representations import REPRESENTATIONS, Head
+from hemalum.instances.representations import Head, find_representation
 from hemalum.models.card import Card
 from hemalum.networks import build_network
+from hemalum.networks.input import input_channels, to_input
+
+UNKNOWN = -1  # the organ of an image of which nobody has said it
 
 
 class MapModel(nn.Module):
     """(N, H, W, 3) uint8 → maps (N, C, H·enlarge, W·enlarge) float32.
 
-    Normalises, runs the network, enlarges its logits bilinearly and applies each head's activation.
+    Makes of the colours what the network sees, normalises, runs the network, enlarges its logits bilinearly and
+    applies each head's activation. A network that tells organs apart is told `organ` (N,) int64, the index in the
+    card's organs or -1 for unknown; where none is given, that of the card.
     """
 
     scale: Tensor
     shift: Tensor
+    organ: Tensor
 
     def __init__(self, network: nn.Module, card: Card) -> None:
         super().__init__()
         self.network = network
         self.enlarge = card.enlarge
-        self.heads = REPRESENTATIONS[card.representation].heads
-        # (x/255 - mean) / std as one multiply-add
-        scale = 1 / (255 * np.asarray(card.std, np.float32))
-        shift = -np.asarray(card.mean, np.float32) / np.asarray(card.std, np.float32)
-        self.register_buffer("scale", torch.from_numpy(scale.astype(np.float32)).view(1, 3, 1, 1))
-        self.register_buffer("shift", torch.from_numpy(shift.astype(np.float32)).view(1, 3, 1, 1))
+        self.heads = find_representation(card.representation, card.classes).heads
+        self.channels = card.channels
+        count = input_channels(card.channels)
+        # (x/255 - mean) / std as one multiply-add; what is made of colours is made of them in [0, 1]
+        unit = 255 if card.channels == "RGB" else 1
+        std = np.asarray(card.std[:count], np.float32)
+        scale, shift = 1 / (unit * std), -np.asarray(card.mean[:count], np.float32) / std
+        self.register_buffer("scale", torch.from_numpy(scale.astype(np.float32)).view(1, count, 1, 1))
+        self.register_buffer("shift", torch.from_numpy(shift.astype(np.float32)).view(1, count, 1, 1))
+        index = UNKNOWN if card.organ is None else card.organs.index(card.organ)
+        self.register_buffer("organ", torch.tensor([index]))
+        self.told = bool(card.organs)
 
-    def forward(self, images_NHWC: Tensor) -> Tensor:
-        x = images_NHWC.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        logits = self.network(x)
+    def forward(self, images_NHWC: Tensor, organ_N: Tensor | None = None) -> Tensor:
+        x = images_NHWC.permute(0, 3, 1, 2).float()
+        if self.channels != "RGB":
+            x = to_input(x / 255, self.channels)
+        x = x * self.scale + self.shift
+        organ = self.organ.expand(x.shape[0]) if organ_N is None else organ_N
+        logits = self.network(x, organ=organ) if self.told else self.network(x)
         if self.enlarge > 1:
             logits = F.interpolate(logits, scale_factor=float(self.enlarge), mode="bilinear")
         return activate(logits.float(), self.heads)
@@ -66,9 +82,7 @@ def build(card: Card, tensors: Mapping[str, NDArray[Any]]) -> MapModel:
 
     Raises HemalumError when representation or network is unknown or the weights do not fit the network.
     """
-    if card.representation not in REPRESENTATIONS:
-        raise HemalumError(f"the model needs representation '{card.representation}', unknown here")
-    logits = REPRESENTATIONS[card.representation].logits
+    logits = find_representation(card.representation, card.classes).logits
     network = build_network(card.network.name, logits, card.network.options)
     try:
         network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in tensors.items()})

@@ -25,13 +25,14 @@ from hemalum.studies.plan import (
     name_datasets,
     one_budget,
     plan_data,
-    plan_method,
+    plan_methods,
     read_plan,
     stop_rule,
     write_plan,
 )
 from hemalum.studies.trial import Resources, label_maps, run_cell
 from hemalum.training.recipe import Budget, Recipe
+from hemalum.training.train import gather_facts
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def compare(
 ) -> tuple[Comparison, list[tuple[Place, str]]]:
     """Train and evaluate every method on every dataset, fold and seed; give the comparison and what failed.
 
-    `methods` are `[NAME=]WHAT` as `plan.plan_method` reads them; the first is what the others are tested
+    `methods` are `[NAME=]WHAT` as `plan.plan_methods` reads them; the first is what the others are tested
     against. `data` are dataset folders, by name or by their own names. Each recipe is trained on the train part of
     one dataset at a time, keeps its best validation, and is scored on `part`. With `folds`, the dataset's groups are
     dealt into that many parts, each the test part once; without, the dataset's own split holds. `seeds` trainings
@@ -118,7 +119,7 @@ def make_plan(
         raise HemalumError(f"seeds {seeds}: want at least one")
     if crops is not None and crops < 1:
         raise HemalumError(f"crops {crops}: want at least one")
-    planned = [plan_method(word, budget) for word in methods]
+    planned = [method for word in methods for method in plan_methods(word, budget)]
     if not planned:
         raise HemalumError("nothing to compare: name recipes, models or 'classical'")
     names = [method.name for method in planned]
@@ -211,11 +212,13 @@ def _measure_costs(plan: Plan, out: Path, resources: Resources) -> None:
             if method.kind not in ("recipe", "model") or path.exists():
                 continue
             measured: Recipe | Card
+            facts = None
             if method.recipe is not None:
                 measured = Recipe.model_validate(method.recipe)
+                facts = gather_facts(measured, [Dataset.open(next(iter(plan.datasets.values())).path)])
             else:
                 measured = load_model(method.source).card
-            cost = measure_cost(measured, accelerator=resources.accelerator, threads=resources.threads)
+            cost = measure_cost(measured, facts=facts, accelerator=resources.accelerator, threads=resources.threads)
             write_json(path, cost)
 
 

@@ -11,12 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from hemalum.errors import HemalumError
 from hemalum.models.card import Card
 from hemalum.training.recipe import Recipe
+from hemalum.training.stream import Facts
 
 SIDE = 256  # px of the image whose operations and latency are given
 COUNTING_RULE = (
@@ -25,8 +29,12 @@ COUNTING_RULE = (
 REPEATS = 9
 
 
-def measure_cost(what: Recipe | Card, *, accelerator: str = "auto", threads: int | None = None) -> dict[str, Any]:
+def measure_cost(
+    what: Recipe | Card, *, facts: Facts | None = None, accelerator: str = "auto", threads: int | None = None
+) -> dict[str, Any]:
     """Measure the network of a recipe or of a model's card in a fresh process.
+
+    `facts` says for a recipe what its network takes from the data: classes and organs.
 
     Gives parameters, macs, macs_side_px, latency_ms, images_per_second, device, machine, and for a recipe
     peak_memory_mb: what two training steps need beside the loaded program, resident memory on a CPU, allocated
@@ -36,6 +44,7 @@ def measure_cost(what: Recipe | Card, *, accelerator: str = "auto", threads: int
     """
     task = {
         "recipe" if isinstance(what, Recipe) else "card": what.model_dump(mode="json"),
+        "facts": asdict(facts or Facts()),
         "threads": threads,
         "cpu": accelerator == "cpu",
     }
@@ -51,30 +60,39 @@ def measure_cost(what: Recipe | Card, *, accelerator: str = "auto", threads: int
     return result
 
 
-def _measure(what: Recipe | Card, *, cpu: bool, threads: int | None) -> dict[str, Any]:
+def _measure(what: Recipe | Card, facts: Facts, *, cpu: bool, threads: int | None) -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from hemalum.instances.representations import REPRESENTATIONS
+    from hemalum.instances.representations import find_representation
     from hemalum.networks import build_network
-    from hemalum.training.train import keep_freed_memory
+    from hemalum.networks.input import input_channels
+    from hemalum.training.train import build_for, keep_freed_memory
 
     keep_freed_memory()  # as in training
     if threads:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    logits = REPRESENTATIONS[what.representation].logits
-    network = build_network(what.network.name, logits, what.network.options)
+    if isinstance(what, Recipe):
+        network, inputs = build_for(what, facts)[0], input_channels(what.input)
+    else:
+        logits = find_representation(what.representation, what.classes).logits
+        network, inputs = (
+            build_network(what.network.name, logits, what.network.options),
+            input_channels(what.channels),
+        )
+    side = getattr(network, "size", SIDE)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     low = isinstance(what, Card) or what.precision == "bf16-mixed"
-    peak = _training_memory(what, network, device, low) if isinstance(what, Recipe) else None
+    peak = _training_memory(what, facts, network, device, low) if isinstance(what, Recipe) else None
     network.eval()
 
     def forward(count: int) -> float:
-        batch = torch.zeros(count, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
+        batch = torch.zeros(count, inputs, side, side, device=device).contiguous(memory_format=torch.channels_last)
+        told = _conditions(network, batch)
         start = time.perf_counter()
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
-            network(batch)
+            network(batch, **told)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
@@ -87,7 +105,7 @@ def _measure(what: Recipe | Card, *, cpu: bool, threads: int | None) -> dict[str
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "macs": counter.get_total_flops() // 2,
-        "macs_side_px": SIDE,
+        "macs_side_px": side,
         "macs_rule": COUNTING_RULE,
         "mpp": what.mpp,
         "peak_memory_mb": None if peak is None else round(peak / 2**20, 1),
@@ -98,25 +116,43 @@ def _measure(what: Recipe | Card, *, cpu: bool, threads: int | None) -> dict[str
     }
 
 
-def _training_memory(recipe: Recipe, network: Any, device: Any, low: bool) -> int | None:
-    """Bytes that two training steps of the first phase need at most beside what is there before."""
+def _conditions(network: Any, batch: Any) -> dict[str, Any]:
+    """What the network is told besides the images, all zeros."""
     import torch
 
-    from hemalum.instances.representations import REPRESENTATIONS
-    from hemalum.losses.maps import LOSSES, whole
-    from hemalum.training.optimisers import build_optimiser
+    shapes = {
+        "organ": ((len(batch),), torch.int64),
+        "embedding": ((len(batch), 256, batch.shape[2] // 8, batch.shape[3] // 8), torch.float32),
+    }
+    names = getattr(network, "conditions", ())
+    return {name: torch.zeros(shapes[name][0], dtype=shapes[name][1], device=batch.device) for name in names}
 
-    representation = REPRESENTATIONS[recipe.representation]
+
+def _training_memory(recipe: Recipe, facts: Facts, network: Any, device: Any, low: bool) -> int | None:
+    """Bytes that two training steps of the first phase need at most beside what is there before."""
+    import numpy as np
+    import torch
+
+    from hemalum.instances.representations import find_representation
+    from hemalum.losses.loss import Given
+    from hemalum.networks.input import input_channels
+    from hemalum.networks.outputs import Outputs
+    from hemalum.training.optimisers import build_optimiser
+    from hemalum.training.stream import encode_extra
+
+    representation, loss = find_representation(recipe.representation, facts.classes), recipe.phases[0].loss
     before = _peak(device.type)
     optimiser = build_optimiser(recipe.phases[0], network.parameters())
-    images = torch.zeros(recipe.batch, 3, recipe.tile, recipe.tile, device=device)
+    images = torch.zeros(recipe.batch, input_channels(recipe.input), recipe.tile, recipe.tile, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     targets = torch.zeros(recipe.batch, len(representation.channels), recipe.tile, recipe.tile, device=device)
+    blank = np.zeros((recipe.batch, recipe.tile, recipe.tile), np.int32)
+    extra = {name: value.to(device) for name, value in encode_extra(blank, loss.needs).items()}
     for _ in range(2):
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            logits = network(images)
-        loss, _ = LOSSES[recipe.phases[0].loss](logits.float(), targets, representation.heads, whole)
-        torch.autograd.backward(loss)
+            outputs = network(images, **_conditions(network, images))
+        parts = loss(Given(Outputs.of(outputs), targets, representation.heads, extra))
+        torch.autograd.backward(torch.stack(list(parts.values())).sum())
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     after = _peak(device.type)
@@ -140,4 +176,5 @@ def _peak(device: str) -> int | None:
 if __name__ == "__main__":
     task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     measured = Recipe.model_validate(task["recipe"]) if "recipe" in task else Card.model_validate(task["card"])
-    print(json.dumps(_measure(measured, cpu=task["cpu"], threads=task["threads"])))
+    known = TypeAdapter(Facts).validate_python(task["facts"])
+    print(json.dumps(_measure(measured, known, cpu=task["cpu"], threads=task["threads"])))

@@ -17,8 +17,8 @@ from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.models.card import Strict
 from hemalum.studies.folds import fold_of
-from hemalum.training.recipe import Budget, Recipe, Until, load_recipe
-from hemalum.training.shipped import find_recipe
+from hemalum.training.recipe import Budget, Recipe
+from hemalum.training.shipped import open_recipes
 
 PLAN_FILE = "comparison.yaml"
 CLASSICAL = "classical"
@@ -126,42 +126,51 @@ def write_plan(path: Path, plan: Plan) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def plan_method(word: str, budget: Budget) -> PlannedMethod:
-    """Read one method from `[NAME=]WHAT`.
+def plan_methods(word: str, budget: Budget) -> list[PlannedMethod]:
+    """Read `[NAME=]WHAT`: one method, or the variants of a recipe.
 
-    WHAT is a shipped recipe or a recipe file, "classical", a model file (.safetensors), `model:NAME` for a shipped
-    model, or a folder of label maps made by another program. Raises HemalumError for anything else.
+    WHAT is a shipped recipe or a recipe file (all its variants, or one as RECIPE:VARIANT), "classical", a model file
+    (.safetensors), `model:NAME` for a shipped model, or a folder of label maps made by another program. Several
+    variants are called NAME.VARIANT where there is a NAME. Raises HemalumError for anything else.
     """
     name, equals, what = word.partition("=")
     if not equals or (not re.fullmatch(NAME, name) and Path(word).exists()):  # a path may have an equals sign
         name, what = "", word
-    title = ""
-    recipe = None
     if not what:
         raise HemalumError(f"method '{word}': give NAME=METHOD, or METHOD alone")
     if what == CLASSICAL:
-        kind, source, digest = "classical", CLASSICAL, CLASSICAL
         title = "Otsu on hematoxylin and distance watershed: the floor, not trained"
-    elif what.startswith("model:") or what.endswith(".safetensors"):
+        return [_method(name or what, "classical", title, CLASSICAL, CLASSICAL)]
+    if what.startswith("model:") or what.endswith(".safetensors"):
         from hemalum.inference.model import load_model
 
-        kind, source = "model", what.removeprefix("model:")
+        source = what.removeprefix("model:")
         loaded = load_model(source)
-        digest = loaded.digest
         title = f"model {loaded.card.name}, trained elsewhere"
-        what = Path(source).stem
-    elif Path(what).is_dir():
-        kind, source, digest = "labels", what, _content(Path(what))
+        return [_method(name or Path(source).stem, "model", title, source, loaded.digest)]
+    if Path(what).is_dir():
         title = "label maps made by another program"
-        what = Path(what).resolve().name
-    else:
-        loaded_recipe = load_recipe(find_recipe(what), budget)
-        kind, source, recipe = "recipe", what, loaded_recipe.model_dump(mode="json")
-        digest, what = loaded_recipe.digest, loaded_recipe.name
-        title = loaded_recipe.description
-    name = name or what
+        return [_method(name or Path(what).resolve().name, "labels", title, what, _content(Path(what)))]
+    recipes = open_recipes(what, budget)
+    alone = len(recipes) == 1
+    return [
+        _method(
+            (name or own) if alone else f"{name}.{own}" if name else own,
+            "recipe",
+            recipe.description if alone else f"{own}: {recipe.description}",
+            what if alone else f"{what}:{own}",
+            recipe.digest,
+            recipe.model_dump(mode="json"),
+        )
+        for own, recipe in recipes.items()
+    ]
+
+
+def _method(
+    name: str, kind: str, title: str, source: str, digest: str, recipe: dict[str, Any] | None = None
+) -> PlannedMethod:
     if not re.fullmatch(NAME, name):
-        raise HemalumError(f"method '{name}': a name has letters, digits and _.+- only; give one as NAME={what}")
+        raise HemalumError(f"method '{name}': a name has letters, digits and _.+- only; give one as NAME={source}")
     return PlannedMethod.model_validate(
         {"name": name, "kind": kind, "title": title or name, "source": source, "recipe": recipe, "digest": digest}
     )
@@ -206,8 +215,10 @@ def stop_rule(recipe: Recipe) -> str:
     """A recipe's budget in words: equal for two recipes exactly when they train as long and stop alike."""
     patience = sorted({phase.until.patience or 0 for phase in recipe.phases})
     early = "" if patience == [0] else f", stopped after {'/'.join(map(str, patience))} validations without gain"
+    monitors = {"pq": "PQ", "dice": "Dice", "loss": "loss"}
+    by = "/".join(dict.fromkeys(monitors[phase.until.monitor] for phase in recipe.phases))
     return (
-        f"{recipe.steps * recipe.batch:,} crops, the best of the validations (by PQ) every "
+        f"{recipe.steps * recipe.batch:,} crops, the best of the validations (by {by}) every "
         f"{recipe.validate_every * recipe.batch:,} crops{early}"
     )
 
@@ -216,11 +227,14 @@ def _with_crops(recipe: Recipe, crops: int) -> Recipe:
     steps = max(len(recipe.phases), round(crops / recipe.batch))
     total, phases, given = recipe.steps, [], 0
     for index, phase in enumerate(recipe.phases):
-        left = len(recipe.phases) - index - 1
-        share = steps - given if left == 0 else max(1, round(steps * phase.until.steps / total))
-        share = min(share, steps - given - left)
+        left, until = len(recipe.phases) - index - 1, phase.until
+        wanted = max(1, round(steps * until.steps / total))
+        share = min(wanted, steps - given - left) if left or until.total is not None else steps - given
         given += share
-        phases.append(phase.model_copy(update={"until": Until(steps=share)}))
+        change = {"steps": share, "patience": None}
+        if until.total is not None:  # it takes what the phases before leave
+            change = {"steps": wanted, "total": max(1, round(steps * until.total / total)), "patience": None}
+        phases.append(phase.model_copy(update={"until": until.model_copy(update=change)}))
     every = -(-steps // VALIDATIONS)  # rounded up: the end is a validation too, and never the eleventh
     return recipe.model_copy(update={"phases": phases, "validate_every": every})
 

@@ -191,7 +191,13 @@ def _recipes(paper: Paper, tables: Sequence[PublishedTable], at_hand: Sequence[s
     if not at_hand:
         needs = "; ".join(f"{name}: {paper.datasets[name].get}" for name in wanted)
         raise HemalumError(f"{what} needs data: --data NAME=PATH ({needs})")
-    return list(dict.fromkeys(recipe for table in runnable for recipe in table.recipes.values()))
+    recipes = dict.fromkeys(recipe for table in runnable for recipe in table.recipes.values())
+    return [f"{_method(recipe)}={recipe}" for recipe in recipes]
+
+
+def _method(recipe: str) -> str:
+    """What a row's recipe, or its variant, is called as a method of the comparison."""
+    return recipe.replace(":", ".")
 
 
 def _settle(out: Path, paper: Paper, budget: Budget, crops: int | None) -> None:
@@ -260,7 +266,7 @@ def _ours(run: Comparison, dataset: str, recipe: str, column: Column, averaging:
     kind, _, metric = str(column.metric).partition(".")
     values = []
     for cell in run.cells:
-        if cell.dataset == dataset and cell.method == recipe:
+        if cell.dataset == dataset and cell.method == _method(recipe):
             found = cell.cost.get(metric) if kind == "cost" else cell.summary[kind][averaging].get(metric)
             if found is not None:
                 values.append(float(found) * column.scale)
@@ -309,7 +315,7 @@ def _differences(
 
 
 def _used(table: PublishedTable, runs: Mapping[str, Comparison]) -> list[Recipe]:
-    recipes = table.recipes.values()
+    recipes = {_method(recipe) for recipe in table.recipes.values()}
     return [
         Recipe.model_validate(method.recipe)
         for method in runs["honest"].methods
@@ -336,7 +342,7 @@ def _recipe_said(recipe: Recipe, what: str) -> str:
             del active["scale"]
         return ", ".join(name if value is True else f"{name} {value:g}" for name, value in active.items()) or "none"
     if what == "loss":
-        return f"{' then '.join(phase.loss for phase in recipe.phases)} on {recipe.representation}"
+        return f"{' then '.join(phase.loss.name for phase in recipe.phases)} on {recipe.representation}"
     if what == "optimiser":
         return f"{first.optimiser.name}, {first.optimiser.lr:g}, {first.schedule.name}"
     if what == "batch":

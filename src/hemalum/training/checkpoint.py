@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -31,12 +31,14 @@ class Progress(BaseModel):
     plateau_waiting: int = 0
     reductions: int = 0
     log_bytes: int = 0
+    phase_dice: list[float] = Field(default_factory=list)
 
     def next_phase(self) -> None:
         """The current phase is over."""
         self.phase += 1
         self.phase_step = self.waiting = self.plateau_waiting = self.reductions = 0
         self.phase_best = None
+        self.phase_dice = []
 
 
 def save_checkpoint(

@@ -8,7 +8,7 @@ weights, bit for bit on a CPU with the same number of threads, as one that was n
 import fnmatch
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
-from hemalum.instances.representations import REPRESENTATIONS
-from hemalum.losses.maps import LOSSES, whole
+from hemalum.losses.loss import Given, whole
+from hemalum.networks.outputs import Outputs
+from hemalum.systems.phases import Levelled, Phase, Plateau
 from hemalum.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemalum.training.log import Log
 from hemalum.training.optimisers import build_optimiser, learning_rate
 from hemalum.training.processes import add_up, add_up_figures
-from hemalum.training.recipe import Phase, Plateau, Recipe
+from hemalum.training.recipe import Recipe
 from hemalum.training.stream import Batch, Stream
 from hemalum.training.validation import Validation
 
@@ -57,14 +58,14 @@ class Loop:
     ) -> None:  # fmt: skip
         self.recipe, self.stream, self.validation = recipe, stream, validation
         self.folder, self.fabric, self.progress, self.watch = folder, fabric, progress, watch
-        self.heads = REPRESENTATIONS[recipe.representation].heads
+        self.heads = stream.representation.heads
         # on the device before anything is copied from it: averaged weights, a checkpoint's optimiser state
         self.network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.add_up = add_up if fabric.world_size > 1 else whole
         self.average: dict[str, Tensor] | None = None
         if recipe.ema:
             self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        self.total = sum(phase.until.steps for phase in recipe.phases)
+        self.total = recipe.steps
 
     @property
     def checkpoint(self) -> Path:
@@ -103,13 +104,19 @@ class Loop:
         network, optimiser = self.fabric.setup(self.network, optimiser)
         state, window = self.progress, _Window()
         end = state.step - state.phase_step + phase.until.steps
+        if phase.until.total is not None:
+            end = min(end, phase.until.total)
+        if end <= state.step:  # the phases before have left it no steps
+            state.next_phase()
+            self._save(None)
+            return
         for batch in self.stream.batches(state.step, end):
             window.losses.append(self._step(phase, network, optimiser, batch))
             row: dict[str, float] = {}
             ended = state.step == end
             if ended or state.phase_step % self.recipe.validate_every == 0:
-                row = window.summary() | {"lr": optimiser.param_groups[0]["lr"]} | self._validate()
-                ended |= self._judge(phase, row["score"])
+                row = window.summary() | {"lr": optimiser.param_groups[0]["lr"]} | self._validate(phase)
+                ended |= self._judge(phase, row)
                 if log:
                     log.write(state.step, phase.name, row)
                 window = _Window()
@@ -132,8 +139,8 @@ class Loop:
             group["lr"] = learning_rate(phase, state.phase_step, state.reductions)
         # a network that draws (dropout) draws something else for each part of the batch
         torch.manual_seed(self.recipe.seed * 1_000_003 + state.step + 500_000_003 * self.fabric.global_rank)
-        images, targets = self.fabric.to_device((batch.images, batch.targets))
-        loss, parts = LOSSES[phase.loss](network(images).float(), targets, self.heads, self.add_up)
+        parts = phase.loss(self._given(network, batch))
+        loss = torch.stack(list(parts.values())).sum()
         losses = add_up_figures(self.fabric, torch.stack([loss, *parts.values()]).detach()) / self.fabric.world_size
         optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
@@ -146,6 +153,23 @@ class Loop:
         state.step += 1
         state.phase_step += 1
         return dict(zip(("loss", *parts), losses, strict=True))
+
+    def _given(self, network: nn.Module, batch: Batch) -> Given:
+        """Run the network on a batch; gives what the phase's loss looks at."""
+        state, epoch = self.progress, len(self.stream.prepared) / self.recipe.batch
+        images, targets, conditions, extra = self.fabric.to_device(
+            (batch.images, batch.targets, batch.conditions, batch.extra)
+        )
+        return Given(
+            Outputs.of(network(images, **conditions)),
+            targets,
+            self.heads,
+            extra,
+            epoch=1 + int(state.step / epoch),
+            phase_step=state.phase_step,
+            phase_epoch=state.phase_step / epoch,
+            add_up=self.add_up,
+        )
 
     def _check(self, phase: Phase, loss: Tensor, norm: Tensor | None) -> None:
         """Raise HemalumError, the same in every process, before a step that would spoil the weights."""
@@ -173,9 +197,15 @@ class Loop:
         return chosen
 
     def _set_mode(self) -> None:
-        for module in self.network.modules():
+        """What trains is in train mode; a module without parameters (dropout) goes with the one that holds it."""
+
+        def follow(module: nn.Module, training: bool) -> None:
             own = list(module.parameters())
-            module.training = not own or any(parameter.requires_grad for parameter in own)
+            module.training = any(parameter.requires_grad for parameter in own) if own else training
+            for child in module.children():
+                follow(child, module.training)
+
+        follow(self.network, True)
 
     def _follow(self) -> None:
         """Move the averaged weights; the decay starts low so that the beginning is forgotten."""
@@ -188,13 +218,15 @@ class Loop:
             else:
                 self.average[name].copy_(value)
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, phase: Phase) -> dict[str, float]:
         with self._averaged() as network:
-            return self.validation.score(network, self.fabric)
+            return self.validation.score(network, self.fabric, phase.loss if phase.until.monitor == "loss" else None)
 
-    def _judge(self, phase: Phase, score: float) -> bool:
-        """Note the score and keep the best weights; True when the phase's patience is over."""
+    def _judge(self, phase: Phase, row: dict[str, float]) -> bool:
+        """Note the score and keep the best weights; True when the phase's patience or its rise is over."""
         state = self.progress
+        column = {"pq": "score", "dice": "dice", "loss": "val_loss"}[phase.until.monitor]
+        score = -row[column] if phase.until.monitor == "loss" else row[column]
         if state.phase_best is None or score > state.phase_best:
             state.phase_best, state.waiting, state.plateau_waiting = score, 0, 0
             if self.fabric.is_global_zero:
@@ -206,6 +238,10 @@ class Loop:
         if isinstance(phase.schedule, Plateau) and state.plateau_waiting >= phase.schedule.patience:
             state.reductions += 1
             state.plateau_waiting = 0
+        if phase.until.levelled is not None:
+            state.phase_dice.append(row["dice"])
+            if has_levelled(phase.until.levelled, state.phase_dice, state.phase_step / phase.until.steps):
+                return True
         return phase.until.patience is not None and state.waiting >= phase.until.patience
 
     @contextmanager
@@ -220,3 +256,11 @@ class Loop:
         finally:
             self.network.load_state_dict(own)
             self._set_mode()
+
+
+def has_levelled(rule: Levelled, scores: Sequence[float], done: float) -> bool:
+    """Whether scores have levelled off by `rule`, when the share `done` of the phase's steps is over."""
+    recent, before = scores[-rule.window :], scores[-2 * rule.window : -rule.window]
+    if done < rule.earliest or len(before) < rule.window:
+        return False
+    return sum(recent) / len(recent) - sum(before) / len(before) < rule.delta

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from hemalum.training.recipe import SGD, Adam, AdamW, Cosine, Phase
+from hemalum.systems.phases import SGD, Adam, AdamW, Cosine, Phase
 
 
 def build_optimiser(phase: Phase, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

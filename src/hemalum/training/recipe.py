@@ -1,17 +1,20 @@
 """The recipe: everything that decides a training run, as validated YAML."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from hemalum.data.augment import AugmentSettings
 from hemalum.data.stain_normalisation import StainNormalisation
 from hemalum.errors import HemalumError
-from hemalum.models.card import NetworkSpec, SeparationSettings, Strict
+from hemalum.models.card import Channels, NetworkSpec, SeparationSettings, Strict
 from hemalum.names import nearest
+from hemalum.systems import build_system
+from hemalum.systems.phases import Phase
 
 
 class Source(Strict):
@@ -21,83 +24,25 @@ class Source(Strict):
     balance: Literal["organ", "stain", "group"] | None = None
 
 
-class AdamW(Strict):
-    """AdamW (Loshchilov & Hutter 2019)."""
-
-    name: Literal["adamw"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-
-
-class Adam(Strict):
-    """Adam (Kingma & Ba 2015); weight decay is L2."""
-
-    name: Literal["adam"] = "adam"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-
-
-class SGD(Strict):
-    """Stochastic gradient descent with Nesterov momentum."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: float = Field(1e-2, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-
-
-class Constant(Strict):
-    """The optimiser's learning rate throughout, after the warm-up."""
-
-    name: Literal["constant"] = "constant"
-    warmup: int = Field(0, ge=0, description="steps of linear rise from 0")
-
-
-class Cosine(Strict):
-    """Half a cosine from the learning rate to `final` times it over the phase, after the warm-up."""
-
-    name: Literal["cosine"] = "cosine"
-    warmup: int = Field(0, ge=0, description="steps of linear rise from 0")
-    final: float = Field(0.01, ge=0, le=1)
-
-
-class Plateau(Strict):
-    """The rate is multiplied by `factor` after `patience` validations without a better score."""
-
-    name: Literal["plateau"] = "plateau"
-    warmup: int = Field(0, ge=0, description="steps of linear rise from 0")
-    factor: float = Field(0.5, gt=0, lt=1)
-    patience: int = Field(3, ge=1)
-
-
-class Until(Strict):
-    """When a phase ends: after `steps`, or earlier after `patience` validations without a better score."""
-
-    steps: int = Field(ge=1)
-    patience: int | None = Field(None, ge=1)
-
-
-class Phase(Strict):
-    """What trains, with which optimiser and schedule, until when."""
-
-    name: str
-    train: list[str] = Field(["*"], description="patterns of parameter names; the rest is frozen, in eval mode")
-    loss: str = Field("maps", description="name in hemalum.losses.maps.LOSSES")
-    optimiser: Annotated[AdamW | Adam | SGD, Field(discriminator="name")] = AdamW()
-    schedule: Annotated[Constant | Cosine | Plateau, Field(discriminator="name")] = Cosine()
-    until: Until
-
-
 class Recipe(Strict):
-    """A training run. The stream is a pure function of `seed`, data and step."""
+    """A training run. The stream is a pure function of `seed`, data and step.
+
+    `system` stands for the keys that a published system decides; the recipe's own go over them.
+    """
 
     name: str
     description: str = ""
     budget: Literal["full", "small"] = Field("full", description="set by the choice of the budget, not by hand")
     seed: int = Field(0, ge=0)
+    system: dict[str, Any] | None = Field(None, description="name in hemalum.systems.SYSTEMS, and its options")
     network: NetworkSpec
+    input: Channels = Field("RGB", description="what the network sees: colours, or one channel made of them")
+    organs: list[str] | Literal["auto"] = Field(
+        "auto", description="organs that the network tells apart; auto: those of the training images"
+    )
+    classes: Literal["dataset", "nucleus"] = Field(
+        "dataset", description="for representation semantic: the dataset's classes, or all nuclei as one"
+    )
     representation: str = "distance"
     keep: str | None = Field(
         None, description="representation that the model file keeps, where the network was trained on more maps"
@@ -123,10 +68,28 @@ class Recipe(Strict):
     validation_images: int = Field(60, ge=1, description="at most this many, spread evenly over the sets")
     checkpoint_every: int = Field(100, ge=1, description="steps")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_system(cls, content: Any) -> Any:
+        """Put in what the system decides, under what the recipe says itself."""
+        if not isinstance(content, Mapping) or not content.get("system"):
+            return content
+        try:
+            system = build_system(content["system"])
+            decided = _plain(system.recipe())
+            own = {key: value for key, value in content.items() if key != "system"}
+            return merged(decided, own, "recipe") | {"system": system.model_dump(mode="json")}
+        except HemalumError as error:  # pydantic collects ValueErrors and says where they stand
+            raise ValueError(str(error)) from error
+
     @property
     def steps(self) -> int:
         """Steps over all phases, if none ends earlier."""
-        return sum(phase.until.steps for phase in self.phases)
+        steps = 0
+        for phase in self.phases:
+            own = phase.until.steps
+            steps += own if phase.until.total is None else max(0, min(own, phase.until.total - steps))
+        return steps
 
     @property
     def digest(self) -> str:
@@ -136,15 +99,45 @@ class Recipe(Strict):
 
 Budget = Literal["full", "small"]
 SMALL = "small"
+VARIANTS = "variants"
 
 
-def load_recipe(path: Path | str, budget: Budget = "full") -> Recipe:
+def load_recipe(path: Path | str, budget: Budget = "full", variant: str | None = None) -> Recipe:
     """Read and check a recipe; `budget` "small" applies the changes that stand under its key `small`.
 
-    Raises HemalumError naming the field, and the nearest known key for an unknown one; both forms of the recipe
-    are checked.
+    `variant` is one of those that stand under its key `variants`, each the changes to the rest; a recipe that has
+    some is none by itself. Raises HemalumError naming the field, and the nearest known key for an unknown one; both
+    forms of the recipe are checked.
     """
     path = Path(path)
+    content, variants = _read(path)
+    name = content.get("name", path.stem)
+    if variant is None and variants:
+        raise HemalumError(f"{path} has variants, choose one: {', '.join(f'{path.stem}:{one}' for one in variants)}")
+    if variant is not None:
+        if variant not in variants:
+            raise HemalumError(f"{path} has no variant '{variant}'{nearest(variant, variants)}")
+        content = merged(content, variants[variant], f"{path}: '{VARIANTS}.{variant}'")
+        content = content | {"name": f"{name}.{variant}"}
+    changes = content.pop(SMALL, None)
+    full = _validated(path, content, variant)
+    if changes is None:
+        if budget == SMALL:
+            raise HemalumError(f"{path} has no small form: give it a key 'small' with what differs")
+        return full
+    if not isinstance(changes, dict):
+        raise HemalumError(f"{path}: '{SMALL}' must be a mapping of the keys that differ")
+    small = _validated(path, merged(content, changes, f"{path}: '{SMALL}'") | {"budget": SMALL}, variant, SMALL)
+    return small if budget == SMALL else full
+
+
+def recipe_variants(path: Path | str) -> list[str]:
+    """The names of a recipe's variants, in their order; none for most. Raises HemalumError when unreadable."""
+    return list(_read(Path(path))[1])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """A recipe's keys, and the changes of each variant."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -153,41 +146,52 @@ def load_recipe(path: Path | str, budget: Budget = "full") -> Recipe:
         raise HemalumError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise HemalumError(f"{path} is not a recipe: it must be a mapping of keys")
-    changes = content.pop(SMALL, None)
-    full = _validated(path, content)
-    if changes is None:
-        if budget == SMALL:
-            raise HemalumError(f"{path} has no small form: give it a key 'small' with what differs")
-        return full
-    if not isinstance(changes, dict):
-        raise HemalumError(f"{path}: '{SMALL}' must be a mapping of the keys that differ")
-    small = _validated(path, _changed(path, content, changes) | {"budget": SMALL}, SMALL)
-    return small if budget == SMALL else full
+    variants = content.pop(VARIANTS, None) or {}
+    if not isinstance(variants, dict) or not all(isinstance(changes, dict) for changes in variants.values()):
+        raise HemalumError(f"{path}: '{VARIANTS}' must be a mapping of names to the keys that differ")
+    return content, {str(name): changes for name, changes in variants.items()}
 
 
-def _validated(path: Path, content: dict[str, Any], form: str = "") -> Recipe:
+def _validated(path: Path, content: dict[str, Any], variant: str | None, form: str = "") -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise HemalumError(f"{path}: {_explain(error)}{f' (in its {form} form)' if form else ''}") from error
+        where = ", ".join([*([f"variant {variant}"] if variant else []), *([f"its {form} form"] if form else [])])
+        raise HemalumError(f"{path}: {_explain(error)}{f' (in {where})' if where else ''}") from error
 
 
-def _changed(path: Path, content: Any, changes: dict[str, Any]) -> dict[str, Any]:
-    """Mappings are changed key by key, lists of named things (phases) by name; all else is replaced."""
+def merged(content: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`content` with `changes`: mappings key by key, lists of named things (phases) by name; all else is replaced.
+
+    A mapping that is given another `name` (of a network, an optimiser) is another thing, and replaced as a whole.
+    Raises HemalumError for a change to a thing of a list that is not there.
+    """
     result: dict[str, Any] = dict(content)
     for key, change in changes.items():
         old = result.get(key)
         if isinstance(old, dict) and isinstance(change, dict):
-            result[key] = _changed(path, old, change)
+            another = "name" in change and change["name"] != old.get("name", change["name"])
+            result[key] = change if another else merged(old, change, where)
         elif isinstance(old, list) and isinstance(change, dict):
             names = [item.get("name") for item in old]
             for name in change:
                 if name not in names:
-                    raise HemalumError(f"{path}: '{SMALL}.{key}' changes '{name}'{nearest(name, map(str, names))}")
-            result[key] = [_changed(path, item, change.get(item["name"], {})) for item in old]
+                    raise HemalumError(f"{where} changes {key}, '{name}'{nearest(name, map(str, names))}")
+            result[key] = [merged(item, change.get(item["name"], {}), where) for item in old]
         else:
             result[key] = change
     return result
+
+
+def _plain(value: Any) -> Any:
+    """Settings as the mappings that a recipe would write."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value
 
 
 def _explain(error: ValidationError) -> str:
@@ -195,7 +199,8 @@ def _explain(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key '{where}'{nearest(str(first['loc'][-1]), _keys(Recipe))}"
-    return f"'{where}': {first['msg']}"
+    said = str(first["msg"]).removeprefix("Value error, ")
+    return f"'{where}': {said}" if where else said
 
 
 def _keys(model: type[BaseModel]) -> set[str]:

@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,19 @@ from hemalum.data.stain_normalisation import StainNormaliser
 from hemalum.data.stain_target import fit_stain_target
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
-from hemalum.instances.representations import REPRESENTATIONS, Representation
-from hemalum.losses.maps import LOSSES, SIGMOID_ONLY
-from hemalum.models.card import Card, Training, TrainingSet
+from hemalum.instances.representations import SEMANTIC, Representation, find_representation
+from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.models.file import Tensors, save_model
 from hemalum.names import nearest
-from hemalum.networks import build_network
+from hemalum.networks import build_network, takes
 from hemalum.networks.receptive_field import measure_halo
 from hemalum.training.batch_norm import share_batch_norm
 from hemalum.training.checkpoint import Progress, read_progress
 from hemalum.training.loop import Loop, Watcher
 from hemalum.training.processes import check_batch, ending_together, said_once, start_processes
-from hemalum.training.recipe import Recipe, Source, load_recipe
-from hemalum.training.stream import MEAN, STD, Stream
+from hemalum.training.recipe import Recipe, Source
+from hemalum.training.shipped import open_recipe
+from hemalum.training.stream import MEAN, STD, Facts, Stream
 from hemalum.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def train(
     Raises HemalumError for a recipe, data or run folder that do not fit together, before any training.
     """
     with said_once():
-        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+        recipe = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
         _check_names(recipe)
         fabric = start_processes(accelerator, devices, recipe.precision)
     with ending_together(fabric):
@@ -88,19 +89,19 @@ def _train(
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    logits = REPRESENTATIONS[recipe.representation].logits
-    network = build_network(recipe.network.name, logits, recipe.network.options)
+    facts = gather_facts(recipe, datasets)
+    network, spec = build_for(recipe, facts)
+    facts = replace(facts, conditions=tuple(getattr(network, "conditions", ())))
     stride = int(getattr(network, "stride", 1))
-    if recipe.tile % stride:
-        raise HemalumError(f"recipe {recipe.name}: tile {recipe.tile} is not a multiple of the network's {stride}")
-    halo = measure_halo(network, stride)
+    window = find_window(recipe, network, stride)
+    halo = measure_halo(network, stride) if window is None else max(stride, window // 8 // stride * stride)
     if initial is not None:
         _load_initial(network, initial)
     if fabric.world_size > 1:
         network = share_batch_norm(network, fabric.device)
-    stream = Stream(recipe, [dataset.split("train") for dataset in datasets], share, stain)
+    stream = Stream(recipe, [dataset.split("train") for dataset in datasets], share, stain, facts)
     diameter = stream.nucleus_diameter_um()
-    validation = Validation(recipe, [dataset.split("val") for dataset in datasets], stride, share, stain)
+    validation = Validation(recipe, [dataset.split("val") for dataset in datasets], stride, share, stain, facts)
     if stain is not None and fabric.is_global_zero:
         stain.warn()
     fabric.barrier()  # all have looked at the run folder before the first one writes
@@ -110,10 +111,12 @@ def _train(
     loop = Loop(recipe, network, stream, validation, out, fabric, progress, watch)
     loop.run(resume)
     if fabric.is_global_zero:
-        card = _card(recipe, datasets, loop.progress.step, stride, halo, diameter, stain)
+        sizes = {"stride": stride, "halo": halo, "window": window}
+        card = _card(recipe, datasets, loop.progress.step, spec, facts, sizes, diameter, stain)
         tensors = load_file(loop.best)
         if recipe.keep is not None:
-            tensors = keep_head(tensors, REPRESENTATIONS[recipe.representation], REPRESENTATIONS[recipe.keep])
+            trained, kept = find_representation(recipe.representation), find_representation(recipe.keep)
+            tensors = keep_head(tensors, trained, kept)
         save_model(out / MODEL_FILE, card, tensors)
     fabric.barrier()
     return out / MODEL_FILE
@@ -146,20 +149,89 @@ def keep_head(tensors: Tensors, trained: Representation, kept: Representation) -
 
 
 def _check_names(recipe: Recipe) -> None:
-    for name in (recipe.representation, recipe.keep):
-        if name is not None and name not in REPRESENTATIONS:
-            raise HemalumError(
-                f"recipe {recipe.name}: unknown representation '{name}'{nearest(name, REPRESENTATIONS)}"
-            )
-    kinds = {head.kind for head in REPRESENTATIONS[recipe.representation].heads}
+    placeholder = ("class",) if recipe.representation == SEMANTIC else ()
+    kinds: set[str] = set()
+    for name in (recipe.keep, recipe.representation):
+        if name is not None:
+            try:
+                kinds = {head.kind for head in find_representation(name, placeholder).heads}
+            except HemalumError as error:
+                raise HemalumError(f"recipe {recipe.name}: {error}") from error
     for phase in recipe.phases:
-        if phase.loss not in LOSSES:
-            raise HemalumError(f"recipe {recipe.name}: unknown loss '{phase.loss}'{nearest(phase.loss, LOSSES)}")
-        if phase.loss in SIGMOID_ONLY and kinds != {"sigmoid"}:
+        if phase.loss.only is not None and not kinds <= phase.loss.only:
             raise HemalumError(
-                f"recipe {recipe.name}: loss '{phase.loss}' does not fit representation '{recipe.representation}', "
-                "whose maps are not all probabilities of their own"
+                f"recipe {recipe.name}: loss '{phase.loss.name}' does not fit representation "
+                f"'{recipe.representation}', whose maps are {', '.join(sorted(kinds))}; it takes "
+                f"{', '.join(sorted(phase.loss.only))}"
             )
+        if phase.loss.needs and recipe.finer > 1:
+            raise HemalumError(
+                f"recipe {recipe.name}: loss '{phase.loss.name}' needs maps on the network's grid: finer must be 1"
+            )
+
+
+def gather_facts(recipe: Recipe, datasets: Sequence[Dataset]) -> Facts:
+    """What the recipe's network needs to know of the data: classes, and organs where it tells them apart.
+
+    Raises HemalumError when classes are wanted and a dataset has none, or two name others.
+    """
+    organs: tuple[str, ...] = ()
+    if takes(recipe.network.name, "organs"):
+        rows = [row for dataset in datasets for row in dataset.split("train").rows]
+        found = sorted({row.organ for row in rows if row.organ})
+        organs = tuple(found if recipe.organs == "auto" else recipe.organs)
+    if recipe.representation != SEMANTIC:
+        return Facts(organs=organs)
+    if recipe.classes == "nucleus":
+        return Facts(classes=("nucleus",), organs=organs, one_class=True)
+    first = datasets[0]
+    for dataset in datasets:
+        if not dataset.info.classes or any(row.classes is None for row in dataset.rows if row.nuclei):
+            raise HemalumError(
+                f"recipe {recipe.name} tells classes apart and {dataset.path} has none: take another recipe, or "
+                "classes: nucleus, which takes all nuclei as one"
+            )
+        if set(_class_names(dataset)) != set(_class_names(first)):
+            raise HemalumError(
+                f"{first.path} and {dataset.path} name different classes: {', '.join(_class_names(first))}; "
+                f"{', '.join(_class_names(dataset))}"
+            )
+    return Facts(classes=tuple(_class_names(first)), organs=organs)
+
+
+def _class_names(dataset: Dataset) -> list[str]:
+    classes = dataset.info.classes or {}
+    return [classes[id] for id in sorted(classes) if id > 0]
+
+
+def build_for(recipe: Recipe, facts: Facts) -> tuple[nn.Module, NetworkSpec]:
+    """Build the recipe's network for the data, and give it as the card says it: with all options that follow.
+
+    Raises HemalumError when there is no such network or its options do not fit.
+    """
+    options = dict(recipe.network.options)
+    if recipe.input != "RGB":
+        options.setdefault("inputs", 1)
+    if facts.organs:
+        options.setdefault("organs", len(facts.organs))
+    logits = find_representation(recipe.representation, facts.classes).logits
+    network = build_network(recipe.network.name, logits, options)
+    return network, NetworkSpec(name=recipe.network.name, options=options)
+
+
+def find_window(recipe: Recipe, network: nn.Module, stride: int) -> int | None:
+    """The side of every input of the trained network, in px; None where it takes any size.
+
+    Raises HemalumError when the recipe's tiles do not fit the network.
+    """
+    size = getattr(network, "size", None)
+    if size is not None and recipe.tile != size:
+        raise HemalumError(
+            f"recipe {recipe.name}: tile is {recipe.tile}, its network takes {size} x {size} px: make them equal"
+        )
+    if recipe.tile % stride:
+        raise HemalumError(f"recipe {recipe.name}: tile {recipe.tile} is not a multiple of the network's {stride}")
+    return recipe.tile if size is not None or getattr(network, "global_context", False) else None
 
 
 def _open_datasets(recipe: Recipe, data: Data) -> tuple[Recipe, list[Dataset]]:
@@ -237,8 +309,8 @@ def _load_initial(network: nn.Module, path: Path | str) -> None:
 
 
 def _card(
-    recipe: Recipe, datasets: Sequence[Dataset], steps: int, stride: int, halo: int, diameter: float,
-    stain: StainNormaliser | None,
+    recipe: Recipe, datasets: Sequence[Dataset], steps: int, spec: NetworkSpec, facts: Facts,
+    sizes: Mapping[str, int | None], diameter: float, stain: StainNormaliser | None,
 ) -> Card:  # fmt: skip
     sets = [
         TrainingSet(
@@ -252,16 +324,18 @@ def _card(
     ]
     return Card(
         name=recipe.name,
-        network=recipe.network,
+        network=spec,
         representation=recipe.keep or recipe.representation,
         mpp=recipe.mpp,
         nucleus_diameter_um=round(diameter, 2),
         enlarge=recipe.enlarge,
+        channels=recipe.input,
         mean=MEAN,
         std=STD,
         stain=None if stain is None else stain.target,
-        halo=halo,
-        stride=stride,
+        **sizes,
+        classes=list(facts.classes) or ["nucleus"],
+        organs=list(facts.organs),
         separation=recipe.separation,
         training=Training(
             recipe=recipe.name,

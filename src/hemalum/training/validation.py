@@ -1,7 +1,7 @@
-"""What the loop measures on the validation images: nucleus PQ and pixel Dice, per set."""
+"""What the loop measures on the validation images: nucleus PQ and pixel Dice, per set, and the loss."""
 
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -12,12 +12,25 @@ from torch import Tensor, nn
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain_normalisation import StainNormaliser
 from hemalum.errors import HemalumError
-from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.instances.representations import find_representation
+from hemalum.losses.loss import Given, Loss
 from hemalum.metrics import MatchCounts, PixelCounts, count_pixels, match, measure_overlap, score_pixels
 from hemalum.networks.map_model import activate
+from hemalum.networks.outputs import Outputs
 from hemalum.training.processes import add_up_figures
 from hemalum.training.recipe import Recipe
-from hemalum.training.stream import normalise, prepare
+from hemalum.training.stream import Facts, encode, encode_extra, normalise, prepare
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Image:
+    """A validation image as the network takes it, its label map, and the class of each nucleus."""
+
+    dataset: str
+    pixels: Tensor
+    truth: NDArray[np.int32]
+    classes: NDArray[np.int32] | None
+    conditions: dict[str, Tensor]
 
 
 class Validation:
@@ -33,10 +46,13 @@ class Validation:
         stride: int,
         share: tuple[int, int] = (0, 1),
         stain: StainNormaliser | None = None,
+        facts: Facts | None = None,
     ) -> None:
         self.recipe = recipe
+        facts = facts or Facts()
+        self.representation = find_representation(recipe.representation, facts.classes)
         self.names: list[str] = []
-        self.images: list[tuple[str, Tensor, NDArray[np.int32]]] = []
+        self.images: list[_Image] = []
         most = max(1, recipe.validation_images // max(1, len(datasets)))
         count = 0
         for name, dataset in zip(recipe.data, datasets, strict=True):
@@ -47,38 +63,56 @@ class Validation:
                 count += 1
                 if count % share[1] != share[0]:
                     continue
-                sample = prepare(dataset[int(index)], recipe.mpp, stain)
+                sample = prepare(dataset[int(index)], recipe.mpp, stain, facts.kinds(dataset))
                 height, width = sample.image.shape[:2]
                 padding = ((0, -height % stride), (0, -width % stride), (0, 0))
                 pixels = torch.from_numpy(np.pad(sample.image, padding, mode="symmetric"))
-                image = normalise(pixels.permute(2, 0, 1)[None].float() / 255)
-                self.images.append((name, image, _resize_labels(sample.labels, height, width)))
+                image = normalise(pixels.permute(2, 0, 1)[None].float() / 255, recipe.input)
+                truth = _resize_labels(sample.labels, height, width)
+                conditions = {}
+                if "organ" in facts.conditions:
+                    conditions["organ"] = torch.tensor([facts.organ(dataset.rows[int(index)].organ)])
+                self.images.append(_Image(name, image, truth, sample.classes, conditions))
         if not self.names:
             raise HemalumError("no validation images: the datasets' val parts are empty")
 
     @torch.inference_mode()
-    def score(self, network: nn.Module, fabric: Fabric) -> dict[str, float]:
-        """Pooled PQ and Dice of each set, and `score`: the mean PQ over sets."""
-        representation = REPRESENTATIONS[self.recipe.representation]
-        counts = {name: np.zeros(8) for name in self.names}
-        for name, image, truth in self.images:
+    def score(self, network: nn.Module, fabric: Fabric, loss: Loss | None = None) -> dict[str, float]:
+        """Pooled PQ and Dice of each set; `score` and `dice`: their means over sets.
+
+        With a `loss`, `val_loss` is its mean over the images.
+        """
+        counts = {name: np.zeros(10) for name in self.names}
+        for image in self.images:
             with fabric.autocast():
-                logits = network(fabric.to_device(image))
-            maps = activate(logits.float(), representation.heads)[0].cpu().numpy()
-            height, width = truth.shape
-            maps = np.ascontiguousarray(maps[:, :height, :width])
-            found = representation.separate(maps, self.recipe.separation)
-            counts[name] += [*astuple(match(measure_overlap(truth, found))), *astuple(count_pixels(truth, found))]
+                logits = network(fabric.to_device(image.pixels), **fabric.to_device(image.conditions)).float()
+            height, width = image.truth.shape
+            logits = logits[:, :, :height, :width]
+            maps = np.ascontiguousarray(activate(logits, self.representation.heads)[0].cpu().numpy())
+            found = self.representation.separate(maps, self.recipe.separation)
+            matches, pixels = match(measure_overlap(image.truth, found)), count_pixels(image.truth, found)
+            lost = 0.0 if loss is None else self._loss(image, logits, loss, fabric)
+            counts[image.dataset] += [*astuple(matches), *astuple(pixels), lost, 1]
         if fabric.world_size > 1:
             # the same sums everywhere, so every process takes the same decisions
             table = fabric.to_device(torch.from_numpy(np.stack(list(counts.values()))))
             counts = dict(zip(counts, add_up_figures(fabric, table).cpu().numpy(), strict=True))
-        matches = {name: MatchCounts(*row[:4]) for name, row in counts.items()}
-        pixels = {name: PixelCounts(*row[4:]) for name, row in counts.items()}
-        rows = {f"{name}_pq": counts.pq for name, counts in matches.items()}
-        score = float(np.nanmean(list(rows.values())))
-        rows |= {f"{name}_dice": score_pixels(counts).dice for name, counts in pixels.items()}
-        return rows | {"score": score}
+        quality = {name: MatchCounts(*row[:4]).pq for name, row in counts.items()}
+        dice = {name: score_pixels(PixelCounts(*row[4:8])).dice for name, row in counts.items()}
+        rows = {f"{name}_pq": value for name, value in quality.items()}
+        rows |= {f"{name}_dice": value for name, value in dice.items()}
+        rows |= {"score": float(np.nanmean(list(quality.values()))), "dice": float(np.nanmean(list(dice.values())))}
+        if loss is not None:
+            lost, images = np.sum([row[8:] for row in counts.values()], axis=0)
+            rows["val_loss"] = float(lost / images)
+        return rows
+
+    def _loss(self, image: _Image, logits: Tensor, loss: Loss, fabric: Fabric) -> float:
+        """The loss on one image, as one that is not trained on: from its logits alone."""
+        targets = encode(image.truth[None], self.representation, classes=[image.classes])
+        targets, extra = fabric.to_device((targets, encode_extra(image.truth[None], loss.needs)))
+        parts = loss(Given(Outputs.of(logits), targets, self.representation.heads, extra))
+        return float(torch.stack(list(parts.values())).sum())
 
 
 def _resize_labels(labels: NDArray[np.int32], height: int, width: int) -> NDArray[np.int32]:

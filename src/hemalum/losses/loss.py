@@ -1,0 +1,58 @@
+"""What a loss is: settings that a recipe writes, called with all that a loss may look at."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from hemalum.instances.representations import Head
+from hemalum.models.card import Strict
+from hemalum.networks.outputs import Outputs
+
+AddUp = Callable[[Tensor], Tensor]
+
+
+def whole(sums: Tensor) -> Tensor:
+    """The sums over a batch that is not shared."""
+    return sums
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """All that a loss may look at.
+
+    `targets` are (B, channels, H, W) float32 in the order of the heads' channels; `extra` holds the further target
+    maps that the loss needs, each (B, 1, H, W) float32. `epoch` counts passes over the training images from 1;
+    `phase_epoch` is how many of them the phase has behind it. `add_up` gives sums over all parts of a shared batch.
+    """
+
+    outputs: Outputs
+    targets: Tensor
+    heads: tuple[Head, ...]
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    epoch: int = 1
+    phase_step: int = 0
+    phase_epoch: float = 0.0
+    add_up: AddUp = whole
+
+
+class Loss(Strict):
+    """Settings of a loss; called, it gives its weighted parts by name, and the loss is their sum.
+
+    `needs` names further target maps (`instances.extra_targets.EXTRA_TARGETS`); `only` names the kinds of head that
+    it fits, None for all.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    only: ClassVar[frozenset[str] | None] = None
+
+    name: str
+
+    def __call__(self, given: Given) -> dict[str, Tensor]:
+        """Weighted parts by name."""
+        raise NotImplementedError
+
+    def factors(self, given: Given) -> dict[str, float]:
+        """What is scheduled in it, as it stands now: logged beside the learning rate."""
+        return {}

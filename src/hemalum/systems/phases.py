@@ -1,0 +1,192 @@
+"""The phases that a training is made of: what trains, with which loss, optimiser and schedule, until when."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from hemalum.errors import HemalumError
+from hemalum.losses import build_loss
+from hemalum.losses.loss import Loss
+from hemalum.losses.maps import Maps
+from hemalum.models.card import Strict
+
+
+class AdamW(Strict):
+    """AdamW (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class Adam(Strict):
+    """Adam (Kingma & Ba 2015); weight decay is L2."""
+
+    name: Literal["adam"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class SGD(Strict):
+    """Stochastic gradient descent with Nesterov momentum."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: float = Field(1e-2, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+
+
+class Lion(Strict):
+    """Lion (Chen et al. 2023); advised: a rate 3 to 10 times lower than AdamW's, a decay as much higher."""
+
+    name: Literal["lion"] = "lion"
+    lr: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="decoupled")
+    betas: tuple[float, float] = (0.9, 0.99)
+
+
+Optimiser = Annotated[AdamW | Adam | SGD | Lion, Field(discriminator="name")]
+
+
+class Constant(Strict):
+    """The optimiser's learning rate throughout, after the warm-up."""
+
+    name: Literal["constant"] = "constant"
+    warmup: int = Field(0, ge=0, description="steps of linear rise from 0")
+
+
+class Cosine(Strict):
+    """Half a cosine from the learning rate to `final` times it over the phase, after the warm-up."""
+
+    name: Literal["cosine"] = "cosine"
+    warmup: int = Field(0, ge=0, description="steps of linear rise from 0")
+    final: float = Field(0.01, ge=0, le=1)
+
+
+class Plateau(Strict):
+    """The rate is multiplied by `factor` after `patience` validations without a better score."""
+
+    name: Literal["plateau"] = "plateau"
+    warmup: int = Field(0, ge=0, description="steps of linear rise from 0")
+    factor: float = Field(0.5, gt=0, lt=1)
+    patience: int = Field(3, ge=1)
+
+
+class Threshold(Strict):
+    """Time to switch: the training loss changes much less than it once did.
+
+    l is the loss, averaged over each measurement and smoothed; its relative change |l_e - l_{e-w}| / |l_{e-w}| over
+    `window` measurements has to fall below `portion` of the largest that it has been.
+    """
+
+    name: Literal["threshold"] = "threshold"
+    every: float = Field(0.01, gt=0, le=1, description="a measurement, as a share of the run's steps")
+    window: int = Field(5, ge=1, description="w, measurements")
+    portion: float = Field(0.05, gt=0, lt=1, description="of the largest change so far")
+    smoothing: float = Field(0.8, ge=0, lt=1, description="what a smoothed loss keeps of the one before")
+
+
+class Swats(Strict):
+    """Time to switch: the rate at which SGD would take the optimiser's steps is settled (Keskar & Socher 2017).
+
+    γ = p·p / -p·g for a step p and its gradient g, over all weights; settled when γ is within `tolerance` of its own
+    corrected running mean, which is then the rate.
+    """
+
+    name: Literal["swats"] = "swats"
+    beta: float = Field(0.999, gt=0, lt=1, description="decay of the running mean")
+    tolerance: float = Field(
+        1e-4, gt=0, description="relative; the paper's 1e-9 is absolute and fits one size of network and step"
+    )
+
+
+class Switch(Strict):
+    """Another optimiser takes over within a phase, with a fresh state, once `when` says so."""
+
+    when: Annotated[Threshold | Swats, Field(discriminator="name")] = Threshold()
+    to: Optimiser = AdamW()
+    factor: float | None = Field(
+        None, gt=0, description="its rate, as a multiple of the rate before; none: as `to` says, or as found by swats"
+    )
+    schedule: Annotated[Constant | Cosine, Field(discriminator="name")] = Field(
+        Cosine(final=0), description="from the switch to the end of the phase, and of those that carry on after it"
+    )
+
+    @model_validator(mode="after")
+    def _rate_from_one_source(self) -> Self:
+        if isinstance(self.when, Swats) and (self.to.name != "sgd" or self.factor is not None):
+            raise ValueError("swats finds a rate for sgd: switch to sgd, without a factor")
+        return self
+
+
+class Levelled(Strict):
+    """A score has levelled off when its mean over the last `window` validations is less than `delta` above the
+    mean over the `window` before, after at least `earliest` of the phase's steps."""
+
+    window: int = Field(5, ge=1, description="validations")
+    delta: float = Field(1e-3, description="of a Dice in [0, 1]")
+    earliest: float = Field(0.2, ge=0, le=1, description="share of the phase's steps")
+
+
+Monitor = Literal["pq", "dice", "loss"]
+
+
+class Until(Strict):
+    """When a phase ends, whichever comes first."""
+
+    steps: int = Field(ge=1, description="at most so many steps")
+    total: int | None = Field(
+        None, ge=1, description="when the whole run has so many: what earlier phases saved, this one gets"
+    )
+    monitor: Monitor = Field("pq", description="what is best, on the validation images: PQ, Dice, or the least loss")
+    patience: int | None = Field(None, ge=1, description="so many validations without a better score")
+    levelled: Levelled | None = Field(None, description="when the validation Dice has levelled off")
+
+
+def _loss(spec: Any) -> Loss:
+    try:
+        return build_loss(spec)
+    except HemalumError as error:  # pydantic collects ValueErrors and says where they stand
+        raise ValueError(str(error)) from error
+
+
+class Phase(Strict):
+    """What trains, with which loss, optimiser and schedule, until when."""
+
+    name: str
+    train: list[str] = Field(["*"], description="patterns of parameter names; the rest is frozen, in eval mode")
+    loss: Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)] = Field(
+        Maps(), description="name in hemalum.losses.LOSSES, or a mapping of name and options"
+    )
+    optimiser: Optimiser = AdamW()
+    schedule: Annotated[Constant | Cosine | Plateau, Field(discriminator="name")] = Cosine()
+    switch: Switch | None = Field(None, description="another optimiser, later in the phase")
+    carry: bool = Field(
+        False, description="go on with the optimiser of the phase before, its state, and where its switch stands"
+    )
+    until: Until
+
+
+def carried_on(phases: list[Phase]) -> list[Phase]:
+    """Give phases that carry on the optimiser and switch of the one before.
+
+    Raises ValueError where there is none, other weights train, or the phase asks for others.
+    """
+    result: list[Phase] = []
+    for phase in phases:
+        if phase.carry:
+            if not result:
+                raise ValueError(f"phase '{phase.name}' carries on, and there is no phase before it")
+            before = result[-1]
+            if phase.train != before.train:
+                raise ValueError(f"phase '{phase.name}' carries on: it has to train what '{before.name}' trains")
+            for key in ("optimiser", "switch"):
+                if key in phase.model_fields_set and getattr(phase, key) != getattr(before, key):
+                    raise ValueError(
+                        f"phase '{phase.name}' carries on with the {key} of '{before.name}': leave it out"
+                    )
+            phase = phase.model_copy(update={"optimiser": before.optimiser, "switch": before.switch})
+        result.append(phase)
+    return result
