@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hemalum.inference.batch import FileResult
-from hemalum.instances.nuclei import Nuclei
+from hemalum.instances.nuclei import Nuclei, measure
 from hemalum.report.batch import collect
 from hemalum.report.summary import SummaryPage
 
@@ -40,6 +40,17 @@ def test_rows_files_and_failures(tmp_path: Path) -> None:
     written = (tmp_path / "summary.html").read_text()
     assert "failed: truncated" in written
     assert written.count('class="facts"') == 3
+
+
+def test_counts_of_classes_are_columns() -> None:
+    labels = np.zeros((100, 200), np.int32)
+    labels[10:20, 10:20], labels[50:60, 80:95], labels[70:80, 20:40] = 1, 2, 3
+    part = measure(labels, kinds=np.array([0, 2, 1, 2], np.float32)[labels])
+    nuclei = Nuclei.from_parts([part], shape=labels.shape, mpp=0.5, mpp_source="user", class_names=("a", "b", "c"))
+    batch = collect([FileResult(Path("a.png"), nuclei, None, {}, 1.25), FileResult(Path("b.png"), error="no")])
+    headers, rows = batch.table
+    assert headers == ["file", "nuclei", "a", "b", "c", "per mm²", "mpp", "scale", "seconds"]
+    assert rows == [["a.png", "3", "1", "2", "0", "600", "0.5", "given by the user", "1.2"]]
 
 
 def test_a_defect_on_the_way_leaves_no_page(tmp_path: Path) -> None:

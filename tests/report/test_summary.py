@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 from hemalum.errors import HemalumError
+from hemalum.export.colours import PALETTE, Classes
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.report.summary import Summarised, column_label, measured_columns, statistics, write_summary
 
 
-def nuclei(count: int = 40, mpp: float | None = 0.5, mpp_source: str = "file") -> Any:
+def nuclei(count: int = 40, mpp: float | None = 0.5, mpp_source: str = "file", classes: Classes | None = None) -> Any:
     """Stands in for Nuclei: only what the page reads."""
     area = np.arange(count, dtype=np.float32)
     columns: dict[str, Any] = {"id": np.arange(1, count + 1), "x": area, "y": area, "area_px": area}
@@ -34,6 +35,8 @@ def nuclei(count: int = 40, mpp: float | None = 0.5, mpp_source: str = "file") -
         mpp=mpp,
         mpp_source=mpp_source,
         density_per_mm2=density,
+        area_mm2=None if mpp is None else 100 * 200 * mpp**2 / 1e6,
+        classes=classes,
     )
 
 
@@ -82,6 +85,19 @@ def test_says_count_density_and_scale(tmp_path: Path) -> None:
     assert "0.5 from the file" in page.text
     assert "0.005 mm²" in page.text
     assert "estimate" not in page.text
+
+
+def test_counts_by_class(tmp_path: Path) -> None:
+    kinds = np.repeat(np.array([1, 3], np.int32), [30, 10])
+    classes = Classes(kinds, ("epithelial", "<other>", "lymphocyte"))
+    page = write(tmp_path, Summarised("a.png", nuclei(classes=classes), 1))
+    assert "Nuclei by class Class Nuclei Share Nuclei per mm²" in page.text
+    assert "epithelial 30 75.0 % 6,000 <other> 0 0.0 % 0 lymphocyte 10 25.0 % 2,000" in page.text
+    swatches = [attributes["style"] for tag, attributes in page.tags if attributes.get("class") == "swatch"]
+    assert swatches[2] == "border-color: #{:02x}{:02x}{:02x}".format(*PALETTE[2])
+    none = write(tmp_path, Summarised("a.png", nuclei(0, None, "none", Classes(kinds[:0], ("a",))), 1))
+    assert "a 0 – unknown" in none.text
+    assert "by class" not in write(tmp_path, Summarised("a.png", nuclei(), 1)).text
 
 
 def test_an_estimate_is_said_loudly(tmp_path: Path) -> None:

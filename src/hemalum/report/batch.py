@@ -13,13 +13,14 @@ class Batch:
     """Rows for the table of what was done, and the images that failed with the reason."""
 
     rows: list[list[str]] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
     failed: list[tuple[Path, str]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
     @property
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Headers and rows: file, nuclei, density (marked where it rests on an estimate), mpp, its source, time."""
-        return ["file", "nuclei", "per mm²", "mpp", "scale", "seconds"], self.rows
+        """Headers and rows: file, nuclei, of each class, density (marked on an estimate), mpp, its source, time."""
+        return ["file", "nuclei", *self.classes, "per mm²", "mpp", "scale", "seconds"], self.rows
 
 
 def collect(
@@ -40,6 +41,7 @@ def collect(
                 page.add_failed(str(result.path), reason)
         else:
             batch.rows.append(_row(result))
+            batch.classes = result.nuclei.class_names
             batch.files += result.files.values()
             if page is not None:
                 page.add(_summarised(result))
@@ -59,6 +61,7 @@ def _row(result: FileResult) -> list[str]:
     return [
         result.path.name,
         f"{nuclei.count:,}",
+        *(f"{count:,}" for count in (nuclei.classes.counts.values() if nuclei.classes is not None else ())),
         density_text(nuclei) + (" (estimated)" if estimated else ""),
         f"{nuclei.mpp:.4g}" if nuclei.mpp is not None else "unknown",
         SCALE_SAID.get(nuclei.mpp_source, nuclei.mpp_source),

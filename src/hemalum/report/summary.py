@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum import __version__
+from hemalum.export.colours import class_colour
 from hemalum.files import atomic_path
 from hemalum.models.card import Card
 from hemalum.report.histogram import histogram_svg
@@ -189,6 +190,7 @@ def _image(result: Summarised, folder: Path, *, picture: bool) -> dict[str, Any]
         "size": f"{width:,} × {height:,} px",
         "area": f"{width * height * nuclei.mpp**2 / 1e6:.4g} mm²" if nuclei.mpp is not None else "",
         "seconds": f"{result.seconds:.1f}",
+        "classes": by_class(nuclei),
         "histograms": [
             histogram_svg(_values(nuclei.table, columns[stem]), column_label(columns[stem]))
             for stem in _HISTOGRAMS
@@ -210,6 +212,23 @@ def density_text(nuclei: "Nuclei") -> str:
     """Nuclei per mm² as text, `unknown` without a scale; whether it is an estimate is said beside it."""
     density = nuclei.density_per_mm2
     return "unknown" if density is None or not np.isfinite(density) else f"{density:,.0f}"
+
+
+def by_class(nuclei: "Nuclei") -> list[dict[str, str]]:
+    """Name, colour, count, share and density of each class as text; none where the model tells none apart."""
+    if nuclei.classes is None:
+        return []
+    area = nuclei.area_mm2
+    return [
+        {
+            "name": name,
+            "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(number)),
+            "count": f"{count:,}",
+            "share": f"{100 * count / nuclei.count:.1f} %" if nuclei.count else "–",
+            "density": f"{count / area:,.0f}" if area else "unknown",
+        }
+        for number, (name, count) in enumerate(nuclei.classes.counts.items(), start=1)
+    ]
 
 
 def _link(file: Path, folder: Path) -> str:

@@ -129,10 +129,15 @@ def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pai
     pairs = [
         ("nuclei", f"{nuclei.count:,}"),
         ("density", f"{density_text(nuclei)} per mm²{estimated}"),
+        *([("classes", _counts_text(nuclei.classes.counts))] if nuclei.classes is not None else []),
         ("scale", f"{_number(nuclei.mpp)} µm per pixel, {SCALE_SAID.get(nuclei.mpp_source, nuclei.mpp_source)}"),
         ("time", f"{seconds:.1f} s"),
     ]
     return pairs + [("wrote", str(file)) for file in files]
+
+
+def _counts_text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
