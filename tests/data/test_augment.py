@@ -121,3 +121,28 @@ def test_brown_turns_eosin_into_dab_and_leaves_hematoxylin() -> None:
     assert eosin @ STAINS[2] / np.linalg.norm(eosin) > 0.995
     assert eosin @ STAINS[1] / np.linalg.norm(eosin) < 0.9
     assert hematoxylin @ STAINS[0] / np.linalg.norm(hematoxylin) > 0.995
+
+
+def test_intensity_scales_all_channels_alike() -> None:
+    flat = Prepared(np.full((32, 32, 3), (120, 80, 40), np.uint8), np.zeros((32, 32), np.int32))
+    settings = NO_AUGMENTATION.model_copy(update={"intensity": 0.4})
+    images, _ = augment([flat] * 6, rngs(*range(6)), 32, settings)
+    factors = images[:, :, 0, 0] / (torch.tensor([120.0, 80.0, 40.0]) / 255)
+    torch.testing.assert_close(factors, factors[:, :1].expand(-1, 3), rtol=1e-5, atol=1e-5)
+    assert factors.min() >= 0.6
+    assert factors.max() <= 1.4
+    assert len(set(factors[:, 0].tolist())) == 6
+
+
+def test_clahe_evens_out_a_dark_half_and_keeps_to_its_share() -> None:
+    texture = np.random.default_rng(0).integers(-6, 7, (64, 64, 1))
+    image = np.full((64, 64, 3), 200) + texture
+    image[:, :32] = 60 + texture[:, :32]
+    sample = Prepared(image.astype(np.uint8), np.zeros((64, 64), np.int32))
+    plain = augment([sample], rngs(0), 64, NO_AUGMENTATION)[0]
+    every = augment([sample], rngs(0), 64, NO_AUGMENTATION.model_copy(update={"clahe": 1.0}))[0]
+    contrast = [images[0, 1, 8:-8, 8:24].std() for images in (plain, every)]
+    assert contrast[1] > 1.5 * contrast[0]
+    some = augment([sample] * 40, rngs(*range(40)), 64, NO_AUGMENTATION.model_copy(update={"clahe": 0.5}))[0]
+    changed = sum(not torch.equal(one, plain[0]) for one in some)
+    assert 10 < changed < 30

@@ -25,6 +25,7 @@ Floats = NDArray[np.float32]
 
 _KNOTS = 6  # of the elastic displacement, per side of the crop
 _BYTE_DEVIATION = 73.9  # standard deviation of a uniform byte
+_CLAHE_LIMIT, _CLAHE_TILES = 2.0, 8  # clip limit, and tiles along each side of a crop (Zuiderveld 1994)
 
 
 class AugmentSettings(BaseModel):
@@ -45,6 +46,8 @@ class AugmentSettings(BaseModel):
     grey: float = Field(0.03, ge=0, le=1, description="share of samples turned grey")
     blur: float = Field(1.2, ge=0, description="largest sigma of Gaussian blur, px; half the samples stay sharp")
     noise: float = Field(0.02, ge=0, description="largest standard deviation of pixel noise, of 1")
+    intensity: float = Field(0.0, ge=0, lt=1, description="all channels times 1 - intensity to 1 + intensity")
+    clahe: float = Field(0.0, ge=0, le=1, description="share of samples with their local contrast equalised (CLAHE)")
 
 
 NO_AUGMENTATION = AugmentSettings(
@@ -88,6 +91,14 @@ def augment(
         )
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     return _colour(batch, rngs, settings), labels
+
+
+def crop_of(sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Floats:
+    """The affine map (2, 3) from crop px to image px of the crop that `augment` cuts with a generator as `rng` is.
+
+    The elastic displacement, some px at most, is left out.
+    """
+    return _draw_geometry(sample, rng, size, settings)[0]
 
 
 def _draw_geometry(
@@ -237,6 +248,12 @@ def _colour(batch: Tensor, rngs: Sequence[np.random.Generator], settings: Augmen
         batch = kornia.enhance.adjust_contrast(batch, draw(1 - settings.contrast, 1 + settings.contrast))
     if settings.brightness:
         batch = kornia.enhance.adjust_brightness(batch, draw(-settings.brightness, settings.brightness))
+    if settings.intensity:
+        batch = batch * draw(1 - settings.intensity, 1 + settings.intensity).view(-1, 1, 1, 1)
+    if settings.clahe:
+        chosen = draw(0, 1) < settings.clahe
+        if chosen.any():
+            batch[chosen] = equalise_locally(batch[chosen])
     if settings.gamma:
         batch = kornia.enhance.adjust_gamma(batch, draw(1 - settings.gamma, 1 + settings.gamma))
     if settings.blur:
@@ -252,3 +269,14 @@ def _colour(batch: Tensor, rngs: Sequence[np.random.Generator], settings: Augmen
             deviation = rng.uniform(0, settings.noise)
             image += torch.from_numpy((bytes_ - 127.5) * np.float32(deviation / _BYTE_DEVIATION))
     return batch.clamp_(0, 1)
+
+
+def equalise_locally(images_BCHW: Tensor) -> Tensor:
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994) of the luminance; colours keep their hue."""
+    images = images_BCHW.clamp(0, 1)
+    # each tile needs an even number of px
+    tiles = max(1, min(_CLAHE_TILES, images.shape[2] // 2, images.shape[3] // 2))
+    lab = kornia.color.rgb_to_lab(images)
+    lightness = kornia.enhance.equalize_clahe(lab[:, :1] / 100, _CLAHE_LIMIT, (tiles, tiles)) * 100
+    result: Tensor = kornia.color.lab_to_rgb(torch.cat([lightness, lab[:, 1:]], dim=1))
+    return result
