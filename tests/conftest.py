@@ -29,6 +29,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def random_sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a little SAM with random weights; a test that asks for it is skipped without the extra `sam`."""
+    pytest.importorskip("transformers")
+    import sys
+
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from random_sam import save_random_sam
+    finally:
+        sys.path.pop(0)
+    return save_random_sam(tmp_path_factory.mktemp("sam") / "random", side=64, width=16, layers=2, channels=8)
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder with the real datasets; a test that asks for it is skipped where it is absent."""
     folder = Path(os.environ.get("HEMALUM_TEST_DATA", ROOT.parent / "shared" / "data"))
