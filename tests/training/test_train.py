@@ -30,6 +30,7 @@ def test_the_model_file_tells_where_it_comes_from(recipe: Recipe, mini: Path, tm
     dataset = Dataset.open(mini)
     assert card.training is not None
     assert card.training.recipe_hash == recipe.digest
+    assert Recipe.model_validate(card.training.settings).digest == recipe.digest
     assert card.training.steps == 9
     assert [(s.name, s.split_hash, s.samples) for s in card.training.data] == [
         ("mini", dataset.split_hash, len(dataset.split("train")))

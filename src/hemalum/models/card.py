@@ -57,6 +57,7 @@ class Training(Strict):
     seed: int
     date: str
     data: list[TrainingSet] = Field(default_factory=list)
+    settings: dict[str, Any] | None = Field(None, description="the whole recipe, as it was trained")
 
 
 class Card(Strict):

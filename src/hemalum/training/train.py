@@ -27,6 +27,7 @@ from hemalum.files import atomic_path
 from hemalum.instances.representations import SEMANTIC, Representation, find_representation
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.models.file import Tensors, save_model
+from hemalum.models.stain import StainTarget
 from hemalum.names import nearest
 from hemalum.networks import build_network, takes
 from hemalum.networks.receptive_field import measure_halo
@@ -56,13 +57,15 @@ def train(
     devices: int | None = None,
     threads: int | None = None,
     initial: Path | str | None = None,
+    stain: StainTarget | None = None,
     watch: Watcher | None = None,
 ) -> Path:
     """Train `recipe` on dataset folders and give the path of the model file, `out`/model.safetensors.
 
     `data` maps the recipe's dataset names to dataset folders or open ones, or lists those, which know their names.
     `resume` goes on where `out` stands, with the same recipe and data. `initial` is a model file whose weights are
-    the start.
+    the start. `stain` are colours that every image is brought to, in the place of those that the recipe's
+    `stain_normalisation` would find in the data.
     Under torchrun or srun the processes share each batch; `devices` starts so many on this machine, each by the
     program's own command line. Only the first of them calls `watch`, and all return when the model file is there.
     Raises HemalumError for a recipe, data or run folder that do not fit together, before any training.
@@ -72,17 +75,17 @@ def train(
         _check_names(recipe)
         fabric = start_processes(accelerator, devices, recipe.precision)
     with ending_together(fabric):
-        return _train(fabric, recipe, data, Path(out), resume, threads, initial, watch)
+        return _train(fabric, recipe, data, Path(out), resume, threads, initial, stain, watch)
 
 
 def _train(
     fabric: Fabric, recipe: Recipe, data: Data, out: Path, resume: bool,
-    threads: int | None, initial: Path | str | None, watch: Watcher | None,
+    threads: int | None, initial: Path | str | None, target: StainTarget | None, watch: Watcher | None,
 ) -> Path:  # fmt: skip
     share = fabric.global_rank, fabric.world_size
     check_batch(recipe.name, recipe.batch, fabric.world_size)
     recipe, datasets = _open_datasets(recipe, data)
-    stain = _stain(recipe, datasets)
+    stain = _stain(recipe, datasets) if target is None else StainNormaliser(target)
     progress = Progress(recipe_digest=recipe.digest, data_digest=_data_digest(datasets, stain))
     progress = _start_or_resume(out, progress, resume)
     keep_freed_memory()
@@ -91,7 +94,9 @@ def _train(
     torch.manual_seed(recipe.seed)
     facts = gather_facts(recipe, datasets)
     network, spec = build_for(recipe, facts)
-    facts = replace(facts, conditions=tuple(getattr(network, "conditions", ())))
+    conditions = tuple(getattr(network, "conditions", ()))
+    # a network that could tell organs apart and was built not to is told none, and its card names none
+    facts = replace(facts, conditions=conditions, organs=facts.organs if "organ" in conditions else ())
     stride = int(getattr(network, "stride", 1))
     window = find_window(recipe, network, stride)
     halo = measure_halo(network, stride) if window is None else max(stride, window // 8 // stride * stride)
@@ -345,6 +350,7 @@ def _card(
             seed=recipe.seed,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             data=sets,
+            settings=recipe.model_dump(mode="json"),
         ),
         code_version=__version__,
     )
