@@ -18,11 +18,13 @@ from hemalum.models.card import Card, NetworkSpec, SeparationSettings
 class BlobEngine:
     """Maps that follow from the pixels within RADIUS: smoothed channels, black beyond the window.
 
-    Enlarged by repeating. Sums are over whole numbers, so they do not depend on where a window begins.
+    Enlarged by repeating. Sums are over whole numbers, so they do not depend on where a window begins. `share` is
+    what each channel is multiplied by.
     """
 
     enlarge: int = 1
     channels: int = 2
+    share: float = 1.0
     name: str = "blobs"
     precision: str = "f32"
     parallel: int = 2
@@ -40,7 +42,7 @@ class BlobEngine:
                 planes = ndimage.convolve1d(planes, weight, axis=axis, mode="constant")
             smooth = (planes / (255 * weight.size**2)).astype(np.float32)
             maps = np.moveaxis(smooth[..., [index % 3 for index in range(self.channels)]], -1, 0)
-            maps = np.clip((maps - np.float32(0.5)) * 6 + np.float32(0.5), 0, 1)
+            maps = np.clip((maps - np.float32(0.5)) * 6 + np.float32(0.5), 0, 1) * np.float32(self.share)
             result.append(maps.repeat(self.enlarge, axis=1).repeat(self.enlarge, axis=2))
         return np.stack(result)
 

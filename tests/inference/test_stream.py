@@ -15,11 +15,16 @@ from hemalum.inference.image import ImageSource
 from hemalum.inference.stream import find_open, separate_bands, step_rows
 from hemalum.inference.tiles import Grid, cut
 from hemalum.instances.nuclei import Nuclei, measure
-from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.instances.representations import REPRESENTATIONS, SEMANTIC, Representation, find_representation
 from hemalum.instances.separation import flood
 from hemalum.models.card import SeparationSettings
 
 NEVER = 10_000  # steps that a component may be tall: none is cut
+CLASSES = ("red", "green", "blue")
+
+
+def way(name: str) -> Representation:
+    return find_representation(name, CLASSES)
 
 
 def whole(
@@ -27,14 +32,20 @@ def whole(
 ) -> Nuclei:
     """One call of the separation on all maps (of the padded image)."""
     height, width = (length * enlarge for length in image.shape[:2])
-    foreground, peaks = (part[:height, :width] for part in REPRESENTATIONS[name].reader(maps))
+    foreground, peaks, *kinds = (part[:height, :width] for part in way(name).read(maps))
     labels = flood(foreground, peaks, rule)
-    return joined([measure(labels, image, foreground, threshold=rule.foreground)], image, enlarge)
+    part = measure(labels, image, foreground, kinds=kinds[0] if kinds else None, threshold=rule.foreground)
+    return joined([part], image, enlarge, name)
 
 
-def joined(parts: Any, image: NDArray[np.uint8], enlarge: int) -> Nuclei:
+def joined(parts: Any, image: NDArray[np.uint8], enlarge: int, name: str) -> Nuclei:
     return Nuclei.from_parts(
-        list(parts), shape=image.shape[:2], scale=(1 / enlarge, 1 / enlarge), mpp=0.5, mpp_source="user"
+        list(parts),
+        shape=image.shape[:2],
+        scale=(1 / enlarge, 1 / enlarge),
+        mpp=0.5,
+        mpp_source="user",
+        class_names=way(name).told_apart,
     )
 
 
@@ -53,7 +64,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "width": draw(st.integers(16, 90)),
         "stride": draw(st.sampled_from([1, 2, 4, 8])),
         "enlarge": draw(st.sampled_from([1, 2])),
-        "name": draw(st.sampled_from(sorted(REPRESENTATIONS))),
+        "name": draw(st.sampled_from([*sorted(REPRESENTATIONS), SEMANTIC])),
         "bands": draw(st.integers(1, 12)),
         "windows": draw(st.integers(1, 6)),
         "step": draw(st.integers(4, 160)),
@@ -75,24 +86,23 @@ def run(make_blobs: Callable[..., NDArray[np.uint8]]) -> Callable[..., tuple[Nuc
         name, enlarge, stride = case["name"], case["enlarge"], case["stride"]
         image = make_blobs(case["height"], case["width"], case["seed"], light=case["light"])
         shape = image.shape[:2]
-        engine = engine_type(enlarge=enlarge, channels=len(REPRESENTATIONS[name].channels))
+        channels = len(way(name).channels)
+        engine = engine_type(enlarge=enlarge, channels=channels, share=1 / channels if name == SEMANTIC else 1)
         down, right = (-length % stride for length in shape)
         padded = np.pad(image, ((0, down), (0, right), (0, 0)), "edge")
         maps = engine.maps(padded[None])[0]
-        reach = engine.RADIUS + REPRESENTATIONS[name].reach
+        reach = engine.RADIUS + way(name).reach
         halo = reach + -reach % stride
         windows = Grid(cut(padded.shape[0], grid[0], halo, stride), cut(padded.shape[1], grid[1], halo, stride))
         found = separate_bands(
-            bands(
-                ImageSource.of(image), engine, REPRESENTATIONS[name], shape, windows, stride=stride, enlarge=enlarge
-            ),
+            bands(ImageSource.of(image), engine, way(name), shape, windows, stride=stride, enlarge=enlarge),
             shape,
             case["settings"],
             enlarge=enlarge,
             step=case["step"],
             tallest=tallest,
         )
-        return joined(found, image, enlarge), whole(maps, image, name, case["settings"], enlarge)
+        return joined(found, image, enlarge, name), whole(maps, image, name, case["settings"], enlarge)
 
     return both
 
@@ -125,6 +135,25 @@ def test_the_property_sees_nuclei(run: Callable[..., tuple[Nuclei, Nuclei]], blo
     streamed, reference = run(blob_engine_type, case, NEVER, (6, 2))
     assert reference.count >= 8
     assert same(streamed, reference)
+
+
+@pytest.mark.parametrize("tallest", [1, NEVER])
+def test_classes_do_not_depend_on_the_bands(
+    run: Callable[..., tuple[Nuclei, Nuclei]], blob_engine_type: Any, tallest: int
+) -> None:
+    """Many nuclei of several classes, cut by bands and windows all over: each votes once, with all its pixels."""
+    case = {
+        "height": 150, "width": 90, "stride": 4, "enlarge": 2, "name": SEMANTIC, "step": 20, "seed": 1,
+        "light": 0.0, "settings": SeparationSettings(),
+    }  # fmt: skip
+    streamed, reference = run(blob_engine_type, case, tallest, (9, 3))
+    counts = reference.classes.counts
+    assert len(counts) == 3
+    assert min(counts.values()) >= 2
+    if tallest == NEVER:
+        assert same(streamed, reference)
+    else:
+        assert same(streamed, run(blob_engine_type, case, tallest, (1, 1))[0])
 
 
 def strip(maps: NDArray[np.float32], height: int) -> list[Band]:

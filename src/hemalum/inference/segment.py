@@ -128,6 +128,7 @@ def segment_source(
         model=model.card.name,
         source=source.name,
         notes={"engine": f"{engine.name} {engine.precision}"} | describe_stain(stain, model) | describe_organ(model),
+        class_names=find_representation(model.card.representation, model.card.classes).told_apart,
     )
     if scale.source != "estimate":
         _doubt(nuclei, model, source.name)

@@ -20,6 +20,8 @@ bands. This matters in one case: a component taller than two steps (some hundred
 To keep memory bounded, its nuclei that end more than a step above the last row are then committed although a
 change far below could in theory still reach them through the chain. Since the rows are fixed, this too gives
 the same result for every cutting into windows. A single nucleus taller than that is none and is left out.
+
+A nucleus gets its class when it is committed, by the vote of all its pixels, so one on the edge of a band votes once.
 """
 
 import logging
@@ -94,7 +96,8 @@ class _Buffer:
         e, top, due = self.enlarge, self.top, self.due
         maps = np.concatenate([_map_rows(band, top, due, e) for band in self.waiting], axis=1)
         image = np.concatenate([_image_rows(band, top, due) for band in self.waiting])
-        foreground, peaks = maps
+        foreground, peaks, *classes = maps
+        kinds = classes[0] if classes else None
         labels = flood(foreground, peaks, self.settings)
         open_labels = np.zeros(int(labels.max()) + 1, np.bool_)
         open_pixels = np.zeros((0, 0), np.bool_)
@@ -110,7 +113,9 @@ class _Buffer:
             keep = top + max(first - 1, 0) // e
         if open_labels.any():
             _remove(labels, open_labels)
-        part = measure(labels, image, foreground, threshold=self.settings.foreground, origin=(top * e, 0))
+        part = measure(
+            labels, image, foreground, kinds=kinds, threshold=self.settings.foreground, origin=(top * e, 0)
+        )
         if due < self.height:
             threshold = np.float32(self.settings.foreground)
             cut = (keep - top) * e

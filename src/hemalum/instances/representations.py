@@ -100,6 +100,26 @@ class Representation:
         """Give the probability of nucleus (H, W) float32 of maps (C, H, W); negative where TAKEN."""
         return self.probability(self._checked(maps))
 
+    @property
+    def told_apart(self) -> tuple[str, ...]:
+        """The classes that nuclei are told apart by: none where all are of one."""
+        return self.classes if len(self.classes) > 1 else ()
+
+    def read(self, maps: Float) -> tuple[Float, ...]:
+        """Give foreground, peaks and, where nuclei are told apart by class, that of each pixel, all (H, W) float32.
+
+        The class is the most probable one of nuclei, a whole number from 1, also where there is none; of equally
+        probable ones the first.
+        """
+        if not self.told_apart:
+            return self.reader(maps)
+        return *self.reader(maps), (maps.argmax(axis=0) + 1).astype(np.float32)
+
+    def classify(self, maps: Float, threshold: float) -> Labels:
+        """Give the class (H, W) int32 of each pixel of maps (C, H, W), 0 where foreground is below `threshold`."""
+        foreground = self.foreground(maps)
+        return np.where(foreground >= np.float32(threshold), maps.argmax(axis=0) + 1, 0).astype(np.int32)
+
     def separate(self, maps: Float, settings: SeparationSettings) -> Labels:
         """Give the label map (H, W) int32 of the nuclei in maps (C, H, W) float32; see `separation.flood`.
 
