@@ -6,6 +6,7 @@ from torch import nn
 
 from hemalum.errors import HemalumError
 from hemalum.networks import NETWORKS, build_network
+from hemalum.networks.outputs import Outputs
 from hemalum.networks.receptive_field import measure_halo
 from hemalum.networks.unet import UNet
 
@@ -17,9 +18,14 @@ SMALL = {
     "deeplabv3": NARROW,
     "deeplabv3plus": NARROW | {"low_level": 4},
     "eunet3plus": {"widths": [4, 8, 16], "fusion": "none"},  # with an embedding: test_eunet3plus.py
+    "micro_net": {"base": 2, "dropout": 0.0},  # dropped channels have no gradient
     "seu_net": {"widths": [4, 8, 16], "embedding": 4, "organs": 3},
+    "two_stage": {
+        "base": {"name": "unet_plus_plus", "options": {"widths": [4, 8, 16]}}, "width": 4, "batch_norm": True,
+    },  # fmt: skip
     "unet": {"widths": [4, 8, 16], "norm": True},
     "unet3plus": {"widths": [4, 8, 16]},
+    "unet_plus_plus": {"widths": [4, 8, 16]},
 }
 
 
@@ -37,7 +43,9 @@ def test_any_multiple_of_the_stride_comes_out_at_its_own_size(network: nn.Module
 
 def test_gradient_reaches_every_parameter(network: nn.Module) -> None:
     side = 4 * network.stride
-    network(torch.rand(2, 3, side, side)).square().mean().backward()
+    given = Outputs.of(network(torch.rand(2, 3, side, side)))
+    parts = [given.logits, *given.sides, *given.extras.values()]
+    torch.stack([part.square().mean() for part in parts]).sum().backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 

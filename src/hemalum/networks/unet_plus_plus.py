@@ -1,0 +1,94 @@
+"""U-Net++ (Zhou et al. 2018): a U-Net whose skips are filled with convolutions, densely connected."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hemalum.errors import HemalumError
+from hemalum.networks.outputs import Outputs
+
+Inference = Literal["last", "average"]
+
+
+class UNetPlusPlus(nn.Module):
+    """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
+
+    Node x(i, j) at level i (0 is full resolution) joins x(i, 0) … x(i, j - 1) with x(i + 1, j - 1), enlarged by a
+    transposed 2×2 convolution, and has two 3×3 convolutions with bias. `norm` adds batch norm after each, `dropout`
+    drops single activations after each ReLU (the public code has 0.5 there).
+
+    With `deep_supervision` each of x(0, 1) … x(0, n) has a 1×1 head of its own. In training the last one's logits
+    come with the others as `sides`; in eval mode `inference` says whether the last head speaks or the mean of all
+    heads' probabilities (sigmoid), given as logits. Raises HemalumError for values that it does not know.
+    """
+
+    def __init__(
+        self,
+        outputs: int = 1,
+        inputs: int = 3,
+        widths: Sequence[int] = (32, 64, 128, 256, 512),
+        norm: bool = False,
+        dropout: float = 0.0,
+        deep_supervision: bool = True,
+        inference: Inference = "last",
+    ) -> None:
+        super().__init__()
+        if inference not in get_args(Inference):
+            raise HemalumError(
+                f"unet_plus_plus: inference '{inference}', want one of {', '.join(get_args(Inference))}"
+            )
+        if inference == "average" and not deep_supervision:
+            raise HemalumError("unet_plus_plus: inference 'average' needs deep_supervision, else there is one head")
+        if len(widths) < 2:
+            raise HemalumError(f"unet_plus_plus: widths {list(widths)}, want at least two levels")
+        self.stride = 2 ** (len(widths) - 1)
+        self.inference = inference
+        self.encoder = nn.ModuleList(
+            _double(before, after, norm, dropout) for before, after in zip((inputs, *widths), widths, strict=False)
+        )
+        # column j, level i: nested[j - 1][i] is the node x(i, j), up[j - 1][i] enlarges x(i + 1, j - 1) for it
+        columns = range(1, len(widths))
+        pairs = list(pairwise(widths))
+        self.up = nn.ModuleList(
+            nn.ModuleList(nn.ConvTranspose2d(wide, narrow, 2, 2) for narrow, wide in pairs[: len(widths) - j])
+            for j in columns
+        )
+        self.nested = nn.ModuleList(
+            nn.ModuleList(_double((j + 1) * width, width, norm, dropout) for width in widths[: len(widths) - j])
+            for j in columns
+        )
+        heads = len(widths) - 1 if deep_supervision else 1
+        self.heads = nn.ModuleList(nn.Conv2d(widths[0], outputs, 1) for _ in range(heads))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor | Outputs:
+        rows: list[list[Tensor]] = []  # rows[i] is x(i, 0), x(i, 1) … as far as they are made
+        for level, block in enumerate(self.encoder):
+            rows.append([block(F.max_pool2d(rows[-1][0], 2) if level else x_BCHW)])
+        for ups, nodes in zip(self.up, self.nested, strict=True):
+            for level, (up, node) in enumerate(zip(ups, nodes, strict=True)):  # type: ignore[call-overload]
+                rows[level].append(node(torch.cat([*rows[level], up(rows[level + 1][-1])], dim=1)))
+        finest = rows[0][-len(self.heads) :]
+        if self.training:
+            *sides, last = (head(x) for head, x in zip(self.heads, finest, strict=True))
+            return Outputs(last, sides=tuple(sides[::-1])) if sides else last
+        if self.inference == "last":
+            return self.heads[-1](finest[-1])  # type: ignore[no-any-return]
+        logits = [head(x).float() for head, x in zip(self.heads, finest, strict=True)]
+        mean = torch.stack(logits).sigmoid().mean(0)
+        return torch.logit(mean, eps=1e-6).to(x_BCHW.dtype)
+
+
+def _double(inputs: int, outputs: int, norm: bool, dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before in (inputs, outputs):
+        layers.append(nn.Conv2d(before, outputs, 3, padding=1))
+        if norm:
+            layers.append(nn.BatchNorm2d(outputs))
+        layers.append(nn.ReLU(inplace=True))
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers)
