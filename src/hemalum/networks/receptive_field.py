@@ -3,36 +3,45 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
-def measure_halo(network: nn.Module, stride: int, largest: int = 512) -> int:
-    """Receptive field radius of an output pixel, in input px, rounded up to `stride`.
+def measure_halo(network: nn.Module, stride: int, largest: int = 512, inputs: int = 3) -> int:
+    """Receptive field radius of an output pixel of a network of `inputs` channels, in px, rounded up to `stride`.
 
-    Measured, not derived: every weight is made positive, so no path cancels, and the input pixels that have a
-    gradient from an output pixel are found, for each place of that pixel within the stride. Gives `largest` when
-    the network sees further (or everything).
+    Measured, not derived: every weight is made positive, so no path cancels, and small, so that no sigmoid or tanh
+    is driven to where it is flat; then the input pixels that have a gradient from an output pixel are found, for each
+    place of that pixel within the stride. Gives `largest` when the network sees further (or everything).
     """
     probe = copy.deepcopy(network).eval().float()
     for module in probe.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
         for parameter in module.parameters(recurse=False):
-            parameter.data.abs_().add_(1e-3)
+            _make_gentle(parameter.data, int(isinstance(module, nn.ConvTranspose2d)))
     size, reach = 128, 0
     while True:
-        reach = _reach(probe, size - size % stride, stride)
+        reach = _reach(probe, size - size % stride, stride, inputs)
         if reach < size // 2 - stride or size >= 2 * largest:
             return min(largest, reach + -reach % stride)
         size *= 2
 
 
-def _reach(probe: nn.Module, size: int, stride: int) -> int:
+def _make_gentle(weight: Tensor, outputs: int) -> None:
+    """Make weights positive, and those of what axis `outputs` counts sum to no more than 1."""
+    weight.abs_().add_(1e-3)
+    if weight.ndim > 1:
+        weight.div_(weight.sum([axis for axis in range(weight.ndim) if axis != outputs], keepdim=True))
+
+
+def _reach(probe: nn.Module, size: int, stride: int, inputs: int) -> int:
+    """How many rows a row depends on, to either side; a strip of columns is enough to see it."""
     centre = size // 2 - size // 2 % stride
+    width = max(32 - 32 % stride, stride)
     furthest = 0
     for corner in (centre, centre + stride - 1):
-        x = torch.ones(1, 3, size, size, requires_grad=True)
-        probe(x)[0, :, corner, corner].sum().backward()
+        x = torch.ones(1, inputs, size, width, requires_grad=True)
+        probe(x)[0, :, corner].sum().backward()
         if x.grad is None:
             return size
         rows = torch.nonzero(x.grad.abs().sum((0, 1, 3)))

@@ -30,6 +30,7 @@ from hemalum.models.file import Tensors, save_model
 from hemalum.models.stain import StainTarget
 from hemalum.names import nearest
 from hemalum.networks import build_network, takes
+from hemalum.networks.input import input_channels
 from hemalum.networks.receptive_field import measure_halo
 from hemalum.training.batch_norm import share_batch_norm
 from hemalum.training.checkpoint import Progress, read_progress
@@ -99,7 +100,10 @@ def _train(
     facts = replace(facts, conditions=conditions, organs=facts.organs if "organ" in conditions else ())
     stride = int(getattr(network, "stride", 1))
     window = find_window(recipe, network, stride)
-    halo = measure_halo(network, stride) if window is None else max(stride, window // 8 // stride * stride)
+    if window is None:
+        halo = measure_halo(network, stride, inputs=input_channels(recipe.input))
+    else:
+        halo = max(stride, window // 8 // stride * stride)
     if initial is not None:
         _load_initial(network, initial)
     if fabric.world_size > 1:
