@@ -6,9 +6,12 @@ from pydantic import ValidationError
 
 from hemalum.errors import HemalumError
 from hemalum.names import nearest
+from hemalum.systems.clin_seg_net import ClinSegNet
 from hemalum.systems.system import SystemSettings
 
-SYSTEMS: dict[str, type[SystemSettings]] = {}
+SYSTEMS: dict[str, type[SystemSettings]] = {
+    "clin_seg_net": ClinSegNet,
+}
 
 
 def build_system(spec: Any) -> SystemSettings:
