@@ -6,6 +6,8 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.instances.border_weight import border_weight
+
 Labels = NDArray[np.int32]
 Float = NDArray[np.float32]
 
@@ -25,8 +27,14 @@ def signed_distance(labels: Labels) -> Float:
     return distance
 
 
+def inside(labels: Labels) -> Float:
+    """1 (H, W) wherever the map lies within its image, which a whole image does; the stream knows it for a crop."""
+    return np.ones(labels.shape, np.float32)
+
+
 # name → function of a crop's label map (H, W) that gives one map (H, W) float32
 EXTRA_TARGETS: dict[str, Callable[[Labels], Float]] = {
     "border_weight": border_weight,
+    "inside": inside,
     "signed_distance": signed_distance,
 }

@@ -6,9 +6,11 @@ from pydantic import ValidationError
 
 from hemalum.errors import HemalumError
 from hemalum.losses.boundary import ALNetLoss, Dice
+from hemalum.losses.cross_entropy import BinaryCrossEntropy, BorderCrossEntropy
 from hemalum.losses.focal_dice import FocalDice
 from hemalum.losses.loss import Loss
-from hemalum.losses.maps import BinaryCrossEntropy, Maps
+from hemalum.losses.maps import Maps
+from hemalum.losses.semantic import CrossEntropy
 from hemalum.losses.tversky import Histo, Tversky
 from hemalum.losses.unet3plus import UNet3PlusLoss
 from hemalum.names import nearest
@@ -16,6 +18,8 @@ from hemalum.names import nearest
 LOSSES: dict[str, type[Loss]] = {
     "maps": Maps,
     "bce": BinaryCrossEntropy,
+    "cross_entropy": CrossEntropy,
+    "border_bce": BorderCrossEntropy,
     "dice": Dice,
     "tversky": Tversky,
     "histo": Histo,

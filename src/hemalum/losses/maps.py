@@ -4,7 +4,7 @@ Where a batch is shared by several processes, each has a part of it. Means over 
 of one size: the mean of the parts' losses is the loss. Ratios of sums do: `add_up` gives the sums over all parts.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,18 +49,6 @@ class Maps(Loss):
     def __call__(self, given: Given) -> dict[str, Tensor]:
         """See `Loss`."""
         return map_loss(given.outputs.logits, given.targets, given.heads, given.add_up)
-
-
-class BinaryCrossEntropy(Loss):
-    """Mean binary cross-entropy over all pixels and maps."""
-
-    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
-
-    name: Literal["bce"] = "bce"
-
-    def __call__(self, given: Given) -> dict[str, Tensor]:
-        """See `Loss`."""
-        return {"bce": F.binary_cross_entropy_with_logits(given.outputs.logits, given.targets)}
 
 
 def map_loss(
