@@ -36,7 +36,7 @@ def test_nodes_follow_the_equation() -> None:
             enlarged = network.up[column - 1][level](node[level + 1, column - 1])
             skips = [node[level, before] for before in range(column)]
             node[level, column] = network.nested[column - 1][level](torch.cat([*skips, enlarged], 1))
-    heads = [network.heads[column - 1](node[0, column]) for column in (1, 2)]
+    heads = [network.sides[0](node[0, 1]), network.head(node[0, 2])]
     torch.testing.assert_close(network(x), heads[1])
     given = network.train()(x)
     assert isinstance(given, Outputs)

@@ -61,8 +61,9 @@ class UNetPlusPlus(nn.Module):
             nn.ModuleList(_double((j + 1) * width, width, norm, dropout) for width in widths[: len(widths) - j])
             for j in columns
         )
-        heads = len(widths) - 1 if deep_supervision else 1
-        self.heads = nn.ModuleList(nn.Conv2d(widths[0], outputs, 1) for _ in range(heads))
+        others = len(widths) - 2 if deep_supervision else 0
+        self.sides = nn.ModuleList(nn.Conv2d(widths[0], outputs, 1) for _ in range(others))  # x(0, n - 1) first
+        self.head = nn.Conv2d(widths[0], outputs, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor | Outputs:
         rows: list[list[Tensor]] = []  # rows[i] is x(i, 0), x(i, 1) … as far as they are made
@@ -71,15 +72,15 @@ class UNetPlusPlus(nn.Module):
         for ups, nodes in zip(self.up, self.nested, strict=True):
             for level, (up, node) in enumerate(zip(ups, nodes, strict=True)):  # type: ignore[call-overload]
                 rows[level].append(node(torch.cat([*rows[level], up(rows[level + 1][-1])], dim=1)))
-        finest = rows[0][-len(self.heads) :]
+        *others, last = rows[0][1:]
+        logits: Tensor = self.head(last)
+        if not len(self.sides) or (not self.training and self.inference == "last"):
+            return logits
+        sides = tuple(side(x) for side, x in zip(self.sides, reversed(others), strict=True))
         if self.training:
-            *sides, last = (head(x) for head, x in zip(self.heads, finest, strict=True))
-            return Outputs(last, sides=tuple(sides[::-1])) if sides else last
-        if self.inference == "last":
-            return self.heads[-1](finest[-1])  # type: ignore[no-any-return]
-        logits = [head(x).float() for head, x in zip(self.heads, finest, strict=True)]
-        mean = torch.stack(logits).sigmoid().mean(0)
-        return torch.logit(mean, eps=1e-6).to(x_BCHW.dtype)
+            return Outputs(logits, sides)
+        mean = torch.stack([logits, *sides]).float().sigmoid().mean(0)
+        return torch.logit(mean, eps=1e-6).to(logits.dtype)
 
 
 def _double(inputs: int, outputs: int, norm: bool, dropout: float) -> nn.Sequential:
