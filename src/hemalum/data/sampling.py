@@ -1,0 +1,63 @@
+"""Which images are drawn how often where classes and tissues are rare: category-adaptive sampling.
+
+CSRA-Net 2025, eq. 1-6, which are those of CellViT's sampling (Hörst et al. 2024, eq. 10-12) with a strength that
+falls. Eq. 1-2, the imbalance of a category and its inverse, are what eq. 3 comes to at full strength: N / N_t, the
+inverse frequency. docs/systems/csra_net.md says which readings were taken.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from hemalum.models.card import Strict
+
+Weights = NDArray[np.float64]
+
+
+class CategoryAdaptive(Strict):
+    """Images of rare tissues and with rare classes are drawn more often, less so as training goes on."""
+
+    name: Literal["category_adaptive"] = "category_adaptive"
+    gamma: float = Field(0.85, ge=0, le=1, description="strength at the start: 0 all alike, 1 inverse frequency")
+    period: int = Field(10, ge=1, description="passes over the labelled images between two changes of the strength")
+
+
+def tissue_weights(tissues: Sequence[str | None], gamma: float) -> Weights:
+    """w_T of each image (eq. 3): N / (γ N_t + (1 - γ) N), N_t the number of images of its tissue."""
+    counts = Counter(tissues)
+    own = np.array([counts[tissue] for tissue in tissues], float)
+    weights: Weights = len(tissues) / (gamma * own + (1 - gamma) * len(tissues))
+    return weights
+
+
+def cell_weights(present: NDArray[np.bool_], gamma: float) -> Weights:
+    """w_C of each image (eq. 4) from which classes it holds, (images, classes).
+
+    (1 - γ) max_j c_ij + γ Σ_j c_ij N_C / (γ Σ_k c_kj + (1 - γ) N_C), N_C the sum of c over images and classes. Images
+    without nuclei get the smallest weight of the others.
+    """
+    held = present.sum(axis=0)
+    total = int(held.sum())
+    if total == 0:
+        return np.ones(len(present))
+    rarity = total / (gamma * held + (1 - gamma) * total) if gamma < 1 else total / np.maximum(held, 1)
+    weights: Weights = (1 - gamma) * present.any(axis=1) + gamma * (present * rarity).sum(axis=1)
+    empty = ~present.any(axis=1)
+    weights[empty] = weights[~empty].min()
+    return weights
+
+
+def image_weights(tissues: Sequence[str | None], present: NDArray[np.bool_], gamma: float) -> Weights:
+    """w of each image (eq. 5): the sum of both, each over its largest."""
+    tissue, cell = tissue_weights(tissues, gamma), cell_weights(present, gamma)
+    weights: Weights = tissue / tissue.max() + cell / cell.max()
+    return weights
+
+
+def strength(settings: CategoryAdaptive, epoch: int, epochs: int) -> float:
+    """γ in `epoch` (from 0) of `epochs` (eq. 6): a staircase that falls every `period` epochs."""
+    return settings.gamma * max(0.0, 1 - (epoch - epoch % settings.period) / max(1, epochs))
