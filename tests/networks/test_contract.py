@@ -13,15 +13,32 @@ from hemalum.networks.unet import UNet
 NARROW = {"layers": [1, 1, 1, 1], "widths": [8, 12, 16, 24], "reduction": 2, "channels": 8}  # DeepLab
 SMALL = {
     "al_net": {"widths": [4, 8, 16]},
+    "attention_unet": {"widths": [4, 8, 16]},
+    "awgunet": {"width": 8, "growth": 4, "blocks": [1, 1, 1], "decoder": [8, 8, 4, 4]},
     "compact": {"widths": [8, 16, 24], "depths": [0, 1, 1]},
     "csra_net": NARROW | {"low_level": 4, "reduced": [4, 4, 6, 8], "grid": 4, "heads": 2, "depth": 1},
+    "ddu_net": {"widths": [4, 8], "bottom": [8, 16], "dropout": [0.1, 0.1, 0.1]},
     "deeplabv3": NARROW,
     "deeplabv3plus": NARROW | {"low_level": 4},
     "eunet3plus": {"widths": [4, 8, 16], "fusion": "none"},  # with an embedding: test_eunet3plus.py
+    "medt": {"width": 8, "stem": 8, "heads": 2, "blocks": [1, 1, 1, 1]},
     "micro_net": {"base": 2, "dropout": 0.0},  # dropped channels have no gradient
     "seu_net": {"widths": [4, 8, 16], "embedding": 4, "organs": 3},
+    "swin_unet": {"width": 8, "depths": [1, 2, 1], "heads": [1, 2, 2], "window": 4},
+    "transunet": {
+        "width": 8,
+        "blocks": [1, 1, 1],
+        "hidden": 16,
+        "depth": 1,
+        "heads": 2,
+        "mlp": 32,
+        "decoder": [8, 8, 4, 4],
+        "grid": 3,
+    },
     "two_stage": {
-        "base": {"name": "unet_plus_plus", "options": {"widths": [4, 8, 16]}}, "width": 4, "batch_norm": True,
+        "base": {"name": "unet_plus_plus", "options": {"widths": [4, 8, 16]}},
+        "width": 4,
+        "batch_norm": True,
     },  # fmt: skip
     "unet": {"widths": [4, 8, 16], "norm": True},
     "unet3plus": {"widths": [4, 8, 16]},

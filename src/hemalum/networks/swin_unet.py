@@ -109,9 +109,8 @@ def window_mask(x_BHWC: Tensor, window: int, shift: int) -> Tensor:
     kinds = []
     for side in (x_BHWC.shape[1], x_BHWC.shape[2]):
         padded = side + -side % window
-        place = torch.arange(padded, device=x_BHWC.device) + shift
-        wrapped, beyond = place >= padded, place % padded >= side
-        kinds.append(wrapped.int() + 2 * beyond.int())
+        place = torch.arange(padded, device=x_BHWC.device).roll(-shift)
+        kinds.append((place < shift).int() + 2 * (place >= side).int())  # from the opposite edge; padded
     kind = (kinds[0][:, None] * 4 + kinds[1])[None, :, :, None]
     one = split_windows(kind, window)[..., 0]
     return (one[:, :, None] != one[:, None, :]).to(x_BHWC.dtype) * OUT_OF_REACH
