@@ -28,7 +28,8 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 # what users may rely on: taking an option away, or renaming one, has to be a decision
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
-    "segment": "PATH… --output --mpp --model --engine --device --threads --precision --format --max-pixels --report",
+    "segment": "PATH… --output --mpp --model --organ --engine --device --threads --precision --format --max-pixels "
+    "--report",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images "
     "--labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
@@ -39,7 +40,7 @@ OPTIONS = {
     "--leave-out-ambiguous --engine --accelerator --threads",
     "reproduce": "[PAPER] [TABLE] --data --output --seeds --budget --crops --engine --accelerator --threads",
     "info": "[MODEL] --json",
-    "export": "MODEL OUT",
+    "export": "MODEL OUT --organ",
     "demo": "--output --model --engine",
 }
 

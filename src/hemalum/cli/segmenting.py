@@ -17,6 +17,9 @@ def segment(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the results.")],
     mpp: Scale = "auto",
     model: Model = None,
+    organ: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Organ of the images, for a model that tells organs apart.")
+    ] = None,
     engine: Engine = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, or what PyTorch calls a device (cuda, cuda:1).")] = "auto",
     threads: Threads = None,
@@ -51,6 +54,7 @@ def segment(
             listed(formats) + (["overlay"] if report else []),
             loaded,
             mpp=mpp,
+            organ=organ,
             engine=engine,
             device=device,
             threads=threads,

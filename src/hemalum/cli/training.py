@@ -10,7 +10,13 @@ from hemalum.arguments import BudgetOption, Threads, budget_of, named_datasets
 
 def train(
     context: typer.Context,
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of a shipped recipe; RECIPE:VARIANT where it has variants.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Recipe file, or the name of a shipped recipe; RECIPE:VARIANT where it has variants.",
+        ),
+    ],
     data: Annotated[
         list[str],
         typer.Option(
@@ -82,13 +88,16 @@ def info(
 def export(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file, or the name of a shipped model.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="ONNX file to write.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .onnx, or .xml for OpenVINO.")],
+    organ: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Build in the organ, for a model that tells organs apart.")
+    ] = None,
 ) -> None:
-    """Write a model as ONNX: uint8 pixels in, maps out, the card in the file's metadata."""
-    from hemalum.inference.engine_onnx import export_onnx
+    """Write a model as ONNX or OpenVINO IR: uint8 pixels in, maps out, the card in the file."""
+    from hemalum.inference.export import export_model
     from hemalum.inference.model import load_model
 
     loaded = load_model(model)
-    export_onnx(loaded.card, loaded.tensors, output)
-    if not context.obj.quiet:
-        print(output)
+    for path in export_model(loaded if organ is None else loaded.with_organ(organ), output):
+        if not context.obj.quiet:
+            print(path)

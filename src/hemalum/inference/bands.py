@@ -1,7 +1,8 @@
 """Maps of an image, band by band: rows are read, brought to the model's scale, cut in windows and run.
 
-Whatever the network predicts, two maps are kept of it: the foreground and the peaks that separation needs. They
-follow from a neighbourhood of at most a pixel, by which the halo is wider.
+Whatever the network predicts, two maps are kept of it: the foreground and the peaks that separation needs, and where
+nuclei have classes a third, the class of each pixel. They follow from a neighbourhood of at most the
+representation's reach, by which the halo is wider.
 """
 
 from collections import deque
@@ -16,16 +17,17 @@ from numpy.typing import NDArray
 from hemalum.data.stain_normalisation import StainMap
 from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
+from hemalum.inference.model import Model
 from hemalum.inference.resample import Resampler
 from hemalum.inference.tiles import Grid, plan
-from hemalum.instances.representations import Representation
-from hemalum.models.windows import Span, cut_windows, missing, window_halo
+from hemalum.instances.representations import Representation, find_representation
+from hemalum.models.windows import Span, cut_windows, missing, stitch, window_halo
 
 Maps = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 WINDOW_AREA = 5_000_000  # px that the network sees at once, over all windows at work; about 100 bytes each
-BAND_AREA = 8_000_000  # px of a band on the separation grid; two are held, 11 bytes per px
+BAND_AREA = 8_000_000  # px of a band on the separation grid; two are held, 11 bytes per px (15 with classes)
 CALL_AREA = 1 << 18  # px of windows of a given size in one call: small ones alone would leave a GPU idle
 
 
@@ -33,7 +35,8 @@ CALL_AREA = 1 << 18  # px of windows of a given size in one call: small ones alo
 class Band:
     """Rows start..stop of the image at the model's scale.
 
-    `image` (stop - start, w, 3) uint8; `maps` (2, (stop - start)·enlarge, w·enlarge) float32: foreground, peaks.
+    `image` (stop - start, w, 3) uint8; `maps` (2 or 3, (stop - start)·enlarge, w·enlarge) float32: foreground, peaks
+    and, where nuclei have classes, the class of each pixel from 1.
     """
 
     start: int
@@ -85,7 +88,7 @@ def bands(
         images = np.stack([image[:, column.start : column.stop] for column in columns])
         for column, maps in zip(columns, run_engine(engine, images, organ), strict=True):
             left, right = column.core_start, min(column.core_stop, shape[1])
-            for target, source in zip(band.maps, representation.reader(maps), strict=True):
+            for target, source in zip(band.maps, representation.read(maps), strict=True):
                 target[:, left * enlarge : right * enlarge] = source[
                     (band.start - span.start) * enlarge : (band.stop - span.start) * enlarge,
                     (left - column.start) * enlarge : (right - column.start) * enlarge,
@@ -98,6 +101,7 @@ def bands(
         rows = _Rows(source, shape, missing(shape, window)[1], "symmetric")
         # a matter of the size alone, so that no result depends on how many calls the engine takes at once
         together = max(1, CALL_AREA // window**2)
+    kept = 3 if representation.told_apart else 2
     calls = [grid.columns[first : first + together] for first in range(0, len(grid.columns), together)]
     with ThreadPoolExecutor(engine.parallel, thread_name_prefix="engine") as pool:
         waiting: deque[tuple[Band, list[Future[None]]]] = deque()
@@ -105,7 +109,7 @@ def bands(
             for span in grid.rows:
                 image = rows.read(span)
                 start, stop = span.core_start, min(span.core_stop, shape[0])
-                maps = np.empty((2, (stop - start) * enlarge, shape[1] * enlarge), np.float32)
+                maps = np.empty((kept, (stop - start) * enlarge, shape[1] * enlarge), np.float32)
                 band = Band(start, stop, image[start - span.start : stop - span.start, : shape[1]], maps)
                 seen = image if stain is None else stain.apply(image)
                 waiting.append((band, [pool.submit(run, seen, span, columns, band) for columns in calls]))
@@ -122,6 +126,30 @@ def bands(
 def run_engine(engine: Engine, images: Pixels, organ: int | None = None) -> Maps:
     """Maps of images; engines whose model tells no organs apart need know nothing of them."""
     return engine.maps(images) if organ is None else engine.maps(images, organ)
+
+
+def run_whole(engine: Engine, image: Pixels, model: Model) -> Maps:
+    """Maps (C, h·enlarge, w·enlarge) of a small image (h, w, 3), at the model's scale, held whole.
+
+    h and w are multiples of the model's stride, unless it has windows of one size, which are put together here.
+    """
+    card = model.card
+    if card.window is None:
+        whole: Maps = run_engine(engine, image[None], model.organ)[0]
+        return whole
+    shape = image.shape[0], image.shape[1]
+    below, right = missing(shape, card.window)
+    padded = np.pad(image, ((0, below), (0, right), (0, 0)), "symmetric")
+    reach = find_representation(card.representation, card.classes).reach
+    return stitch(
+        shape,
+        card.window,
+        window_halo(card.window, card.stride, reach),
+        lambda rows, columns: run_engine(
+            engine, padded[None, rows.start : rows.stop, columns.start : columns.stop], model.organ
+        )[0],
+        card.enlarge,
+    )
 
 
 def _wait(band: Band, futures: list[Future[None]]) -> Band:

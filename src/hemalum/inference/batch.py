@@ -17,7 +17,7 @@ from hemalum.errors import HemalumError
 from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model, load_model
-from hemalum.inference.segment import as_engine, check_mpp, segment_source
+from hemalum.inference.segment import as_engine, check_mpp, say_organ, segment_source
 from hemalum.instances.nuclei import Nuclei
 from hemalum.names import nearest
 
@@ -50,6 +50,7 @@ def segment_paths(
     model: Path | str | Model | None = None,
     *,
     mpp: float | str | None = None,
+    organ: str | None = None,
     engine: str | Engine = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -77,7 +78,10 @@ def segment_paths(
     _check_names(images, out)
     _check_folder(out)
     loaded = load_model(model)
+    if organ is not None:
+        loaded = loaded.with_organ(organ)
     check_mpp(mpp)
+    say_organ(loaded)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision)
 
     def results() -> Iterator[FileResult]:

@@ -75,12 +75,12 @@ def make_engine(
 
             return TorchEngine(model, device=device, threads=threads, precision=precision)
         case "openvino":
-            _require("openvino", "openvino")
+            require("openvino", "openvino")
             from hemalum.inference.engine_openvino import OpenVinoEngine
 
             return OpenVinoEngine(model, threads=threads, precision=precision)
         case "onnx":
-            _require("onnxruntime", "onnx")
+            require("onnxruntime", "onnx")
             from hemalum.inference.engine_onnx import OnnxEngine
 
             return OnnxEngine(model, threads=threads, precision=precision)
@@ -103,6 +103,7 @@ def _choose(device: str) -> str:
     return "openvino"
 
 
-def _require(module: str, extra: str) -> None:
+def require(module: str, extra: str) -> None:
+    """Raise HemalumError where the module of an engine is not installed."""
     if importlib.util.find_spec(module) is None:
         raise HemalumError(f"engine '{extra}' needs {module}: pip install 'hemalum[{extra}]'")

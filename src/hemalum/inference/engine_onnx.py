@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,9 @@ from hemalum import __version__
 from hemalum.cache import cached
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
-from hemalum.inference.model import Model
+from hemalum.inference.model import UNKNOWN_ORGAN, Model
 from hemalum.models.card import Card
-from hemalum.models.file import Tensors
+from hemalum.models.file import CARD_KEY, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -36,24 +37,30 @@ class OnnxEngine:
         folder = cached(
             "onnx",
             f"{model.digest[:32]}-{OPSET}-{__version__}",
-            lambda folder: export_onnx(model.card, model.tensors, folder / "model.onnx"),
+            lambda folder: export_onnx(model.with_organ(None).card, model.tensors, folder / "model.onnx"),
         )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         self._session = onnxruntime.InferenceSession(
             folder / "model.onnx", options, providers=["CPUExecutionProvider"]
         )
+        self._organs = bool(model.card.organs)
 
-    def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
         """See `Engine.maps`."""
-        result: NDArray[np.float32] = self._session.run(None, {"images": np.ascontiguousarray(images)})[0]
+        given: dict[str, Any] = {"images": np.ascontiguousarray(images)}
+        if self._organs:
+            given["organ"] = np.full(len(images), UNKNOWN_ORGAN if organ is None else organ, np.int64)
+        result: NDArray[np.float32] = self._session.run(None, given)[0]
         return result
 
 
 def export_onnx(card: Card, tensors: Tensors, path: Path | str) -> None:
     """Write the model as ONNX: `images` (N, H, W, 3) uint8 → `maps` (N, C, H·enlarge, W·enlarge) float32.
 
-    N, H and W are free; H and W must be multiples of the card's stride. The card is in the file's metadata.
+    N, H and W are free; H and W must be multiples of the card's stride, or are its window. Where the card has organs
+    and names none, `organ` (N,) int64 is a second input: the index in the card's organs, -1 for unknown. The card is
+    in the file's metadata.
     Raises HemalumError when the extra is not installed or the file cannot be written.
     """
     for module in ("onnx", "onnxscript"):
@@ -65,24 +72,29 @@ def export_onnx(card: Card, tensors: Tensors, path: Path | str) -> None:
     from hemalum.networks.map_model import build
 
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
-    stride = card.stride
-    example = torch.zeros(2, 4 * stride, 6 * stride, 3, dtype=torch.uint8)
-    shapes = {0: batch, 1: stride * rows, 2: stride * columns}
+    stride, window = card.stride, card.window
+    high, wide = (window, window) if window else (4 * stride, 6 * stride)
+    example: tuple[torch.Tensor, ...] = (torch.zeros(2, high, wide, 3, dtype=torch.uint8),)
+    shapes: tuple[dict[int, Any], ...] = ({0: batch} | ({} if window else {1: stride * rows, 2: stride * columns}),)
+    names = ["images"]
+    if card.organs and card.organ is None:
+        example, shapes = (*example, torch.zeros(2, dtype=torch.int64)), (*shapes, {0: batch})
+        names.append("organ")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own insides
         program = torch.onnx.export(
             build(card, tensors),
-            (example,),
+            example,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["images"],
+            input_names=names,
             output_names=["maps"],
-            dynamic_shapes=(shapes,),
+            dynamic_shapes=shapes,
             verbose=False,
         )
     if program is None:
         raise HemalumError(f"model '{card.name}' could not be exported to ONNX")
     proto = program.model_proto
-    onnx.helper.set_model_props(proto, {"hemalum_card": card.model_dump_json()})
+    onnx.helper.set_model_props(proto, {CARD_KEY: card.model_dump_json()})
     with atomic_path(path) as temporary:
         onnx.save_model(proto, temporary)

@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 
 from hemalum import __version__
 from hemalum.cache import cached
-from hemalum.inference.model import Model
+from hemalum.files import atomic_path
+from hemalum.inference.model import UNKNOWN_ORGAN, Model
+from hemalum.models.card import Card
+from hemalum.models.file import CARD_KEY, Tensors
 
 log = logging.getLogger(__name__)
 
@@ -43,28 +47,66 @@ class OpenVinoEngine:
             self._requests.put(compiled.create_infer_request())
         # the bindings set themselves up when they first meet an array, and two threads that come there at
         # the same time wait for each other for ever (OpenVINO 2026.4: a static's guard against the GIL)
+        self._organs = bool(model.card.organs)
         with _first_use:
-            side = model.card.stride
+            side = model.card.window or model.card.stride
             self.maps(np.zeros((1, side, side, 3), np.uint8))
 
-    def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
         """See `Engine.maps`."""
+        given: dict[int, Any] = {0: np.ascontiguousarray(images)}
+        if self._organs:
+            given[1] = np.full(len(images), UNKNOWN_ORGAN if organ is None else organ, np.int64)
         request = self._requests.get()
         try:
-            request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)
+            request.infer(given, share_inputs=True)
             return np.array(request.get_output_tensor().data, np.float32)
         finally:
             self._requests.put(request)
 
 
-def _convert(model: Model, folder: Path) -> None:
+def convert(card: Card, tensors: Tensors) -> ov.Model:
+    """Convert a model: `images` (N, H, W, 3) uint8 → `maps`; N, H and W are free, or H and W the card's window.
+
+    Where the card has organs and names none, `organ` (N,) int64 is a second input: the index in the card's organs,
+    -1 for unknown.
+    """
     import torch
 
     from hemalum.networks.map_model import build
 
+    side = card.window or 4 * card.stride
+    free = card.window or -1
+    example: dict[str, Any] = {"images_NHWC": torch.zeros(1, side, side, 3, dtype=torch.uint8)}
+    shapes: dict[int, list[int]] = {0: [-1, free, free, 3]}
+    names = ["images"]
+    if card.organs and card.organ is None:
+        example["organ_N"] = torch.zeros(1, dtype=torch.int64)
+        shapes[1] = [-1]
+        names.append("organ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own insides
+        converted = ov.convert_model(build(card, tensors), example_input=example)
+    converted.reshape(shapes)
+    for place, name in enumerate(names):
+        converted.input(place).get_tensor().set_names({name})
+    converted.output(0).get_tensor().set_names({"maps"})
+    return converted
+
+
+def export_openvino(card: Card, tensors: Tensors, path: Path | str) -> None:
+    """Write the model as OpenVINO IR, OUT.xml and OUT.bin beside it, with the card as `hemalum_card` in rt_info.
+
+    Inputs and output are those of `convert`. Raises HemalumError when the files cannot be written.
+    """
+    path = Path(path)
+    converted = convert(card, tensors)
+    converted.set_rt_info(card.model_dump_json(), [CARD_KEY])
+    # weights and description share a stem; the weights come first: a description without them is no model
+    with atomic_path(path) as description, atomic_path(path.with_suffix(".bin")):
+        ov.save_model(converted, description, compress_to_fp16=False)
+
+
+def _convert(model: Model, folder: Path) -> None:
     log.info("converting model '%s' for OpenVINO, once", model.card.name)
-    side = 4 * model.card.stride
-    example = torch.zeros(1, side, side, 3, dtype=torch.uint8)
-    converted = ov.convert_model(build(model.card, model.tensors), example_input=example)
-    converted.reshape([-1, -1, -1, 3])
-    ov.save_model(converted, folder / "model.xml", compress_to_fp16=False)
+    ov.save_model(convert(model.with_organ(None).card, model.tensors), folder / "model.xml", compress_to_fp16=False)

@@ -29,14 +29,15 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         self.precision = precision or ("bf16" if self.device.type == "cuda" else "f32")
-        self._model = build(model.card, model.tensors).to(self.device)
+        self._model = build(model.with_organ(None).card, model.tensors).to(self.device)
 
-    def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
         """See `Engine.maps`."""
+        told = None if organ is None else torch.full((len(images),), organ, device=self.device)
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
         ):
             batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-            result: NDArray[np.float32] = self._model(batch).float().cpu().numpy()
+            result: NDArray[np.float32] = self._model(batch, told).float().cpu().numpy()
         return result

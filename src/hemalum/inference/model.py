@@ -1,7 +1,7 @@
 """A model in memory: its card, its tensors and where they came from."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from hemalum.errors import HemalumError
 from hemalum.models.card import Card
 from hemalum.models.file import Tensors, load_model_file
 from hemalum.names import nearest
+
+UNKNOWN_ORGAN = -1  # what a network that tells organs apart is told of an image whose organ nobody knows
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,45 @@ class Model:
     @cached_property
     def digest(self) -> str:
         """sha256 over all that decides the maps: network, scale, representation and weights."""
-        card = self.card.model_dump_json(include={"network", "representation", "enlarge", "mean", "std"})
-        digest = hashlib.sha256(card.encode())
+        decisive = {"network", "representation", "enlarge", "mean", "std"}
+        # fields that came later count where they say something, so that what was converted before stays good
+        for name in ("channels", "window", "organs", "classes", "sam"):
+            if getattr(self.card, name) != Card.model_fields[name].get_default(call_default_factory=True):
+                decisive.add(name)
+        digest = hashlib.sha256(self.card.model_dump_json(include=decisive).encode())
         for name in sorted(self.tensors):
             value = np.ascontiguousarray(self.tensors[name])
             digest.update(f"{name}{value.dtype}{value.shape}".encode())
             digest.update(value.view(np.uint8).data if value.ndim else value.tobytes())
         return digest.hexdigest()
+
+    @property
+    def organ(self) -> int | None:
+        """What an engine is told of the organ: its index, -1 where it is not known; None: the model knows none."""
+        card = self.card
+        if not card.organs:
+            return None
+        return UNKNOWN_ORGAN if card.organ is None else card.organs.index(card.organ)
+
+    def with_organ(self, name: str | None) -> "Model":
+        """The same model for images of one organ, by its name in the card; None: not known.
+
+        Upper and lower case are one. Raises HemalumError for an organ that the model does not know (the nearest is
+        named), or when it knows none.
+        """
+        if name is None:
+            return self._of(None)
+        if not self.card.organs:
+            raise HemalumError(f"model '{self.card.name}' tells no organs apart: leave the organ out")
+        known = {organ.casefold(): organ for organ in self.card.organs}
+        if name.strip().casefold() not in known:
+            raise HemalumError(
+                f"model '{self.card.name}' does not know organ '{name}'{nearest(name, self.card.organs)}"
+            )
+        return self._of(known[name.strip().casefold()])
+
+    def _of(self, organ: str | None) -> "Model":
+        return replace(self, card=self.card.model_copy(update={"organ": organ}))
 
 
 def load_model(model: "str | Path | Model | None" = None) -> Model:

@@ -13,14 +13,14 @@ from hemalum.files import atomic_path
 from hemalum.models.card import FORMAT, Card
 
 Tensors = dict[str, NDArray[np.generic]]
-_KEY = "hemalum_card"
+CARD_KEY = "hemalum_card"  # also in exported models
 
 
 def save_model(path: Path | str, card: Card, tensors: Tensors) -> None:
     """Write card and tensors to `path` atomically."""
     with atomic_path(path) as temporary:
         contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        save_file(contiguous, temporary, metadata={_KEY: card.model_dump_json()})
+        save_file(contiguous, temporary, metadata={CARD_KEY: card.model_dump_json()})
 
 
 def load_card(path: Path | str) -> Card:
@@ -49,9 +49,9 @@ def _read(path: Path, *, tensors: bool) -> tuple[Card, Tensors]:
             values = {name: file.get_tensor(name) for name in names} if tensors else {}
     except (SafetensorError, OSError) as error:
         raise HemalumError(f"{path} is not a readable model file (corrupt or truncated): {error}") from error
-    if _KEY not in metadata:
+    if CARD_KEY not in metadata:
         raise HemalumError(f"{path} is a safetensors file without a hemalum card: not a hemalum model")
-    return _card(path, metadata[_KEY]), values
+    return _card(path, metadata[CARD_KEY]), values
 
 
 def _card(path: Path, text: str) -> Card:

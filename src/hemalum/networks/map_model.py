@@ -14,6 +14,7 @@ from hemalum.instances.representations import Head, find_representation
 from hemalum.models.card import Card
 from hemalum.networks import build_network
 from hemalum.networks.input import input_channels, to_input
+from hemalum.networks.sam import SamEncoder, load_sam
 
 UNKNOWN = -1  # the organ of an image of which nobody has said it
 
@@ -23,16 +24,17 @@ class MapModel(nn.Module):
 
     Makes of the colours what the network sees, normalises, runs the network, enlarges its logits bilinearly and
     applies each head's activation. A network that tells organs apart is told `organ` (N,) int64, the index in the
-    card's organs or -1 for unknown; where none is given, that of the card.
+    card's organs or -1 for unknown; where none is given, that of the card. With a `sam` encoder it is given the
+    embedding of its input.
     """
 
     scale: Tensor
     shift: Tensor
     organ: Tensor
 
-    def __init__(self, network: nn.Module, card: Card) -> None:
+    def __init__(self, network: nn.Module, card: Card, sam: SamEncoder | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.sam = network, sam
         self.enlarge = card.enlarge
         self.heads = find_representation(card.representation, card.classes).heads
         self.channels = card.channels
@@ -49,11 +51,15 @@ class MapModel(nn.Module):
 
     def forward(self, images_NHWC: Tensor, organ_N: Tensor | None = None) -> Tensor:
         x = images_NHWC.permute(0, 3, 1, 2).float()
+        told: dict[str, Tensor] = {}
+        if self.sam is not None:
+            told["embedding"] = self.sam(x / 255)
         if self.channels != "RGB":
             x = to_input(x / 255, self.channels)
         x = x * self.scale + self.shift
-        organ = self.organ.expand(x.shape[0]) if organ_N is None else organ_N
-        logits = self.network(x, organ=organ) if self.told else self.network(x)
+        if self.told:
+            told["organ"] = self.organ.expand(x.shape[0]) if organ_N is None else organ_N
+        logits = self.network(x, **told)
         if self.enlarge > 1:
             logits = F.interpolate(logits, scale_factor=float(self.enlarge), mode="bilinear")
         return activate(logits.float(), self.heads)
@@ -80,7 +86,8 @@ def activate(logits_BCHW: Tensor, heads: tuple[Head, ...]) -> Tensor:
 def build(card: Card, tensors: Mapping[str, NDArray[Any]]) -> MapModel:
     """Build the card's network in eval mode, channels last, with the weights `tensors` of a model file.
 
-    Raises HemalumError when representation or network is unknown or the weights do not fit the network.
+    Raises HemalumError when representation or network is unknown, the weights do not fit the network, or the card's
+    SAM encoder is not there or not the one that the network was trained with.
     """
     logits = find_representation(card.representation, card.classes).logits
     network = build_network(card.network.name, logits, card.network.options)
@@ -90,8 +97,20 @@ def build(card: Card, tensors: Mapping[str, NDArray[Any]]) -> MapModel:
         raise HemalumError(
             f"weights do not fit network '{card.network.name}': {str(error).splitlines()[-1]}"
         ) from error
-    model = MapModel(network, card).eval().requires_grad_(False)
+    model = MapModel(network, card, _encoder(card)).eval().requires_grad_(False)
     for parameter in model.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return model
+
+
+def _encoder(card: Card) -> SamEncoder | None:
+    if card.sam is None:
+        return None
+    encoder = load_sam(card.sam.encoder)
+    if encoder.digest != card.sam.digest:
+        raise HemalumError(
+            f"model '{card.name}' was trained with another SAM encoder than '{card.sam.encoder}' is now "
+            f"({card.sam.digest[:12]}, not {encoder.digest[:12]}): give that one back its name, or train again"
+        )
+    return encoder
