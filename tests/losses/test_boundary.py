@@ -128,7 +128,9 @@ def test_finite_differences(spec: object) -> None:
     loss = build_loss(spec)
 
     def total(logits: Tensor) -> Tensor:
-        return torch.stack(list(loss(given(logits, target, phase_step=3, phase_epoch=2.5)).values())).sum()
+        return torch.stack(
+            list(loss(given(logits, target, phase_step=3, phase_epoch=2.5, run_steps=60)).values())
+        ).sum()
 
     assert torch.autograd.gradcheck(total, logits)
 
@@ -152,15 +154,18 @@ def test_parts_are_weighed_and_add_up_to_the_equation() -> None:
 
 
 def test_the_terms_fade_in() -> None:
-    loss = build_loss({"name": "al_net", "ramp": 40})
-    full = parts(build_loss({"name": "al_net", "ramp": 0}))
+    loss = build_loss({"name": "al_net", "ramp": 0.1})
+    full = parts(build_loss({"name": "al_net", "ramp": 0}), run_steps=400)
+    assert parts(loss) == full  # on validation images, where nothing is trained
     for step, share in ((0, 0.0), (10, 0.25), (40, 1.0), (1000, 1.0)):
-        found = parts(loss, phase_step=step)
+        found = parts(loss, phase_step=step, run_steps=400)
         assert found["dice"] == full["dice"]
         assert found["boundary"] == pytest.approx(share * full["boundary"])
         assert found["gradient"] == pytest.approx(share * full["gradient"])
         target = disc()
-        assert loss.factors(given(torch.zeros_like(target), target, phase_step=step)) == {"ramp": share}
+        assert loss.factors(given(torch.zeros_like(target), target, phase_step=step, run_steps=400)) == {
+            "ramp": share
+        }
 
 
 def test_rebalancing_steals_weight_epoch_by_epoch() -> None:

@@ -82,7 +82,7 @@ class Dice(Loss):
 
 
 class ALNetLoss(Loss):
-    """Dice and, fading in over the first `ramp` steps of the phase, the two terms at the contour."""
+    """Dice and, fading in as the phase begins, the two terms at the contour."""
 
     needs: ClassVar[tuple[str, ...]] = ("signed_distance",)
     only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
@@ -92,7 +92,8 @@ class ALNetLoss(Loss):
     gradient: float = Field(0.5, ge=0, description="λ_g, weight of the gradient term")
     direction: bool = Field(True, description="compare the gradients' directions besides their sizes")
     band: int = Field(3, ge=1, description="px to each side of the true contour where gradients are compared")
-    ramp: int = Field(0, ge=0, description="steps over which both terms fade in; 0: there from the beginning")
+    # a share, so that it stands in short trainings too: ten of the hundred epochs that docs/systems/al_net.md reads
+    ramp: float = Field(0.1, ge=0, le=1, description="R, in shares of the run's steps, over which both terms fade in")
     rebalance: float | None = Field(
         None, gt=0, description="with each epoch of the phase, so much weight goes from Dice to the boundary term"
     )
@@ -114,8 +115,9 @@ class ALNetLoss(Loss):
         }
 
     def ramped(self, given: Given) -> float:
-        """How much of the two terms is there: s in [0, 1]."""
-        return min(1.0, given.phase_step / self.ramp) if self.ramp else 1.0
+        """How much of the two terms is there: s in [0, 1], and all where nothing is trained."""
+        steps = self.ramp * given.run_steps
+        return min(1.0, given.phase_step / steps) if steps else 1.0
 
     def weights(self, given: Given) -> tuple[float, float]:
         """Weights of Dice and boundary term: with `rebalance`, [a, b] → [max(0.1, a - δ), b + δ] with each epoch."""

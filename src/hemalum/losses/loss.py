@@ -24,7 +24,8 @@ class Given:
 
     `targets` are (B, channels, H, W) float32 in the order of the heads' channels; `extra` holds the further target
     maps that the loss needs, each (B, 1, H, W) float32. `epoch` counts passes over the training images from 1;
-    `phase_epoch` is how many of them the phase has behind it. `add_up` gives sums over all parts of a shared batch.
+    `phase_epoch` is how many of them the phase has behind it. `run_steps` is how many the whole run has at most,
+    0 where nothing is trained. `add_up` gives sums over all parts of a shared batch.
     """
 
     outputs: Outputs
@@ -34,6 +35,7 @@ class Given:
     epoch: int = 1
     phase_step: int = 0
     phase_epoch: float = 0.0
+    run_steps: int = 0
     add_up: AddUp = whole
 
 

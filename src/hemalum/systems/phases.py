@@ -1,5 +1,6 @@
 """The phases that a training is made of: what trains, with which loss, optimiser and schedule, until when."""
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -156,7 +157,14 @@ class Phase(Strict):
     """What trains, with which loss, optimiser and schedule, until when."""
 
     name: str
-    train: list[str] = Field(["*"], description="patterns of parameter names; the rest is frozen, in eval mode")
+    start: Literal["last", "best"] = Field(
+        "last", description="from the last weights of the phase before, or from its best ones, averaged if they are"
+    )
+    train: list[str] = Field(
+        ["*"],
+        description="patterns of parameter names, '!' before those to leave out; the rest is frozen, in eval mode",
+    )
+    switches: dict[str, bool] = Field({}, description="what of the network is off, by its own names; all else is on")
     loss: Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)] = Field(
         Maps(), description="name in hemalum.losses.LOSSES, or a mapping of name and options"
     )
@@ -167,6 +175,13 @@ class Phase(Strict):
         False, description="go on with the optimiser of the phase before, its state, and where its switch stands"
     )
     until: Until
+
+    def trains(self, parameter: str) -> bool:
+        """Whether a parameter of that name trains."""
+        wanted = [pattern for pattern in self.train if not pattern.startswith("!")]
+        unwanted = [pattern[1:] for pattern in self.train if pattern.startswith("!")]
+        matches = [any(fnmatchcase(parameter, pattern) for pattern in group) for group in (wanted, unwanted)]
+        return matches[0] and not matches[1]
 
 
 def carried_on(phases: list[Phase]) -> list[Phase]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
+from hemalum.training.switching import SwitchState
 
 _KEY = "hemalum_progress"
 
@@ -32,13 +33,16 @@ class Progress(BaseModel):
     reductions: int = 0
     log_bytes: int = 0
     phase_dice: list[float] = Field(default_factory=list)
+    switch: SwitchState = Field(default_factory=SwitchState)
 
-    def next_phase(self) -> None:
-        """The current phase is over."""
+    def next_phase(self, carries: bool = False) -> None:
+        """The current phase is over; where its switch stands is kept when the next one carries on."""
         self.phase += 1
         self.phase_step = self.waiting = self.plateau_waiting = self.reductions = 0
         self.phase_best = None
         self.phase_dice = []
+        if not carries:
+            self.switch = SwitchState()
 
 
 def save_checkpoint(
@@ -48,7 +52,7 @@ def save_checkpoint(
     average: dict[str, Tensor] | None,
     optimiser: torch.optim.Optimizer | None,
 ) -> None:
-    """Write atomically: weights, averaged weights, the optimiser's state (None between phases), the progress."""
+    """Write atomically: weights, averaged weights, the optimiser's state (None: it has none), the progress."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": value for name, value in average.items()}

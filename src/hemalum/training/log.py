@@ -33,9 +33,9 @@ class Log:
         if self._board is not None:
             self._board.close()
 
-    def write(self, step: int, phase: str, row: dict[str, float]) -> None:
-        """Add a line."""
-        self._file.write(json.dumps({"step": step, "phase": phase} | row) + "\n")
+    def write(self, step: int, phase: str, optimiser: str, row: dict[str, float]) -> None:
+        """Add a line; `optimiser` is the one at work."""
+        self._file.write(json.dumps({"step": step, "phase": phase, "optimiser": optimiser} | row) + "\n")
         if self._board is not None:
             for name, value in row.items():
                 self._board.add_scalar(name, value, step)

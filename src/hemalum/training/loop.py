@@ -5,7 +5,6 @@ weights, bit for bit on a CPU with the same number of threads, as one that was n
 (see `processes`); all of them take the same decisions, the first one writes.
 """
 
-import fnmatch
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hemalum.errors import HemalumError
@@ -25,10 +24,12 @@ from hemalum.networks.outputs import Outputs
 from hemalum.systems.phases import Levelled, Phase, Plateau
 from hemalum.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from hemalum.training.log import Log
-from hemalum.training.optimisers import build_optimiser, learning_rate
+from hemalum.training.parts import set_switches
 from hemalum.training.processes import add_up, add_up_figures
 from hemalum.training.recipe import Recipe
 from hemalum.training.stream import Batch, Stream
+from hemalum.training.switching import end_of
+from hemalum.training.updates import Updates
 from hemalum.training.validation import Validation
 
 Watcher = Callable[[int, int, dict[str, float]], None]
@@ -66,6 +67,8 @@ class Loop:
         if recipe.ema:
             self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.total = recipe.steps
+        self.factors: dict[str, float] = {}  # what the loss schedules, as of the last step
+        self.updates: Updates | None = None  # of the phase that runs, or ran last
 
     @property
     def checkpoint(self) -> Path:
@@ -94,65 +97,86 @@ class Loop:
             yield log
 
     def _save(self, optimiser: torch.optim.Optimizer | None) -> None:
+        # at the end of a phase only one that carries on needs the state of its optimiser
+        following = self.recipe.phases[self.progress.phase : self.progress.phase + 1]
+        if self.progress.phase_step == 0 and not (following and following[0].carry):
+            optimiser = None
         if self.fabric.is_global_zero:
             save_checkpoint(self.checkpoint, self.progress, self.network, self.average, optimiser)
 
+    def _updates(self, phase: Phase) -> Updates:
+        state, phases = self.progress, self.recipe.phases
+        ends = end_of(phases, state.phase, state.step - state.phase_step)
+        before = self.updates if phase.carry else None
+        self.updates = Updates(phase, self._freeze(phase), state.switch, ends, self.total, before)
+        return self.updates
+
     def _run_phase(self, phase: Phase, log: Log | None, resume: bool) -> None:
-        optimiser = build_optimiser(phase, self._freeze(phase))
+        updates = self._updates(phase)
         if resume:
-            self.progress = load_checkpoint(self.checkpoint, self.network, self.average, optimiser)
-        network, optimiser = self.fabric.setup(self.network, optimiser)
+            self.progress = load_checkpoint(self.checkpoint, self.network, self.average, updates.optimiser)
+            updates.state = self.progress.switch
+        network = self.fabric.setup_module(self.network)
+        updates.set_up(self.fabric)
         state, window = self.progress, _Window()
         end = state.step - state.phase_step + phase.until.steps
         if phase.until.total is not None:
             end = min(end, phase.until.total)
         if end <= state.step:  # the phases before have left it no steps
-            state.next_phase()
-            self._save(None)
+            self._next_phase()
+            self._save(updates.optimiser)
             return
         for batch in self.stream.batches(state.step, end):
-            window.losses.append(self._step(phase, network, optimiser, batch))
+            window.losses.append(self._step(phase, network, updates, batch))
             row: dict[str, float] = {}
             ended = state.step == end
             if ended or state.phase_step % self.recipe.validate_every == 0:
-                row = window.summary() | {"lr": optimiser.param_groups[0]["lr"]} | self._validate(phase)
+                row = window.summary() | updates.figures() | self.factors | self._validate(phase)
                 ended |= self._judge(phase, row)
                 if log:
-                    log.write(state.step, phase.name, row)
+                    log.write(state.step, phase.name, updates.name, row)
                 window = _Window()
             if self.watch and self.fabric.is_global_zero:
                 self.watch(state.step, self.total, row)
             if ended:
-                state.next_phase()
+                self._next_phase()
             if ended or state.step % self.recipe.checkpoint_every == 0:
                 state.log_bytes = log.flush() if log else 0
-                self._save(None if ended else optimiser)
+                self._save(updates.optimiser)
             if ended:
                 return
 
-    def _step(
-        self, phase: Phase, network: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch
-    ) -> dict[str, Tensor]:
+    def _next_phase(self) -> None:
+        """End the phase; the next one goes on from the weights that it wants."""
+        following = self.recipe.phases[self.progress.phase + 1 : self.progress.phase + 2]
+        self.progress.next_phase(carries=bool(following) and following[0].carry)
+        if following and following[0].start == "best" and self.best.is_file():
+            self.fabric.barrier()  # the first process has written them
+            self.network.load_state_dict(load_file(self.best, device=str(self.fabric.device)))
+            if self.average is not None:
+                self.average = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+    def _step(self, phase: Phase, network: nn.Module, updates: Updates, batch: Batch) -> dict[str, Tensor]:
         """One update; gives the losses by name, those of the whole batch."""
         state = self.progress
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(phase, state.phase_step, state.reductions)
+        updates.set_rate(state.step, state.phase_step, state.reductions)
         # a network that draws (dropout) draws something else for each part of the batch
         torch.manual_seed(self.recipe.seed * 1_000_003 + state.step + 500_000_003 * self.fabric.global_rank)
-        parts = phase.loss(self._given(network, batch))
+        given = self._given(network, batch)
+        parts, self.factors = phase.loss(given), phase.loss.factors(given)
         loss = torch.stack(list(parts.values())).sum()
         losses = add_up_figures(self.fabric, torch.stack([loss, *parts.values()]).detach()) / self.fabric.world_size
-        optimiser.zero_grad(set_to_none=True)
+        updates.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         norm = self.fabric.clip_gradients(
-            network, optimiser, max_norm=self.recipe.clip or math.inf, error_if_nonfinite=False
+            network, updates.optimiser, max_norm=self.recipe.clip or math.inf, error_if_nonfinite=False
         )
         self._check(phase, losses[0], norm)
-        optimiser.step()
+        updates.step(losses[0], state.step)
         self._follow()
         state.step += 1
         state.phase_step += 1
-        return dict(zip(("loss", *parts), losses, strict=True))
+        return dict(zip(("loss", *(f"loss_{name}" for name in parts)), losses, strict=True))
 
     def _given(self, network: nn.Module, batch: Batch) -> Given:
         """Run the network on a batch; gives what the phase's loss looks at."""
@@ -168,6 +192,7 @@ class Loop:
             epoch=1 + int(state.step / epoch),
             phase_step=state.phase_step,
             phase_epoch=state.phase_step / epoch,
+            run_steps=self.total,
             add_up=self.add_up,
         )
 
@@ -187,9 +212,10 @@ class Loop:
         )
 
     def _freeze(self, phase: Phase) -> list[nn.Parameter]:
-        """Let only the phase's parameters train; modules without any go to eval mode."""
+        """Let only the phase's parameters train; modules without any go to eval mode, and some parts are off."""
+        set_switches(self.network, phase)
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in phase.train))
+            parameter.requires_grad_(phase.trains(name))
         chosen = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         if not chosen:
             raise HemalumError(f"phase '{phase.name}': no parameter matches {', '.join(phase.train)}")

@@ -6,20 +6,21 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from hemalum.systems.phases import SGD, Adam, AdamW, Cosine, Phase
+from hemalum.systems.phases import SGD, Adam, AdamW, Cosine, Lion, Optimiser, Phase
+from hemalum.training import lion
 
 
-def build_optimiser(phase: Phase, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Build a phase's optimiser. Biases and norms are not decayed by AdamW."""
-    spec = phase.optimiser
+def build_optimiser(spec: Optimiser, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Build the optimiser of some settings. Biases and norms are not decayed where decay is decoupled."""
     parameters = list(parameters)
     match spec:
-        case AdamW():
+        case AdamW() | Lion():
             groups = [
                 {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
                 {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
             ]
-            return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas)
+            kind = lion.Lion if isinstance(spec, Lion) else torch.optim.AdamW
+            return kind(groups, lr=spec.lr, betas=spec.betas)
         case Adam():
             return torch.optim.Adam(parameters, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
         case SGD():

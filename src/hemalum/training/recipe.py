@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from hemalum.data.augment import AugmentSettings
 from hemalum.data.stain_normalisation import StainNormalisation
@@ -14,7 +14,7 @@ from hemalum.errors import HemalumError
 from hemalum.models.card import Channels, NetworkSpec, SeparationSettings, Strict
 from hemalum.names import nearest
 from hemalum.systems import build_system
-from hemalum.systems.phases import Phase
+from hemalum.systems.phases import Phase, carried_on
 
 
 class Source(Strict):
@@ -22,6 +22,17 @@ class Source(Strict):
 
     weight: float = Field(1.0, gt=0, description="share of the stream, relative to the other sets")
     balance: Literal["organ", "stain", "group"] | None = None
+
+
+class Sam(Strict):
+    """A frozen SAM image encoder whose embedding the network is given."""
+
+    encoder: str = Field(description="name on the Hugging Face hub such as facebook/sam-vit-base, or a folder")
+    field: int | None = Field(
+        None,
+        ge=16,
+        description="side of what is embedded at once, px at `mpp`, and of the model's windows; None: tile",
+    )
 
 
 class Recipe(Strict):
@@ -58,6 +69,7 @@ class Recipe(Strict):
     stain_normalisation: StainNormalisation | None = Field(
         None, description="colours that every image is brought to, in training and wherever the model is used"
     )
+    sam: Sam | None = Field(None, description="for a network that takes an embedding; made once and kept")
     augment: AugmentSettings = AugmentSettings()
     phases: list[Phase] = Field(min_length=1)
     separation: SeparationSettings = SeparationSettings()
@@ -67,6 +79,11 @@ class Recipe(Strict):
     validate_every: int = Field(500, ge=1, description="steps")
     validation_images: int = Field(60, ge=1, description="at most this many, spread evenly over the sets")
     checkpoint_every: int = Field(100, ge=1, description="steps")
+
+    @field_validator("phases")
+    @classmethod
+    def _carried_on(cls, phases: list[Phase]) -> list[Phase]:
+        return carried_on(phases)
 
     @model_validator(mode="before")
     @classmethod
