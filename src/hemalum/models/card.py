@@ -60,6 +60,14 @@ class Training(Strict):
     settings: dict[str, Any] | None = Field(None, description="the whole recipe, as it was trained")
 
 
+class SamEncoding(Strict):
+    """The frozen SAM encoder whose embedding of its input a network is given."""
+
+    encoder: str = Field(description="name on the Hugging Face hub, or folder")
+    digest: str = Field(description="of its configuration and weights: another one under this name is refused")
+    field: int = Field(ge=1, description="side of what is embedded at once, px at the model's mpp: the window")
+
+
 class Card(Strict):
     """What a model file says about itself (ARCHITECTURE: "a model file explains itself")."""
 
@@ -78,6 +86,7 @@ class Card(Strict):
     window: int | None = Field(
         None, ge=1, description="side of every input in px, where a pixel depends on the whole input; None: any size"
     )
+    sam: SamEncoding | None = None
     classes: list[str] = Field(
         default_factory=lambda: ["nucleus"], description="in the order of the maps, where these are by class"
     )

@@ -135,7 +135,11 @@ class FusionBlock(nn.Module):
     def forward(self, own_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
         gated = self.gate(own_BCHW, other_BCHW).flatten(2).transpose(1, 2)
         seen = gated if self.advanced else own_BCHW.flatten(2).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(self.query(gated), self.key(seen), self.value(seen))
+        # one head as an axis of its own: the form that export knows
+        query, key, value = (
+            part(x)[:, None] for part, x in ((self.query, gated), (self.key, seen), (self.value, seen))
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]
         return self.out(mixed).transpose(1, 2).reshape(own_BCHW.shape)  # type: ignore[no-any-return]
 
 

@@ -122,7 +122,10 @@ def _conditions(network: Any, batch: Any) -> dict[str, Any]:
 
     shapes = {
         "organ": ((len(batch),), torch.int64),
-        "embedding": ((len(batch), 256, batch.shape[2] // 8, batch.shape[3] // 8), torch.float32),
+        "embedding": (
+            (len(batch), getattr(network, "embedding", 256), batch.shape[2] // 8, batch.shape[3] // 8),
+            torch.float32,
+        ),
     }
     names = getattr(network, "conditions", ())
     return {name: torch.zeros(shapes[name][0], dtype=shapes[name][1], device=batch.device) for name in names}
@@ -142,7 +145,7 @@ def _training_memory(recipe: Recipe, facts: Facts, network: Any, device: Any, lo
 
     representation, loss = find_representation(recipe.representation, facts.classes), recipe.phases[0].loss
     before = _peak(device.type)
-    optimiser = build_optimiser(recipe.phases[0], network.parameters())
+    optimiser = build_optimiser(recipe.phases[0].optimiser, network.parameters())
     images = torch.zeros(recipe.batch, input_channels(recipe.input), recipe.tile, recipe.tile, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     targets = torch.zeros(recipe.batch, len(representation.channels), recipe.tile, recipe.tile, device=device)

@@ -28,6 +28,7 @@ _FILE = "embedding.npy"
 _VERSION = 1  # raise when the same image and encoder give another map
 
 Floats = NDArray[np.float32]
+Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,9 @@ class Embedding:
         return sampled[0].half()
 
 
+Embed = Callable[[Sequence[Image]], list[Embedding]]
+
+
 def _mirrored(place: NDArray[np.float64], length: int) -> NDArray[np.float64]:
     """A place along an axis of `length` px, mirrored at both borders."""
     folded = np.abs(place) % (2 * length)
@@ -85,7 +89,7 @@ def _bounds(place: NDArray[np.float64], length: int) -> tuple[int, int]:
     return max(0, int(np.floor(place.min()))), min(length, int(np.ceil(place.max())) + 1)
 
 
-def embed_image(encoder: SamEncoder, image: NDArray[np.uint8], field: int) -> NDArray[np.float16]:
+def embed_image(encoder: SamEncoder, image: Image, field: int) -> NDArray[np.float16]:
     """Embedding (C, h, w) of an image (H, W, 3) uint8, h = H · tokens / field rounded up, and w likewise."""
     height, width = image.shape[:2]
     padded = np.pad(image, ((0, -height % field), (0, -width % field), (0, 0)), mode="symmetric")
@@ -103,12 +107,12 @@ def embed_image(encoder: SamEncoder, image: NDArray[np.uint8], field: int) -> ND
     return np.ascontiguousarray(whole[:, :h, :w])
 
 
-def entry_key(image: NDArray[np.uint8], encoder: SamEncoder, field: int) -> str:
+def entry_key(image: Image, encoder: SamEncoder, field: int) -> str:
     """The name of an image's entry in the cache."""
     return hashlib.sha256(f"{pixel_hash(image)}:{encoder.digest}:{field}:{_VERSION}".encode()).hexdigest()[:40]
 
 
-def embed(encoder: SamEncoder, image: NDArray[np.uint8], field: int) -> Embedding:
+def embed(encoder: SamEncoder, image: Image, field: int) -> Embedding:
     """The image's embedding from the cache, where it is made when it is missing or damaged (the log says so)."""
 
     def make(folder: Path) -> None:
@@ -120,7 +124,7 @@ def embed(encoder: SamEncoder, image: NDArray[np.uint8], field: int) -> Embeddin
 
 def embed_all(
     encoder: SamEncoder,
-    images: Sequence[NDArray[np.uint8]],
+    images: Sequence[Image],
     field: int,
     share: tuple[int, int] = (0, 1),
     wait: Callable[[], object] = lambda: None,

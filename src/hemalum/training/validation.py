@@ -1,7 +1,7 @@
 """What the loop measures on the validation images: nucleus PQ and pixel Dice, per set, and the loss."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from hemalum.errors import HemalumError
 from hemalum.instances.representations import find_representation
 from hemalum.losses.loss import Given, Loss
 from hemalum.metrics import MatchCounts, PixelCounts, count_pixels, match, measure_overlap, score_pixels
+from hemalum.models.windows import Span, missing, stitch, window_halo
 from hemalum.networks.map_model import activate
 from hemalum.networks.outputs import Outputs
+from hemalum.training.embeddings import Embed, Embedding
 from hemalum.training.processes import add_up_figures
 from hemalum.training.recipe import Recipe
 from hemalum.training.stream import Facts, encode, encode_extra, normalise, prepare
@@ -31,12 +33,14 @@ class _Image:
     truth: NDArray[np.int32]
     classes: NDArray[np.int32] | None
     conditions: dict[str, Tensor]
+    embedding: Embedding | None = None
 
 
 class Validation:
     """The validation images, whole, at the model's scale; the same every time.
 
-    `share` says which of them are scored here, as (which, of how many shares).
+    `share` says which of them are scored here, as (which, of how many shares). With a `window`, they are cut into
+    windows of that side, as the model will be used; `embed` gives SAM's embeddings, which go with windows.
     """
 
     def __init__(
@@ -47,12 +51,15 @@ class Validation:
         share: tuple[int, int] = (0, 1),
         stain: StainNormaliser | None = None,
         facts: Facts | None = None,
+        window: int | None = None,
+        embed: Embed | None = None,
     ) -> None:
-        self.recipe = recipe
+        self.recipe, self.stride, self.window = recipe, stride, window
         facts = facts or Facts()
         self.representation = find_representation(recipe.representation, facts.classes)
         self.names: list[str] = []
         self.images: list[_Image] = []
+        plain: list[NDArray[np.uint8]] = []
         most = max(1, recipe.validation_images // max(1, len(datasets)))
         count = 0
         for name, dataset in zip(recipe.data, datasets, strict=True):
@@ -65,7 +72,8 @@ class Validation:
                     continue
                 sample = prepare(dataset[int(index)], recipe.mpp, stain, facts.kinds(dataset))
                 height, width = sample.image.shape[:2]
-                padding = ((0, -height % stride), (0, -width % stride), (0, 0))
+                below, right = missing((height, width), window) if window else (-height % stride, -width % stride)
+                padding = ((0, below), (0, right), (0, 0))
                 pixels = torch.from_numpy(np.pad(sample.image, padding, mode="symmetric"))
                 image = normalise(pixels.permute(2, 0, 1)[None].float() / 255, recipe.input)
                 truth = _resize_labels(sample.labels, height, width)
@@ -73,8 +81,14 @@ class Validation:
                 if "organ" in facts.conditions:
                     conditions["organ"] = torch.tensor([facts.organ(dataset.rows[int(index)].organ)])
                 self.images.append(_Image(name, image, truth, sample.classes, conditions))
+                plain.append(sample.image)
         if not self.names:
             raise HemalumError("no validation images: the datasets' val parts are empty")
+        if embed is not None:
+            self.images = [
+                replace(image, embedding=embedding)
+                for image, embedding in zip(self.images, embed(plain), strict=True)
+            ]
 
     @torch.inference_mode()
     def score(self, network: nn.Module, fabric: Fabric, loss: Loss | None = None) -> dict[str, float]:
@@ -84,10 +98,7 @@ class Validation:
         """
         counts = {name: np.zeros(10) for name in self.names}
         for image in self.images:
-            with fabric.autocast():
-                logits = network(fabric.to_device(image.pixels), **fabric.to_device(image.conditions)).float()
-            height, width = image.truth.shape
-            logits = logits[:, :, :height, :width]
+            logits = self._logits(image, network, fabric)
             maps = np.ascontiguousarray(activate(logits, self.representation.heads)[0].cpu().numpy())
             found = self.representation.separate(maps, self.recipe.separation)
             matches, pixels = match(measure_overlap(image.truth, found)), count_pixels(image.truth, found)
@@ -106,6 +117,28 @@ class Validation:
             lost, images = np.sum([row[8:] for row in counts.values()], axis=0)
             rows["val_loss"] = float(lost / images)
         return rows
+
+    def _logits(self, image: _Image, network: nn.Module, fabric: Fabric) -> Tensor:
+        """Logits (1, C, H, W) float32 of the whole image, out of those of its windows where it has some."""
+        height, width = image.truth.shape
+        conditions = fabric.to_device(image.conditions)
+
+        def run(rows: Span | None = None, columns: Span | None = None) -> Tensor:
+            pixels, told = image.pixels, dict(conditions)
+            if rows is not None and columns is not None:
+                pixels = pixels[:, :, rows.start : rows.stop, columns.start : columns.stop]
+                if image.embedding is not None:
+                    affine = np.array([[1, 0, columns.start], [0, 1, rows.start]], np.float32)
+                    told["embedding"] = fabric.to_device(image.embedding.cut(affine, rows.stop - rows.start)[None])
+            with fabric.autocast():
+                logits: Tensor = network(fabric.to_device(pixels), **told).float()
+            return logits
+
+        if self.window is None:
+            return run()[:, :, :height, :width]
+        halo = window_halo(self.window, self.stride, self.representation.reach)
+        whole = stitch((height, width), self.window, halo, lambda rows, columns: run(rows, columns)[0].cpu().numpy())
+        return fabric.to_device(torch.from_numpy(whole)[None])
 
     def _loss(self, image: _Image, logits: Tensor, loss: Loss, fabric: Fabric) -> float:
         """The loss on one image, as one that is not trained on: from its logits alone."""
