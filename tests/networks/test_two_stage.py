@@ -73,8 +73,8 @@ def test_sides_of_the_base_come_where_it_trains() -> None:
 
 
 def test_what_the_base_needs_is_passed_on() -> None:
-    options = {"widths": [4, 8, 16], "embedding": 4, "organs": 3, "edge": False}
-    network = TwoStage(base={"name": "seu_net", "options": options}, width=4).eval()
+    options = {"widths": [4, 8, 16], "embedding": 4, "edge": False}
+    network = TwoStage(base={"name": "seu_net", "options": options}, width=4, organs=3).eval()
     assert network.conditions == network.base.conditions
     assert network.stride == network.base.stride
     x = torch.rand(1, 3, 4 * network.stride, 4 * network.stride)
@@ -82,6 +82,7 @@ def test_what_the_base_needs_is_passed_on() -> None:
     assert not torch.equal(first, other)
     valid = TwoStage(base={"name": "micro_net", "options": {"base": 1, "padding": "valid"}}, width=2)
     assert valid.size == 252
+    assert TwoStage(base=TINY, organs=3).conditions == ()  # takes none, is told none
 
 
 @pytest.mark.parametrize(

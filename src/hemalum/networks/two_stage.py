@@ -17,7 +17,8 @@ class TwoStage(nn.Module):
     `width` channels with ReLU and a 1×1, nothing made smaller: it looks 3 px around (7 × 7). `batch_norm` follows
     each 3×3 convolution. `binarise` gives it p1 ≥ 0.5 as 0 or 1; the gradient then passes as if it had not.
 
-    Stride, size, conditions and whether a pixel depends on the whole input are the base's. In training the base's
+    Stride, size, conditions and whether a pixel depends on the whole input are the base's; it gets `organs` and
+    `embedding` where it takes them. In training the base's
     logits come as the extra "first", and its `sides` where it trains. While the switch `enhanced` is off, the base's
     logits alone are given, as its own training needs. Raises HemalumError for a base that is not one.
     """
@@ -32,13 +33,17 @@ class TwoStage(nn.Module):
         width: int = 64,
         batch_norm: bool = False,
         binarise: bool = False,
+        organs: int | None = None,
+        embedding: int | None = None,
     ) -> None:
-        from hemalum.networks import build_network  # the registry holds this class, too
+        from hemalum.networks import build_network, takes  # the registry holds this class, too
 
         super().__init__()
         name, options = _named(base)
         if inputs != 3:
             options["inputs"] = inputs
+        told = {"organs": organs, "embedding": embedding}
+        options |= {key: value for key, value in told.items() if value is not None and takes(name, key)}
         self.base = build_network(name, outputs, options)
         self.enhanced = True
         self.binarise = binarise

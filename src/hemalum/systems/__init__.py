@@ -8,9 +8,11 @@ from hemalum.errors import HemalumError
 from hemalum.names import nearest
 from hemalum.systems.clin_seg_net import ClinSegNet
 from hemalum.systems.system import SystemSettings
+from hemalum.systems.two_stage import TwoStageEnhancement
 
 SYSTEMS: dict[str, type[SystemSettings]] = {
     "clin_seg_net": ClinSegNet,
+    "two_stage": TwoStageEnhancement,
 }
 
 

@@ -1,0 +1,205 @@
+"""Two-stage enhancement on the loop: what each phase trains, what stays as it is, and the control."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hemalum.errors import HemalumError
+from hemalum.models.file import load_card
+from hemalum.networks.two_stage import TwoStage
+from hemalum.systems import build_system
+from hemalum.systems.phases import Phase
+from hemalum.training.loop import Loop
+from hemalum.training.recipe import Recipe
+from hemalum.training.train import train
+
+BASES = {
+    "unet": {"name": "unet", "options": {"widths": [4, 8], "norm": True}},
+    "unet_plus_plus": {"name": "unet_plus_plus", "options": {"widths": [4, 6, 8], "norm": True, "dropout": 0.5}},
+    "micro_net": {"name": "micro_net", "options": {"base": 2}},
+}
+
+
+def recipe_of(base: str = "unet", **options: Any) -> Recipe:
+    system = {"name": "two_stage", "base": BASES[base], "steps": 4, "width": 4, "lr": 0.01} | options
+    content = {
+        "name": "mini",
+        "system": system,
+        "mpp": 0.5,
+        "tile": 32,
+        "batch": 2,
+        "validate_every": 2,
+        "checkpoint_every": 2,
+    }
+    return Recipe.model_validate(content)
+
+
+def weights_by_phase(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Tensor]]]:
+    """The network's state when a phase begins and after its steps, for each phase of the runs that follow."""
+    states: list[tuple[str, dict[str, Tensor]]] = []
+    run, end = Loop._freeze, Loop._next_phase
+
+    def note(loop: Loop) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in loop.network.state_dict().items()}
+
+    def begun(loop: Loop, phase: Phase) -> list[nn.Parameter]:
+        states.append((phase.name, note(loop)))
+        return run(loop, phase)
+
+    def ended(loop: Loop) -> None:
+        states.append((states[-1][0], note(loop)))
+        end(loop)
+
+    monkeypatch.setattr(Loop, "_freeze", begun)
+    monkeypatch.setattr(Loop, "_next_phase", ended)
+    return states
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+@pytest.mark.parametrize("base", list(BASES))
+def test_each_phase_changes_its_own_part_alone(
+    base: str, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = weights_by_phase(monkeypatch)
+    path = train(recipe_of(base, batch_norm=True), [mini], tmp_path / "run")
+    assert [name for name, _ in states] == ["base", "base", "enhance", "enhance", "joint", "joint"]
+    moved = [changed(states[place][1], states[place + 1][1]) for place in (0, 2, 4)]
+    assert {name.partition(".")[0] for name in moved[0]} == {"base"}
+    # the frozen base is in eval mode: not even the running statistics of its batch norm move
+    assert {name.partition(".")[0] for name in moved[1]} == {"enhance"}
+    assert any("running_mean" in name for name in moved[1])
+    running = {name for name in states[0][1] if "running_mean" in name}
+    assert running & moved[0] == {name for name in running if name.startswith("base.")}
+    assert {name.partition(".")[0] for name in moved[2]} == {"base", "enhance"}
+    assert running <= moved[2]
+    assert not [name for name in moved[2] if name.startswith("base.sides.")]
+    assert load_card(path).network.name == "two_stage"
+
+
+def test_the_dropout_of_the_frozen_base_is_off(mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same: list[bool] = []
+    forward = TwoStage.forward
+
+    def watched(network: TwoStage, images: Tensor) -> Any:
+        result = forward(network, images)
+        if network.training and not network.base.training:
+            assert result.sides == ()
+            same.append(torch.equal(result.extras["first"], network.base(images)))
+        return result
+
+    monkeypatch.setattr(TwoStage, "forward", watched)
+    train(recipe_of("unet_plus_plus"), [mini], tmp_path / "run")
+    assert same == [True] * 4
+
+
+def test_the_base_is_trained_and_judged_by_its_own_map(mini: Path, tmp_path: Path) -> None:
+    """The base phase of two stages is the training of the base alone: the same losses, step by step."""
+    logs = []
+    for form in ("base", "two_stage"):
+        train(recipe_of(form=form), [mini], tmp_path / form)
+        lines = [json.loads(line) for line in (tmp_path / form / "log.jsonl").read_text().splitlines()]
+        logs.append([line[key] for line in lines if line["phase"] == "base" for key in ("loss", "val_loss")])
+    assert len(logs[0]) == 4
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+
+
+def test_a_phase_ends_when_the_validation_loss_does_not_fall(mini: Path, tmp_path: Path) -> None:
+    """With a rate that spoils the weights nothing gets better after the first validation or two."""
+    recipe = recipe_of(steps=40, lr=3.0, patience=2)
+    train(recipe, [mini], tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    for phase in ("base", "enhance", "joint"):
+        losses = [line["val_loss"] for line in lines if line["phase"] == phase]
+        if len(losses) < 20:  # ended early: the least loss lies exactly two validations back
+            assert losses.index(min(losses)) == len(losses) - 3
+    assert len(lines) < 60
+
+
+def test_the_control_trains_the_base_for_as_many_steps(mini: Path, tmp_path: Path) -> None:
+    two, control, base = (recipe_of(form=form, joint_steps=3) for form in ("two_stage", "control", "base"))
+    assert (two.steps, control.steps, base.steps) == (11, 11, 4)
+    assert [phase.name for phase in control.phases] == ["base", "continue"]
+    assert (control.network, base.network.name) == (base.network, "unet")
+    card = load_card(train(control, [mini], tmp_path / "run"))
+    assert card.network.name == "unet"
+    assert card.training is not None
+    assert card.training.steps == 11
+
+
+def test_a_run_that_was_killed_ends_with_the_same_weights(mini: Path, tmp_path: Path) -> None:
+    recipe = recipe_of("unet_plus_plus")
+    train(recipe, [mini], tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def kill_at(last: int) -> Any:
+        def watch(step: int, *_: Any) -> None:
+            if step == last:
+                raise Killed
+
+        return watch
+
+    for last in (5, 9):  # in the second phase, then in the third
+        with pytest.raises(Killed):
+            train(recipe, [mini], tmp_path / "killed", resume=last > 5, watch=kill_at(last))
+    train(recipe, [mini], tmp_path / "killed", resume=True)
+    whole, killed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert changed(whole, killed) == set()
+
+
+def test_options_go_where_they_belong() -> None:
+    micro = recipe_of("micro_net", border_weights=True, first=0.5, binarise=True)
+    base, enhance, joint = (phase.loss for phase in micro.phases)
+    assert (base.name, base.sides, base.first) == ("border_bce", "by_epoch", 0)
+    assert (enhance.sides, joint.sides, joint.first) == ("none", "none", 0.5)
+    assert micro.network.options["binarise"]
+    assert recipe_of("unet_plus_plus").phases[0].loss.sides == "mean"
+    phases = build_system({"name": "two_stage"}).recipe()["phases"]
+    assert [(phase.optimiser.name, phase.optimiser.lr, phase.until.monitor) for phase in phases] == [
+        ("adam", 1e-4, "loss")
+    ] * 3
+    assert [phase.start for phase in phases] == ["last", "best", "best"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "said"),
+    [
+        ({"switches": {"enhanse": True}}, r"the network has no switch 'enhanse', did you mean 'enhanced'\?"),
+        ({"switches": {"enhanced": False}}, "is the last one and has enhanced off, which the trained model has on"),
+    ],
+)
+def test_switches_that_are_not_possible(phase: dict, said: str, mini: Path, tmp_path: Path) -> None:
+    recipe = recipe_of()
+    last = recipe.phases[-1].model_copy(update=phase)
+    with pytest.raises(HemalumError, match=said):
+        train(recipe.model_copy(update={"phases": [*recipe.phases[:-1], last]}), [mini], tmp_path / "run")
+
+
+def test_a_network_without_parts_has_no_switches(mini: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(form="base")
+    phase = recipe.phases[0].model_copy(update={"switches": {"enhanced": False}})
+    with pytest.raises(HemalumError, match="no switch 'enhanced'; this network has none"):
+        train(recipe.model_copy(update={"phases": [phase]}), [mini], tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        (["*"], ["base.up", "base.sides.0", "enhance.0"]),
+        (["base.*"], ["base.up", "base.sides.0"]),
+        (["*", "!base.sides.*"], ["base.up", "enhance.0"]),
+        (["!base.*"], []),
+    ],
+)
+def test_patterns_of_what_trains(train: list[str], expected: list[str]) -> None:
+    phase = Phase(name="x", train=train, until={"steps": 1})
+    assert [name for name in ("base.up", "base.sides.0", "enhance.0") if phase.trains(name)] == expected
