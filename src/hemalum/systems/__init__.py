@@ -6,12 +6,16 @@ from pydantic import ValidationError
 
 from hemalum.errors import HemalumError
 from hemalum.names import nearest
+from hemalum.systems.al_net import ALNet
 from hemalum.systems.clin_seg_net import ClinSegNet
+from hemalum.systems.eunet3plus import EUNet3PlusSam
 from hemalum.systems.system import SystemSettings
 from hemalum.systems.two_stage import TwoStageEnhancement
 
 SYSTEMS: dict[str, type[SystemSettings]] = {
+    "al_net": ALNet,
     "clin_seg_net": ClinSegNet,
+    "eunet3plus": EUNet3PlusSam,
     "two_stage": TwoStageEnhancement,
 }
 

@@ -10,6 +10,7 @@ from hemalum.losses import build_loss
 from hemalum.losses.loss import Loss
 from hemalum.losses.maps import Maps
 from hemalum.models.card import Strict
+from hemalum.systems.unlabelled import Unlabelled
 
 
 class AdamW(Strict):
@@ -168,6 +169,9 @@ class Phase(Strict):
     loss: Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)] = Field(
         Maps(), description="name in hemalum.losses.LOSSES, or a mapping of name and options"
     )
+    unlabelled: Unlabelled | None = Field(
+        None, description="what is learnt from training images beside the labelled ones; none: nothing"
+    )
     optimiser: Optimiser = AdamW()
     schedule: Annotated[Constant | Cosine | Plateau, Field(discriminator="name")] = Cosine()
     switch: Switch | None = Field(None, description="another optimiser, later in the phase")
@@ -198,7 +202,8 @@ def carried_on(phases: list[Phase]) -> list[Phase]:
             if phase.train != before.train:
                 raise ValueError(f"phase '{phase.name}' carries on: it has to train what '{before.name}' trains")
             for key in ("optimiser", "switch"):
-                if key in phase.model_fields_set and getattr(phase, key) != getattr(before, key):
+                # a recipe that was written out in full has the default there
+                if getattr(phase, key) not in (Phase.model_fields[key].default, getattr(before, key)):
                     raise ValueError(
                         f"phase '{phase.name}' carries on with the {key} of '{before.name}': leave it out"
                     )
