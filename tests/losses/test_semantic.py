@@ -30,7 +30,7 @@ def test_cross_entropy_and_dice_by_hand() -> None:
     parts = build_loss("cross_entropy")(given(p.log(), targets))
     assert float(parts["cross_entropy"]) == pytest.approx(math.log(2))
     dice_a, dice_b = 2 * 0.5 / (0.75 + 1), 0.0
-    assert float(parts["dice_loss"]) == pytest.approx(1 - (dice_a + dice_b) / 2, abs=1e-5)
+    assert float(parts["dice"]) == pytest.approx(1 - (dice_a + dice_b) / 2, abs=1e-5)
     plain = build_loss({"name": "cross_entropy", "dice": 0})(given(p.log(), targets))
     assert list(plain) == ["cross_entropy"]
 

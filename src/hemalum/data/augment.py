@@ -101,6 +101,19 @@ def crop_of(sample: Prepared, rng: np.random.Generator, size: int, settings: Aug
     return _draw_geometry(sample, rng, size, settings)[0]
 
 
+def inside_of(sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Floats:
+    """1 where the crop that `augment` cuts with a generator as `rng` is lies within its image (size, size) float32.
+
+    The elastic displacement, some px at most, is left out.
+    """
+    affine = crop_of(sample, rng, size, settings)
+    centres = np.arange(size, dtype=np.float32) + np.float32(0.5)
+    height, width = sample.image.shape[:2]
+    x = affine[0, 0] * centres + affine[0, 1] * centres[:, None] + affine[0, 2]
+    y = affine[1, 0] * centres + affine[1, 1] * centres[:, None] + affine[1, 2]
+    return ((x >= 0) & (x < width) & (y >= 0) & (y < height)).astype(np.float32)
+
+
 def _draw_geometry(
     sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings
 ) -> tuple[Floats, Floats]:

@@ -31,7 +31,7 @@ class CrossEntropy(Loss):
         parts = {"cross_entropy": masked_cross_entropy(logits, with_background(targets), inside[:, 0], given.add_up)}
         if self.dice:
             shares = logits.softmax(1)[:, 1:] * inside
-            parts["dice_loss"] = self.dice * soft_dice(shares, targets * inside, given.add_up)
+            parts["dice"] = self.dice * soft_dice(shares, targets * inside, given.add_up)
         return parts
 
 

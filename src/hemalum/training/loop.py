@@ -7,7 +7,7 @@ weights, bit for bit on a CPU with the same number of threads, as one that was n
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,14 @@ from hemalum.losses.loss import Given, whole
 from hemalum.networks.outputs import Outputs
 from hemalum.systems.phases import Levelled, Phase, Plateau
 from hemalum.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from hemalum.training.consistency import two_stream_losses, worth
 from hemalum.training.log import Log
 from hemalum.training.parts import set_switches
 from hemalum.training.processes import add_up, add_up_figures
 from hemalum.training.recipe import Recipe
 from hemalum.training.stream import Batch, Stream
 from hemalum.training.switching import end_of
+from hemalum.training.unlabelled import UnlabelledStream
 from hemalum.training.updates import Updates
 from hemalum.training.validation import Validation
 
@@ -68,6 +70,7 @@ class Loop:
             self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.total = recipe.steps
         self.factors: dict[str, float] = {}  # what the loss schedules, as of the last step
+        self.counts: Tensor | None = None  # of pseudo-labels since the last line of the log, here: seen, kept, right
         self.updates: Updates | None = None  # of the phase that runs, or ran last
 
     @property
@@ -126,12 +129,16 @@ class Loop:
             self._next_phase()
             self._save(updates.optimiser)
             return
-        for batch in self.stream.batches(state.step, end):
+        views = None
+        if phase.unlabelled is not None:
+            others, share = self.stream.others, self.stream.share
+            views = UnlabelledStream(self.recipe, others, phase.unlabelled, self.stream.representation, share)
+        for batch in self.stream.batches(state.step, end, views):
             window.losses.append(self._step(phase, network, updates, batch))
             row: dict[str, float] = {}
             ended = state.step == end
             if ended or state.phase_step % self.recipe.validate_every == 0:
-                row = window.summary() | updates.figures() | self.factors | self._validate(phase)
+                row = window.summary() | updates.figures() | self.factors | self._worth() | self._validate(phase)
                 ended |= self._judge(phase, row)
                 if log:
                     log.write(state.step, phase.name, updates.name, row)
@@ -162,8 +169,7 @@ class Loop:
         updates.set_rate(state.step, state.phase_step, state.reductions)
         # a network that draws (dropout) draws something else for each part of the batch
         torch.manual_seed(self.recipe.seed * 1_000_003 + state.step + 500_000_003 * self.fabric.global_rank)
-        given = self._given(network, batch)
-        parts, self.factors = phase.loss(given), phase.loss.factors(given)
+        parts = self._losses(phase, network, batch)
         loss = torch.stack(list(parts.values())).sum()
         losses = add_up_figures(self.fabric, torch.stack([loss, *parts.values()]).detach()) / self.fabric.world_size
         updates.optimiser.zero_grad(set_to_none=True)
@@ -178,14 +184,45 @@ class Loop:
         state.phase_step += 1
         return dict(zip(("loss", *(f"loss_{name}" for name in parts)), losses, strict=True))
 
-    def _given(self, network: nn.Module, batch: Batch) -> Given:
-        """Run the network on a batch; gives what the phase's loss looks at."""
-        state, epoch = self.progress, len(self.stream.prepared) / self.recipe.batch
-        images, targets, conditions, extra = self.fabric.to_device(
-            (batch.images, batch.targets, batch.conditions, batch.extra)
+    def _losses(self, phase: Phase, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Run the network on a batch; gives the weighted parts of the phase's loss by name."""
+        images, targets, conditions, extra, views = self.fabric.to_device(
+            (batch.images, batch.targets, batch.conditions, batch.extra, batch.views)
         )
+
+        def judge(outputs: Outputs) -> dict[str, Tensor]:
+            given = self._given(outputs, targets, extra)
+            self.factors = phase.loss.factors(given)
+            return phase.loss(given)
+
+        if phase.unlabelled is None:
+            return judge(Outputs.of(network(images, **conditions)))
+        weak = self._evaluated(views["weak"])
+        parts, counts = two_stream_losses(phase.unlabelled, network, weak, images, views, judge, self.add_up)
+        self.counts = counts if self.counts is None else self.counts + counts
+        return parts
+
+    @torch.no_grad()
+    def _evaluated(self, images: Tensor) -> Tensor:
+        """Logits of the weights as they stand, in eval mode."""
+        self.network.eval()
+        with self.fabric.autocast():
+            logits: Tensor = self.network(images).float()
+        self._set_mode()
+        return logits
+
+    def _worth(self) -> dict[str, float]:
+        """What pseudo-labels were worth since the last line of the log."""
+        if self.counts is None:
+            return {}
+        counts, self.counts = add_up_figures(self.fabric, self.counts), None
+        return worth(counts)
+
+    def _given(self, outputs: Outputs, targets: Tensor, extra: Mapping[str, Tensor]) -> Given:
+        """What the phase's loss looks at."""
+        state, epoch = self.progress, len(self.stream.prepared) / self.recipe.batch
         return Given(
-            Outputs.of(network(images, **conditions)),
+            outputs,
             targets,
             self.heads,
             extra,

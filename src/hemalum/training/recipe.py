@@ -9,6 +9,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from hemalum.data.augment import AugmentSettings
+from hemalum.data.fractions import Labelled
+from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain_normalisation import StainNormalisation
 from hemalum.errors import HemalumError
 from hemalum.models.card import Channels, NetworkSpec, SeparationSettings, Strict
@@ -66,6 +68,10 @@ class Recipe(Strict):
         1, ge=1, le=4, description="targets are made on a grid this much finer and averaged: shares of a pixel"
     )
     data: dict[str, Source] = Field({}, description="datasets by name; none: whatever is given, in equal shares")
+    labelled: Labelled | None = Field(None, description="the training images that keep their labels; none: all")
+    sampling: CategoryAdaptive | None = Field(
+        None, description="how often each image of a set is drawn, in the place of its `balance`; none: alike"
+    )
     stain_normalisation: StainNormalisation | None = Field(
         None, description="colours that every image is brought to, in training and wherever the model is used"
     )

@@ -1,9 +1,10 @@
 """The training stream: batch number n is a pure function of (recipe, data, n)."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,16 +14,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hemalum.data.augment import Prepared, augment
+from hemalum.data.augment import Prepared, augment, crop_of, inside_of
 from hemalum.data.dataset import Dataset
+from hemalum.data.fractions import present_classes
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.sample import Sample
+from hemalum.data.sampling import image_weights, strength
 from hemalum.data.stain_normalisation import StainNormaliser, sample_image
 from hemalum.errors import HemalumError
 from hemalum.instances.extra_targets import EXTRA_TARGETS
 from hemalum.instances.representations import Representation, find_representation
 from hemalum.models.card import Channels
 from hemalum.networks.input import to_input
+from hemalum.training.embeddings import Embed
 from hemalum.training.recipe import Recipe
 
 MEAN = (0.5, 0.5, 0.5)
@@ -34,13 +38,15 @@ _AHEAD = 2  # batches made ahead of the step that uses them
 class Facts:
     """What a network needs to know of the data: names of classes and organs in order, and what it is told.
 
-    `classes` are by the dataset's own ids; with `one_class` all nuclei are of one.
+    `classes` are by the dataset's own ids; with `one_class` all nuclei are of one. `embedding` is how many channels
+    SAM's embedding has, 0 where there is none.
     """
 
     classes: tuple[str, ...] = ()
     organs: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
     one_class: bool = False
+    embedding: int = 0
 
     def kinds(self, dataset: Dataset) -> NDArray[np.int32] | None:
         """The number among `classes`, from 1, of each of a dataset's class ids; 0 for what is not among them.
@@ -65,20 +71,30 @@ class Facts:
 class Batch:
     """Normalised images (B, 3 or 1, H, W) and target maps (B, C, H, W), both float32.
 
-    `conditions` are what the network is told besides, by name; `extra` are further target maps, each (B, 1, H, W).
+    `conditions` are what the network is told besides, by name: `organ` (B,) int64, `embedding` (B, C, h, w) float16;
+    `extra` are further target maps, each (B, 1, H, W); `views` are those of `Views`.
     """
 
     images: Tensor
     targets: Tensor
     conditions: Mapping[str, Tensor] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    views: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Views(Protocol):
+    """A second stream beside the labelled one (`unlabelled.UnlabelledStream`)."""
+
+    def of(self, number: int, images_BCHW: Tensor, places: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """What goes with batch `number`, whose labelled images in [0, 1] are at these (epoch, place)."""
 
 
 class Stream:
     """Augmented batches over several datasets, which come in the order of the recipe's, drawn by weight.
 
     `share` is the part of each batch that is made here, as (which, of how many equal ones). `stain` is what brings
-    the images to the recipe's colours. `facts` are what the network needs to know of the data.
+    the images to the recipe's colours. `facts` are what the network needs to know of the data; `embed` gives SAM's
+    embeddings, for a network that takes them.
     """
 
     def __init__(
@@ -88,6 +104,7 @@ class Stream:
         share: tuple[int, int] = (0, 1),
         stain: StainNormaliser | None = None,
         facts: Facts | None = None,
+        embed: Embed | None = None,
     ) -> None:
         self.recipe, self.share, self.facts = recipe, share, facts or Facts()
         self.representation = find_representation(recipe.representation, self.facts.classes)
@@ -101,13 +118,19 @@ class Stream:
         self.ids = [
             f"{name}/{row.id}" for name, dataset in zip(recipe.data, datasets, strict=True) for row in dataset.rows
         ]
-        self.probability = _probabilities(recipe, datasets)
+        self.embeddings = [] if embed is None else embed([sample.image for sample in self.prepared])
+        self.others: list[Prepared] = []  # images to learn from without their truth
+        self._datasets, self._held = datasets, []
+        if recipe.sampling is not None:
+            count = max(1, len(self.facts.classes))
+            self._held = [present_classes(dataset, self.facts.kinds(dataset), count) for dataset in datasets]
+        self.probability = self.probabilities(0)
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int, views: Views | None = None) -> Iterator[Batch]:
         """Give batches start … stop - 1, made ahead of their use by a process of its own, on one core."""
         loader = DataLoader(
-            _Numbered(self), batch_size=None, sampler=range(start, stop), num_workers=1, prefetch_factor=_AHEAD
+            _Numbered(self, views), batch_size=None, sampler=range(start, stop), num_workers=1, prefetch_factor=_AHEAD
         )
         for images, *rest in loader:
             # a tensor that changes process comes back in the usual memory order
@@ -124,11 +147,23 @@ class Stream:
             raise HemalumError("no nuclei to train on: no nucleus of the train parts lies whole inside its image")
         return float(np.median(every))
 
+    def probabilities(self, epoch: int) -> NDArray[np.float64]:
+        """How likely each sample is drawn in an epoch."""
+        if self.recipe.sampling is None:
+            return _probabilities(self.recipe, self._datasets)
+        epochs = math.ceil(self.recipe.steps * self.recipe.batch / len(self.prepared))
+        gamma = strength(self.recipe.sampling, epoch, epochs)
+        weights = [
+            image_weights([row.organ for row in dataset.rows], held, gamma) if len(dataset) else np.empty(0)
+            for dataset, held in zip(self._datasets, self._held, strict=True)
+        ]
+        return _probabilities(self.recipe, self._datasets, weights)
+
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """The samples of one epoch, drawn with replacement."""
         if self._epoch[0] != epoch:
             rng = np.random.default_rng([self.recipe.seed, epoch])
-            self._epoch = (epoch, rng.choice(len(self.prepared), len(self.prepared), p=self.probability))
+            self._epoch = (epoch, rng.choice(len(self.prepared), len(self.prepared), p=self.probabilities(epoch)))
         return self._epoch[1]
 
     def _draws(self, number: int) -> list[tuple[int, int, int]]:
@@ -141,47 +176,76 @@ class Stream:
         """The samples of batch `number`, all shares of it, as dataset/id, each once."""
         return list(dict.fromkeys(self.ids[index] for _, _, index in self._draws(number)))
 
-    def batch(self, number: int) -> Batch:
+    def batch(self, number: int, views: Views | None = None) -> Batch:
         """Make batch `number`, or the share of it that is made here."""
         which, shares = self.share
         size = self.recipe.batch // shares
         draws = self._draws(number)[which * size : (which + 1) * size]
         samples = [self.prepared[index] for _, _, index in draws]
-        rngs = [np.random.default_rng([self.recipe.seed, epoch, place]) for epoch, place, _ in draws]
         finer = self.recipe.finer
-        images, labels = augment(samples, rngs, self.recipe.tile, self.recipe.augment, finer=finer)
+        images, labels = augment(samples, self._rngs(draws), self.recipe.tile, self.recipe.augment, finer=finer)
         classes = [sample.classes for sample in samples]
         conditions = {}
         if "organ" in self.facts.conditions:
             conditions["organ"] = torch.from_numpy(self.organs[[index for _, _, index in draws]])
+        if "embedding" in self.facts.conditions:
+            conditions["embedding"] = self._embedding(draws)
         return Batch(
             normalise(images, self.recipe.input),
             encode(labels, self.representation, finer, classes),
             conditions,
-            encode_extra(labels, self.needs),
+            self._extra(labels, draws),
+            {} if views is None else views.of(number, images, [draw[:2] for draw in draws]),
         )
+
+    def _extra(self, labels: NDArray[np.int32], draws: Sequence[tuple[int, int, int]]) -> dict[str, Tensor]:
+        extra = encode_extra(labels, self.needs)
+        if "inside" in extra:  # which labels do not tell: a crop is mirrored beyond its image
+            maps = [
+                inside_of(self.prepared[index], rng, self.recipe.tile, self.recipe.augment)
+                for (_, _, index), rng in zip(draws, self._rngs(draws), strict=True)
+            ]
+            extra["inside"] = torch.from_numpy(np.stack(maps)[:, None])
+        return extra
+
+    def _rngs(self, draws: Sequence[tuple[int, int, int]]) -> list[np.random.Generator]:
+        """A generator for each sample of a batch, as it is before the first draw."""
+        return [np.random.default_rng([self.recipe.seed, epoch, place]) for epoch, place, _ in draws]
+
+    def _embedding(self, draws: Sequence[tuple[int, int, int]]) -> Tensor:
+        """The part of each image's embedding that lies under the crop that `augment` cuts."""
+        parts = []
+        for (_, _, index), rng in zip(draws, self._rngs(draws), strict=True):
+            affine = crop_of(self.prepared[index], rng, self.recipe.tile, self.recipe.augment)
+            parts.append(self.embeddings[index].cut(affine, self.recipe.tile))
+        return torch.stack(parts)
 
 
 class _Numbered(torch.utils.data.Dataset[tuple[Any, ...]]):
     """The stream as what DataLoader takes: item n is batch n."""
 
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
+    def __init__(self, stream: Stream, views: Views | None) -> None:
+        self.stream, self.views = stream, views
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
-        batch = self.stream.batch(number)
-        return batch.images, batch.targets, batch.conditions, batch.extra
+        batch = self.stream.batch(number, self.views)
+        return batch.images, batch.targets, batch.conditions, batch.extra, batch.views
 
 
-def _probabilities(recipe: Recipe, datasets: Sequence[Dataset]) -> NDArray[np.float64]:
-    """How likely each sample is drawn: by its set's weight, and within the set by its `balance` column."""
+def _probabilities(
+    recipe: Recipe, datasets: Sequence[Dataset], weights: Sequence[NDArray[np.float64]] | None = None
+) -> NDArray[np.float64]:
+    """How likely each sample is drawn: by its set's weight, and within it by `weights` or its `balance` column."""
     parts = []
-    for source, dataset in zip(recipe.data.values(), datasets, strict=True):
+    for place, (source, dataset) in enumerate(zip(recipe.data.values(), datasets, strict=True)):
         if not len(dataset):
             continue
-        values = [getattr(row, source.balance) if source.balance else None for row in dataset.rows]
-        counts = Counter(values)
-        part = np.array([1 / counts[value] for value in values])
+        if weights is None:
+            values = [getattr(row, source.balance) if source.balance else None for row in dataset.rows]
+            counts = Counter(values)
+            part = np.array([1 / counts[value] for value in values])
+        else:
+            part = weights[place]
         parts.append(part / part.sum() * source.weight)
     probability: NDArray[np.float64] = np.concatenate(parts)
     probability /= probability.sum()

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,24 @@ from hemalum.data.stain_target import fit_stain_target
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.instances.representations import SEMANTIC, Representation, find_representation
-from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
+from hemalum.models.card import Card, NetworkSpec, SamEncoding, Training, TrainingSet
 from hemalum.models.file import Tensors, save_model
 from hemalum.models.stain import StainTarget
 from hemalum.names import nearest
 from hemalum.networks import build_network, takes
 from hemalum.networks.input import input_channels
 from hemalum.networks.receptive_field import measure_halo
+from hemalum.networks.sam import SamEncoder, load_sam
 from hemalum.training.batch_norm import share_batch_norm
 from hemalum.training.checkpoint import Progress, read_progress
+from hemalum.training.embeddings import embed_all
 from hemalum.training.loop import Loop, Watcher
+from hemalum.training.parts import check_switches
 from hemalum.training.processes import check_batch, ending_together, said_once, start_processes
 from hemalum.training.recipe import Recipe, Source
 from hemalum.training.shipped import open_recipe
-from hemalum.training.stream import MEAN, STD, Facts, Stream
+from hemalum.training.stream import MEAN, STD, Facts
+from hemalum.training.unlabelled import open_stream
 from hemalum.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -87,17 +92,19 @@ def _train(
     check_batch(recipe.name, recipe.batch, fabric.world_size)
     recipe, datasets = _open_datasets(recipe, data)
     stain = _stain(recipe, datasets) if target is None else StainNormaliser(target)
-    progress = Progress(recipe_digest=recipe.digest, data_digest=_data_digest(datasets, stain))
+    sam = None if recipe.sam is None else load_sam(recipe.sam.encoder)
+    progress = Progress(recipe_digest=recipe.digest, data_digest=_data_digest(datasets, stain, sam))
     progress = _start_or_resume(out, progress, resume)
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    facts = gather_facts(recipe, datasets)
+    facts = replace(gather_facts(recipe, datasets), embedding=0 if sam is None else sam.channels)
     network, spec = build_for(recipe, facts)
     conditions = tuple(getattr(network, "conditions", ()))
     # a network that could tell organs apart and was built not to is told none, and its card names none
     facts = replace(facts, conditions=conditions, organs=facts.organs if "organ" in conditions else ())
+    check_switches(network, recipe.phases)
     stride = int(getattr(network, "stride", 1))
     window = find_window(recipe, network, stride)
     if window is None:
@@ -108,9 +115,15 @@ def _train(
         _load_initial(network, initial)
     if fabric.world_size > 1:
         network = share_batch_norm(network, fabric.device)
-    stream = Stream(recipe, [dataset.split("train") for dataset in datasets], share, stain, facts)
+    embed = embedding = None
+    if sam is not None and recipe.sam is not None and window is not None:
+        embedding = SamEncoding(encoder=recipe.sam.encoder, digest=sam.digest, field=window)
+        embed = partial(embed_all, sam.to(fabric.device), field=window, share=share, wait=fabric.barrier)
+    stream = open_stream(recipe, datasets, network, share, stain, facts, embed)
     diameter = stream.nucleus_diameter_um()
-    validation = Validation(recipe, [dataset.split("val") for dataset in datasets], stride, share, stain, facts)
+    held_out = [dataset.split("val") for dataset in datasets]
+    validation = Validation(recipe, held_out, stride, share, stain, facts, window, embed)
+    sam = embed = None  # its embeddings are on disk: its memory is wanted for the training
     if stain is not None and fabric.is_global_zero:
         stain.warn()
     fabric.barrier()  # all have looked at the run folder before the first one writes
@@ -120,8 +133,8 @@ def _train(
     loop = Loop(recipe, network, stream, validation, out, fabric, progress, watch)
     loop.run(resume)
     if fabric.is_global_zero:
-        sizes = {"stride": stride, "halo": halo, "window": window}
-        card = _card(recipe, datasets, loop.progress.step, spec, facts, sizes, diameter, stain)
+        seen = {"stride": stride, "halo": halo, "window": window, "sam": embedding}
+        card = _card(recipe, datasets, loop.progress.step, spec, facts, seen, diameter, stain)
         tensors = load_file(loop.best)
         if recipe.keep is not None:
             trained, kept = find_representation(recipe.representation), find_representation(recipe.keep)
@@ -223,8 +236,11 @@ def build_for(recipe: Recipe, facts: Facts) -> tuple[nn.Module, NetworkSpec]:
         options.setdefault("inputs", 1)
     if facts.organs:
         options.setdefault("organs", len(facts.organs))
+    if facts.embedding and takes(recipe.network.name, "embedding"):
+        options.setdefault("embedding", facts.embedding)
     logits = find_representation(recipe.representation, facts.classes).logits
     network = build_network(recipe.network.name, logits, options)
+    options.pop("pretrained", None)  # the model file holds all weights: no need to fetch others under them
     return network, NetworkSpec(name=recipe.network.name, options=options)
 
 
@@ -240,6 +256,15 @@ def find_window(recipe: Recipe, network: nn.Module, stride: int) -> int | None:
         )
     if recipe.tile % stride:
         raise HemalumError(f"recipe {recipe.name}: tile {recipe.tile} is not a multiple of the network's {stride}")
+    wants = "embedding" in getattr(network, "conditions", ())
+    if wants != (recipe.sam is not None):
+        what = "needs an embedding: give 'sam' with an encoder" if wants else "takes no embedding: leave out 'sam'"
+        raise HemalumError(f"recipe {recipe.name}: its network {what}")
+    if recipe.sam is not None:
+        field = recipe.sam.field or recipe.tile
+        if field % stride:
+            raise HemalumError(f"recipe {recipe.name}: sam.field {field} is not a multiple of the network's {stride}")
+        return field
     return recipe.tile if size is not None or getattr(network, "global_context", False) else None
 
 
@@ -277,11 +302,13 @@ def _stain(recipe: Recipe, datasets: Sequence[Dataset]) -> StainNormaliser | Non
     return StainNormaliser(fit_stain_target(recipe.stain_normalisation, named))
 
 
-def _data_digest(datasets: Sequence[Dataset], stain: StainNormaliser | None) -> str:
-    """Hash over what the run sees: every image's content, scale and part, and what the stain target is fitted on."""
+def _data_digest(datasets: Sequence[Dataset], stain: StainNormaliser | None, sam: SamEncoder | None) -> str:
+    """Hash over what the run sees: every image's content, scale and part, the stain target's origin, the encoder."""
     lines = [f"{row.sha256}:{row.mpp}:{row.split}" for dataset in datasets for row in dataset.rows]
     if stain is not None:
         lines.append(stain.target.origin)
+    if sam is not None:
+        lines.append(sam.digest)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -319,7 +346,7 @@ def _load_initial(network: nn.Module, path: Path | str) -> None:
 
 def _card(
     recipe: Recipe, datasets: Sequence[Dataset], steps: int, spec: NetworkSpec, facts: Facts,
-    sizes: Mapping[str, int | None], diameter: float, stain: StainNormaliser | None,
+    seen: Mapping[str, Any], diameter: float, stain: StainNormaliser | None,
 ) -> Card:  # fmt: skip
     sets = [
         TrainingSet(
@@ -342,7 +369,7 @@ def _card(
         mean=MEAN,
         std=STD,
         stain=None if stain is None else stain.target,
-        **sizes,
+        **seen,
         classes=list(facts.classes) or ["nucleus"],
         organs=list(facts.organs),
         separation=recipe.separation,
