@@ -1,0 +1,81 @@
+"""What a refinement lets train."""
+
+import fnmatch
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hemalum.errors import HemalumError
+from hemalum.inference.model import Model, load_model
+from hemalum.models.card import Card, NetworkSpec
+from hemalum.networks import NETWORKS, build_network
+from hemalum.review.trainable import PATTERNS, choose_trainable
+
+
+def model_of(name: str, **options: object) -> Model:
+    network = build_network(name, 2, dict(options))
+    card = Card(
+        name="m",
+        network=NetworkSpec(name=name),
+        representation="distance",
+        mpp=0.5,
+        halo=8,
+        stride=8,
+        code_version="0",
+    )
+    return Model(card, {key: np.asarray(value) for key, value in network.state_dict().items()})
+
+
+def trained(model: Model) -> set[str]:
+    patterns = choose_trainable(model)
+    return {name for name in model.tensors if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
+
+
+def test_of_clinsegnet_everything_but_the_encoder(tiny: Path) -> None:
+    model = load_model(tiny)
+    assert {name for name in model.tensors if name not in trained(model)} == {
+        name for name in model.tensors if name.startswith("encoder.")
+    }
+
+
+@pytest.mark.parametrize("name", sorted(PATTERNS))
+def test_known_networks_keep_their_encoder(name: str) -> None:
+    assert name in NETWORKS
+    model = model_of(name, widths=[8, 16, 24])
+    found = trained(model)
+    assert found
+    assert not [one for one in found if one.startswith("encoder.")]
+    assert {one for one in model.tensors if one not in found} == {
+        one for one in model.tensors if one.startswith("encoder.")
+    }
+
+
+def test_a_part_that_the_model_was_built_without_is_no_error() -> None:
+    model = model_of("seu_net", widths=[4, 8], film=False, edge=False)
+    assert choose_trainable(model) == ["up.*", "decoder.*", "head.*"]
+
+
+def test_of_other_networks_what_is_called_late() -> None:
+    model = model_of("unet", widths=[4, 8])
+    other = Model(
+        model.card.model_copy(update={"network": NetworkSpec(name="new")}),
+        {name.replace("up.", "rise."): value for name, value in model.tensors.items()},
+    )
+    assert choose_trainable(other) == ["decoder.*", "head.*"]
+
+
+def test_a_network_of_other_names_needs_patterns() -> None:
+    model = model_of("unet", widths=[4, 8])
+    other = Model(
+        model.card.model_copy(update={"network": NetworkSpec(name="new")}), {"body.weight": np.zeros(1, np.float32)}
+    )
+    with pytest.raises(HemalumError, match=r"network 'new': .* name them with --train PATTERN, such as 'body\.\*'"):
+        choose_trainable(other)
+
+
+def test_patterns_that_match_nothing_are_refused(tiny: Path) -> None:
+    model = load_model(tiny)
+    assert choose_trainable(model, ["head.*", "film.2.*"]) == ["head.*", "film.2.*"]
+    with pytest.raises(HemalumError, match=r"--train 'tail\.\*': no parameter .*; its parts are decoder, edge, emb"):
+        choose_trainable(model, ["head.*", "tail.*"])
