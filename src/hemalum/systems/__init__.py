@@ -8,6 +8,7 @@ from hemalum.errors import HemalumError
 from hemalum.names import nearest
 from hemalum.systems.al_net import ALNet
 from hemalum.systems.clin_seg_net import ClinSegNet
+from hemalum.systems.csra_net import CSRANet
 from hemalum.systems.eunet3plus import EUNet3PlusSam
 from hemalum.systems.system import SystemSettings
 from hemalum.systems.two_stage import TwoStageEnhancement
