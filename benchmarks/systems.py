@@ -1,0 +1,161 @@
+"""The published systems side by side: trains and scores what docs/systems quotes, and records it.
+
+    python benchmarks/systems.py al_net --data data --runs runs/systems
+
+An experiment is a comparison (`hemalum compare`) under one budget in its small form; its folder lies in RUNS and its
+whole report can be written from there. What is finished is kept, and several processes may share an experiment.
+Writes benchmarks/results/systems/NAME.json (command, commit, hashes of data and splits, every figure by seed)
+and NAME.md, the table that the documents quote.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hemalum.metrics.curves import ProbabilityCounts, area_under
+from hemalum.studies.cells import Cell, Comparison
+from hemalum.studies.compare import compare
+from hemalum.studies.trial import Resources
+from record import ROOT, write_record
+
+RESULTS = ROOT / "benchmarks" / "results" / "systems"
+
+
+def figure(*path: str) -> Callable[[Cell], float | None]:
+    """A figure of a cell's summary."""
+
+    def take(cell: Cell) -> float | None:
+        value: Any = cell.summary
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return None if value is None else float(value)
+
+    return take
+
+
+def pixel_ap(cell: Cell) -> float | None:
+    """Area under the precision-recall curve of pixels, over all test images."""
+    if cell.curves is None:
+        return None
+    counts = cell.curves["pixel"]
+    return area_under(ProbabilityCounts(counts["positive"], counts["negative"]))
+
+
+COLUMNS: dict[str, tuple[Callable[[Cell], float | None], int]] = {
+    "P": (figure("pixel", "per_image", "precision"), 3),
+    "R": (figure("pixel", "per_image", "recall"), 3),
+    "Dice": (figure("pixel", "per_image", "dice"), 3),
+    "IoU": (figure("pixel", "per_image", "iou"), 3),
+    "Dice pooled": (figure("pixel", "pooled", "dice"), 3),
+    "IoU pooled": (figure("pixel", "pooled", "iou"), 3),
+    "F1 weighted": (figure("pixel", "support_weighted", "dice"), 3),
+    "PQ": (figure("instance", "per_image", "pq"), 3),
+    "AJI": (figure("instance", "per_image", "aji"), 3),
+    "HD95 (px)": (figure("boundary", "per_image", "hd95_px"), 1),
+    "boundary F1": (figure("boundary", "per_image", "boundary_f1"), 3),
+    "AP of pixels": (pixel_ap, 3),
+    "semantic F1": (figure("semantic", "pooled", "f1"), 3),
+    "mIoU": (figure("semantic", "pooled", "miou"), 3),
+    "parameters (M)": (lambda cell: cell.cost["parameters"] / 1e6 if "parameters" in cell.cost else None, 2),
+    "training (s)": (lambda cell: cell.cost.get("train_seconds"), 0),
+}
+PIXELS = ("P", "R", "Dice", "IoU", "Dice pooled", "PQ", "AP of pixels")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared on which dataset, for how many crops and seeds, and which columns are shown."""
+
+    title: str
+    methods: Sequence[str]
+    data: str
+    crops: int
+    columns: Sequence[str] = PIXELS
+    seeds: int = 1
+
+
+NUCLEI = ("R", "P", "Dice", "IoU", "PQ", "AP of pixels", "parameters (M)", "training (s)")
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "clin_seg_net": Experiment("ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, NUCLEI),
+}
+
+
+def run(name: str, arguments: argparse.Namespace) -> None:
+    """Run what is left of an experiment and record it."""
+    experiment = EXPERIMENTS[name]
+    comparison, failed = compare(
+        experiment.methods,
+        {experiment.data: arguments.data / experiment.data},
+        arguments.runs / name,
+        seeds=arguments.seeds or experiment.seeds,
+        budget="small",
+        crops=experiment.crops,
+        resources=Resources("cpu", arguments.threads),
+        watch=lambda progress: print(f"\r{progress.done}/{progress.total} {progress.name} {progress.step}", end=""),
+    )
+    print()
+    for place, reason in failed:
+        print(f"failed: {place}: {reason}")
+    record(name, experiment, comparison)
+
+
+def record(name: str, experiment: Experiment, comparison: Comparison) -> None:
+    """Write the figures of the finished cells, and the table."""
+    rows = {
+        method.name: {
+            column: [value for cell in cells if (value := COLUMNS[column][0](cell)) is not None]
+            for column in (*COLUMNS,)
+        }
+        for method in comparison.methods
+        if (cells := [cell for cell in comparison.cells if cell.method == method.name])
+    }
+    plan = comparison.description
+    dataset = comparison.dataset(experiment.data)
+    digest = hashlib.sha256("\n".join(f"{row.id}:{row.sha256}:{row.mpp}" for row in dataset.rows).encode())
+    tested = len(dataset.split("test"))
+    data = {"name": experiment.data, "sha256": digest.hexdigest(), "split_sha256": dataset.split_hash, "test": tested}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_record(
+        RESULTS / f"{name}.json", "systems", ["hemalum", "torch"], rows, experiment=name, data=data,
+        stop_rule=plan["stop_rule"], missing=plan["missing"], compare=plan["command"],
+        recipes={method.name: json.loads(json.dumps(method.recipe)) for method in comparison.methods},
+    )  # fmt: skip
+    runs = sorted({len(row["Dice"]) for row in rows.values()})
+    lines = [
+        f"{experiment.title}. {experiment.data}, {tested} test images; {plan['stop_rule']}; "
+        f"{'/'.join(map(str, runs))} run(s) each; mean over images, then over runs (± sd over runs).",
+        "",
+        f"| method | {' | '.join(experiment.columns)} |",
+        f"|---|{'---|' * len(experiment.columns)}",
+    ]
+    for method, row in rows.items():
+        cells = [said(row[column], COLUMNS[column][1]) for column in experiment.columns]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def said(values: Sequence[float], digits: int) -> str:
+    """Mean, and the sd over runs where there are several."""
+    if not values:
+        return "–"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=sorted(EXPERIMENTS), metavar="NAME")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset folders")
+    parser.add_argument("--runs", type=Path, default=Path("runs/systems"))
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    for chosen in given.names:
+        run(chosen, given)
