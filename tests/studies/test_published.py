@@ -7,8 +7,7 @@ import pytest
 from hemalum.data.formats import READERS
 from hemalum.errors import HemalumError
 from hemalum.studies.published import load_paper, number_of, papers
-from hemalum.training.recipe import load_recipe
-from hemalum.training.shipped import find_recipe
+from hemalum.training.shipped import open_recipe
 
 NAMES = ["al_net", "clin_seg_net", "csra_net", "eunet3plus_sam", "two_stage"]
 
@@ -33,7 +32,7 @@ def test_every_paper_loads_and_says_where_its_figures_come_from(name):
 def test_recipes_of_rows_ship(name):
     for table in load_paper(name).tables:
         for recipe in table.recipes.values():
-            load_recipe(find_recipe(recipe), "small")
+            open_recipe(recipe, "small")
 
 
 def test_some_row_of_four_papers_can_be_run():

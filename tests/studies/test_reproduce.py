@@ -299,8 +299,9 @@ def test_a_published_table_says_what_stands_for_each_row():
     assert grid.columns[:2] == ("lizard P", "lizard R")
     first, second = grid.rows[:2]
     assert first.values == ("0.810", "0.768", "0.786", "0.665", "0.800", "0.857", "0.827", "0.705", first.values[-1])
-    assert first.values[-1] == "recipe unet_two_stage"
-    assert second.values[-1] == NOT_YET
+    assert first.values[-1] == "recipe two_stage:unet"
+    assert second.values[-1] == "recipe two_stage:unet_two_stage"
+    assert published_grid(load_paper("two_stage").table("size")).rows[0].values[-1] == NOT_YET
     assert "Averaging: mean over images." in grid.notes
 
 
@@ -308,4 +309,6 @@ def test_the_list_of_papers_names_every_table():
     headers, rows = papers_table()
     assert headers[:2] == ["paper", "table"]
     assert len(rows) == sum(len(load_paper(name).tables) for name in dict.fromkeys(row[0] for row in rows))
-    assert ["two_stage", "results", "U-Net", "lizard, tnbc"] in [[r[0], r[1], r[4], r[5]] for r in rows]
+    assert ["two_stage", "results", "U-Net, U-Net†, Micro-Net, Micro-Net†, U-Net++, U-Net++†", "lizard, tnbc"] in [
+        [r[0], r[1], r[4], r[5]] for r in rows
+    ]
