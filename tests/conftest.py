@@ -99,6 +99,54 @@ def dark_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def two_class_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file that takes dark pixels for nucleus, of class "red" or "blue": whichever colour is the stronger.
+
+    Like `dark_model`, with two more features for each sub-pixel: how much bluer than red it is, and the reverse.
+    """
+    from hemalum.models.card import Card, NetworkSpec, SeparationSettings
+    from hemalum.models.file import save_model
+
+    convolution = np.zeros((16, 12, 3, 3), np.float32)
+    head = np.zeros((12, 16, 1, 1), np.float32)
+    threshold = (140 / 255 - 0.5) / 0.25
+    for pixel in range(4):
+        for colour in range(3):
+            convolution[pixel, colour * 4 + pixel, 1, 1] = -1 / 3
+            convolution[4 + pixel, colour * 4 + pixel, 1, 1] = 1 / 3
+        for feature, sign in ((8, 1), (12, -1)):
+            convolution[feature + pixel, 0 * 4 + pixel, 1, 1] = sign
+            convolution[feature + pixel, 2 * 4 + pixel, 1, 1] = -sign
+        for output, weights in enumerate(((-8, 8, 0, 0), (8, -8, 4, -4), (8, -8, -4, 4))):  # background, red, blue
+            head[output * 4 + pixel, pixel::4, 0, 0] = weights
+    tensors = {
+        "encoder.0.0.0.weight": convolution,
+        "encoder.0.0.1.weight": np.ones(16, np.float32),
+        "encoder.0.0.1.bias": np.repeat(np.float32([threshold, -threshold, 0, 0]), 4),
+        "encoder.0.0.1.running_mean": np.zeros(16, np.float32),
+        "encoder.0.0.1.running_var": np.ones(16, np.float32),
+        "encoder.0.0.1.num_batches_tracked": np.zeros((), np.int64),
+        "head.weight": head,
+        "head.bias": np.zeros(12, np.float32),
+    }
+    card = Card(
+        name="two",
+        network=NetworkSpec(name="compact", options={"widths": [16], "depths": [0]}),
+        representation="semantic",
+        classes=["red", "blue"],
+        mpp=0.5,
+        halo=4,
+        stride=2,
+        separation=SeparationSettings(min_area=5),
+        nucleus_diameter_um=8.0,
+        code_version="0",
+    )
+    path = tmp_path_factory.mktemp("classes") / "two.safetensors"
+    save_model(path, card, tensors)
+    return path
+
+
 RECIPE: dict[str, Any] = {
     "name": "mini",
     "seed": 3,

@@ -207,7 +207,7 @@ def test_an_error_that_nobody_foresaw_ends_one_cell_only(
     mini: Path, dark_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare_module, "measure_cost", lambda *_, **__: {"parameters": 1})
-    monkeypatch.setattr(trial, "segment_with_probability", _out_of_memory)
+    monkeypatch.setattr(trial, "segment_learnt", _out_of_memory)
     comparison, failed = compare([f"dark={dark_model}", "classical"], [mini], tmp_path / "out", resources=CPU)
     assert [cell.method for cell in comparison.cells] == ["classical"]
     assert [reason for _, reason in failed] == ["RuntimeError: out of memory"]
@@ -316,7 +316,7 @@ def test_crops_make_one_budget(recipes: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("crops", [20_000, 10_000, 3_000])
 def test_crops_make_one_budget_for_batches_that_do_not_divide_them(crops: int) -> None:
-    names = ("unet", "fast", "unet_two_stage")  # batches of 16, 32 and 8
+    names = ("unet", "fast", "two_stage:unet")  # batches of 16, 32 and 8
     methods = one_budget([method for name in names for method in plan_methods(name, "full")], crops, False)
     for recipe in (Recipe.model_validate(method.recipe) for method in methods):
         assert abs(recipe.steps * recipe.batch - crops) <= recipe.batch / 2

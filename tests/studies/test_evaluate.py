@@ -14,7 +14,8 @@ from hemalum.errors import HemalumError
 from hemalum.inference.model import Model
 from hemalum.metrics import hd95, measure_boundary
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
-from hemalum.studies.evaluate import Evaluation, Segmentation, evaluate
+from hemalum.studies.evaluate import Evaluation, evaluate
+from hemalum.studies.segmentation import Segmentation
 
 
 def sample(name, instances, **known):

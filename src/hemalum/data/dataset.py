@@ -138,6 +138,11 @@ class Dataset(Sequence[Sample]):
         return replace(self, rows=tuple(row for row in self.rows if row.split == part))
 
     @property
+    def class_names(self) -> dict[int, str]:
+        """Names of the classes of nuclei by id, in the order of the ids, without 0; empty where there are none."""
+        return {number: name for number, name in sorted((self.info.classes or {}).items()) if number > 0}
+
+    @property
     def split_hash(self) -> str:
         """sha256 of the whole dataset's split, also when only a part of it is open."""
         return self.info.split.sha256

@@ -1,4 +1,6 @@
-"""The foreground probability behind a result, on the image's own grid: what curves and uncertainty are made of."""
+"""What is behind a result, on the image's own grid: the probability of nucleus, and the class of each pixel."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +14,47 @@ from hemalum.inference.segment import segment_source
 from hemalum.instances.nuclei import Nuclei
 
 
-def segment_with_probability(
-    source: ImageSource, model: Model, engine: Engine, *, mpp: float | str | None = None
-) -> tuple[Nuclei, NDArray[np.float32]]:
-    """Find the nuclei of an open image and give the probability of nucleus (H, W) float32 in [0, 1] as well.
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageMaps:
+    """Maps of an image as large as it is: `probability` of nucleus (H, W) float32 in [0, 1].
 
-    The map is held whole: this is for tiles, not for slides. Raises HemalumError as `segment` does.
+    `classes` (H, W) int32 is the class of each pixel from 1, 0 where it is no nucleus (its probability is below the
+    threshold of the model's separation); None where the model tells no classes apart.
+    """
+
+    probability: NDArray[np.float32]
+    classes: NDArray[np.int32] | None = None
+
+
+def segment_with_maps(
+    source: ImageSource, model: Model, engine: Engine, *, mpp: float | str | None = None
+) -> tuple[Nuclei, ImageMaps]:
+    """Find the nuclei of an open image and give its maps as well.
+
+    They are held whole: this is for tiles, not for slides. Raises HemalumError as `segment` does.
     """
     rows: list[NDArray[np.float32]] = []
+    kinds: list[NDArray[np.uint8]] = []
+    threshold = np.float32(model.card.separation.foreground)
 
     def keep(band: Band) -> None:
         rows.append(band.maps[0].copy())
+        if len(band.maps) > 2:
+            kinds.append(np.where(band.maps[0] >= threshold, band.maps[2], 0).astype(np.uint8))
 
     nuclei = segment_source(source, model, engine, mpp=mpp, on_band=keep)
     height, width = source.shape
     whole = Image.fromarray(np.concatenate(rows)).resize((width, height), Image.Resampling.BILINEAR)
-    return nuclei, np.clip(np.asarray(whole, np.float32), 0, 1)
+    probability = np.clip(np.asarray(whole, np.float32), 0, 1)
+    if not kinds:
+        return nuclei, ImageMaps(probability)
+    classes = Image.fromarray(np.concatenate(kinds)).resize((width, height), Image.Resampling.NEAREST)
+    return nuclei, ImageMaps(probability, np.asarray(classes, np.int32))
+
+
+def segment_with_probability(
+    source: ImageSource, model: Model, engine: Engine, *, mpp: float | str | None = None
+) -> tuple[Nuclei, NDArray[np.float32]]:
+    """Find the nuclei of an open image and give the probability of nucleus; see `segment_with_maps`."""
+    nuclei, maps = segment_with_maps(source, model, engine, mpp=mpp)
+    return nuclei, maps.probability

@@ -66,6 +66,15 @@ def _scores(comparison: "Comparison") -> Iterator[Line]:
                 "averaging": "pooled",
                 "value": value,
             }
+        for name, own in cell.summary.get("semantic_by_class", {}).items():
+            for averaging in ("pooled", "per_image"):
+                for metric, value in own[averaging].items():
+                    yield _place(cell) | {
+                        "kind": "semantic",
+                        "metric": f"{metric}, {name}",
+                        "averaging": averaging,
+                        "value": value,
+                    }
 
 
 def _test(tested: PairedTest) -> Line:

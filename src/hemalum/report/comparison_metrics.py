@@ -23,6 +23,12 @@ INSTANCE = {
     "aji_plus": "AJI+",
     "ap": "AP, mean over IoU 0.50–0.95",
 }
+SEMANTIC = {
+    "f1": "F1 of pixels by class",
+    "miou": "mIoU of pixels by class",
+    "precision": "Precision of pixels by class",
+    "recall": "Recall of pixels by class",
+}
 AVERAGED = {
     ("pixel", "pooled"): "pooled over all pixels",
     ("pixel", "per_image"): "mean over images",
@@ -31,8 +37,10 @@ AVERAGED = {
     ("boundary", "per_image"): "mean over images",
     ("instance", "pooled"): "pooled over the nuclei of all images",
     ("instance", "per_image"): "mean over images",
+    ("semantic", "pooled"): "pooled over all pixels, mean over classes without background",
+    ("semantic", "per_image"): "mean over the classes of an image without background, then over images",
 }
-KINDS = {"pixel": "Pixels", "boundary": "Boundaries", "instance": "Nuclei"}
+KINDS = {"pixel": "Pixels", "boundary": "Boundaries", "instance": "Nuclei", "semantic": "Pixels by class of nucleus"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,7 @@ def _metrics() -> tuple[Metric, ...]:
         *(Metric("pixel", key, by, name) for key, name in PIXEL.items() for by in pixel),
         *(Metric("boundary", key, by, name) for key, name in BOUNDARY.items() for by in both),
         *(Metric("instance", key, by, name) for key, name in INSTANCE.items() for by in both),
+        *(Metric("semantic", key, by, name) for key, name in SEMANTIC.items() for by in both),
     )
 
 
@@ -96,15 +105,26 @@ BY_THRESHOLD = tuple(
     for threshold in THRESHOLDS
 )
 HEADLINE = tuple(
-    next(metric for metric in METRICS if (metric.key, metric.averaging) == chosen)
+    next(metric for metric in METRICS if (metric.kind, metric.key, metric.averaging) == chosen)
     for chosen in (
-        ("dice", "pooled"),
-        ("dice", "per_image"),
-        ("aji", "per_image"),
-        ("pq", "per_image"),
-        ("pq", "pooled"),
-        ("hd95_px", "per_image"),
+        ("pixel", "dice", "pooled"),
+        ("pixel", "dice", "per_image"),
+        ("instance", "aji", "per_image"),
+        ("instance", "pq", "per_image"),
+        ("instance", "pq", "pooled"),
+        ("boundary", "hd95_px", "per_image"),
     )
 )
-# the columns of per_image.csv that are tested and drawn
+# beside them where methods tell classes of nuclei apart
+HEADLINE_BY_CLASS = tuple(
+    metric
+    for metric in METRICS
+    if (metric.kind, metric.averaging) == ("semantic", "pooled") and metric.key in ("f1", "miou")
+)
+# the columns of per_image.csv that are tested and drawn; those by class where several methods have them
 PER_IMAGE = {"dice": "Dice", "aji": "AJI", "pq": "PQ", "hd95_px": "HD95 (px)"}
+PER_IMAGE_BY_CLASS = {
+    "semantic_f1": "F1 of pixels by class",
+    "semantic_miou": "mIoU of pixels by class",
+    "mpq": "mPQ",
+}

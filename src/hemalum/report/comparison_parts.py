@@ -77,12 +77,24 @@ def by_class(results: DatasetResults) -> Grid | None:
             line("mPQ+: counts of each class pooled, then mean over classes", "classes", lambda c: c["mpq_plus"]),
             *(line(f"PQ, pooled, {name}", "classes", _pq_of(k)) for k, name in enumerate(class_names)),
         ]
+    absent: list[str] = []
+    if any("semantic_by_class" in cell.summary for cell in results.cells):
+        rows += [
+            line(f"{title} of pixels, {said}, {name}", "semantic_by_class", _pixels_of(name, averaging, metric))
+            for metric, title in {"f1": "F1", "iou": "IoU"}.items()
+            for averaging, said in {"pooled": "pooled", "per_image": "mean over images"}.items()
+            for name in class_names
+        ]
+        absent = next(c.summary["classes_absent"] for c in results.cells if "semantic_by_class" in c.summary)
+    notes = [MEANS_NOTE, "Recall: share of the true nuclei of a class that are matched at IoU > 0.5, pooled."]
+    if absent:
+        notes.append(f"No true pixel is of class {', '.join(absent)}: in no mean over classes of pixels.")
     return Grid(
         caption=f"{results.name}: by class of nucleus",
         corner="Metric",
         columns=method_columns(results),
         rows=tuple(rows),
-        notes=(MEANS_NOTE, "Recall: share of the true nuclei of a class that are matched at IoU > 0.5, pooled."),
+        notes=tuple(notes),
     )
 
 
@@ -92,6 +104,10 @@ def _recall_of(position: int) -> Callable[[dict[str, Any]], object]:
 
 def _pq_of(position: int) -> Callable[[dict[str, Any]], object]:
     return lambda classes: classes["pq_pooled"][position]
+
+
+def _pixels_of(name: str, averaging: str, metric: str) -> Callable[[dict[str, Any]], object]:
+    return lambda by_class: by_class[name][averaging][metric]
 
 
 COSTS: dict[str, tuple[str, str, Callable[[float], str]]] = {

@@ -8,9 +8,11 @@ from hemalum.metrics.statistics import FEWEST_PAIRS
 from hemalum.report.comparison_metrics import (
     BY_THRESHOLD,
     HEADLINE,
+    HEADLINE_BY_CLASS,
     KINDS,
     METRICS,
     PER_IMAGE,
+    PER_IMAGE_BY_CLASS,
     Metric,
     mean_text,
 )
@@ -55,14 +57,17 @@ class Grid:
 
 def main_results(results: DatasetResults) -> Grid:
     """A handful of metrics, one method per line."""
-    columns = [[results.mean_sd(method, metric) for method in results.scored] for metric in HEADLINE]
-    best = [best_of([mean for mean, _ in column], metric) for column, metric in zip(columns, HEADLINE, strict=True)]
+    headline = HEADLINE
+    if any("semantic" in cell.summary for cell in results.cells):
+        headline += HEADLINE_BY_CLASS
+    columns = [[results.mean_sd(method, metric) for method in results.scored] for metric in headline]
+    best = [best_of([mean for mean, _ in column], metric) for column, metric in zip(columns, headline, strict=True)]
     rows = tuple(
         Row(
             method.name,
             (
                 results.runs_said(method),
-                *(metric.text(*column[i]) for column, metric in zip(columns, HEADLINE, strict=True)),
+                *(metric.text(*column[i]) for column, metric in zip(columns, headline, strict=True)),
             ),
             frozenset(k + 1 for k, found in enumerate(best) if i in found),
         )
@@ -71,7 +76,7 @@ def main_results(results: DatasetResults) -> Grid:
     return Grid(
         caption=f"{results.name}: main results",
         corner="Method",
-        columns=("Runs", *(metric.title for metric in HEADLINE)),
+        columns=("Runs", *(metric.title for metric in headline)),
         rows=rows,
         notes=(
             MEANS_NOTE.replace("in the heading", "beside the method"),
@@ -175,7 +180,7 @@ def paired_tests(results: DatasetResults, tests: Sequence[PairedTest], *, folded
             mean_text(paired.detectable, decimals=decimals),
             *([mean_text(paired.detectable_groups, decimals=decimals)] if grouped else []),
         ]
-        rows.append(Row(PER_IMAGE[tested.column], tuple(values)))
+        rows.append(Row((PER_IMAGE | PER_IMAGE_BY_CLASS)[tested.column], tuple(values)))
     by = ("by image", "by group") if grouped else ("",)
     spans = [("", 4), *((f"Wilcoxon test {unit}".strip(), 2) for unit in by), ("Detectable difference", len(by))]
     columns = ["Images (groups)" if grouped else "Images", "Mean difference", "95 % interval", "Effect size"]

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from hemalum.metrics.statistics import Paired, compare_paired, holm
-from hemalum.report.comparison_metrics import PER_IMAGE, mean_text
+from hemalum.report.comparison_metrics import PER_IMAGE, PER_IMAGE_BY_CLASS, mean_text
 from hemalum.report.comparison_results import DatasetResults, counted
 
 if TYPE_CHECKING:
@@ -44,7 +44,10 @@ class PairedTest:
 
 
 def pair_with_reference(results: DatasetResults) -> list[PairedTest]:
-    """Every other method against the first, on each metric of `PER_IMAGE`: one family."""
+    """Every other method against the first, on each metric of `PER_IMAGE`: one family.
+
+    Where two methods or more tell classes of nuclei apart, on those of `PER_IMAGE_BY_CLASS` as well.
+    """
     reference, others = results.methods[0], results.methods[1:]
     return _family(results, [(method, reference) for method in others], "against the reference")
 
@@ -57,7 +60,12 @@ def pair_all(results: DatasetResults) -> list[PairedTest]:
 
 def _family(results: DatasetResults, pairs: Sequence[tuple["Method", "Method"]], family: str) -> list[PairedTest]:
     scored = [(a, b) for a, b in pairs if results.runs(a) and results.runs(b)]
-    wanted = [(a, b, column) for a, b in scored for column in PER_IMAGE]
+    with_classes = {cell.method for cell in results.cells if "semantic" in cell.summary}
+    wanted = [
+        (a, b, column)
+        for a, b in scored
+        for column in (*PER_IMAGE, *(PER_IMAGE_BY_CLASS if {a.name, b.name} <= with_classes else ()))
+    ]
     groups = results.groups if results.n_groups < len(results.images) else None
     compared = [
         compare_paired(results.image_values(a, column), results.image_values(b, column), groups=groups)

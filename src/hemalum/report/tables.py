@@ -184,9 +184,13 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         tables.append(("", (["true class", "nuclei", "recall"], rows)))
     if "classes" in summary:
         classes = summary["classes"]
+        names = list((summary.get("class_names") or {}).values())
         rows = [["mPQ", _number(classes["mpq"])], ["mPQ+", _number(classes["mpq_plus"])]]
-        rows += [[f"PQ pooled, class {n}", _number(pq)] for n, pq in enumerate(classes["pq_pooled"], start=1)]
+        rows += [[f"PQ pooled, {name}", _number(pq)] for name, pq in zip(names, classes["pq_pooled"], strict=True)]
         tables.append(("", (["classes", ""], rows)))
+    if "semantic" in summary:
+        tables.append(("", _by_averaging("pixels by class", summary["semantic"])))
+        tables.append(("", _pixels_by_class(summary["semantic_by_class"])))
     for kind in ("organ", "group"):
         by = summary[f"by_{kind}"]
         if 1 < len(by) < summary["images"]:
@@ -194,6 +198,18 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
             rows = [[str(row["name"]), *(_number(row[name]) for name in names)] for row in by]
             tables.append(("", ([kind, *names], rows)))
     return tables
+
+
+def _pixels_by_class(by_class: Mapping[str, Any]) -> Table:
+    """Precision, recall, F1 and IoU of the pixels of each class, pooled and as the mean over images."""
+    metrics = ("precision", "recall", "f1", "iou")
+    rows = []
+    for name, own in by_class.items():
+        said = name if own["true_pixels"] else f"{name} (absent: in no mean)"
+        values = [_number(own[averaging][metric]) for averaging in ("pooled", "per_image") for metric in metrics]
+        rows.append([said, f"{own['true_pixels']:,}", *values])
+    headers = ["class", "true pixels", *metrics, *(f"{metric} by image" for metric in metrics)]
+    return headers, rows
 
 
 INSTANCE_SHOWN = ("aji", "aji_plus", "pq", "dq", "sq", "ap", "f1_50", "f1_75", "f1_90")

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
+from hemalum.studies.classes import class_ids
 from hemalum.studies.label_maps import LabelMaps, Truth, is_label_folder
 from hemalum.studies.scores import (
     BOUNDARY_TOLERANCE_PX,
+    ByClass,
     ImageScores,
     Row,
     row_of,
@@ -29,6 +30,7 @@ from hemalum.studies.scores import (
     summarise,
     table_by,
 )
+from hemalum.studies.segmentation import Segmentation, Segmenter
 
 if TYPE_CHECKING:
     from hemalum.inference.engine import Engine
@@ -38,25 +40,6 @@ log = logging.getLogger(__name__)
 CLASSICAL = "classical"
 
 Scale = float | Literal["auto"] | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Segmentation:
-    """What a segmenter may return when it knows more than the label map.
-
-    `labels` is (H, W) integer, 0 = background; `classes` is (max id + 1,) int32 by id; `mpp` is the scale
-    that was assumed, µm per pixel. `probability` (H, W) float32 is that of nucleus, `nucleus_probability`
-    (max id + 1,) float32 that of each nucleus by id, both in [0, 1].
-    """
-
-    labels: NDArray[np.integer[Any]]
-    classes: NDArray[np.int32] | None = None
-    mpp: float | None = None
-    probability: NDArray[np.float32] | None = None
-    nucleus_probability: NDArray[np.float32] | None = None
-
-
-Segmenter = Callable[[Sample], NDArray[np.integer[Any]] | Segmentation]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,16 +86,18 @@ def evaluate(
     model. `dataset` is a dataset folder or an open Dataset, of which `split` is taken (None: all of it), or any
     iterable of Samples, which is taken whole, such as `Truth`, a folder of label maps. `mpp` None uses each
     sample's own scale and an estimate where it has none; "auto" estimates always; a number holds for all.
-    An image with too few nuclei for an estimate counts as one where nothing was found.
+    An image with too few nuclei for an estimate counts as one where nothing was found. Where dataset and model tell
+    classes of nuclei apart, both must have the same ones, by name.
     With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `on_image` is
     called after each image with its number from 0 and its row. With `out`, the result is also saved there.
 
-    Raises HemalumError when there is nothing to evaluate or a segmentation does not fit its image.
+    Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, or a segmentation
+    does not fit its image.
     """
     if isinstance(dataset, (str, Path)):
         dataset = Dataset.open(dataset)
     samples, class_names, described = _open(dataset, split)
-    segmenter, named = _segmenter(model, mpp, engine)
+    segmenter, named = _segmenter(model, mpp, engine, class_names, described["dataset"])
     if isinstance(segmenter, LabelMaps):
         _check_files(segmenter, dataset, split)
     seen = named.pop("seen", {}).get(described["dataset"])
@@ -126,7 +111,7 @@ def evaluate(
     rows: list[Row] = []
     groups: dict[str, list[str | None]] = {"group": [], "organ": []}
     for sample in samples:
-        scores, row = _evaluate_image(sample, segmenter, list(class_names), leave_out_ambiguous)
+        scores, row = _evaluate_image(sample, segmenter, class_names, leave_out_ambiguous)
         images.append(scores)
         rows.append(row)
         groups["group"].append(sample.group)
@@ -161,12 +146,13 @@ def _open(dataset: Dataset | Iterable[Sample], split: str | None) -> tuple[Itera
         name = dataset.name if isinstance(dataset, Truth) else "samples"
         return iter(dataset), {}, {"dataset": name, "split": None, "split_hash": None}
     part = dataset if split is None else dataset.split(split)
-    classes = {number: name for number, name in sorted((dataset.info.classes or {}).items()) if number > 0}
     described = {"dataset": dataset.info.name, "split": split, "split_hash": dataset.split_hash}
-    return iter(part), classes, described
+    return iter(part), dataset.class_names, described
 
 
-def _segmenter(model: Any, mpp: Scale, engine: "str | Engine") -> tuple[Segmenter, Row]:
+def _segmenter(
+    model: Any, mpp: Scale, engine: "str | Engine", classes: dict[int, str], data: str
+) -> tuple[Segmenter, Row]:
     """The model as a function of a sample, and what the summary says of it."""
     if isinstance(model, str) and model == CLASSICAL:
         return _classical(mpp), {"model": CLASSICAL, "engine": None}
@@ -176,7 +162,7 @@ def _segmenter(model: Any, mpp: Scale, engine: "str | Engine") -> tuple[Segmente
         return model, {"model": model.name, "engine": None, "label_maps": str(model.folder)}
     if callable(model):
         return model, {"model": getattr(model, "__name__", type(model).__name__), "engine": None}
-    return _learnt(model, mpp, engine)
+    return _learnt(model, mpp, engine, classes, data)
 
 
 def _check_files(maps: LabelMaps, dataset: Dataset | Iterable[Sample], split: str | None) -> None:
@@ -199,13 +185,19 @@ def _classical(mpp: Scale) -> Segmenter:
     return segmenter
 
 
-def _learnt(model: Any, mpp: Scale, engine: "str | Engine") -> tuple[Segmenter, Row]:
+def _learnt(
+    model: Any, mpp: Scale, engine: "str | Engine", classes: dict[int, str], data: str
+) -> tuple[Segmenter, Row]:
     from hemalum.inference.image import ImageSource
     from hemalum.inference.model import load_model
     from hemalum.inference.scale import estimate_mpp
     from hemalum.inference.segment import as_engine, segment
+    from hemalum.instances.representations import find_representation
+    from hemalum.studies.learnt import segment_learnt
 
     loaded = load_model(model)
+    card = loaded.card
+    ids = class_ids(find_representation(card.representation, card.classes).told_apart, classes, card.name, data)
     runner = as_engine(engine, loaded)
 
     def segmenter(sample: Sample) -> Segmentation:
@@ -215,12 +207,13 @@ def _learnt(model: Any, mpp: Scale, engine: "str | Engine") -> tuple[Segmenter, 
                 scale = estimate_mpp(ImageSource.of(sample.image), loaded, runner).mpp
             except HemalumError:  # too few nuclei to estimate from; a user would be left with nothing, too
                 return Segmentation(np.zeros_like(sample.instances))
+        if ids is not None:
+            return segment_learnt(sample.image, loaded, runner, mpp=scale, ids=ids)
         nuclei = segment(sample.image, loaded, mpp=scale, engine=runner)
         return Segmentation(nuclei.label_map(), mpp=nuclei.mpp)
 
-    training = loaded.card.training
-    seen = {used.name: used.split_hash for used in training.data} if training is not None else {}
-    return segmenter, {"model": loaded.card.name, "engine": f"{runner.name} {runner.precision}", "seen": seen}
+    seen = {used.name: used.split_hash for used in card.training.data} if card.training is not None else {}
+    return segmenter, {"model": card.name, "engine": f"{runner.name} {runner.precision}", "seen": seen}
 
 
 def _scale(sample: Sample, mpp: Scale) -> float | Literal["auto"]:
@@ -230,7 +223,7 @@ def _scale(sample: Sample, mpp: Scale) -> float | Literal["auto"]:
 
 
 def _evaluate_image(
-    sample: Sample, segmenter: Segmenter, classes: list[int], leave_out_ambiguous: bool
+    sample: Sample, segmenter: Segmenter, classes: dict[int, str], leave_out_ambiguous: bool
 ) -> tuple[ImageScores, Row]:
     start = time.perf_counter()
     result = segmenter(sample)
@@ -242,7 +235,7 @@ def _evaluate_image(
         )
     by_class = None
     if classes and sample.classes is not None:
-        by_class = (sample.classes, found.classes, classes)
+        by_class = ByClass(sample.classes, found.classes, classes, found.pixel_classes)
     try:
         scores = score_image(
             sample.instances,

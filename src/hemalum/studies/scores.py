@@ -1,9 +1,9 @@
 """All metrics of an image, and of many images under each averaging, from one set of counts per image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,14 @@ from hemalum.metrics import (
     BoundaryDistances,
     MatchCounts,
     PixelCounts,
+    PixelScores,
+    average_by_class,
     average_pixel_scores,
     average_precision,
     average_surface_distance,
     boundary_f1,
     count_pixels,
+    count_pixels_by_class,
     found_by_class,
     hd95,
     match_at_thresholds,
@@ -38,16 +41,31 @@ from hemalum.metrics import (
 
 BOUNDARY_TOLERANCE_PX = 2.0
 
+SEMANTIC: tuple[Literal["pooled", "per_image"], ...] = ("pooled", "per_image")
+
 Row = dict[str, Any]
 Classes = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ByClass:
+    """Classes of an image: by true id, by predicted id (None: the prediction has none), and the names to score by id.
+
+    `pixels` (H, W) int32 is the predicted class of each pixel; without it a pixel has the class of its nucleus.
+    """
+
+    truth: Classes
+    prediction: Classes | None
+    names: Mapping[int, str]
+    pixels: Classes | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ImageScores:
     """What one image adds to a study. `matches` are at `THRESHOLDS`.
 
-    `by_class` is None where truth or prediction has no classes, `found` (found, there by true class) where the
-    truth has none.
+    `by_class` and `semantic` (nuclei and pixels by class) are None where truth or prediction has no classes, `found`
+    (found, there by true class) where the truth has none. `class_names` are in their order.
     """
 
     pixels: PixelCounts
@@ -56,7 +74,9 @@ class ImageScores:
     aji_plus: AjiSums
     matches: tuple[MatchCounts, ...]
     by_class: tuple[MatchCounts, ...] | None
+    semantic: tuple[PixelCounts, ...] | None
     found: tuple[tuple[int, int], ...] | None
+    class_names: tuple[str, ...]
     mpp: float | None
 
     @cached_property
@@ -69,6 +89,7 @@ class ImageScores:
             | _boundary(self.boundary, self.mpp)
             | _instance(self.aji, self.aji_plus, self.matches)
             | ({"mpq": mpq([self.by_class])} if self.by_class is not None else {})
+            | (_semantic_row(self.semantic, self.class_names) if self.semantic is not None else {})
         )
 
     @property
@@ -88,20 +109,21 @@ def score_image(
     *,
     ambiguous: NDArray[np.bool_] | None = None,
     mpp: float | None = None,
-    classes: tuple[Classes, Classes | None, Sequence[int]] | None = None,
+    classes: ByClass | None = None,
 ) -> ImageScores:
     """Score one (H, W) label map against the truth.
 
-    Boundaries are those of the foreground as a whole. `classes` is (class by true id, class by predicted id or
-    None, the classes to score). Raises HemalumError when shapes, dtypes or classes do not fit.
+    Boundaries are those of the foreground as a whole. Raises HemalumError when shapes, dtypes or classes do not fit.
     """
     overlap = measure_overlap(truth, prediction, ambiguous=ambiguous)
-    by_class = found = None
+    by_class = semantic = found = None
     if classes is not None:
-        true_classes, predicted_classes, scored = classes
-        found = tuple(found_by_class(overlap, true_classes, scored))
-        if predicted_classes is not None:
-            by_class = tuple(match_by_class(overlap, true_classes, predicted_classes, scored))
+        scored = list(classes.names)
+        found = tuple(found_by_class(overlap, classes.truth, scored))
+        if classes.prediction is not None:
+            by_class = tuple(match_by_class(overlap, classes.truth, classes.prediction, scored))
+            pixels = classes.prediction[prediction] if classes.pixels is None else classes.pixels
+            semantic = tuple(count_pixels_by_class(classes.truth[truth], pixels, scored, ambiguous=ambiguous))
     return ImageScores(
         pixels=count_pixels(truth, prediction, ambiguous=ambiguous),
         boundary=measure_boundary(truth > 0, prediction > 0, ambiguous=ambiguous),
@@ -109,7 +131,9 @@ def score_image(
         aji_plus=sum_aji_plus(overlap),
         matches=tuple(match_at_thresholds(overlap)),
         by_class=by_class,
+        semantic=semantic,
         found=found,
+        class_names=tuple(classes.names.values()) if classes is not None else (),
         mpp=mpp,
     )
 
@@ -117,6 +141,14 @@ def score_image(
 def row_of(image: ImageScores) -> Row:
     """A copy of the image's row of scores, to be added to."""
     return dict(image.row)
+
+
+def _semantic_row(counts: Sequence[PixelCounts], names: Sequence[str]) -> Row:
+    scores = average_by_class([counts], "pooled")
+    row: Row = {"semantic_f1": scores.f1, "semantic_miou": scores.miou}
+    for name, own in zip(names, scores.by_class, strict=True):
+        row |= {f"semantic_f1_{name}": own.dice, f"semantic_iou_{name}": own.iou}
+    return row
 
 
 def _boundary(distances: BoundaryDistances, mpp: float | None) -> Row:
@@ -149,9 +181,10 @@ def summarise(images: Sequence[ImageScores]) -> Row:
     """Every metric of a set of images under every averaging that it has.
 
     pixel: pooled, per_image, support_weighted; boundary and instance: pooled, per_image; classes, where truth and
-    prediction have any: mpq, mpq_plus and the pooled PQ of each class; found_by_class, where the truth has any:
-    pooled recall at IoU > 0.5 of each true class, whatever class it was given. Undefined values are nan;
-    `left_out` says how many images had none of a kind.
+    prediction have any: mpq, mpq_plus and the pooled PQ of each class, and semantic: pooled, per_image, of pixels by
+    class; found_by_class, where the truth has any: pooled recall at IoU > 0.5 of each true class, whatever class it
+    was given. Undefined values are nan; `left_out` says how many images had none of a kind, `classes_absent` which
+    classes have no true pixel and are in no mean of semantic.
     """
     rows = [image.row for image in images]
     boundary = pool_boundaries([image.boundary for image in images])
@@ -182,6 +215,9 @@ def summarise(images: Sequence[ImageScores]) -> Row:
             "mpq_plus": mpq_plus(by_class),
             "pq_pooled": [counts.pq for counts in pool_classes(by_class)],
         }
+    semantic = [image.semantic for image in images if image.semantic is not None]
+    if semantic:
+        summary |= _semantic(semantic, next(image.class_names for image in images if image.semantic is not None))
     found = [image.found for image in images if image.found is not None]
     if found:
         pooled = np.array(found).sum(axis=0)
@@ -190,6 +226,27 @@ def summarise(images: Sequence[ImageScores]) -> Row:
             "recall": [hits / there if there else float("nan") for hits, there in pooled.tolist()],
         }
     return summary
+
+
+def _semantic(images: Sequence[Sequence[PixelCounts]], names: Sequence[str]) -> Row:
+    averaged = {averaging: average_by_class(images, averaging) for averaging in SEMANTIC}
+    true_pixels = [sum(counts.tp + counts.fn for counts in column) for column in zip(*images, strict=True)]
+    return {
+        "semantic": {
+            averaging: {"precision": one.precision, "recall": one.recall, "f1": one.f1, "miou": one.miou}
+            for averaging, one in averaged.items()
+        },
+        "semantic_by_class": {
+            name: {"true_pixels": true_pixels[k]}
+            | {averaging: _of_class(one.by_class[k]) for averaging, one in averaged.items()}
+            for k, name in enumerate(names)
+        },
+        "classes_absent": [name for name, count in zip(names, true_pixels, strict=True) if not count],
+    }
+
+
+def _of_class(scores: PixelScores) -> Row:
+    return {"precision": scores.precision, "recall": scores.recall, "f1": scores.dice, "iou": scores.iou}
 
 
 def table_by(names: Sequence[str | None], images: Sequence[ImageScores]) -> list[Row]:

@@ -14,17 +14,19 @@ from PIL import Image
 from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
-from hemalum.inference.image import ImageSource
 from hemalum.inference.model import load_model
-from hemalum.inference.probability import segment_with_probability
 from hemalum.inference.segment import as_engine
+from hemalum.instances.representations import find_representation
 from hemalum.metrics import measure_overlap
 from hemalum.metrics.curves import ProbabilityCounts, count_probabilities
 from hemalum.studies.cells import CELL_FILE, write_json
-from hemalum.studies.evaluate import Segmentation, Segmenter, evaluate
+from hemalum.studies.classes import class_ids
+from hemalum.studies.evaluate import evaluate
 from hemalum.studies.folds import fold_of
 from hemalum.studies.label_maps import LabelMaps
+from hemalum.studies.learnt import segment_learnt
 from hemalum.studies.plan import Plan, PlannedMethod
+from hemalum.studies.segmentation import Segmentation, Segmenter
 from hemalum.training.loop import Watcher
 from hemalum.training.recipe import Recipe, Source
 from hemalum.training.train import train
@@ -62,7 +64,9 @@ def run_cell(
         )
     elif method.kind == "model":
         model = Path(method.source)
-    recorder = _Recorder(_segmenter(method, data, model, resources), folder / "predictions", plan.leave_out_ambiguous)
+    recorder = _Recorder(
+        _segmenter(method, dataset, data, model, resources), folder / "predictions", plan.leave_out_ambiguous
+    )
     evaluation = evaluate(recorder, dataset, split=plan.part, leave_out_ambiguous=plan.leave_out_ambiguous)
     evaluation.summary["model"] = method.name
     evaluation.save(folder)
@@ -104,7 +108,9 @@ def _training_cost(log: Path) -> dict[str, Any]:
     return {"steps": steps, "train_seconds": seconds, "steps_per_second": steps / seconds}
 
 
-def _segmenter(method: PlannedMethod, data: str, model: Path | None, resources: Resources) -> Segmenter:
+def _segmenter(
+    method: PlannedMethod, dataset: Dataset, data: str, model: Path | None, resources: Resources
+) -> Segmenter:
     if method.kind == "labels":
         return label_maps(method, data)
     if model is None:
@@ -113,15 +119,9 @@ def _segmenter(method: PlannedMethod, data: str, model: Path | None, resources: 
         return lambda sample: segment_classical(sample.image, sample.mpp)
     loaded = load_model(model)
     engine = as_engine(resources.engine, loaded, threads=resources.threads)
-
-    def segment(sample: Sample) -> Segmentation:
-        with ImageSource.of(sample.image) as source:
-            nuclei, probability = segment_with_probability(source, loaded, engine, mpp=sample.mpp)
-        sureness = np.zeros(nuclei.count + 1, np.float32)
-        sureness[nuclei.table.column("id").to_numpy()] = nuclei.table.column("probability").to_numpy()
-        return Segmentation(nuclei.label_map(), mpp=nuclei.mpp, probability=probability, nucleus_probability=sureness)
-
-    return segment
+    names = find_representation(loaded.card.representation, loaded.card.classes).told_apart
+    ids = class_ids(names, dataset.class_names, method.name, dataset.info.name)
+    return lambda sample: segment_learnt(sample.image, loaded, engine, mpp=sample.mpp, ids=ids)
 
 
 def label_maps(method: PlannedMethod, data: str) -> LabelMaps:
