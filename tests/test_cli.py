@@ -34,6 +34,7 @@ OPTIONS = {
     "--labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
     "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --initial",
+    "report": "RUN",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "
     "--missing",
     "compare": "[NAME=]METHOD… --data --output --folds --seeds --budget --crops --own-budget --split "
@@ -144,6 +145,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["check", "/no/such/folder"], "/no/such/folder: no such folder"),
         (["train", "no_such_recipe", "-d", "a", "-o", "run"], "no shipped recipe 'no_such_recipe'"),
         (["train", "fast", "-d", "a=b", "-d", "c", "-o", "run"], "name all datasets (NAME=PATH) or none"),
+        (["report", "/no/such/run"], "/no/such/run is not the folder of a run: it has no log.jsonl"),
         (["evaluate", "classical", "/no/such/folder"], "/no/such/folder"),
         (["evaluate", "classical"], "give one of DATASET and --truth FOLDER"),
         (["evaluate", "classical", "--truth", "/no/such/folder"], "a model needs the images of a DATASET"),

@@ -20,6 +20,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "import": data.import_,
     "check": data.check,
     "train": training.train,
+    "report": training.report,
     "evaluate": studies.evaluate,
     "compare": studies.compare,
     "reproduce": studies.reproduce,

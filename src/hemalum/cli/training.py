@@ -1,11 +1,15 @@
 """train, info, export: models."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hemalum.arguments import BudgetOption, Threads, budget_of, named_datasets
+from hemalum.errors import HemalumError
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -61,8 +65,35 @@ def train(
             initial=initial,
             watch=watch,
         )
-    if is_first() and not context.obj.quiet:
-        print(path)
+    if is_first():
+        _draw(output)
+        if not context.obj.quiet:
+            print(path)
+
+
+def _draw(run: Path) -> None:
+    """Put the report into a run's folder; a training is not lost over it."""
+    from hemalum.report.comparison_drawing import has_matplotlib
+    from hemalum.report.run import write_run_report
+
+    if not has_matplotlib():  # the extra `report` is optional
+        return
+    try:
+        write_run_report(run)
+    except HemalumError as error:
+        log.warning("no report of the training: %s", error)
+
+
+def report(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training, also of one that still runs.")],
+) -> None:
+    """Draw a training's curves: scores, losses, learning rate, schedules; one HTML page in RUN."""
+    from hemalum.report.run import write_run_report
+
+    page = write_run_report(run)
+    if not context.obj.quiet:
+        print(page)
 
 
 def info(

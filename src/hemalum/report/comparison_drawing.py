@@ -37,10 +37,15 @@ class Drawn:
     svg: str
 
 
+def has_matplotlib() -> bool:
+    """Whether figures can be drawn."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def require_report() -> None:
     """Raises HemalumError when the figures cannot be drawn because matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise HemalumError("the report of a comparison needs matplotlib: pip install 'hemalum[report]'")
+    if not has_matplotlib():
+        raise HemalumError("a report needs matplotlib: pip install 'hemalum[report]'")
 
 
 @contextmanager
