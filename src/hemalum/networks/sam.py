@@ -89,6 +89,20 @@ def load_sam(encoder: Path | str) -> SamEncoder:
     return SamEncoder(vision.vision_encoder, vision.config, name)
 
 
+def check_sam(encoder: Path | str) -> None:
+    """Raise HemalumError as `load_sam` does where an encoder is not there at all; its weights are not read."""
+    name = str(encoder)
+    try:
+        from transformers.utils import cached_file
+    except ImportError as error:
+        raise HemalumError(f"SAM encoder '{name}' needs transformers: pip install \"hemalum[sam]\"") from error
+    for file in ("config.json", "model.safetensors"):
+        try:
+            cached_file(name, file, local_files_only=True)
+        except OSError as error:
+            raise HemalumError(_how_to_get(name, error)) from error
+
+
 def _how_to_get(name: str, error: Exception) -> str:
     if Path(name).is_dir():
         return f"{name} holds no SAM encoder that can be loaded ({' '.join(str(error).split())[:160]})"

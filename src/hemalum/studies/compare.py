@@ -15,6 +15,7 @@ from hemalum.data.dataset import Dataset, Row
 from hemalum.errors import HemalumError
 from hemalum.inference.model import load_model
 from hemalum.models.card import Card
+from hemalum.networks.sam import check_sam
 from hemalum.studies.cells import CELL_FILE, FAILED_FILE, Comparison, cell_folder, load_comparison, write_json
 from hemalum.studies.cost import measure_cost
 from hemalum.studies.plan import (
@@ -94,6 +95,7 @@ def compare(
         leave_out_ambiguous=leave_out_ambiguous,
     )  # fmt: skip
     plan = _settle(plan, out)
+    _check_encoders(plan, out)
     _measure_costs(plan, out, resources)
     failed = _run_all(plan, out, resources, watch)
     here = {name: Path(data.path) for name, data in plan.datasets.items()}
@@ -201,6 +203,18 @@ def _settle(plan: Plan, out: Path) -> Plan:
             plan = plan.joined(read_plan(out / PLAN_FILE), out)
         write_plan(out / PLAN_FILE, plan)
     return plan
+
+
+def _check_encoders(plan: Plan, out: Path) -> None:
+    """Raise HemalumError where a method that is still to be trained needs a SAM encoder that is not here."""
+    for method in plan.methods:
+        sam = None if method.recipe is None else Recipe.model_validate(method.recipe).sam
+        folders = [cell_folder(out, *place) for place in plan.places() if place[1] == method.name]
+        if sam is not None and not all((folder / CELL_FILE).is_file() for folder in folders):
+            try:
+                check_sam(sam.encoder)
+            except HemalumError as error:
+                raise HemalumError(f"method '{method.name}': {error}; or leave the method out") from error
 
 
 def _measure_costs(plan: Plan, out: Path, resources: Resources) -> None:

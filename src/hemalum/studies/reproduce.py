@@ -13,6 +13,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.names import nearest
+from hemalum.networks.sam import check_sam
 from hemalum.studies.cells import Comparison
 from hemalum.studies.compare import Progress, compare, make_plan
 from hemalum.studies.plan import name_datasets, stop_rule
@@ -29,6 +31,7 @@ from hemalum.studies.published import Column, Paper, PublishedTable, Row, load_p
 from hemalum.studies.resplit import imitate_split, write_resplit
 from hemalum.studies.trial import Resources
 from hemalum.training.recipe import Budget, Recipe
+from hemalum.training.shipped import open_recipe
 
 RECORD = "reproduction.yaml"
 HONEST = "per_image"
@@ -192,7 +195,22 @@ def _recipes(paper: Paper, tables: Sequence[PublishedTable], at_hand: Sequence[s
         needs = "; ".join(f"{name}: {paper.datasets[name].get}" for name in wanted)
         raise HemalumError(f"{what} needs data: --data NAME=PATH ({needs})")
     recipes = dict.fromkeys(recipe for table in runnable for recipe in table.recipes.values())
-    return [f"{_method(recipe)}={recipe}" for recipe in recipes]
+    able = [recipe for recipe in recipes if not _lacks(recipe)]
+    if not able:
+        raise HemalumError(f"{what}: {_lacks(next(iter(recipes)))}")
+    return [f"{_method(recipe)}={recipe}" for recipe in able]
+
+
+@cache
+def _lacks(recipe: str) -> str:
+    """What a recipe needs that is not on this machine, in words."""
+    sam = open_recipe(recipe).sam
+    try:
+        if sam is not None:
+            check_sam(sam.encoder)
+    except HemalumError as error:
+        return str(error)
+    return ""
 
 
 def _method(recipe: str) -> str:
@@ -250,6 +268,8 @@ def _line(
         status = f"needs {run_on}: {paper.datasets[run_on].get}"
     elif column.metric is None:
         status = "not measured here"
+    elif _method(row.recipe) not in {method.name for method in runs["paper"].methods}:
+        status = _lacks(row.recipe)
     if status or row.recipe is None or column.metric is None:
         return Line(row, column, printed, sd, status=status)
     ours = {
