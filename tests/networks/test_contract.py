@@ -1,11 +1,25 @@
 """What every registered network keeps to; a new row in NETWORKS is tested without a further line."""
 
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import openvino
 import pytest
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hemalum.errors import HemalumError
+from hemalum.inference.engine_onnx import export_onnx
+from hemalum.inference.engine_openvino import convert
+from hemalum.models.card import Card, NetworkSpec
 from hemalum.networks import NETWORKS, build_network
+from hemalum.networks.map_model import build
 from hemalum.networks.outputs import Outputs
 from hemalum.networks.receptive_field import measure_halo
 from hemalum.networks.unet import UNet
@@ -39,62 +53,220 @@ SMALL = {
         "base": {"name": "unet_plus_plus", "options": {"widths": [4, 8, 16]}},
         "width": 4,
         "batch_norm": True,
-    },  # fmt: skip
+    },
     "unet": {"widths": [4, 8, 16], "norm": True},
     "unet3plus": {"widths": [4, 8, 16]},
     "unet_plus_plus": {"widths": [4, 8, 16]},
 }
 
 
-@pytest.fixture(params=sorted(NETWORKS))
-def network(request: pytest.FixtureRequest) -> nn.Module:
+# options that change what the contract asks for, beside the row's own
+FURTHER = {
+    "eunet3plus with an embedding": (
+        "eunet3plus",
+        {"widths": [4, 8, 16], "embedding": 8, "reduction": 2, "dropout": 0.0},
+    ),
+    "micro_net at one size": ("micro_net", {"base": 2, "padding": "valid", "dropout": 0.0}),
+}
+CASES = {name: (name, SMALL[name]) for name in sorted(NETWORKS)} | FURTHER
+EXPORTED = [case for case in CASES if "embedding" not in case]  # with SAM inside: tests/inference
+Model = tuple[Card, dict[str, NDArray[Any]], NDArray[np.uint8], NDArray[np.float32]]
+AGREE = 2e-5  # largest difference of maps in [0, 1] from PyTorch, in float32
+
+
+def build_case(case: str, outputs: int = 3, **options: object) -> nn.Module:
+    name, small = CASES[case]
     torch.manual_seed(0)
-    return build_network(request.param, 3, SMALL[request.param])
+    return build_network(name, outputs, small | options)
 
 
-@pytest.mark.parametrize("factors", [(1, 1), (3, 5), (8, 2)])
+@pytest.fixture(params=list(CASES))
+def network(request: pytest.FixtureRequest) -> nn.Module:
+    return build_case(request.param)
+
+
+def side(network: nn.Module, factor: int = 4) -> int:
+    """The side that the network was built for, or `factor` times its stride."""
+    return getattr(network, "size", None) or factor * network.stride
+
+
+def conditions(network: nn.Module, images: int) -> dict[str, Tensor]:
+    """What forward is told besides pixels, different for each image; organs begin with the unknown one."""
+    given = {"organ": torch.arange(images) - 1, "embedding": torch.randn(images, 8, 4, 4)}
+    return {name: given[name] for name in getattr(network, "conditions", ())}
+
+
+def run(network: nn.Module, x: Tensor) -> Outputs:
+    return Outputs.of(network(x, **conditions(network, len(x))))
+
+
+@pytest.mark.parametrize("factors", [(1, 1), (3, 5), (7, 2)])
 def test_any_multiple_of_the_stride_comes_out_at_its_own_size(network: nn.Module, factors: tuple[int, int]) -> None:
-    height, width = (factor * network.stride for factor in factors)
-    assert network.eval()(torch.zeros(2, 3, height, width)).shape == (2, 3, height, width)
+    height, width = (side(network, factor) for factor in factors)
+    given = network.eval()(torch.zeros(2, 3, height, width), **conditions(network, 2))
+    assert isinstance(given, Tensor)  # in eval nothing but logits
+    assert given.shape == (2, 3, height, width)
+
+
+def test_a_size_that_the_network_was_not_built_for_is_refused(network: nn.Module) -> None:
+    if not hasattr(network, "size"):
+        pytest.skip("takes every multiple of its stride")
+    wrong = torch.zeros(1, 3, network.size, network.size + 4)
+    with pytest.raises(HemalumError, match=f"{network.size}.*{network.size + 4}"):
+        network(wrong)
+
+
+def test_a_training_step_of_one_image(network: nn.Module) -> None:
+    x = torch.rand(1, 3, side(network), side(network))
+    try:
+        given = run(network.train(), x)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # how PyTorch says so
+            raise
+        pytest.skip("has batch norm over one value per image")
+    assert given.logits.shape == (1, 3, *x.shape[2:])
+    for extra in given.sides:
+        assert extra.shape == given.logits.shape
+    given.logits.square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
 
 
 def test_gradient_reaches_every_parameter(network: nn.Module) -> None:
-    side = 4 * network.stride
-    given = Outputs.of(network(torch.rand(2, 3, side, side)))
+    given = run(network.train(), torch.rand(4, 3, side(network), side(network)))
     parts = [given.logits, *given.sides, *given.extras.values()]
     torch.stack([part.square().mean() for part in parts]).sum().backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 
 
-def test_the_same_twice_and_after_loading(network: nn.Module, request: pytest.FixtureRequest) -> None:
-    x = torch.rand(1, 3, 4 * network.stride, 4 * network.stride)
+def test_the_same_twice_and_after_a_file(network: nn.Module, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    x = torch.rand(2, 3, side(network), side(network))
     network.eval()
-    name = request.node.callspec.params["network"]
-    other = build_network(name, 3, SMALL[name])
-    other.load_state_dict(network.state_dict())
-    assert torch.equal(network(x), network(x))
-    assert torch.equal(network(x), other.eval()(x))
+    told = conditions(network, 2)
+    tensors = {name: value.numpy() for name, value in network.state_dict().items()}
+    save_file(tensors, tmp_path / "weights.safetensors")
+    other = build_case(request.node.callspec.params["network"])
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    other.load_state_dict(
+        {name: torch.from_numpy(value) for name, value in load_file(tmp_path / "weights.safetensors").items()}
+    )
+    with torch.inference_mode():
+        first = network(x, **told)
+        assert torch.equal(first, network(x, **told))
+        assert torch.equal(first, other.eval()(x, **told))
+
+
+def test_no_two_tensors_share_their_memory(network: nn.Module) -> None:
+    """A model file holds each tensor by itself: tied ones would come apart."""
+    places = [value.untyped_storage().data_ptr() for value in network.state_dict().values() if value.numel()]
+    assert len(set(places)) == len(places)
 
 
 def test_images_of_a_batch_do_not_see_each_other_in_eval(network: nn.Module) -> None:
-    side = 4 * network.stride
-    x = torch.rand(3, 3, side, side)
-    network.eval()
-    torch.testing.assert_close(network(x)[1:2], network(x[1:2]), rtol=1e-4, atol=1e-5)
+    x = torch.rand(3, 3, side(network), side(network), dtype=torch.float64)
+    told = conditions(network, 3)
+    network.eval().double()  # so that what instance norm makes of rounding is small
+    with torch.inference_mode():
+        alone = network(x[1:2], **{name: value[1:2] for name, value in told.items()})
+        torch.testing.assert_close(network(x, **told)[1:2], alone, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_finite(network: nn.Module, dtype: torch.dtype) -> None:
-    side = 4 * network.stride
+    x = torch.rand(1, 3, side(network), side(network), dtype=dtype)
     with torch.inference_mode():
-        out = network.eval().to(dtype)(torch.rand(1, 3, side, side, dtype=dtype))
-    assert torch.isfinite(out).all()
+        assert torch.isfinite(run(network.eval().to(dtype), x).logits).all()
+
+
+def test_a_training_step_in_mixed_precision_is_finite(network: nn.Module) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        given = run(network.train(), torch.rand(2, 3, side(network), side(network)))
+    given.logits.square().mean().backward()
+    assert torch.isfinite(given.logits).all()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the largest tensor that any operation gives, in elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = func(*args, **(kwargs or {}))
+        for value in given if isinstance(given, tuple | list) else (given,):
+            if isinstance(value, Tensor):
+                self.elements = max(self.elements, value.untyped_storage().nbytes() // value.element_size())
+        return given
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_memory_grows_with_pixels_not_with_their_square(case: str) -> None:
+    """No tensor at twice the side has much more than four times the elements: attention keeps no table of pairs."""
+    largest = []
+    small = side(build_case(case))
+    for factor in (1, 2):
+        built_for = "size" in inspect.signature(NETWORKS[CASES[case][0]]).parameters
+        network = build_case(case, **({"size": factor * small} if built_for else {})).eval()
+        if hasattr(network, "size") and not built_for:
+            pytest.skip("takes one size only")
+        with torch.inference_mode(), _Largest() as seen:
+            run(network, torch.rand(1, 3, factor * small, factor * small))
+        largest.append(seen.elements)
+    assert largest[1] <= 4.5 * largest[0]
+
+
+@pytest.fixture(scope="module", params=EXPORTED)
+def model(request: pytest.FixtureRequest) -> Model:
+    """Card, tensors, images and the maps that PyTorch makes of them; weights are moved off their start values."""
+    case = request.param
+    network = build_case(case, outputs=2)
+    window = side(network) if hasattr(network, "size") or getattr(network, "global_context", False) else None
+    height, width = (window, window) if window else (3 * network.stride, 5 * network.stride)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        run(network.train(), torch.randn(4, 3, window or height, window or height))  # batch norm's running moments
+    name, options = CASES[case]
+    organs = [f"organ {number}" for number in range(3)] if "organ" in getattr(network, "conditions", ()) else []
+    card = Card(
+        name="t", network=NetworkSpec(name=name, options=options), representation="distance", mpp=0.5, halo=0,
+        stride=network.stride, window=window, organs=organs, code_version="0",
+    )  # fmt: skip
+    tensors = {name: value.numpy() for name, value in network.state_dict().items()}
+    images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    told = (torch.tensor([-1, 1]),) if organs else ()
+    with torch.inference_mode():
+        maps = build(card, tensors)(torch.from_numpy(images), *told).numpy()
+    assert maps.std() > 5e-3  # there is something to agree on
+    return card, tensors, images, maps
+
+
+def given(card: Card, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    return {"images": images} | ({"organ": np.array([-1, 1])} if card.organs else {})
+
+
+def test_openvino_agrees(model: Model) -> None:
+    card, tensors, images, maps = model
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(convert(card, tensors), "CPU", settings)
+    assert np.abs(compiled(given(card, images))[0] - maps).max() < AGREE
+
+
+@pytest.mark.slow  # an export takes seconds, however small the network
+def test_onnx_agrees(model: Model, tmp_path: Path) -> None:
+    card, tensors, images, maps = model
+    export_onnx(card, tensors, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert np.abs(session.run(None, given(card, images))[0] - maps).max() < AGREE
 
 
 def test_a_pixel_beyond_the_halo_changes_nothing_and_one_within_it_does(network: nn.Module) -> None:
-    if getattr(network, "global_context", False):
-        pytest.skip("sees its whole input: it is run in windows of the training tile's size")
+    if getattr(network, "global_context", False) or hasattr(network, "size"):
+        pytest.skip("sees its whole input, or takes one size: it is run in windows of the training tile's size")
     halo = measure_halo(network, network.stride)
     network.eval().double()  # so that a far and faint influence is not rounded away
     side = 2 * halo + 4 * network.stride
