@@ -12,7 +12,8 @@ import yaml
 from hemalum.errors import HemalumError
 
 LOG, RECIPE = "log.jsonl", "recipe.yaml"
-_PLAIN = {"step", "phase", "optimiser", "switch_step", "loss", "lr", "steps_per_second", "score", "dice", "val_loss"}
+_PLAIN = {"step", "phase", "optimiser", "switch_step", "loss", "lr", "steps_per_second"}
+_PLAIN |= {"score", "dice", "f1", "miou", "val_loss"}
 _MONITORS = {"pq": "score", "dice": "dice", "miou": "miou", "loss": "val_loss"}
 
 

@@ -215,7 +215,7 @@ def stop_rule(recipe: Recipe) -> str:
     """A recipe's budget in words: equal for two recipes exactly when they train as long and stop alike."""
     patience = sorted({phase.until.patience or 0 for phase in recipe.phases})
     early = "" if patience == [0] else f", stopped after {'/'.join(map(str, patience))} validations without gain"
-    monitors = {"pq": "PQ", "dice": "Dice", "loss": "loss"}
+    monitors = {"pq": "PQ", "dice": "Dice", "miou": "mIoU", "loss": "loss"}
     by = "/".join(dict.fromkeys(monitors[phase.until.monitor] for phase in recipe.phases))
     return (
         f"{recipe.steps * recipe.batch:,} crops, the best of the validations (by {by}) every "

@@ -132,7 +132,7 @@ class Levelled(Strict):
     earliest: float = Field(0.2, ge=0, le=1, description="share of the phase's steps")
 
 
-Monitor = Literal["pq", "dice", "loss"]
+Monitor = Literal["pq", "dice", "miou", "loss"]
 
 
 class Until(Strict):
@@ -142,7 +142,10 @@ class Until(Strict):
     total: int | None = Field(
         None, ge=1, description="when the whole run has so many: what earlier phases saved, this one gets"
     )
-    monitor: Monitor = Field("pq", description="what is best, on the validation images: PQ, Dice, or the least loss")
+    monitor: Monitor = Field(
+        "pq",
+        description="what is best, on the validation images: PQ, Dice, mIoU over classes, or the least loss",
+    )
     patience: int | None = Field(None, ge=1, description="so many validations without a better score")
     levelled: Levelled | None = Field(None, description="when the validation Dice has levelled off")
 

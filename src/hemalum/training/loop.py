@@ -288,7 +288,7 @@ class Loop:
     def _judge(self, phase: Phase, row: dict[str, float]) -> bool:
         """Note the score and keep the best weights; True when the phase's patience or its rise is over."""
         state = self.progress
-        column = {"pq": "score", "dice": "dice", "loss": "val_loss"}[phase.until.monitor]
+        column = {"pq": "score", "dice": "dice", "miou": "miou", "loss": "val_loss"}[phase.until.monitor]
         score = -row[column] if phase.until.monitor == "loss" else row[column]
         if state.phase_best is None or score > state.phase_best:
             state.phase_best, state.waiting, state.plateau_waiting = score, 0, 0

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -13,6 +13,7 @@ from hemalum.data.fractions import Labelled
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain_normalisation import StainNormalisation
 from hemalum.errors import HemalumError
+from hemalum.instances.representations import SEMANTIC
 from hemalum.models.card import Channels, NetworkSpec, SeparationSettings, Strict
 from hemalum.names import nearest
 from hemalum.systems import build_system
@@ -104,6 +105,17 @@ class Recipe(Strict):
             return merged(decided, own, "recipe") | {"system": system.model_dump(mode="json")}
         except HemalumError as error:  # pydantic collects ValueErrors and says where they stand
             raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _monitors(self) -> Self:
+        """A score that nothing has would end the training at its first validation."""
+        for phase in self.phases:
+            if phase.until.monitor == "miou" and self.representation != SEMANTIC:
+                raise ValueError(
+                    f"phase '{phase.name}' monitors miou, which representation '{self.representation}' does not "
+                    f"have: want {SEMANTIC}, or monitor pq, dice or loss"
+                )
+        return self
 
     @property
     def steps(self) -> int:

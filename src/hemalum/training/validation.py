@@ -14,7 +14,16 @@ from hemalum.data.stain_normalisation import StainNormaliser
 from hemalum.errors import HemalumError
 from hemalum.instances.representations import find_representation
 from hemalum.losses.loss import Given, Loss
-from hemalum.metrics import MatchCounts, PixelCounts, count_pixels, match, measure_overlap, score_pixels
+from hemalum.metrics import (
+    MatchCounts,
+    PixelCounts,
+    average_by_class,
+    count_pixels,
+    count_pixels_by_class,
+    match,
+    measure_overlap,
+    score_pixels,
+)
 from hemalum.models.windows import Span, missing, stitch, window_halo
 from hemalum.networks.map_model import activate
 from hemalum.networks.outputs import Outputs
@@ -94,16 +103,23 @@ class Validation:
     def score(self, network: nn.Module, fabric: Fabric, loss: Loss | None = None) -> dict[str, float]:
         """Pooled PQ and Dice of each set; `score` and `dice`: their means over sets.
 
+        Where maps are of classes, pooled F1 and mIoU of the pixels' classes as well; `f1` and `miou`: their means.
         With a `loss`, `val_loss` is its mean over the images.
         """
-        counts = {name: np.zeros(10) for name in self.names}
+        kinds = range(1, len(self.representation.classes) + 1)
+        counts = {name: np.zeros(10 + 4 * len(kinds)) for name in self.names}
         for image in self.images:
             logits = self._logits(image, network, fabric)
             maps = np.ascontiguousarray(activate(logits, self.representation.heads)[0].cpu().numpy())
             found = self.representation.separate(maps, self.recipe.separation)
             matches, pixels = match(measure_overlap(image.truth, found)), count_pixels(image.truth, found)
             lost = 0.0 if loss is None else self._loss(image, logits, loss, fabric)
-            counts[image.dataset] += [*astuple(matches), *astuple(pixels), lost, 1]
+            by_class: list[PixelCounts] = []
+            if image.classes is not None:
+                given = self.representation.classify(maps, self.recipe.separation.foreground)
+                by_class = count_pixels_by_class(image.classes[image.truth], given, kinds)
+            numbers = [number for own in by_class for number in astuple(own)]
+            counts[image.dataset] += [*astuple(matches), *astuple(pixels), lost, 1, *numbers]
         if fabric.world_size > 1:
             # the same sums everywhere, so every process takes the same decisions
             table = fabric.to_device(torch.from_numpy(np.stack(list(counts.values()))))
@@ -113,8 +129,17 @@ class Validation:
         rows = {f"{name}_pq": value for name, value in quality.items()}
         rows |= {f"{name}_dice": value for name, value in dice.items()}
         rows |= {"score": float(np.nanmean(list(quality.values()))), "dice": float(np.nanmean(list(dice.values())))}
+        if kinds:
+            scores = {
+                name: average_by_class([[PixelCounts(*own) for own in row[10:].reshape(-1, 4)]], "pooled")
+                for name, row in counts.items()
+            }
+            for metric in ("f1", "miou"):
+                values = {name: float(getattr(own, metric)) for name, own in scores.items()}
+                rows |= {f"{name}_{metric}": value for name, value in values.items()}
+                rows[metric] = float(np.nanmean(list(values.values())))
         if loss is not None:
-            lost, images = np.sum([row[8:] for row in counts.values()], axis=0)
+            lost, images = np.sum([row[8:10] for row in counts.values()], axis=0)
             rows["val_loss"] = float(lost / images)
         return rows
 
