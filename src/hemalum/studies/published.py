@@ -31,6 +31,10 @@ METRICS = (
     "boundary.boundary_f1",
     "instance.aji",
     "instance.pq",
+    "semantic.precision",
+    "semantic.recall",
+    "semantic.f1",
+    "semantic.miou",
     "cost.parameters",
 )
 _NUMBER = r"[+-]?\d*\.?\d+"

@@ -287,7 +287,9 @@ def _ours(run: Comparison, dataset: str, recipe: str, column: Column, averaging:
     values = []
     for cell in run.cells:
         if cell.dataset == dataset and cell.method == _method(recipe):
-            found = cell.cost.get(metric) if kind == "cost" else cell.summary[kind][averaging].get(metric)
+            found = (
+                cell.cost.get(metric) if kind == "cost" else cell.summary.get(kind, {}).get(averaging, {}).get(metric)
+            )
             if found is not None:
                 values.append(float(found) * column.scale)
     if not values:
