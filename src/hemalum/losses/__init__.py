@@ -47,5 +47,6 @@ def build_loss(spec: Any) -> Loss:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        known = "" if first["type"] != "extra_forbidden" else nearest(key, LOSSES[name].model_fields)
-        raise HemalumError(f"loss '{name}', '{key}': {first['msg']}{known}") from error
+        if first["type"] == "extra_forbidden":
+            raise HemalumError(f"loss '{name}' has no option '{key}'{nearest(key, LOSSES[name].model_fields)}") from error
+        raise HemalumError(f"loss '{name}', '{key}': {first['msg']}") from error
