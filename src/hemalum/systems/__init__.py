@@ -16,6 +16,7 @@ from hemalum.systems.two_stage import TwoStageEnhancement
 SYSTEMS: dict[str, type[SystemSettings]] = {
     "al_net": ALNet,
     "clin_seg_net": ClinSegNet,
+    "csra_net": CSRANet,
     "eunet3plus": EUNet3PlusSam,
     "two_stage": TwoStageEnhancement,
 }
