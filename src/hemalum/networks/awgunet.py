@@ -57,7 +57,7 @@ class AWGUNet(nn.Module):
         self.transitions = nn.ModuleList(transitions)
         self.attention = nn.ModuleList(WaveletAttention(count) for count in skips[::-1])
         before = (channels, *decoder[:-1])
-        self.up = nn.ModuleList(_Up(count) for count in before)
+        self.up = nn.ModuleList(Up(count) for count in before)
         self.decoder = nn.ModuleList(
             _Kernels(2 * deep + skip, after) for deep, skip, after in zip(before, skips[-2::-1], decoder, strict=True)
         )
@@ -134,7 +134,7 @@ class _DenseLayer(nn.Module):
         return torch.cat([x_BCHW, self.body(x_BCHW)], dim=1)
 
 
-class _Up(nn.Module):
+class Up(nn.Module):
     """Twice the size and twice the channels: smoothly enlarged ones beside those of a transposed convolution.
 
     Enlarged by a Gaussian and by a Lanczos filter, added, then a 1×1 convolution, as published. Filters whose weights

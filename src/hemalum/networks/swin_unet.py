@@ -146,7 +146,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x_BHWC: Tensor, mask: Tensor) -> Tensor:
-        x = x_BHWC + self._kept(self._attend(self.norm(x_BHWC), mask))
+        x = x_BHWC + self._kept(self.attend(self.norm(x_BHWC), mask))
         return x + self._kept(self.mlp(x))
 
     def _kept(self, branch: Tensor) -> Tensor:
@@ -156,7 +156,8 @@ class Block(nn.Module):
         keep = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= self.drop
         return branch * (keep / (1 - self.drop)).to(branch.dtype)
 
-    def _attend(self, x_BHWC: Tensor, mask: Tensor) -> Tensor:
+    def attend(self, x_BHWC: Tensor, mask: Tensor) -> Tensor:
+        """Attention alone, of tokens already normalised; `mask` from `window_mask`."""
         (batch, height, width, channels), side = x_BHWC.shape, self.window
         x = F.pad(x_BHWC, (0, 0, 0, -width % side, 0, -height % side))
         rows, columns = x.shape[1], x.shape[2]

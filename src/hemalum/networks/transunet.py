@@ -118,7 +118,7 @@ class _Backbone(nn.Module):
     def __init__(self, inputs: int, width: int, blocks: Sequence[int]) -> None:
         super().__init__()
         self.root = nn.Sequential(
-            _StandardisedConv(inputs, width, 7, 2, 3, bias=False), _group_norm(width), nn.ReLU(inplace=True)
+            StandardisedConv(inputs, width, 7, 2, 3, bias=False), _group_norm(width), nn.ReLU(inplace=True)
         )
         stages, before = [], width
         for level, count in enumerate(blocks):
@@ -147,19 +147,19 @@ class _Bottleneck(nn.Module):
         super().__init__()
         outputs = 4 * inner
         self.body = nn.Sequential(
-            _StandardisedConv(inputs, inner, 1, bias=False), _group_norm(inner), nn.ReLU(inplace=True),
-            _StandardisedConv(inner, inner, 3, stride, 1, bias=False), _group_norm(inner), nn.ReLU(inplace=True),
-            _StandardisedConv(inner, outputs, 1, bias=False), _group_norm(outputs),
+            StandardisedConv(inputs, inner, 1, bias=False), _group_norm(inner), nn.ReLU(inplace=True),
+            StandardisedConv(inner, inner, 3, stride, 1, bias=False), _group_norm(inner), nn.ReLU(inplace=True),
+            StandardisedConv(inner, outputs, 1, bias=False), _group_norm(outputs),
         )  # fmt: skip
         self.shortcut = nn.Identity() if stride == 1 and inputs == outputs else nn.Sequential(
-            _StandardisedConv(inputs, outputs, 1, stride, bias=False), nn.GroupNorm(outputs, outputs)
+            StandardisedConv(inputs, outputs, 1, stride, bias=False), nn.GroupNorm(outputs, outputs)
         )  # fmt: skip
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return F.relu(self.shortcut(x_BCHW) + self.body(x_BCHW))
 
 
-class _StandardisedConv(nn.Conv2d):
+class StandardisedConv(nn.Conv2d):
     """A convolution whose weights have mean 0 and variance 1 per output channel (Qiao et al. 2019)."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
