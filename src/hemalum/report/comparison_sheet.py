@@ -156,7 +156,7 @@ def _line(results: DatasetResults, rivals: Sequence["Method"], sample: "Sample",
     predictions: dict[str, Labels | None] = {}
     for method in results.methods:
         cell, scores = _scored(results, method, sample.id)
-        found = _prediction(cell, sample) if cell is not None else None
+        found = kept_prediction(cell, sample) if cell is not None else None
         predictions[method.name] = found
         if found is None:
             reason = "not scored on this image" if cell is None else "its label map has not been kept"
@@ -198,7 +198,8 @@ def _scored(results: DatasetResults, method: "Method", image: str) -> tuple["Cel
     return None, ""
 
 
-def _prediction(cell: "Cell", sample: "Sample") -> Labels | None:
+def kept_prediction(cell: "Cell", sample: "Sample") -> Labels | None:
+    """The label map that the comparison keeps of an image; None where there is none that fits."""
     for ending in (".png", ".tif", ".tiff"):
         path: Path = cell.folder / "predictions" / f"{sample.id}{ending}"
         if path.is_file():
