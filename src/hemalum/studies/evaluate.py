@@ -97,7 +97,8 @@ def evaluate(
     if isinstance(dataset, (str, Path)):
         dataset = Dataset.open(dataset)
     samples, class_names, described = _open(dataset, split)
-    segmenter, named = _segmenter(model, mpp, engine, class_names, described["dataset"])
+    organs = [row.organ for row in _part(dataset, split).rows] if isinstance(dataset, Dataset) else []
+    segmenter, named = _segmenter(model, mpp, engine, class_names, described["dataset"], organs)
     if isinstance(segmenter, LabelMaps):
         _check_files(segmenter, dataset, split)
     seen = named.pop("seen", {}).get(described["dataset"])
@@ -145,13 +146,17 @@ def _open(dataset: Dataset | Iterable[Sample], split: str | None) -> tuple[Itera
     if not isinstance(dataset, Dataset):
         name = dataset.name if isinstance(dataset, Truth) else "samples"
         return iter(dataset), {}, {"dataset": name, "split": None, "split_hash": None}
-    part = dataset if split is None else dataset.split(split)
+    part = _part(dataset, split)
     described = {"dataset": dataset.info.name, "split": split, "split_hash": dataset.split_hash}
     return iter(part), dataset.class_names, described
 
 
+def _part(dataset: Dataset, split: str | None) -> Dataset:
+    return dataset if split is None else dataset.split(split)
+
+
 def _segmenter(
-    model: Any, mpp: Scale, engine: "str | Engine", classes: dict[int, str], data: str
+    model: Any, mpp: Scale, engine: "str | Engine", classes: dict[int, str], data: str, organs: list[str | None]
 ) -> tuple[Segmenter, Row]:
     """The model as a function of a sample, and what the summary says of it."""
     if isinstance(model, str) and model == CLASSICAL:
@@ -162,13 +167,13 @@ def _segmenter(
         return model, {"model": model.name, "engine": None, "label_maps": str(model.folder)}
     if callable(model):
         return model, {"model": getattr(model, "__name__", type(model).__name__), "engine": None}
-    return _learnt(model, mpp, engine, classes, data)
+    return _learnt(model, mpp, engine, classes, data, organs)
 
 
 def _check_files(maps: LabelMaps, dataset: Dataset | Iterable[Sample], split: str | None) -> None:
     """Files and images are compared before the first is scored, where the images are known by name."""
     if isinstance(dataset, Dataset):
-        part = dataset if split is None else dataset.split(split)
+        part = _part(dataset, split)
         maps.check([row.id for row in part.rows], [row.id for row in dataset.rows])
     elif isinstance(dataset, Truth):
         maps.check(dataset.ids)
@@ -186,30 +191,32 @@ def _classical(mpp: Scale) -> Segmenter:
 
 
 def _learnt(
-    model: Any, mpp: Scale, engine: "str | Engine", classes: dict[int, str], data: str
+    model: Any, mpp: Scale, engine: "str | Engine", classes: dict[int, str], data: str, organs: list[str | None]
 ) -> tuple[Segmenter, Row]:
     from hemalum.inference.image import ImageSource
     from hemalum.inference.model import load_model
     from hemalum.inference.scale import estimate_mpp
-    from hemalum.inference.segment import as_engine, segment
+    from hemalum.inference.segment import as_engine, segment_source
     from hemalum.instances.representations import find_representation
-    from hemalum.studies.learnt import segment_learnt
+    from hemalum.studies.learnt import model_by_organ, segment_learnt
 
     loaded = load_model(model)
     card = loaded.card
     ids = class_ids(find_representation(card.representation, card.classes).told_apart, classes, card.name, data)
     runner = as_engine(engine, loaded)
+    told = model_by_organ(loaded, organs)
 
     def segmenter(sample: Sample) -> Segmentation:
-        scale = _scale(sample, mpp)
+        scale, chosen = _scale(sample, mpp), told(sample.organ)
         if scale == "auto":
             try:
-                scale = estimate_mpp(ImageSource.of(sample.image), loaded, runner).mpp
+                scale = estimate_mpp(ImageSource.of(sample.image), chosen, runner).mpp
             except HemalumError:  # too few nuclei to estimate from; a user would be left with nothing, too
                 return Segmentation(np.zeros_like(sample.instances))
         if ids is not None:
-            return segment_learnt(sample.image, loaded, runner, mpp=scale, ids=ids)
-        nuclei = segment(sample.image, loaded, mpp=scale, engine=runner)
+            return segment_learnt(sample.image, chosen, runner, mpp=scale, ids=ids)
+        with ImageSource.of(sample.image) as source:
+            nuclei = segment_source(source, chosen, runner, mpp=scale)
         return Segmentation(nuclei.label_map(), mpp=nuclei.mpp)
 
     seen = {used.name: used.split_hash for used in card.training.data} if card.training is not None else {}

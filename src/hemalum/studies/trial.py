@@ -24,7 +24,7 @@ from hemalum.studies.classes import class_ids
 from hemalum.studies.evaluate import evaluate
 from hemalum.studies.folds import fold_of
 from hemalum.studies.label_maps import LabelMaps
-from hemalum.studies.learnt import segment_learnt
+from hemalum.studies.learnt import model_by_organ, segment_learnt
 from hemalum.studies.plan import Plan, PlannedMethod
 from hemalum.studies.segmentation import Segmentation, Segmenter
 from hemalum.training.loop import Watcher
@@ -65,7 +65,9 @@ def run_cell(
     elif method.kind == "model":
         model = Path(method.source)
     recorder = _Recorder(
-        _segmenter(method, dataset, data, model, resources), folder / "predictions", plan.leave_out_ambiguous
+        _segmenter(method, dataset, data, plan.part, model, resources),
+        folder / "predictions",
+        plan.leave_out_ambiguous,
     )
     evaluation = evaluate(recorder, dataset, split=plan.part, leave_out_ambiguous=plan.leave_out_ambiguous)
     evaluation.summary["model"] = method.name
@@ -109,7 +111,7 @@ def _training_cost(log: Path) -> dict[str, Any]:
 
 
 def _segmenter(
-    method: PlannedMethod, dataset: Dataset, data: str, model: Path | None, resources: Resources
+    method: PlannedMethod, dataset: Dataset, data: str, part: str, model: Path | None, resources: Resources
 ) -> Segmenter:
     if method.kind == "labels":
         return label_maps(method, data)
@@ -121,7 +123,8 @@ def _segmenter(
     engine = as_engine(resources.engine, loaded, threads=resources.threads)
     names = find_representation(loaded.card.representation, loaded.card.classes).told_apart
     ids = class_ids(names, dataset.class_names, method.name, dataset.info.name)
-    return lambda sample: segment_learnt(sample.image, loaded, engine, mpp=sample.mpp, ids=ids)
+    told = model_by_organ(loaded, [row.organ for row in dataset.split(part).rows])
+    return lambda sample: segment_learnt(sample.image, told(sample.organ), engine, mpp=sample.mpp, ids=ids)
 
 
 def label_maps(method: PlannedMethod, data: str) -> LabelMaps:
