@@ -35,11 +35,16 @@ OPTIONS = {
     "check": "DATASET --preview",
     "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --initial",
     "report": "RUN",
+    "refine": "MODEL DATASET --output --offline --top --train --lr --epochs --draws --test --split --seed --engine "
+    "--accelerator --threads",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "
     "--missing",
     "compare": "[NAME=]METHOD… --data --output --folds --seeds --budget --crops --own-budget --split "
     "--leave-out-ambiguous --engine --accelerator --threads",
     "reproduce": "[PAPER] [TABLE] --data --output --seeds --budget --crops --engine --accelerator --threads",
+    "figure": "",
+    "figure difference": "COMPARISON FIRST SECOND --output --data",
+    "figure embedding": "IMAGE --encoder --output --field",
     "info": "[MODEL] --json",
     "export": "MODEL OUT --organ",
     "demo": "--output --model --engine",
@@ -65,6 +70,9 @@ def options_of(command: Any) -> str:
 
 def test_the_options_are_those_that_were_promised() -> None:
     found = {"hemalum": options_of(group)} | {name: options_of(group.commands[name]) for name in VERBS}
+    for name in VERBS:
+        for part, command in getattr(group.commands[name], "commands", {}).items():
+            found[f"{name} {part}"] = options_of(command)
     assert found == OPTIONS
 
 
@@ -151,6 +159,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["evaluate", "classical", "--truth", "/no/such/folder"], "a model needs the images of a DATASET"),
         (["evaluate", "classical", "/no/such/folder", "--components"], "are for a folder of label maps"),
         (["evaluate", "classical", "/no/such/folder", "--split", "tst"], ""),
+        (["figure", "difference", "/no/such", "a", "b", "-o", "c.png"], "/no/such: holds no comparison"),
         (["reproduce", "alnet"], "no paper 'alnet', did you mean 'al_net'"),
         (["reproduce", "two_stage", "reslts"], "two_stage has no table 'reslts', did you mean 'results'"),
         (["reproduce", "two_stage", "-d", "tnbc=a"], "give a folder for the runs"),

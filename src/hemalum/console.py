@@ -232,6 +232,37 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[int, int, di
 
 
 @contextmanager
+def steps_progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function of (what, done, of how many): a bar for each on a terminal, a line as each begins elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = error_console()
+    if quiet:
+        yield lambda what, done, total: None
+        return
+    if not console.is_terminal:
+        said: set[str] = set()
+
+        def write(what: str, done: int, total: int) -> None:
+            if what not in said:
+                said.add(what)
+                console.print(f"{what}: {total:,}", markup=False, highlight=False)
+
+        yield write
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield draw
+
+
+@contextmanager
 def comparison_progress(*, quiet: bool = False) -> "Iterator[Callable[[Progressed], None]]":
     """Give a function of a comparison's progress: bars on a terminal, a line for each cell that is begun."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

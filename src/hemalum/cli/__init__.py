@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from hemalum.arguments import global_options_first
-from hemalum.cli import data, segmenting, studies, training
+from hemalum.cli import data, figures, review, segmenting, studies, training
 from hemalum.cli.app import Shell, app
 from hemalum.errors import HemalumError, ToldElsewhereError
 
@@ -21,6 +21,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "check": data.check,
     "train": training.train,
     "report": training.report,
+    "refine": review.refine,
     "evaluate": studies.evaluate,
     "compare": studies.compare,
     "reproduce": studies.reproduce,
@@ -30,6 +31,7 @@ _VERBS: dict[str, Callable[..., None]] = {
 }
 for _name, _verb in _VERBS.items():
     app.command(_name)(_verb)
+app.add_typer(figures.figure, name="figure")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
