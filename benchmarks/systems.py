@@ -69,21 +69,44 @@ PIXELS = ("P", "R", "Dice", "IoU", "Dice pooled", "PQ", "AP of pixels")
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is compared on which dataset, for how many crops and seeds, and which columns are shown."""
+    """What is compared on which dataset, for how many crops and seeds, and which columns are shown.
+
+    Without `crops` the recipes train as long as each says: where a part of the comparison is a longer training.
+    """
 
     title: str
     methods: Sequence[str]
     data: str
-    crops: int
+    crops: int | None
     columns: Sequence[str] = PIXELS
     seeds: int = 1
 
 
-NUCLEI = ("R", "P", "Dice", "IoU", "PQ", "AP of pixels", "parameters (M)", "training (s)")
+RECALL = ("R", "P", "Dice", "IoU", "PQ", "AP of pixels", "parameters (M)", "training (s)")
+CONTOUR = ("Dice pooled", "IoU pooled", "Dice", "HD95 (px)", "boundary F1", "PQ", "parameters (M)", "training (s)")
+SAM = ("Dice", "IoU", "F1 weighted", "PQ", "parameters (M)", "training (s)")
+LABELS = ("P", "R", "Dice", "IoU pooled", "PQ", "training (s)")
+CLASSES = ("semantic F1", "mIoU", "Dice", "PQ", "training (s)")
 
 EXPERIMENTS: dict[str, Experiment] = {
-    "clin_seg_net": Experiment("ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, NUCLEI),
-}
+    "clin_seg_net": Experiment(
+        "ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, RECALL
+    ),
+    "two_stage": Experiment("Two stages over three bases, with controls", ["two_stage"], "tnbc", None),
+    "eunet3plus": Experiment(
+        "eU-Net3+: activations, and ways to fuse a SAM encoder of random weights",
+        [f"eunet3plus_nuinsseg:{name}" for name in ("relu", "leaky_relu", "swish", "glu", "concat", "guided", "advanced")],
+        "nuinsseg_by_image", 2400, SAM,
+    ),
+    "csra_net": Experiment(
+        "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled", ["csra_net_nuinsseg"], "nuinsseg_by_image",
+        1600, LABELS,
+    ),
+    "csra_net_consep": Experiment(
+        "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled, four classes", ["csra_net_consep"], "consep",
+        1600, CLASSES,
+    ),
+}  # fmt: skip
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
@@ -96,6 +119,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         seeds=arguments.seeds or experiment.seeds,
         budget="small",
         crops=experiment.crops,
+        own_budget=experiment.crops is None,
         resources=Resources("cpu", arguments.threads),
         watch=lambda progress: print(f"\r{progress.done}/{progress.total} {progress.name} {progress.step}", end=""),
     )
