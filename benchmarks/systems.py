@@ -89,24 +89,23 @@ LABELS = ("P", "R", "Dice", "IoU pooled", "PQ", "training (s)")
 CLASSES = ("semantic F1", "mIoU", "Dice", "PQ", "training (s)")
 
 EXPERIMENTS: dict[str, Experiment] = {
-    "clin_seg_net": Experiment(
-        "ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, RECALL
-    ),
+    "clin_seg_net": Experiment("ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, RECALL),
     "two_stage": Experiment("Two stages over three bases, with controls", ["two_stage"], "tnbc", None),
-    "eunet3plus": Experiment(
-        "eU-Net3+: activations, and ways to fuse a SAM encoder of random weights",
-        [f"eunet3plus_nuinsseg:{name}" for name in ("relu", "leaky_relu", "swish", "glu", "concat", "guided", "advanced")],
-        "nuinsseg_by_image", 2400, SAM,
-    ),
     "csra_net": Experiment(
-        "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled", ["csra_net_nuinsseg"], "nuinsseg_by_image",
-        1600, LABELS,
+        "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled",
+        ["csra_net_nuinsseg"],
+        "nuinsseg_by_image",
+        1600,
+        LABELS,
     ),
     "csra_net_consep": Experiment(
-        "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled, four classes", ["csra_net_consep"], "consep",
-        1600, CLASSES,
+        "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled, four classes",
+        ["csra_net_consep"],
+        "consep",
+        1600,
+        CLASSES,
     ),
-}  # fmt: skip
+}
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
