@@ -19,12 +19,13 @@ from pydantic import TypeAdapter
 
 from hemalum.errors import HemalumError
 from hemalum.models.card import Card
+from hemalum.systems.phases import Phase
 from hemalum.training.recipe import Recipe
 from hemalum.training.stream import Facts
 
-SIDE = 256  # px of the image whose operations and latency are given
+SIDE = 256  # px of the image whose operations and latency are given, unless the network takes one size alone
 COUNTING_RULE = (
-    f"multiply-accumulates of convolutions and matrix products for one {SIDE} × {SIDE} px input of the network"
+    "multiply-accumulates of convolutions and matrix products for one {side} × {side} px input of the network"
 )
 REPEATS = 9
 
@@ -37,9 +38,10 @@ def measure_cost(
     `facts` says for a recipe what its network takes from the data: classes and organs.
 
     Gives parameters, macs, macs_side_px, latency_ms, images_per_second, device, machine, and for a recipe
-    peak_memory_mb: what two training steps need beside the loaded program, resident memory on a CPU, allocated
-    memory of the device on CUDA, None where the system does not say. `latency_ms` is one forward pass of one
-    SIDE × SIDE px image in PyTorch, the fastest of nine; `images_per_second` that of a batch of eight.
+    peak_memory_mb: what two training steps of the phase that needs most need beside the loaded program, resident
+    memory on a CPU, allocated memory of the device on CUDA, None where the system does not say. `latency_ms` is one
+    forward pass of one image of `macs_side_px` in PyTorch, the fastest of nine; `images_per_second` that of a batch
+    of eight.
     Raises HemalumError when the process fails.
     """
     task = {
@@ -106,7 +108,7 @@ def _measure(what: Recipe | Card, facts: Facts, *, cpu: bool, threads: int | Non
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "macs": counter.get_total_flops() // 2,
         "macs_side_px": side,
-        "macs_rule": COUNTING_RULE,
+        "macs_rule": COUNTING_RULE.format(side=side),
         "mpp": what.mpp,
         "peak_memory_mb": None if peak is None else round(peak / 2**20, 1),
         "latency_ms": 1000 * single,
@@ -132,34 +134,72 @@ def _conditions(network: Any, batch: Any) -> dict[str, Any]:
 
 
 def _training_memory(recipe: Recipe, facts: Facts, network: Any, device: Any, low: bool) -> int | None:
-    """Bytes that two training steps of the first phase need at most beside what is there before."""
+    """Bytes that two training steps of the recipe's phases need at most beside what is there before."""
+    before = _peak(device.type)
+    seen = set()
+    for phase in recipe.phases:
+        # what else differs between phases takes no memory
+        kind = repr((phase.train, phase.switches, phase.loss.name, phase.unlabelled, phase.optimiser.name))
+        if kind not in seen:
+            _train_twice(recipe, phase, facts, network, device, low)
+        seen.add(kind)
+    after = _peak(device.type)
+    return None if before is None or after is None else after - before
+
+
+def _train_twice(recipe: Recipe, phase: Phase, facts: Facts, network: Any, device: Any, low: bool) -> None:
+    """Two steps of a phase, on blank images."""
     import numpy as np
     import torch
 
     from hemalum.instances.representations import find_representation
-    from hemalum.losses.loss import Given
+    from hemalum.losses.loss import Given, whole
     from hemalum.networks.input import input_channels
     from hemalum.networks.outputs import Outputs
+    from hemalum.training.consistency import two_stream_losses
     from hemalum.training.optimisers import build_optimiser
+    from hemalum.training.parts import set_switches
     from hemalum.training.stream import encode_extra
 
-    representation, loss = find_representation(recipe.representation, facts.classes), recipe.phases[0].loss
-    before = _peak(device.type)
-    optimiser = build_optimiser(recipe.phases[0].optimiser, network.parameters())
-    images = torch.zeros(recipe.batch, input_channels(recipe.input), recipe.tile, recipe.tile, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    targets = torch.zeros(recipe.batch, len(representation.channels), recipe.tile, recipe.tile, device=device)
-    blank = np.zeros((recipe.batch, recipe.tile, recipe.tile), np.int32)
-    extra = {name: value.to(device) for name, value in encode_extra(blank, loss.needs).items()}
+    representation, side, batch = find_representation(recipe.representation, facts.classes), recipe.tile, recipe.batch
+    set_switches(network, phase)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(phase.trains(name))
+    optimiser = build_optimiser(phase.optimiser, [one for one in network.parameters() if one.requires_grad])
+
+    def blank(count: int) -> Any:
+        shape = (count, input_channels(recipe.input), side, side)
+        return torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+
+    images = blank(batch)
+    targets = torch.zeros(batch, len(representation.channels), side, side, device=device)
+    labels = np.zeros((batch, side, side), np.int32)
+    extra = {name: value.to(device) for name, value in encode_extra(labels, phase.loss.needs).items()}
+
+    def judge(outputs: Outputs) -> dict[str, Any]:
+        return phase.loss(Given(outputs, targets, representation.heads, extra))
+
+    views = {}
+    if phase.unlabelled is not None:
+        views = {
+            "weak": blank(batch),
+            "strong": blank(batch * phase.unlabelled.views),
+            "labelled": blank(batch),
+            "boxes": torch.zeros(phase.unlabelled.views, batch, side, side, dtype=torch.bool, device=device),
+            "inside": torch.ones(batch, side, side, device=device),
+            "truth": torch.zeros(batch, side, side, dtype=torch.int64, device=device),
+        }
     for _ in range(2):
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            outputs = network(images, **_conditions(network, images))
-        parts = loss(Given(Outputs.of(outputs), targets, representation.heads, extra))
+            if phase.unlabelled is None:
+                parts = judge(Outputs.of(network(images, **_conditions(network, images))))
+            else:
+                with torch.no_grad():
+                    weak = network.eval()(views["weak"]).float()
+                parts, _ = two_stream_losses(phase.unlabelled, network.train(), weak, images, views, judge, whole)
         torch.autograd.backward(torch.stack(list(parts.values())).sum())
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-    after = _peak(device.type)
-    return None if before is None or after is None else after - before
 
 
 def _peak(device: str) -> int | None:
