@@ -14,6 +14,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.data.importing import import_dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
+from hemalum.inference.segment import segment
 from hemalum.report.comparison import write_comparison
 from hemalum.report.tables import evaluation_tables
 from hemalum.studies.classes import class_ids
@@ -188,3 +189,25 @@ def test_a_comparison_has_them_by_class(folder, two_class_model, tmp_path):
     said = (tmp_path / "out" / "report.md").read_text()
     assert "mIoU of pixels by class, pooled over all pixels, mean over classes without background" in said
     assert "IoU of pixels, mean over images, red" in said
+
+
+def test_classifications_of_geojson_are_classes(folder, two_class_model, tmp_path):
+    """What `segment` writes, read back as the result of another tool, scores as the model does."""
+    model = evaluate(two_class_model, folder, split="test", engine="torch").summary
+    out = tmp_path / "out"
+    out.mkdir()
+    for sample in Dataset.open(folder):
+        segment(sample.image, two_class_model, mpp=0.5, engine="torch").to_geojson(out / f"{sample.id}.geojson")
+    summary = evaluate(out, folder, split="test").summary
+    assert summary["classes"] == model["classes"]
+    # every pixel has the class of its nucleus
+    assert summary["semantic"]["pooled"]["miou"] > 0.97 > model["semantic"]["pooled"]["miou"]
+    for path in out.iterdir():
+        path.write_text(path.read_text().replace('"red"', '"Positive"').replace('"blue"', '"Negative"'))
+    assert "classes" not in evaluate(out, folder, split="test").summary
+    for path in out.iterdir():
+        path.write_text(path.read_text().replace('"name":"Positive"', '"names":["RED"]'))
+    with pytest.raises(
+        HemalumError, match="classification 'Negative' is no class of the dataset; classes are Blue, red"
+    ):
+        evaluate(out, folder, split="test")

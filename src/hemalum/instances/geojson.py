@@ -24,16 +24,28 @@ Ring = NDArray[np.float64]
 def read_geojson_labels(path: Path | str, shape: tuple[int, int]) -> NDArray[np.int32]:
     """Give the label map (H, W) int32 of the polygons in a GeoJSON file, 1..N in the order of the file.
 
-    The file holds a FeatureCollection, a list of Features or one Feature, in px of an image of `shape`. A pixel is
-    inside when its centre is; holes are left out; where polygons overlap the later one is on top. QuPath's
-    cells give their nucleus; its annotations are nuclei only where there are no detections or cells.
+    See `read_geojson`.
+    """
+    return read_geojson(path, shape)[0]
+
+
+def read_geojson(path: Path | str, shape: tuple[int, int]) -> tuple[NDArray[np.int32], list[str | None]]:
+    """Give the label map (H, W) int32 of the polygons in a GeoJSON file, and the name of each one's class by its id.
+
+    Ids are 1..N in the order of the file. The name is that of QuPath's classification, None without one and for
+    background; of a derived class ("Tumor: Positive") all of it. The file holds a FeatureCollection, a list of
+    Features or one Feature, in px of an image of `shape`. A pixel is inside when its centre is; holes are left out;
+    where polygons overlap the later one is on top. QuPath's cells give their nucleus; its annotations are nuclei only
+    where there are no detections or cells.
 
     Raises HemalumError, naming the feature, for a file that is missing, too large or not GeoJSON, for other
     geometries than polygons, and for polygons outside the image.
     """
     path = Path(path)
     rings: list[Ring] = []
-    for number, geometry in _geometries(path):
+    names: list[str | None] = [None]
+    for number, geometry, name in _geometries(path):
+        names.append(name)
         where = f"{path}, feature {number}"
         rings.append(_path_of(geometry, where))
         low, high = rings[-1].min(axis=0), rings[-1].max(axis=0)
@@ -48,11 +60,11 @@ def read_geojson_labels(path: Path | str, shape: tuple[int, int]) -> NDArray[np.
     hidden = len(rings) - np.count_nonzero(np.bincount(labels.ravel())[1:])
     if hidden:
         log.warning("%s: %d of %d polygons hold no pixel of their own", path, hidden, len(rings))
-    return labels
+    return labels, names
 
 
-def _geometries(path: Path) -> Iterator[tuple[int, Any]]:
-    """Number from 1 and geometry of each feature that is a nucleus."""
+def _geometries(path: Path) -> Iterator[tuple[int, Any, str | None]]:
+    """Number from 1, geometry and class of each feature that is a nucleus."""
     features = _features(path)
     kinds = [_member(_member(feature, "properties"), "objectType") for feature in features]
     found = any(kind in NUCLEI for kind in kinds)
@@ -62,9 +74,18 @@ def _geometries(path: Path) -> Iterator[tuple[int, Any]]:
             left_out += 1
             continue
         nucleus = _member(feature, "nucleusGeometry")
-        yield number, nucleus if nucleus is not None else _member(feature, "geometry")
+        name = _class_name(_member(_member(feature, "properties"), "classification"))
+        yield number, nucleus if nucleus is not None else _member(feature, "geometry"), name
     if left_out:
         log.info("%s: %d objects that are no detections or cells are left out", path, left_out)
+
+
+def _class_name(classification: Any) -> str | None:
+    """The name of a classification as QuPath shows it; a derived class is stored as the list of its parts."""
+    name, parts = _member(classification, "name"), _member(classification, "names")
+    if isinstance(parts, list) and parts and all(isinstance(part, str) for part in parts):
+        return ": ".join(parts)
+    return name if isinstance(name, str) else None
 
 
 def _features(path: Path) -> list[Any]:

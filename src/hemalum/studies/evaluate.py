@@ -164,6 +164,7 @@ def _segmenter(
     if is_label_folder(model):
         model = LabelMaps(Path(model))
     if isinstance(model, LabelMaps):
+        model.class_names = classes
         return model, {"model": model.name, "engine": None, "label_maps": str(model.folder)}
     if callable(model):
         return model, {"model": getattr(model, "__name__", type(model).__name__), "engine": None}

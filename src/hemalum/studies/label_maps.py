@@ -10,7 +10,7 @@ likely the photograph. The tail may be missing on either side: `a_masks.png` and
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,8 +23,9 @@ from hemalum.data.label_map import components as connected
 from hemalum.data.label_map import is_binary
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
-from hemalum.instances.geojson import read_geojson_labels
+from hemalum.instances.geojson import read_geojson, read_geojson_labels
 from hemalum.instances.polygons import split_pieces
+from hemalum.studies.segmentation import Segmentation
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +53,15 @@ class LabelMaps:
     """A folder of label maps as a segmenter: a callable Sample → (H, W) int32.
 
     With `components`, the nuclei of a binary mask are its 8-connected components; without, it is refused.
-    `missing` "empty" counts an image without a file as one where nothing was found. Raises HemalumError when
+    `missing` "empty" counts an image without a file as one where nothing was found. With `class_names` by id, the
+    classifications of GeoJSON files become classes, and a Segmentation is given. Raises HemalumError when
     `folder` holds no label maps.
     """
 
     folder: Path
     components: bool = False
     missing: Missing = "error"
+    class_names: Mapping[int, str] = field(default_factory=dict)
     counted_as_empty: list[str] = field(default_factory=list)
     _by_stem: dict[str, list[_Found]] = field(init=False, repr=False)
     _by_tail: dict[str, list[_Found]] = field(init=False, repr=False)
@@ -114,8 +117,11 @@ class LabelMaps:
         if extra:
             log.warning("%s: %d files belong to no image: %s", self.folder, len(extra), _few(extra))
 
-    def __call__(self, sample: Sample) -> NDArray[np.int32]:
-        """Give the label map of a sample. Raises HemalumError when it is missing or does not fit."""
+    def __call__(self, sample: Sample) -> NDArray[np.int32] | Segmentation:
+        """Give the label map of a sample, with classes where its file has any of `class_names`.
+
+        Raises HemalumError when it is missing or does not fit.
+        """
         path = self.file_of(sample.id)
         if path is None:
             if self.missing == "error":
@@ -124,6 +130,10 @@ class LabelMaps:
                 self.counted_as_empty.append(sample.id)
             return np.zeros_like(sample.instances)
         height, width = sample.instances.shape
+        if self.class_names and path.suffix.lower() == ".geojson":
+            drawn, names = read_geojson(path, (height, width))
+            classes = _classes(path, names, self.class_names)
+            return drawn if classes is None else Segmentation(drawn, classes)
         labels = read_labels(path, (height, width), components=self.components)
         if labels.shape != sample.instances.shape:
             raise HemalumError(
@@ -255,6 +265,24 @@ def read_labels(path: Path, shape: tuple[int, int] | None, *, components: bool =
             f"{path}: {ids} values lie in {pieces} pieces: a picture or a map of probability, not a label map"
         )
     return labels
+
+
+def _classes(path: Path, names: Sequence[str | None], known: Mapping[int, str]) -> NDArray[np.int32] | None:
+    """Class by id of polygons with these classifications, None where no name is a class of the dataset.
+
+    0 for a polygon without a classification. Raises HemalumError where only some are: they would count as false.
+    """
+    ids = {name.casefold(): number for number, name in known.items()}
+    given = sorted({name for name in names if name is not None})
+    strange = [name for name in given if name.casefold() not in ids]
+    if len(strange) == len(given):
+        return None
+    if strange:
+        raise HemalumError(
+            f"{path}: classification {strange[0]!r} is no class of the dataset; "
+            f"classes are {', '.join(known.values())}"
+        )
+    return np.array([0 if name is None else ids[name.casefold()] for name in names], np.int32)
 
 
 def without_tail(stem: str) -> str:

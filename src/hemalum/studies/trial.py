@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def _segmenter(
     method: PlannedMethod, dataset: Dataset, data: str, part: str, model: Path | None, resources: Resources
 ) -> Segmenter:
     if method.kind == "labels":
-        return label_maps(method, data)
+        return label_maps(method, data, dataset.class_names)
     if model is None:
         from hemalum.systems.classical import segment_classical
 
@@ -127,10 +128,10 @@ def _segmenter(
     return lambda sample: segment_learnt(sample.image, told(sample.organ), engine, mpp=sample.mpp, ids=ids)
 
 
-def label_maps(method: PlannedMethod, data: str) -> LabelMaps:
+def label_maps(method: PlannedMethod, data: str, class_names: Mapping[int, str] | None = None) -> LabelMaps:
     """Another program's label maps for a dataset: in a sub-folder of its name where there is one."""
     folder = Path(method.source)
-    return LabelMaps(folder / data if (folder / data).is_dir() else folder)
+    return LabelMaps(folder / data if (folder / data).is_dir() else folder, class_names=class_names or {})
 
 
 @dataclass
