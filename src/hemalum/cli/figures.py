@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from hemalum.arguments import Engine, Scale
+
 figure = typer.Typer(help="Draw what a system sees or does.", no_args_is_help=True)
 
 
@@ -51,3 +53,25 @@ def difference(
     from hemalum.studies.cells import load_comparison
 
     print(write_difference(load_comparison(comparison), first, second, output, data))
+
+
+@figure.command()
+def uncertainty(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file, or the name of a shipped model.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file; a tile, not a slide.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="Where the picture is written.")],
+    mpp: Scale = "auto",
+    organ: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the image is of, for a model that tells organs apart.")
+    ] = None,
+    engine: Engine = "auto",
+) -> None:
+    """Draw what a model is sure of: nuclei, probability, entropy, and where its last features are strong."""
+    from hemalum.inference.model import load_model
+    from hemalum.report.uncertainty import write_uncertainty
+
+    loaded = load_model(model)
+    if organ is not None:
+        loaded = loaded.with_organ(organ)
+    entropy = write_uncertainty(output, image, loaded, mpp=mpp, engine=engine)
+    print(f"{output}: mean entropy {entropy:.4f} nats per pixel")
