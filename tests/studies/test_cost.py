@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[dict[str, Any], Facts]] = {
         {"network": {"name": "seu_net", "options": SEU}, "representation": "foreground_edge", "input": "grey"},
         Facts(organs=("a", "b", "c"), conditions=("organ",)),
     ),
-    "one size": ({"network": {"name": "medt", "options": {"width": 4, "stem": 8}}, "tile": 128, "batch": 1}, Facts()),
+    "one size": ({"network": {"name": "medt", "options": {"stem": 8}}, "tile": 128, "batch": 1}, Facts()),
     "unlabelled": (
         {
             "network": {"name": "deeplabv3plus", "options": NARROW | {"low_level": 4}},
