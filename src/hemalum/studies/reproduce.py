@@ -357,7 +357,7 @@ def _recipe_said(recipe: Recipe, what: str) -> str:
     if what == "image_size":
         return f"crops of {recipe.tile} x {recipe.tile} px at {recipe.mpp:g} µm/px; tested on whole images"
     if what == "input":
-        return "RGB"
+        return {"RGB": "RGB", "grey": "luminance"}.get(recipe.input, recipe.input)
     if what == "augmentation":
         active = {name: value for name, value in recipe.augment.model_dump().items() if value}
         if active.get("scale") == 1:
