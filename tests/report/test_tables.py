@@ -134,3 +134,14 @@ def test_every_averaging_is_named() -> None:
 def test_one_group_or_a_group_per_image_says_nothing_new(groups: int) -> None:
     by_group = [{"name": str(n), "images": 1, "pq": 0.5} for n in range(groups)]
     assert len(evaluation_tables(summary(by_group=by_group))) == 3
+
+
+def test_a_card_says_what_its_network_is_shown_and_told() -> None:
+    plain = dict(card_pairs(card()))
+    assert "halo, stride" in plain
+    assert not {"input", "windows", "organs"} & set(plain)
+    told = dict(card_pairs(card(channels="grey", window=128, organs=["brain", "liver"])))
+    assert told["input"] == "grey, one channel"
+    assert told["windows"] == "128 px a side: a pixel depends on the whole window"
+    assert told["organs"] == "brain, liver"
+    assert "halo, stride" not in told

@@ -96,7 +96,7 @@ def card_pairs(card: Card) -> Pairs:
         ("classes", ", ".join(card.classes)),
         ("separation", ", ".join(f"{k} {_number(v)}" for k, v in card.separation.model_dump().items())),
         *_stain_pairs(card),
-        ("halo, stride", f"{card.halo} px, {card.stride} px"),
+        *_input_pairs(card),
         ("median nucleus", f"{_number(card.nucleus_diameter_um)} µm across (what --mpp auto scales to)"),
         ("licence", card.licence),
         ("hemalum", card.code_version),
@@ -113,6 +113,22 @@ def card_pairs(card: Card) -> Pairs:
             licence = data.licence or UNSTATED
             text = f"{data.name}: {data.samples:,} images, {licence}, split {data.split_hash[:12]}{cited}"
             pairs.append(("data", text))
+    return pairs
+
+
+def _input_pairs(card: Card) -> Pairs:
+    """What the network is shown and told, where that is more than colours of any size."""
+    pairs = []
+    if card.channels != "RGB":
+        pairs.append(("input", f"{card.channels}, one channel"))
+    if card.window is None:
+        pairs.append(("halo, stride", f"{card.halo} px, {card.stride} px"))
+    else:
+        pairs.append(("windows", f"{card.window} px a side: a pixel depends on the whole window"))
+    if card.organs:
+        pairs.append(("organs", ", ".join(card.organs)))
+    if card.sam is not None:
+        pairs.append(("SAM", card.sam.encoder))
     return pairs
 
 
