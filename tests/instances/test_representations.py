@@ -4,7 +4,8 @@ from scenes import draw_crowd, draw_ellipses
 from scipy import ndimage
 
 from hemalum.errors import HemalumError
-from hemalum.instances.representations import REPRESENTATIONS, select
+from hemalum.instances.representations import REPRESENTATIONS, find_representation, select
+from hemalum.instances.vote import vote
 from hemalum.metrics import match, measure_overlap
 from hemalum.models.card import SeparationSettings
 
@@ -17,7 +18,9 @@ def pq(truth, found):
 
 
 def test_table_names_its_rows():
-    assert {name: way.name for name, way in REPRESENTATIONS.items()} == {name: name for name in ["foreground", "foreground_edge", *WAYS]}
+    assert {name: way.name for name, way in REPRESENTATIONS.items()} == {
+        name: name for name in ["foreground", "foreground_edge", *WAYS]
+    }
 
 
 def test_softmax_head_has_a_logit_for_background():
@@ -183,3 +186,35 @@ def test_wrong_shapes_are_named():
         way.separate(np.zeros((3, 4, 4), np.float32), SETTINGS)
     with pytest.raises(HemalumError, match="label map must be"):
         way.encode(np.zeros((3, 4, 4), np.int32))
+
+
+def test_semantic_maps_become_foreground_peaks_and_classes():
+    way = find_representation("semantic", ("a", "b"))
+    maps = np.zeros((2, 3, 4), np.float32)
+    maps[:, 0] = [[0.6, 0.3, 0.3, 0.0], [0.2, 0.6, 0.3, 0.1]]
+    foreground, peaks, kinds = way.read(maps)
+    np.testing.assert_allclose(foreground[0], [0.8, 0.9, 0.6, 0.1], rtol=1e-6)
+    assert kinds[0].tolist() == [1, 2, 1, 2]  # of equals the first; where there is no nucleus, whatever is likelier
+    assert (peaks > 0).tolist() == (foreground >= 0.5).tolist()
+    assert way.classify(maps, 0.5)[0].tolist() == [1, 2, 1, 0]
+    assert way.classify(maps, 0.7)[0].tolist() == [1, 2, 0, 0]
+    assert way.told_apart == ("a", "b")
+
+
+def test_one_class_is_not_told_apart():
+    way = find_representation("semantic", ("nucleus",))
+    assert way.told_apart == REPRESENTATIONS["distance"].told_apart == ()
+    assert len(way.read(np.zeros((1, 3, 3), np.float32))) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_classes_of_true_maps_are_the_true_ones(seed):
+    truth = draw_crowd(seed)
+    classes = np.arange(truth.max() + 1, dtype=np.int32) % 3 + 1
+    classes[0] = 0
+    way = find_representation("semantic", ("a", "b", "c"))
+    maps = way.encode(truth, classes)
+    np.testing.assert_array_equal(way.classify(maps, 0.5), classes[truth])
+    foreground, _, kinds = way.read(maps)
+    ids = np.unique(truth[truth > 0]).astype(np.int32)
+    np.testing.assert_array_equal(vote(truth, ids, kinds, foreground, 0.5), classes[ids])
