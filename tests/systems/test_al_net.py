@@ -1,15 +1,27 @@
 """AL-Net's options, and what recipe follows from them."""
 
+import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from hemalum.data.dataset import Dataset
+from hemalum.data.importing import import_dataset
 from hemalum.errors import HemalumError
 from hemalum.systems import build_system
 from hemalum.systems.al_net import ALNet
 from hemalum.training.recipe import Recipe, load_recipe
 from hemalum.training.shipped import find_recipe
+from hemalum.training.train import train
+
+STILL = {
+    "flips": False, "rotation": 0, "scale": 1.0, "elastic": 0, "stain": 0, "brightness": 0, "contrast": 0,
+    "saturation": 0, "gamma": 0, "grey": 0, "blur": 0, "noise": 0,
+}  # fmt: skip
 
 
 def made(**options: Any) -> Recipe:
@@ -108,3 +120,29 @@ def test_defaults_are_the_reading_of_the_docs() -> None:
     for name, field in ALNet.model_fields.items():
         if name != "name":
             assert f"`{name}" in page, f"docs/systems/al_net.md does not say what {name} is ({field.description})"
+
+
+@pytest.mark.slow
+def test_overfits_four_real_tiles(real_data: Path, tmp_path: Path) -> None:
+    """Both phases, the switch and the model file, on four tiles of DSB2018 that are trained on and validated on."""
+    with (real_data / "dsb2018" / "index.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    source = tmp_path / "source"
+    for kind in ("images", "labels"):
+        (source / kind).mkdir(parents=True)
+    for stain, count in (("grey-fluo", 2), ("colour", 2)):
+        for row in [row for row in rows if row["stain"] == stain and int(row["height"]) >= 256][:count]:
+            for kind, name in (("images", row["image"]), ("labels", row["label"])):
+                tile = Image.open(real_data / "dsb2018" / kind / name).crop((64, 64, 192, 192))
+                tile.save(source / kind / f"{Path(name).stem}.png")
+    import_dataset("folder", source, tmp_path / "tiles", mpp=0.5, split=(1.0, 0.0, 0.0))
+    tiles = Dataset.open(tmp_path / "tiles")
+    both = [replace(row, split=part) for part in ("train", "val") for row in tiles.rows]
+    system = {"name": "al_net", "widths": [8, 16, 32], "lr": 0.002, "window": 1, "latest": 0.6, "steps": 300}
+    run = {"name": "r", "mpp": 0.5, "tile": 128, "batch": 4, "validate_every": 30, "clip": 5.0, "augment": STILL}
+    recipe = Recipe.model_validate(run | {"system": system})
+    train(recipe, [replace(tiles, rows=tuple(both))], tmp_path / "run", threads=1)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert {row["phase"] for row in log} == {"region", "boundary"}
+    assert log[-1]["ramp"] == 1
+    assert max(row["dice"] for row in log if row["phase"] == "boundary") >= 0.95
