@@ -89,6 +89,9 @@ LABELS = ("P", "R", "Dice", "IoU pooled", "PQ", "training (s)")
 CLASSES = ("semantic F1", "mIoU", "Dice", "PQ", "training (s)")
 
 EXPERIMENTS: dict[str, Experiment] = {
+    "al_net": Experiment(
+        "AL-Net beside U-Net and DeepLabV3+", ["al_net", "al_net_baselines"], "dsb2018", 3200, CONTOUR
+    ),
     "clin_seg_net": Experiment("ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, RECALL),
     "two_stage": Experiment("Two stages over three bases, with controls", ["two_stage"], "tnbc", None),
     "csra_net": Experiment(
