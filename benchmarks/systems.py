@@ -17,10 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hemalum.metrics.curves import ProbabilityCounts, area_under
 from hemalum.studies.cells import Cell, Comparison
 from hemalum.studies.compare import compare
 from hemalum.studies.trial import Resources
+from hemalum.training.shipped import find_recipe
+from random_sam import save_random_sam
 from record import ROOT, write_record
 
 RESULTS = ROOT / "benchmarks" / "results" / "systems"
@@ -71,6 +75,8 @@ PIXELS = ("P", "R", "Dice", "IoU", "Dice pooled", "PQ", "AP of pixels")
 class Experiment:
     """What is compared on which dataset, for how many crops and seeds, and which columns are shown.
 
+    `methods` are those of `hemalum compare`, where {runs} is the folder of the experiments and {random_sam} the recipe
+    eunet3plus_nuinsseg with an encoder of random weights.
     Without `crops` the recipes train as long as each says: where a part of the comparison is a longer training.
     """
 
@@ -94,6 +100,27 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "clin_seg_net": Experiment("ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, RECALL),
     "two_stage": Experiment("Two stages over three bases, with controls", ["two_stage"], "tnbc", None),
+    "al_net_polyps": Experiment(
+        "Polyps of ColonDB: AL-Net from nuclei as it is, and trained on polyps",
+        [
+            "zero_shot={runs}/al_net/cells/dsb2018/al_net/fold0-seed1/run/model.safetensors",
+            "al_net_polyps",
+            "classical",
+        ],
+        "colondb",
+        3200,
+        CONTOUR,
+    ),
+    "eunet3plus": Experiment(
+        "eU-Net3+: activations, and ways to fuse a SAM encoder of random weights",
+        [
+            *(f"eunet3plus_nuinsseg:{name}" for name in ("relu", "leaky_relu", "swish", "glu")),
+            *(f"{{random_sam}}:{name}" for name in ("concat", "guided", "advanced")),
+        ],
+        "nuinsseg_by_image",
+        2400,
+        SAM,
+    ),
     "csra_net": Experiment(
         "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled",
         ["csra_net_nuinsseg"],
@@ -114,8 +141,11 @@ EXPERIMENTS: dict[str, Experiment] = {
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Run what is left of an experiment and record it."""
     experiment = EXPERIMENTS[name]
+    names = {"runs": str(arguments.runs)}
+    if any("{random_sam}" in method for method in experiment.methods):
+        names["random_sam"] = str(recipe_with_random_sam(arguments.runs))
     comparison, failed = compare(
-        experiment.methods,
+        [method.format(**names) for method in experiment.methods],
         {experiment.data: arguments.data / experiment.data},
         arguments.runs / name,
         seeds=arguments.seeds or experiment.seeds,
@@ -129,6 +159,17 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     for place, reason in failed:
         print(f"failed: {place}: {reason}")
     record(name, experiment, comparison)
+
+
+def recipe_with_random_sam(runs: Path) -> Path:
+    """The recipe with a small SAM of random weights, saved beside the runs: no pretrained one is reachable here."""
+    encoder, path = runs / "random_sam", runs / "eunet3plus_random_sam.yaml"
+    if not encoder.is_dir():
+        save_random_sam(encoder)
+    content = yaml.safe_load(find_recipe("eunet3plus_nuinsseg").read_text(encoding="utf-8"))
+    content["system"]["encoder"] = str(encoder.resolve())
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return path
 
 
 def record(name: str, experiment: Experiment, comparison: Comparison) -> None:
