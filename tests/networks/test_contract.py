@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hemalum.errors import HemalumError
+from hemalum.inference import model as inference
 from hemalum.inference.engine_onnx import export_onnx
 from hemalum.inference.engine_openvino import convert
+from hemalum.inference.engine_torch import TorchEngine
+from hemalum.inference.segment import segment
 from hemalum.models.card import Card, NetworkSpec
 from hemalum.networks import NETWORKS, build_network
 from hemalum.networks.map_model import build
@@ -262,6 +265,31 @@ def test_onnx_agrees(model: Model, tmp_path: Path) -> None:
     export_onnx(card, tensors, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     assert np.abs(session.run(None, given(card, images))[0] - maps).max() < AGREE
+
+
+def test_an_image_of_any_size_becomes_nuclei(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way of `hemalum segment`, over an image lower than a window and wider than two."""
+    card, tensors, _, _ = model
+    engine, seen = TorchEngine(inference.Model(card, tensors), device="cpu", precision="f32"), []
+    maps = engine.maps
+
+    def watched(images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
+        seen.append(images.shape[1:])
+        given = maps(images, organ)
+        given[:, 0] = given[:, 0] > np.median(given[:, 0])  # half is foreground, whatever the weights
+        return given
+
+    monkeypatch.setattr(engine, "maps", watched)
+    wide = 2 * (card.window or 100) + 37
+    image = np.random.default_rng(1).integers(0, 256, (70, wide, 3), np.uint8)
+    nuclei = segment(image, inference.Model(card, tensors), mpp=0.5, engine=engine)
+    assert nuclei.label_map().shape == (70, wide)
+    assert nuclei.count > 0
+    assert ("organ" in nuclei.notes) == bool(card.organs)
+    if card.window is not None:
+        assert set(seen) == {(card.window, card.window, 3)}
+    else:
+        assert all(height % card.stride == width % card.stride == 0 for height, width, _ in seen)
 
 
 def test_a_pixel_beyond_the_halo_changes_nothing_and_one_within_it_does(network: nn.Module) -> None:
