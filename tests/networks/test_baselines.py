@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from hemalum.errors import HemalumError
 from hemalum.networks import build_network, medt
 from hemalum.networks.attention_unet import AttentionGate
-from hemalum.networks.awgunet import DoubleSize, Up, haar
+from hemalum.networks.awgunet import DoubleSize, Up, gaussian, haar, lanczos
 from hemalum.networks.medt import PARTS, AxialAttention, MedT
 from hemalum.networks.swin_unet import Block, window_mask
 from hemalum.networks.transunet import StandardisedConv
@@ -126,13 +126,15 @@ def test_enlarging_by_two_about_pixel_centres() -> None:
 
     x = torch.rand(1, 2, 5, 7)
     expected = F.interpolate(x, scale_factor=2.0, mode="bilinear")
-    torch.testing.assert_close(DoubleSize(tent, 1)(x), expected)
+    torch.testing.assert_close(DoubleSize((tent,), 1)(x), expected)
+    both = (DoubleSize((tent,), 5)(x) + DoubleSize((lanczos,), 5)(x)) / 2
+    torch.testing.assert_close(DoubleSize((tent, lanczos), 5)(x), both)
 
 
 def test_a_convolution_before_enlarging_is_one_after_it() -> None:
     torch.manual_seed(0)
     up, x = Up(3), torch.rand(2, 3, 6, 8)
-    after = up.mix((up.gaussian(x) + up.lanczos(x)) / 2)
+    after = up.mix((DoubleSize((gaussian,), 2)(x) + DoubleSize((lanczos,), 5)(x)) / 2)
     torch.testing.assert_close(up(x)[:, :3], after)
 
 

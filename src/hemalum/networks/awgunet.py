@@ -112,11 +112,16 @@ def haar(x_BCHW: Tensor) -> Tensor:
     return torch.cat(bands, dim=1) / 2
 
 
-class _Separable(nn.Sequential):
-    """A separable convolution with 1×1 kernels: a factor per channel, then a 1×1 convolution."""
+class _Separable(nn.Module):
+    """A separable convolution with 1×1 kernels: a factor per channel, then a 1×1 convolution; done as one."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(nn.Conv2d(inputs, inputs, 1, groups=inputs, bias=False), nn.Conv2d(inputs, outputs, 1))
+        super().__init__()
+        self.factor = nn.Parameter(2 * torch.rand(inputs) - 1)
+        self.mix = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return F.conv2d(x_BCHW, self.mix.weight * self.factor.view(1, -1, 1, 1), self.mix.bias)
 
 
 class _DenseLayer(nn.Module):
@@ -137,52 +142,66 @@ class _DenseLayer(nn.Module):
 class Up(nn.Module):
     """Twice the size and twice the channels: smoothly enlarged ones beside those of a transposed convolution.
 
-    Enlarged by a Gaussian and by a Lanczos filter, added, then a 1×1 convolution, as published. Filters whose weights
-    add up to 1 commute with the convolution, so that it runs before them, on a quarter of the pixels.
+    Enlarged by a Gaussian and by a Lanczos filter, averaged, then a 1×1 convolution, as published. Filters whose
+    weights add up to 1 commute with the convolution, so that it runs before them, on a quarter of the pixels.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.mix = nn.Conv2d(channels, channels, 1)
         self.enlarge = nn.ConvTranspose2d(channels, channels, 2, 2)
-        self.gaussian = DoubleSize(lambda x: math.exp(-2 * x * x) if abs(x) < 1.5 else 0.0, 2)
-        self.lanczos = DoubleSize(lambda x: _sinc(x) * _sinc(x / 5) if abs(x) < 5 else 0.0, 5)
+        self.smooth = DoubleSize((gaussian, lanczos), 5)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x = self.mix(x_BCHW)
-        return torch.cat([(self.gaussian(x) + self.lanczos(x)) / 2, self.enlarge(x_BCHW)], dim=1)
+        return torch.cat([self.smooth(self.mix(x_BCHW)), self.enlarge(x_BCHW)], dim=1)
 
 
-def _sinc(x: float) -> float:
-    return math.sin(math.pi * x) / (math.pi * x) if x else 1.0
+def gaussian(x: float) -> float:
+    """Standard deviation 1/2 px, cut off at three of them."""
+    return math.exp(-2 * x * x) if abs(x) < 1.5 else 0.0
+
+
+def lanczos(x: float) -> float:
+    """Lanczos' windowed sinc over 5 px to either side."""
+    if not 0 < abs(x) < 5:
+        return float(x == 0)
+    return 5 * math.sin(math.pi * x) * math.sin(math.pi * x / 5) / (math.pi * x) ** 2
 
 
 class DoubleSize(nn.Module):
-    """Enlarges by two with a filter of `radius` px about pixel centres; the edge goes on beyond the image."""
+    """Enlarges by two with the mean of filters of up to `radius` px about pixel centres; edges go on beyond.
+
+    As products with matrices: PyTorch's convolutions of single channels take many times as long on a CPU.
+    """
 
     taps: Tensor
 
-    def __init__(self, kernel: Callable[[float], float], radius: int) -> None:
+    def __init__(self, kernels: Sequence[Callable[[float], float]], radius: int) -> None:
         super().__init__()
         self.radius = radius
         # a fine pixel's centre is a quarter of a coarse one before or behind the centre of its coarse pixel
-        phases = torch.tensor(
-            [[kernel(place - shift) for place in range(-radius, radius + 1)] for shift in (-0.25, 0.25)],
+        taps = torch.tensor(
+            [
+                [[kernel(place - shift) for place in range(-radius, radius + 1)] for shift in (-0.25, 0.25)]
+                for kernel in kernels
+            ],
             dtype=torch.float64,
         )
-        taps = (phases / phases.sum(1, keepdim=True)).float()
-        self.register_buffer("taps", taps, persistent=False)
+        self.register_buffer("taps", (taps / taps.sum(2, keepdim=True)).float(), persistent=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        batch, channels, height, width = x_BCHW.shape
-        size, taps = 2 * self.radius + 1, self.taps.to(x_BCHW.dtype)
-        x = F.pad(x_BCHW, (0, 0, self.radius, self.radius), mode="replicate")
-        x = F.conv2d(x, taps.view(2, 1, size, 1).repeat(channels, 1, 1, 1), groups=channels)
-        x = x.reshape(batch, channels, 2, height, width).transpose(2, 3).reshape(batch, channels, 2 * height, width)
-        x = F.pad(x, (self.radius, self.radius, 0, 0), mode="replicate")
-        x = F.conv2d(x, taps.view(2, 1, 1, size).repeat(channels, 1, 1, 1), groups=channels)
-        x = x.reshape(batch, channels, 2, 2 * height, width).permute(0, 1, 3, 4, 2)
-        return x.reshape(batch, channels, 2 * height, 2 * width)
+        rows, columns = self._matrices(x_BCHW.shape[2]), self._matrices(x_BCHW.shape[3])
+        x = torch.stack([row.to(x_BCHW.dtype) @ x_BCHW @ column.T.to(x_BCHW.dtype)
+                         for row, column in zip(rows, columns, strict=True)])  # fmt: skip
+        return x.mean(0)
+
+    def _matrices(self, length: int) -> Sequence[Tensor]:
+        """(2 · length, length) for each filter: what it makes of each pixel of a row."""
+        places = torch.arange(length, device=self.taps.device)
+        pixels = (places[:, None] == places).to(self.taps.dtype)[:, None]
+        pixels = F.pad(pixels, (self.radius, self.radius), mode="replicate")
+        made = F.conv1d(pixels, self.taps.flatten(0, 1)[:, None])
+        return made.reshape(length, len(self.taps), 2, length).permute(1, 3, 2, 0).flatten(1, 2).unbind(0)
 
 
 class _Kernels(nn.Module):
