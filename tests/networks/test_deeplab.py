@@ -104,7 +104,7 @@ def test_pretrained_weights_that_do_not_fit_or_are_not_there(saved: tuple[Path, 
 
 def test_pretrained_without_transformers_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(HemalumError, match=r'pip install "hemalum\[baselines\]"'):
+    with pytest.raises(HemalumError, match=r'pip install "hemalum\[sam\]"'):
         ResNet(pretrained="microsoft/resnet-50")
 
 

@@ -109,7 +109,7 @@ def load_pretrained(network: ResNet, source: str) -> None:
         from transformers import ResNetModel
     except ImportError:
         raise HemalumError(
-            'pretrained weights come through transformers, which is not installed: pip install "hemalum[baselines]"'
+            'pretrained weights come through transformers, which is not installed: pip install "hemalum[sam]"'
         ) from None
     try:
         given: Any = ResNetModel.from_pretrained(source)
