@@ -75,9 +75,9 @@ PIXELS = ("P", "R", "Dice", "IoU", "Dice pooled", "PQ", "AP of pixels")
 class Experiment:
     """What is compared on which dataset, for how many crops and seeds, and which columns are shown.
 
-    `methods` are those of `hemalum compare`, where {runs} is the folder of the experiments and {random_sam} the recipe
-    eunet3plus_nuinsseg with an encoder of random weights.
-    Without `crops` the recipes train as long as each says: where a part of the comparison is a longer training.
+    `methods` are those of `hemalum compare`, where {runs} is the folder of the experiments and {random_sam} the
+    recipe eunet3plus_nuinsseg with an encoder of random weights. Without `crops` the
+    recipes train as long as each says: where a part of the comparison is a longer training.
     """
 
     title: str
