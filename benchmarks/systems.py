@@ -90,11 +90,15 @@ class Experiment:
 
 RECALL = ("R", "P", "Dice", "IoU", "PQ", "AP of pixels", "parameters (M)", "training (s)")
 CONTOUR = ("Dice pooled", "IoU pooled", "Dice", "HD95 (px)", "boundary F1", "PQ", "parameters (M)", "training (s)")
+NETWORKS = ("P", "R", "Dice", "PQ", "AJI", "HD95 (px)", "AP of pixels", "parameters (M)", "training (s)")
 SAM = ("Dice", "IoU", "F1 weighted", "PQ", "parameters (M)", "training (s)")
 LABELS = ("P", "R", "Dice", "IoU pooled", "PQ", "training (s)")
 CLASSES = ("semantic F1", "mIoU", "Dice", "PQ", "training (s)")
 
 EXPERIMENTS: dict[str, Experiment] = {
+    "baselines": Experiment(
+        "All supervised networks under one training", ["baselines", "classical"], "nuinsseg_by_image", 2400, NETWORKS
+    ),
     "al_net": Experiment(
         "AL-Net beside U-Net and DeepLabV3+", ["al_net", "al_net_baselines"], "dsb2018", 3200, CONTOUR
     ),
