@@ -117,7 +117,7 @@ def differences_grid(refinement: Refinement) -> Grid:
             cells += [
                 _signed(paired.mean_difference),
                 f"{_signed(paired.low)} to {_signed(paired.high)}",
-                _text(paired.p, 3),
+                "< 0.001" if paired.p < 0.001 else _text(paired.p, 3),
             ]
         rows.append(Row(f"refined less {said}", tuple(cells)))
     return Grid(
