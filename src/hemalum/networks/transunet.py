@@ -57,7 +57,7 @@ class TransUNet(nn.Module):
         self.patches = nn.Conv2d(16 * width, hidden, 1)
         self.positions = nn.Parameter(torch.zeros(1, hidden, grid, grid))
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(_Layer(hidden, heads, mlp, dropout) for _ in range(depth))
+        self.layers = nn.ModuleList(Layer(hidden, heads, mlp, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden, eps=1e-6)
         # half of the backbone's deepest channels: the published 512
         self.bridge = conv_norm_relu(hidden, 8 * width)
@@ -85,7 +85,7 @@ class TransUNet(nn.Module):
         return self.head(x)  # type: ignore[no-any-return]
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """A layer of the vision transformer, norms first (Dosovitskiy et al. 2021)."""
 
     def __init__(self, hidden: int, heads: int, mlp: int, dropout: float) -> None:

@@ -1,0 +1,221 @@
+"""Every network beside the plain U-Net, at published sizes: forward, training step, peak memory, all in one run.
+
+    python benchmarks/networks.py [--device cpu] [--threads 2] [--only NAME …] [--repeats 2] [-o FILE]
+
+Each network runs in a process of its own, so that its peak is its own; medians over repeats after one that does not
+count, ratios to U-Net with batch norm. One image of 256 px, or of the size that a network takes; a step takes two
+where batch norm after global pooling asks for them, and is given per image. Networks with attention also say what a
+forward at 512 px takes. A step that would need more than 20 GB, by what backward keeps, is left out with the reason.
+Then blocks that have a clever form are set against the straightforward form of the same equations, in turns.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from hemalum.networks import NETWORKS, build_network, takes
+from hemalum.networks.outputs import Outputs
+from network_blocks import BLOCKS, Pair
+from record import write_record
+
+LIMIT = 20 * 2**30  # bytes
+SIDE, LARGE = 256, 512
+OPTIONS: dict[str, dict[str, Any]] = {
+    "unet": {"norm": True},
+    "unet_plus_plus": {"norm": True},
+    "eunet3plus": {"fusion": "none"},
+    "seu_net": {"film": False},
+    "two_stage": {"base": {"name": "unet", "options": {"norm": True}}},
+}
+OUTPUTS = 2  # the fewest that every network gives
+ATTENTION = ("attention_unet", "csra_net", "medt", "swin_unet", "transunet")
+
+
+def make(name: str, side: int) -> tuple[nn.Module, int]:
+    """The network at its published size for inputs of `side` px, or of the size that it takes."""
+    options = OPTIONS.get(name, {}) | ({"size": side} if takes(name, "size") else {})
+    network = build_network(name, OUTPUTS, options)
+    return network, getattr(network, "size", side)
+
+
+def conditions(network: nn.Module, images: int) -> dict[str, Tensor]:
+    given = {"organ": torch.zeros(images, dtype=torch.int64)}
+    return {key: given[key] for key in getattr(network, "conditions", ()) if key in given}
+
+
+def loss(network: nn.Module, x: Tensor) -> Tensor:
+    outputs = Outputs.of(network(x, **conditions(network, len(x))))
+    return torch.stack([part.square().mean() for part in (outputs.logits, *outputs.sides)]).sum()
+
+
+def needed(name: str, images: int) -> int:
+    """Bytes that a step needs: what backward keeps, weights, gradients and AdamW's moments; without computing."""
+    with torch.device("meta"):
+        network, side = make(name, SIDE)
+        x = torch.rand(images, 3, side, side)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss(network.train(), x)
+    return 4 * 4 * sum(parameter.numel() for parameter in network.parameters()) + sum(kept.values())
+
+
+def peak(device: str) -> int:
+    """Largest memory so far, bytes: of this process, or of the GPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def median(call: Callable[[], object], device: str, repeats: int) -> float:
+    times = []
+    for index in range(repeats + 1):
+        start = time.perf_counter()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        if index:  # the first warms up
+            times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def work(name: str, side: int, device: str, repeats: int) -> dict[str, Any]:
+    """Measure one network, in this process; at LARGE a forward alone."""
+    network, side = make(name, side)
+    network = network.to(device, memory_format=torch.channels_last)
+    x = torch.rand(1, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    found: dict[str, Any] = {
+        "side": side, "parameters": sum(parameter.numel() for parameter in network.parameters()), "idle": peak(device)
+    }  # fmt: skip
+    network.eval()
+    with torch.inference_mode():
+        seconds = median(lambda: network(x, **conditions(network, 1)), device, repeats)
+    found["forward"] = {"seconds": seconds, "peak": peak(device)}
+    if side == LARGE:
+        return found
+    network.train()
+    try:
+        loss(network, x)
+    except ValueError:  # batch norm over one value per channel
+        x = x.repeat(2, 1, 1, 1)
+    need = needed(name, len(x))
+    if need > LIMIT:
+        found["step"] = {"left_out": f"a step would need about {need / 2**30:.0f} GB"}
+        return found
+    optimiser = torch.optim.AdamW(network.parameters())
+
+    def step() -> None:
+        loss(network, x).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    seconds = median(step, device, max(1, repeats // 2)) / len(x)
+    found["step"] = {"seconds": seconds, "peak": peak(device), "images": len(x), "estimate": need}
+    return found
+
+
+def measure(name: str, side: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run `work` in a process of its own."""
+    command = [
+        sys.executable, __file__, "--work", name, str(side), "--device", arguments.device, "--threads",
+        str(arguments.threads), "--repeats", str(arguments.repeats),
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+        return {task: {"failed": reason} for task in ("forward", "step")}
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def show(name: str, found: dict[str, Any], reference: dict[str, Any]) -> str:
+    def figures(task: str) -> str:
+        one = found[task]
+        if "seconds" not in one:
+            return str(one.get("left_out") or one.get("failed"))
+        ratio = one["seconds"] / reference[task].get("seconds", float("nan"))
+        return f"{1000 * one['seconds']:7.0f} ms ({ratio:5.2f}) {one['peak'] / 2**30:5.2f} GB"
+
+    large = found.get("large", {}).get("forward", {})
+    more = f"   {large['peak'] / 2**30:.2f} GB at {LARGE} px" if "peak" in large else ""
+    parameters, side = found.get("parameters", 0) / 1e6, found.get("side", 0)
+    return f"{name:15} {parameters:7.2f} M {side:4} px  {figures('forward')}   {figures('step')}{more}"
+
+
+def compare(pair: Pair, device: str, rounds: int) -> dict[str, Any]:
+    """Ours and the straightforward form of a block, forward and backward, in turns; after a check that they agree."""
+    torch.manual_seed(0)
+    block, plain, x = pair.make()
+    block, x = block.to(device), x.to(device).requires_grad_()
+    with torch.no_grad():
+        torch.testing.assert_close(plain(block, x), block(x), rtol=1e-3, atol=1e-3)
+
+    def ours() -> None:
+        block(x).square().mean().backward()
+
+    def theirs() -> None:
+        plain(block, x).square().mean().backward()
+
+    turns = [(median(ours, device, 1), median(theirs, device, 1)) for _ in range(rounds)]
+    return {
+        "block": pair.name,
+        "ours": statistics.median(turn[0] for turn in turns),
+        "plain": statistics.median(turn[1] for turn in turns),
+        "ratio": statistics.median(turn[0] / turn[1] for turn in turns),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--repeats", type=int, default=2, help="of a forward; a step has half as many")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of the blocks")
+    parser.add_argument("--only", nargs="+", choices=sorted(NETWORKS), default=sorted(NETWORKS))
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)  # given to the processes that this one starts
+    parser.add_argument("-o", "--output", type=Path, default=Path("networks.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.work:
+        name, side = arguments.work
+        print(json.dumps(work(name, int(side), arguments.device, arguments.repeats)))
+        return
+    results: dict[str, Any] = {}
+    print("network         parameters   input  forward (ratio), peak         step per image (ratio), peak")
+    for name in ["unet", *(name for name in arguments.only if name != "unet")]:
+        found = measure(name, SIDE, arguments)
+        if name in ATTENTION:
+            found["large"] = measure(name, LARGE, arguments)
+        results[name] = found
+        print(show(name, found, results["unet"]), flush=True)
+    print(f"\n{'block, forward and backward':44} {'ours':>11} {'plain':>11}  ratio")
+    pairs = []
+    for pair in BLOCKS:
+        one = compare(pair, arguments.device, arguments.rounds)
+        pairs.append(one)
+        print(f"{one['block']:44} {1000 * one['ours']:8.1f} ms {1000 * one['plain']:8.1f} ms  {one['ratio']:5.2f}")
+    write_record(
+        arguments.output, "networks", ["torch"], {"networks": results, "blocks": pairs}, device=arguments.device,
+        threads=arguments.threads, options=OPTIONS, outputs=OUTPUTS,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
