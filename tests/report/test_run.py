@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hemalum.cli import main
 from hemalum.errors import HemalumError
 from hemalum.report.run import write_run_report
 from hemalum.report.run_figures import training_curves
@@ -158,3 +159,22 @@ def test_a_recipe_that_is_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("a: [")
     with pytest.raises(HemalumError, match=r"recipe\.yaml is not readable YAML"):
         read_run(tmp_path)
+
+
+def test_the_verb_says_where_the_page_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(folder(tmp_path, recipe=RECIPE))]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+
+
+def test_the_end_of_a_training_draws_and_survives_what_cannot_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import hemalum.training.train
+
+    monkeypatch.setattr(hemalum.training.train, "train", lambda *_, **__: tmp_path / "model.safetensors")
+    words = ["--quiet", "train", "unet", "--data", "x", "-o", str(tmp_path)]
+    assert main(words) == 0
+    assert "no report of the training" in capsys.readouterr().err
+    folder(tmp_path)
+    assert main(words) == 0
+    assert (tmp_path / "report.html").is_file()
