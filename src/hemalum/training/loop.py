@@ -242,10 +242,11 @@ class Loop:
             return
         step = self.progress.step
         what = "gradient" if torch.isfinite(loss) else "loss"
+        low = self.recipe.precision != "32-true"
         raise HemalumError(
             f"the {what} is not finite at step {step} of phase '{phase.name}', on a batch of these images: "
             f"{', '.join(self.stream.names(step))}; the last good weights are in {self.checkpoint}; "
-            "lower the learning rate or set clip"
+            f"lower the learning rate{', ' if low else ' or '}set clip{' or precision: 32-true' if low else ''}"
         )
 
     def _freeze(self, phase: Phase) -> list[nn.Parameter]:
