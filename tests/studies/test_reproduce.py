@@ -196,7 +196,7 @@ def test_the_report_has_three_columns(done, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_finished_is_not_run_again(done, paper, shelf, mini, monkeypatch):
+def test_what_is_finished_is_not_run_again(done, paper, shelf, mini, monkeypatch, tmp_path):
     reproduction, out = done
 
     def never(*_args: object, **_kept: object) -> None:
@@ -207,8 +207,10 @@ def test_what_is_finished_is_not_run_again(done, paper, shelf, mini, monkeypatch
     assert again.tables == reproduction.tables
     with pytest.raises(HemalumError, match="holds another reproduction: budget is full there, small here"):
         reproduce(paper, "main", data={"mini": mini}, out=out, budget="small", resources=CPU)
-    with pytest.raises(HemalumError, match="holds another reproduction: paper is paper there, al_net here"):
-        reproduce("al_net", data={"dsb2018": mini}, out=out, resources=CPU)
+    other = tmp_path / "other.yaml"
+    other.write_text(PAPER)
+    with pytest.raises(HemalumError, match="holds another reproduction: paper is paper there, other here"):
+        reproduce(other, "main", data={"mini": mini}, out=out, resources=CPU)
 
 
 # what is refused before any training
@@ -312,3 +314,52 @@ def test_the_list_of_papers_names_every_table():
     assert ["two_stage", "results", "U-Net, U-Net†, Micro-Net, Micro-Net†, U-Net++, U-Net++†", "lizard, tnbc"] in [
         [r[0], r[1], r[4], r[5]] for r in rows
     ]
+
+
+GAINS = """
+title: A paper of gains
+citation: "Nobody, 2026"
+figures: the test
+datasets:
+  mini:
+    title: ten images
+    formats: [folder]
+    get: by hand
+    split: {by: group, fractions: [0.6, 0.2, 0.2], tag: unknown}
+protocol:
+  averaging: {says: all pixels together, tag: derived}
+tables:
+  - id: gains
+    title: Ours less theirs
+    averaging: pooled
+    columns:
+      - {name: Dice 1/2, dataset: mini, metric: pixel.dice, scale: 100, variant: "2"}
+      - {name: Dice 1/1, dataset: mini, metric: pixel.dice, scale: 100, variant: "1"}
+    rows:
+      - {method: ours − theirs, values: [+1.5, ~], recipe: "pair:ours_{}", minus: "pair:theirs_{}"}
+"""
+
+
+@pytest.mark.slow
+def test_differences_are_taken_run_by_run(shelf, recipe, mini, tmp_path):
+    paper = tmp_path / "gains.yaml"
+    paper.write_text(GAINS)
+    table = load_paper(paper).table("gains")
+    assert table.recipes == ["pair:ours_2", "pair:theirs_2"]  # nothing is printed at 1/1
+    assert published_grid(table).rows[0].values[-1] == "recipe pair:ours_{} − pair:theirs_{}"
+    content = yaml.safe_load((shelf / "plain.yaml").read_text()) | {"name": "pair"}
+    variants = {f"{who}_{n}": {"clip": clip} for who, clip in (("ours", 1.0), ("theirs", 0.1)) for n in (1, 2)}
+    (shelf / "pair.yaml").write_text(yaml.safe_dump(content | {"variants": variants}))
+    out = tmp_path / "out"
+    reproduction = reproduce(paper, data={"mini": mini}, out=out, seeds=2, resources=CPU)
+    lines = lines_of(reproduction, "mini")
+    assert lines["ours − theirs", "Dice 1/1"].status == "not printed"
+    cells = {
+        (cell.method, cell.seed): 100 * cell.summary["pixel"]["pooled"]["dice"]
+        for cell in load_comparison(out / "paper").cells
+    }
+    seeds = sorted({seed for _, seed in cells})
+    each = [cells["pair.ours_2", seed] - cells["pair.theirs_2", seed] for seed in seeds]
+    ours = lines["ours − theirs", "Dice 1/2"].paper
+    assert ours.mean == pytest.approx(sum(each) / 2)
+    assert ours.sd == pytest.approx(abs(each[0] - each[1]) / math.sqrt(2))

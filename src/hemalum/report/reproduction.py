@@ -31,7 +31,7 @@ def papers_table() -> Table:
     for name in papers():
         paper = load_paper(name)
         for table in paper.tables:
-            runs = ", ".join(table.recipes)
+            runs = ", ".join(table.runnable)
             on = ", ".join(dict.fromkeys(paper.runs_on(data) for data in table.datasets)) if runs else ""
             rows.append([name, table.id, table.title, str(len(table.rows)), runs or "–", on or "–"])
     return ["paper", "table", "what", "rows", "can be run here", "on"], rows
@@ -48,7 +48,8 @@ def published_grid(table: PublishedTable) -> Grid:
     for row in table.rows:
         sds = row.sd or [None] * len(row.values)
         values = [printed(value, sd) for value, sd in zip(row.values, sds, strict=True)]
-        rows.append(Row(row.method, (*values, f"recipe {row.recipe}" if row.recipe else NOT_YET)))
+        behind = " − ".join(recipe for recipe in (row.recipe, row.minus) if recipe)
+        rows.append(Row(row.method, (*values, f"recipe {behind}" if behind else NOT_YET)))
         if row.note:
             notes.append(f"{row.method}: {row.note}.")
     if table.averaging is not None:
@@ -242,7 +243,7 @@ def _results(reproduction: Reproduction) -> list[dict[str, Any]]:
                     "dataset": part.dataset,
                     "run_on": part.run_on,
                     "method": line.row.method,
-                    "recipe": line.row.recipe,
+                    "recipe": " − ".join(line.row.recipes_of(line.column)) or None,
                     "figure": line.column.name,
                     "metric": line.column.metric,
                     "paper_averaging": line.row.averaging or table.averaging,

@@ -104,12 +104,16 @@ class Data(Strict):
 
 
 class Column(Strict):
-    """A printed column. `metric` is None where our evaluation has none; ours times `scale` is in its unit."""
+    """A printed column. `metric` is None where our evaluation has none; ours times `scale` is in its unit.
+
+    `variant` stands in the place of {} in the recipes of a row that is printed for several.
+    """
 
     name: str
     dataset: str | None = None
     metric: str | None = None
     scale: float = 1.0
+    variant: str = ""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -124,15 +128,21 @@ class Row(Strict):
     """A printed row: a figure for each column, `~` where none is printed.
 
     `recipe` is the shipped recipe that imitates it; `averaging` is the row's own, where it differs from the table's.
+    `minus` is the recipe of what is taken off, where a difference is printed. {} in both is the column's variant.
     """
 
     method: str
     values: list[Printed]
     sd: list[Printed] | None = None
     recipe: str | None = None
+    minus: str | None = None
     averaging: Averaging | None = None
     tag: Tag | None = None
     note: str = ""
+
+    def recipes_of(self, column: Column) -> list[str]:
+        """The recipes behind a figure: the row's, and that of what is taken off; none where it has none."""
+        return [recipe.replace("{}", column.variant) for recipe in (self.recipe, self.minus) if recipe is not None]
 
 
 class PublishedTable(Strict):
@@ -167,9 +177,22 @@ class PublishedTable(Strict):
         return list(dict.fromkeys(column.dataset for column in self.columns if column.dataset is not None))
 
     @property
-    def recipes(self) -> dict[str, str]:
-        """Method → recipe of the rows that can be run."""
-        return {row.method: row.recipe for row in self.rows if row.recipe is not None}
+    def recipes(self) -> list[str]:
+        """The recipes of the rows that can be run, each once, in the order of the rows."""
+        return list(
+            dict.fromkeys(
+                recipe
+                for row in self.rows
+                for column, printed in zip(self.columns, row.values, strict=True)
+                if printed is not None or not column.variant
+                for recipe in row.recipes_of(column)
+            )
+        )
+
+    @property
+    def runnable(self) -> list[str]:
+        """The methods of the rows that can be run."""
+        return [row.method for row in self.rows if row.recipe is not None]
 
 
 class Paper(Strict):

@@ -194,7 +194,8 @@ def _recipes(paper: Paper, tables: Sequence[PublishedTable], at_hand: Sequence[s
     if not at_hand:
         needs = "; ".join(f"{name}: {paper.datasets[name].get}" for name in wanted)
         raise HemalumError(f"{what} needs data: --data NAME=PATH ({needs})")
-    recipes = dict.fromkeys(recipe for table in runnable for recipe in table.recipes.values())
+    here = [table for table in runnable if {paper.runs_on(name) for name in table.datasets} & set(at_hand)]
+    recipes = dict.fromkeys(recipe for table in here for recipe in table.recipes)
     able = [recipe for recipe in recipes if not _lacks(recipe)]
     if not able:
         raise HemalumError(f"{what}: {_lacks(next(iter(recipes)))}")
@@ -268,12 +269,15 @@ def _line(
         status = f"needs {run_on}: {paper.datasets[run_on].get}"
     elif column.metric is None:
         status = "not measured here"
-    elif _method(row.recipe) not in {method.name for method in runs["paper"].methods}:
-        status = _lacks(row.recipe)
-    if status or row.recipe is None or column.metric is None:
+    elif printed is None and column.variant:
+        status = "not printed"
+    recipes = row.recipes_of(column)
+    if not status:
+        status = next((_lacks(recipe) for recipe in recipes if _method(recipe) not in _names(runs)), "")
+    if status or column.metric is None:
         return Line(row, column, printed, sd, status=status)
     ours = {
-        protocol: _ours(run, run_on, row.recipe, column, averaging)
+        protocol: _ours(run, run_on, recipes, column, averaging)
         for (protocol, run), averaging in zip(
             runs.items(), (row.averaging or table.averaging or HONEST, HONEST), strict=True
         )
@@ -282,21 +286,37 @@ def _line(
     return Line(row, column, printed, sd, ours["paper"], ours["honest"], "failed" if missing else "")
 
 
-def _ours(run: Comparison, dataset: str, recipe: str, column: Column, averaging: str) -> Ours | None:
+def _names(runs: Mapping[str, Comparison]) -> set[str]:
+    return {method.name for method in runs["paper"].methods}
+
+
+def _ours(run: Comparison, dataset: str, recipes: Sequence[str], column: Column, averaging: str) -> Ours | None:
+    """The figure of the first recipe; less that of the second run by run, where there are two."""
+    kind = str(column.metric).partition(".")[0]
+    found = [_by_run(run, dataset, recipe, column, averaging) for recipe in recipes]
+    shared = [key for key in found[0] if all(key in other for other in found)]
+    values = [found[0][key] - sum(other[key] for other in found[1:]) for key in shared]
+    if not values:
+        return None
+    if kind == "cost":  # the same network each time
+        return Ours(values[0], math.nan, 1)
+    return Ours(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan, len(values))
+
+
+def _by_run(
+    run: Comparison, dataset: str, recipe: str, column: Column, averaging: str
+) -> dict[tuple[int, int], float]:
+    """A recipe's figures by fold and seed."""
     kind, _, metric = str(column.metric).partition(".")
-    values = []
+    values = {}
     for cell in run.cells:
         if cell.dataset == dataset and cell.method == _method(recipe):
             found = (
                 cell.cost.get(metric) if kind == "cost" else cell.summary.get(kind, {}).get(averaging, {}).get(metric)
             )
             if found is not None:
-                values.append(float(found) * column.scale)
-    if not values:
-        return None
-    if kind == "cost":  # the same network each time
-        return Ours(values[0], math.nan, 1)
-    return Ours(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan, len(values))
+                values[cell.fold, cell.seed] = float(found) * column.scale
+    return values
 
 
 def _differences(
@@ -337,7 +357,7 @@ def _differences(
 
 
 def _used(table: PublishedTable, runs: Mapping[str, Comparison]) -> list[Recipe]:
-    recipes = {_method(recipe) for recipe in table.recipes.values()}
+    recipes = {_method(recipe) for recipe in table.recipes}
     return [
         Recipe.model_validate(method.recipe)
         for method in runs["honest"].methods
