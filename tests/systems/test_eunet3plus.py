@@ -1,0 +1,130 @@
+"""eU-Net3+ with SAM: what its options do to the recipe, that every variant runs, and that it learns."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hemalum.data.augment import NO_AUGMENTATION
+from hemalum.data.importing import import_dataset
+from hemalum.errors import HemalumError
+from hemalum.networks import build_network
+from hemalum.systems import build_system
+from hemalum.systems.eunet3plus import EUNet3PlusSam
+from hemalum.training.recipe import Recipe, Sam
+from hemalum.training.shipped import open_recipe, open_recipes
+from hemalum.training.train import train
+
+RECIPES = ("eunet3plus_nuinsseg", "eunet3plus_cryonuseg", "eunet3plus_conic")
+VARIANTS = ("relu", "leaky_relu", "swish", "glu", "concat", "guided", "advanced", "guided_large", "guided_huge")
+
+
+def made(**options: Any) -> Recipe:
+    return Recipe.model_validate({"name": "r", "mpp": 0.5, "system": {"name": "eunet3plus", **options}})
+
+
+def test_the_paper_as_read() -> None:
+    recipe = open_recipe("eunet3plus_nuinsseg:guided")
+    assert (recipe.tile, recipe.batch, recipe.representation) == (256, 16, "foreground")
+    assert recipe.sam == Sam(encoder="facebook/sam-vit-base")
+    assert recipe.stain_normalisation is not None
+    (phase,) = recipe.phases
+    assert (phase.optimiser.name, phase.optimiser.lr, phase.optimiser.weight_decay) == ("adam", 1e-4, 1e-5)
+    assert phase.loss.model_dump() == {
+        "name": "focal_dice", "focal": 0.5, "dice": 0.5, "gamma": 2.0, "union": False, "background": True,
+        "sides": 1.0, "presence": 1.0,
+    }  # fmt: skip
+    strengths = recipe.augment.model_dump()
+    assert {name for name, value in strengths.items() if value} == {
+        "flips", "rotation", "scale", "elastic", "gamma", "intensity", "clahe",
+    }  # fmt: skip
+    network = build_network("eunet3plus", 2, recipe.network.options)
+    assert sum(p.numel() for p in network.parameters()) == 11_466_626 + 1_112_624
+
+
+def test_options_reach_what_they_are_for() -> None:
+    recipe = made(
+        widths=[4, 8], activation="swish", down="max", fusion="advanced", gate="glu", reduction=2, dropout=0.1,
+        encoder="somewhere", field=128, deep_supervision=True, cgm=True, union=True, background=False, lr=0.01,
+        weight_decay=0.0, steps=7,
+    )  # fmt: skip
+    assert recipe.network.options == {
+        "widths": [4, 8], "activation": "swish", "down": "max", "fusion": "advanced", "gate": "glu", "reduction": 2,
+        "dropout": 0.1, "deep_supervision": True, "cgm": True,
+    }  # fmt: skip
+    assert recipe.sam == Sam(encoder="somewhere", field=128)
+    loss = recipe.phases[0].loss.model_dump()
+    assert (loss["union"], loss["background"]) == (True, False)
+    assert (recipe.phases[0].optimiser.lr, recipe.phases[0].optimiser.weight_decay, recipe.steps) == (0.01, 0, 7)
+    assert made(loss="unet3plus").phases[0].loss.name == "unet3plus"
+
+
+def test_without_fusion_there_is_no_encoder() -> None:
+    assert made(fusion="none").sam is None
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("budget", ["full", "small"])
+def test_variants_differ_in_what_they_are_called_by(name: str, budget: Any) -> None:
+    recipes = open_recipes(name, budget)
+    assert tuple(recipes) == VARIANTS
+    rows = {}
+    for variant, recipe in recipes.items():
+        options = dict(recipe.network.options)
+        rows[variant] = (
+            options.pop("activation"), options.pop("fusion"), None if recipe.sam is None else recipe.sam.encoder
+        )  # fmt: skip
+        rest = recipe.model_dump(exclude={"name", "description", "system", "sam", "network"})
+        assert (rest, options) == (
+            recipes["glu"].model_dump(exclude={"name", "description", "system", "sam", "network"}),
+            {key: recipes["glu"].network.options[key] for key in options},
+        )
+    base, large, huge = (f"facebook/sam-vit-{size}" for size in ("base", "large", "huge"))
+    assert rows == {
+        **{activation: (activation, "none", None) for activation in ("relu", "leaky_relu", "swish", "glu")},
+        **{fusion: ("glu", fusion, base) for fusion in ("concat", "guided", "advanced")},
+        "guided_large": ("glu", "guided", large),
+        "guided_huge": ("glu", "guided", huge),
+    }
+
+
+def test_an_unknown_option_is_named() -> None:
+    with pytest.raises(HemalumError, match="system 'eunet3plus' has no option 'fussion', did you mean 'fusion'"):
+        build_system({"name": "eunet3plus", "fussion": "none"})
+
+
+def test_defaults_are_the_reading_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "systems" / "eunet3plus_sam.md").read_text(encoding="utf-8")
+    for name, field in EUNet3PlusSam.model_fields.items():
+        if name != "name":
+            assert f"`{name}" in page, (
+                f"docs/systems/eunet3plus_sam.md does not say what {name} is ({field.description})"
+            )
+
+
+@pytest.mark.slow
+def test_overfits_four_real_tiles(random_sam: Path, real_data: Path, tmp_path: Path) -> None:
+    """With the fusion block and a SAM of random weights, on tiles of four organs, its validation images as well."""
+    source = tmp_path / "source"
+    for name in ("images", "labels"):
+        (source / name).mkdir(parents=True)
+    for organ in ("bladder", "liver", "pancreas", "spleen"):
+        for folder, file in (("images", f"human_{organ}_01.jpg"), ("labels", f"human_{organ}_01.png")):
+            tile = Image.open(real_data / "nuinsseg_human" / folder / file).crop((100, 100, 228, 228))
+            tile.save(source / folder / f"{organ}.png")
+    whole = import_dataset("folder", source, tmp_path / "four", mpp=0.5, name="four")
+    both = [replace(row, split=part) for part in ("train", "val") for row in whole.rows]
+    system = {
+        "name": "eunet3plus", "widths": [8, 16, 32, 64], "encoder": str(random_sam), "lr": 0.01, "dropout": 0.0,
+        "steps": 150,
+    }  # fmt: skip
+    run: dict[str, Any] = {"name": "r", "mpp": 0.5, "tile": 128, "batch": 4, "validate_every": 25, "clip": 5.0}
+    run["phases"] = {"main": {"schedule": {"name": "cosine", "warmup": 10}}}
+    recipe = Recipe.model_validate(run | {"system": system, "augment": NO_AUGMENTATION.model_dump()})
+    train(recipe, [replace(whole, rows=tuple(both))], tmp_path / "run", accelerator="cpu", threads=1)
+    scores = [json.loads(line)["dice"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+
+    assert max(scores) >= 0.95
