@@ -36,7 +36,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What is on a sheet: `columns` are headings with a second, fainter line; `legend` is colour and name."""
+    """What is on a sheet: `columns` are headings with a second, fainter line; `legend` is colour and name.
+
+    The legend's marks are outlines, or `filled` where the colours in the pictures are areas.
+    """
 
     title: str
     subtitle: str
@@ -44,6 +47,7 @@ class Sheet:
     rows: Sequence[Row]
     legend: Sequence[tuple[Colour, str]]
     footnotes: Sequence[str]
+    filled: bool = False
 
 
 def draw_sheet(sheet: Sheet) -> Image.Image:
@@ -75,7 +79,7 @@ def draw_sheet(sheet: Sheet) -> Image.Image:
         for left in places:
             colour, name = next(entries)
             box = (MARGIN + left, y + 2, MARGIN + left + 14, y + 16)
-            pen.draw.rectangle(box, outline=colour, width=3)
+            pen.draw.rectangle(box, fill=colour if sheet.filled else None, outline=colour, width=3)
             pen.text(MARGIN + left + 22, y, pen.fit(name, width - 2 * MARGIN - 22, NORMAL), NORMAL, INK)
         y += NORMAL + 10
     y += 6

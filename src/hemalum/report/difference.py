@@ -170,12 +170,14 @@ def _sheet(comparison: "cells.Comparison", first: str, second: str, dataset: str
         rows=rows,
         legend=legend,
         footnotes=_footnotes(opened, changes),
+        filled=True,
     )
 
 
 def _footnotes(dataset: "Dataset", changes: Sequence[Change]) -> list[str]:
     seeds = sorted({change.cells[0].seed for change in changes})
-    said = f"Rows by the change of an image's Dice, of {len(changes)}; seed {', '.join(map(str, seeds))}."
+    said = "Rows: the image whose Dice gained most, the median, and the one that lost most"
+    said += f", of {len(changes)}; seed {', '.join(map(str, seeds))}."
     info = dataset.info
     source = [f"Images: {info.citation} ({info.licence or 'licence not stated'})"] if info.citation else []
     return [said, *source]
