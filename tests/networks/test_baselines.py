@@ -167,8 +167,9 @@ def test_windowed_attention_sees_its_window_and_no_padding(shifted: bool) -> Non
             expected[y, column, head] = sum(
                 share * value[v, u, head] for share, (v, u) in zip(shares, seen, strict=True)
             )
-    found = block.attend(x, window_mask(x, side, shift))[0]
-    torch.testing.assert_close(found, block.output(expected.flatten(2)), rtol=1e-9, atol=1e-9)
+    for training in (True, False):  # two forms of the same
+        found = block.train(training).attend(x, window_mask(x, side, shift))[0]
+        torch.testing.assert_close(found, block.output(expected.flatten(2)), rtol=1e-9, atol=1e-9)
 
 
 def test_weights_are_standardised() -> None:

@@ -170,7 +170,11 @@ class Block(nn.Module):
         query, key, value = x.flatten(2, 3).unbind(0)
         bias = self.bias[self.where].reshape(tokens, tokens, self.heads).permute(2, 0, 1)
         scores = (mask[:, None] + bias).flatten(0, 1)[None].to(query.dtype)
-        x = F.scaled_dot_product_attention(query, key, value, attn_mask=scores)
+        if self.training and not x.is_cuda:
+            # the fused kernel of the CPU has no gradient of the added scores; what PyTorch falls back to is slower
+            x = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + scores).softmax(-1) @ value
+        else:
+            x = F.scaled_dot_product_attention(query, key, value, attn_mask=scores)
         x = x.reshape(batch, -1, self.heads, tokens, channels // self.heads).transpose(2, 3)
         x = self.output(x.reshape(batch, rows // side, columns // side, side, side, channels))
         x = x.transpose(2, 3).reshape(batch, rows, columns, channels)
