@@ -35,6 +35,12 @@ def test_recipes_of_rows_ship(name):
             open_recipe(recipe, "small")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_can_be_run_or_says_why_not(name):
+    rows = [row for table in load_paper(name).tables for row in table.rows]
+    assert [row.method for row in rows if (row.recipe is None) == (row.otherwise == "")] == []
+
+
 def test_some_row_of_every_paper_can_be_run():
     runnable = [name for name in NAMES if any(table.recipes for table in load_paper(name).tables)]
     assert runnable == ["al_net", "clin_seg_net", "csra_net", "eunet3plus_sam", "two_stage"]

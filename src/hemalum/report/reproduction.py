@@ -14,8 +14,9 @@ from hemalum.files import atomic_path
 from hemalum.report.comparison_markdown import escaped, markdown_table
 from hemalum.report.comparison_tables import Grid, Row
 from hemalum.report.tables import Table
+from hemalum.studies.own_figures import Ours
 from hemalum.studies.published import Paper, PublishedTable, load_paper, papers
-from hemalum.studies.reproduce import NOT_YET, Line, OnData, Ours, Reproduction
+from hemalum.studies.reproduce import NOT_YET, Line, OnData, Reproduction
 
 AVERAGED = {
     "pooled": "pooled over all pixels",
@@ -49,7 +50,7 @@ def published_grid(table: PublishedTable) -> Grid:
         sds = row.sd or [None] * len(row.values)
         values = [printed(value, sd) for value, sd in zip(row.values, sds, strict=True)]
         behind = " − ".join(recipe for recipe in (row.recipe, row.minus) if recipe)
-        rows.append(Row(row.method, (*values, f"recipe {behind}" if behind else NOT_YET)))
+        rows.append(Row(row.method, (*values, f"recipe {behind}" if behind else row.otherwise or NOT_YET)))
         if row.note:
             notes.append(f"{row.method}: {row.note}.")
     if table.averaging is not None:

@@ -129,6 +129,8 @@ class Row(Strict):
 
     `recipe` is the shipped recipe that imitates it; `averaging` is the row's own, where it differs from the table's.
     `minus` is the recipe of what is taken off, where a difference is printed. {} in both is the column's variant.
+    `organs` says of which organ's images the figure is, by the names that datasets have for it; `otherwise` how a row
+    that no recipe imitates can be had.
     """
 
     method: str
@@ -136,6 +138,8 @@ class Row(Strict):
     sd: list[Printed] | None = None
     recipe: str | None = None
     minus: str | None = None
+    organs: list[str] = Field(default_factory=list)
+    otherwise: str = ""
     averaging: Averaging | None = None
     tag: Tag | None = None
     note: str = ""

@@ -9,8 +9,6 @@ The paper's protocol is its way to divide the data and its averaging; the honest
 mean over images of the foreground's scores. Training is the same in both, by the row's recipe.
 """
 
-import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,6 +24,7 @@ from hemalum.names import nearest
 from hemalum.networks.sam import check_sam
 from hemalum.studies.cells import Comparison
 from hemalum.studies.compare import Progress, compare, make_plan
+from hemalum.studies.own_figures import Ours, method_name, own_figure
 from hemalum.studies.plan import name_datasets, stop_rule
 from hemalum.studies.published import Column, Paper, PublishedTable, Row, load_paper
 from hemalum.studies.resplit import imitate_split, write_resplit
@@ -36,15 +35,6 @@ from hemalum.training.shipped import open_recipe
 RECORD = "reproduction.yaml"
 HONEST = "per_image"
 NOT_YET = "not yet run here"
-
-
-@dataclass(frozen=True)
-class Ours:
-    """A figure of ours in the printed unit: mean over runs, and their sd (nan for a single one)."""
-
-    mean: float
-    sd: float
-    runs: int
 
 
 @dataclass(frozen=True)
@@ -199,7 +189,7 @@ def _recipes(paper: Paper, tables: Sequence[PublishedTable], at_hand: Sequence[s
     able = [recipe for recipe in recipes if not _lacks(recipe)]
     if not able:
         raise HemalumError(f"{what}: {_lacks(next(iter(recipes)))}")
-    return [f"{_method(recipe)}={recipe}" for recipe in able]
+    return [f"{method_name(recipe)}={recipe}" for recipe in able]
 
 
 @cache
@@ -212,11 +202,6 @@ def _lacks(recipe: str) -> str:
     except HemalumError as error:
         return str(error)
     return ""
-
-
-def _method(recipe: str) -> str:
-    """What a row's recipe, or its variant, is called as a method of the comparison."""
-    return recipe.replace(":", ".")
 
 
 def _settle(out: Path, paper: Paper, budget: Budget, crops: int | None) -> None:
@@ -264,7 +249,7 @@ def _line(
 ) -> Line:  # fmt: skip
     status = ""
     if row.recipe is None:
-        status = NOT_YET
+        status = row.otherwise or NOT_YET
     elif run_on not in runs["paper"].datasets:
         status = f"needs {run_on}: {paper.datasets[run_on].get}"
     elif column.metric is None:
@@ -273,50 +258,22 @@ def _line(
         status = "not printed"
     recipes = row.recipes_of(column)
     if not status:
-        status = next((_lacks(recipe) for recipe in recipes if _method(recipe) not in _names(runs)), "")
+        status = next((_lacks(recipe) for recipe in recipes if method_name(recipe) not in _names(runs)), "")
     if status or column.metric is None:
         return Line(row, column, printed, sd, status=status)
     ours = {
-        protocol: _ours(run, run_on, recipes, column, averaging)
+        protocol: own_figure(run, run_on, row, column, averaging)
         for (protocol, run), averaging in zip(
             runs.items(), (row.averaging or table.averaging or HONEST, HONEST), strict=True
         )
     }
     missing = all(value is None for value in ours.values())
-    return Line(row, column, printed, sd, ours["paper"], ours["honest"], "failed" if missing else "")
+    nothing = "no image of it in the test part" if row.organs else "failed"
+    return Line(row, column, printed, sd, ours["paper"], ours["honest"], nothing if missing else "")
 
 
 def _names(runs: Mapping[str, Comparison]) -> set[str]:
     return {method.name for method in runs["paper"].methods}
-
-
-def _ours(run: Comparison, dataset: str, recipes: Sequence[str], column: Column, averaging: str) -> Ours | None:
-    """The figure of the first recipe; less that of the second run by run, where there are two."""
-    kind = str(column.metric).partition(".")[0]
-    found = [_by_run(run, dataset, recipe, column, averaging) for recipe in recipes]
-    shared = [key for key in found[0] if all(key in other for other in found)]
-    values = [found[0][key] - sum(other[key] for other in found[1:]) for key in shared]
-    if not values:
-        return None
-    if kind == "cost":  # the same network each time
-        return Ours(values[0], math.nan, 1)
-    return Ours(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan, len(values))
-
-
-def _by_run(
-    run: Comparison, dataset: str, recipe: str, column: Column, averaging: str
-) -> dict[tuple[int, int], float]:
-    """A recipe's figures by fold and seed."""
-    kind, _, metric = str(column.metric).partition(".")
-    values = {}
-    for cell in run.cells:
-        if cell.dataset == dataset and cell.method == _method(recipe):
-            found = (
-                cell.cost.get(metric) if kind == "cost" else cell.summary.get(kind, {}).get(averaging, {}).get(metric)
-            )
-            if found is not None:
-                values[cell.fold, cell.seed] = float(found) * column.scale
-    return values
 
 
 def _differences(
@@ -357,7 +314,7 @@ def _differences(
 
 
 def _used(table: PublishedTable, runs: Mapping[str, Comparison]) -> list[Recipe]:
-    recipes = {_method(recipe) for recipe in table.recipes}
+    recipes = {method_name(recipe) for recipe in table.recipes}
     return [
         Recipe.model_validate(method.recipe)
         for method in runs["honest"].methods
