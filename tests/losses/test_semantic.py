@@ -114,5 +114,5 @@ def test_gradients_against_finite_differences() -> None:
 
 
 def test_an_unknown_option_names_the_nearest() -> None:
-    with pytest.raises(HemalumError, match=r"loss 'cross_entropy', 'dise': .*did you mean 'dice'"):
+    with pytest.raises(HemalumError, match="loss 'cross_entropy' has no option 'dise', did you mean 'dice'"):
         build_loss({"name": "cross_entropy", "dise": 1})
