@@ -7,11 +7,17 @@ from hemalum.errors import HemalumError
 from hemalum.inference.model import Model
 from hemalum.names import nearest
 
-# by network, where the names of its parameters are known; of others, every part that is called one of LATE
+# by network, where its last parts have names of their own; of others, every part that is called one of LATE
 PATTERNS: dict[str, tuple[str, ...]] = {
     "seu_net": ("up.*", "decoder.*", "head.*", "edge.*", "film.*", "embedding.*"),
+    "attention_unet": ("up.*", "gates.*", "decoder.*", "head.*"),
     "compact": ("lateral.*", "decoder.*", "head.*"),
-    "unet": ("up.*", "decoder.*", "head.*"),
+    "ddu_net": ("segmentation.*", "distance.*"),
+    "eunet3plus": ("decoder.*", "fuse.*", "head.*"),
+    "medt": ("last.*", "head.*"),
+    "swin_unet": ("expands.*", "joins.*", "decoder.*", "last.*", "norm.*", "head.*"),
+    "two_stage": ("enhance.*",),
+    "unet_plus_plus": ("nested.*", "up.*", "head.*", "sides.*"),
 }
 LATE = ("decoder", "up", "head", "heads", "final", "classifier", "film", "embedding")
 _NOT_TRAINED = ("running_mean", "running_var", "num_batches_tracked")
