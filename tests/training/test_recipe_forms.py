@@ -18,7 +18,7 @@ from hemalum.systems import SYSTEMS, SystemSettings
 from hemalum.systems.phases import Levelled, Phase, Until
 from hemalum.training.loop import Loop, has_levelled
 from hemalum.training.recipe import Recipe, load_recipe, recipe_variants
-from hemalum.training.shipped import open_recipe, open_recipes, shipped_recipes
+from hemalum.training.shipped import open_recipe, open_recipes
 from hemalum.training.stream import Facts, Stream, encode
 from hemalum.training.train import gather_facts, train
 
@@ -134,12 +134,6 @@ def test_bad_systems_in_one_line(system: str, message: str, tmp_path: Path) -> N
     with pytest.raises(HemalumError, match=message) as caught:
         load_recipe(path)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", sorted(shipped_recipes()))
-def test_every_variant_of_every_shipped_recipe_loads(name: str) -> None:
-    for budget in ("full", "small"):
-        assert open_recipes(name, budget)
 
 
 def test_scores_level_off() -> None:
