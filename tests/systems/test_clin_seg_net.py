@@ -1,10 +1,13 @@
 """ClinSegNet: what its options do to the recipe; that it learns."""
 
+from pathlib import Path
+
 import pytest
 
 from hemalum.errors import HemalumError
 from hemalum.networks import build_network
 from hemalum.systems import build_system
+from hemalum.systems.clin_seg_net import ClinSegNet
 from hemalum.training.recipe import Recipe
 from hemalum.training.shipped import open_recipe, open_recipes
 
@@ -80,3 +83,12 @@ def test_the_sweeps_differ_in_one_thing_and_in_nothing_else(budget: str) -> None
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(HemalumError, match="system 'clin_seg_net' has no option 'filn', did you mean 'film'"):
         build_system({"name": "clin_seg_net", "filn": False})
+
+
+def test_defaults_are_the_reading_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "systems" / "clin_seg_net.md").read_text(encoding="utf-8")
+    for name, field in ClinSegNet.model_fields.items():
+        if name != "name":
+            assert f"`{name}" in page, (
+                f"docs/systems/clin_seg_net.md does not say what {name} is ({field.description})"
+            )
