@@ -95,6 +95,8 @@ SAM = ("Dice", "IoU", "F1 weighted", "PQ", "parameters (M)", "training (s)")
 LABELS = ("P", "R", "Dice", "IoU pooled", "PQ", "training (s)")
 CLASSES = ("semantic F1", "mIoU", "Dice", "PQ", "training (s)")
 
+SEMI = ("supervised", "fixmatch", "unimatch", "csra")
+
 EXPERIMENTS: dict[str, Experiment] = {
     "baselines": Experiment(
         "All supervised networks under one training", ["baselines", "classical"], "nuinsseg_by_image", 2400, NETWORKS
@@ -122,21 +124,21 @@ EXPERIMENTS: dict[str, Experiment] = {
             *(f"{{random_sam}}:{name}" for name in ("concat", "guided", "advanced")),
         ],
         "nuinsseg_by_image",
-        2400,
+        1600,
         SAM,
     ),
     "csra_net": Experiment(
         "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled",
-        ["csra_net_nuinsseg"],
+        [f"csra_net_nuinsseg:{method}_{part}" for part in (8, 32) for method in SEMI],
         "nuinsseg_by_image",
-        1600,
+        2000,
         LABELS,
     ),
     "csra_net_consep": Experiment(
         "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled, four classes",
-        ["csra_net_consep"],
+        [f"csra_net_consep:{method}_{part}" for part in (8, 32) for method in SEMI],
         "consep",
-        1600,
+        2000,
         CLASSES,
     ),
 }
