@@ -23,13 +23,14 @@ from lightning_fabric import Fabric
 
 from hemalum.data.dataset import Dataset
 from hemalum.networks.sam import SamEncoder, load_sam
+from hemalum.training.building import build_for
 from hemalum.training.checkpoint import Progress
 from hemalum.training.embeddings import embed_all
 from hemalum.training.loop import Loop
 from hemalum.training.recipe import Recipe, Sam, Source
 from hemalum.training.shipped import open_recipe
 from hemalum.training.stream import Facts, Stream
-from hemalum.training.train import build_for, keep_freed_memory
+from hemalum.training.train import keep_freed_memory
 from hemalum.training.validation import Validation
 from record import write_record
 

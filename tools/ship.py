@@ -20,7 +20,7 @@ from hemalum.instances.representations import REPRESENTATIONS
 from hemalum.models.card import SeparationSettings
 from hemalum.models.file import load_model_file, save_model
 from hemalum.studies.evaluate import evaluate
-from hemalum.training.train import keep_head
+from hemalum.training.outcome import keep_head
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "hemalum" / "models" / "weights"
 

@@ -16,11 +16,12 @@ from hemalum.instances.representations import find_representation
 from hemalum.studies.plan import one_budget, plan_methods
 from hemalum.systems import SYSTEMS, SystemSettings
 from hemalum.systems.phases import Levelled, Phase, Until
+from hemalum.training.building import gather_facts
 from hemalum.training.loop import Loop, has_levelled
 from hemalum.training.recipe import Recipe, load_recipe, recipe_variants
 from hemalum.training.shipped import open_recipe, open_recipes
 from hemalum.training.stream import Facts, Stream, encode
-from hemalum.training.train import gather_facts, train
+from hemalum.training.train import train
 
 
 class Pair(SystemSettings):

@@ -19,10 +19,11 @@ from hemalum.networks.map_model import activate
 from hemalum.systems.phases import Phase
 from hemalum.training import loop as loop_module
 from hemalum.training.optimisers import learning_rate
+from hemalum.training.outcome import keep_head
 from hemalum.training.recipe import Recipe, load_recipe
 from hemalum.training.shipped import shipped_recipes
 from hemalum.training.stream import Stream, encode
-from hemalum.training.train import keep_head, train
+from hemalum.training.train import train
 
 
 def test_the_model_file_tells_where_it_comes_from(recipe: Recipe, mini: Path, tmp_path: Path) -> None:

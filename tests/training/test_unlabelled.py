@@ -23,10 +23,11 @@ from hemalum.errors import HemalumError
 from hemalum.losses.consistency import consistency, contrast
 from hemalum.networks.outputs import Outputs
 from hemalum.systems.unlabelled import Unlabelled
+from hemalum.training.building import build_for
 from hemalum.training.consistency import pseudo_labels, two_stream_losses, worth
 from hemalum.training.recipe import Recipe
 from hemalum.training.stream import Facts, Stream
-from hemalum.training.train import build_for, train
+from hemalum.training.train import train
 from hemalum.training.unlabelled import UnlabelledStream, check_unlabelled, divide_training, open_stream
 
 NETWORK = {

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from hemalum.data.dataset import Dataset
 from hemalum.data.importing import import_dataset
+from hemalum.training.building import gather_facts
 from hemalum.training.recipe import Recipe
-from hemalum.training.train import gather_facts, train
+from hemalum.training.train import train
 from hemalum.training.validation import Validation
 
 RED, BLUE, GROUND = (150, 40, 60), (60, 40, 150), (235, 225, 235)

@@ -111,7 +111,8 @@ def inside_of(sample: Prepared, rng: np.random.Generator, size: int, settings: A
     height, width = sample.image.shape[:2]
     x = affine[0, 0] * centres + affine[0, 1] * centres[:, None] + affine[0, 2]
     y = affine[1, 0] * centres + affine[1, 1] * centres[:, None] + affine[1, 2]
-    return ((x >= 0) & (x < width) & (y >= 0) & (y < height)).astype(np.float32)
+    within: Floats = ((x >= 0) & (x < width) & (y >= 0) & (y < height)).astype(np.float32)
+    return within
 
 
 def _draw_geometry(

@@ -48,5 +48,7 @@ def build_loss(spec: Any) -> Loss:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise HemalumError(f"loss '{name}' has no option '{key}'{nearest(key, LOSSES[name].model_fields)}") from error
+            raise HemalumError(
+                f"loss '{name}' has no option '{key}'{nearest(key, LOSSES[name].model_fields)}"
+            ) from error
         raise HemalumError(f"loss '{name}', '{key}': {first['msg']}") from error

@@ -32,8 +32,8 @@ from hemalum.studies.plan import (
     write_plan,
 )
 from hemalum.studies.trial import Resources, label_maps, run_cell
+from hemalum.training.building import gather_facts
 from hemalum.training.recipe import Budget, Recipe
-from hemalum.training.train import gather_facts
 
 log = logging.getLogger(__name__)
 

@@ -69,7 +69,8 @@ def _measure(what: Recipe | Card, facts: Facts, *, cpu: bool, threads: int | Non
     from hemalum.instances.representations import find_representation
     from hemalum.networks import build_network
     from hemalum.networks.input import input_channels
-    from hemalum.training.train import build_for, keep_freed_memory
+    from hemalum.training.building import build_for
+    from hemalum.training.train import keep_freed_memory
 
     keep_freed_memory()  # as in training
     if threads:

@@ -25,9 +25,7 @@ class TwoStageEnhancement(SystemSettings):
         "then the base again for as many steps as enhance and joint have",
     )
     steps: int = Field(20_000, ge=1, description="at most so many for the base")
-    enhance_steps: int | None = Field(
-        None, ge=1, description="at most so many for the second stage; none: `steps`"
-    )
+    enhance_steps: int | None = Field(None, ge=1, description="at most so many for the second stage; none: `steps`")
     joint_steps: int | None = Field(None, ge=1, description="at most so many for both together; none: `steps`")
     patience: int | None = Field(10, ge=1, description="a phase ends after so many validations without less loss")
     lr: float = Field(1e-4, gt=0, description="learning rate of Adam, the same throughout")

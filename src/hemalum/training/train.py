@@ -1,48 +1,43 @@
 """Train a recipe on datasets: the verb `train`."""
 
 import ctypes
-import datetime
 import hashlib
 import logging
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch import nn
 
-from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain_normalisation import StainNormaliser
 from hemalum.data.stain_target import fit_stain_target
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
-from hemalum.instances.representations import SEMANTIC, Representation, find_representation
-from hemalum.models.card import Card, NetworkSpec, SamEncoding, Training, TrainingSet
-from hemalum.models.file import Tensors, save_model
+from hemalum.instances.representations import find_representation
+from hemalum.models.card import SamEncoding
+from hemalum.models.file import save_model
 from hemalum.models.stain import StainTarget
 from hemalum.names import nearest
-from hemalum.networks import build_network, takes
 from hemalum.networks.input import input_channels
 from hemalum.networks.receptive_field import measure_halo
 from hemalum.networks.sam import SamEncoder, load_sam
 from hemalum.training.batch_norm import share_batch_norm
+from hemalum.training.building import build_for, check_losses, find_window, gather_facts
 from hemalum.training.checkpoint import Progress, read_progress
 from hemalum.training.embeddings import embed_all
 from hemalum.training.loop import Loop, Watcher
+from hemalum.training.outcome import describe, keep_head
 from hemalum.training.parts import check_switches
 from hemalum.training.processes import check_batch, ending_together, said_once, start_processes
 from hemalum.training.recipe import Recipe, Source
 from hemalum.training.shipped import open_recipe
-from hemalum.training.stream import MEAN, STD, Facts
 from hemalum.training.unlabelled import open_stream
 from hemalum.training.validation import Validation
 
@@ -78,7 +73,7 @@ def train(
     """
     with said_once():
         recipe = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
-        _check_names(recipe)
+        check_losses(recipe)
         fabric = start_processes(accelerator, devices, recipe.precision)
     with ending_together(fabric):
         return _train(fabric, recipe, data, Path(out), resume, threads, initial, stain, watch)
@@ -134,7 +129,7 @@ def _train(
     loop.run(resume)
     if fabric.is_global_zero:
         seen = {"stride": stride, "halo": halo, "window": window, "sam": embedding}
-        card = _card(recipe, datasets, loop.progress.step, spec, facts, seen, diameter, stain)
+        card = describe(recipe, datasets, loop.progress.step, spec, facts, seen, diameter, stain)
         tensors = load_file(loop.best)
         if recipe.keep is not None:
             trained, kept = find_representation(recipe.representation), find_representation(recipe.keep)
@@ -142,130 +137,6 @@ def _train(
         save_model(out / MODEL_FILE, card, tensors)
     fabric.barrier()
     return out / MODEL_FILE
-
-
-def keep_head(tensors: Tensors, trained: Representation, kept: Representation) -> Tensors:
-    """Drop what the network's last layer, `head`, gives beside the maps of `kept`; the rest is untouched.
-
-    Raises HemalumError when `trained` lacks a head of `kept`.
-    """
-    rows: list[int] = []
-    for head in kept.heads:
-        start = 0
-        for own in trained.heads:
-            if own.kind == head.kind and set(head.channels) <= set(own.channels):
-                background = own.kind == "softmax"
-                rows += [start] * background
-                rows += [start + background + own.channels.index(channel) for channel in head.channels]
-                break
-            start += own.logits
-        else:
-            raise HemalumError(f"representation '{trained.name}' has no maps {', '.join(head.channels)} to keep")
-
-    def chosen(value: NDArray[Any]) -> NDArray[Any]:
-        # a sub-pixel head has several rows for each logit, one after the other
-        grouped = value.reshape(trained.logits, -1, *value.shape[1:])
-        return grouped[rows].reshape(-1, *value.shape[1:])
-
-    return {name: chosen(value) if name.startswith("head.") else value for name, value in tensors.items()}
-
-
-def _check_names(recipe: Recipe) -> None:
-    placeholder = ("class",) if recipe.representation == SEMANTIC else ()
-    kinds: set[str] = set()
-    for name in (recipe.keep, recipe.representation):
-        if name is not None:
-            try:
-                kinds = {head.kind for head in find_representation(name, placeholder).heads}
-            except HemalumError as error:
-                raise HemalumError(f"recipe {recipe.name}: {error}") from error
-    for phase in recipe.phases:
-        if phase.loss.only is not None and not kinds <= phase.loss.only:
-            raise HemalumError(
-                f"recipe {recipe.name}: loss '{phase.loss.name}' does not fit representation "
-                f"'{recipe.representation}', whose maps are {', '.join(sorted(kinds))}; it takes "
-                f"{', '.join(sorted(phase.loss.only))}"
-            )
-        if phase.loss.needs and recipe.finer > 1:
-            raise HemalumError(
-                f"recipe {recipe.name}: loss '{phase.loss.name}' needs maps on the network's grid: finer must be 1"
-            )
-
-
-def gather_facts(recipe: Recipe, datasets: Sequence[Dataset]) -> Facts:
-    """What the recipe's network needs to know of the data: classes, and organs where it tells them apart.
-
-    Raises HemalumError when classes are wanted and a dataset has none, or two name others.
-    """
-    organs: tuple[str, ...] = ()
-    if takes(recipe.network.name, "organs"):
-        rows = [row for dataset in datasets for row in dataset.split("train").rows]
-        found = sorted({row.organ for row in rows if row.organ})
-        organs = tuple(found if recipe.organs == "auto" else recipe.organs)
-    if recipe.representation != SEMANTIC:
-        return Facts(organs=organs)
-    if recipe.classes == "nucleus":
-        return Facts(classes=("nucleus",), organs=organs, one_class=True)
-    first = datasets[0]
-    for dataset in datasets:
-        if not dataset.info.classes or any(row.classes is None for row in dataset.rows if row.nuclei):
-            raise HemalumError(
-                f"recipe {recipe.name} tells classes apart and {dataset.path} has none: take another recipe, or "
-                "classes: nucleus, which takes all nuclei as one"
-            )
-        if set(_class_names(dataset)) != set(_class_names(first)):
-            raise HemalumError(
-                f"{first.path} and {dataset.path} name different classes: {', '.join(_class_names(first))}; "
-                f"{', '.join(_class_names(dataset))}"
-            )
-    return Facts(classes=tuple(_class_names(first)), organs=organs)
-
-
-def _class_names(dataset: Dataset) -> list[str]:
-    classes = dataset.info.classes or {}
-    return [classes[id] for id in sorted(classes) if id > 0]
-
-
-def build_for(recipe: Recipe, facts: Facts) -> tuple[nn.Module, NetworkSpec]:
-    """Build the recipe's network for the data, and give it as the card says it: with all options that follow.
-
-    Raises HemalumError when there is no such network or its options do not fit.
-    """
-    options = dict(recipe.network.options)
-    if recipe.input != "RGB":
-        options.setdefault("inputs", 1)
-    if facts.organs:
-        options.setdefault("organs", len(facts.organs))
-    if facts.embedding and takes(recipe.network.name, "embedding"):
-        options.setdefault("embedding", facts.embedding)
-    logits = find_representation(recipe.representation, facts.classes).logits
-    network = build_network(recipe.network.name, logits, options)
-    options.pop("pretrained", None)  # the model file holds all weights: no need to fetch others under them
-    return network, NetworkSpec(name=recipe.network.name, options=options)
-
-
-def find_window(recipe: Recipe, network: nn.Module, stride: int) -> int | None:
-    """The side of every input of the trained network, in px; None where it takes any size.
-
-    Raises HemalumError when the recipe's tiles do not fit the network.
-    """
-    size = getattr(network, "size", None)
-    if size is not None and recipe.tile != size:
-        raise HemalumError(
-            f"recipe {recipe.name}: tile is {recipe.tile}, its network takes {size} x {size} px: make them equal"
-        )
-    if recipe.tile % stride:
-        raise HemalumError(f"recipe {recipe.name}: tile {recipe.tile} is not a multiple of the network's {stride}")
-    wants = "embedding" in getattr(network, "conditions", ())
-    if wants != (recipe.sam is not None):
-        what = "needs an embedding: give 'sam' with an encoder" if wants else "takes no embedding: leave out 'sam'"
-        raise HemalumError(f"recipe {recipe.name}: its network {what}")
-    if recipe.sam is not None:
-        field = recipe.sam.field or recipe.tile
-        if field % stride:
-            raise HemalumError(f"recipe {recipe.name}: sam.field {field} is not a multiple of the network's {stride}")
-        return field
-    return recipe.tile if size is not None or getattr(network, "global_context", False) else None
 
 
 def _open_datasets(recipe: Recipe, data: Data) -> tuple[Recipe, list[Dataset]]:
@@ -342,49 +213,6 @@ def _load_initial(network: nn.Module, path: Path | str) -> None:
         network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
     except RuntimeError as error:
         raise HemalumError(f"{path} does not fit the recipe's network: {str(error).splitlines()[-1]}") from error
-
-
-def _card(
-    recipe: Recipe, datasets: Sequence[Dataset], steps: int, spec: NetworkSpec, facts: Facts,
-    seen: Mapping[str, Any], diameter: float, stain: StainNormaliser | None,
-) -> Card:  # fmt: skip
-    sets = [
-        TrainingSet(
-            name=dataset.info.name,
-            licence=dataset.info.licence,
-            citation=dataset.info.citation,
-            split_hash=dataset.split_hash,
-            samples=len(dataset.split("train")),
-        )
-        for dataset in datasets
-    ]
-    return Card(
-        name=recipe.name,
-        network=spec,
-        representation=recipe.keep or recipe.representation,
-        mpp=recipe.mpp,
-        nucleus_diameter_um=round(diameter, 2),
-        enlarge=recipe.enlarge,
-        channels=recipe.input,
-        mean=MEAN,
-        std=STD,
-        stain=None if stain is None else stain.target,
-        **seen,
-        classes=list(facts.classes) or ["nucleus"],
-        organs=list(facts.organs),
-        separation=recipe.separation,
-        training=Training(
-            recipe=recipe.name,
-            recipe_hash=recipe.digest,
-            command=shlex.join(["hemalum", *sys.argv[1:]]),
-            steps=steps,
-            seed=recipe.seed,
-            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-            data=sets,
-            settings=recipe.model_dump(mode="json"),
-        ),
-        code_version=__version__,
-    )
 
 
 def keep_freed_memory() -> None:

@@ -1,0 +1,89 @@
+"""What a training leaves: the tensors that the model keeps, and its card."""
+
+import datetime
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hemalum import __version__
+from hemalum.data.dataset import Dataset
+from hemalum.data.stain_normalisation import StainNormaliser
+from hemalum.errors import HemalumError
+from hemalum.instances.representations import Representation
+from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
+from hemalum.models.file import Tensors
+from hemalum.training.recipe import Recipe
+from hemalum.training.stream import MEAN, STD, Facts
+
+
+def keep_head(tensors: Tensors, trained: Representation, kept: Representation) -> Tensors:
+    """Drop what the network's last layer, `head`, gives beside the maps of `kept`; the rest is untouched.
+
+    Raises HemalumError when `trained` lacks a head of `kept`.
+    """
+    rows: list[int] = []
+    for head in kept.heads:
+        start = 0
+        for own in trained.heads:
+            if own.kind == head.kind and set(head.channels) <= set(own.channels):
+                background = own.kind == "softmax"
+                rows += [start] * background
+                rows += [start + background + own.channels.index(channel) for channel in head.channels]
+                break
+            start += own.logits
+        else:
+            raise HemalumError(f"representation '{trained.name}' has no maps {', '.join(head.channels)} to keep")
+
+    def chosen(value: NDArray[Any]) -> NDArray[Any]:
+        # a sub-pixel head has several rows for each logit, one after the other
+        grouped = value.reshape(trained.logits, -1, *value.shape[1:])
+        return grouped[rows].reshape(-1, *value.shape[1:])
+
+    return {name: chosen(value) if name.startswith("head.") else value for name, value in tensors.items()}
+
+
+def describe(
+    recipe: Recipe, datasets: Sequence[Dataset], steps: int, spec: NetworkSpec, facts: Facts,
+    seen: Mapping[str, Any], diameter: float, stain: StainNormaliser | None,
+) -> Card:  # fmt: skip
+    """The card of a trained model; `seen` are the card's fields that say what the network sees of an image."""
+    sets = [
+        TrainingSet(
+            name=dataset.info.name,
+            licence=dataset.info.licence,
+            citation=dataset.info.citation,
+            split_hash=dataset.split_hash,
+            samples=len(dataset.split("train")),
+        )
+        for dataset in datasets
+    ]
+    return Card(
+        name=recipe.name,
+        network=spec,
+        representation=recipe.keep or recipe.representation,
+        mpp=recipe.mpp,
+        nucleus_diameter_um=round(diameter, 2),
+        enlarge=recipe.enlarge,
+        channels=recipe.input,
+        mean=MEAN,
+        std=STD,
+        stain=None if stain is None else stain.target,
+        **seen,
+        classes=list(facts.classes) or ["nucleus"],
+        organs=list(facts.organs),
+        separation=recipe.separation,
+        training=Training(
+            recipe=recipe.name,
+            recipe_hash=recipe.digest,
+            command=shlex.join(["hemalum", *sys.argv[1:]]),
+            steps=steps,
+            seed=recipe.seed,
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            data=sets,
+            settings=recipe.model_dump(mode="json"),
+        ),
+        code_version=__version__,
+    )
