@@ -15,7 +15,7 @@ from hemalum.errors import HemalumError
 from hemalum.systems import build_system
 from hemalum.systems.al_net import ALNet
 from hemalum.training.recipe import Recipe, load_recipe
-from hemalum.training.shipped import find_recipe
+from hemalum.training.shipped import find_recipe, open_recipes
 from hemalum.training.train import train
 
 STILL = {
@@ -98,21 +98,19 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
         build_system({"name": "al_net"} | options)
 
 
+SHARED = (
+    "mpp", "tile", "batch", "augment", "validate_every", "validation_images", "clip", "precision", "steps",
+    "representation",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("budget", ["full", "small"])
-def test_it_sees_what_the_u_net_beside_it_sees(budget: Any) -> None:
-    ours, theirs = (load_recipe(find_recipe(name), budget) for name in ("al_net", "unet"))
-    for key in (
-        "mpp",
-        "tile",
-        "batch",
-        "augment",
-        "validate_every",
-        "validation_images",
-        "clip",
-        "precision",
-        "steps",
-    ):
-        assert getattr(ours, key) == getattr(theirs, key), key
+def test_it_sees_what_the_networks_beside_it_see(budget: Any) -> None:
+    ours = load_recipe(find_recipe("al_net"), budget)
+    beside = open_recipes("al_net_baselines", budget) | open_recipes("al_net_ablation", budget)
+    assert {"unet", "deeplabv3plus", "no_boundary"} <= {name.rpartition(".")[2] for name in beside}
+    for name, theirs in beside.items():
+        assert {key: getattr(theirs, key) for key in SHARED} == {key: getattr(ours, key) for key in SHARED}, name
 
 
 def test_defaults_are_the_reading_of_the_docs() -> None:
