@@ -73,19 +73,6 @@ def test_an_unknown_organ_is_the_mean_of_the_known(network: SEUNet) -> None:
     torch.testing.assert_close(network(x, organ=torch.tensor([0, 2])), unknown, rtol=1e-4, atol=1e-6)
 
 
-def test_a_fixed_organ_is_assumed_where_none_is_given(network: SEUNet) -> None:
-    x = torch.rand(2, 3, 16, 16)
-    network.set_organ(1)
-    torch.testing.assert_close(network(x), network(x, organ=torch.tensor([1, 1])), rtol=0, atol=0)
-    assert "organ" not in network.state_dict()
-    network.set_organ(None)
-    torch.testing.assert_close(network(x), network(x, organ=torch.tensor([-1, -1])), rtol=0, atol=0)
-    with pytest.raises(HemalumError, match="organ 3 is not in the embedding: it has 3"):
-        network.set_organ(3)
-    with pytest.raises(HemalumError, match="knows no organs"):
-        SEUNet(outputs=1, widths=(4, 8), film=False, edge=False).set_organ(0)
-
-
 def test_every_organ_learns_from_an_image_of_unknown_organ(network: SEUNet) -> None:
     network(torch.rand(1, 3, 16, 16)).sum().backward()
     assert network.embedding is not None

@@ -1,6 +1,7 @@
 """Refinement from end to end on a tiny model: what trains, what is compared, what is kept, what is refused."""
 
 import csv
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,13 @@ import pytest
 import yaml
 
 from hemalum.data.dataset import Dataset
+from hemalum.data.fractions import Labelled
 from hemalum.errors import HemalumError
 from hemalum.inference.model import load_model
 from hemalum.models.file import load_model_file, save_model
 from hemalum.review import refine as refine_module
 from hemalum.review.measure import scores
-from hemalum.review.refine import Refinement, Resources, refine
+from hemalum.review.refine import Refinement, Resources, refine, refinement_recipe, training_recipe
 
 TORCH = Resources(engine="torch", accelerator="cpu")
 ASKED = {"top": 2, "epochs": 3, "draws": 2, "lr": 1e-3, "resources": TORCH}
@@ -138,9 +140,18 @@ def test_choosing_everything_is_refused(tiny: Path, organs: Path, tmp_path: Path
         refine(tiny, organs, tmp_path / "out", **ASKED | {"top": 50})  # type: ignore[arg-type]
 
 
+def test_a_model_of_few_labels_is_refined_on_all_chosen_images(tiny: Path, organs: Path) -> None:
+    model, dataset = load_model(tiny), Dataset.open(organs)
+    recipe = training_recipe(model).model_copy(update={"labelled": Labelled(fraction="1/8")})
+    refined = refinement_recipe(model, recipe, dataset, ["head.*"], 1e-4, 2)
+    assert refined.labelled is None
+    assert refined.steps == math.ceil(2 * len(dataset.split("train")) / recipe.batch)
+
+
 def test_test_images_must_not_be_training_images(tiny: Path, organs: Path, tmp_path: Path) -> None:
-    with pytest.raises(HemalumError, match=r"image \d+ of part 'train' is also training image"):
-        refine(tiny, organs, tmp_path / "out", split="train", **ASKED)  # type: ignore[arg-type]
+    for part, what in (("train", "training"), ("val", "validation")):
+        with pytest.raises(HemalumError, match=rf"image \d+ of part '{part}' is also {what} image"):
+            refine(tiny, organs, tmp_path / "out", split=part, **ASKED)  # type: ignore[arg-type]
 
 
 def test_parts_that_are_empty_are_named(tiny: Path, organs: Path, tmp_path: Path) -> None:

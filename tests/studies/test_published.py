@@ -35,6 +35,35 @@ def test_recipes_of_rows_ship(name):
             open_recipe(recipe, "small")
 
 
+def test_each_dataset_has_its_own_recipes():
+    table = load_paper("eunet3plus_sam").table("2")
+    for name in ("cryonuseg", "nuinsseg", "conic"):
+        wanted = [f"eunet3plus_{name}:{activation}" for activation in ("relu", "leaky_relu", "swish", "glu")]
+        assert table.recipes_on(name) == wanted
+    against = load_paper("eunet3plus_sam").table("1").recipes_on("conic")
+    assert against[:3] == ["unet", "baselines:ddu_net", "eunet3plus_conic:relu"]
+    assert against[-1] == "baselines:awgunet"  # run though nothing is printed
+    table = load_paper("two_stage").table("results")
+    assert table.recipes_on("lizard")[:2] == ["two_stage_lizard:unet", "two_stage_lizard:unet_two_stage"]
+    assert table.recipes_on("tnbc")[:2] == ["two_stage:unet", "two_stage:unet_two_stage"]
+    assert sorted(table.recipes) == sorted(table.recipes_on("lizard") + table.recipes_on("tnbc"))
+
+
+def test_a_column_without_a_dataset_goes_with_the_first():
+    table = load_paper("clin_seg_net").table("film")
+    assert table.columns[0].dataset is None
+    assert table.recipes_on("combined") == table.recipes
+
+
+def test_the_reading_of_al_net_is_what_its_recipe_does():
+    protocol, recipe = load_paper("al_net").protocol, open_recipe("al_net")
+    assert protocol["length"].reading == f"{recipe.steps:,} steps of {recipe.batch} crops"
+    assert protocol["augmentation"].reading == "flips and quarter turns, no colour jitter"
+    active = {name for name, value in recipe.augment.model_dump().items() if value}
+    assert active == {"flips", "scale"}
+    assert recipe.augment.scale == 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_can_be_run_or_says_why_not(name):
     rows = [row for table in load_paper(name).tables for row in table.rows]
@@ -172,6 +201,11 @@ tables:
         ("    averaging: pooled\n", "", "needs an averaging"),
         ("title: t\n", "tilte: t\n", "'tilte'|'title'"),
         ("[{method: m", "[{method: m, values: [~]}, {method: m", "two rows have one name"),
+        (
+            "values: [0.50]",
+            "recipe: 'unet_{}', values: [0.50]",
+            "row 'm' has {} in its recipe, column 'Dice' no variant",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, old, new, message):

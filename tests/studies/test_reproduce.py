@@ -107,8 +107,12 @@ def lines_of(reproduction, dataset):
 def test_the_two_protocols_divide_the_same_images_differently(done, mini):
     _, out = done
     own, imitated = Dataset.open(mini), Dataset.open(out / "data" / "mini")
-    assert load_comparison(out / "honest").description["datasets"]["mini"]["split_hashes"] == [own.split_hash]
-    assert load_comparison(out / "paper").description["datasets"]["mini"]["split_hashes"] == [imitated.split_hash]
+    assert load_comparison(out / "honest" / "mini").description["datasets"]["mini"]["split_hashes"] == [
+        own.split_hash
+    ]
+    assert load_comparison(out / "paper" / "mini").description["datasets"]["mini"]["split_hashes"] == [
+        imitated.split_hash
+    ]
     parts = defaultdict(set)
     for row in imitated.rows:
         parts[row.group].add(row.split)
@@ -122,7 +126,7 @@ def test_ours_are_the_averages_that_each_protocol_asks_for(done):
     reproduction, out = done
     lines = lines_of(reproduction, "mini")
     for protocol, averaging in (("paper", "pooled"), ("honest", "per_image")):
-        summaries = [cell.summary["pixel"][averaging] for cell in load_comparison(out / protocol).cells]
+        summaries = [cell.summary["pixel"][averaging] for cell in load_comparison(out / protocol / "mini").cells]
         assert len(summaries) == 2
         first, second = (100 * summary["dice"] for summary in summaries)
         ours = getattr(lines["U-Net", "Dice (%)"], protocol)
@@ -301,11 +305,12 @@ def test_a_published_table_says_what_stands_for_each_row():
     assert grid.columns[:2] == ("lizard P", "lizard R")
     first, second = grid.rows[:2]
     assert first.values == ("0.810", "0.768", "0.786", "0.665", "0.800", "0.857", "0.827", "0.705", first.values[-1])
-    assert first.values[-1] == "recipe two_stage:unet"
-    assert second.values[-1] == "recipe two_stage:unet_two_stage"
+    assert first.values[-1] == "recipe {}:unet"
+    assert second.values[-1] == "recipe {}:unet_two_stage"
     size = published_grid(load_paper("two_stage").table("size")).rows[0]
     assert size.values[-1] == "compare prints what networks have: over any base the difference is 76,289"
     assert "Averaging: mean over images." in grid.notes
+    assert "{} in a recipe is, in the order of the columns: two_stage_lizard, two_stage." in grid.notes
 
 
 def test_the_list_of_papers_names_every_table():
@@ -357,10 +362,92 @@ def test_differences_are_taken_run_by_run(shelf, recipe, mini, tmp_path):
     assert lines["ours − theirs", "Dice 1/1"].status == "not printed"
     cells = {
         (cell.method, cell.seed): 100 * cell.summary["pixel"]["pooled"]["dice"]
-        for cell in load_comparison(out / "paper").cells
+        for cell in load_comparison(out / "paper" / "mini").cells
     }
     seeds = sorted({seed for _, seed in cells})
     each = [cells["pair.ours_2", seed] - cells["pair.theirs_2", seed] for seed in seeds]
     ours = lines["ours − theirs", "Dice 1/2"].paper
     assert ours.mean == pytest.approx(sum(each) / 2)
     assert ours.sd == pytest.approx(abs(each[0] - each[1]) / math.sqrt(2))
+
+
+TWO_SETS = """
+title: A paper on two sets
+citation: "Nobody, 2026"
+figures: the test
+datasets:
+  mini: &data
+    title: ten images
+    formats: [folder]
+    get: by hand
+    split: {by: image, fractions: [0.6, 0.2, 0.2], tag: unknown}
+  twin: *data
+protocol:
+  averaging: {says: all pixels together, tag: derived}
+  optimiser: {says: not said, tag: unknown}
+tables:
+  - id: main
+    title: Each set by its own recipe
+    averaging: pooled
+    columns:
+      - {name: Dice, dataset: mini, metric: pixel.dice, variant: mini}
+      - {name: Dice, dataset: twin, metric: pixel.dice, variant: twin}
+    rows:
+      - {method: own, values: [.8, .7], recipe: "of_{}"}
+      - {method: shared, values: [~, ~], recipe: plain}
+  - id: twin_only
+    title: On one set
+    averaging: pooled
+    columns: [{name: IoU, dataset: twin, metric: pixel.iou}]
+    rows: [{method: other, values: [.6], recipe: "other"}]
+"""
+
+
+@pytest.fixture
+def two_sets(shelf, tmp_path) -> Path:
+    content = yaml.safe_load((shelf / "plain.yaml").read_text())
+    for name in ("of_mini", "of_twin", "other"):
+        (shelf / f"{name}.yaml").write_text(yaml.safe_dump(content | {"name": name}))
+    path = tmp_path / "two_sets.yaml"
+    path.write_text(TWO_SETS)
+    return path
+
+
+def test_each_dataset_trains_only_the_recipes_of_its_columns(two_sets, mini, monkeypatch, tmp_path):
+    def fail(*_args: object, **_kept: object) -> None:
+        raise HemalumError("not in this test")
+
+    monkeypatch.setattr(compare_module, "run_cell", fail)
+    reproduction = reproduce(two_sets, data={"mini": mini, "twin": mini}, out=tmp_path / "out", resources=CPU)
+    assert [place for place, _ in reproduction.failed] == [
+        f"{protocol}: {dataset}/{method}/0/1"
+        for protocol in ("paper", "honest")
+        for dataset, methods in (("mini", ["of_mini", "plain"]), ("twin", ["of_twin", "plain", "other"]))
+        for method in methods
+    ]
+    assert list(reproduction.description["paper"]) == ["mini", "twin"]
+
+
+@pytest.mark.slow
+def test_a_dataset_that_is_added_joins_those_that_were_run(two_sets, mini, monkeypatch, tmp_path):
+    out = tmp_path / "out"
+    first = reproduce(two_sets, "main", data={"mini": mini}, out=out, resources=CPU)
+    assert lines_of(first, "mini")["own", "Dice"].honest is not None
+    assert lines_of(first, "twin")["own", "Dice"].status == "needs twin: by hand"
+    run_cell, ran = compare_module.run_cell, []
+
+    def noted(plan, method, dataset, *args):
+        ran.append((dataset, method.name))
+        return run_cell(plan, method, dataset, *args)
+
+    monkeypatch.setattr(compare_module, "run_cell", noted)
+    both = reproduce(two_sets, "main", data={"twin": mini}, out=out, resources=CPU)
+    assert ran == [("twin", "of_twin"), ("twin", "plain")] * 2
+    assert lines_of(both, "mini") == lines_of(first, "mini")
+    for method, recipe in (("own", "of_twin"), ("shared", "plain")):
+        (cell,) = [c for c in load_comparison(out / "paper" / "twin").cells if c.method == recipe]
+        assert lines_of(both, "twin")[method, "Dice"].paper.mean == cell.summary["pixel"]["pooled"]["dice"]
+    # a row that nobody has run on the data of an earlier command says so
+    all_tables = reproduce(two_sets, data={"mini": mini}, out=out, resources=CPU)
+    (line,) = all_tables.tables[1][1][0].lines
+    assert (line.status, line.honest) == (NOT_YET, None)

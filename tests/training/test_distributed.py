@@ -38,6 +38,8 @@ SIX_STEPS = {
 NETWORKS = {
     "plain": {"name": "unet", "options": {"widths": [4, 8, 12], "norm": False}},
     "batch-norm": {"name": "compact", "options": {"widths": [8, 12, 16], "depths": [0, 1, 1]}},
+    # with heads that the loss does not look at, for whose gradient the other process must not wait
+    "sides": {"name": "unet_plus_plus", "options": {"widths": [4, 8, 12], "deep_supervision": True}},
 }
 LIMIT = 100  # s: processes that wait for each other forever fail the test
 
@@ -47,7 +49,7 @@ import sys
 from pathlib import Path
 from hemalum.training.train import train
 folder, data = Path(sys.argv[1]), sys.argv[2]
-for name in ("plain", "batch-norm", "resumed"):
+for name in ("plain", "batch-norm", "sides", "resumed"):
     train(folder / f"{name}.yaml", [data], folder / "two" / name, resume=name == "resumed", accelerator="cpu")
 """
 BEGUN = """

@@ -155,7 +155,10 @@ class LevelGate(nn.Module):
         else:
             self.project = nn.ConvTranspose2d(embedding, narrow, 2 * times, times, times // 2)
         self.gate = Gate(channels, narrow, gate, reduction)
+        self.blur = Down(blurred=True)
 
     def forward(self, own_BCHW: Tensor, embedding: Tensor) -> Tensor:
-        # only its means are used, so it need not be brought to the level's own grid
-        return self.gate(own_BCHW, self.project(embedding))  # type: ignore[no-any-return]
+        other = self.project(embedding)
+        while other.shape[2] >= 2 * own_BCHW.shape[2] and other.shape[3] >= 2 * own_BCHW.shape[3]:
+            other = self.blur(other)
+        return self.gate(own_BCHW, other)  # type: ignore[no-any-return]

@@ -69,25 +69,10 @@ class SEUNet(nn.Module):
         )
         self.embedding = nn.Embedding(organs, embedding) if film else None
         self.film = nn.ModuleList(_Film(embedding, w) for w in (*widths, *widths[-2::-1])) if film else None
-        # the organ where forward is given none: exported models and engines take pixels alone
-        self.organ: Tensor
-        self.register_buffer("organ", torch.tensor(UNKNOWN), persistent=False)
-
-    def set_organ(self, index: int | None) -> None:
-        """Fix the organ that is assumed where forward is given none; None: unknown.
-
-        Raises HemalumError for a network without organs, or an index that is not among them.
-        """
-        known = self.embedding.num_embeddings if self.embedding is not None else 0
-        if index is not None and not known:
-            raise HemalumError("this network knows no organs: it was built with film: false")
-        if index is not None and not UNKNOWN <= index < known:
-            raise HemalumError(f"organ {index} is not in the embedding: it has {known}, from 0 (or -1: unknown)")
-        self.organ.fill_(UNKNOWN if index is None else index)
 
     def forward(self, x_BCHW: Tensor, organ: Tensor | None = None) -> Tensor:
-        """`organ` is (B,) int64, an index into the embedding's rows or -1 for unknown."""
-        code = self._code(self.organ.expand(x_BCHW.shape[0]) if organ is None else organ)
+        """`organ` is (B,) int64, an index into the embedding's rows or -1 for unknown, which none means as well."""
+        code = self._code(x_BCHW.new_full((x_BCHW.shape[0],), UNKNOWN, dtype=torch.int64) if organ is None else organ)
         x, skips, coarse = x_BCHW, [], x_BCHW
         for level, block in enumerate(self.encoder):
             x = self._conditioned(block(x if level == 0 else F.max_pool2d(x, 2)), level, code)

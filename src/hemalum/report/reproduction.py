@@ -56,6 +56,9 @@ def published_grid(table: PublishedTable) -> Grid:
     if table.averaging is not None:
         own = [f"{row.method}: {AVERAGED[row.averaging]}" for row in table.rows if row.averaging]
         notes.insert(0, f"Averaging: {'; '.join([AVERAGED[table.averaging], *own])}.")
+    if any(row.varies for row in table.rows):
+        variants = dict.fromkeys(column.variant for column in table.columns if column.variant)
+        notes.append(f"{{}} in a recipe is, in the order of the columns: {', '.join(variants)}.")
     return Grid(
         caption=f"{table.id}: {table.title}",
         corner="method",

@@ -187,6 +187,8 @@ def refinement_recipe(
         "keep": None,
         "separation": model.card.separation,
         "stain_normalisation": None,  # the model's own target is given
+        "labelled": None,  # the chosen images are all of them
+        "sampling": None,
         "data": {name: recipe.data.get(name, Source())},
         "phases": [phase],
         "validate_every": steps,  # once, at the end: the last weights are the ones
@@ -319,12 +321,14 @@ def _independent(dataset: Dataset, test: Dataset | Path | str | None, split: str
     part = opened if split == "all" else opened.split(split)
     if not len(part):
         raise HemalumError(f"{opened.path}: no images in part '{split}' to measure on")
-    seen = {row.sha256: row.id for row in dataset.split("train").rows}
+    seen = {row.sha256: row for row in dataset.rows if row.split in ("train", "val")}
     for row in part.rows:
         if row.sha256 in seen:
+            other = seen[row.sha256]
+            what, use = ("training", "trained on") if other.split == "train" else ("validation", "chosen by")
             raise HemalumError(
-                f"{opened.path}: image {row.id} of part '{split}' is also training image {seen[row.sha256]}: "
-                "measure on images that are not trained on"
+                f"{opened.path}: image {row.id} of part '{split}' is also {what} image {other.id}: "
+                f"measure on images that are not {use}"
             )
     return part
 

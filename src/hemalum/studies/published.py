@@ -6,6 +6,7 @@ printed numbers (`derived`), or nobody says (`unknown`), and then `reading` is w
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -144,6 +145,11 @@ class Row(Strict):
     tag: Tag | None = None
     note: str = ""
 
+    @property
+    def varies(self) -> bool:
+        """Whether its recipes depend on the column."""
+        return any("{}" in recipe for recipe in (self.recipe, self.minus) if recipe is not None)
+
     def recipes_of(self, column: Column) -> list[str]:
         """The recipes behind a figure: the row's, and that of what is taken off; none where it has none."""
         return [recipe.replace("{}", column.variant) for recipe in (self.recipe, self.minus) if recipe is not None]
@@ -173,6 +179,10 @@ class PublishedTable(Strict):
             raise ValueError("two columns of one dataset have one name")
         if self.averaging is None and any(c.metric and not c.metric.startswith("cost.") for c in self.columns):
             raise ValueError("a table with metrics needs an averaging")
+        for row in self.rows:
+            bare = [column.name for column in self.columns if column.metric and not column.variant]
+            if row.varies and bare:
+                raise ValueError(f"row '{row.method}' has {{}} in its recipe, column '{bare[0]}' no variant")
         return self
 
     @property
@@ -183,12 +193,20 @@ class PublishedTable(Strict):
     @property
     def recipes(self) -> list[str]:
         """The recipes of the rows that can be run, each once, in the order of the rows."""
+        return self._recipes_of(self.columns)
+
+    def recipes_on(self, dataset: str) -> list[str]:
+        """Those of them that a dataset's columns want; columns without one go with the first."""
+        first = self.datasets[:1] == [dataset]
+        return self._recipes_of([c for c in self.columns if c.dataset == dataset or (first and c.dataset is None)])
+
+    def _recipes_of(self, columns: Sequence[Column]) -> list[str]:
         return list(
             dict.fromkeys(
                 recipe
                 for row in self.rows
                 for column, printed in zip(self.columns, row.values, strict=True)
-                if printed is not None or not column.variant
+                if column in columns and column.metric is not None and (printed is not None or not row.varies)
                 for recipe in row.recipes_of(column)
             )
         )

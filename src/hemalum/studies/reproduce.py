@@ -2,9 +2,10 @@
 
     OUT/reproduction.yaml      what is reproduced, on which data
     OUT/data/<name>/           the dataset under the paper's split (images are shared)
-    OUT/paper/                 a comparison (hemalum.studies.compare) on these: the paper's protocol
-    OUT/honest/                a comparison on the datasets as they were imported: split by group
+    OUT/paper/<name>/          a comparison (hemalum.studies.compare) on it: the paper's protocol
+    OUT/honest/<name>/         a comparison on the dataset as it was imported: split by group
 
+Each dataset has comparisons of its own, of the recipes that its columns want: recipes are of one dataset.
 The paper's protocol is its way to divide the data and its averaging; the honest one divides by group and takes the
 mean over images of the foreground's scores. Training is the same in both, by the row's recipe.
 """
@@ -22,10 +23,10 @@ from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.names import nearest
 from hemalum.networks.sam import check_sam
-from hemalum.studies.cells import Comparison
+from hemalum.studies.cells import Comparison, load_comparison
 from hemalum.studies.compare import Progress, compare, make_plan
 from hemalum.studies.own_figures import Ours, method_name, own_figure
-from hemalum.studies.plan import name_datasets, stop_rule
+from hemalum.studies.plan import PLAN_FILE, name_datasets, stop_rule
 from hemalum.studies.published import Column, Paper, PublishedTable, Row, load_paper
 from hemalum.studies.resplit import imitate_split, write_resplit
 from hemalum.studies.trial import Resources
@@ -34,7 +35,11 @@ from hemalum.training.shipped import open_recipe
 
 RECORD = "reproduction.yaml"
 HONEST = "per_image"
+PROTOCOLS = ("paper", "honest")
 NOT_YET = "not yet run here"
+
+# by dataset at hand, then by protocol; nothing by protocol where no recipe can be run
+Runs = Mapping[str, Mapping[str, Comparison]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,11 @@ class OnData:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The tables of a paper beside ours. `failed` are the cells that failed, with the reason."""
+    """The tables of a paper beside ours.
+
+    `description` is that of each comparison by protocol and dataset; `failed` are the cells that failed, with the
+    reason.
+    """
 
     paper: Paper
     tables: tuple[tuple[PublishedTable, tuple[OnData, ...]], ...]
@@ -120,18 +129,22 @@ def reproduce(
         )
         for name, dataset in datasets.items()
     }
-    runs: dict[str, Comparison] = {}
+    runs: dict[str, dict[str, Comparison]] = {name: {} for name in datasets} | _earlier(loaded, out)
     failed: list[tuple[str, str]] = []
-    protocols = (("paper", imitated), ("honest", datasets))
-    for _, sets in protocols:  # both are checked before the first is trained
-        paths = {name: dataset.path for name, dataset in sets.items()}
-        make_plan(recipes, paths, seeds=seeds, budget=budget, crops=crops, own_budget=crops is None)
-    for protocol, sets in protocols:
+    jobs = [
+        (protocol, name, {name: sets[name].path})
+        for protocol, sets in zip(PROTOCOLS, (imitated, datasets), strict=True)
+        for name in datasets
+        if recipes[name]
+    ]
+    for _, name, data_of in jobs:  # all are checked before the first is trained
+        make_plan(recipes[name], data_of, seeds=seeds, budget=budget, crops=crops, own_budget=crops is None)
+    for protocol, name, data_of in jobs:
         told = None if watch is None else _told(watch, protocol)
-        runs[protocol], broken = compare(
-            recipes,
-            {name: dataset.path for name, dataset in sets.items()},
-            out / protocol,
+        runs[name][protocol], broken = compare(
+            recipes[name],
+            data_of,
+            out / protocol / name,
             seeds=seeds,
             budget=budget,
             crops=crops,
@@ -145,7 +158,10 @@ def reproduce(
         tables=tuple((one, _sides(loaded, one, runs)) for one in tables),
         budget=budget,
         seeds=seeds,
-        description={name: dict(run.description) for name, run in runs.items()},
+        description={
+            protocol: {name: dict(sides[protocol].description) for name, sides in runs.items() if sides}
+            for protocol in PROTOCOLS
+        },
         failed=tuple(failed),
     )
 
@@ -171,8 +187,17 @@ def _open(paper: Paper, name: str, path: Path | str) -> Dataset:
     return dataset
 
 
-def _recipes(paper: Paper, tables: Sequence[PublishedTable], at_hand: Sequence[str]) -> list[str]:
-    """The recipes of rows whose datasets are at hand."""
+def _earlier(paper: Paper, out: Path) -> dict[str, dict[str, Comparison]]:
+    """The comparisons that `out` holds already; those on datasets that are given are replaced when they are run."""
+    return {
+        name: {protocol: load_comparison(out / protocol / name) for protocol in PROTOCOLS}
+        for name in paper.datasets
+        if all((out / protocol / name / PLAN_FILE).is_file() for protocol in PROTOCOLS)
+    }
+
+
+def _recipes(paper: Paper, tables: Sequence[PublishedTable], at_hand: Sequence[str]) -> dict[str, list[str]]:
+    """The methods to run on each dataset at hand: the recipes that its columns want, and this machine can run."""
     what = f"{paper.name} {tables[0].id}" if len(tables) == 1 else paper.name
     runnable = [table for table in tables if table.recipes]
     if not runnable:
@@ -184,12 +209,21 @@ def _recipes(paper: Paper, tables: Sequence[PublishedTable], at_hand: Sequence[s
     if not at_hand:
         needs = "; ".join(f"{name}: {paper.datasets[name].get}" for name in wanted)
         raise HemalumError(f"{what} needs data: --data NAME=PATH ({needs})")
-    here = [table for table in runnable if {paper.runs_on(name) for name in table.datasets} & set(at_hand)]
-    recipes = dict.fromkeys(recipe for table in here for recipe in table.recipes)
-    able = [recipe for recipe in recipes if not _lacks(recipe)]
-    if not able:
-        raise HemalumError(f"{what}: {_lacks(next(iter(recipes)))}")
-    return [f"{method_name(recipe)}={recipe}" for recipe in able]
+    recipes = {
+        here: dict.fromkeys(
+            recipe
+            for table in runnable
+            for name in table.datasets
+            if paper.runs_on(name) == here
+            for recipe in table.recipes_on(name)
+        )
+        for here in at_hand
+    }
+    able = {here: [recipe for recipe in found if not _lacks(recipe)] for here, found in recipes.items()}
+    if not any(able.values()):
+        lacking = [_lacks(recipe) for found in recipes.values() for recipe in found]
+        raise HemalumError(f"{what}: {lacking[0] if lacking else 'no row can be run on ' + ', '.join(at_hand)}")
+    return {here: [f"{method_name(recipe)}={recipe}" for recipe in found] for here, found in able.items()}
 
 
 @cache
@@ -224,7 +258,7 @@ def _settle(out: Path, paper: Paper, budget: Budget, crops: int | None) -> None:
         temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
 
 
-def _sides(paper: Paper, table: PublishedTable, runs: Mapping[str, Comparison]) -> tuple[OnData, ...]:
+def _sides(paper: Paper, table: PublishedTable, runs: Runs) -> tuple[OnData, ...]:
     """The table cut by dataset; columns without one go with the first."""
     parts = []
     for number, dataset in enumerate(table.datasets):
@@ -237,34 +271,36 @@ def _sides(paper: Paper, table: PublishedTable, runs: Mapping[str, Comparison]) 
                 sd = None if row.sd is None else row.sd[place]
                 lines.append(_line(paper, table, row, column, row.values[place], sd, run_on, runs))
         differences: tuple[Difference, ...] = ()
-        if run_on in runs["paper"].datasets and table.recipes:
-            differences = tuple(_differences(paper, table, dataset, run_on, runs))
+        if _used(table, dataset, runs.get(run_on, {})):
+            differences = tuple(_differences(paper, table, dataset, run_on, runs[run_on]))
         parts.append(OnData(dataset, run_on, tuple(lines), differences))
     return tuple(parts)
 
 
 def _line(
     paper: Paper, table: PublishedTable, row: Row, column: Column, printed: str | None, sd: str | None, run_on: str,
-    runs: Mapping[str, Comparison],
+    runs: Runs,
 ) -> Line:  # fmt: skip
+    sides = runs.get(run_on, {})
     status = ""
     if row.recipe is None:
         status = row.otherwise or NOT_YET
-    elif run_on not in runs["paper"].datasets:
+    elif run_on not in runs:
         status = f"needs {run_on}: {paper.datasets[run_on].get}"
     elif column.metric is None:
         status = "not measured here"
-    elif printed is None and column.variant:
+    elif printed is None and row.varies:
         status = "not printed"
     recipes = row.recipes_of(column)
     if not status:
-        status = next((_lacks(recipe) for recipe in recipes if method_name(recipe) not in _names(runs)), "")
+        absent = [recipe for recipe in recipes if method_name(recipe) not in _names(sides)]
+        status = next((_lacks(recipe) or NOT_YET for recipe in absent), "")
     if status or column.metric is None:
         return Line(row, column, printed, sd, status=status)
     ours = {
         protocol: own_figure(run, run_on, row, column, averaging)
         for (protocol, run), averaging in zip(
-            runs.items(), (row.averaging or table.averaging or HONEST, HONEST), strict=True
+            sides.items(), (row.averaging or table.averaging or HONEST, HONEST), strict=True
         )
     }
     missing = all(value is None for value in ours.values())
@@ -272,15 +308,15 @@ def _line(
     return Line(row, column, printed, sd, ours["paper"], ours["honest"], nothing if missing else "")
 
 
-def _names(runs: Mapping[str, Comparison]) -> set[str]:
-    return {method.name for method in runs["paper"].methods}
+def _names(sides: Mapping[str, Comparison]) -> set[str]:
+    return {method.name for run in sides.values() for method in run.methods}
 
 
 def _differences(
-    paper: Paper, table: PublishedTable, dataset: str, run_on: str, runs: Mapping[str, Comparison]
+    paper: Paper, table: PublishedTable, dataset: str, run_on: str, sides: Mapping[str, Comparison]
 ) -> list[Difference]:
     wanted = paper.datasets[dataset]
-    at_hand = {name: Dataset.open(run.datasets[run_on]) for name, run in runs.items()}
+    at_hand = {name: Dataset.open(run.datasets[run_on]) for name, run in sides.items()}
     info = at_hand["honest"].info
     here = f"{info.title or info.name}: {info.images:,} images, {info.nuclei:,} nuclei"
     if dataset != run_on:
@@ -304,20 +340,21 @@ def _differences(
         if what == "averaging":
             found.append(Difference(what, says, item.tag, ", ".join(averaging), HONEST))
             continue
-        ours = "; ".join(dict.fromkeys(_recipe_said(recipe, what) for recipe in _used(table, runs)))
+        ours = "; ".join(dict.fromkeys(_recipe_said(recipe, what) for recipe in _used(table, dataset, sides)))
         found.append(Difference(what, says, item.tag, ours, ours))
-    budget = f"{runs['honest'].budget}: {runs['honest'].description['stop_rule']}"
-    seeds = f"{len(runs['honest'].description['seeds'])}"
+    rules = "; ".join(dict.fromkeys(stop_rule(recipe) for recipe in _used(table, dataset, sides)))
+    budget = f"{sides['honest'].budget}: {rules}"
+    seeds = f"{len(sides['honest'].description['seeds'])}"
     found.append(Difference("budget", "", "", budget, budget))
     found.append(Difference("runs", "one, as far as is said", "unknown", seeds, seeds))
     return found
 
 
-def _used(table: PublishedTable, runs: Mapping[str, Comparison]) -> list[Recipe]:
-    recipes = {method_name(recipe) for recipe in table.recipes}
+def _used(table: PublishedTable, dataset: str, sides: Mapping[str, Comparison]) -> list[Recipe]:
+    recipes = {method_name(recipe) for recipe in table.recipes_on(dataset)}
     return [
         Recipe.model_validate(method.recipe)
-        for method in runs["honest"].methods
+        for method in (sides["honest"].methods if sides else ())
         if method.name in recipes and method.recipe is not None
     ]
 

@@ -32,12 +32,13 @@ class Adam(Strict):
 
 
 class SGD(Strict):
-    """Stochastic gradient descent with Nesterov momentum."""
+    """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"] = "sgd"
     lr: float = Field(1e-2, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = Field(True, description="Nesterov's form of it")
 
 
 class Lion(Strict):

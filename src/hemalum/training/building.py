@@ -1,5 +1,6 @@
 """The recipe's network, built for the data; what does not fit together is refused before any training."""
 
+import logging
 from collections.abc import Sequence
 
 from torch import nn
@@ -11,6 +12,8 @@ from hemalum.models.card import NetworkSpec
 from hemalum.networks import build_network, takes
 from hemalum.training.recipe import Recipe
 from hemalum.training.stream import Facts
+
+log = logging.getLogger(__name__)
 
 
 def check_losses(recipe: Recipe) -> None:
@@ -44,8 +47,15 @@ def gather_facts(recipe: Recipe, datasets: Sequence[Dataset]) -> Facts:
     organs: tuple[str, ...] = ()
     if takes(recipe.network.name, "organs"):
         rows = [row for dataset in datasets for row in dataset.split("train").rows]
-        found = sorted({row.organ for row in rows if row.organ})
-        organs = tuple(found if recipe.organs == "auto" else recipe.organs)
+        found = {row.organ.strip().casefold(): row.organ.strip() for row in rows if row.organ}
+        organs = tuple(sorted(found.values()) if recipe.organs == "auto" else recipe.organs)
+        unlisted = sorted(found.keys() - {organ.casefold() for organ in organs})
+        if unlisted:
+            log.warning(
+                "recipe %s does not list %s: their images are trained on as of an unknown organ",
+                recipe.name,
+                ", ".join(found[name] for name in unlisted),
+            )
     if recipe.representation != SEMANTIC:
         return Facts(organs=organs)
     if recipe.classes == "nucleus":

@@ -196,11 +196,20 @@ class Loop:
             return phase.loss(given)
 
         if phase.unlabelled is None:
-            return judge(Outputs.of(network(images, **conditions)))
+            outputs = Outputs.of(network(images, **conditions))
+            return self._with_sides(judge(outputs), outputs)
         weak = self._evaluated(views["weak"])
         parts, counts = two_stream_losses(phase.unlabelled, network, weak, images, views, judge, self.add_up)
         self.counts = counts if self.counts is None else self.counts + counts
         return parts
+
+    def _with_sides(self, parts: dict[str, Tensor], outputs: Outputs) -> dict[str, Tensor]:
+        """Let the loss know further heads with weight 0, if several processes train: they wait for every gradient."""
+        if self.fabric.world_size == 1 or not outputs.sides:
+            return parts
+        first = next(iter(parts))
+        nothing = torch.stack([side.mean() for side in outputs.sides]).sum() * 0
+        return parts | {first: parts[first] + nothing}
 
     @torch.no_grad()
     def _evaluated(self, images: Tensor) -> Tensor:

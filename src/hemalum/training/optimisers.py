@@ -29,7 +29,7 @@ def build_optimiser(spec: Optimiser, parameters: Iterable[nn.Parameter]) -> torc
                 lr=spec.lr,
                 momentum=spec.momentum,
                 weight_decay=spec.weight_decay,
-                nesterov=spec.momentum > 0,
+                nesterov=spec.nesterov and spec.momentum > 0,
             )
 
 

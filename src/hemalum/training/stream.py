@@ -63,8 +63,9 @@ class Facts:
         return table
 
     def organ(self, name: str | None) -> int:
-        """The number of an organ, -1 for one that is not among them."""
-        return self.organs.index(name) if name in self.organs else -1
+        """The number of an organ, -1 for one that is not among them; upper and lower case are one."""
+        known = {organ.casefold(): number for number, organ in enumerate(self.organs)}
+        return -1 if name is None else known.get(name.strip().casefold(), -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
