@@ -16,6 +16,7 @@ from hemalum.cli import main
 from hemalum.errors import HemalumError
 from hemalum.inference.batch import segment_paths
 from hemalum.inference.engine import make_engine
+from hemalum.inference.engine_openvino import shared_core
 from hemalum.inference.export import export_model
 from hemalum.inference.model import Model, load_model
 from hemalum.inference.segment import segment
@@ -192,11 +193,10 @@ def test_exported_files_agree_and_carry_the_card(
         assert [one.name for one in session.get_inputs()] == list(given)
         found = session.run(["maps"], given)[0]
     else:
-        openvino = pytest.importorskip("openvino")
-        read = openvino.Core().read_model(files[0])
+        read = shared_core().read_model(files[0])
         card = read.get_rt_info(["hemalum_card"]).value
         assert [one.any_name for one in read.inputs] == list(given)
-        found = openvino.Core().compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)["maps"]
+        found = shared_core().compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)["maps"]
     assert json.loads(card) == json.loads(chosen.card.model_dump_json())
     engine = make_engine("torch", model, device="cpu", precision="f32")
     if second:

@@ -211,3 +211,27 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
         load_model(tmp_path / "none.safetensors")
     with pytest.raises(HemalumError, match=r"^no shipped model and no file is called 'nonsense'"):
         load_model("nonsense")
+
+
+CHILD_AFTER_ENGINES = """
+import faulthandler, gc, signal, subprocess, sys
+faulthandler.enable()
+from hemalum.inference.engine_openvino import OpenVinoEngine
+from hemalum.inference.model import load_model
+model = load_model(sys.argv[1])
+first = OpenVinoEngine(model)
+second = OpenVinoEngine(model)
+del first
+del second
+gc.collect()
+signal.signal(signal.SIGCHLD, lambda *_: None)
+subprocess.run([sys.executable, "-c", "pass"], check=True)
+print("alive")
+"""
+
+
+def test_a_child_process_may_end_after_engines_have_gone(dark_model: Path) -> None:
+    """Loaders of training data are such: each core of OpenVINO puts back a stack for signals as it goes."""
+    command = [sys.executable, "-c", CHILD_AFTER_ENGINES, str(dark_model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hemalum.errors import HemalumError
 from hemalum.inference import model as inference
 from hemalum.inference.engine_onnx import export_onnx
-from hemalum.inference.engine_openvino import convert
+from hemalum.inference.engine_openvino import convert, shared_core
 from hemalum.inference.engine_torch import TorchEngine
 from hemalum.inference.segment import segment
 from hemalum.models.card import Card, NetworkSpec
@@ -255,7 +254,7 @@ def given(card: Card, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
 def test_openvino_agrees(model: Model) -> None:
     card, tensors, images, maps = model
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(convert(card, tensors), "CPU", settings)
+    compiled = shared_core().compile_model(convert(card, tensors), "CPU", settings)
     assert np.abs(compiled(given(card, images))[0] - maps).max() < AGREE
 
 

@@ -9,6 +9,7 @@ from skimage import color
 from torch import Tensor, nn
 
 from hemalum.data.stain_separation import STAINS
+from hemalum.inference.engine_openvino import shared_core
 from hemalum.networks.input import CHANNELS, STRONGEST, Channels, input_channels, to_input
 
 
@@ -76,5 +77,5 @@ def test_exported_graphs_agree(images: Tensor, tmp_path: Path, channels: Channel
     found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     converted = openvino.convert_model(module, example_input=images)
-    compiled = openvino.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = shared_core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     np.testing.assert_allclose(compiled(images.numpy())[0], expected, atol=1e-5)

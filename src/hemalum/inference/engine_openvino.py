@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ _first_use = threading.Lock()
 CONVERSION = 1  # raise when `_convert` changes what it writes
 
 
+@cache
+def shared_core() -> Any:
+    """The one `openvino.Core` of the process, which is never given up.
+
+    Its CPU plugin replaces the thread's stack for signals, and puts back the one before when it goes. Two that go in
+    the order they came leave a stack that is no longer there, and the next signal of a child process, such as one
+    that loads training data, ends the program (OpenVINO 2026.4).
+    """
+    return ov.Core()
+
+
 class OpenVinoEngine:
     """Runs the model with dynamic height and width, `parallel` windows at once, one thread each."""
 
@@ -32,7 +44,7 @@ class OpenVinoEngine:
     def __init__(self, model: Model, *, threads: int | None = None, precision: str | None = None) -> None:
         key = f"{model.digest[:32]}-{CONVERSION}-{__version__}-ov{ov.__version__.split('-')[0]}"
         folder = cached("openvino", key, lambda folder: _convert(model, folder))
-        core = ov.Core()
+        core = shared_core()
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT"}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
