@@ -75,8 +75,8 @@ PIXELS = ("P", "R", "Dice", "IoU", "Dice pooled", "PQ", "AP of pixels")
 class Experiment:
     """What is compared on which dataset, for how many crops and seeds, and which columns are shown.
 
-    `methods` are those of `hemalum compare`, where {runs} is the folder of the experiments and {random_sam} the
-    recipe eunet3plus_nuinsseg with an encoder of random weights. Without `crops` the
+    `methods` are those of `hemalum compare`, where {random_sam} is the recipe eunet3plus_nuinsseg with an encoder of
+    random weights. Without `crops` the
     recipes train as long as each says: where a part of the comparison is a longer training.
     """
 
@@ -106,17 +106,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "clin_seg_net": Experiment("ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, RECALL),
     "two_stage": Experiment("Two stages over three bases, with controls", ["two_stage"], "tnbc", None),
-    "al_net_polyps": Experiment(
-        "Polyps of ColonDB: AL-Net from nuclei as it is, and trained on polyps",
-        [
-            "zero_shot={runs}/al_net/cells/dsb2018/al_net/fold0-seed1/run/model.safetensors",
-            "al_net_polyps",
-            "classical",
-        ],
-        "colondb",
-        3200,
-        CONTOUR,
-    ),
     "eunet3plus": Experiment(
         "eU-Net3+: activations, and ways to fuse a SAM encoder of random weights",
         [
@@ -147,7 +136,7 @@ EXPERIMENTS: dict[str, Experiment] = {
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Run what is left of an experiment and record it."""
     experiment = EXPERIMENTS[name]
-    names = {"runs": str(arguments.runs)}
+    names = {}
     if any("{random_sam}" in method for method in experiment.methods):
         names["random_sam"] = str(recipe_with_random_sam(arguments.runs))
     comparison, failed = compare(
