@@ -76,8 +76,8 @@ class Experiment:
     """What is compared on which dataset, for how many crops and seeds, and which columns are shown.
 
     `methods` are those of `hemalum compare`, where {random_sam} is the recipe eunet3plus_nuinsseg with an encoder of
-    random weights. Without `crops` the
-    recipes train as long as each says: where a part of the comparison is a longer training.
+    random weights. Without `crops` the recipes train as long as each says, where a part of the comparison is a
+    longer training.
     """
 
     title: str
