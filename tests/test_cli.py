@@ -45,6 +45,7 @@ OPTIONS = {
     "figure": "",
     "figure difference": "COMPARISON FIRST SECOND --output --data",
     "figure embedding": "IMAGE --encoder --output --field",
+    "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
     "info": "[MODEL] --json",
     "export": "MODEL OUT --organ",
     "demo": "--output --model --engine",
