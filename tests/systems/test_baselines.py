@@ -59,6 +59,6 @@ def learn_four_tiles(variant: str, lr: float, real_data: Path, folder: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("variant", "lr"), [("attention_unet", 0.005), ("swin_unet", 0.003)])
+@pytest.mark.parametrize(("variant", "lr"), [("attention_unet", 0.005), ("transunet", 0.003)])
 def test_overfits_four_real_tiles(variant: str, lr: float, real_data: Path, tmp_path: Path) -> None:
     assert learn_four_tiles(variant, lr, real_data, tmp_path) >= 0.95
