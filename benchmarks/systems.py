@@ -185,7 +185,7 @@ def record(name: str, experiment: Experiment, comparison: Comparison) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     write_record(
         RESULTS / f"{name}.json", "systems", ["hemalum", "torch"], rows, experiment=name, data=data,
-        stop_rule=plan["stop_rule"], missing=plan["missing"], compare=plan["command"],
+        stop_rule=plan["stop_rule"], missing=plan["missing"],
         recipes={method.name: json.loads(json.dumps(method.recipe)) for method in comparison.methods},
     )  # fmt: skip
     runs = sorted({len(row["Dice"]) for row in rows.values()})
