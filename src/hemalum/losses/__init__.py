@@ -2,9 +2,6 @@
 
 from typing import Any
 
-from pydantic import ValidationError
-
-from hemalum.errors import HemalumError
 from hemalum.losses.boundary import ALNetLoss, Dice
 from hemalum.losses.cross_entropy import BinaryCrossEntropy, BorderCrossEntropy
 from hemalum.losses.focal_dice import FocalDice
@@ -13,7 +10,7 @@ from hemalum.losses.maps import Maps
 from hemalum.losses.semantic import CrossEntropy
 from hemalum.losses.tversky import Histo, Tversky
 from hemalum.losses.unet3plus import UNet3PlusLoss
-from hemalum.names import nearest
+from hemalum.models.settings import build_named
 
 LOSSES: dict[str, type[Loss]] = {
     "maps": Maps,
@@ -36,19 +33,4 @@ def build_loss(spec: Any) -> Loss:
     """
     if isinstance(spec, Loss):
         return spec
-    content = {"name": spec} if isinstance(spec, str) else spec
-    if not isinstance(content, dict) or not isinstance(content.get("name"), str):
-        raise HemalumError("a loss is written as its name, or as a mapping with 'name' and its options")
-    name = content["name"]
-    if name not in LOSSES:
-        raise HemalumError(f"unknown loss '{name}'{nearest(name, LOSSES)}")
-    try:
-        return LOSSES[name].model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise HemalumError(
-                f"loss '{name}' has no option '{key}'{nearest(key, LOSSES[name].model_fields)}"
-            ) from error
-        raise HemalumError(f"loss '{name}', '{key}': {first['msg']}") from error
+    return build_named("loss", spec, LOSSES)

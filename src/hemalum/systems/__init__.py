@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from pydantic import ValidationError
-
-from hemalum.errors import HemalumError
-from hemalum.names import nearest
+from hemalum.models.settings import build_named
 from hemalum.systems.al_net import ALNet
 from hemalum.systems.clin_seg_net import ClinSegNet
 from hemalum.systems.csra_net import CSRANet
@@ -27,18 +24,4 @@ def build_system(spec: Any) -> SystemSettings:
 
     Raises HemalumError for an unknown name or option (the nearest is named), or a value that is not possible.
     """
-    content = {"name": spec} if isinstance(spec, str) else spec
-    if not isinstance(content, dict) or not isinstance(content.get("name"), str):
-        raise HemalumError("'system' is a name, or a mapping with 'name' and its options")
-    name = content["name"]
-    if name not in SYSTEMS:
-        raise HemalumError(f"unknown system '{name}'{nearest(name, SYSTEMS)}")
-    try:
-        return SYSTEMS[name].model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = nearest(key, SYSTEMS[name].model_fields)
-            raise HemalumError(f"system '{name}' has no option '{key}'{known}") from error
-        raise HemalumError(f"system '{name}', '{key}': {str(first['msg']).removeprefix('Value error, ')}") from error
+    return build_named("system", spec, SYSTEMS)
