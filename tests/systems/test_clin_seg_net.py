@@ -1,15 +1,12 @@
 """ClinSegNet: what its options do to the recipe; that it learns."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from hemalum.data.augment import NO_AUGMENTATION
 from hemalum.data.dataset import Dataset
-from hemalum.data.importing import import_dataset
 from hemalum.errors import HemalumError
 from hemalum.networks import build_network
 from hemalum.systems import build_system
@@ -17,8 +14,6 @@ from hemalum.systems.clin_seg_net import ClinSegNet
 from hemalum.training.recipe import Recipe
 from hemalum.training.shipped import open_recipe, open_recipes
 from hemalum.training.train import train
-
-TILES = ("01_1", "03_1", "05_1", "07_1")
 
 
 def recipe(**options: object) -> Recipe:
@@ -104,23 +99,12 @@ def test_defaults_are_the_reading_of_the_docs() -> None:
 
 
 @pytest.mark.slow
-def test_overfits_four_real_tiles(real_data: Path, tmp_path: Path) -> None:
+def test_overfits_four_real_tiles(four_tiles: Dataset, tmp_path: Path) -> None:
     """All parts at once, on the luminance of four tiles of TNBC from two made-up organs, which are validated on."""
-    source, lines = tmp_path / "source", ["image,label,organ"]
-    for kind in ("images", "labels"):
-        (source / kind).mkdir(parents=True)
-        for name in TILES:
-            tile = Image.open(real_data / "tnbc" / kind / f"{name}.png").crop((192, 192, 288, 288))
-            tile.save(source / kind / f"{name}.png")
-    lines += [f"{name}.png,{name}.png,{organ}" for name, organ in zip(TILES, "abab", strict=True)]
-    (source / "index.csv").write_text("\n".join(lines) + "\n")
-    import_dataset("folder", source, tmp_path / "tiles", mpp=0.25, split=(1.0, 0.0, 0.0))
-    tiles = Dataset.open(tmp_path / "tiles")
-    both = tuple(replace(row, split=part) for part in ("train", "val") for row in tiles.rows)
     small = {"widths": [12, 24, 48], "lr": 0.003, "ema": 0.9, "steps": 260}
     changed = recipe(**small).model_copy(
         update={"mpp": 0.25, "tile": 96, "batch": 8, "validate_every": 20, "augment": NO_AUGMENTATION}
     )
-    train(changed, [replace(tiles, rows=both)], tmp_path / "run", accelerator="cpu", threads=1)
+    train(changed, [four_tiles], tmp_path / "run", accelerator="cpu", threads=1)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert max(row["dice"] for row in log) >= 0.95

@@ -1,15 +1,13 @@
 """eU-Net3+ with SAM: what its options do to the recipe, that every variant runs, and that it learns."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from hemalum.data.augment import NO_AUGMENTATION
-from hemalum.data.importing import import_dataset
+from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.networks import build_network
 from hemalum.systems import build_system
@@ -106,16 +104,8 @@ def test_defaults_are_the_reading_of_the_docs() -> None:
 
 
 @pytest.mark.slow
-def test_overfits_four_real_tiles(random_sam: Path, real_data: Path, tmp_path: Path) -> None:
+def test_overfits_four_real_tiles(random_sam: Path, four_tiles: Dataset, tmp_path: Path) -> None:
     """With the fusion block and a SAM of random weights, on four tiles of TNBC, its validation images as well."""
-    source = tmp_path / "source"
-    for name in ("images", "labels"):
-        (source / name).mkdir(parents=True)
-    for file in ("01_1.png", "03_1.png", "05_1.png", "07_1.png"):
-        for folder in ("images", "labels"):
-            Image.open(real_data / "tnbc" / folder / file).crop((192, 192, 288, 288)).save(source / folder / file)
-    whole = import_dataset("folder", source, tmp_path / "four", mpp=0.25, name="four")
-    both = [replace(row, split=part) for part in ("train", "val") for row in whole.rows]
     system = {
         "name": "eunet3plus", "widths": [8, 16, 32, 64], "encoder": str(random_sam), "lr": 0.005, "dropout": 0.0,
         "steps": 240,
@@ -123,7 +113,7 @@ def test_overfits_four_real_tiles(random_sam: Path, real_data: Path, tmp_path: P
     run: dict[str, Any] = {"name": "r", "mpp": 0.25, "tile": 96, "batch": 4, "validate_every": 40, "clip": 5.0}
     run["phases"] = {"main": {"schedule": {"name": "cosine", "warmup": 10}}}
     recipe = Recipe.model_validate(run | {"system": system, "augment": NO_AUGMENTATION.model_dump()})
-    train(recipe, [replace(whole, rows=tuple(both))], tmp_path / "run", accelerator="cpu", threads=1)
+    train(recipe, [four_tiles], tmp_path / "run", accelerator="cpu", threads=1)
     scores = [json.loads(line)["dice"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
 
     assert max(scores) >= 0.95

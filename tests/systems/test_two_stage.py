@@ -1,18 +1,15 @@
 """Two-stage enhancement on the loop: what each phase trains, what stays as it is, and the control."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hemalum.data.dataset import Dataset
-from hemalum.data.importing import import_dataset
 from hemalum.errors import HemalumError
 from hemalum.models.file import load_card
 from hemalum.networks.two_stage import TwoStage
@@ -216,17 +213,8 @@ STILL = {
 
 
 @pytest.mark.slow
-def test_overfits_four_real_tiles(real_data: Path, tmp_path: Path) -> None:
+def test_overfits_four_real_tiles(four_tiles: Dataset, tmp_path: Path) -> None:
     """All three phases and the model file, on four tiles of TNBC that are trained on and validated on."""
-    source = tmp_path / "source"
-    for kind in ("images", "labels"):
-        (source / kind).mkdir(parents=True)
-        for name in ("01_1", "03_1", "05_1", "07_1"):
-            tile = Image.open(real_data / "tnbc" / kind / f"{name}.png").crop((192, 192, 288, 288))
-            tile.save(source / kind / f"{name}.png")
-    import_dataset("folder", source, tmp_path / "tiles", mpp=0.25, split=(1.0, 0.0, 0.0))
-    tiles = Dataset.open(tmp_path / "tiles")
-    both = [replace(row, split=part) for part in ("train", "val") for row in tiles.rows]
     base = {"name": "unet", "options": {"widths": [12, 24, 48], "norm": True}}
     steps = {"steps": 200, "enhance_steps": 40, "joint_steps": 80, "patience": None}
     system = {"name": "two_stage", "base": base, "lr": 0.003, "width": 8} | steps
@@ -239,7 +227,7 @@ def test_overfits_four_real_tiles(real_data: Path, tmp_path: Path) -> None:
         "validate_every": 20,
         "augment": STILL,
     }
-    path = train(Recipe.model_validate(content), [replace(tiles, rows=tuple(both))], tmp_path / "run", threads=1)
+    path = train(Recipe.model_validate(content), [four_tiles], tmp_path / "run", threads=1)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(row["phase"] for row in log)) == ["base", "enhance", "joint"]
     assert max(row["dice"] for row in log if row["phase"] == "joint") >= 0.95
