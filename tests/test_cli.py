@@ -33,7 +33,7 @@ OPTIONS = {
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images "
     "--labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
-    "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --initial",
+    "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --workers --initial",
     "report": "RUN",
     "refine": "MODEL DATASET --output --offline --top --train --lr --epochs --draws --test --split --seed --engine "
     "--accelerator --threads",

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -57,6 +58,7 @@ def train(
     accelerator: str = "auto",
     devices: int | None = None,
     threads: int | None = None,
+    workers: int | None = None,
     initial: Path | str | None = None,
     stain: StainTarget | None = None,
     watch: Watcher | None = None,
@@ -64,7 +66,8 @@ def train(
     """Train `recipe` on dataset folders and give the path of the model file, `out`/model.safetensors.
 
     `data` maps the recipe's dataset names to dataset folders or open ones, or lists those, which know their names.
-    `resume` goes on where `out` stands, with the same recipe and data. `initial` is a model file whose weights are
+    `workers` are the processes that make batches ahead of their use: unless given, one beside a training on the
+    CPU, and all cores but two beside a GPU. `resume` goes on where `out` stands, with the same recipe and data. `initial` is a model file whose weights are
     the start. `stain` are colours that every image is brought to, in the place of those that the recipe's
     `stain_normalisation` would find in the data.
     Under torchrun or srun the processes share each batch; `devices` starts so many on this machine, each by the
@@ -75,13 +78,24 @@ def train(
         recipe = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
         check_losses(recipe)
         fabric = start_processes(accelerator, devices, recipe.precision)
+        workers = count_workers(workers, fabric)
     with ending_together(fabric):
-        return _train(fabric, recipe, data, Path(out), resume, threads, initial, stain, watch)
+        return _train(fabric, recipe, data, Path(out), resume, threads, workers, initial, stain, watch)
+
+
+def count_workers(workers: int | None, fabric: Fabric) -> int:
+    """How many processes make batches for each that trains. Raises HemalumError for none, or more than cores."""
+    cores = os.cpu_count() or 1
+    if workers is None:
+        return 1 if fabric.device.type == "cpu" else max(1, (cores - 2) // max(1, fabric.world_size))
+    if not 1 <= workers <= cores:
+        raise HemalumError(f"workers is {workers}: want 1 to {cores}, the cores of this machine")
+    return workers
 
 
 def _train(
     fabric: Fabric, recipe: Recipe, data: Data, out: Path, resume: bool,
-    threads: int | None, initial: Path | str | None, target: StainTarget | None, watch: Watcher | None,
+    threads: int | None, workers: int, initial: Path | str | None, target: StainTarget | None, watch: Watcher | None,
 ) -> Path:  # fmt: skip
     share = fabric.global_rank, fabric.world_size
     check_batch(recipe.name, recipe.batch, fabric.world_size)
@@ -114,7 +128,7 @@ def _train(
     if sam is not None and recipe.sam is not None and window is not None:
         embedding = SamEncoding(encoder=recipe.sam.encoder, digest=sam.digest, field=window)
         embed = partial(embed_all, sam.to(fabric.device), field=window, share=share, wait=fabric.barrier)
-    stream = open_stream(recipe, datasets, network, share, stain, facts, embed)
+    stream = open_stream(recipe, datasets, network, share, stain, facts, embed, workers)
     diameter = stream.nucleus_diameter_um()
     held_out = [dataset.split("val") for dataset in datasets]
     validation = Validation(recipe, held_out, stride, share, stain, facts, window, embed)
