@@ -80,6 +80,10 @@ Model = Annotated[
 ]
 Engine = Annotated[str, typer.Option(help="What runs the network: auto, torch, openvino or onnx.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; default: all cores.")]
+Tta = Annotated[
+    bool,
+    typer.Option("--tta", help="Mean over the eight turns and mirror images: a little better, eight times the work."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Scale = Annotated[
     Any,

@@ -69,7 +69,9 @@ def typed(recipe: Recipe, steps: int = 2, monitor: str = "pq", **changes: Any) -
 @pytest.fixture(scope="module")
 def trained(recipe: Recipe, sets: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a short training: it tells red discs from blue ones."""
-    quick = typed(recipe, 160, batch=8, ema=0.0, augment={"stain": 0, "saturation": 0, "elastic": 0, "grey": 0, "blur": 0})
+    quick = typed(
+        recipe, 160, batch=8, ema=0.0, augment={"stain": 0, "saturation": 0, "elastic": 0, "grey": 0, "blur": 0}
+    )
     return train(quick, sets, tmp_path_factory.mktemp("run") / "run", accelerator="cpu")
 
 
