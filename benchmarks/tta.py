@@ -11,14 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import write_record
-
 from hemalum.data.dataset import Dataset
 from hemalum.inference.engine import make_engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import load_model
 from hemalum.inference.segment import as_engine, segment_source
 from hemalum.metrics import match, measure_overlap
+from record import write_record
 
 
 def measure(name: str, dataset: Dataset, engine: str, threads: int | None) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def test_a_trained_network_is_the_same_from_all_sides_with_it(mini: Path, recipe
     from hemalum.training.train import train
 
     model = load_model(train(recipe, [mini], tmp_path / "run", accelerator="cpu"))
-    image = next(iter(Dataset.open(mini))).image[None, :32]
+    image = next(iter(Dataset.open(mini))).image[None, :32].copy()
     differs = {}
     for tta in (False, True):
         engine = as_engine("torch", model, device="cpu", precision="f32", tta=tta)
