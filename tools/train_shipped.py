@@ -3,9 +3,10 @@
     python tools/train_shipped.py pack data/tnbc data/nuinsseg_human … -o .training/data
     python tools/train_shipped.py run OUT [--models accurate,fast] [--steps accurate=12000] [--accelerator cpu]
 
-A pack is dataset folders without their test parts, no finer than 0.2 µm per px, images as JPEG of quality 88. `run` trains the models side by side,
-one process each, with the recipe of each model's name, and leaves in OUT, for each, the model file and the log of the
-training, and NAME.json with its scores on the validation parts. Weights are in half precision, as they ship.
+A pack is dataset folders without their test parts, no finer than 0.2 µm per px, images as JPEG of quality 88. `run`
+trains the models side by side, one process each, with the recipe of each model's name, and leaves in OUT, for each,
+the model file and the log of the training, and NAME.json with its scores on the validation parts. Weights are in half
+precision, as they ship.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from hemalum.data.stain_normalisation import StainNormaliser
 from hemalum.data.strong_views import draw_box, partners, strengthen
 from hemalum.errors import HemalumError
 from hemalum.instances.representations import Head, Representation
-from hemalum.losses.semantic import with_background
+from hemalum.losses.maps import with_background
 from hemalum.systems.unlabelled import Unlabelled
 from hemalum.training.embeddings import Embed
 from hemalum.training.recipe import Recipe
