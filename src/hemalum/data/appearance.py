@@ -48,7 +48,7 @@ def draw_appearance(
         matrices = [matrix for matrix, _ in changes]
         if settings.stain_mix and donors:
             for index, (rng, profile) in enumerate(zip(rngs, profiles or [None] * count, strict=True)):
-                donor, share, chosen = donors[rng.integers(len(donors))], rng.uniform(), rng.random()
+                donor, share, chosen = donors[int(rng.integers(len(donors)))], rng.uniform(), rng.random()
                 if profile is not None and chosen < settings.stain_mix:
                     matrices[index] = (stain_transfer(profile, donor, share) @ matrices[index]).astype(np.float32)
         drawn["matrix"] = torch.from_numpy(np.stack(matrices))

@@ -33,8 +33,8 @@ class StainProfile:
 
 def measure_stains(image: NDArray[np.uint8]) -> StainProfile | None:
     """The stains of an image (H, W, 3) by Macenko's method; None where it shows no two (fluorescence, grey)."""
-    pixels = image.reshape(-1, 3)
-    pixels = pixels[:: max(1, len(pixels) // _PIXELS)]
+    every = image.reshape(-1, 3)
+    pixels = every[:: max(1, len(every) // _PIXELS)]
     if pixels.mean() < _DARK:
         return None
     density = density_table(255.0)[pixels]
