@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from hemalum.inference.bands import Band
 from hemalum.instances.nuclei import Part, measure
+from hemalum.instances.refining import refine
 from hemalum.instances.separation import TAKEN, flood
 from hemalum.models.card import SeparationSettings
 
@@ -113,8 +114,9 @@ class _Buffer:
             keep = top + max(first - 1, 0) // e
         if open_labels.any():
             _remove(labels, open_labels)
+        shown = refine(labels, self.settings)  # what follows goes by what nuclei have claimed
         part = measure(
-            labels, image, foreground, kinds=kinds, threshold=self.settings.foreground, origin=(top * e, 0)
+            shown, image, foreground, kinds=kinds, threshold=self.settings.foreground, origin=(top * e, 0)
         )
         if due < self.height:
             threshold = np.float32(self.settings.foreground)

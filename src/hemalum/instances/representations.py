@@ -14,7 +14,7 @@ earlier; the other channels stay as they are.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,7 +24,9 @@ from scipy import ndimage
 from hemalum.errors import HemalumError
 from hemalum.instances.depth import measure_depth
 from hemalum.instances.maps import fill_centre_gradient, fill_centre_peaks, fill_distance, fill_interior_boundary
+from hemalum.instances.refining import refine
 from hemalum.instances.separation import TAKEN, flood
+from hemalum.instances.smoothing import smooth
 from hemalum.models.card import SeparationSettings
 from hemalum.names import nearest
 
@@ -122,12 +124,24 @@ class Representation:
         return np.where(foreground >= np.float32(threshold), maps.argmax(axis=0) + 1, 0).astype(np.int32)
 
     def separate(self, maps: Float, settings: SeparationSettings) -> Labels:
-        """Give the label map (H, W) int32 of the nuclei in maps (C, H, W) float32; see `separation.flood`.
+        """Give the label map (H, W) int32 of the nuclei in maps (C, H, W) float32; see `flood` and `refine`.
 
         Raises HemalumError when the maps do not have this representation's channels.
         """
-        foreground, peaks = self.reader(self._checked(maps))
-        return flood(foreground, peaks, settings)
+        foreground, peaks = self.smoothed(settings).reader(self._checked(maps))
+        return refine(flood(foreground, peaks, settings), settings)
+
+    def smoothed(self, settings: SeparationSettings) -> "Representation":
+        """Give the representation whose peaks are blurred as the settings have it, and reach as much further."""
+        rounds, reader = settings.smoothing, self.reader
+        if not rounds:
+            return self
+
+        def read(maps: Float) -> tuple[Float, Float]:
+            foreground, peaks = reader(maps)
+            return foreground, smooth(peaks, rounds)
+
+        return replace(self, reader=read, reach=self.reach + rounds)
 
     def _checked(self, maps: Float) -> Float:
         if maps.ndim != 3 or maps.shape[0] != len(self.channels):
