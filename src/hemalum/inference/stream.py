@@ -115,9 +115,7 @@ class _Buffer:
         if open_labels.any():
             _remove(labels, open_labels)
         shown = refine(labels, self.settings)  # what follows goes by what nuclei have claimed
-        part = measure(
-            shown, image, foreground, kinds=kinds, threshold=self.settings.foreground, origin=(top * e, 0)
-        )
+        part = measure(shown, image, foreground, kinds=kinds, threshold=self.settings.foreground, origin=(top * e, 0))
         if due < self.height:
             threshold = np.float32(self.settings.foreground)
             cut = (keep - top) * e

@@ -19,6 +19,9 @@ from numba import njit
 
 from hemalum.instances.components import find_root
 
+WEIGHT = 1.0
+GAIN = 0.15  # solidity that a union can win over its parts
+
 
 @njit(cache=True, nogil=True)
 def merge_convex(
@@ -30,7 +33,7 @@ def merge_convex(
     area: Any,
     count: int,
     stride: int,
-    depth: int,
+    depth: float,
     solidity: float,
 ) -> None:
     """Join basins of one flooded component, in place in `root`, `peak` and `area`; see `separation._grow`."""
@@ -44,12 +47,16 @@ def merge_convex(
         involved[pairs[i, 0]] = involved[pairs[i, 1]] = True
     top, bottom, begin, ends = _measure_rows(basin, pixels, root, involved, stride)
     size = ends.shape[0]
+    solid = np.zeros(count + 1)
+    for n in range(1, count + 1):
+        if involved[n]:
+            solid[n] = area[n] / count_hull(ends[begin[n] : begin[n] + bottom[n] - top[n]])
     changed = True
     while changed:
         changed = False
         for i in range(pairs.shape[0]):
             a, b = find_root(root, pairs[i, 0]), find_root(root, pairs[i, 1])
-            if a == b or min(peak[a], peak[b]) - pairs[i, 2] >= depth:
+            if a == b:
                 continue
             first, last = min(top[a], top[b]), max(bottom[a], bottom[b])
             if size + last - first > ends.shape[0]:
@@ -64,12 +71,19 @@ def merge_convex(
                         k = begin[n] + y - top[n]
                         union[y - first, 0] = min(union[y - first, 0], ends[k, 0])
                         union[y - first, 1] = max(union[y - first, 1], ends[k, 1])
-            if area[a] + area[b] < solidity * count_hull(union):
+            # level 1 is a peak of 0
+            lower = min(peak[a], peak[b]) - 1
+            relative = (lower + 1 - pairs[i, 2]) / max(lower, 1)
+            hull = count_hull(union)
+            convex = (area[a] + area[b]) / hull
+            parts = (area[a] * solid[a] + area[b] * solid[b]) / (area[a] + area[b])
+            if convex < solidity or relative + WEIGHT * (parts - convex) >= depth:
                 continue
             low, high = (a, b) if a > b else (b, a)
             root[low] = high
             peak[high] = max(peak[a], peak[b])
             area[high] = area[a] + area[b]
+            solid[high] = convex
             top[high], bottom[high], begin[high] = first, last, size
             size += last - first
             changed = True
@@ -77,10 +91,10 @@ def merge_convex(
 
 @njit(cache=True, nogil=True)
 def _find_pairs(
-    level: Any, basin: Any, pixels: Any, root: Any, peak: Any, count: int, stride: int, depth: int
+    level: Any, basin: Any, pixels: Any, root: Any, peak: Any, count: int, stride: int, depth: float
 ) -> Any:
     """Touching basins and their saddle, (N, 3) int64, less than `depth` below the lower maximum, shallowest first."""
-    keys = np.empty(64, np.int64)
+    keys: Any = np.empty(64, np.int64)
     size = 0
     for p in pixels:
         a = root[basin[p]]
@@ -89,9 +103,9 @@ def _find_pairs(
                 continue
             b = root[basin[q]]
             saddle = min(level[p], level[q])
-            below = min(peak[a], peak[b]) - saddle
+            lower = min(peak[a], peak[b])
             # deeper borders stay deeper when basins are joined
-            if a == b or below >= depth:
+            if a == b or lower - saddle >= (depth + GAIN) * (lower - 1):
                 continue
             if size == keys.size:
                 keys = np.concatenate((keys, np.empty(size, np.int64)))
@@ -142,7 +156,7 @@ def _measure_rows(basin: Any, pixels: Any, root: Any, involved: Any, stride: int
 
 
 @njit(cache=True, nogil=True)
-def count_hull(ends: Any) -> int:
+def count_hull(ends: Any) -> Any:
     """Count the pixels whose centers lie in the convex hull of rows given by first and last column, (N, 2) int."""
     rows = ends.shape[0]
     chain = np.empty(rows, np.int64)
@@ -169,5 +183,3 @@ def count_hull(ends: Any) -> int:
                     # rounded towards the inside
                     pixels -= sign * x + -((-sign * run * y) // rise)
     return pixels
-
-

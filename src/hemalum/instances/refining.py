@@ -55,12 +55,15 @@ def _straighten(labels: Any, disc: Any, rounds: int) -> None:
                 own = labels[y, x]
                 if own == 0:
                     continue
-                best, other, most = 0, 0, 0
-                mine = -1
+                best = other = np.int32(0)
+                most = 0
                 for v, u in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
-                    if not (0 <= v < height and 0 <= u < width) or labels[v, u] in (0, own, other):
+                    if not (0 <= v < height and 0 <= u < width):
                         continue
-                    other = labels[v, u]
+                    n = labels[v, u]
+                    if n == 0 or n in (own, other):
+                        continue
+                    other = n
                     mine = theirs = 0
                     for k in range(disc.shape[0]):
                         i, j = y + disc[k, 0], x + disc[k, 1]

@@ -60,7 +60,8 @@ class Representation:
 
     `reader` gives foreground and peaks, both (H, W) float32, as `separation.flood` takes them; a peak depends
     on no more than `reach` px around. `probability` gives the foreground alone. `classes` names the classes of
-    nuclei whose probabilities the maps are, none where the maps know no classes.
+    nuclei whose probabilities the maps are, none where the maps know no classes. `smoothing` is the blur of the
+    peaks in rounds of `smoothing.smooth`; `reach` counts it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Representation:
     probability: Callable[[Float], Float]
     reach: int = 0
     classes: tuple[str, ...] = ()
+    smoothing: int = 0
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -115,8 +117,8 @@ class Representation:
         probable ones the first.
         """
         if not self.told_apart:
-            return self.reader(maps)
-        return *self.reader(maps), (maps.argmax(axis=0) + 1).astype(np.float32)
+            return self._read_peaks(maps)
+        return *self._read_peaks(maps), (maps.argmax(axis=0) + 1).astype(np.float32)
 
     def classify(self, maps: Float, threshold: float) -> Labels:
         """Give the class (H, W) int32 of each pixel of maps (C, H, W), 0 where foreground is below `threshold`."""
@@ -128,20 +130,17 @@ class Representation:
 
         Raises HemalumError when the maps do not have this representation's channels.
         """
-        foreground, peaks = self.smoothed(settings).reader(self._checked(maps))
+        foreground, peaks = self.smoothed(settings)._read_peaks(self._checked(maps))
         return refine(flood(foreground, peaks, settings), settings)
 
     def smoothed(self, settings: SeparationSettings) -> "Representation":
         """Give the representation whose peaks are blurred as the settings have it, and reach as much further."""
-        rounds, reader = settings.smoothing, self.reader
-        if not rounds:
-            return self
+        rounds = settings.smoothing
+        return replace(self, smoothing=rounds, reach=self.reach - self.smoothing + rounds)
 
-        def read(maps: Float) -> tuple[Float, Float]:
-            foreground, peaks = reader(maps)
-            return foreground, smooth(peaks, rounds)
-
-        return replace(self, reader=read, reach=self.reach + rounds)
+    def _read_peaks(self, maps: Float) -> tuple[Float, Float]:
+        foreground, peaks = self.reader(maps)
+        return foreground, smooth(peaks, self.smoothing) if self.smoothing else peaks
 
     def _checked(self, maps: Float) -> Float:
         if maps.ndim != 3 or maps.shape[0] != len(self.channels):

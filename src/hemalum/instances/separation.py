@@ -59,7 +59,7 @@ def flood(foreground: Float, peaks: Float, settings: SeparationSettings) -> Labe
         np.float32(settings.marker),
         round(settings.min_depth * TOP),
         settings.min_relative_depth,
-        round(settings.merge_depth * TOP),
+        settings.merge_depth,
         settings.merge_solidity,
         settings.min_marker_area,
         settings.min_area,
@@ -77,7 +77,7 @@ def _separate(
     marker: Any,
     depth: int,
     share: float,
-    merge_depth: int,
+    merge_depth: float,
     solidity: float,
     marker_area: int,
     min_area: int,
@@ -134,7 +134,7 @@ def _separate(
         count = _grow(
             level, basin, after, pixels, start, head, tail, root, peak, area, stride, depth, share, marker_area
         )
-        if merge_depth > depth and count > 1:
+        if merge_depth > 0 and count > 1:
             merge_convex(level, basin, pixels[: boxes[c, 4]], root, peak, area, count, stride, merge_depth, solidity)
 
         for n in range(1, count + 1):

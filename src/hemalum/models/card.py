@@ -36,7 +36,10 @@ class SeparationSettings(Strict):
     )
     smoothing: int = Field(0, ge=0, le=16, description="rounds of blur of the peaks, each reaching 1 px; 0: off")
     merge_depth: float = Field(
-        0.0, ge=0, le=1, description="neighbours closer than this to their saddle are one if their union is convex; 0: off"
+        0.0,
+        ge=0,
+        le=1,
+        description="neighbours closer than this to their saddle are one if their union is convex; 0: off",
     )
     merge_solidity: float = Field(
         0.92, gt=0, le=1, description="a union of at least this area / convex area counts as convex"
