@@ -187,7 +187,6 @@ rules = st.builds(
     max_hole_area=st.integers(0, 50),
     min_relative_depth=st.sampled_from([0.0, 0.2]),
     merge_depth=st.sampled_from([0.0, 0.2, 0.6]),
-    merge_solidity=st.sampled_from([0.5, 0.9]),
 )
 
 

@@ -1,11 +1,13 @@
 """Joins basins that were cut inside one nucleus: their border is shallow and their union is convex.
 
 A nucleus with uneven chromatin has more than one maximum, and valleys between them as deep as those between some
-touching nuclei. But its pieces make up a convex shape, and two nuclei seldom do. So two neighbors whose lower
-maximum is less than `depth` above their saddle become one when the solidity of their union is high enough.
+touching nuclei. But its pieces make up a convex shape, and two nuclei seldom do. So two neighbors become one when
 
-Solidity is counted on the grid: pixels of the union / pixels in the convex hull of their centers. It is 1 for a
-digitized convex shape of any size, which area by area would not be.
+    (lower maximum − saddle) / lower maximum  +  WEIGHT · (solidity of the parts − solidity of the union)
+
+is below `depth`, the parts' solidity being the mean by area. Solidity is counted on the grid: pixels of a basin /
+pixels in the convex hull of their centers. It is 1 for a digitized convex shape of any size, which area by area
+would not be. Two round nuclei that just touch lose 0.12 of it, two that overlap by a quarter of their diameter 0.05.
 
 As in the flood, nothing depends on what is far away or already done: pairs are looked at from the shallowest to the
 deepest, ties by the numbers of the basins, over and over until no more are joined; a pair that is turned down
@@ -19,8 +21,8 @@ from numba import njit
 
 from hemalum.instances.components import find_root
 
-WEIGHT = 1.0
-GAIN = 0.15  # solidity that a union can win over its parts
+WEIGHT = 2.0  # depth that one unit of solidity counts for: the best of 0, 1, 2, 4, the last three nearly alike
+GAIN = 0.1  # solidity that a union is expected to win over its parts at most
 
 
 @njit(cache=True, nogil=True)
@@ -34,7 +36,6 @@ def merge_convex(
     count: int,
     stride: int,
     depth: float,
-    solidity: float,
 ) -> None:
     """Join basins of one flooded component, in place in `root`, `peak` and `area`; see `separation._grow`."""
     for n in range(1, count + 1):
@@ -77,7 +78,7 @@ def merge_convex(
             hull = count_hull(union)
             convex = (area[a] + area[b]) / hull
             parts = (area[a] * solid[a] + area[b] * solid[b]) / (area[a] + area[b])
-            if convex < solidity or relative + WEIGHT * (parts - convex) >= depth:
+            if relative + WEIGHT * (parts - convex) >= depth:
                 continue
             low, high = (a, b) if a > b else (b, a)
             root[low] = high
@@ -105,7 +106,7 @@ def _find_pairs(
             saddle = min(level[p], level[q])
             lower = min(peak[a], peak[b])
             # deeper borders stay deeper when basins are joined
-            if a == b or lower - saddle >= (depth + GAIN) * (lower - 1):
+            if a == b or lower - saddle >= (depth + WEIGHT * GAIN) * (lower - 1):
                 continue
             if size == keys.size:
                 keys = np.concatenate((keys, np.empty(size, np.int64)))

@@ -60,7 +60,6 @@ def flood(foreground: Float, peaks: Float, settings: SeparationSettings) -> Labe
         round(settings.min_depth * TOP),
         settings.min_relative_depth,
         settings.merge_depth,
-        settings.merge_solidity,
         settings.min_marker_area,
         settings.min_area,
         settings.min_probability,
@@ -78,7 +77,6 @@ def _separate(
     depth: int,
     share: float,
     merge_depth: float,
-    solidity: float,
     marker_area: int,
     min_area: int,
     min_probability: float,
@@ -135,7 +133,7 @@ def _separate(
             level, basin, after, pixels, start, head, tail, root, peak, area, stride, depth, share, marker_area
         )
         if merge_depth > 0 and count > 1:
-            merge_convex(level, basin, pixels[: boxes[c, 4]], root, peak, area, count, stride, merge_depth, solidity)
+            merge_convex(level, basin, pixels[: boxes[c, 4]], root, peak, area, count, stride, merge_depth)
 
         for n in range(1, count + 1):
             root[n] = find_root(root, n)
