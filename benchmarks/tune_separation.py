@@ -1,10 +1,11 @@
-"""Tries separation settings on a model's own maps, and chooses by what transfers: leaving one set out at a time.
+"""Tries separation settings on predicted maps, and chooses by what transfers: leaving one set out at a time.
 
     python benchmarks/tune_separation.py MODEL --data data/tnbc --data data/dsb2018:val:colour --data data/consep:all
         [--grid foreground=0.4,0.5 --grid min_depth=0.1,0.2 ...] [--cache maps/] [-o tune.json]
 
-A set is FOLDER[:PART[:STAIN]], PART one of val (the usual), train, all; never test. Maps are made once per image and
-kept in --cache; every combination of the grid is scored as mean PQ per image against the labels at their own
+A set is FOLDER[:PART[:STAIN]][@MODEL], PART one of val (the usual), train, all; never test. With @MODEL its maps are
+those of another model of the same scale, best one that was trained without this set. Maps are made once per image
+and kept in --cache; every combination of the grid is scored as mean PQ per image against the labels at their own
 resolution. The settings for a set are those with the best mean over the other sets; what they reach on the set left
 out is the honest figure. The first of the file's results, best by the mean over all sets, is what `tools/ship.py`
 puts into the card.
@@ -31,13 +32,22 @@ from hemalum.metrics import match, measure_overlap
 from hemalum.models.card import SeparationSettings
 from record import write_record
 
-GRID: dict[str, tuple[float, ...]] = {
-    "foreground": (0.35, 0.4, 0.45, 0.5),
-    "marker": (0.6, 0.7, 0.8),
-    "min_depth": (0.1, 0.15, 0.2, 0.3),
-    "min_probability": (0.6, 0.75),
-}
 SHOWN = 12  # rows of the table
+
+
+def usual_grid(pixel: float) -> dict[str, tuple[float, ...]]:
+    """Values to try on a separation grid of `pixel` µm: those that are lengths or areas follow it."""
+    return {
+        "foreground": (0.35, 0.4, 0.45, 0.5),
+        "marker": (0.8,),
+        "min_depth": (0.05, 0.1),
+        "smoothing": (max(1, round(0.19 / pixel**2)),),
+        "merge_depth": (0.2, 0.3, 0.4),
+        "min_marker_area": tuple(sorted({max(3, round(area / pixel**2)) for area in (1.25, 2.2)})),
+        "min_probability": (0.6, 0.75),
+        "straighten": (max(1, round(0.75 / pixel)),),
+        "spur_width": (max(1, round(0.5 / pixel)),),
+    }
 
 
 class Cached(NamedTuple):
@@ -48,6 +58,12 @@ class Cached(NamedTuple):
 
 
 def cache_maps(model: Model, engine: Engine, data: str, folder: Path, limit: int) -> list[Cached]:
+    data, _, other = data.partition("@")
+    if other:
+        used = load_model(other)
+        if (used.card.mpp, used.card.enlarge) != (model.card.mpp, model.card.enlarge):
+            raise SystemExit(f"{other} is not of the scale of {model.card.name}")
+        model, engine = used, make_engine("auto", used)
     path, part, stain = [*data.split(":"), "", ""][:3]
     if part == "test":
         raise SystemExit("settings are never chosen on a test part")
@@ -117,8 +133,8 @@ def show(by_set: dict[str, Any], several: list[SeparationSettings], fields: list
         print("  ".join([*values, *(f"{one:9.4f}" for one in pq), f"{np.mean(pq):9.4f}"]))
 
 
-def read_grid(parts: list[str]) -> dict[str, tuple[float, ...]]:
-    grid = dict(GRID)
+def read_grid(parts: list[str], pixel: float) -> dict[str, tuple[float, ...]]:
+    grid = usual_grid(pixel)
     for part in parts:
         name, _, values = part.partition("=")
         if name not in SeparationSettings.model_fields:
@@ -130,7 +146,7 @@ def read_grid(parts: list[str]) -> dict[str, tuple[float, ...]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--data", action="append", required=True, help="FOLDER[:PART[:STAIN]]")
+    parser.add_argument("--data", action="append", required=True, help="FOLDER[:PART[:STAIN]][@MODEL]")
     parser.add_argument("--images", type=int, default=30, help="at most so many of each set, spread evenly")
     parser.add_argument("--grid", action="append", default=[], help="SETTING=VALUE,VALUE: replaces the usual values")
     parser.add_argument("--min-area-um2", type=float, default=4.0, help="smallest nucleus")
@@ -138,9 +154,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, default=Path("tune.json"))
     arguments = parser.parse_args()
-    grid = read_grid(arguments.grid)
     model = load_model(arguments.model)
     card = model.card
+    pixel = card.mpp / card.enlarge
+    grid = read_grid(arguments.grid, pixel)
     arguments.cache.mkdir(parents=True, exist_ok=True)
     engine = make_engine("auto", model)
     start = time.perf_counter()
@@ -148,7 +165,7 @@ def main() -> None:
         one for data in arguments.data for one in cache_maps(model, engine, data, arguments.cache, arguments.images)
     ]
     print(f"maps of {len(cached)} images: {time.perf_counter() - start:.0f} s", flush=True)
-    min_area = max(1, round(arguments.min_area_um2 / (card.mpp / card.enlarge) ** 2))
+    min_area = max(1, round(arguments.min_area_um2 / pixel**2))
     several = [
         SeparationSettings(**{"min_area": min_area, **dict(zip(grid, values, strict=True))})
         for values in itertools.product(*grid.values())

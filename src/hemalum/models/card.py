@@ -39,7 +39,7 @@ class SeparationSettings(Strict):
         0.0,
         ge=0,
         le=1,
-        description="neighbours are one nucleus where relative depth + 2 x the solidity lost by joining is less; 0: off",
+        description="neighbours are one nucleus where relative depth + 2 x the solidity lost is less; 0: off",
     )
     min_marker_area: int = Field(3, ge=1, description="smaller markers join their neighbour (px)")
     min_area: int = Field(12, ge=1, description="smaller nuclei are dropped (px)")
