@@ -47,36 +47,64 @@ def _disc(radius: int) -> NDArray[np.int64]:
 
 @njit(cache=True, nogil=True)
 def _straighten(labels: Any, disc: Any, rounds: int) -> None:
+    """Move border pixels, in raster order, for some rounds; each goes over those that are at a border by then."""
     height, width = labels.shape
+    flat = labels.ravel()
+    border = _find_borders(labels)
     for _ in range(rounds):
-        moved = False
-        for y in range(height):
-            for x in range(width):
-                own = labels[y, x]
-                if own == 0:
+        further = np.empty(4 * border.size, np.int64)
+        size = 0
+        for p in border:
+            y, x = p // width, p % width
+            own = flat[p]
+            best = other = np.int32(0)
+            most = 0
+            for v, u in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
+                if not (0 <= v < height and 0 <= u < width):
                     continue
-                best = other = np.int32(0)
-                most = 0
+                n = labels[v, u]
+                if n == 0 or n in (own, other):
+                    continue
+                other = n
+                mine = theirs = 0
+                for k in range(disc.shape[0]):
+                    i, j = y + disc[k, 0], x + disc[k, 1]
+                    if 0 <= i < height and 0 <= j < width:
+                        mine += labels[i, j] == own
+                        theirs += labels[i, j] == other
+                if theirs > mine and theirs > most:
+                    best, most = other, theirs
+            if best and _may_leave(labels, y, x):
+                labels[y, x] = best
                 for v, u in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
-                    if not (0 <= v < height and 0 <= u < width):
-                        continue
-                    n = labels[v, u]
-                    if n == 0 or n in (own, other):
-                        continue
-                    other = n
-                    mine = theirs = 0
-                    for k in range(disc.shape[0]):
-                        i, j = y + disc[k, 0], x + disc[k, 1]
-                        if 0 <= i < height and 0 <= j < width:
-                            mine += labels[i, j] == own
-                            theirs += labels[i, j] == other
-                    if theirs > mine and theirs > most:
-                        best, most = other, theirs
-                if best and _may_leave(labels, y, x):
-                    labels[y, x] = best
-                    moved = True
-        if not moved:
+                    if 0 <= v < height and 0 <= u < width and labels[v, u]:
+                        further[size] = v * width + u
+                        size += 1
+        if size == 0:
             break
+        border = np.unique(np.concatenate((border, further[:size])))
+
+
+@njit(cache=True, nogil=True)
+def _find_borders(labels: Any) -> Any:
+    """Pixels (N,) int64, in raster order, with another nucleus at one of their edges."""
+    height, width = labels.shape
+    border: Any = np.empty(1024, np.int64)
+    size = 0
+    for y in range(height):
+        if size + 4 * width > border.size:
+            border = np.concatenate((border, np.empty(border.size + 4 * width, np.int64)))
+        for x in range(width):
+            own = labels[y, x]
+            if own == 0:
+                continue
+            if x + 1 < width and labels[y, x + 1] != own and labels[y, x + 1] != 0:
+                border[size], border[size + 1] = y * width + x, y * width + x + 1
+                size += 2
+            if y + 1 < height and labels[y + 1, x] != own and labels[y + 1, x] != 0:
+                border[size], border[size + 1] = y * width + x, (y + 1) * width + x
+                size += 2
+    return np.unique(border[:size])
 
 
 @njit(cache=True, nogil=True)
@@ -98,33 +126,48 @@ def _may_leave(labels: Any, y: int, x: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
+def _find_thick(labels: Any, side: int) -> Any:
+    """Pixels of an opening with a square of `side` px, nucleus by nucleus, (H, W) uint8."""
+    height, width = labels.shape
+    # plain loops along rows over all pixels, so that they become vector instructions
+    rows = np.zeros((height, width), np.uint8)  # such a run of one nucleus begins here
+    for y in range(height):
+        for x in range(width - side + 1):
+            rows[y, x] = labels[y, x] > 0
+        for k in range(1, side):
+            for x in range(width - side + 1):
+                rows[y, x] &= labels[y, x] == labels[y, x + k]
+    squares = np.zeros((height, width), np.uint8)  # such a square begins here
+    for y in range(height - side + 1):
+        for x in range(width):
+            squares[y, x] = rows[y, x]
+        for k in range(1, side):
+            for x in range(width):
+                squares[y, x] &= rows[y + k, x] & (labels[y, x] == labels[y + k, x])
+    thick = np.zeros((height, width), np.uint8)
+    spread = np.zeros(width, np.uint8)
+    for y in range(height - side + 1):
+        spread[:] = 0
+        for k in range(side):
+            for x in range(width - side + 1):
+                spread[x + k] |= squares[y, x]
+        for k in range(side):
+            for x in range(width):
+                thick[y + k, x] |= spread[x]
+    return thick
+
+
+@njit(cache=True, nogil=True)
 def _take_spurs_off(labels: Any, spur: int) -> None:
     height, width = labels.shape
-    side = spur + 1
-    thick = np.zeros((height, width), np.bool_)
+    thick = _find_thick(labels, spur + 1)
     area = np.zeros(labels.max() + 1, np.int64)
     core = np.zeros(area.size, np.int64)
     for y in range(height):
         for x in range(width):
-            own = labels[y, x]
-            if own == 0:
-                continue
-            area[own] += 1
-            if y + side > height or x + side > width:
-                continue
-            whole = True
-            for v in range(y + side - 1, y - 1, -1):
-                for u in range(x + side - 1, x - 1, -1):
-                    if labels[v, u] != own:
-                        whole = False
-                        break
-                if not whole:
-                    break
-            if whole:
-                for v in range(y, y + side):
-                    for u in range(x, x + side):
-                        core[own] += not thick[v, u]
-                        thick[v, u] = True
+            area[labels[y, x]] += 1
+            core[labels[y, x]] += thick[y, x]
+    area[0] = 0
     allowed = area - (area * (1 - SPUR_SHARE)).astype(np.int64)
     stack = np.empty(int(max(area.max(), 1)), np.int64)
     seen = np.zeros((height, width), np.bool_)
