@@ -32,7 +32,7 @@ from hemalum.metrics import match, measure_overlap
 from hemalum.models.card import SeparationSettings
 from record import write_record
 
-SHOWN = 12  # rows of the table
+SHOWN = 12  # rows of the table, and of the file
 
 
 def usual_grid(pixel: float) -> dict[str, tuple[float, ...]]:
@@ -40,11 +40,11 @@ def usual_grid(pixel: float) -> dict[str, tuple[float, ...]]:
     return {
         "foreground": (0.35, 0.4, 0.45, 0.5),
         "marker": (0.8,),
-        "min_depth": (0.05, 0.1),
-        "smoothing": (max(1, round(0.19 / pixel**2)),),
-        "merge_depth": (0.2, 0.3, 0.4),
-        "min_marker_area": tuple(sorted({max(3, round(area / pixel**2)) for area in (1.25, 2.2)})),
-        "min_probability": (0.6, 0.75),
+        "min_depth": (0.05, 0.15),
+        "smoothing": (max(1, round(0.16 / pixel**2)),),
+        "merge_depth": (0.2, 0.25, 0.3, 0.4),
+        "min_marker_area": (max(3, round(2.2 / pixel**2)),),
+        "min_probability": (0.65, 0.75),
         "straighten": (max(1, round(0.75 / pixel)),),
         "spur_width": (max(1, round(0.5 / pixel)),),
     }
@@ -192,7 +192,7 @@ def main() -> None:
             "pq": {name: float(pq[i]) for name, pq in by_set.items()},
             "mean": float(means[i]),
         }
-        for i in order
+        for i in order[:SHOWN]
     ]
     for fold in folds:
         fold["settings"] = several[fold.pop("index")].model_dump()

@@ -17,6 +17,7 @@ from hemalum.models.card import SeparationSettings
 Labels = NDArray[np.int32]
 
 ROUNDS = 3  # of straightening: a cut moves by up to a pixel in each, a jag is gone after two
+SPUR_LENGTH = 2  # widths that a spur is longer than: shorter ones are the pointed ends of nuclei
 SPUR_SHARE = 0.1  # what a nucleus may lose: one that is thin to a larger part is a thin nucleus
 
 
@@ -25,7 +26,7 @@ def refine(labels: Labels, settings: SeparationSettings) -> Labels:
 
     Every nucleus of `labels` is one 4-connected piece and stays one; none goes. With `straighten` r, a pixel at the
     border of two nuclei goes to the other one where that has more pixels within r px. With `spur_width` w, what a
-    square of w + 1 px does not reach inside a nucleus is taken off when it is longer than w and a dead end.
+    square of w + 1 px does not reach inside a nucleus is taken off when it is longer than 2 w and a dead end.
     """
     if not (settings.straighten or settings.spur_width) or labels.size == 0:
         return labels
@@ -177,7 +178,7 @@ def _take_spurs_off(labels: Any, spur: int) -> None:
             if own == 0 or thick[y, x] or seen[y, x] or core[own] == 0:
                 continue
             size, length = _measure_thin(labels, thick, seen, y, x, stack)
-            if length <= spur or size > allowed[own]:
+            if length <= SPUR_LENGTH * spur or size > allowed[own]:
                 continue
             for i in range(size):
                 labels[stack[i] // width, stack[i] % width] = -own
