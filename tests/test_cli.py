@@ -29,16 +29,16 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "PATH… --output --mpp --model --organ --engine --device --threads --precision --format --max-pixels "
-    "--report",
+    "--tta --report",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images "
     "--labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
-    "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --initial",
+    "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --workers --initial",
     "report": "RUN",
     "refine": "MODEL DATASET --output --offline --top --train --lr --epochs --draws --test --split --seed --engine "
     "--accelerator --threads",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "
-    "--missing",
+    "--missing --tta",
     "compare": "[NAME=]METHOD… --data --output --folds --seeds --budget --crops --own-budget --split "
     "--leave-out-ambiguous --engine --accelerator --threads",
     "reproduce": "[PAPER] [TABLE] --data --output --seeds --budget --crops --engine --accelerator --threads",

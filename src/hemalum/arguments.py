@@ -80,6 +80,16 @@ Model = Annotated[
 ]
 Engine = Annotated[str, typer.Option(help="What runs the network: auto, torch, openvino or onnx.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; default: all cores.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes that make training batches; default: 1 beside the CPU, all cores but two beside a GPU."
+    ),
+]
+Tta = Annotated[
+    bool,
+    typer.Option("--tta", help="Mean over the eight turns and mirror images: a little better, eight times the work."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Scale = Annotated[
     Any,

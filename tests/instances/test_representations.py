@@ -218,3 +218,53 @@ def test_classes_of_true_maps_are_the_true_ones(seed):
     foreground, _, kinds = way.read(maps)
     ids = np.unique(truth[truth > 0]).astype(np.int32)
     np.testing.assert_array_equal(vote(truth, ids, kinds, foreground, 0.5), classes[ids])
+
+
+def test_typed_targets_by_hand():
+    way = find_representation("typed", ("a", "b"))
+    assert way.channels == ("foreground", "distance", "a", "b")
+    assert way.logits == 5
+    labels = np.array([[0, 1, 1, 0, 2, 2, 0, 3]], np.int32).repeat(3, axis=0)
+    classes = np.array([0, 2, 0, 1], np.int32)  # nobody has said what nucleus 2 is
+    maps = way.encode(labels, classes)
+    np.testing.assert_array_equal(maps[:2], REPRESENTATIONS["distance"].encode(labels))
+    nan = np.nan
+    np.testing.assert_array_equal(maps[2, 0], [0, 0, 0, 0, nan, nan, 0, 1])
+    np.testing.assert_array_equal(maps[3, 0], [0, 1, 1, 0, nan, nan, 0, 0])
+    np.testing.assert_array_equal(way.unknown(labels, classes)[0], [0, 0, 0, 0, 1, 1, 0, 0])
+
+
+def test_an_image_without_classes_says_nothing_about_them():
+    way = find_representation("typed", ("a", "b"))
+    labels = np.array([[0, 1, 0]], np.int32)
+    for classes in (None, np.zeros(2, np.int32)):
+        maps = way.encode(labels, classes)
+        assert np.isnan(maps[2:]).all()  # background as well
+        assert maps[0].tolist() == [[0, 1, 0]]
+        assert way.unknown(labels, classes).all()
+    assert not find_representation("semantic", ("a",)).unknown(labels, np.zeros(2, np.int32)).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_typed_maps_are_read_like_distance_maps_with_a_class_for_each_pixel(seed):
+    truth = draw_crowd(seed)
+    classes = np.arange(truth.max() + 1, dtype=np.int32) % 3 + 1
+    classes[0] = 0
+    way = find_representation("typed", ("a", "b", "c"))
+    maps = way.encode(truth, classes)
+    np.testing.assert_array_equal(way.classify(maps, 0.5), classes[truth])
+    foreground, peaks, kinds = way.read(maps)
+    for found, wanted in zip((foreground, peaks), REPRESENTATIONS["distance"].read(maps[:2]), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(
+        way.separate(maps, SETTINGS), REPRESENTATIONS["distance"].separate(maps[:2], SETTINGS)
+    )
+    ids = np.unique(truth[truth > 0]).astype(np.int32)
+    np.testing.assert_array_equal(vote(truth, ids, kinds, foreground, 0.5), classes[ids])
+
+
+def test_typed_needs_classes_that_are_no_maps_of_its_own():
+    with pytest.raises(HemalumError, match="representation 'typed' needs classes, and there are none"):
+        find_representation("typed")
+    with pytest.raises(HemalumError, match="has a map 'distance': give the class 'distance' another name"):
+        find_representation("typed", ("a", "distance"))

@@ -12,6 +12,8 @@ from hemalum.losses.loss import Given
 from hemalum.losses.maps import gradient_error, map_loss, soft_dice
 from hemalum.networks.outputs import Outputs
 
+TYPES = (Head("softmax", ("a", "b"), partial=True),)
+
 
 def test_soft_dice_by_hand() -> None:
     probability = torch.tensor([[[[0.5, 1.0], [0.0, 0.5]]]])
@@ -87,3 +89,53 @@ def test_binary_cross_entropy_by_hand() -> None:
     expected = -np.log([probability[0], 1 - probability[1], 1 - probability[2], probability[3]]).mean()
     assert list(parts) == ["bce"]
     assert float(parts["bce"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_partial_head_counts_only_pixels_whose_target_is_known() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 3, 4, 5, generator=generator, requires_grad=True)
+    kinds = torch.randint(0, 4, (2, 4, 5), generator=generator)  # 0 background, 3 unknown
+    target = torch.stack([(kinds == kind).float() for kind in (1, 2)], 1)
+    target[(kinds == 3)[:, None].expand_as(target)] = math.nan
+    entropies, overlap, total = [], [0.0, 0.0], [0.0, 0.0]
+    for image, row, column in np.ndindex(2, 4, 5):
+        kind = int(kinds[image, row, column])
+        if kind == 3:
+            continue
+        exponentials = [math.exp(value) for value in logits[image, :, row, column].tolist()]
+        shares = [value / sum(exponentials) for value in exponentials]
+        entropies.append(-math.log(shares[kind]))
+        for channel in (0, 1):
+            truth = float(kind == channel + 1)
+            overlap[channel] += shares[channel + 1] * truth
+            total[channel] += shares[channel + 1] + truth
+    dice = sum(1 - 2 * part / whole for part, whole in zip(overlap, total, strict=True)) / 2
+    assert 5 < len(entropies) < 36
+    loss = map_loss(logits, target, TYPES)["a_b"]
+    assert loss.item() == pytest.approx(sum(entropies) / len(entropies) + dice, abs=1e-5)
+    loss.backward()
+    unknown = (kinds == 3)[:, None].expand_as(logits)
+    assert (logits.grad[unknown] == 0).all()
+    assert (logits.grad[~unknown] != 0).all()
+
+
+def test_a_batch_without_any_known_class_costs_nothing() -> None:
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = map_loss(logits, torch.full((1, 2, 4, 4), math.nan), TYPES)["a_b"]
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert (logits.grad == 0).all()
+
+
+def test_parts_of_a_batch_share_what_is_known() -> None:
+    """One part knows most of its classes and the other few: the mean is over all known pixels, not over the parts."""
+    logits = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(2))
+    target = torch.zeros(2, 2, 6, 6)
+    target[:, 0, :2], target[:, 1, 2:4] = 1, 1
+    target[1, :, 1:] = math.nan
+    sums: list[list[torch.Tensor]] = [[], []]
+    for part, own in enumerate(sums):
+        map_loss(logits[part : part + 1], target[part : part + 1], TYPES, lambda x, own=own: own.append(x) or x)
+    added = iter([one + other for one, other in zip(*sums, strict=True)])
+    shared = map_loss(logits[:1], target[:1], TYPES, lambda _: next(added))["a_b"]
+    assert shared.item() == pytest.approx(map_loss(logits, target, TYPES)["a_b"].item(), rel=1e-5)

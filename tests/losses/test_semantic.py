@@ -12,7 +12,7 @@ from hemalum.instances.representations import Head
 from hemalum.losses import build_loss
 from hemalum.losses.consistency import consistency, contrast
 from hemalum.losses.loss import Given
-from hemalum.losses.semantic import masked_cross_entropy, with_background
+from hemalum.losses.maps import masked_cross_entropy, with_background
 from hemalum.networks.outputs import Outputs
 
 HEADS = (Head("softmax", ("a", "b")),)

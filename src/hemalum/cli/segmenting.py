@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hemalum.arguments import Engine, Model, Scale, Threads, listed
+from hemalum.arguments import Engine, Model, Scale, Threads, Tta, listed
 from hemalum.cli.app import Shell
 from hemalum.errors import HemalumError
 
@@ -32,6 +32,7 @@ def segment(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Lift the limit on the size of an image to N pixels.")
     ] = None,
+    tta: Tta = False,
     report: Annotated[
         bool, typer.Option("--report", help="Also write OUT/summary.html, one page for all images (implies overlay).")
     ] = False,
@@ -60,6 +61,7 @@ def segment(
             threads=threads,
             precision=precision,
             max_pixels=max_pixels,
+            tta=tta,
             progress=progress.update,
         )
         batch = collect(results, page, progress.finish)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hemalum.arguments import BudgetOption, Engine, Scale, Threads, budget_of, named_datasets
+from hemalum.arguments import BudgetOption, Engine, Scale, Threads, Tta, budget_of, named_datasets
 
 
 def evaluate(
@@ -43,6 +43,7 @@ def evaluate(
         str,
         typer.Option(metavar="error|empty", help="Label maps: an image without one stops, or counts as empty."),
     ] = "error",
+    tta: Tta = False,
 ) -> None:
     """Score a model, or label maps, on labelled data: pixel, boundary and instance metrics under each averaging."""
     from hemalum.console import counter, print_table
@@ -59,6 +60,7 @@ def evaluate(
             split=None if split == "all" else split,
             mpp={"auto": None, "estimate": "auto"}.get(mpp, mpp),
             engine=engine,
+            tta=tta,
             out=output,
             leave_out_ambiguous=leave_out_ambiguous,
             on_image=lambda *_: advance(),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hemalum.arguments import BudgetOption, Threads, budget_of, named_datasets
+from hemalum.arguments import BudgetOption, Threads, Workers, budget_of, named_datasets
 from hemalum.errors import HemalumError
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ def train(
         typer.Option(min=1, help="Processes on this machine that share each batch, one per GPU; not under torchrun."),
     ] = None,
     threads: Threads = None,
+    workers: Workers = None,
     initial: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
@@ -62,6 +63,7 @@ def train(
             accelerator=accelerator,
             devices=devices,
             threads=threads,
+            workers=workers,
             initial=initial,
             watch=watch,
         )

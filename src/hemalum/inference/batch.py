@@ -56,6 +56,7 @@ def segment_paths(
     threads: int | None = None,
     precision: str | None = None,
     max_pixels: int | None = None,
+    tta: bool = False,
     progress: Callable[[Path, float], None] | None = None,
 ) -> Iterator[FileResult]:
     """Segment images and folders of images; write `OUT/STEM.geojson` and so on; give one result per image.
@@ -82,7 +83,7 @@ def segment_paths(
         loaded = loaded.with_organ(organ)
     check_mpp(mpp)
     say_organ(loaded)
-    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision)
+    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
 
     def results() -> Iterator[FileResult]:
         for path in images:

@@ -19,6 +19,7 @@ from hemalum.inference.model import UNKNOWN_ORGAN, Model, load_model
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.stain import describe_stain, find_stain
 from hemalum.inference.stream import separate_bands
+from hemalum.inference.tta import SymmetricEngine, describe_tta, without_tta
 from hemalum.instances.nuclei import Nuclei, Part
 from hemalum.instances.representations import find_representation
 
@@ -52,6 +53,7 @@ def segment(
     threads: int | None = None,
     precision: str | None = None,
     max_pixels: int | None = None,
+    tta: bool = False,
     progress: Watcher | None = None,
 ) -> Nuclei:
     """Find the nuclei of an image: a file, or an array (H, W, 3) uint8 RGB, (H, W) uint8 or uint16 grey.
@@ -60,7 +62,8 @@ def segment(
     estimated from the nuclei, which the result says (`mpp_source`). "estimate" estimates in any case. `model`
     is a file, the name of a shipped model, or a loaded one; `organ` is what the image is of, for a model that tells
     organs apart. `engine`, `device`, `threads` and `precision` are those of `make_engine`. `max_pixels` replaces
-    the limits on the image's size. `progress` is called with the share that is done, in [0, 1].
+    the limits on the image's size. With `tta` the network looks at each window in all eight turns and mirror
+    images, and the mean of the maps is taken. `progress` is called with the share that is done, in [0, 1].
 
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the engine.
     """
@@ -69,7 +72,7 @@ def segment(
     if organ is not None:
         loaded = loaded.with_organ(organ)
     say_organ(loaded)
-    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision)
+    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
     if isinstance(image, np.ndarray):
         source = ImageSource.of(image)
     else:
@@ -85,8 +88,15 @@ def as_engine(
     device: str = "auto",
     threads: int | None = None,
     precision: str | None = None,
+    tta: bool = False,
 ) -> Engine:
-    """Give the engine itself, or make the one that is named; the last one made is kept for the next call."""
+    """Give the engine itself, or make the one that is named; the last one made is kept for the next call.
+
+    With `tta` its maps are means over turns and mirror images (`SymmetricEngine`).
+    """
+    if tta:
+        plain = as_engine(engine, model, device=device, threads=threads, precision=precision)
+        return SymmetricEngine(without_tta(plain), find_representation(model.card.representation, model.card.classes))
     if not isinstance(engine, str):
         return engine
     key = (engine, model.digest, device, threads, precision)
@@ -127,7 +137,10 @@ def segment_source(
         mpp_source=scale.source,
         model=model.card.name,
         source=source.name,
-        notes={"engine": f"{engine.name} {engine.precision}"} | describe_stain(stain, model) | describe_organ(model),
+        notes={"engine": f"{engine.name} {engine.precision}"}
+        | describe_tta(engine)
+        | describe_stain(stain, model)
+        | describe_organ(model),
         class_names=find_representation(model.card.representation, model.card.classes).told_apart,
     )
     if scale.source != "estimate":
@@ -174,7 +187,7 @@ def find_scale(source: ImageSource, model: Model, engine: Engine, mpp: float | s
             )
         log.info("%s: %.4g µm per px, from the file", source.name, source.mpp)
         return Scale(source.mpp, "file")
-    estimate = estimate_mpp(source, model, engine)
+    estimate = estimate_mpp(source, model, without_tta(engine))
     log.warning(
         "%s does not say its scale: %.3g µm per px is an estimate from its nuclei; --mpp NUMBER sets it",
         source.name,

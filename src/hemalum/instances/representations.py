@@ -9,6 +9,7 @@ Three ways of the field, side by side:
 `combined` holds all channels, so that one network can be compared under each of the three. What networks for semantic
 segmentation give: `foreground`, one probability, whose nuclei are told apart by their shape alone; `foreground_edge`,
 with the edges of nuclei besides; `semantic`, the probability of each class of nucleus, named by a dataset or a card.
+`typed` is `distance` with the classes of `semantic` beside it: nuclei are told apart as well as without classes.
 Channel 0 is the one to overwrite with `separation.TAKEN` where a pixel belongs to a nucleus committed
 earlier; the other channels stay as they are.
 """
@@ -41,10 +42,12 @@ class Head:
 
     softmax: n channels are probabilities in [0, 1] out of n + 1 logits; the first logit is background and its
     probability is not among the channels. sigmoid: [0, 1]; tanh: [-1, 1]; linear: any; one logit per channel.
+    `partial`: targets are NaN where nobody has said what is true, and a loss leaves those pixels out.
     """
 
     kind: Literal["softmax", "sigmoid", "tanh", "linear"]
     channels: tuple[str, ...]
+    partial: bool = False
 
     @property
     def logits(self) -> int:
@@ -58,7 +61,7 @@ class Representation:
 
     `reader` gives foreground and peaks, both (H, W) float32, as `separation.flood` takes them; a peak depends
     on no more than `reach` px around. `probability` gives the foreground alone. `classes` names the classes of
-    nuclei whose probabilities the maps are, none where the maps know no classes.
+    nuclei whose probabilities the last maps are, none where the maps know no classes.
     """
 
     name: str
@@ -82,20 +85,45 @@ class Representation:
     def encode(self, labels: Labels, classes: Labels | None = None) -> Float:
         """Give the target maps (C, H, W) float32 of a label map (H, W) integer, 0 = background.
 
-        `classes` (max id + 1,) is the class of each nucleus by its id, which maps of classes need. A nucleus cut by
-        the edge of the map is seen as going on beyond it. Raises HemalumError when not 2-D or without classes.
+        `classes` (max id + 1,) is the class of each nucleus by its id, which maps of classes need; 0 is none of
+        them. A nucleus cut by the edge of the map is seen as going on beyond it. Where the head of the classes is
+        `partial` its maps are NaN at nuclei of class 0, and everywhere if no nucleus has a class, or `classes` is
+        None. Raises HemalumError when not 2-D or without classes.
         """
         if labels.ndim != 2:
             raise HemalumError(f"label map must be (H, W), not {labels.shape}")
-        if self.classes:
-            if classes is None:
-                raise HemalumError(f"representation '{self.name}' needs the class of each nucleus")
-            kinds = np.arange(1, len(self.classes) + 1)[:, None, None]
-            shares: Float = (classes[labels] == kinds).astype(np.float32)
-            return shares
+        shape = len(self.channels) - len(self.classes)  # maps that know no classes
+        maps = np.zeros((len(self.channels), *labels.shape), np.float32)
         if labels.size == 0:
-            return np.zeros((len(self.channels), *labels.shape), np.float32)
-        return self.encoder(_dense(labels))
+            return maps
+        if shape:
+            maps[:shape] = self.encoder(_dense(labels))
+        if self.classes:
+            maps[shape:] = self._encode_classes(labels, classes)
+        return maps
+
+    def _encode_classes(self, labels: Labels, classes: Labels | None) -> Float:
+        unknown = self.unknown(labels, classes)
+        if classes is None and not unknown.all():
+            raise HemalumError(f"representation '{self.name}' needs the class of each nucleus")
+        kinds = np.zeros_like(labels) if classes is None else classes[labels]
+        shares: Float = (kinds == np.arange(1, len(self.classes) + 1)[:, None, None]).astype(np.float32)
+        shares[:, unknown] = np.nan
+        return shares
+
+    def unknown(self, labels: Labels, classes: Labels | None) -> NDArray[np.bool_]:
+        """Pixels (H, W) bool that say nothing about classes: no loss and no score by class counts them.
+
+        None but where the head of the classes is `partial`; see `encode`.
+        """
+        if not self.heads[-1].partial:
+            return np.zeros(labels.shape, np.bool_)
+        # an image without any class has nothing but background to say about classes: were it counted, a network
+        # would learn that such images hold nothing else
+        if classes is None or not classes.any():
+            return np.ones(labels.shape, np.bool_)
+        nameless: NDArray[np.bool_] = (labels > 0) & (classes[labels] == 0)
+        return nameless
 
     def foreground(self, maps: Float) -> Float:
         """Give the probability of nucleus (H, W) float32 of maps (C, H, W); negative where TAKEN."""
@@ -114,12 +142,12 @@ class Representation:
         """
         if not self.told_apart:
             return self.reader(maps)
-        return *self.reader(maps), (maps.argmax(axis=0) + 1).astype(np.float32)
+        return *self.reader(maps), self._kinds(maps).astype(np.float32)
 
     def classify(self, maps: Float, threshold: float) -> Labels:
         """Give the class (H, W) int32 of each pixel of maps (C, H, W), 0 where foreground is below `threshold`."""
         foreground = self.foreground(maps)
-        return np.where(foreground >= np.float32(threshold), maps.argmax(axis=0) + 1, 0).astype(np.int32)
+        return np.where(foreground >= np.float32(threshold), self._kinds(maps), 0).astype(np.int32)
 
     def separate(self, maps: Float, settings: SeparationSettings) -> Labels:
         """Give the label map (H, W) int32 of the nuclei in maps (C, H, W) float32; see `separation.flood`.
@@ -128,6 +156,10 @@ class Representation:
         """
         foreground, peaks = self.reader(self._checked(maps))
         return flood(foreground, peaks, settings)
+
+    def _kinds(self, maps: Float) -> NDArray[np.int64]:
+        kinds: NDArray[np.int64] = maps[len(self.channels) - len(self.classes) :].argmax(axis=0) + 1
+        return kinds
 
     def _checked(self, maps: Float) -> Float:
         if maps.ndim != 3 or maps.shape[0] != len(self.channels):
@@ -309,21 +341,33 @@ REPRESENTATIONS: dict[str, Representation] = {
         ),
     )
 }
-SEMANTIC = "semantic"
+SEMANTIC, TYPED = "semantic", "typed"
+BY_CLASS = (SEMANTIC, TYPED)  # made for the classes of a dataset or a card
 
 
 def find_representation(name: str, classes: Sequence[str] = ()) -> Representation:
-    """Give a representation by name; `semantic` is made for `classes`, in the order of their ids from 1.
+    """Give a representation by name; those of BY_CLASS are made for `classes`, in the order of their ids from 1.
 
-    Raises HemalumError for an unknown name (the nearest is named), and for `semantic` without classes.
+    Raises HemalumError for an unknown name (the nearest is named), for one of BY_CLASS without classes, and for
+    `typed` where a class is called like one of its other maps.
     """
+    if name in BY_CLASS and not classes:
+        raise HemalumError(f"representation '{name}' needs classes, and there are none")
+    kinds = tuple(classes)
     if name == SEMANTIC:
-        if not classes:
-            raise HemalumError(f"representation '{SEMANTIC}' needs classes, and there are none")
-        heads = (Head("softmax", tuple(classes)),)
+        head = Head("softmax", kinds)
         return Representation(
-            SEMANTIC, heads, _encode_foreground, _read_semantic, _any_class, reach=THICK, classes=tuple(classes)
+            SEMANTIC, (head,), _encode_foreground, _read_semantic, _any_class, reach=THICK, classes=kinds
         )
+    if name == TYPED:
+        shape = REPRESENTATIONS["distance"]
+        same = [kind for kind in kinds if kind in shape.channels]
+        if same:
+            raise HemalumError(
+                f"representation '{TYPED}' has a map '{same[0]}': give the class '{same[0]}' another name"
+            )
+        heads = (*shape.heads, Head("softmax", kinds, partial=True))
+        return Representation(TYPED, heads, _encode_distance, _read_distance, _first, classes=kinds)
     if name not in REPRESENTATIONS:
-        raise HemalumError(f"unknown representation '{name}'{nearest(name, [*REPRESENTATIONS, SEMANTIC])}")
+        raise HemalumError(f"unknown representation '{name}'{nearest(name, [*REPRESENTATIONS, *BY_CLASS])}")
     return REPRESENTATIONS[name]

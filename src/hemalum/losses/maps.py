@@ -37,11 +37,39 @@ def gradient_error(prediction_B2HW: Tensor, target_B2HW: Tensor, weight_BHW: Ten
     return (sums[:2] / sums[2:].clamp_min(1)).sum()
 
 
+def with_background(targets_BCHW: Tensor) -> Tensor:
+    """Shares of the classes (B, C, H, W) with that of the background in front (B, C + 1, H, W)."""
+    return torch.cat([1 - targets_BCHW.sum(1, keepdim=True), targets_BCHW], dim=1)
+
+
+def masked_cross_entropy(logits_BCHW: Tensor, targets: Tensor, weight_BHW: Tensor, add_up: AddUp = whole) -> Tensor:
+    """Cross-entropy, the weighted mean over pixels; 0 where no pixel has weight.
+
+    `targets` are shares (B, C, H, W) float32 or classes (B, H, W) int64.
+    """
+    losses = F.cross_entropy(logits_BCHW, targets, reduction="none") * weight_BHW
+    sums = add_up(torch.stack([losses.sum(), weight_BHW.sum()]))
+    return sums[0] / sums[1].clamp_min(1)
+
+
+def partial_loss(logits_BCHW: Tensor, target_BCHW: Tensor, add_up: AddUp = whole) -> Tensor:
+    """Cross-entropy + Dice of a softmax head over the pixels whose `target` is not NaN; 0 where there are none.
+
+    The mean is over the pixels that count, of all parts of a shared batch, however they lie in the parts.
+    """
+    known = (~target_BCHW.isnan().any(1, keepdim=True)).float()
+    # NaN times 0 is NaN, in the gradient as well: it has to go before anything is computed
+    target = target_BCHW.nan_to_num(0.0) * known
+    entropy = masked_cross_entropy(logits_BCHW, with_background(target), known[:, 0], add_up)
+    return entropy + soft_dice(logits_BCHW.softmax(1)[:, 1:] * known, target, add_up)
+
+
 class Maps(Loss):
     """The sum of the heads' losses, each by what its maps are.
 
-    softmax: cross-entropy + Dice; sigmoid on a 0/1 map: binary cross-entropy + Dice; sigmoid on a graded map
-    (`distance`): binary cross-entropy against the graded target; tanh: squared error inside nuclei + its gradient's.
+    softmax: cross-entropy + Dice, of a `partial` head over the pixels whose targets are known; sigmoid on a 0/1 map:
+    binary cross-entropy + Dice; sigmoid on a graded map (`distance`): binary cross-entropy against the graded target;
+    tanh: squared error inside nuclei + its gradient's.
     """
 
     name: Literal["maps"] = "maps"
@@ -66,9 +94,10 @@ def map_loss(
         logits_at += head.logits
         channel_at += len(head.channels)
         match head.kind:
+            case "softmax" if head.partial:
+                parts["_".join(head.channels)] = partial_loss(logits, target, add_up)
             case "softmax":
-                shares = torch.cat([1 - target.sum(1, keepdim=True), target], dim=1)
-                parts["_".join(head.channels)] = F.cross_entropy(logits, shares) + soft_dice(
+                parts["_".join(head.channels)] = F.cross_entropy(logits, with_background(target)) + soft_dice(
                     logits.softmax(1)[:, 1:], target, add_up
                 )
             case "sigmoid":

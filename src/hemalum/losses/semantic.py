@@ -5,10 +5,9 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
-from hemalum.losses.loss import AddUp, Given, Loss, whole
-from hemalum.losses.maps import soft_dice
+from hemalum.losses.loss import Given, Loss
+from hemalum.losses.maps import masked_cross_entropy, soft_dice, with_background
 
 
 class CrossEntropy(Loss):
@@ -33,18 +32,3 @@ class CrossEntropy(Loss):
             shares = logits.softmax(1)[:, 1:] * inside
             parts["dice"] = self.dice * soft_dice(shares, targets * inside, given.add_up)
         return parts
-
-
-def with_background(targets_BCHW: Tensor) -> Tensor:
-    """Shares of the classes (B, C, H, W) with that of the background in front (B, C + 1, H, W)."""
-    return torch.cat([1 - targets_BCHW.sum(1, keepdim=True), targets_BCHW], dim=1)
-
-
-def masked_cross_entropy(logits_BCHW: Tensor, targets: Tensor, weight_BHW: Tensor, add_up: AddUp = whole) -> Tensor:
-    """Cross-entropy, the weighted mean over pixels; 0 where no pixel has weight.
-
-    `targets` are shares (B, C, H, W) float32 or classes (B, H, W) int64.
-    """
-    losses = F.cross_entropy(logits_BCHW, targets, reduction="none") * weight_BHW
-    sums = add_up(torch.stack([losses.sum(), weight_BHW.sum()]))
-    return sums[0] / sums[1].clamp_min(1)

@@ -180,6 +180,7 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         + (f", split {summary['split']}" if summary["split"] else "")
         + f": {summary['images']:,} images, {summary['nuclei_truth']:,} nuclei, "
         + f"{summary['nuclei_predicted']:,} found; scale: {summary['mpp']}"
+        + (f"; {summary['tta']}" if "tta" in summary else "")
     )
     instance = {
         averaging: {name: value for name, value in scores.items() if name in INSTANCE_SHOWN}

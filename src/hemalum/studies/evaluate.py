@@ -75,6 +75,7 @@ def evaluate(
     split: str | None = "test",
     mpp: Scale = None,
     engine: "str | Engine" = "auto",
+    tta: bool = False,
     out: Path | str | None = None,
     leave_out_ambiguous: bool = False,
     on_image: Callable[[int, Row], None] | None = None,
@@ -88,17 +89,18 @@ def evaluate(
     sample's own scale and an estimate where it has none; "auto" estimates always; a number holds for all.
     An image with too few nuclei for an estimate counts as one where nothing was found. Where dataset and model tell
     classes of nuclei apart, both must have the same ones, by name.
+    With `tta` a model looks at each window in eight ways, as in `hemalum.segment`.
     With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `on_image` is
     called after each image with its number from 0 and its row. With `out`, the result is also saved there.
 
-    Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, or a segmentation
-    does not fit its image.
+    Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, a segmentation
+    does not fit its image, or `tta` is asked of what runs no network.
     """
     if isinstance(dataset, (str, Path)):
         dataset = Dataset.open(dataset)
     samples, class_names, described = _open(dataset, split)
     organs = [row.organ for row in _part(dataset, split).rows] if isinstance(dataset, Dataset) else []
-    segmenter, named = _segmenter(model, mpp, engine, class_names, described["dataset"], organs)
+    segmenter, named = _segmenter(model, mpp, engine, class_names, described["dataset"], organs, tta)
     if isinstance(segmenter, LabelMaps):
         _check_files(segmenter, dataset, split)
     seen = named.pop("seen", {}).get(described["dataset"])
@@ -156,19 +158,31 @@ def _part(dataset: Dataset, split: str | None) -> Dataset:
 
 
 def _segmenter(
-    model: Any, mpp: Scale, engine: "str | Engine", classes: dict[int, str], data: str, organs: list[str | None]
-) -> tuple[Segmenter, Row]:
+    model: Any, mpp: Scale, engine: "str | Engine", classes: dict[int, str], data: str, organs: list[str | None],
+    tta: bool,
+) -> tuple[Segmenter, Row]:  # fmt: skip
     """The model as a function of a sample, and what the summary says of it."""
+    segmenter, named = _plain_segmenter(model, mpp)
+    if segmenter is None:
+        return _learnt(model, mpp, engine, classes, data, organs, tta)
+    if tta:
+        raise HemalumError(f"tta turns what a network sees, and '{named['model']}' runs none: leave it out")
+    if isinstance(segmenter, LabelMaps):
+        segmenter.class_names = classes
+    return segmenter, named
+
+
+def _plain_segmenter(model: Any, mpp: Scale) -> tuple[Segmenter | None, Row]:
+    """What segments without a network, as `_segmenter` gives it; None for a model."""
     if isinstance(model, str) and model == CLASSICAL:
         return _classical(mpp), {"model": CLASSICAL, "engine": None}
     if is_label_folder(model):
         model = LabelMaps(Path(model))
     if isinstance(model, LabelMaps):
-        model.class_names = classes
         return model, {"model": model.name, "engine": None, "label_maps": str(model.folder)}
     if callable(model):
         return model, {"model": getattr(model, "__name__", type(model).__name__), "engine": None}
-    return _learnt(model, mpp, engine, classes, data, organs)
+    return None, {}
 
 
 def _check_files(maps: LabelMaps, dataset: Dataset | Iterable[Sample], split: str | None) -> None:
@@ -192,26 +206,28 @@ def _classical(mpp: Scale) -> Segmenter:
 
 
 def _learnt(
-    model: Any, mpp: Scale, engine: "str | Engine", classes: dict[int, str], data: str, organs: list[str | None]
-) -> tuple[Segmenter, Row]:
+    model: Any, mpp: Scale, engine: "str | Engine", classes: dict[int, str], data: str, organs: list[str | None],
+    tta: bool,
+) -> tuple[Segmenter, Row]:  # fmt: skip
     from hemalum.inference.image import ImageSource
     from hemalum.inference.model import load_model
     from hemalum.inference.scale import estimate_mpp
     from hemalum.inference.segment import as_engine, segment_source
+    from hemalum.inference.tta import describe_tta, without_tta
     from hemalum.instances.representations import find_representation
     from hemalum.studies.learnt import model_by_organ, segment_learnt
 
     loaded = load_model(model)
     card = loaded.card
     ids = class_ids(find_representation(card.representation, card.classes).told_apart, classes, card.name, data)
-    runner = as_engine(engine, loaded)
+    runner = as_engine(engine, loaded, tta=tta)
     told = model_by_organ(loaded, organs)
 
     def segmenter(sample: Sample) -> Segmentation:
         scale, chosen = _scale(sample, mpp), told(sample.organ)
         if scale == "auto":
             try:
-                scale = estimate_mpp(ImageSource.of(sample.image), chosen, runner).mpp
+                scale = estimate_mpp(ImageSource.of(sample.image), chosen, without_tta(runner)).mpp
             except HemalumError:  # too few nuclei to estimate from; a user would be left with nothing, too
                 return Segmentation(np.zeros_like(sample.instances))
         if ids is not None:
@@ -221,7 +237,8 @@ def _learnt(
         return Segmentation(nuclei.label_map(), mpp=nuclei.mpp)
 
     seen = {used.name: used.split_hash for used in card.training.data} if card.training is not None else {}
-    return segmenter, {"model": card.name, "engine": f"{runner.name} {runner.precision}", "seen": seen}
+    named = {"model": card.name, "engine": f"{runner.name} {runner.precision}", **describe_tta(runner)}
+    return segmenter, named | {"seen": seen}
 
 
 def _scale(sample: Sample, mpp: Scale) -> float | Literal["auto"]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.instances.representations import SEMANTIC, find_representation
+from hemalum.instances.representations import BY_CLASS, TYPED, find_representation
 from hemalum.models.card import NetworkSpec
 from hemalum.networks import build_network, takes
 from hemalum.training.recipe import Recipe
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def check_losses(recipe: Recipe) -> None:
     """Raise HemalumError unless the representations are known and each phase's loss fits the one that is trained."""
-    placeholder = ("class",) if recipe.representation == SEMANTIC else ()
+    placeholder = ("class",) if recipe.representation in BY_CLASS else ()
     kinds: set[str] = set()
     for name in (recipe.keep, recipe.representation):
         if name is not None:
@@ -42,7 +42,8 @@ def check_losses(recipe: Recipe) -> None:
 def gather_facts(recipe: Recipe, datasets: Sequence[Dataset]) -> Facts:
     """What the recipe's network needs to know of the data: classes, and organs where it tells them apart.
 
-    Raises HemalumError when classes are wanted and a dataset has none, or two name others.
+    Where representation `typed` is trained, sets without classes may be among them. Raises HemalumError when classes
+    are wanted and a dataset has none, or two name others.
     """
     organs: tuple[str, ...] = ()
     if takes(recipe.network.name, "organs"):
@@ -56,23 +57,55 @@ def gather_facts(recipe: Recipe, datasets: Sequence[Dataset]) -> Facts:
                 recipe.name,
                 ", ".join(found[name] for name in unlisted),
             )
-    if recipe.representation != SEMANTIC:
+    if recipe.representation not in BY_CLASS:
         return Facts(organs=organs)
+    typed = recipe.representation == TYPED
+    if recipe.classes == "nucleus" and typed:
+        raise HemalumError(
+            f"recipe {recipe.name}: representation '{TYPED}' tells classes apart, and classes: nucleus takes all "
+            "nuclei as one: take representation distance"
+        )
     if recipe.classes == "nucleus":
         return Facts(classes=("nucleus",), organs=organs, one_class=True)
-    first = datasets[0]
-    for dataset in datasets:
-        if not dataset.info.classes or any(row.classes is None for row in dataset.rows if row.nuclei):
-            raise HemalumError(
-                f"recipe {recipe.name} tells classes apart and {dataset.path} has none: take another recipe, or "
-                "classes: nucleus, which takes all nuclei as one"
-            )
+    with_classes = _sets_with_classes(recipe, datasets)
+    first = with_classes[0]
+    for dataset in with_classes:
         if set(_class_names(dataset)) != set(_class_names(first)):
             raise HemalumError(
                 f"{first.path} and {dataset.path} name different classes: {', '.join(_class_names(first))}; "
                 f"{', '.join(_class_names(dataset))}"
             )
     return Facts(classes=tuple(_class_names(first)), organs=organs)
+
+
+def _sets_with_classes(recipe: Recipe, datasets: Sequence[Dataset]) -> list[Dataset]:
+    """The datasets that classes are learnt from: all of them, or where `typed` is trained at least one."""
+    typed = recipe.representation == TYPED
+    result: list[Dataset] = []
+    others: list[Dataset] = []
+    for dataset in datasets:
+        with_nuclei = [row.classes is not None for row in dataset.rows if row.nuclei]
+        enough = any(with_nuclei) if typed else all(with_nuclei)
+        (result if _class_names(dataset) and enough else others).append(dataset)
+    if others and not typed:
+        raise HemalumError(
+            f"recipe {recipe.name} tells classes apart and {others[0].path} has none: take another recipe, or "
+            "classes: nucleus, which takes all nuclei as one"
+        )
+    if not result:
+        paths = ", ".join(str(dataset.path) for dataset in others)
+        raise HemalumError(
+            f"recipe {recipe.name} tells classes apart and no dataset has any ({paths}): one with classes must be "
+            "among them, or take representation distance"
+        )
+    if others:
+        log.info(
+            "recipe %s learns classes from %s; nuclei of %s have none and count in the other maps alone",
+            recipe.name,
+            ", ".join(dataset.info.name for dataset in result),
+            ", ".join(dataset.info.name for dataset in others),
+        )
+    return result
 
 
 def _class_names(dataset: Dataset) -> list[str]:

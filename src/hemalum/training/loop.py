@@ -133,7 +133,7 @@ class Loop:
         if phase.unlabelled is not None:
             others, share = self.stream.others, self.stream.share
             views = UnlabelledStream(self.recipe, others, phase.unlabelled, self.stream.representation, share)
-        for batch in self.stream.batches(state.step, end, views):
+        for batch in self.stream.batches(state.step, end, views, self.fabric.device):
             window.losses.append(self._step(phase, network, updates, batch))
             row: dict[str, float] = {}
             ended = state.step == end
@@ -285,11 +285,15 @@ class Loop:
         if self.average is None:
             return
         decay = min(self.recipe.ema, (1 + self.progress.step) / (10 + self.progress.step))
+        moving: list[Tensor] = []
+        values: list[Tensor] = []
         for name, value in self.network.state_dict().items():
             if value.is_floating_point():
-                self.average[name].lerp_(value, 1 - decay)
+                moving.append(self.average[name])
+                values.append(value)
             else:
                 self.average[name].copy_(value)
+        torch._foreach_lerp_(moving, values, 1 - decay)  # a kernel or two, not one for each tensor
 
     def _validate(self, phase: Phase) -> dict[str, float]:
         with self._averaged() as network:

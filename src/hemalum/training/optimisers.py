@@ -19,8 +19,11 @@ def build_optimiser(spec: Optimiser, parameters: Iterable[nn.Parameter]) -> torc
                 {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
                 {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
             ]
-            kind = lion.Lion if isinstance(spec, Lion) else torch.optim.AdamW
-            return kind(groups, lr=spec.lr, betas=spec.betas)
+            if isinstance(spec, Lion):
+                return lion.Lion(groups, lr=spec.lr, betas=spec.betas)
+            # one kernel for all parameters where they are on a GPU
+            fused = parameters[0].is_cuda or None
+            return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, fused=fused)
         case Adam():
             return torch.optim.Adam(parameters, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
         case SGD():

@@ -12,7 +12,7 @@ from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain_normalisation import StainNormaliser
 from hemalum.errors import HemalumError
-from hemalum.instances.representations import Representation
+from hemalum.instances.representations import Representation, find_representation
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.models.file import Tensors
 from hemalum.training.recipe import Recipe
@@ -24,6 +24,18 @@ def keep_head(tensors: Tensors, trained: Representation, kept: Representation) -
 
     Raises HemalumError when `trained` lacks a head of `kept`.
     """
+    rows = kept_rows(trained, kept)
+
+    def chosen(value: NDArray[Any]) -> NDArray[Any]:
+        # a sub-pixel head has several rows for each logit, one after the other
+        grouped = value.reshape(trained.logits, -1, *value.shape[1:])
+        return grouped[rows].reshape(-1, *value.shape[1:])
+
+    return {name: chosen(value) if name.startswith("head.") else value for name, value in tensors.items()}
+
+
+def kept_rows(trained: Representation, kept: Representation) -> list[int]:
+    """Which logits of `trained` are those of `kept`, in its order. Raises HemalumError when it lacks some."""
     rows: list[int] = []
     for head in kept.heads:
         start = 0
@@ -36,13 +48,7 @@ def keep_head(tensors: Tensors, trained: Representation, kept: Representation) -
             start += own.logits
         else:
             raise HemalumError(f"representation '{trained.name}' has no maps {', '.join(head.channels)} to keep")
-
-    def chosen(value: NDArray[Any]) -> NDArray[Any]:
-        # a sub-pixel head has several rows for each logit, one after the other
-        grouped = value.reshape(trained.logits, -1, *value.shape[1:])
-        return grouped[rows].reshape(-1, *value.shape[1:])
-
-    return {name: chosen(value) if name.startswith("head.") else value for name, value in tensors.items()}
+    return rows
 
 
 def describe(
@@ -50,6 +56,7 @@ def describe(
     seen: Mapping[str, Any], diameter: float, stain: StainNormaliser | None,
 ) -> Card:  # fmt: skip
     """The card of a trained model; `seen` are the card's fields that say what the network sees of an image."""
+    representation = find_representation(recipe.keep or recipe.representation, facts.classes)
     sets = [
         TrainingSet(
             name=dataset.info.name,
@@ -63,7 +70,7 @@ def describe(
     return Card(
         name=recipe.name,
         network=spec,
-        representation=recipe.keep or recipe.representation,
+        representation=representation.name,
         mpp=recipe.mpp,
         nucleus_diameter_um=round(diameter, 2),
         enlarge=recipe.enlarge,
@@ -72,7 +79,7 @@ def describe(
         std=STD,
         stain=None if stain is None else stain.target,
         **seen,
-        classes=list(facts.classes) or ["nucleus"],
+        classes=list(representation.classes) or ["nucleus"],
         organs=list(facts.organs),
         separation=recipe.separation,
         training=Training(

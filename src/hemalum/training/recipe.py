@@ -13,7 +13,7 @@ from hemalum.data.fractions import Labelled
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain_normalisation import StainNormalisation
 from hemalum.errors import HemalumError
-from hemalum.instances.representations import SEMANTIC
+from hemalum.instances.representations import BY_CLASS
 from hemalum.models.card import Channels, NetworkSpec, SeparationSettings, Strict
 from hemalum.names import nearest
 from hemalum.systems import build_system
@@ -110,10 +110,10 @@ class Recipe(Strict):
     def _monitors(self) -> Self:
         """A score that nothing has would end the training at its first validation."""
         for phase in self.phases:
-            if phase.until.monitor == "miou" and self.representation != SEMANTIC:
+            if phase.until.monitor == "miou" and self.representation not in BY_CLASS:
                 raise ValueError(
                     f"phase '{phase.name}' monitors miou, which representation '{self.representation}' does not "
-                    f"have: want {SEMANTIC}, or monitor pq, dice or loss"
+                    f"have: want {' or '.join(BY_CLASS)}, or monitor pq, dice or loss"
                 )
         return self
 

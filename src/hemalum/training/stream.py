@@ -1,9 +1,12 @@
 """The training stream: batch number n is a pure function of (recipe, data, n)."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,12 +17,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hemalum.data.augment import Prepared, augment, crop_of, inside_of
+from hemalum.data.appearance import apply_appearance
+from hemalum.data.augment import Prepared, crop_of, cut, inside_of
 from hemalum.data.dataset import Dataset
 from hemalum.data.fractions import present_classes
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.sample import Sample
 from hemalum.data.sampling import image_weights, strength
+from hemalum.data.stain import measure_stains
 from hemalum.data.stain_normalisation import StainNormaliser, sample_image
 from hemalum.errors import HemalumError
 from hemalum.instances.extra_targets import EXTRA_TARGETS
@@ -83,6 +88,20 @@ class Batch:
     views: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RawBatch:
+    """A batch whose images (B, 3, H, W) are uint8, and yet to be made to look as they were `drawn` to.
+
+    The rest is that of a `Batch`, its targets float16 where they go to another device.
+    """
+
+    images: Tensor
+    drawn: Mapping[str, Tensor]
+    targets: Tensor
+    conditions: Mapping[str, Tensor] = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 class Views(Protocol):
     """A second stream beside the labelled one (`unlabelled.UnlabelledStream`)."""
 
@@ -95,7 +114,8 @@ class Stream:
 
     `share` is the part of each batch that is made here, as (which, of how many equal ones). `stain` is what brings
     the images to the recipe's colours. `facts` are what the network needs to know of the data; `embed` gives SAM's
-    embeddings, for a network that takes them.
+    embeddings, for a network that takes them. `workers` processes make batches: which batch is made by which of
+    them changes nothing in it.
     """
 
     def __init__(
@@ -106,13 +126,21 @@ class Stream:
         stain: StainNormaliser | None = None,
         facts: Facts | None = None,
         embed: Embed | None = None,
+        workers: int = 1,
     ) -> None:
-        self.recipe, self.share, self.facts = recipe, share, facts or Facts()
+        self.recipe, self.share, self.facts, self.workers = recipe, share, facts or Facts(), workers
         self.representation = find_representation(recipe.representation, self.facts.classes)
         self.needs = sorted({name for phase in recipe.phases for name in phase.loss.needs})
-        self.prepared = [
-            prepare(s, recipe.mpp, stain, self.facts.kinds(dataset)) for dataset in datasets for s in dataset
-        ]
+        jobs = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
+
+        def read(job: tuple[Dataset, int]) -> Prepared:
+            dataset, index = job
+            sample = prepare(dataset[index], recipe.mpp, stain, self.facts.kinds(dataset))
+            return replace(sample, stains=measure_stains(sample.image)) if recipe.augment.stain_mix else sample
+
+        with ThreadPoolExecutor(max(1, min(16, os.cpu_count() or 1))) as pool:
+            self.prepared = list(pool.map(read, jobs))
+        self.donors = [sample.stains for sample in self.prepared if sample.stains is not None]
         if not self.prepared:
             raise HemalumError("no training images: the datasets' train parts are empty")
         self.organs = np.array([self.facts.organ(row.organ) for dataset in datasets for row in dataset.rows])
@@ -128,14 +156,27 @@ class Stream:
         self.probability = self.probabilities(0)
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
-    def batches(self, start: int, stop: int, views: Views | None = None) -> Iterator[Batch]:
-        """Give batches start … stop - 1, made ahead of their use by a process of its own, on one core."""
+    def batches(
+        self, start: int, stop: int, views: Views | None = None, device: torch.device | None = None
+    ) -> Iterator[Batch]:
+        """Give batches start … stop - 1, made ahead of their use by `workers` processes, each on one core.
+
+        For a CUDA `device` the processes cut and draw, and the device makes the images look as drawn: that is most
+        of the work, and its part of it takes a fraction of a step.
+        """
+        late = device is not None and device.type == "cuda" and views is None
+        if self.workers > 1:
+            self.raw(start)  # compiled here once, not in every process
         loader = DataLoader(
-            _Numbered(self, views), batch_size=None, sampler=range(start, stop), num_workers=1, prefetch_factor=_AHEAD
-        )
-        for images, *rest in loader:
-            # a tensor that changes process comes back in the usual memory order
-            yield Batch(images.contiguous(memory_format=torch.channels_last), *rest)
+            _Numbered(self, views, late), batch_size=None, sampler=range(start, stop), num_workers=self.workers,
+            prefetch_factor=_AHEAD, pin_memory=late,
+        )  # fmt: skip
+        for parts in loader:
+            if late:
+                yield self._finish(RawBatch(*parts), device)
+            else:
+                # a tensor that changes process comes back in the usual memory order
+                yield Batch(parts[0].contiguous(memory_format=torch.channels_last), *parts[1:])
 
     def nucleus_diameter_um(self) -> float:
         """Median equivalent diameter of the whole nuclei of all samples, µm. Raises HemalumError without any."""
@@ -177,27 +218,48 @@ class Stream:
         """The samples of batch `number`, all shares of it, as dataset/id, each once."""
         return list(dict.fromkeys(self.ids[index] for _, _, index in self._draws(number)))
 
-    def batch(self, number: int, views: Views | None = None) -> Batch:
-        """Make batch `number`, or the share of it that is made here."""
-        which, shares = self.share
-        size = self.recipe.batch // shares
-        draws = self._draws(number)[which * size : (which + 1) * size]
+    def raw(self, number: int) -> RawBatch:
+        """Batch `number`, or the share of it that is made here, before its images look as they are to."""
+        draws = self._draws_here(number)
         samples = [self.prepared[index] for _, _, index in draws]
         finer = self.recipe.finer
-        images, labels = augment(samples, self._rngs(draws), self.recipe.tile, self.recipe.augment, finer=finer)
-        classes = [sample.classes for sample in samples]
+        images, labels, drawn = cut(
+            samples, self._rngs(draws), self.recipe.tile, self.recipe.augment, finer=finer, donors=self.donors
+        )
         conditions = {}
         if "organ" in self.facts.conditions:
             conditions["organ"] = torch.from_numpy(self.organs[[index for _, _, index in draws]])
         if "embedding" in self.facts.conditions:
             conditions["embedding"] = self._embedding(draws)
+        targets = encode(labels, self.representation, finer, [sample.classes for sample in samples])
+        return RawBatch(images, drawn, targets, conditions, self._extra(labels, draws))
+
+    def batch(self, number: int, views: Views | None = None) -> Batch:
+        """Make batch `number`, or the share of it that is made here."""
+        raw = self.raw(number)
+        images = apply_appearance(raw.images, raw.drawn)
         return Batch(
             normalise(images, self.recipe.input),
-            encode(labels, self.representation, finer, classes),
-            conditions,
-            self._extra(labels, draws),
-            {} if views is None else views.of(number, images, [draw[:2] for draw in draws]),
+            raw.targets,
+            raw.conditions,
+            raw.extra,
+            {} if views is None else views.of(number, images, [draw[:2] for draw in self._draws_here(number)]),
         )
+
+    def _finish(self, raw: RawBatch, device: torch.device | None) -> Batch:
+        """The batch on `device`, its images made there."""
+
+        def move(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+
+        images = apply_appearance(raw.images.to(device, non_blocking=True), move(raw.drawn))
+        targets = raw.targets.to(device, non_blocking=True).float()
+        return Batch(normalise(images, self.recipe.input), targets, move(raw.conditions), move(raw.extra))
+
+    def _draws_here(self, number: int) -> list[tuple[int, int, int]]:
+        which, shares = self.share
+        size = self.recipe.batch // shares
+        return self._draws(number)[which * size : (which + 1) * size]
 
     def _extra(self, labels: NDArray[np.int32], draws: Sequence[tuple[int, int, int]]) -> dict[str, Tensor]:
         extra = encode_extra(labels, self.needs)
@@ -223,12 +285,15 @@ class Stream:
 
 
 class _Numbered(torch.utils.data.Dataset[tuple[Any, ...]]):
-    """The stream as what DataLoader takes: item n is batch n."""
+    """The stream as what DataLoader takes: item n is batch n, raw where another device finishes it."""
 
-    def __init__(self, stream: Stream, views: Views | None) -> None:
-        self.stream, self.views = stream, views
+    def __init__(self, stream: Stream, views: Views | None, late: bool) -> None:
+        self.stream, self.views, self.late = stream, views, late
 
     def __getitem__(self, number: int) -> tuple[Any, ...]:
+        if self.late:
+            raw = self.stream.raw(number)
+            return raw.images, raw.drawn, raw.targets.half(), raw.conditions, raw.extra
         batch = self.stream.batch(number, self.views)
         return batch.images, batch.targets, batch.conditions, batch.extra, batch.views
 
@@ -281,10 +346,14 @@ def prepare(
 def normalise(images_BCHW: Tensor, channels: Channels = "RGB") -> Tensor:
     """Images (B, 3, H, W) in [0, 1] as the network takes them, (B, 3 or 1, H, W), channels last."""
     images = to_input(images_BCHW, channels)
-    count = images.shape[1]
-    mean = torch.tensor(MEAN[:count]).view(1, count, 1, 1)
-    std = torch.tensor(STD[:count]).view(1, count, 1, 1)
+    mean, std = _statistics(images.shape[1], images.device)
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def _statistics(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (1, C, 1, 1), kept on the device: copying them there waits for all its work."""
+    return tuple(torch.tensor(v[:channels], device=device).view(1, channels, 1, 1) for v in (MEAN, STD))  # type: ignore[return-value]
 
 
 def encode(

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,6 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 from safetensors.numpy import load_file
-from torch import nn
 
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain_normalisation import StainNormaliser
@@ -32,8 +32,9 @@ from hemalum.training.batch_norm import share_batch_norm
 from hemalum.training.building import build_for, check_losses, find_window, gather_facts
 from hemalum.training.checkpoint import Progress, read_progress
 from hemalum.training.embeddings import embed_all
+from hemalum.training.initial import load_initial
 from hemalum.training.loop import Loop, Watcher
-from hemalum.training.outcome import describe, keep_head
+from hemalum.training.outcome import describe, keep_head, kept_rows
 from hemalum.training.parts import check_switches
 from hemalum.training.processes import check_batch, ending_together, said_once, start_processes
 from hemalum.training.recipe import Recipe, Source
@@ -57,6 +58,7 @@ def train(
     accelerator: str = "auto",
     devices: int | None = None,
     threads: int | None = None,
+    workers: int | None = None,
     initial: Path | str | None = None,
     stain: StainTarget | None = None,
     watch: Watcher | None = None,
@@ -64,9 +66,10 @@ def train(
     """Train `recipe` on dataset folders and give the path of the model file, `out`/model.safetensors.
 
     `data` maps the recipe's dataset names to dataset folders or open ones, or lists those, which know their names.
-    `resume` goes on where `out` stands, with the same recipe and data. `initial` is a model file whose weights are
-    the start. `stain` are colours that every image is brought to, in the place of those that the recipe's
-    `stain_normalisation` would find in the data.
+    `resume` goes on where `out` stands, with the same recipe and data. `workers` are the processes that make batches
+    ahead of their use: unless given, one beside a training on the CPU, all cores but two beside a GPU. `initial` is a
+    model file whose weights are the start; what it has no maps for starts afresh, which is said. `stain` are colours
+    that every image is brought to, in the place of those that the recipe's `stain_normalisation` would find.
     Under torchrun or srun the processes share each batch; `devices` starts so many on this machine, each by the
     program's own command line. Only the first of them calls `watch`, and all return when the model file is there.
     Raises HemalumError for a recipe, data or run folder that do not fit together, before any training.
@@ -75,13 +78,24 @@ def train(
         recipe = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
         check_losses(recipe)
         fabric = start_processes(accelerator, devices, recipe.precision)
+        workers = count_workers(workers, fabric)
     with ending_together(fabric):
-        return _train(fabric, recipe, data, Path(out), resume, threads, initial, stain, watch)
+        return _train(fabric, recipe, data, Path(out), resume, threads, workers, initial, stain, watch)
+
+
+def count_workers(workers: int | None, fabric: Fabric) -> int:
+    """How many processes make batches for each that trains. Raises HemalumError for none, or more than cores."""
+    cores = os.cpu_count() or 1
+    if workers is None:
+        return 1 if fabric.device.type == "cpu" else max(1, (cores - 2) // max(1, fabric.world_size))
+    if not 1 <= workers <= cores:
+        raise HemalumError(f"workers is {workers}: want 1 to {cores}, the cores of this machine")
+    return workers
 
 
 def _train(
     fabric: Fabric, recipe: Recipe, data: Data, out: Path, resume: bool,
-    threads: int | None, initial: Path | str | None, target: StainTarget | None, watch: Watcher | None,
+    threads: int | None, workers: int, initial: Path | str | None, target: StainTarget | None, watch: Watcher | None,
 ) -> Path:  # fmt: skip
     share = fabric.global_rank, fabric.world_size
     check_batch(recipe.name, recipe.batch, fabric.world_size)
@@ -96,6 +110,10 @@ def _train(
     torch.manual_seed(recipe.seed)
     facts = replace(gather_facts(recipe, datasets), embedding=0 if sam is None else sam.channels)
     network, spec = build_for(recipe, facts)
+    representation = find_representation(recipe.representation, facts.classes)
+    kept = None if recipe.keep is None else find_representation(recipe.keep, facts.classes)
+    if kept is not None:
+        kept_rows(representation, kept)  # what cannot be kept is refused now, not at the end
     conditions = tuple(getattr(network, "conditions", ()))
     # a network that could tell organs apart and was built not to is told none, and its card names none
     facts = replace(facts, conditions=conditions, organs=facts.organs if "organ" in conditions else ())
@@ -107,14 +125,14 @@ def _train(
     else:
         halo = max(stride, window // 8 // stride * stride)
     if initial is not None:
-        _load_initial(network, initial)
+        load_initial(network, representation, initial, say=fabric.is_global_zero)
     if fabric.world_size > 1:
         network = share_batch_norm(network, fabric.device)
     embed = embedding = None
     if sam is not None and recipe.sam is not None and window is not None:
         embedding = SamEncoding(encoder=recipe.sam.encoder, digest=sam.digest, field=window)
         embed = partial(embed_all, sam.to(fabric.device), field=window, share=share, wait=fabric.barrier)
-    stream = open_stream(recipe, datasets, network, share, stain, facts, embed)
+    stream = open_stream(recipe, datasets, network, share, stain, facts, embed, workers)
     diameter = stream.nucleus_diameter_um()
     held_out = [dataset.split("val") for dataset in datasets]
     validation = Validation(recipe, held_out, stride, share, stain, facts, window, embed)
@@ -131,9 +149,8 @@ def _train(
         seen = {"stride": stride, "halo": halo, "window": window, "sam": embedding}
         card = describe(recipe, datasets, loop.progress.step, spec, facts, seen, diameter, stain)
         tensors = load_file(loop.best)
-        if recipe.keep is not None:
-            trained, kept = find_representation(recipe.representation), find_representation(recipe.keep)
-            tensors = keep_head(tensors, trained, kept)
+        if kept is not None:
+            tensors = keep_head(tensors, representation, kept)
         save_model(out / MODEL_FILE, card, tensors)
     fabric.barrier()
     return out / MODEL_FILE
@@ -203,16 +220,6 @@ def _start_or_resume(out: Path, fresh: Progress, resume: bool) -> Progress:
     if progress.data_digest != fresh.data_digest:
         raise HemalumError(f"cannot resume {out}: the data or its split has changed since")
     return progress
-
-
-def _load_initial(network: nn.Module, path: Path | str) -> None:
-    from hemalum.models.file import load_model_file
-
-    _, tensors = load_model_file(path)
-    try:
-        network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
-    except RuntimeError as error:
-        raise HemalumError(f"{path} does not fit the recipe's network: {str(error).splitlines()[-1]}") from error
 
 
 def keep_freed_memory() -> None:

@@ -16,7 +16,7 @@ from hemalum.data.stain_normalisation import StainNormaliser
 from hemalum.data.strong_views import draw_box, partners, strengthen
 from hemalum.errors import HemalumError
 from hemalum.instances.representations import Head, Representation
-from hemalum.losses.semantic import with_background
+from hemalum.losses.maps import with_background
 from hemalum.systems.unlabelled import Unlabelled
 from hemalum.training.embeddings import Embed
 from hemalum.training.recipe import Recipe
@@ -28,14 +28,14 @@ _ORDER, _WEAK, _LABELLED, _VIEW = 1, 2, 3, 4
 
 def open_stream(
     recipe: Recipe, datasets: Sequence[Dataset], network: nn.Module, share: tuple[int, int],
-    stain: StainNormaliser | None, facts: Facts, embed: Embed | None = None,
+    stain: StainNormaliser | None, facts: Facts, embed: Embed | None = None, workers: int = 1,
 ) -> Stream:  # fmt: skip
     """The stream over the labelled training images; the others are with it where a phase learns from them.
 
     Raises HemalumError when the recipe, its network and the data do not fit together.
     """
     labelled, others = divide_training(recipe, datasets, facts)
-    stream = Stream(recipe, labelled, share, stain, facts, embed)
+    stream = Stream(recipe, labelled, share, stain, facts, embed, workers)
     if any(phase.unlabelled for phase in recipe.phases):
         check_unlabelled(recipe, network, stream.representation.heads, sum(map(len, others)), share[1])
         stream.others = [prepare(sample, recipe.mpp, stain, facts.kinds(part)) for part in others for sample in part]

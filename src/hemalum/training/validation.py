@@ -68,6 +68,7 @@ class Validation:
         self.representation = find_representation(recipe.representation, facts.classes)
         self.names: list[str] = []
         self.images: list[_Image] = []
+        classed = False
         plain: list[NDArray[np.uint8]] = []
         most = max(1, recipe.validation_images // max(1, len(datasets)))
         count = 0
@@ -76,6 +77,7 @@ class Validation:
             if len(chosen):
                 self.names.append(name)
             for index in chosen:
+                classed |= dataset.rows[int(index)].classes is not None
                 count += 1
                 if count % share[1] != share[0]:
                     continue
@@ -93,6 +95,12 @@ class Validation:
                 plain.append(sample.image)
         if not self.names:
             raise HemalumError("no validation images: the datasets' val parts are empty")
+        monitored = any(phase.until.monitor == "miou" for phase in recipe.phases)
+        if monitored and not classed and self.representation.heads[-1].partial:
+            raise HemalumError(
+                f"recipe {recipe.name} monitors miou and no validation image has classes of nuclei: raise "
+                "validation_images, or monitor pq, dice or loss"
+            )
         if embed is not None:
             self.images = [
                 replace(image, embedding=embedding)
@@ -103,8 +111,8 @@ class Validation:
     def score(self, network: nn.Module, fabric: Fabric, loss: Loss | None = None) -> dict[str, float]:
         """Pooled PQ and Dice of each set; `score` and `dice`: their means over sets.
 
-        Where maps are of classes, pooled F1 and mIoU of the pixels' classes as well; `f1` and `miou`: their means.
-        With a `loss`, `val_loss` is its mean over the images.
+        Where maps are of classes, pooled F1 and mIoU of the pixels' classes as well, of each set that has classes;
+        `f1` and `miou`: their means. With a `loss`, `val_loss` is its mean over the images.
         """
         kinds = range(1, len(self.representation.classes) + 1)
         counts = {name: np.zeros(10 + 4 * len(kinds)) for name in self.names}
@@ -117,7 +125,8 @@ class Validation:
             by_class: list[PixelCounts] = []
             if image.classes is not None:
                 given = self.representation.classify(maps, self.recipe.separation.foreground)
-                by_class = count_pixels_by_class(image.classes[image.truth], given, kinds)
+                unknown = self.representation.unknown(image.truth, image.classes)
+                by_class = count_pixels_by_class(image.classes[image.truth], given, kinds, ambiguous=unknown)
             numbers = [number for own in by_class for number in astuple(own)]
             counts[image.dataset] += [*astuple(matches), *astuple(pixels), lost, 1, *numbers]
         if fabric.world_size > 1:
@@ -133,8 +142,9 @@ class Validation:
             scores = {
                 name: average_by_class([[PixelCounts(*own) for own in row[10:].reshape(-1, 4)]], "pooled")
                 for name, row in counts.items()
+                if row[10:].any()  # no pixel of a set without classes is counted
             }
-            for metric in ("f1", "miou"):
+            for metric in ("f1", "miou") if scores else ():
                 values = {name: float(getattr(own, metric)) for name, own in scores.items()}
                 rows |= {f"{name}_{metric}": value for name, value in values.items()}
                 rows[metric] = float(np.nanmean(list(values.values())))

@@ -1,0 +1,70 @@
+"""What `--tta` costs and gives: seconds per image and mean PQ with it and without, in the same run.
+
+    python benchmarks/tta.py DATASET… [--model accurate --model fast] [--engine openvino] [--threads N] [--json FILE]
+
+Each image is segmented without and with it, one right after the other, so that both meet the machine as it is.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from hemalum.data.dataset import Dataset
+from hemalum.inference.engine import make_engine
+from hemalum.inference.image import ImageSource
+from hemalum.inference.model import load_model
+from hemalum.inference.segment import as_engine, segment_source
+from hemalum.metrics import match, measure_overlap
+from record import write_record
+
+
+def measure(name: str, dataset: Dataset, engine: str, threads: int | None) -> dict[str, Any]:
+    """Both ways on the test part: mean PQ per image, median seconds, and the ratio of the seconds of each image."""
+    model = load_model(name)
+    plain = make_engine(engine, model, threads=threads)
+    ways = {"plain": plain, "tta": as_engine(plain, model, tta=True)}
+    quality: dict[str, list[float]] = {way: [] for way in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for place, sample in enumerate(dataset.split("test")):
+        for way, runner in ways.items():
+            with ImageSource.of(sample.image) as source:
+                if not place:  # the first call may load and compile
+                    segment_source(source, model, runner, mpp=sample.mpp)
+                start = time.perf_counter()
+                nuclei = segment_source(source, model, runner, mpp=sample.mpp)
+                seconds[way].append(time.perf_counter() - start)
+            quality[way].append(match(measure_overlap(sample.instances, nuclei.label_map())).pq)
+    ratios = [tta / one for tta, one in zip(seconds["tta"], seconds["plain"], strict=True)]
+    return {
+        "model": name,
+        "dataset": dataset.info.name,
+        "images": len(ratios),
+        "engine": f"{plain.name} {plain.precision}",
+        **{f"pq_{way}": round(statistics.fmean(values), 4) for way, values in quality.items()},
+        **{f"seconds_{way}": round(statistics.median(values), 4) for way, values in seconds.items()},
+        "ratio": round(statistics.median(ratios), 2),
+    }
+
+
+def main() -> None:
+    """Print the table, and write it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="+", type=Path)
+    parser.add_argument("--model", action="append")
+    parser.add_argument("--engine", default="openvino")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    for name in options.model or ["accurate", "fast"]:
+        for path in options.datasets:
+            rows.append(measure(name, Dataset.open(path), options.engine, options.threads))
+            print(" ".join(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
+    if options.json:
+        write_record(options.json, "tta", ["hemalum", "openvino", "torch"], rows, threads=options.threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""How a training crop looks: stain, color, blur and noise, drawn on the CPU and applied on any device.
+
+The draws need each sample's own generator and take microseconds; applying them takes most of the time of
+augmentation. So the two are apart: loader processes draw, and whoever holds the pixels applies (the loader itself for
+a training on a CPU, the GPU for a training there). Both see the same draws.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import kornia
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hemalum.data.augment_settings import AugmentSettings
+from hemalum.data.stain import StainProfile, draw_stain_jitter, jitter_stain, stain_transfer
+
+_BYTE_DEVIATION = 73.9  # standard deviation of a uniform byte
+_CLAHE_LIMIT, _CLAHE_TILES = 2.0, 8  # clip limit, and tiles along each side of a crop (Zuiderveld 1994)
+_SHARP = 0.2  # px: a smaller sigma of blur changes nothing
+_RADIUS = 4  # px of the blur's kernel
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def draw_appearance(
+    rngs: Sequence[np.random.Generator],
+    size: int,
+    settings: AugmentSettings,
+    profiles: Sequence[StainProfile | None] | None = None,
+    donors: Sequence[StainProfile] = (),
+) -> dict[str, Tensor]:
+    """Draw how each of B crops (size × size px) is to look, with its own generator; for `apply_appearance`.
+
+    Gives by name: `matrix` (B, 3, 3) and `offset` (B, 3) of optical density, `kernel` (B, 2·radius + 1) of the blur,
+    `noise` (B, 3, size, size) uint8, and factors (B,), those that `settings` switch on. With `stain_mix`, a
+    crop whose `profile` is known may be moved towards the stains of one of the `donors`.
+    """
+    count = len(rngs)
+    drawn: dict[str, Tensor] = {}
+
+    def draw(name: str, low: float, high: float) -> Tensor:
+        drawn[name] = torch.tensor([rng.uniform(low, high) for rng in rngs], dtype=torch.float32)
+        return drawn[name]
+
+    if settings.stain or settings.brown or settings.stain_mix:
+        changes = [draw_stain_jitter(rng, settings.stain, settings.brown) for rng in rngs]
+        matrices = [matrix for matrix, _ in changes]
+        if settings.stain_mix and donors:
+            for index, (rng, profile) in enumerate(zip(rngs, profiles or [None] * count, strict=True)):
+                donor, share, chosen = donors[rng.integers(len(donors))], rng.uniform(), rng.random()
+                if profile is not None and chosen < settings.stain_mix:
+                    matrices[index] = (stain_transfer(profile, donor, share) @ matrices[index]).astype(np.float32)
+        drawn["matrix"] = torch.from_numpy(np.stack(matrices))
+        drawn["offset"] = torch.from_numpy(np.stack([offset for _, offset in changes]))
+    if settings.saturation or settings.grey:
+        color = draw("saturation", 1 - settings.saturation, 1 + settings.saturation)
+        drawn["saturation"] = color * (draw("grey", 0, 1) >= settings.grey)
+        del drawn["grey"]
+    if settings.contrast:
+        draw("contrast", 1 - settings.contrast, 1 + settings.contrast)
+    if settings.brightness:
+        draw("brightness", -settings.brightness, settings.brightness)
+    if settings.intensity:
+        draw("intensity", 1 - settings.intensity, 1 + settings.intensity)
+    if settings.clahe:
+        drawn["clahe"] = draw("clahe", 0, 1) < settings.clahe
+    if settings.gamma:
+        draw("gamma", 1 - settings.gamma, 1 + settings.gamma)
+    if settings.blur:
+        drawn["kernel"] = _gaussian(draw("kernel", -settings.blur, settings.blur))
+    if settings.noise:
+        # uniform, not Gaussian: drawn as bytes it costs a tenth, and the network cannot tell
+        noise = np.stack([np.frombuffer(rng.bytes(3 * size * size), np.uint8) for rng in rngs])
+        drawn["noise"] = torch.from_numpy(noise.reshape(count, 3, size, size))
+        draw("deviation", 0, settings.noise)
+    return drawn
+
+
+def _gaussian(sigma_B: Tensor) -> Tensor:
+    """Kernels (B, 2·radius + 1) that sum to 1; one pixel where sigma is below what can be seen, or negative."""
+    offsets = torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float32)
+    kernels = torch.exp(-0.5 * (offsets / sigma_B.clamp_min(1e-3)[:, None]).square())
+    kernels[sigma_B <= _SHARP] = (offsets == 0).float()
+    return kernels / kernels.sum(dim=1, keepdim=True)
+
+
+def apply_appearance(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+    """Crops (B, 3, H, W) uint8 as they were drawn to look, (B, 3, H, W) float32 in [0, 1], on their device."""
+    if images_BCHW.device.type != "cpu":
+        return _apply(images_BCHW, drawn)
+    # one by one: a crop stays in the processor's cache from the first change to the last
+    parts = [
+        _apply(images_BCHW[index : index + 1], {name: value[index : index + 1] for name, value in drawn.items()})
+        for index in range(len(images_BCHW))
+    ]
+    return torch.cat(parts)
+
+
+def _apply(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+    x = images_BCHW.float() / 255
+    if "matrix" in drawn:
+        x = jitter_stain(x, drawn["matrix"], drawn["offset"])
+    if "saturation" in drawn:
+        grey = _LUMA[0] * x[:, :1] + _LUMA[1] * x[:, 1:2] + _LUMA[2] * x[:, 2:]
+        x = torch.lerp(grey.expand_as(x), x, _each(drawn["saturation"])).clamp_(0, 1)
+    if "contrast" in drawn:
+        x = (x * _each(drawn["contrast"])).clamp_(0, 1)
+    if "brightness" in drawn:
+        x = (x + _each(drawn["brightness"])).clamp_(0, 1)
+    if "intensity" in drawn:
+        x = x * _each(drawn["intensity"])
+    if "clahe" in drawn and drawn["clahe"].any():
+        x[drawn["clahe"]] = equalise_locally(x[drawn["clahe"]])
+    if "gamma" in drawn:
+        x = x.pow(_each(drawn["gamma"]))
+    if "kernel" in drawn:
+        x = _blur(x, drawn["kernel"])
+    if "noise" in drawn:
+        x = x + (drawn["noise"].float() - 127.5) * _each(drawn["deviation"] / _BYTE_DEVIATION)
+    return x.clamp_(0, 1)
+
+
+def _each(factor_B: Tensor) -> Tensor:
+    return factor_B.view(-1, 1, 1, 1)
+
+
+def _blur(images_BCHW: Tensor, kernels_BK: Tensor) -> Tensor:
+    """Each image under its own separable kernel, mirrored at the border."""
+    count, channels, height, width = images_BCHW.shape
+    radius = kernels_BK.shape[1] // 2
+    if images_BCHW.device.type == "cpu" and count == 1 and float(kernels_BK[0, radius]) == 1:
+        return images_BCHW  # sharp: half of all are
+    if min(height, width) <= radius:
+        return images_BCHW
+    stacked = images_BCHW.reshape(1, count * channels, height, width)
+    weights = kernels_BK.repeat_interleave(channels, dim=0)[:, None, None]
+    across = F.conv2d(F.pad(stacked, (radius, radius, 0, 0), "reflect"), weights, groups=count * channels)
+    down = F.conv2d(
+        F.pad(across, (0, 0, radius, radius), "reflect"), weights.transpose(2, 3), groups=count * channels
+    )
+    return down.reshape(images_BCHW.shape)
+
+
+def equalise_locally(images_BCHW: Tensor) -> Tensor:
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994) of the luminance; colours keep their hue."""
+    images = images_BCHW.clamp(0, 1)
+    # each tile needs an even number of px
+    tiles = max(1, min(_CLAHE_TILES, images.shape[2] // 2, images.shape[3] // 2))
+    lab = kornia.color.rgb_to_lab(images)
+    lightness = kornia.enhance.equalize_clahe(lab[:, :1] / 100, _CLAHE_LIMIT, (tiles, tiles)) * 100
+    result: Tensor = kornia.color.lab_to_rgb(torch.cat([lightness, lab[:, 1:]], dim=1))
+    return result

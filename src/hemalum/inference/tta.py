@@ -1,0 +1,108 @@
+"""Test-time augmentation: maps averaged over the eight turns and mirror images of what the network sees.
+
+No network is quite the same for an image and its mirror image; the mean over all eight is. It is done window by
+window, before separation, so everything that takes an engine takes this one.
+"""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.errors import HemalumError
+from hemalum.inference.bands import run_engine
+from hemalum.inference.engine import Engine
+from hemalum.instances.representations import Representation
+
+Maps = NDArray[np.float32]
+T = TypeVar("T", bound=np.generic)
+
+TTA = "mean of 8 turns and mirror images"
+
+
+class SymmetricEngine:
+    """An engine whose maps are the mean over the eight symmetries of the square of those of `engine`, turned back.
+
+    Probabilities and distances turn with the image. The two channels of a tanh head are taken for a direction, along
+    x and along y, whose sign and order change as well. Raises HemalumError for maps of which that is not known.
+    """
+
+    def __init__(self, engine: Engine, representation: Representation) -> None:
+        self.engine = engine
+        self.directions: list[tuple[int, int]] = []  # channels along x and y
+        start = 0
+        for head in representation.heads:
+            if head.kind == "tanh" and len(head.channels) == 2:
+                self.directions.append((start, start + 1))
+            elif head.kind not in ("softmax", "sigmoid"):
+                raise HemalumError(
+                    f"tta: nobody has said how maps {', '.join(head.channels)} of representation "
+                    f"'{representation.name}' turn with the image: leave --tta out"
+                )
+            start += len(head.channels)
+
+    @property
+    def name(self) -> str:
+        """That of the engine inside."""
+        return self.engine.name
+
+    @property
+    def precision(self) -> str:
+        """That of the engine inside."""
+        return self.engine.precision
+
+    @property
+    def parallel(self) -> int:
+        """That of the engine inside."""
+        return self.engine.parallel
+
+    def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> Maps:
+        """See `Engine.maps`."""
+        total: Maps = np.zeros((), np.float32)
+        for turns, mirrored in symmetries():
+            seen = np.ascontiguousarray(turn(images, turns, mirrored, (1, 2)))
+            total = total + self._back(run_engine(self.engine, seen, organ), turns, mirrored)
+        mean: Maps = total / np.float32(8)
+        return mean
+
+    def _back(self, maps: Maps, turns: int, mirrored: bool) -> Maps:
+        """Maps (N, C, H, W) of an image that was turned, as those of the image itself."""
+        result = turn_back(maps, turns, mirrored, (2, 3))
+        if self.directions and (turns or mirrored):
+            result = result.copy()
+        for along_x, along_y in self.directions:
+            for _ in range(turns):  # a quarter turn has taken (x, y) to (y, -x)
+                x, y = result[:, along_x].copy(), result[:, along_y].copy()
+                result[:, along_x], result[:, along_y] = -y, x
+            if mirrored:
+                result[:, along_x] *= -1
+        return result
+
+
+def symmetries() -> Iterator[tuple[int, bool]]:
+    """The eight: quarter turns, and whether the image was mirrored before."""
+    for mirrored in (False, True):
+        for turns in range(4):
+            yield turns, mirrored
+
+
+def turn(array: NDArray[T], turns: int, mirrored: bool, axes: tuple[int, int]) -> NDArray[T]:
+    """Mirror left and right where `mirrored`, then turn counter-clockwise; `axes` are those of y and x."""
+    return np.rot90(np.flip(array, axes[1]) if mirrored else array, turns, axes)
+
+
+def turn_back(array: NDArray[T], turns: int, mirrored: bool, axes: tuple[int, int]) -> NDArray[T]:
+    """What `turn` was given."""
+    array = np.rot90(array, -turns, axes)
+    return np.flip(array, axes[1]) if mirrored else array
+
+
+def without_tta(engine: Engine) -> Engine:
+    """The engine itself: for what needs no more than one look, such as an estimate of the scale."""
+    return engine.engine if isinstance(engine, SymmetricEngine) else engine
+
+
+def describe_tta(engine: Engine) -> dict[str, str]:
+    """What the result says of it; nothing without."""
+    return {"tta": TTA} if isinstance(engine, SymmetricEngine) else {}
