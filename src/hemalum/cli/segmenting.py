@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hemalum.arguments import Engine, Model, Scale, Threads, Tta, listed
+from hemalum.arguments import Engine, Model, Positive, Scale, Stain, Threads, Tta, listed
 from hemalum.cli.app import Shell
 from hemalum.errors import HemalumError
 

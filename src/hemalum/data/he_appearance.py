@@ -1,9 +1,9 @@
 """What a network that knows H&E is shown of an image that is none: H-DAB and fluorescence in the colors of H&E.
 
-What is done to a pixel depends on that pixel and on the image's statistics alone, which come from a regular sample of
-its pixels; so cutting it in tiles or bands changes nothing. Only the network sees the result. All constants were chosen
-by `benchmarks/ihc_stain.py` and `benchmarks/fluorescence_stain.py`, with the shipped models; run them again with new
-weights.
+What is done to a pixel depends on that pixel and on the image's statistics alone, which come from a regular sample
+of its pixels; so cutting it in tiles or bands changes nothing. Only the network sees the result. All constants were
+chosen by `benchmarks/ihc_stain.py` and `benchmarks/fluorescence_stain.py`, with the shipped models; run them again
+with new weights.
 """
 
 import math
@@ -86,9 +86,9 @@ class HdabStains:
 def find_hdab(pixels: Pixels) -> HdabStains:
     """The stains of an H-DAB image from a sample of its pixels, (N, 3) uint8.
 
-    Hematoxylin is the bluer of Macenko's two directions. His other one is the hue of the yellowest pixels, which would
-    leave blue in all the others, so DAB is the hue of typical brown in the plane of the two. A direction that is far
-    from Ruifrok & Johnston's is none, and theirs is taken.
+    Hematoxylin is the bluer of Macenko's two directions. His other one is the hue of the yellowest pixels, which
+    would leave blue in all the others, so DAB is the hue of typical brown in the plane of the two. A direction that
+    is far from Ruifrok & Johnston's is none, and theirs is taken.
     """
     white = white_of(pixels)
     density = density_table(white)[pixels]
@@ -110,9 +110,9 @@ def find_hdab(pixels: Pixels) -> HdabStains:
 
 
 def separate_hdab(density: Floats, hematoxylin: Floats, dab: Floats) -> Floats:
-    """Amounts of hematoxylin and DAB (N, 2) in optical density (N, 3), in its units; what neither explains is left out.
+    """Amounts of hematoxylin and DAB (N, 2) in optical density (N, 3), in its units.
 
-    The third direction is at right angles to both (Ruifrok & Johnston 2001).
+    What neither explains goes to a third direction, at right angles to both (Ruifrok & Johnston 2001).
     """
     residual = np.cross(hematoxylin, dab)
     mixing = np.stack([hematoxylin, dab, residual / np.linalg.norm(residual)])

@@ -48,8 +48,8 @@ def recognise_stain(pixels: NDArray[np.uint8]) -> Recognition:
     """Tell the stain of an image from a sample of its pixels, (N, 3) uint8 RGB.
 
     Fluorescence is bright on dark ground, in grey or in colors. Brown is an optical density that rises from red over
-    green to blue, as only DAB's does; blood and pigment do so, too, in a small share of an H&E image, which pink gives
-    away. Without tissue, or without either, it is H&E.
+    green to blue, as only DAB's does; blood and pigment do so, too, in a small share of an H&E image, which pink
+    gives away. Without tissue, or without either, it is H&E.
     """
     brightest = pixels.max(axis=1).astype(np.float64)
     grey = bool(np.percentile(brightest - pixels.min(axis=1), 99) <= GREY)
