@@ -55,7 +55,8 @@ def images(data: Path) -> Iterator[tuple[str, str, str, np.ndarray]]:
         if pixels.dtype == np.uint8:
             grey = relative.parts[0] == "dsb2018" and bool((pixels[..., 0] == pixels[..., 1]).all())
             kind = "fluorescence" if grey else "he"
-            yield f"original_layouts {relative.parts[0]}", kind, path.name, pixels
+            name = f"original_layouts {relative.parts[0]}" + (" grey" if grey else "")
+            yield name, kind, path.name, pixels
     for path in sorted((data / "ihc").glob("*.png")):
         yield "ihc", "hdab", path.name, read(path)
     yield "scikit-image", "hdab", "immunohistochemistry", skimage.data.immunohistochemistry()

@@ -71,7 +71,11 @@ def recognise_stain(pixels: NDArray[np.uint8]) -> Recognition:
     pink = float((tissue[:, 1] > PINK * strongest).mean())
     if len(deep) < FEWEST_DEEP * len(pixels):
         return Recognition("he", pink=pink)
-    brown = float(((deep[:, 2] > deep[:, 1]) & (deep[:, 1] > 1.1 * deep[:, 0])).mean())
+    red, green, blue = deep.T
+    browns = int(((blue > green) & (green > 1.1 * red)).sum())
+    # no stain has this order: what noise gives of it, give or take three standard deviations, it gives of brown as well
+    noise = int(((blue > red) & (red > 1.1 * green)).sum())
+    brown = (browns - noise) / len(deep) if browns - noise > 3 * (browns + noise) ** 0.5 else 0.0
     is_brown = brown >= MOSTLY_BROWN or (brown >= SOME_BROWN and pink < LEAST_PINK)
     return Recognition("hdab" if is_brown else "he", brown, pink)
 
