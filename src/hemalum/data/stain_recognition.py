@@ -73,7 +73,7 @@ def recognise_stain(pixels: NDArray[np.uint8]) -> Recognition:
         return Recognition("he", pink=pink)
     red, green, blue = deep.T
     browns = int(((blue > green) & (green > 1.1 * red)).sum())
-    # no stain has this order: what noise gives of it, give or take three standard deviations, it gives of brown as well
+    # no stain has this order: what noise gives of it, within three standard deviations, it gives of brown as well
     noise = int(((blue > red) & (red > 1.1 * green)).sum())
     brown = (browns - noise) / len(deep) if browns - noise > 3 * (browns + noise) ** 0.5 else 0.0
     is_brown = brown >= MOSTLY_BROWN or (brown >= SOME_BROWN and pink < LEAST_PINK)
