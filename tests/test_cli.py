@@ -28,8 +28,8 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 # what users may rely on: taking an option away, or renaming one, has to be a decision
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
-    "segment": "PATH… --output --mpp --model --organ --engine --device --threads --precision --format --max-pixels "
-    "--tta --report",
+    "segment": "PATH… --output --mpp --model --organ --stain --positive --engine --device --threads --precision "
+    "--format --max-pixels --tta --report",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images "
     "--labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
@@ -48,7 +48,7 @@ OPTIONS = {
     "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
     "info": "[MODEL] --json",
     "export": "MODEL OUT --organ",
-    "demo": "--output --model --engine",
+    "demo": "--output --model --stain --engine",
 }
 
 group: Any = typer.main.get_command(cli.app)

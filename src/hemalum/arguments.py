@@ -100,6 +100,23 @@ Scale = Annotated[
         help="Microns per pixel. auto: what the image says, else an estimate from its nuclei; estimate: in any case.",
     ),
 ]
+Stain = Annotated[
+    str,
+    typer.Option(
+        "--stain",
+        metavar="auto|he|hdab|fluorescence",
+        help="Stain of the images. auto: recognised by each image's own colors.",
+    ),
+]
+Positive = Annotated[
+    str | None,
+    typer.Option(
+        "--positive",
+        metavar="OD[,OD,OD]|otsu",
+        help="DAB from which a nucleus is positive, in optical density, as 0.2; or three for 1+, 2+, 3+, as "
+        "0.2,0.4,0.6; or otsu. Implies --stain hdab.",
+    ),
+]
 BudgetOption = Annotated[
     str,
     typer.Option(

@@ -10,12 +10,14 @@ from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.inference.batch import FileResult, segment_paths
 from hemalum.inference.model import load_model
+from hemalum.inference.staining import check_stain
 from hemalum.instances.nuclei import Nuclei
 from hemalum.report.batch import Batch, collect
 from hemalum.report.summary import SummaryPage
 
 NAME = "immunohistochemistry.png"
 FORMATS = ("geojson", "csv", "overlay")
+POSITIVE = 0.2  # optical density of DAB
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ def run_demo(
     out: Path | str,
     *,
     model: Path | str | None = None,
+    stain: str = "hdab",
     engine: str = "auto",
     command: str = "hemalum demo",
     progress: Callable[[Path, float], None] | None = None,
@@ -38,19 +41,24 @@ def run_demo(
     """Segment `skimage.data.immunohistochemistry()` and write outlines, GeoJSON, CSV and the page into `out`.
 
     The image (512 × 512, H and DAB, colon) is part of scikit-image's wheel: nothing is downloaded. It does not say
-    its scale, so the scale is estimated, and everything in µm and per mm² is marked so.
+    its scale, so the scale is estimated, and everything in µm and per mm² is marked so. Nuclei are positive or
+    negative by their DAB, unless `stain` is another one than "hdab" or "auto".
 
-    Raises HemalumError when `out` cannot be written or no model is at hand.
+    Raises HemalumError when `out` cannot be written, no model is at hand, or the stain is unknown.
     """
     from skimage.data import immunohistochemistry
 
     out = Path(out)
     loaded = load_model(model)
+    check_stain(stain)
     with atomic_path(out / NAME) as temporary:
         Image.fromarray(immunohistochemistry()).save(temporary, format="PNG")
     page = SummaryPage(out / "summary.html", card=loaded.card, command=command, title="hemalum demo")
     done: list[FileResult] = []
-    results = segment_paths([out / NAME], out, FORMATS, loaded, engine=engine, progress=progress)
+    positive = POSITIVE if stain in ("hdab", "auto") else None
+    results = segment_paths(
+        [out / NAME], out, FORMATS, loaded, stain=stain, positive=positive, engine=engine, progress=progress
+    )
     batch = collect(results, page, done.append)
     (result,) = done
     if result.nuclei is None:

@@ -215,7 +215,7 @@ def test_the_smallest_images(disk_model: Model, disk_engine: Any, shape: tuple[i
 
 
 def test_rows_are_read_once_and_in_order(disk_model: Model, disk_engine: Any) -> None:
-    """Memory stays flat because the image is never asked for whole."""
+    """Memory stays flat because the image is never asked for whole; rows of the sample come one by one before."""
     image = np.full((4000, 64, 3), 230, np.uint8)
     source = ImageSource.of(image)
     asked: list[tuple[int, int]] = []
@@ -226,6 +226,10 @@ def test_rows_are_read_once_and_in_order(disk_model: Model, disk_engine: Any) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bands, "WINDOW_AREA", 20_000)
         segment_source(source, disk_model, disk_engine, mpp=0.5)
+    begin = asked.index(next(span for span in asked if span[0] == 0))
+    assert begin > 100
+    assert all(b == a + 1 for a, b in asked[:begin])
+    asked = asked[begin:]
     assert len(asked) > 10
     assert [a for a, _ in asked] == [0, *(b for _, b in asked[:-1])]
     assert asked[-1][1] == 4000

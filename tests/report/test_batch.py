@@ -30,9 +30,9 @@ def test_rows_files_and_failures(tmp_path: Path) -> None:
     seen: list[Path] = []
     batch = collect(iter(results), page, lambda done: seen.append(done.path))
     assert batch.rows == [
-        ["a.png", "2", "400", "0.5", "from the file", "1.2"],  # 2 over 0.005 mm²
-        ["c.png", "2", "1,600 (estimated)", "0.25", "estimated from the nuclei", "1.2"],
-        ["d.png", "2", "unknown", "unknown", "unknown: nothing in µm can be said", "1.2"],
+        ["a.png", "2", "400", "0.5", "from the file", "unknown", "1.2"],  # 2 over 0.005 mm²
+        ["c.png", "2", "1,600 (estimated)", "0.25", "estimated from the nuclei", "unknown", "1.2"],
+        ["d.png", "2", "unknown", "unknown", "unknown: nothing in µm can be said", "unknown", "1.2"],
     ]
     assert batch.failed == [(Path("in/b.png"), "in/b.png: truncated")]
     assert [path.name for path in batch.files] == ["a.png.csv", "c.png.csv", "d.png.csv", "summary.html"]
@@ -49,8 +49,8 @@ def test_counts_of_classes_are_columns() -> None:
     nuclei = Nuclei.from_parts([part], shape=labels.shape, mpp=0.5, mpp_source="user", class_names=("a", "b", "c"))
     batch = collect([FileResult(Path("a.png"), nuclei, None, {}, 1.25), FileResult(Path("b.png"), error="no")])
     headers, rows = batch.table
-    assert headers == ["file", "nuclei", "a", "b", "c", "per mm²", "mpp", "scale", "seconds"]
-    assert rows == [["a.png", "3", "1", "2", "0", "600", "0.5", "given by the user", "1.2"]]
+    assert headers == ["file", "nuclei", "a", "b", "c", "per mm²", "mpp", "scale", "stain", "seconds"]
+    assert rows == [["a.png", "3", "1", "2", "0", "600", "0.5", "given by the user", "unknown", "1.2"]]
 
 
 def test_a_defect_on_the_way_leaves_no_page(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ def nuclei(count: int = 40, mpp: float | None = 0.5, mpp_source: str = "file", c
         density_per_mm2=density,
         area_mm2=None if mpp is None else 100 * 200 * mpp**2 / 1e6,
         classes=classes,
+        notes={"stain": "he", "stain_source": "recognised"},
+        thresholds=(),
+        intensities=None,
     )
 
 

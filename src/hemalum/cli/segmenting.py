@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hemalum.arguments import Engine, Model, Scale, Threads, Tta, listed
+from hemalum.arguments import Engine, Model, Positive, Scale, Stain, Threads, Tta, listed
 from hemalum.cli.app import Shell
 from hemalum.errors import HemalumError
 
@@ -20,6 +20,8 @@ def segment(
     organ: Annotated[
         str | None, typer.Option(metavar="NAME", help="Organ of the images, for a model that tells organs apart.")
     ] = None,
+    stain: Stain = "auto",
+    positive: Positive = None,
     engine: Engine = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, or what PyTorch calls a device (cuda, cuda:1).")] = "auto",
     threads: Threads = None,
@@ -56,6 +58,8 @@ def segment(
             loaded,
             mpp=mpp,
             organ=organ,
+            stain=stain,
+            positive=positive,
             engine=engine,
             device=device,
             threads=threads,
@@ -68,7 +72,7 @@ def segment(
     if len(images) == 1 and batch.failed:
         raise HemalumError(batch.failed[0][1])
     if not shell.quiet:
-        print_table(*batch.table, left=("scale",))
+        print_table(*batch.table, left=("scale", "stain"))
         print(f"{len(batch.files)} files in {output}")
     for path, reason in batch.failed:
         print(f"failed: {path}: {reason.removeprefix(f'{path}: ')}", file=sys.stderr)
@@ -82,15 +86,18 @@ def demo(
         "demo"
     ),
     model: Model = None,
+    stain: Stain = "hdab",
     engine: Engine = "auto",
 ) -> None:
-    """Segment a real image that comes with scikit-image, with the shipped model; nothing is downloaded."""
+    """Segment a real H-DAB image that comes with scikit-image, with the shipped model; nothing is downloaded."""
     from hemalum.console import file_progress, print_pairs
     from hemalum.demo import run_demo
     from hemalum.report.tables import demo_pairs
 
     shell: Shell = context.obj
     with file_progress(1, quiet=shell.quiet) as progress:
-        done = run_demo(output, model=model, engine=engine, command=shell.command, progress=progress.update)
+        done = run_demo(
+            output, model=model, stain=stain, engine=engine, command=shell.command, progress=progress.update
+        )
     if not shell.quiet:
         print_pairs(demo_pairs(done.nuclei, done.seconds, done.batch.files))

@@ -15,18 +15,47 @@ PALETTE: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
+# QuPath's colours of its classes of staining intensity
+INTENSITIES: dict[str, Colour] = {
+    "Negative": (112, 112, 225),
+    "Positive": (250, 62, 62),
+    "1+": (255, 215, 0),
+    "2+": (225, 150, 50),
+    "3+": (150, 50, 50),
+}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Classes:
-    """The class of each nucleus: `numbers` (N,) int32 from 1, in the order of `names`; 0 for none."""
+    """The class of each nucleus: `numbers` (N,) int32 from 1, in the order of `names`; 0 for none.
+
+    `palette` are their colours; without it those of `class_colour`.
+    """
 
     numbers: NDArray[np.int32]
     names: Sequence[str]
+    palette: Sequence[Colour] = ()
+
+    @property
+    def colours(self) -> list[Colour]:
+        """RGB of each class, in the order of `names`."""
+        return list(self.palette) or [class_colour(number) for number in range(1, len(self.names) + 1)]
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of nuclei of each class, also of those that do not occur."""
         found = np.bincount(self.numbers, minlength=len(self.names) + 1)[1:]
         return dict(zip(self.names, found.tolist(), strict=True))
+
+
+def combined(classes: Classes | None, intensities: Classes | None) -> Classes | None:
+    """Both as one, named in QuPath's manner (`epithelial: Positive`) and in the colours of the intensities."""
+    if classes is None or intensities is None:
+        return intensities or classes
+    names = [f"{name}: {grade}" for name in classes.names for grade in intensities.names]
+    known = (classes.numbers > 0) & (intensities.numbers > 0)
+    numbers = (classes.numbers - 1) * len(intensities.names) + intensities.numbers
+    return Classes(np.where(known, numbers, 0).astype(np.int32), names, intensities.colours * len(classes.names))
 
 
 def class_colour(number: int) -> Colour:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
-from hemalum.export.colours import Classes, class_colour
+from hemalum.export.colours import Classes, Colour
 from hemalum.files import atomic_path
 
 # table column → name of the measurement, in QuPath's manner of writing units
@@ -30,6 +30,9 @@ MEASUREMENTS = {
     "hematoxylin_mean": "Hematoxylin OD mean",
     "hematoxylin_std": "Hematoxylin OD std",
     "probability": "Probability",
+    "dab_mean": "Nucleus: DAB OD mean",
+    "dab_std": "Nucleus: DAB OD std dev",
+    "dab_ring_mean": "Cytoplasm: DAB OD mean",
 }
 NUCLEUS = ("Nucleus", (0, 180, 90))  # of what has no class
 BATCH = 4096
@@ -58,7 +61,7 @@ def write_geojson(
     identity = np.frombuffer(hashlib.shake_128(seed).digest(16 * (len(offsets) - 1)), np.uint8)
     pieces = _pieces(list(columns))
     kinds = np.zeros(len(offsets) - 1, np.int64) if classes is None else classes.numbers.astype(np.int64)
-    marks = _classifications(() if classes is None else tuple(classes.names))
+    marks = _classifications([] if classes is None else list(zip(classes.names, classes.colours, strict=True)))
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         stream.write(head[:-1].encode() + b',"features":[')
         for start in range(0, len(offsets) - 1, BATCH):
@@ -95,9 +98,9 @@ def _pieces(names: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return _joined(texts)
 
 
-def _classifications(names: tuple[str, ...]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _classifications(classes: list[tuple[str, Colour]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The classification of what has no class, then of each class, one after the other, and where each begins."""
-    marks = [NUCLEUS, *((name, class_colour(number)) for number, name in enumerate(names, start=1))]
+    marks = [NUCLEUS, *classes]
     texts = [
         json.dumps({"name": name, "color": list(colour)}, ensure_ascii=False, separators=(",", ":"))
         for name, colour in marks

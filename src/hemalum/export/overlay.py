@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from hemalum.errors import HemalumError
-from hemalum.export.colours import Classes, class_colour
+from hemalum.export.colours import Classes
 from hemalum.export.lettering import Lettering
 from hemalum.files import atomic_path
 
@@ -36,7 +36,7 @@ def draw_outlines(
     drawn = np.array(image, np.uint8, order="C")
     colours, kinds = [colour], NONE
     if classes is not None:
-        colours += [class_colour(number) for number in range(1, len(classes.names) + 1)]
+        colours += classes.colours
         kinds = classes.numbers
     _draw(drawn, np.ascontiguousarray(labels), kinds, np.array(colours, np.uint8))
     return drawn
@@ -57,9 +57,9 @@ def draw_legend(width: int, classes: Classes) -> NDArray[np.uint8]:
         x += wide + 2 * size
     strip = Image.new("RGB", (width, y + line + gap // 2), GROUND)
     pen.draw = ImageDraw.Draw(strip)
-    for number, (left, top, text) in enumerate(places, start=1):
+    for colour, (left, top, text) in zip(classes.colours, places, strict=True):
         box = (left, top, left + size - 1, top + size - 1)
-        pen.draw.rectangle(box, outline=class_colour(number), width=max(3, size // 5))
+        pen.draw.rectangle(box, outline=colour, width=max(3, size // 5))
         pen.text(left + size + gap, top - size // 8, text, size, LETTERS)
     return np.asarray(strip)
 

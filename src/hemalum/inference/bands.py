@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.stain_normalisation import StainMap
+from hemalum.data.he_appearance import ColorChange
 from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model
@@ -74,12 +74,12 @@ def bands(
     stride: int,
     enlarge: int,
     window: int | None = None,
-    stain: StainMap | None = None,
+    change: ColorChange | None = None,
     organ: int | None = None,
 ) -> Iterator[Band]:
     """Give the bands of `grid` from top to bottom for the image resampled to `shape` (h, w).
 
-    `window` is the size of the windows where the grid is one of `exact_windows`. With `stain` the network sees other
+    `window` is the size of the windows where the grid is one of `exact_windows`. With `change` the network sees other
     colours; those of the bands are the image's own. `organ` is what a network that tells organs apart is told.
     While a band is with the caller, the engine works on the next one.
     """
@@ -111,7 +111,7 @@ def bands(
                 start, stop = span.core_start, min(span.core_stop, shape[0])
                 maps = np.empty((kept, (stop - start) * enlarge, shape[1] * enlarge), np.float32)
                 band = Band(start, stop, image[start - span.start : stop - span.start, : shape[1]], maps)
-                seen = image if stain is None else stain.apply(image)
+                seen = image if change is None else change.apply(image)
                 waiting.append((band, [pool.submit(run, seen, span, columns, band) for columns in calls]))
                 if len(waiting) > 1:
                     yield _wait(*waiting.popleft())

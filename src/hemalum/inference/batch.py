@@ -18,6 +18,8 @@ from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model, load_model
 from hemalum.inference.segment import as_engine, check_mpp, say_organ, segment_source
+from hemalum.inference.staining import check_stain
+from hemalum.instances.ihc_score import Positive
 from hemalum.instances.nuclei import Nuclei
 from hemalum.names import nearest
 
@@ -51,6 +53,8 @@ def segment_paths(
     *,
     mpp: float | str | None = None,
     organ: str | None = None,
+    stain: str = "auto",
+    positive: Positive = None,
     engine: str | Engine = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -82,6 +86,7 @@ def segment_paths(
     if organ is not None:
         loaded = loaded.with_organ(organ)
     check_mpp(mpp)
+    stain = check_stain(stain, positive)
     say_organ(loaded)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
 
@@ -91,7 +96,9 @@ def segment_paths(
             watch = None if progress is None else lambda share, path=path: progress(path, share)
             try:
                 with ImageSource.open(path, max_pixels=max_pixels) as source:
-                    nuclei = segment_source(source, loaded, runner, mpp=mpp, progress=watch)
+                    nuclei = segment_source(
+                        source, loaded, runner, mpp=mpp, stain=stain, positive=positive, progress=watch
+                    )
                     pixels = source.read(0, source.shape[0]) if "overlay" in chosen else None
             except HemalumError as error:
                 log.debug("%s failed", path, exc_info=True)

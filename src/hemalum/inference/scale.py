@@ -8,19 +8,20 @@ were chosen on, and the error is measured by, `benchmarks/scale.py`.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.stain_normalisation import StainMap
+from hemalum.data.he_appearance import ColorChange
 from hemalum.errors import HemalumError
 from hemalum.inference.bands import run_whole
 from hemalum.inference.engine import Engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model
 from hemalum.inference.resample import Resampler
-from hemalum.inference.stain import find_stain
+from hemalum.inference.staining import Staining, find_staining
 from hemalum.instances.morphology import describe, hematoxylin
 from hemalum.instances.nuclei import measure
 from hemalum.instances.representations import find_representation
@@ -60,14 +61,16 @@ class _Trial:
     score: float
 
 
-def estimate_mpp(source: ImageSource, model: Model, engine: Engine) -> ScaleEstimate:
-    """Estimate µm per px of an image from its nuclei.
+def estimate_mpp(
+    source: ImageSource, model: Model, engine: Engine, staining: Staining | None = None
+) -> ScaleEstimate:
+    """Estimate µm per px of an image from its nuclei; its stain is recognised unless `staining` is given.
 
     Raises HemalumError when too few nuclei are found at any scale.
     """
-    regions = _regions(source)
-    stain = find_stain(source, model, warn=False)
-    trials = [_try(regions, mpp, model, engine, stain) for mpp in ASSUMED]
+    regions = contrast_regions(source, hematoxylin, REGION)
+    change = (staining or find_staining(source, model, warn=False)).change
+    trials = [_try(regions, mpp, model, engine, change) for mpp in ASSUMED]
     trials = [trial for trial in trials if trial.count >= FEWEST]
     if not trials:
         raise HemalumError(
@@ -95,16 +98,14 @@ def peak(places: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
     return middle
 
 
-def _try(regions: list[Pixels], mpp: float, model: Model, engine: Engine, stain: StainMap | None) -> _Trial:
+def _try(regions: list[Pixels], mpp: float, model: Model, engine: Engine, change: ColorChange | None) -> _Trial:
     card = model.card
     factor = mpp / card.mpp
     representation = find_representation(card.representation, card.classes)
     probabilities, solidities = [], []
     for region in regions:
         crop = _middle(region, LARGEST / factor)
-        high, wide = (max(1, round(side * factor / card.stride)) * card.stride for side in crop.shape[:2])
-        resampled = Resampler((crop.shape[0], crop.shape[1]), (high, wide)).rows(crop, 0, high)
-        maps = run_whole(engine, resampled if stain is None else stain.apply(resampled), model)
+        maps = run_region(crop, factor, model, engine, change)
         part = measure(representation.separate(maps, card.separation), None, representation.foreground(maps))
         probabilities.append(part.raw["probability"])
         solidities.append(describe(part.raw)["solidity"])
@@ -116,23 +117,33 @@ def _try(regions: list[Pixels], mpp: float, model: Model, engine: Engine, stain:
     return _Trial(mpp, len(probability), mean, score)
 
 
+def run_region(
+    region: Pixels, factor: float, model: Model, engine: Engine, change: ColorChange | None
+) -> NDArray[np.float32]:
+    """Maps of a part of an image, brought to `factor` times its size, or as near as the model's stride allows."""
+    stride = model.card.stride
+    high, wide = (max(1, round(side * factor / stride)) * stride for side in region.shape[:2])
+    resampled = Resampler((region.shape[0], region.shape[1]), (high, wide)).rows(region, 0, high)
+    return run_whole(engine, resampled if change is None else change.apply(resampled), model)
+
+
 def _middle(region: Pixels, side: float) -> Pixels:
     size = max(16, math.ceil(side))
     top, left = (max((length - size) // 2, 0) for length in region.shape[:2])
     return region[top : top + size, left : left + size]
 
 
-def _regions(source: ImageSource) -> list[Pixels]:
-    """The parts of the image with the most hematoxylin contrast, each at most REGION px wide and high."""
+def contrast_regions(source: ImageSource, amount: Callable[[Pixels], NDArray[np.float32]], side: int) -> list[Pixels]:
+    """The parts of the image, at most `side` px wide and high, in which the `amount` of a stain varies most."""
     height, width = source.shape
-    tops = np.unique(np.linspace(0, max(height - REGION, 0), min(5, -(-height // REGION))).astype(int))
-    lefts = np.unique(np.linspace(0, max(width - REGION, 0), min(5, -(-width // REGION))).astype(int))
+    tops = np.unique(np.linspace(0, max(height - side, 0), min(5, -(-height // side))).astype(int))
+    lefts = np.unique(np.linspace(0, max(width - side, 0), min(5, -(-width // side))).astype(int))
     found: list[tuple[float, Pixels]] = []
     for top in tops:
-        rows = source.read(int(top), int(top) + REGION)
+        rows = source.read(int(top), int(top) + side)
         for left in lefts:
-            region = rows[:, left : left + REGION]
-            contrast = float(hematoxylin(region[::4, ::4]).std())
+            region = rows[:, left : left + side]
+            contrast = float(amount(region[::4, ::4]).std())
             found.append((contrast, region.copy()))
         found = sorted(found, key=lambda pair: -pair[0])[:REGIONS]
     return [region for _, region in found]

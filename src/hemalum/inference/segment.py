@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.stain_normalisation import StainMap
+from hemalum.data.he_appearance import ColorChange
 from hemalum.errors import HemalumError
 from hemalum.inference.bands import Band, bands, exact_windows, plan_windows
 from hemalum.inference.engine import Engine, make_engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import UNKNOWN_ORGAN, Model, load_model
+from hemalum.inference.nuclear_marker import show_nuclear_dab
 from hemalum.inference.scale import estimate_mpp
-from hemalum.inference.stain import describe_stain, find_stain
+from hemalum.inference.staining import Staining, check_stain, find_staining
 from hemalum.inference.stream import separate_bands
 from hemalum.inference.tta import SymmetricEngine, describe_tta, without_tta
+from hemalum.instances.ihc_score import Positive
 from hemalum.instances.nuclei import Nuclei, Part
 from hemalum.instances.representations import find_representation
 
@@ -48,6 +50,8 @@ def segment(
     *,
     mpp: float | str | None = None,
     organ: str | None = None,
+    stain: str = "auto",
+    positive: Positive = None,
     engine: str | Engine = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -59,15 +63,20 @@ def segment(
     """Find the nuclei of an image: a file, or an array (H, W, 3) uint8 RGB, (H, W) uint8 or uint16 grey.
 
     `mpp` in µm per px; without it (None or "auto") the file's own is taken, and where it has none the scale is
-    estimated from the nuclei, which the result says (`mpp_source`). "estimate" estimates in any case. `model`
-    is a file, the name of a shipped model, or a loaded one; `organ` is what the image is of, for a model that tells
-    organs apart. `engine`, `device`, `threads` and `precision` are those of `make_engine`. `max_pixels` replaces
-    the limits on the image's size. With `tta` the network looks at each window in all eight turns and mirror
-    images, and the mean of the maps is taken. `progress` is called with the share that is done, in [0, 1].
+    estimated from the nuclei, which the result says (`mpp_source`). "estimate" estimates in any case. `model` is a
+    file, the name of a shipped model, or a loaded one; `organ` is what the image is of, for a model that tells
+    organs apart. `stain` is "he", "hdab" or "fluorescence"; with "auto" it is recognised by the image's colors,
+    which the result says (`notes`). Of H-DAB images the DAB of each nucleus is measured; `positive`, one threshold
+    of its optical density, three, or "otsu", tells positive from negative nuclei (`Nuclei.graded`). `engine`,
+    `device`, `threads` and `precision` are those of `make_engine`. `max_pixels` replaces the limits on the image's
+    size. With `tta` the network looks at each window in all eight turns and mirror images, and the mean of the maps
+    is taken. `progress` is called with the share that is done, in [0, 1].
 
-    Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the engine.
+    Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
+    thresholds, the engine.
     """
     check_mpp(mpp)
+    stain = check_stain(stain, positive)
     loaded = load_model(model)
     if organ is not None:
         loaded = loaded.with_organ(organ)
@@ -78,7 +87,7 @@ def segment(
     else:
         source = ImageSource.open(image, max_pixels=max_pixels)
     with source:
-        return segment_source(source, loaded, runner, mpp=mpp, progress=progress)
+        return segment_source(source, loaded, runner, mpp=mpp, stain=stain, positive=positive, progress=progress)
 
 
 def as_engine(
@@ -114,15 +123,18 @@ def segment_source(
     engine: Engine,
     *,
     mpp: float | str | None = None,
+    stain: str = "auto",
+    positive: Positive = None,
     progress: Watcher | None = None,
     on_band: Callable[[Band], None] | None = None,
 ) -> Nuclei:
     """Find the nuclei of an open image; see `segment`. `on_band` sees each band's maps before separation."""
-    scale = find_scale(source, model, engine, mpp)
+    staining = find_staining(source, model, check_stain(stain, positive))
+    scale = find_scale(source, model, engine, mpp, staining)
+    staining = show_nuclear_dab(staining, source, model, without_tta(engine), scale.mpp)
     shape = scaled_shape(source.shape, scale.mpp / model.card.mpp)
-    stain = find_stain(source, model)
     parts: list[Part] = []
-    for part, done in _parts(source, model, engine, shape, stain, on_band):
+    for part, done in _parts(source, model, engine, shape, staining.change, on_band):
         parts.append(part)
         if progress is not None:
             progress(done)
@@ -139,13 +151,15 @@ def segment_source(
         source=source.name,
         notes={"engine": f"{engine.name} {engine.precision}"}
         | describe_tta(engine)
-        | describe_stain(stain, model)
+        | staining.notes
         | describe_organ(model),
         class_names=find_representation(model.card.representation, model.card.classes).told_apart,
     )
     if scale.source != "estimate":
         _doubt(nuclei, model, source.name)
-    return nuclei
+    if staining.stain == "hdab":
+        nuclei = nuclei.with_dab(source.read)
+    return nuclei if positive is None else nuclei.graded(positive)
 
 
 def say_organ(model: Model) -> None:
@@ -172,7 +186,9 @@ def check_mpp(mpp: float | str | None) -> None:
         )
 
 
-def find_scale(source: ImageSource, model: Model, engine: Engine, mpp: float | str | None) -> Scale:
+def find_scale(
+    source: ImageSource, model: Model, engine: Engine, mpp: float | str | None, staining: Staining | None = None
+) -> Scale:
     """Decide an image's mpp: what the user says, else the file, else an estimate from the nuclei.
 
     Raises HemalumError for an impossible number or when nothing is found to estimate from.
@@ -187,7 +203,7 @@ def find_scale(source: ImageSource, model: Model, engine: Engine, mpp: float | s
             )
         log.info("%s: %.4g µm per px, from the file", source.name, source.mpp)
         return Scale(source.mpp, "file")
-    estimate = estimate_mpp(source, model, without_tta(engine))
+    estimate = estimate_mpp(source, model, without_tta(engine), staining)
     log.warning(
         "%s does not say its scale: %.3g µm per px is an estimate from its nuclei; --mpp NUMBER sets it",
         source.name,
@@ -202,7 +218,7 @@ def scaled_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
 
 
 def _parts(
-    source: ImageSource, model: Model, engine: Engine, shape: tuple[int, int], stain: StainMap | None,
+    source: ImageSource, model: Model, engine: Engine, shape: tuple[int, int], change: ColorChange | None,
     on_band: Callable[[Band], None] | None,
 ) -> Any:  # fmt: skip
     """Parts of the result with the share of the image that is done after each."""
@@ -219,7 +235,7 @@ def _parts(
         nonlocal done
         for band in bands(
             source, engine, representation, shape, grid, stride=card.stride, enlarge=card.enlarge,
-            window=card.window, stain=stain, organ=model.organ,
+            window=card.window, change=change, organ=model.organ,
         ):  # fmt: skip
             done = band.stop / shape[0]
             if on_band is not None:

@@ -1,7 +1,7 @@
 """Nuclei: the one result that every verb returns."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError
 from hemalum.export import geojson, labels, overlay, table
-from hemalum.export.colours import Classes
+from hemalum.export.colours import INTENSITIES, Classes, combined
+from hemalum.instances.dab import RING_UM, measure_dab
+from hemalum.instances.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
 from hemalum.instances.morphology import Columns, describe, moments
 from hemalum.instances.polygons import Polygons, fill, split_pieces, trace
 from hemalum.instances.vote import vote
@@ -63,7 +65,8 @@ class Nuclei:
     `hemalum.instances.morphology.describe`; px are pixels of the input image, µm columns are null without
     mpp. `outlines` are the exterior rings in px. `shape` is (H, W) of the input. `mpp_source` is "file",
     "user", "estimate" or "none". `model` and `source` name the model and the image. `class_names` are the classes
-    that the model tells apart; where it does, the table has a last column `class` with the name of each nucleus's.
+    that the model tells apart; where it does, the table has a column `class` with the name of each nucleus's.
+    `thresholds` are those that nuclei of an H-DAB image were graded by (`graded`), with the column `intensity`.
     """
 
     table: pa.Table
@@ -75,6 +78,7 @@ class Nuclei:
     source: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()
 
     @classmethod
     def from_parts(
@@ -149,6 +153,8 @@ class Nuclei:
             raise HemalumError("only nuclei of one image, with one shape and mpp, can be joined")
         if any(one.class_names != head.class_names for one in several):
             raise HemalumError("only nuclei of the same classes can be joined")
+        if any(one.thresholds != head.thresholds for one in several):
+            raise HemalumError("only nuclei that were graded by the same thresholds can be joined")
         joined = pa.concat_tables([one.table for one in several])
         ids = pa.array(np.arange(1, joined.num_rows + 1, dtype=np.uint32))
         return cls(
@@ -161,6 +167,53 @@ class Nuclei:
             head.source,
             head.notes,
             head.class_names,
+            head.thresholds,
+        )
+
+    def with_dab(self, image: NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]]) -> "Nuclei":
+        """The same nuclei with columns dab_mean, dab_std and dab_ring_mean, optical density of DAB (log10).
+
+        `image` is the H-DAB image (H, W, 3) uint8, or what reads its rows start..stop. The ring is `RING_UM` wide,
+        and its column null without mpp. Raises HemalumError for an image of another size.
+        """
+        if isinstance(image, np.ndarray):
+            if image.shape != (*self.shape, 3) or image.dtype != np.uint8:
+                raise HemalumError(
+                    f"image is {image.shape} {image.dtype}; the nuclei are of {(*self.shape, 3)} uint8"
+                )
+            pixels = image
+            read = lambda start, stop: pixels[start:stop]  # noqa: E731
+        else:
+            read = image
+        columns = measure_dab(self.outlines, read, self.shape, ring=RING_UM / self.mpp if self.mpp else 0.0)
+        grown = self.table.drop_columns([name for name in columns if name in self.table.column_names])
+        place = grown.column_names.index("probability") + 1
+        for name, values in columns.items():
+            grown = grown.add_column(place, name, pa.array(values.astype(np.float32), from_pandas=True))
+            place += 1
+        return replace(self, table=grown)
+
+    def graded(self, positive: Positive) -> "Nuclei":
+        """The same nuclei, negative or positive by their mean DAB, with a last column `intensity`.
+
+        `positive` is one threshold of optical density, three for 1+, 2+ and 3+, or "otsu". Raises HemalumError for
+        other thresholds, or before `with_dab`.
+        """
+        asked = check_positive(positive)
+        if asked is None or "dab_mean" not in self.table.column_names:
+            raise HemalumError(
+                "nuclei are graded by thresholds of DAB, which has to be measured first: with_dab(image)"
+            )
+        values = self.table.column("dab_mean").to_numpy().astype(np.float64)
+        thresholds = (otsu_threshold(values),) if isinstance(asked, str) else asked
+        names = np.array([None, *GRADES[len(thresholds)]], np.object_)[grade(values, thresholds)]
+        kept = self.table.drop_columns([name for name in ("intensity",) if name in self.table.column_names])
+        source = "Otsu of the nuclei" if isinstance(asked, str) else "set"
+        return replace(
+            self,
+            table=kept.append_column("intensity", pa.array(names, pa.string())),
+            thresholds=thresholds,
+            notes=self.notes | {"positive": list(thresholds), "positive_source": source},
         )
 
     def __len__(self) -> int:
@@ -186,9 +239,46 @@ class Nuclei:
         """The class of each nucleus by number, names and counts; None where the model tells no classes apart."""
         if not self.class_names:
             return None
-        numbers = {name: number for number, name in enumerate(self.class_names, start=1)}
-        names = self.table.column("class").to_pylist()
-        return Classes(np.array([numbers.get(name, 0) for name in names], np.int32), self.class_names)
+        return Classes(self._numbers("class", self.class_names), self.class_names)
+
+    def _numbers(self, column: str, names: Sequence[str]) -> NDArray[np.int32]:
+        numbers = {name: number for number, name in enumerate(names, start=1)}
+        return np.array([numbers.get(name, 0) for name in self.table.column(column).to_pylist()], np.int32)
+
+    @property
+    def intensities(self) -> Classes | None:
+        """The grade of each nucleus by number, names and counts, in QuPath's colours; None where they have none."""
+        if not self.thresholds:
+            return None
+        names = GRADES[len(self.thresholds)]
+        return Classes(self._numbers("intensity", names), names, [INTENSITIES[name] for name in names])
+
+    def ihc_score(self, of: str | None = None) -> IhcScore:
+        """Score of the graded nuclei, all or those `of` one class. Raises HemalumError where there are no grades."""
+        intensities, classes = self.intensities, self.classes
+        if intensities is None:
+            raise HemalumError("no nuclei are graded: segment with stain hdab and positive, or use graded()")
+        if of is None:
+            return IhcScore(intensities.counts)
+        if classes is None or of not in classes.names:
+            raise HemalumError(f"there is no class '{of}'; classes: {', '.join(self.class_names) or 'none'}")
+        chosen = intensities.numbers[classes.numbers == list(classes.names).index(of) + 1]
+        return IhcScore(Classes(chosen, intensities.names).counts)
+
+    @property
+    def positive_share(self) -> float | None:
+        """Share of nuclei that are positive, in [0, 1]; None without nuclei or grades."""
+        return self.ihc_score().positive_share if self.thresholds else None
+
+    @property
+    def h_score(self) -> float | None:
+        """H-score, 0 to 300; None without nuclei or with other than three thresholds."""
+        return self.ihc_score().h_score if self.thresholds else None
+
+    @property
+    def allred(self) -> Allred | None:
+        """Allred's score; None without nuclei or with other than three thresholds."""
+        return self.ihc_score().allred if self.thresholds else None
 
     def polygons(self) -> NDArray[np.object_]:
         """Give the outlines as (N,) shapely polygons in px of the input image."""
@@ -210,7 +300,8 @@ class Nuclei:
     def to_geojson(self, path: str | Path, *, simplify: float = 0.0) -> None:
         """Write polygons and measurements as GeoJSON that QuPath opens.
 
-        Outlines may be moved by up to `simplify` px to save points.
+        Outlines may be moved by up to `simplify` px to save points. Graded nuclei are classified by their grade,
+        those of a model with classes by both, in QuPath's manner: `epithelial: Positive`.
         """
         outlines = self.outlines.simplified(simplify)
         geojson.write_geojson(
@@ -226,8 +317,9 @@ class Nuclei:
                 "shape": list(self.shape),
                 **self.notes,
                 **({"classes": list(self.class_names)} if self.class_names else {}),
+                **({"ihc": self.ihc_score().as_dict()} if self.thresholds else {}),
             },
-            classes=self.classes,
+            classes=combined(self.classes, self.intensities),
         )
 
     def to_csv(self, path: str | Path) -> None:
@@ -247,10 +339,11 @@ class Nuclei:
     ) -> None:
         """Write the input image (H, W, 3) uint8 with the outlines drawn on it, PNG.
 
-        Where nuclei have classes, each has the colour of its class, and a legend is added below the image. Raises
-        HemalumError when the image is not the one that the nuclei are of.
+        Graded nuclei have the colour of their grade (positive red, negative blue), others that of their class where
+        they have one, and a legend is added below the image. Raises HemalumError when the image is not the one that
+        the nuclei are of.
         """
-        overlay.write_overlay(path, image, self.label_map(), colour=colour, classes=self.classes)
+        overlay.write_overlay(path, image, self.label_map(), colour=colour, classes=self.intensities or self.classes)
 
 
 def _table(columns: Columns, mpp: float | None, mpp_source: str, model: str | None) -> pa.Table:

@@ -128,14 +128,16 @@ def trace(
     return Outlines(Polygons(coords, offsets), ids, first, perimeter, hull, origin)
 
 
-def fill(polygons: Polygons, shape: tuple[int, int], ids: NDArray[np.uint32] | None = None) -> NDArray[np.uint32]:
+def fill(
+    polygons: Polygons, shape: tuple[int, int], ids: NDArray[np.uint32] | None = None, *, top: int = 0
+) -> NDArray[np.uint32]:
     """Give the label map (H, W) uint32 of the pixels whose centre is inside; later rings over earlier ones.
 
-    `ids` (N,) are the values drawn, 1..N by default.
+    `ids` (N,) are the values drawn, 1..N by default. `top` is the row of the image that labels[0] is of.
     """
     labels = np.zeros(shape, np.uint32)
     values = np.arange(1, len(polygons) + 1, dtype=np.uint32) if ids is None else ids.astype(np.uint32)
-    _fill(polygons.coords, polygons.offsets, values, labels)
+    _fill(polygons.coords, polygons.offsets, values, labels, top)
     return labels
 
 
@@ -340,7 +342,7 @@ def _hull_area(left: Any, right: Any, bottom: int, chain: Any) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _fill(coords: Any, offsets: Any, values: Any, labels: Any) -> None:
+def _fill(coords: Any, offsets: Any, values: Any, labels: Any, top: int) -> None:
     height, width = labels.shape
     crossings = np.empty(256, np.float64)
     for i in range(offsets.size - 1):
@@ -353,7 +355,7 @@ def _fill(coords: Any, offsets: Any, values: Any, labels: Any) -> None:
         for j in range(a, b):
             low = min(low, coords[j, 1])
             high = max(high, coords[j, 1])
-        for y in range(max(0, int(np.ceil(low - 0.5))), min(height, int(np.ceil(high - 0.5)))):
+        for y in range(max(top, int(np.ceil(low - 0.5))), min(top + height, int(np.ceil(high - 0.5)))):
             centre = y + 0.5
             count = 0
             for j in range(a, b - 1):
@@ -367,4 +369,4 @@ def _fill(coords: Any, offsets: Any, values: Any, labels: Any) -> None:
                 start = max(0, int(np.ceil(crossings[j] - 0.5)))
                 stop = min(width, int(np.ceil(crossings[j + 1] - 0.5)))
                 for x in range(start, stop):
-                    labels[y, x] = values[i]
+                    labels[y - top, x] = values[i]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemalum.inference.batch import FileResult
-from hemalum.report.summary import SCALE_SAID, Summarised, SummaryPage, density_text
+from hemalum.report.summary import SCALE_SAID, Summarised, SummaryPage, density_text, score_texts, stain_text
 
 
 @dataclass(slots=True)
@@ -14,13 +14,16 @@ class Batch:
 
     rows: list[list[str]] = field(default_factory=list)
     classes: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
     failed: list[tuple[Path, str]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
     @property
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Headers and rows: file, nuclei, of each class, density (marked on an estimate), mpp, its source, time."""
-        return ["file", "nuclei", *self.classes, "per mm²", "mpp", "scale", "seconds"], self.rows
+        """Headers and rows: file, nuclei, of each class, scores, density (marked on an estimate), mpp, its source,
+        stain (with what speaks against it), time."""
+        headers = ["file", "nuclei", *self.classes, *self.scores, "per mm²", "mpp", "scale", "stain", "seconds"]
+        return headers, self.rows
 
 
 def collect(
@@ -42,6 +45,7 @@ def collect(
         else:
             batch.rows.append(_row(result))
             batch.classes = result.nuclei.class_names
+            batch.scores = tuple(score_texts(result.nuclei))
             batch.files += result.files.values()
             if page is not None:
                 page.add(_summarised(result))
@@ -62,9 +66,11 @@ def _row(result: FileResult) -> list[str]:
         result.path.name,
         f"{nuclei.count:,}",
         *(f"{count:,}" for count in (nuclei.classes.counts.values() if nuclei.classes is not None else ())),
+        *score_texts(nuclei).values(),
         density_text(nuclei) + (" (estimated)" if estimated else ""),
         f"{nuclei.mpp:.4g}" if nuclei.mpp is not None else "unknown",
         SCALE_SAID.get(nuclei.mpp_source, nuclei.mpp_source),
+        stain_text(nuclei) or "unknown",
         f"{result.seconds:.1f}",
     ]
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum import __version__
-from hemalum.export.colours import class_colour
+from hemalum.data.stain_recognition import STAINS_SAID
+from hemalum.export.colours import Colour
 from hemalum.files import atomic_path
 from hemalum.models.card import Card
 from hemalum.report.histogram import histogram_svg
@@ -38,8 +39,14 @@ SCALE_SAID = {
 _UNITS = {"um2": "µm²", "um": "µm", "px2": "px²", "px": "px"}
 # an orientation has no mean on a line: 1° and 179° are neighbours
 _NOT_MEASURED = {"id", "x", "y", "orientation"}
-_LABELS = {"hematoxylin_mean": "Hematoxylin, mean (OD)", "hematoxylin_std": "Hematoxylin, spread (OD)"}
-_HISTOGRAMS = ("area", "circularity", "hematoxylin_mean")
+_LABELS = {
+    "hematoxylin_mean": "Hematoxylin, mean (OD)",
+    "hematoxylin_std": "Hematoxylin, spread (OD)",
+    "dab_mean": "DAB, mean (OD)",
+    "dab_std": "DAB, spread (OD)",
+    "dab_ring_mean": "DAB around the nucleus, mean (OD)",
+}
+_HISTOGRAMS = ("area", "circularity", "hematoxylin_mean", "dab_mean")
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class SummaryPage:
             failed=self.failed,
             images=self.images,
             any_estimate=any(image["estimated"] for image in self.images),
+            doubts=[(image["name"], image["stain_doubt"]) for image in self.images if image["stain_doubt"]],
         )
         with atomic_path(self.path) as temporary:
             temporary.write_text(page, encoding="utf-8")
@@ -190,7 +198,12 @@ def _image(result: Summarised, folder: Path, *, picture: bool) -> dict[str, Any]
         "size": f"{width:,} × {height:,} px",
         "area": f"{width * height * nuclei.mpp**2 / 1e6:.4g} mm²" if nuclei.mpp is not None else "",
         "seconds": f"{result.seconds:.1f}",
+        "stain": stain_text(nuclei, doubt=False),
+        "stain_doubt": nuclei.notes.get("stain_doubt", ""),
         "classes": by_class(nuclei),
+        "scores": score_texts(nuclei),
+        "grades": by_grade(nuclei),
+        "thresholds": thresholds_text(nuclei),
         "histograms": [
             histogram_svg(_values(nuclei.table, columns[stem]), column_label(columns[stem]))
             for stem in _HISTOGRAMS
@@ -222,13 +235,66 @@ def by_class(nuclei: "Nuclei") -> list[dict[str, str]]:
     return [
         {
             "name": name,
-            "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(number)),
+            "colour": _hex(colour),
             "count": f"{count:,}",
             "share": f"{100 * count / nuclei.count:.1f} %" if nuclei.count else "–",
             "density": f"{count / area:,.0f}" if area else "unknown",
         }
-        for number, (name, count) in enumerate(nuclei.classes.counts.items(), start=1)
+        for colour, (name, count) in zip(nuclei.classes.colours, nuclei.classes.counts.items(), strict=True)
     ]
+
+
+def stain_text(nuclei: "Nuclei", *, doubt: bool = True) -> str:
+    """The stain, where that is from and, with `doubt`, what speaks against it; empty where nothing is known of it."""
+    name = nuclei.notes.get("stain")
+    if name is None:
+        return ""
+    doubted = nuclei.notes.get("stain_doubt") if doubt else None
+    return f"{STAINS_SAID[name]}, {nuclei.notes['stain_source']}" + (f", but {doubted}" if doubted else "")
+
+
+def score_texts(nuclei: "Nuclei") -> dict[str, str]:
+    """Scores of graded nuclei by name, as text: positive share, with three thresholds H-score and Allred."""
+    if not nuclei.thresholds:
+        return {}
+    score = nuclei.ihc_score()
+    texts = {"positive": "–" if score.positive_share is None else f"{100 * score.positive_share:.1f} %"}
+    if len(nuclei.thresholds) > 1:
+        texts["H-score"] = "–" if score.h_score is None else f"{score.h_score:.0f}"
+        texts["Allred"] = "–" if score.allred is None else str(score.allred)
+    return texts
+
+
+def thresholds_text(nuclei: "Nuclei") -> str:
+    """The thresholds that nuclei were graded by, and where they come from."""
+    values = ", ".join(f"{value:g}" for value in nuclei.thresholds)
+    return f"{values} ({nuclei.notes.get('positive_source', 'set')})" if values else ""
+
+
+def by_grade(nuclei: "Nuclei") -> dict[str, Any]:
+    """Graded nuclei: `grades` with name and colour, `rows` for all and for each class with counts and scores."""
+    intensities = nuclei.intensities
+    if intensities is None:
+        return {}
+    rows = []
+    for name in (None, *nuclei.class_names):
+        score = nuclei.ihc_score(name)
+        share = "–" if score.positive_share is None else f"{100 * score.positive_share:.1f} %"
+        cells = [f"{count:,}" for count in score.counts.values()] + [share]
+        if len(nuclei.thresholds) > 1:
+            cells += ["–" if score.h_score is None else f"{score.h_score:.0f}", str(score.allred or "–")]
+        rows.append((name or "all", cells))
+    return {
+        "grades": [
+            {"name": n, "colour": _hex(c)} for n, c in zip(intensities.names, intensities.colours, strict=True)
+        ],
+        "scores": ["Positive share", *(["H-score", "Allred"] if len(nuclei.thresholds) > 1 else [])],
+        "rows": rows,
+    }
+
+
+def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _link(file: Path, folder: Path) -> str:

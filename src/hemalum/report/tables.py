@@ -5,8 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hemalum.data.stain_recognition import STAINS_SAID
 from hemalum.models.card import Card
-from hemalum.report.summary import SCALE_SAID, density_text
+from hemalum.report.summary import SCALE_SAID, density_text, score_texts, stain_text, thresholds_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,10 +134,13 @@ def _input_pairs(card: Card) -> Pairs:
 
 
 def _stain_pairs(card: Card) -> Pairs:
-    if card.stain is None:
-        return []
-    unfit = {"pass": "passes unchanged", "refuse": "is refused"}[card.stain.unfit]
-    return [("stain", f"{card.stain.method}, to {card.stain.origin}; an unfit image {unfit}")]
+    pairs = []
+    if card.as_it_is:
+        pairs.append(("trained on", ", ".join(STAINS_SAID[name] for name in card.as_it_is) + ": seen as it is"))
+    if card.stain is not None:
+        unfit = {"pass": "passes unchanged", "refuse": "is refused"}[card.stain.unfit]
+        pairs.append(("stain", f"{card.stain.method}, to {card.stain.origin}; an unfit image {unfit}"))
+    return pairs
 
 
 def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pairs:
@@ -146,7 +150,11 @@ def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pai
         ("nuclei", f"{nuclei.count:,}"),
         ("density", f"{density_text(nuclei)} per mm²{estimated}"),
         *([("classes", _counts_text(nuclei.classes.counts))] if nuclei.classes is not None else []),
+        *([("intensity", _counts_text(nuclei.intensities.counts))] if nuclei.intensities is not None else []),
+        *score_texts(nuclei).items(),
+        *([("from DAB of", thresholds_text(nuclei))] if nuclei.thresholds else []),
         ("scale", f"{_number(nuclei.mpp)} µm per pixel, {SCALE_SAID.get(nuclei.mpp_source, nuclei.mpp_source)}"),
+        *([("stain", stain_text(nuclei))] if stain_text(nuclei) else []),
         ("time", f"{seconds:.1f} s"),
     ]
     return pairs + [("wrote", str(file)) for file in files]

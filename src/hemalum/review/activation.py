@@ -12,7 +12,7 @@ from hemalum.inference.bands import bands, exact_windows, plan_windows
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model
 from hemalum.inference.segment import find_scale, scaled_shape
-from hemalum.inference.stain import find_stain
+from hemalum.inference.staining import find_staining
 from hemalum.instances.representations import REPRESENTATIONS, find_representation
 from hemalum.networks.map_model import build
 
@@ -36,7 +36,7 @@ def activation_map(source: ImageSource, model: Model, *, mpp: float) -> NDArray[
         band.maps[0].copy()
         for band in bands(
             source, engine, REPRESENTATIONS["foreground"], shape, grid, stride=card.stride, enlarge=1,
-            window=card.window, stain=find_stain(source, model), organ=model.organ,
+            window=card.window, change=find_staining(source, model).change, organ=model.organ,
         )
     ]  # fmt: skip
     height, width = source.shape

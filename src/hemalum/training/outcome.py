@@ -3,20 +3,24 @@
 import datetime
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain_normalisation import StainNormaliser
+from hemalum.data.stain_recognition import main_stains
 from hemalum.errors import HemalumError
 from hemalum.instances.representations import Representation, find_representation
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.models.file import Tensors
 from hemalum.training.recipe import Recipe
 from hemalum.training.stream import MEAN, STD, Facts
+
+RECOGNISED = 24  # images of each set whose stain is recognised
 
 
 def keep_head(tensors: Tensors, trained: Representation, kept: Representation) -> Tensors:
@@ -51,6 +55,13 @@ def kept_rows(trained: Representation, kept: Representation) -> list[int]:
     return rows
 
 
+def _some_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
+    """Some of the training images, spread evenly: enough to tell what they are mostly stained with."""
+    train = dataset.split("train")
+    for index in np.unique(np.linspace(0, len(train) - 1, min(len(train), RECOGNISED)).astype(int)):
+        yield train[int(index)].image
+
+
 def describe(
     recipe: Recipe, datasets: Sequence[Dataset], steps: int, spec: NetworkSpec, facts: Facts,
     seen: Mapping[str, Any], diameter: float, stain: StainNormaliser | None,
@@ -78,6 +89,7 @@ def describe(
         mean=MEAN,
         std=STD,
         stain=None if stain is None else stain.target,
+        as_it_is=main_stains(_some_images(dataset) for dataset in datasets),
         **seen,
         classes=list(representation.classes) or ["nucleus"],
         organs=list(facts.organs),

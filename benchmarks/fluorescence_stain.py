@@ -1,0 +1,57 @@
+"""Fluorescence shown to the network as it is, and as `--stain fluorescence` shows it: as if it were H&E.
+
+    python benchmarks/fluorescence_stain.py data/dsb2018 [--model accurate] [--every 1]
+        [-o benchmarks/results/fluorescence_stain.json]
+
+On the validation images of DSB2018 whose column `stain` is grey-fluo, at the scale of the data set's index; PQ pooled
+over images and as the mean over images.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from hemalum.data.dataset import Dataset
+from hemalum.inference.model import load_model
+from hemalum.inference.segment import as_engine, segment
+from hemalum.metrics import match, measure_overlap
+from record import ROOT, write_record
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--every", type=int, default=1, help="take every nth image")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "fluorescence_stain.json")
+    arguments = parser.parse_args()
+    part = Dataset.open(arguments.data).split("val")
+    samples = [sample for sample in part if sample.stain == "grey-fluo"][:: arguments.every]
+    rows = []
+    for name in arguments.model or ["accurate", "fast"]:
+        model = load_model(name)
+        engine = as_engine("auto", model)
+        forms = {
+            "as it is": ("he", lambda image: image),
+            "inverted": ("he", lambda image: 255 - image),
+            "as H&E": ("fluorescence", lambda image: image),
+        }
+        for form, (stain, change) in forms.items():
+            counts = []
+            for sample in samples:
+                found = segment(change(sample.image), model, mpp=sample.mpp, stain=stain, engine=engine)
+                counts.append(match(measure_overlap(sample.instances, found.label_map())))
+            pooled = sum(counts[1:], counts[0])
+            mean = float(np.nanmean([one.pq for one in counts]))
+            rows.append(
+                {"model": model.card.name, "form": form, "pq_pooled": round(pooled.pq, 4), "pq_mean": round(mean, 4)}
+            )
+            print(rows[-1], flush=True)
+    write_record(arguments.output, "fluorescence_stain", ["numpy"], rows, images=len(samples))
+
+
+if __name__ == "__main__":
+    main()

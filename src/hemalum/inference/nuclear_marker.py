@@ -1,0 +1,58 @@
+"""Whether the DAB of an image is in its nuclei: Ki-67 and ER against HER2 and cytokeratin.
+
+Brown nuclei are found where their DAB counts as nuclear density; where DAB is in membranes or cytoplasm, that would
+turn these into nuclei. Colors alone do not tell the two apart, shapes do. So the parts of the image with the most
+DAB contrast are segmented twice, with DAB taken out and with some of it shown as hematoxylin. If DAB is nuclear, most
+nuclei of the first are nuclei of the second, and others join them; if not, they are gone. The numbers were chosen on,
+and the decision is measured by, `benchmarks/ihc_stain.py`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.he_appearance import NUCLEAR_SHARE, HdabMap
+from hemalum.inference.engine import Engine
+from hemalum.inference.image import ImageSource
+from hemalum.inference.model import Model
+from hemalum.inference.scale import contrast_regions, run_region
+from hemalum.inference.staining import Staining, with_nuclear_dab
+from hemalum.instances.dab import dab
+from hemalum.instances.representations import find_representation
+from hemalum.metrics import MatchCounts, match, measure_overlap
+
+TRIED_SHARE = 0.35  # of DAB shown as hematoxylin: with more, outlines of brown nuclei move too far
+LEAST_KEPT = 0.7  # share of the nuclei of the first that are met in the second (IoU above 0.5) of a nuclear marker
+FEWEST = 5  # nuclei: with fewer there is nothing to decide by, and DAB stays out
+REGION_UM = 250.0  # side of a part of the image
+
+Pixels = NDArray[np.uint8]
+
+
+def show_nuclear_dab(staining: Staining, source: ImageSource, model: Model, engine: Engine, mpp: float) -> Staining:
+    """Show the network part of the DAB of a nuclear marker as hematoxylin; leave all other images as they are."""
+    change = staining.change
+    if not isinstance(change, HdabMap) or not change.stains.has_dab:
+        return staining
+    kept = share_kept(change, contrast_regions(source, dab, max(16, round(REGION_UM / mpp))), model, engine, mpp)
+    if kept is None or kept < LEAST_KEPT:
+        return staining
+    return with_nuclear_dab(staining, HdabMap(change.stains, NUCLEAR_SHARE))
+
+
+def share_kept(change: HdabMap, regions: list[Pixels], model: Model, engine: Engine, mpp: float) -> float | None:
+    """Share of nuclei, found with DAB taken out, that are also found with some of it; None of too few."""
+    card = model.card
+    representation = find_representation(card.representation, card.classes)
+    total: MatchCounts | None = None
+    for region in regions:
+        first, second = (
+            representation.separate(
+                run_region(region, mpp / card.mpp, model, engine, HdabMap(change.stains, share)), card.separation
+            )
+            for share in (0.0, TRIED_SHARE)
+        )
+        counts = match(measure_overlap(first, second))
+        total = counts if total is None else total + counts
+    if total is None or total.tp + total.fn < FEWEST:
+        return None
+    return total.tp / (total.tp + total.fn)

@@ -1,0 +1,110 @@
+"""The stain of an image: recognised or set, and what the network is shown of it.
+
+A network that was trained on H&E is shown H-DAB and fluorescence in H&E's colors (`hemalum.data.he_appearance`). One
+whose training images mostly had such a stain sees it as it is: its card says so. What is measured on nuclei is
+measured on the image as it is.
+"""
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from hemalum.data.he_appearance import ColorChange, FluorescenceMap, HdabMap, HdabStains, find_hdab
+from hemalum.data.stain_normalisation import sample_pixels
+from hemalum.data.stain_recognition import (
+    LEAST_PINK,
+    STAIN_NAMES,
+    STAINS_SAID,
+    Recognition,
+    Stain,
+    recognise_stain,
+)
+from hemalum.errors import HemalumError
+from hemalum.inference.image import ImageSource
+from hemalum.inference.model import Model
+from hemalum.inference.stain import describe_stain, find_stain
+from hemalum.instances.ihc_score import Positive, check_positive
+from hemalum.names import nearest
+
+log = logging.getLogger(__name__)
+
+STAINS = ("auto", *STAIN_NAMES)
+AS_IT_IS = "as it is"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Staining:
+    """The stain of an image, where that is from, and what is done to its colors before the network (None: nothing).
+
+    `doubt` says why the stain that was set may not be the image's. `notes` are what the result says of it all.
+    """
+
+    stain: Stain
+    source: Literal["recognised", "set"]
+    change: ColorChange | None = None
+    doubt: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def check_stain(stain: str, positive: Positive = None) -> str:
+    """The stain that is asked for. Thresholds of DAB ask for H-DAB where nobody sets the stain.
+
+    Raises HemalumError for an unknown stain, impossible thresholds, or thresholds of DAB for another stain.
+    """
+    if stain not in STAINS:
+        raise HemalumError(f"unknown stain '{stain}'{nearest(stain, STAINS)}")
+    if check_positive(positive) is None:
+        return stain
+    if stain not in ("auto", "hdab"):
+        raise HemalumError(f"positive is a threshold of DAB, and stain {stain} has none: it goes with stain hdab")
+    return "hdab"
+
+
+def find_staining(source: ImageSource, model: Model, stain: str = "auto", *, warn: bool = True) -> Staining:
+    """Recognise the stain of an image, or take the one that is set, and decide what the network is shown.
+
+    Reads a regular sample of the image's rows, so that windows and bands change nothing. What speaks against a stain
+    that is set is named in the log, unless `warn` is False. Raises HemalumError as `find_stain` does.
+    """
+    pixels = sample_pixels(source.read, source.shape)
+    seen = recognise_stain(pixels)
+    name = seen.stain if stain == "auto" else next(one for one in STAIN_NAMES if one == stain)
+    hdab = find_hdab(pixels) if name == "hdab" else None
+    doubt = "" if stain == "auto" else _doubt(name, seen, hdab)
+    if doubt and warn:
+        log.warning("%s: stain %s is set, but %s: its figures are marked", source.name, name, doubt)
+    notes = {"stain": name, "stain_source": "recognised" if stain == "auto" else "set"}
+    if doubt:
+        notes["stain_doubt"] = doubt
+    change: ColorChange | None
+    if name == "he":
+        change = normalisation = find_stain(source, model, warn=warn)
+        notes |= describe_stain(normalisation, model)
+        if seen.grey:
+            notes["network_input"] = f"{seen.said}, {AS_IT_IS}"
+    elif name in model.card.as_it_is:
+        change, notes["network_input"] = None, AS_IT_IS
+    elif hdab is not None:
+        change, notes["network_input"] = HdabMap(hdab), f"{hdab.said}; DAB taken out"
+    else:
+        change, notes["network_input"] = FluorescenceMap.of(pixels), "inverted, in the color of hematoxylin"
+    return Staining(name, "recognised" if stain == "auto" else "set", change, doubt, notes)
+
+
+def with_nuclear_dab(staining: Staining, change: HdabMap) -> Staining:
+    """The same, with part of DAB shown as hematoxylin."""
+    shown = f"{change.stains.said}; a nuclear marker: {change.nuclear:g} of DAB shown as hematoxylin"
+    return replace(staining, change=change, notes=staining.notes | {"network_input": shown})
+
+
+def _doubt(name: Stain, seen: Recognition, hdab: HdabStains | None) -> str:
+    """Why the image may not have the stain that is set; empty where nothing speaks against it."""
+    if name == seen.stain:
+        return "it is grey" if seen.grey and name == "he" else ""
+    if hdab is None or seen.stain == "fluorescence":
+        return f"it looks like {STAINS_SAID[seen.stain]}"
+    if not hdab.has_dab:
+        return "it has no DAB"
+    if seen.grey:
+        return "it is grey"
+    return "it looks like H&E" if seen.pink >= LEAST_PINK else ""
