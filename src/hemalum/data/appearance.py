@@ -7,6 +7,7 @@ a training on a CPU, the GPU for a training there). Both see the same draws.
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import kornia
 import numpy as np
@@ -17,16 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hemalum.data.augment_settings import AugmentSettings
+from hemalum.data.painting import BROWN, BYTE_DEVIATION, LUMA, paint
 from hemalum.data.simulated_dab import draw_dab
 from hemalum.data.stain import StainProfile, draw_stain_jitter, jitter_stain, stain_transfer
 
-_BYTE_DEVIATION = 73.9  # standard deviation of a uniform byte
 _CLAHE_LIMIT, _CLAHE_TILES = 2.0, 8  # clip limit, and tiles along each side of a crop (Zuiderveld 1994)
 _SHARP = 0.2  # px: a smaller sigma of blur changes nothing
 _RADIUS = 4  # px of the blur's kernel
 _QUALITY = (30, 91)  # of JPEG, from and below
-_BROWN = 0.01  # optical density of DAB that one step of its byte is
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def draw_appearance(
@@ -70,7 +69,7 @@ def draw_appearance(
             for index, (rng, own) in enumerate(zip(rngs, labels, strict=True)):
                 if rng.random() < settings.dab:
                     dab = draw_dab(own, rng)
-                    brown[index, 0] = np.minimum(dab.amount / _BROWN, 255)
+                    brown[index, 0] = np.minimum(dab.amount / BROWN, 255)
                     direction[index] = dab.direction @ matrices[index]
                     matrices[index] = (dab.matrix @ matrices[index]).astype(np.float32)
             drawn["brown"], drawn["direction"] = torch.from_numpy(brown), torch.from_numpy(direction)
@@ -96,7 +95,7 @@ def draw_appearance(
         draw("deviation", 0, settings.noise)
         if noise:  # uniform, not Gaussian: drawn as bytes it costs a tenth, and the network cannot tell
             pixels = np.stack([np.frombuffer(rng.bytes(3 * size * size), np.uint8) for rng in rngs])
-            drawn["noise"] = torch.from_numpy(pixels.reshape(count, 3, size, size))
+            drawn["noise"] = torch.from_numpy(pixels.reshape(count, size, size, 3)).permute(0, 3, 1, 2)
     return drawn
 
 
@@ -108,30 +107,39 @@ def _gaussian(sigma_B: Tensor) -> Tensor:
     return kernels / kernels.sum(dim=1, keepdim=True)
 
 
-def apply_appearance(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
-    """Crops (B, 3, H, W) uint8 as they were drawn to look, (B, 3, H, W) float32 in [0, 1], on their device.
+def apply_appearance(
+    images_BCHW: Tensor,
+    drawn: Mapping[str, Tensor],
+    mean: Sequence[float] = (0, 0, 0),
+    std: Sequence[float] = (1, 1, 1),
+) -> Tensor:
+    """Crops (B, 3, H, W) uint8 as they were drawn to look: (B, 3, H, W) float32 on their device, channels last.
 
-    What was drawn is on that device as well, except `jpeg`, which says which crops to compress.
+    Values in [0, 1], less `mean` and by `std`. What was drawn is on the crops' device as well, except `jpeg`, which
+    says which crops to compress.
     """
-    if images_BCHW.device.type != "cpu":
-        return _apply(images_BCHW, drawn)
-    # one by one: a crop stays in the processor's cache from the first change to the last
-    parts = [
-        _apply(images_BCHW[index : index + 1], {name: value[index : index + 1] for name, value in drawn.items()})
-        for index in range(len(images_BCHW))
-    ]
-    return torch.cat(parts)
-
-
-def _apply(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
     if "jpeg" in drawn:
         images_BCHW = _compress(images_BCHW, drawn["jpeg"])
+    if images_BCHW.device.type != "cpu" or ("clahe" in drawn and drawn["clahe"].any()):
+        return normalize(apply_by_tensors(images_BCHW, drawn), mean, std)
+    count, channels, height, width = images_BCHW.shape
+    pixels = np.ascontiguousarray(images_BCHW.permute(0, 2, 3, 1).numpy())
+    out = np.empty((count, height, width, channels), np.float32)
+    arrays = {name: value.numpy() for name, value in drawn.items()}
+    for index in range(count):
+        one = {name: value[index] for name, value in arrays.items()}
+        paint(pixels[index], one, np.float32(mean), np.float32(std), out[index])
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def apply_by_tensors(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+    """As `apply_appearance` but for JPEG and the normalization, by tensor operations: for any device."""
     x = images_BCHW.float() / 255
     if "matrix" in drawn:
-        brown = drawn["brown"] * _BROWN if "brown" in drawn else None
+        brown = drawn["brown"] * BROWN if "brown" in drawn else None
         x = jitter_stain(x, drawn["matrix"], drawn["offset"], brown, drawn.get("direction"))
     if "saturation" in drawn:
-        grey = _LUMA[0] * x[:, :1] + _LUMA[1] * x[:, 1:2] + _LUMA[2] * x[:, 2:]
+        grey = LUMA[0] * x[:, :1] + LUMA[1] * x[:, 1:2] + LUMA[2] * x[:, 2:]
         x = torch.lerp(grey.expand_as(x), x, _each(drawn["saturation"])).clamp_(0, 1)
     if "contrast" in drawn:
         x = (x * _each(drawn["contrast"])).clamp_(0, 1)
@@ -146,8 +154,20 @@ def _apply(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
     if "kernel" in drawn:
         x = _blur(x, drawn["kernel"])
     if "noise" in drawn:
-        x = x + (drawn["noise"].float() - 127.5) * _each(drawn["deviation"] / _BYTE_DEVIATION)
+        x = x + (drawn["noise"].float() - 127.5) * _each(drawn["deviation"] / BYTE_DEVIATION)
     return x.clamp_(0, 1)
+
+
+def normalize(images_BCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The images less `mean` and by `std`, one number for each channel, channels last."""
+    means, deviations = (_numbers(tuple(values), images_BCHW.device) for values in (mean, std))
+    return ((images_BCHW - means) / deviations).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def _numbers(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A number for each channel (1, C, 1, 1), kept on the device: copying them there waits for all its work."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
 
 def _compress(images_BCHW: Tensor, quality_B: Tensor) -> Tensor:
@@ -157,12 +177,8 @@ def _compress(images_BCHW: Tensor, quality_B: Tensor) -> Tensor:
         return images_BCHW
     result = images_BCHW.clone()
     if images_BCHW.device.type != "cpu":
-        height, width = images_BCHW.shape[2:]
-        where = chosen.to(images_BCHW.device, non_blocking=True)
-        quality = quality_B[chosen].float().to(images_BCHW.device, non_blocking=True)
-        padded = F.pad(images_BCHW[where].float() / 255, (0, -width % 16, 0, -height % 16), "reflect")
-        coded = kornia.enhance.jpeg_codec_differentiable(padded, quality)[:, :, :height, :width]
-        return result.index_copy_(0, where, (coded * 255 + 0.5).clamp(0, 255).to(torch.uint8))
+        where, quality = (part.to(images_BCHW.device, non_blocking=True) for part in (chosen, quality_B[chosen]))
+        return result.index_copy_(0, where, compress_by_tensors(images_BCHW[where], quality))
     for index in chosen.tolist():
         buffer = io.BytesIO()
         pixels = np.ascontiguousarray(images_BCHW[index].permute(1, 2, 0).numpy())
@@ -170,6 +186,14 @@ def _compress(images_BCHW: Tensor, quality_B: Tensor) -> Tensor:
         decoded = np.array(Image.open(buffer))
         result[index] = torch.from_numpy(decoded).permute(2, 0, 1)
     return result
+
+
+def compress_by_tensors(images_BCHW: Tensor, quality_B: Tensor) -> Tensor:
+    """Images uint8 after JPEG by tensor operations, on any device; all but what PIL writes."""
+    height, width = images_BCHW.shape[2:]
+    padded = F.pad(images_BCHW.float() / 255, (0, -width % 16, 0, -height % 16), "replicate")
+    coded = kornia.enhance.jpeg_codec_differentiable(padded, quality_B.float())[:, :, :height, :width]
+    return (coded * 255 + 0.5).clamp(0, 255).to(torch.uint8)
 
 
 def _each(factor_B: Tensor) -> Tensor:
@@ -180,8 +204,6 @@ def _blur(images_BCHW: Tensor, kernels_BK: Tensor) -> Tensor:
     """Each image under its own separable kernel, mirrored at the border."""
     count, channels, height, width = images_BCHW.shape
     radius = kernels_BK.shape[1] // 2
-    if images_BCHW.device.type == "cpu" and count == 1 and float(kernels_BK[0, radius]) == 1:
-        return images_BCHW  # sharp: half of all are
     if min(height, width) <= radius:
         return images_BCHW
     stacked = images_BCHW.reshape(1, count * channels, height, width)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hemalum.data.stain_separation import STAINS, amounts, angle_between, density_table, macenko_stains
 
-_DARKEST = 1 / 256
+DARKEST = 1 / 256  # black has a finite optical density
 _PIXELS = 4096  # of an image that its stains are measured on
 _DARK = 90  # mean byte below which an image is no stained section: fluorescence
 _CLOSEST = 10.0  # degrees between two stains that are told apart
@@ -93,7 +93,7 @@ def jitter_stain(
 
     `brown` is an amount of optical density added along `direction`.
     """
-    density = -torch.log(images_BCHW.clamp_min(_DARKEST))
+    density = -torch.log(images_BCHW.clamp_min(DARKEST))
     changed = torch.einsum("bchw,bcd->bdhw", density, matrix_B33) + offset_B3[:, :, None, None]
     if brown_B1HW is not None and direction_B3 is not None:
         changed = changed + brown_B1HW * direction_B3[:, :, None, None]

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hemalum.data.appearance import apply_appearance
+from hemalum.data.appearance import apply_appearance, normalize
 from hemalum.data.augment import Prepared, crop_of, cut, inside_of
 from hemalum.data.dataset import Dataset
 from hemalum.data.fractions import present_classes
@@ -235,9 +234,13 @@ class Stream:
     def batch(self, number: int, views: Views | None = None) -> Batch:
         """Make batch `number`, or the share of it that is made here."""
         parts = self.parts(number)
-        images = apply_appearance(parts["images"], parts["drawn"])
+        if views is None and self.recipe.input == "RGB":
+            images = shown = apply_appearance(parts["images"], parts["drawn"], MEAN, STD)
+        else:
+            images = apply_appearance(parts["images"], parts["drawn"])
+            shown = normalise(images, self.recipe.input)
         return Batch(
-            normalise(images, self.recipe.input),
+            shown,
             parts["targets"],
             parts["conditions"],
             parts["extra"],
@@ -353,14 +356,7 @@ def prepare(
 def normalise(images_BCHW: Tensor, channels: Channels = "RGB") -> Tensor:
     """Images (B, 3, H, W) in [0, 1] as the network takes them, (B, 3 or 1, H, W), channels last."""
     images = to_input(images_BCHW, channels)
-    mean, std = _statistics(images.shape[1], images.device)
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-@cache
-def _statistics(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (1, C, 1, 1), kept on the device: copying them there waits for all its work."""
-    return tuple(torch.tensor(v[:channels], device=device).view(1, channels, 1, 1) for v in (MEAN, STD))  # type: ignore[return-value]
+    return normalize(images, MEAN[: images.shape[1]], STD[: images.shape[1]])
 
 
 def encode(
