@@ -5,9 +5,82 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+_NONE = np.int32(2**31 - 1)  # above any nucleus's id
 RIM = 1.5  # px: pixels of a nucleus nearer than this to a pixel outside it are boundary
 STEEP = np.float32(4)  # a centre map that falls by 1 / STEEP over three pixels marks a boundary
 FAINT = np.float32(0.1)  # no foreground threshold that makes sense is lower
+
+
+# Helpers take numbers, not arrays: passing an array on costs more than what is done with its pixel.
+@njit(cache=True, nogil=True)
+def fill_interior_boundary(labels: Any, distance: Any, ids: int, interior: Any, boundary: Any) -> None:
+    largest = _largest(labels, distance, ids)
+    _mark_between(labels, boundary)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            n = labels[y, x]
+            if n:
+                inner = _is_inner(distance[y, x], largest[n])
+                interior[y, x], boundary[y, x] = inner, not inner
+
+
+@njit(cache=True, nogil=True)
+def fill_distance(labels: Any, distance: Any, ids: int, foreground: Any, relative: Any) -> None:
+    largest = _largest(labels, distance, ids)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            n = labels[y, x]
+            if n:
+                foreground[y, x], relative[y, x] = 1.0, _relative(distance[y, x], largest[n])
+
+
+@njit(cache=True, nogil=True)
+def fill_centre_gradient(labels: Any, ids: int, horizontal: Any, vertical: Any) -> None:
+    centre, reach = _extents(labels, ids)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            n = labels[y, x]
+            if n:
+                horizontal[y, x] = _part(x - centre[n, 0], reach[n, 0], reach[n, 1])
+                vertical[y, x] = _part(y - centre[n, 1], reach[n, 2], reach[n, 3])
+
+
+@njit(cache=True, nogil=True)
+def fill_combined(labels: Any, distance: Any, ids: int, maps: Any) -> None:
+    """The three above in one pass, into maps (6, H, W)."""
+    largest = _largest(labels, distance, ids)
+    centre, reach = _extents(labels, ids)
+    interior, boundary, foreground = maps[0], maps[1], maps[2]
+    relative, horizontal, vertical = maps[3], maps[4], maps[5]
+    _mark_between(labels, boundary)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            n = labels[y, x]
+            if n:
+                inner = _is_inner(distance[y, x], largest[n])
+                interior[y, x], boundary[y, x] = inner, not inner
+                foreground[y, x], relative[y, x] = 1.0, _relative(distance[y, x], largest[n])
+                horizontal[y, x] = _part(x - centre[n, 0], reach[n, 0], reach[n, 1])
+                vertical[y, x] = _part(y - centre[n, 1], reach[n, 2], reach[n, 3])
+
+
+@njit(cache=True, nogil=True)
+def _is_inner(depth: Any, largest: Any) -> Any:
+    # a nucleus that is all rim keeps its middle, so that it can still be told from its neighbours
+    return depth > RIM or depth == largest
+
+
+@njit(cache=True, nogil=True)
+def _relative(depth: Any, largest: Any) -> Any:
+    # one nucleus over the whole map has no boundary in sight: infinite distance
+    return depth / largest if np.isfinite(largest) else np.float32(1)
+
+
+@njit(cache=True, nogil=True)
+def _part(offset: Any, before: Any, after: Any) -> Any:
+    """An offset from the centre as part of how far the nucleus reaches on that side."""
+    side = before if offset < 0 else after
+    return offset / side if side > 0 else 0.0
 
 
 @njit(cache=True, nogil=True)
@@ -22,77 +95,44 @@ def _largest(labels: Any, distance: Any, ids: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def fill_interior_boundary(labels: Any, distance: Any, ids: int, interior: Any, boundary: Any) -> None:
-    height, width = labels.shape
-    largest = _largest(labels, distance, ids)
-    beside = np.zeros(labels.shape, np.int32)  # a nucleus beside this background pixel
-    for y in range(height):
-        for x in range(width):
-            n = labels[y, x]
-            if n == 0:
-                continue
-            if distance[y, x] > RIM:
-                interior[y, x] = 1.0
-                continue
-            # a nucleus that is all rim keeps its middle, so that it can still be told from its neighbours
-            if distance[y, x] == largest[n]:
-                interior[y, x] = 1.0
-            else:
-                boundary[y, x] = 1.0
-            for v in range(max(y - 1, 0), min(y + 2, height)):
-                for u in range(max(x - 1, 0), min(x + 2, width)):
-                    if labels[v, u] == 0:
-                        if beside[v, u] == 0:
-                            beside[v, u] = n
-                        elif beside[v, u] != n:
-                            boundary[v, u] = 1.0
-
-
-@njit(cache=True, nogil=True)
-def fill_distance(labels: Any, distance: Any, ids: int, foreground: Any, relative: Any) -> None:
-    largest = _largest(labels, distance, ids)
+def _extents(labels: Any, ids: int) -> Any:
+    """Of each nucleus its centre, x before y (ids, 2), and how far it reaches left, right, up and down of it."""
+    area, centre = np.zeros(ids, np.float64), np.zeros((ids, 2), np.float64)
+    box = np.empty((ids, 4), np.float64)  # first and last x, first and last y
+    box[:] = np.array([np.inf, -np.inf, np.inf, -np.inf])
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
-            n = labels[y, x]
-            if n:
-                foreground[y, x] = 1.0
-                # one nucleus over the whole map has no boundary in sight: infinite distance
-                relative[y, x] = distance[y, x] / largest[n] if np.isfinite(largest[n]) else 1.0
-
-
-@njit(cache=True, nogil=True)
-def fill_centre_gradient(labels: Any, ids: int, horizontal: Any, vertical: Any) -> None:
-    height, width = labels.shape
-    area = np.zeros(ids, np.float64)
-    centre = np.zeros((ids, 2), np.float64)
-    for y in range(height):
-        for x in range(width):
             n = labels[y, x]
             if n:
                 area[n] += 1
                 centre[n, 0] += x
                 centre[n, 1] += y
-    reach = np.zeros((ids, 4), np.float64)  # left, right, up, down of the centre
+                box[n, 0], box[n, 1] = min(box[n, 0], x), max(box[n, 1], x)
+                box[n, 2], box[n, 3] = min(box[n, 2], y), max(box[n, 3], y)
     for n in range(1, ids):
         if area[n]:
             centre[n] /= area[n]
+            for axis in range(2):
+                box[n, 2 * axis] = centre[n, axis] - box[n, 2 * axis]
+                box[n, 2 * axis + 1] -= centre[n, axis]
+    return centre, box
+
+
+@njit(cache=True, nogil=True)
+def _mark_between(labels: Any, boundary: Any) -> None:
+    """Mark background with pixels of two nuclei or more around it; row by row, in loops that become vector code."""
+    height, width = labels.shape
+    most, least = np.zeros(width + 2, np.int32), np.full(width + 2, _NONE, np.int32)
+    middle = most[1:-1], least[1:-1]
     for y in range(height):
+        rows = labels[max(y - 1, 0)], labels[y], labels[min(y + 1, height - 1)]
         for x in range(width):
-            n = labels[y, x]
-            if n:
-                reach[n, 0] = max(reach[n, 0], centre[n, 0] - x)
-                reach[n, 1] = max(reach[n, 1], x - centre[n, 0])
-                reach[n, 2] = max(reach[n, 2], centre[n, 1] - y)
-                reach[n, 3] = max(reach[n, 3], y - centre[n, 1])
-    for y in range(height):
+            above, own, below = rows[0][x], rows[1][x], rows[2][x]
+            middle[0][x] = max(above, own, below)
+            middle[1][x] = min(above or _NONE, own or _NONE, below or _NONE)
         for x in range(width):
-            n = labels[y, x]
-            if n:
-                dx, dy = x - centre[n, 0], y - centre[n, 1]
-                side = reach[n, 0] if dx < 0 else reach[n, 1]
-                horizontal[y, x] = dx / side if side > 0 else 0.0
-                side = reach[n, 2] if dy < 0 else reach[n, 3]
-                vertical[y, x] = dy / side if side > 0 else 0.0
+            high, low = max(most[x], most[x + 1], most[x + 2]), min(least[x], least[x + 1], least[x + 2])
+            boundary[y, x] = np.float32(rows[1][x] == 0 and low < high)
 
 
 @njit(cache=True, nogil=True)

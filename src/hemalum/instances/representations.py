@@ -24,7 +24,13 @@ from scipy import ndimage
 
 from hemalum.errors import HemalumError
 from hemalum.instances.depth import measure_depth
-from hemalum.instances.maps import fill_centre_gradient, fill_centre_peaks, fill_distance, fill_interior_boundary
+from hemalum.instances.maps import (
+    fill_centre_gradient,
+    fill_centre_peaks,
+    fill_combined,
+    fill_distance,
+    fill_interior_boundary,
+)
 from hemalum.instances.refining import refine
 from hemalum.instances.separation import TAKEN, flood
 from hemalum.instances.smoothing import smooth
@@ -97,6 +103,8 @@ class Representation:
         if labels.ndim != 2:
             raise HemalumError(f"label map must be (H, W), not {labels.shape}")
         shape = len(self.channels) - len(self.classes)  # maps that know no classes
+        if labels.size and not self.classes:
+            return self.encoder(_dense(labels))
         maps = np.zeros((len(self.channels), *labels.shape), np.float32)
         if labels.size == 0:
             return maps
@@ -234,10 +242,7 @@ def _encode_centre_gradient(labels: Labels) -> Float:
 
 def _encode_combined(labels: Labels) -> Float:
     maps = np.zeros((6, *labels.shape), np.float32)
-    distance, ids = measure_depth(labels), int(labels.max()) + 1
-    fill_interior_boundary(labels, distance, ids, maps[0], maps[1])
-    fill_distance(labels, distance, ids, maps[2], maps[3])
-    fill_centre_gradient(labels, ids, maps[4], maps[5])
+    fill_combined(labels, measure_depth(labels), int(labels.max()) + 1, maps)
     return maps
 
 
