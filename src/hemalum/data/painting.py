@@ -72,6 +72,7 @@ def _tones(x: Floats, drawn: Mapping[str, Any]) -> Floats:
     return x ** drawn["gamma"] if "gamma" in drawn else x
 
 
+# Row by row and channel by channel, lookups apart from arithmetic, which so becomes vector instructions.
 @njit(cache=True, nogil=True, fastmath=True)
 def _color(
     pixels: Any, stained: bool, matrix: Any, offset: Any, brown: Any, direction: Any, saturation: Any, tones: Any,
@@ -80,31 +81,45 @@ def _color(
     """Stain in optical density, saturation and tone of each pixel; `brown` may be empty."""
     height, width = pixels.shape[:2]
     zero, one, half, last = np.float32(0), np.float32(1), np.float32(0.5), np.float32(_STEPS - 1)
-    step, unit = np.float32((_STEPS - 1) / _DENSEST), np.float32(BROWN)
-    red, green, blue = np.float32(LUMA[0]), np.float32(LUMA[1]), np.float32(LUMA[2])
-    x = np.empty((3, width), np.float32)
+    step = np.float32((_STEPS - 1) / _DENSEST)
+    table = _DENSITY if stained else _BYTES
+    colors, indices, dab = (
+        np.empty((3, width), np.float32),
+        np.empty((3, width), np.int32),
+        np.zeros(width, np.float32),
+    )
+    red, green, blue, grey = colors[0], colors[1], colors[2], np.empty(width, np.float32)
     for i in range(height):
-        for j in range(width):
-            for c in range(3):
-                x[c, j] = _DENSITY[pixels[i, j, c]] if stained else _BYTES[pixels[i, j, c]]
-        if stained:
+        row, painted = pixels[i], out[i]
+        for c in range(3):
+            values = colors[c]
             for j in range(width):
-                r, g, b = x[0, j], x[1, j], x[2, j]
-                for c in range(3):
-                    x[c, j] = r * matrix[0, c] + g * matrix[1, c] + b * matrix[2, c] + offset[c]
+                values[j] = table[row[j, c]]
+        if stained:
             if len(brown):
                 for j in range(width):
-                    for c in range(3):
-                        x[c, j] += brown[i, j] * unit * direction[c]
+                    dab[j] = np.float32(BROWN) * np.float32(brown[i, j])
             for c in range(3):
+                places = indices[c]
+                of_red, of_green, of_blue = step * matrix[0, c], step * matrix[1, c], step * matrix[2, c]
+                of_dab, first = step * direction[c], step * offset[c] + half
                 for j in range(width):
-                    index = np.int32(min(max(x[c, j] * step + half, zero), last))
-                    x[c, j] = _PASSED[np.uint32(index)]
-        for j in range(width):
-            grey = red * x[0, j] + green * x[1, j] + blue * x[2, j]
+                    place = red[j] * of_red + green[j] * of_green + blue[j] * of_blue + dab[j] * of_dab + first
+                    places[j] = np.int32(min(max(place, zero), last))
             for c in range(3):
-                value = min(max(grey + (x[c, j] - grey) * saturation, zero), one)
-                out[i, j, c] = tones[np.uint32(np.int32(value * last + half))]
+                values, places = colors[c], indices[c]
+                for j in range(width):
+                    values[j] = _PASSED[np.uint32(places[j])]
+        for j in range(width):
+            luma = np.float32(LUMA[0]) * red[j] + np.float32(LUMA[1]) * green[j] + np.float32(LUMA[2]) * blue[j]
+            grey[j] = luma * (one - saturation)
+        for c in range(3):
+            values, places = colors[c], indices[c]
+            for j in range(width):
+                value = min(max(grey[j] + values[j] * saturation, zero), one)
+                places[j] = np.int32(value * last + half)
+            for j in range(width):
+                painted[j, c] = tones[np.uint32(places[j])]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
