@@ -386,6 +386,9 @@ def encode_extra(labels_BHW: NDArray[np.int32], names: Sequence[str]) -> dict[st
 
 @njit(cache=True, nogil=True)
 def _average(maps: Any, finer: int, out: Any) -> None:
+    if finer == 1:
+        out[:] = maps
+        return
     share = np.float32(1 / finer**2)
     for c in range(out.shape[0]):
         for i in range(out.shape[1]):
