@@ -1,6 +1,6 @@
 """What the data costs in training: the loop's steps per second beside the same step on a batch held in memory.
 
-    python benchmarks/training_input.py RECIPE DATASET [-n 20] [--rounds 3] [-o training_input.json]
+    python benchmarks/training_input.py DATASET RECIPE… [-n 20] [--rounds 3] [-o training_input.json]
 
 Both are the real loop, in turns in the same run; only the stream differs. Quotes medians over rounds.
 """
@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -21,7 +22,7 @@ from hemalum.networks import build_network
 from hemalum.training.checkpoint import Progress
 from hemalum.training.loop import Loop
 from hemalum.training.recipe import Recipe, load_recipe
-from hemalum.training.stream import Batch, Stream
+from hemalum.training.stream import Batch, Stream, Views
 from hemalum.training.train import keep_freed_memory
 from hemalum.training.validation import Validation
 from record import write_record
@@ -32,7 +33,9 @@ WARMUP = 3
 class Held(Stream):
     """The stream's first batch, again and again."""
 
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+    def batches(
+        self, start: int, stop: int, views: Views | None = None, device: torch.device | None = None
+    ) -> Generator[Batch, None, None]:
         batch = self.batch(0)
         for _ in range(start, stop):
             yield batch
@@ -68,43 +71,56 @@ def processor_seconds_per_batch(stream: Stream, count: int = 10) -> float:
     return statistics.median(times[1:])  # the first one compiles
 
 
+def shortened(recipe: Recipe, dataset: Dataset, steps: int) -> Recipe:
+    """The recipe for one dataset and some steps, validated at the end."""
+    until = recipe.phases[0].until.model_copy(update={"steps": steps})
+    changes = {
+        "data": {dataset.info.name: next(iter(recipe.data.values())).model_copy(update={"balance": None})},
+        "phases": [recipe.phases[0].model_copy(update={"until": until})],
+        "validate_every": steps,
+        "checkpoint_every": steps,
+        "validation_images": 1,
+    }
+    return recipe.model_copy(update=changes)
+
+
+def measure(recipe: Recipe, dataset: Dataset, rounds: int) -> dict[str, Any]:
+    """Seconds per step with the stream and with a batch that is held, in turns, and what a batch takes of a core."""
+    train = dataset.split("train")
+    stream, held = Stream(recipe, [train]), Held(recipe, [train])
+    validation = Validation(recipe, [dataset.split("val")], 8)
+    times = [
+        {"stream": seconds_per_step(recipe, stream, validation), "held": seconds_per_step(recipe, held, validation)}
+        for _ in range(rounds)
+    ]
+    cost = statistics.median(one["stream"] / one["held"] - 1 for one in times)
+    batch = processor_seconds_per_batch(stream)
+    seconds = {name: statistics.median(one[name] for one in times) for name in ("stream", "held")}
+    print(
+        f"{recipe.name:10} {seconds['stream']:.3f} s per step, {seconds['held']:.3f} s with a held batch: "
+        f"the data costs {100 * cost:.1f} %; a batch takes {1000 * batch:.0f} ms of one core",
+        flush=True,
+    )
+    return {"rounds": times, "cost": cost, "processor_seconds_per_batch": batch}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
     parser.add_argument("dataset", type=Path)
+    parser.add_argument("recipes", type=Path, nargs="+")
     parser.add_argument("-n", "--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("-o", "--output", type=Path, default=Path("training_input.json"))
     arguments = parser.parse_args()
     keep_freed_memory()
-    recipe, dataset = load_recipe(arguments.recipe), Dataset.open(arguments.dataset)
-    steps = arguments.steps + WARMUP + 1
-    until = recipe.phases[0].until.model_copy(update={"steps": steps})
-    recipe = recipe.model_copy(
-        update={
-            "data": {dataset.info.name: next(iter(recipe.data.values())).model_copy(update={"balance": None})},
-            "phases": [recipe.phases[0].model_copy(update={"until": until})],
-            "validate_every": steps,
-            "checkpoint_every": steps,
-            "validation_images": 1,
-        }
-    )
-    train = dataset.split("train")
-    stream, held = Stream(recipe, [train]), Held(recipe, [train])
-    validation = Validation(recipe, [dataset.split("val")], 8)
-    rounds = [
-        {"stream": seconds_per_step(recipe, stream, validation), "held": seconds_per_step(recipe, held, validation)}
-        for _ in range(arguments.rounds)
-    ]
-    cost = statistics.median(one["stream"] / one["held"] - 1 for one in rounds)
-    for name in ("stream", "held"):
-        print(f"{name:8} {statistics.median(one[name] for one in rounds):8.3f} s per step")
-    batch = processor_seconds_per_batch(stream)
-    print(f"a batch   {1000 * batch:8.0f} ms of one core")
-    print(f"the data costs {100 * cost:.1f} % of a step")
+    dataset = Dataset.open(arguments.dataset)
+    results = {}
+    for path in arguments.recipes:
+        recipe = shortened(load_recipe(path), dataset, arguments.steps + WARMUP + 1)
+        results[recipe.name] = measure(recipe, dataset, arguments.rounds)
     write_record(
-        arguments.output, "training_input", ["torch", "kornia", "numpy", "lightning-fabric"],
-        {"rounds": rounds, "cost": cost, "processor_seconds_per_batch": batch}, threads=torch.get_num_threads(),
+        arguments.output, "training_input", ["torch", "kornia", "numpy", "numba", "lightning-fabric"], results,
+        threads=torch.get_num_threads(),
     )  # fmt: skip
 
 
