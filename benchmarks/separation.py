@@ -1,16 +1,17 @@
 """How well each way of separating nuclei can do, and does: from true maps (the oracle) and from predicted
 ones.
 
-    python benchmarks/separation.py FOLDER --mpp 0.25 [--at 0.25 --at 0.5 …] [--images 50] [-o
-    separation.json] python benchmarks/separation.py FOLDER --mpp 0.25 --model MODEL_OF_COMBINED_MAPS
-    [--marker 0.3,0.5,0.7 …]
+    python benchmarks/separation.py FOLDER --mpp 0.25 [--at 0.25 --at 0.5 …] [--images 50] [-o separation.json]
+    python benchmarks/separation.py FOLDER --mpp 0.25 --model MODEL [--marker 0.3,0.5,0.7 …]
+        [--beside smoothing=3,merge_depth=0.25 …]
 
 FOLDER holds images/, labels/ and index.csv (columns image, label). The oracle encodes the true labels at each
 scale of --at, separates the maps and scores the result, brought to the size of the image, against the truth.
 "soft" has the true maps of twice the scale averaged down to it, as a good network's are, and "enlarged" has
-these enlarged twice again before separation. With --model the maps come from a network with the "combined"
-representation, so that all ways are judged on one training. PQ and AJI are pooled over images; s/mm² is
-processor time of separation alone.
+these enlarged twice again before separation. With --model the maps come from a network; where its representation is
+"combined" all ways are judged on one training. Each --beside is a second rule, the first with some settings
+changed, run in turn with it on each image. PQ and AJI are pooled over images; s/mm² is processor time of separation
+alone, and the ratio that to the first rule's.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from PIL import Image
 
 from hemalum.instances.representations import REPRESENTATIONS, Representation, select
 from hemalum.metrics.instance import AjiSums, MatchCounts, match, measure_overlap, sum_aji
-from hemalum.models.card import SeparationSettings
+from hemalum.models.card import Card, SeparationSettings
 from record import write_record
 
 WAYS = ("interior_boundary", "distance", "centre_gradient")
@@ -45,14 +46,19 @@ class Pair(NamedTuple):
     labels: Labels
 
 
+def find(folder: Path, kind: str, name: str) -> Path:
+    """A file as the index has it: within its folder, or, in a folder that `import` wrote, from the top."""
+    return folder / name if "/" in name else folder / kind / name
+
+
 def read_pairs(folder: Path, limit: int) -> list[Pair]:
     """Every k-th pair of the index, so that few images still cover the set."""
     with (folder / "index.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     pairs = []
     for row in rows[:: max(1, len(rows) // limit)][:limit]:
-        image = np.asarray(Image.open(folder / "images" / row["image"]).convert("RGB"))
-        pairs.append(Pair(image, np.asarray(Image.open(folder / "labels" / row["label"])).astype(np.int32)))
+        image = np.asarray(Image.open(find(folder, "images", row["image"])).convert("RGB"))
+        pairs.append(Pair(image, np.asarray(Image.open(find(folder, "labels", row["label"]))).astype(np.int32)))
     return pairs
 
 
@@ -99,16 +105,14 @@ def oracle_maps(way: Representation, pair: Pair, mpp: float, at: float, kind: st
     return enlarge_maps(maps, 2) if kind == "enlarged" else maps
 
 
-def predicted_maps(model_file: Path, pairs: list[Pair], mpp: float) -> tuple[list[Maps], float, SeparationSettings]:
-    """Maps of whole images, the scale of their pixels, and the model's own settings."""
+def predicted_maps(model_file: Path, pairs: list[Pair], mpp: float) -> tuple[list[Maps], float, Card]:
+    """Maps of whole images, the scale of their pixels, and the model's card."""
     import torch
 
     from hemalum.models.file import load_model_file
     from hemalum.networks.map_model import build
 
     card, tensors = load_model_file(model_file)
-    if card.representation != "combined":
-        raise SystemExit(f"{model_file} predicts {card.representation} maps; a model of combined maps is needed")
     model = build(card, tensors)
     found = []
     for pair in pairs:
@@ -119,21 +123,25 @@ def predicted_maps(model_file: Path, pairs: list[Pair], mpp: float) -> tuple[lis
         with torch.inference_mode():
             maps = model(batch)[0].numpy()
         found.append(np.ascontiguousarray(maps[:, : height * card.enlarge, : width * card.enlarge]))
-    return found, card.mpp / card.enlarge, card.separation
+    return found, card.mpp / card.enlarge, card
 
 
 def numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
+def changes(text: str) -> dict[str, float]:
+    return {name: float(value) for name, value in (part.split("=") for part in text.split(","))}
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     print(
-        f"{'maps':24}{'way':20}{'thresh':>7}{'marker':>7}{'depth':>7}{'PQ':>8}{'DQ':>8}{'SQ':>8}{'AJI':>8}{'s/mm²':>8}"
+        f"{'maps':24}{'way':20}{'thresh':>7}{'marker':>7}{'depth':>7}{'PQ':>8}{'DQ':>8}{'SQ':>8}{'AJI':>8}{'s/mm²':>8}{'ratio':>7}"
     )
     for row in rows:
         print(
             f"{row['maps']:24}{row['way']:20}{row['foreground']:7.2f}{row['marker']:7.2f}{row['min_depth']:7.2f}{row['pq']:8.4f}"
-            f"{row['dq']:8.4f}{row['sq']:8.4f}{row['aji']:8.4f}{row['s_per_mm2']:8.3f}"
+            f"{row['dq']:8.4f}{row['sq']:8.4f}{row['aji']:8.4f}{row['s_per_mm2']:8.3f}{row['time_ratio']:7.2f}"
         )
 
 
@@ -143,10 +151,13 @@ def main() -> None:
     parser.add_argument("--mpp", type=float, required=True, help="µm per pixel of the images")
     parser.add_argument("--at", type=float, action="append", help="scales of the maps (default 0.25 and 0.5)")
     parser.add_argument("--images", type=int, default=50, help="at most so many images, spread over the set")
-    parser.add_argument("--model", type=Path, help="model file with the combined representation")
+    parser.add_argument("--model", type=Path, help="model file")
     parser.add_argument("--foreground", type=numbers, help="thresholds to try, comma-separated")
     parser.add_argument("--marker", type=numbers, help="marker thresholds to try")
     parser.add_argument("--depth", type=numbers, help="depths to try")
+    parser.add_argument(
+        "--beside", type=changes, action="append", default=[], help="a second rule: SETTING=VALUE,SETTING=VALUE"
+    )
     parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
 
@@ -156,10 +167,11 @@ def main() -> None:
     # label → for each way the maps of all images
     sources: dict[str, dict[str, list[Maps]]] = {}
     if arguments.model:
-        maps, at, usual = predicted_maps(arguments.model, pairs, arguments.mpp)
-        combined = REPRESENTATIONS["combined"]
+        maps, at, card = predicted_maps(arguments.model, pairs, arguments.mpp)
+        usual, trained = card.separation, REPRESENTATIONS[card.representation]
         sources[f"predicted {at:g} µm/px"] = {
-            name: [select(one, combined, REPRESENTATIONS[name]) for one in maps] for name in WAYS
+            name: [select(one, trained, REPRESENTATIONS[name]) for one in maps]
+            for name in (WAYS if card.representation == "combined" else [card.representation])
         }
     else:
         for at, kind in itertools.product(arguments.at or (0.25, 0.5), ("", "soft", "enlarged")):
@@ -174,15 +186,26 @@ def main() -> None:
         arguments.marker or [usual.marker],
         arguments.depth or [usual.min_depth],
     )
+    rules = [
+        usual.model_copy(update={"foreground": foreground, "marker": marker, "min_depth": depth})
+        for foreground, marker, depth in grid
+    ]
+    rules += [SeparationSettings(**{**rules[0].model_dump(), **changes}) for changes in arguments.beside]
     rows = []
-    for foreground, marker, depth in grid:
-        settings = usual.model_copy(update={"foreground": foreground, "marker": marker, "min_depth": depth})
-        for source, by_way in sources.items():
-            for name, maps in by_way.items():
-                way = REPRESENTATIONS[name]
-                way.separate(maps[0], settings)  # compile
-                scores = [separate(way, one, pair.labels, settings) for one, pair in zip(maps, pairs, strict=True)]
-                rows.append({"maps": source, "way": name, **settings.model_dump(), **pooled(scores, mm2)})
+    for source, by_way in sources.items():
+        for name, maps in by_way.items():
+            way = REPRESENTATIONS[name]
+            for rule in rules:
+                way.separate(maps[0], rule)  # compile
+            scores = [
+                [separate(way, one, pair.labels, rule) for rule in rules]
+                for one, pair in zip(maps, pairs, strict=True)
+            ]
+            for i, (rule, of_rule) in enumerate(zip(rules, zip(*scores, strict=True), strict=True)):
+                figures = pooled(list(of_rule), mm2)
+                first = rows[-i]["s_per_mm2"] if i else figures["s_per_mm2"]
+                ratio = round(figures["s_per_mm2"] / first, 2)
+                rows.append({"maps": source, "way": name, **rule.model_dump(), **figures, "time_ratio": ratio})
     nuclei = sum(len(np.unique(pair.labels)) - 1 for pair in pairs)
     print(f"{arguments.folder.name}: {len(pairs)} images, {mm2:.2f} mm², {nuclei} nuclei")
     show(rows)

@@ -1,75 +1,210 @@
-"""Tries separation settings on a model's own maps of the validation images, and prints the best.
+"""Tries separation settings on predicted maps, and chooses by what transfers: leaving one set out at a time.
 
-    python benchmarks/tune_separation.py MODEL --data data/tnbc --data data/dsb2018 [--images 24] [-o tune.json]
+    python benchmarks/tune_separation.py MODEL --data data/tnbc --data data/dsb2018:val:colour --data data/consep:all
+        [--grid foreground=0.4,0.5 --grid min_depth=0.1,0.2 ...] [--cache maps/] [-o tune.json]
 
-Maps are made once per image; every combination of the values below is scored as pooled PQ against the labels at their
-own resolution. The best by the mean over sets goes into the card (`tools/ship.py`). Never run it on a test part.
+A set is FOLDER[:PART[:STAIN]][@MODEL], PART one of val (the usual), train, all; never test. With @MODEL its maps are
+those of another model of the same scale, best one that was trained without this set. Maps are made once per image
+and kept in --cache; every combination of the grid is scored as mean PQ per image against the labels at their own
+resolution. The settings for a set are those with the best mean over the other sets; what they reach on the set left
+out is the honest figure. The first of the file's results, best by the mean over all sets, is what `tools/ship.py`
+puts into the card.
 """
 
 import argparse
 import itertools
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset
-from hemalum.inference.engine import make_engine
-from hemalum.inference.model import load_model
+from hemalum.inference.engine import Engine, make_engine
+from hemalum.inference.model import Model, load_model
 from hemalum.inference.resample import Resampler
 from hemalum.instances.nuclei import Nuclei, measure
 from hemalum.instances.representations import REPRESENTATIONS
-from hemalum.metrics import MatchCounts, match, measure_overlap
+from hemalum.metrics import match, measure_overlap
 from hemalum.models.card import SeparationSettings
 from record import write_record
 
-FOREGROUND = (0.4, 0.45, 0.5)
-MARKER = (0.3, 0.4, 0.5, 0.6)
-DEPTH = (0.05, 0.1, 0.2)
-PROBABILITY = (0.0, 0.65, 0.75, 0.8)
+SHOWN = 12  # rows of the table, and of the file
+
+
+def usual_grid(pixel: float) -> dict[str, tuple[float, ...]]:
+    """Values to try on a separation grid of `pixel` µm: those that are lengths or areas follow it."""
+    return {
+        "foreground": (0.35, 0.4, 0.45, 0.5),
+        "marker": (0.8,),
+        "min_depth": (0.05, 0.15),
+        "smoothing": (max(1, round(0.16 / pixel**2)),),
+        "merge_depth": (0.2, 0.25, 0.3, 0.4),
+        "min_marker_area": (max(3, round(2.2 / pixel**2)),),
+        "min_probability": (0.65, 0.75),
+        "straighten": (max(1, round(0.75 / pixel)),),
+        "spur_width": (max(1, round(0.5 / pixel)),),
+    }
+
+
+class Cached(NamedTuple):
+    """Maps (C, h, w) float16 and labels (H, W) of one image, in a file."""
+
+    set: str
+    file: Path
+
+
+def cache_maps(model: Model, engine: Engine, data: str, folder: Path, limit: int) -> list[Cached]:
+    data, _, other = data.partition("@")
+    if other:
+        used = load_model(other)
+        if (used.card.mpp, used.card.enlarge) != (model.card.mpp, model.card.enlarge):
+            raise SystemExit(f"{other} is not of the scale of {model.card.name}")
+        model, engine = used, make_engine("auto", used)
+    path, part, stain = [*data.split(":"), "", ""][:3]
+    if part == "test":
+        raise SystemExit("settings are never chosen on a test part")
+    dataset = Dataset.open(path)
+    rows = [row for row in dataset.rows if part == "all" or row.split == (part or "val")]
+    rows = [row for row in rows if not stain or row.stain == stain]
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), limit)).astype(int))
+    card, cached = model.card, []
+    for index in chosen:
+        file = folder / f"{model.digest[:12]}-{dataset.info.name}-{rows[index].id}.npz"
+        cached.append(Cached(dataset.info.name, file))
+        if file.exists():
+            continue
+        sample = dataset._read(rows[index])
+        height, width = (max(1, round(length * sample.mpp / card.mpp)) for length in sample.instances.shape)
+        image = Resampler(sample.instances.shape, (height, width)).rows(sample.image, 0, height)
+        padding = ((0, -height % card.stride), (0, -width % card.stride), (0, 0))
+        maps = engine.maps(np.pad(image, padding, mode="symmetric")[None])[0]
+        maps = maps[:, : height * card.enlarge, : width * card.enlarge].astype(np.float16)
+        np.savez(file, maps=maps, truth=sample.instances, image=sample.image)
+    return cached
+
+
+def label(maps: NDArray[np.float32], way: str, shape: tuple[int, int], settings: SeparationSettings) -> Any:
+    """Label map on the image's own grid."""
+    representation = REPRESENTATIONS[way]
+    labels = representation.separate(maps, settings)
+    if labels.shape == shape:
+        return labels
+    part = measure(labels, None, representation.foreground(maps), threshold=settings.foreground)
+    scale = (shape[1] / labels.shape[1], shape[0] / labels.shape[0])
+    return Nuclei.from_parts([part], shape=shape, scale=scale).label_map()
+
+
+def score(file: Path, way: str, several: list[SeparationSettings]) -> list[float]:
+    """PQ of one image under each of the settings; nan where it has no nucleus."""
+    with np.load(file) as stored:
+        maps, truth = stored["maps"].astype(np.float32), stored["truth"]
+    return [match(measure_overlap(truth, label(maps, way, truth.shape, one))).pq for one in several]
+
+
+def score_all(cached: list[Cached], way: str, several: list[SeparationSettings], workers: int) -> dict[str, Any]:
+    """Mean PQ per image by set, one number per settings."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = [pool.submit(score, one.file, way, several) for one in cached]
+        scores = np.array([future.result() for future in futures])
+    names = np.array([one.set for one in cached])
+    return {str(name): np.nanmean(scores[names == name], axis=0) for name in dict.fromkeys(names)}
+
+
+def leave_one_out(by_set: dict[str, Any]) -> list[dict[str, Any]]:
+    """For each set, the settings that are best on the others, and what they reach on it."""
+    rows = []
+    for name in by_set:
+        others = np.mean([pq for other, pq in by_set.items() if other != name], axis=0)
+        best = int(np.argmax(others))
+        rows.append({"left_out": name, "index": best, "pq": float(by_set[name][best])})
+    return rows
+
+
+def show(by_set: dict[str, Any], several: list[SeparationSettings], fields: list[str], order: Any) -> None:
+    print("  ".join([*(f"{name:>11.11}" for name in fields), *(f"{name:>9.9}" for name in by_set), "     mean"]))
+    for i in order:
+        values = [f"{getattr(several[i], name):11g}" for name in fields]
+        pq = [float(by_set[name][i]) for name in by_set]
+        print("  ".join([*values, *(f"{one:9.4f}" for one in pq), f"{np.mean(pq):9.4f}"]))
+
+
+def read_grid(parts: list[str], pixel: float) -> dict[str, tuple[float, ...]]:
+    grid = usual_grid(pixel)
+    for part in parts:
+        name, _, values = part.partition("=")
+        if name not in SeparationSettings.model_fields:
+            raise SystemExit(f"--grid {part}: the settings are {', '.join(SeparationSettings.model_fields)}")
+        grid[name] = tuple(float(value) for value in values.split(","))
+    return grid
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--data", action="append", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=24, help="of each set, spread evenly")
+    parser.add_argument("--data", action="append", required=True, help="FOLDER[:PART[:STAIN]][@MODEL]")
+    parser.add_argument("--images", type=int, default=30, help="at most so many of each set, spread evenly")
+    parser.add_argument("--grid", action="append", default=[], help="SETTING=VALUE,VALUE: replaces the usual values")
     parser.add_argument("--min-area-um2", type=float, default=4.0, help="smallest nucleus")
+    parser.add_argument("--cache", type=Path, default=Path("tune_maps"), help="folder that maps are kept in")
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, default=Path("tune.json"))
     arguments = parser.parse_args()
     model = load_model(arguments.model)
-    card, engine = model.card, make_engine("auto", model)
-    representation = REPRESENTATIONS[card.representation]
-    images: list[tuple[str, np.ndarray, np.ndarray]] = []
-    for path in arguments.data:
-        part = Dataset.open(path).split("val")
-        for index in np.unique(np.linspace(0, len(part) - 1, min(len(part), arguments.images)).astype(int)):
-            sample = part[int(index)]
-            height, width = (max(1, round(length * sample.mpp / card.mpp)) for length in sample.instances.shape)
-            image = Resampler(sample.instances.shape, (height, width)).rows(sample.image, 0, height)
-            padding = ((0, -height % card.stride), (0, -width % card.stride), (0, 0))
-            maps = engine.maps(np.pad(image, padding, mode="symmetric")[None])[0]
-            e = card.enlarge
-            images.append((part.info.name, maps[:, : height * e, : width * e].copy(), sample.instances))
-    min_area = max(1, round(arguments.min_area_um2 / (card.mpp / card.enlarge) ** 2))
-    rows = []
-    for foreground, marker, depth, probability in itertools.product(FOREGROUND, MARKER, DEPTH, PROBABILITY):
-        settings = SeparationSettings(
-            foreground=foreground, marker=marker, min_depth=depth, min_area=min_area, min_probability=probability
-        )
-        counts: dict[str, MatchCounts] = {}
-        for name, maps, truth in images:
-            labels = representation.separate(maps, settings)
-            part = measure(labels, None, representation.foreground(maps), threshold=foreground)
-            scale = (truth.shape[1] / labels.shape[1], truth.shape[0] / labels.shape[0])
-            found = Nuclei.from_parts([part], shape=truth.shape, scale=scale).label_map()
-            one = match(measure_overlap(truth, found))
-            counts[name] = counts[name] + one if name in counts else one
-        pq = {name: one.pq for name, one in counts.items()}
-        rows.append({"settings": settings.model_dump(), "pq": pq, "mean": float(np.mean(list(pq.values())))})
-        print(f"{foreground} {marker} {depth} {probability}  mean {rows[-1]['mean']:.4f}  {pq}", flush=True)
-    rows.sort(key=lambda row: -row["mean"])
-    print("best:", rows[0])
-    write_record(arguments.output, "tune_separation", ["openvino", "numpy"], rows)
+    card = model.card
+    pixel = card.mpp / card.enlarge
+    grid = read_grid(arguments.grid, pixel)
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    engine = make_engine("auto", model)
+    start = time.perf_counter()
+    cached = [
+        one for data in arguments.data for one in cache_maps(model, engine, data, arguments.cache, arguments.images)
+    ]
+    print(f"maps of {len(cached)} images: {time.perf_counter() - start:.0f} s", flush=True)
+    min_area = max(1, round(arguments.min_area_um2 / pixel**2))
+    several = [
+        SeparationSettings(**{"min_area": min_area, **dict(zip(grid, values, strict=True))})
+        for values in itertools.product(*grid.values())
+    ]
+    several.insert(0, card.separation)  # today's, as what all others are compared with
+    start = time.perf_counter()
+    by_set = score_all(cached, card.representation, several, arguments.workers)
+    print(f"{len(several)} settings: {time.perf_counter() - start:.0f} s")
+    means = np.mean(list(by_set.values()), axis=0)
+    order = np.argsort(-means, kind="stable")
+    print("the card's:")
+    show(by_set, several, list(grid), [0])
+    print("best by the mean over all sets:")
+    show(by_set, several, list(grid), order[:SHOWN])
+    print("chosen on the other sets, scored on the set left out:")
+    folds = leave_one_out(by_set)
+    for fold in folds:
+        show(by_set, several, list(grid), [fold["index"]])
+        print(f"    {fold['left_out']} left out: {fold['pq']:.4f}, the card's {by_set[fold['left_out']][0]:.4f}")
+    print(f"mean over left-out sets: {np.mean([fold['pq'] for fold in folds]):.4f}, the card's {means[0]:.4f}")
+    rows = [
+        {
+            "settings": several[i].model_dump(),
+            "pq": {name: float(pq[i]) for name, pq in by_set.items()},
+            "mean": float(means[i]),
+        }
+        for i in order[:SHOWN]
+    ]
+    for fold in folds:
+        fold["settings"] = several[fold.pop("index")].model_dump()
+    write_record(
+        arguments.output,
+        "tune_separation",
+        ["openvino", "numpy"],
+        rows,
+        model={"name": card.name, "digest": model.digest},
+        card={name: float(pq[0]) for name, pq in by_set.items()},
+        left_out=folds,
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Pack the data of the shipped models, train them, and evaluate what comes out; tools/train_shipped.sh calls it.
 
     python tools/train_shipped.py pack data/tnbc data/nuinsseg_human … -o .training/data
-    python tools/train_shipped.py run OUT [--models accurate,fast] [--steps accurate=12000] [--accelerator cpu]
+    python tools/train_shipped.py run OUT [--models accurate=2,fast=1] [--seconds 420] [--accelerator cpu]
 
 A pack is dataset folders without their test parts, no finer than 0.2 µm per px, images as JPEG of quality 88. `run`
 trains the models side by side, one process each, with the recipe of each model's name, and leaves in OUT, for each,
@@ -24,10 +24,13 @@ from PIL import Image
 
 from hemalum.data.dataset import Dataset, write_index
 from hemalum.errors import HemalumError
+from hemalum.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PACK = ROOT / ".training" / "data"
 QUALITY = 88
+TRIAL = 200  # steps that measure how fast a machine is
+SURE = 0.93  # share of a time that is planned for
 FINEST = 0.2  # µm per px of what is packed: no shipped model sees finer
 
 
@@ -59,8 +62,8 @@ def pack(folders: list[Path], out: Path) -> None:
         print(f"{target}: {len(rows)} images, {size / 2**20:.1f} MiB", flush=True)
 
 
-def run(out: Path, models: list[str], steps: dict[str, int], accelerator: str, pack_folder: Path) -> None:
-    """Train each model in a process of its own, all at once, then evaluate them."""
+def run(out: Path, models: dict[str, int], options: list[str], accelerator: str, pack_folder: Path) -> None:
+    """Train each model in a process of its own, all at once, with its part of the cores, then evaluate them."""
     import torch
 
     if accelerator != "cpu" and not torch.cuda.is_available():
@@ -69,12 +72,12 @@ def run(out: Path, models: list[str], steps: dict[str, int], accelerator: str, p
         raise HemalumError(f"{pack_folder} is missing: run tools/train_shipped.sh pack DATA… first")
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    workers = max(1, ((os.cpu_count() or 1) - 1) // len(models))
+    cores, parts = os.cpu_count() or 1, sum(models.values())
     processes = {}
-    for name in models:
+    for name, part in models.items():
         command = [
             sys.executable, __file__, "one", name, str(out), "--accelerator", accelerator, "--pack", str(pack_folder),
-            "--workers", str(workers), *(["--steps", f"{name}={steps[name]}"] if name in steps else []),
+            "--workers", str(max(1, round(cores * part / parts))), *options,
         ]  # fmt: skip
         log = (out / f"{name}.txt").open("w")
         processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -86,45 +89,67 @@ def run(out: Path, models: list[str], steps: dict[str, int], accelerator: str, p
         raise HemalumError(f"failed: {', '.join(failed)}; see {out}/NAME.txt")
 
 
-def train_one(name: str, out: Path, steps: int | None, accelerator: str, workers: int, pack_folder: Path) -> None:
-    """Train one model by its recipe and evaluate it on the validation parts."""
+def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
+    """Train one model by its recipe and evaluate it on a quarter of the validation images."""
     from hemalum.inference.model import load_model
     from hemalum.models.file import load_model_file, save_model
     from hemalum.studies.evaluate import evaluate
     from hemalum.training.shipped import open_recipe
     from hemalum.training.train import train
 
-    recipe = open_recipe(name)
-    if steps is not None:
-        (phase,) = recipe.phases
-        until = phase.until.model_copy(update={"steps": steps})
-        recipe = recipe.model_copy(update={"phases": [phase.model_copy(update={"until": until})]})
-    datasets = {key: Dataset.open(pack_folder / key) for key in recipe.data}
     started = time.perf_counter()
+    recipe = open_recipe(name)
+    datasets = {key: Dataset.open(arguments.pack / key) for key in recipe.data}
+    steps = arguments.steps
+    if arguments.seconds:
+        times: list[float] = []
+        train(
+            with_steps(recipe, TRIAL).model_copy(update={"validation_images": 4}), datasets, out / "runs" / f"{name}.trial", accelerator=arguments.accelerator,
+            workers=arguments.workers, watch=lambda *_: times.append(time.perf_counter()),
+        )  # fmt: skip
+        # the last step validates
+        rate = (TRIAL // 2 - 1) / (times[-2] - times[-1 - TRIAL // 2])
+        steps = max(TRIAL, int(rate * (arguments.seconds - (time.perf_counter() - started)) * SURE))
+        print(f"{rate:.1f} steps/s, so {steps} steps", flush=True)
+    if steps:
+        recipe = with_steps(recipe, steps)
 
     def on_progress(step: int, total: int, row: dict[str, float]) -> None:
-        if row or step in (1, 20, 100):
+        if row or step % 500 == 0:
             print(f"{step}/{total} {time.perf_counter() - started:.0f} s {row}", flush=True)
 
-    model = train(recipe, datasets, out / "runs" / name, accelerator=accelerator, workers=workers, watch=on_progress)
+    folder = out / "runs" / name
+    model = train(
+        recipe, datasets, folder, accelerator=arguments.accelerator, workers=arguments.workers, watch=on_progress
+    )
     card, tensors = load_model_file(model)
     half = {key: value.astype(np.float16) if value.dtype == np.float32 else value for key, value in tensors.items()}
     save_model(out / f"{name}.safetensors", card, half)
-    shutil.copy(out / "runs" / name / "log.jsonl", out / f"{name}.jsonl")
-    trained = load_model(model)
+    shutil.copy(folder / "log.jsonl", out / f"{name}.jsonl")
+    trained = load_model(out / f"{name}.safetensors")
     scores = {}
     for key, dataset in datasets.items():
-        summary = evaluate(trained, dataset, split="val", engine="torch").summary
+        part = replace(dataset, rows=dataset.split("val").rows[::4])
+        summary = evaluate(trained, part, split="val", engine="torch").summary
         scores[key] = {"pq": summary["instance"]["per_image"]["pq"], "dice": summary["pixel"]["pooled"]["dice"]}
         print(key, scores[key], flush=True)
     (out / f"{name}.json").write_text(json.dumps(scores, indent=2) + "\n")
 
 
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with another number of steps, validated three times."""
+    (phase,) = recipe.phases
+    until = phase.until.model_copy(update={"steps": steps})
+    changes = {"phases": [phase.model_copy(update={"until": until})], "validate_every": -(-steps // 3)}
+    return recipe.model_copy(update=changes)
+
+
 def _pairs(text: str) -> dict[str, int]:
+    """NAME or NAME=NUMBER, separated by commas; a name alone counts 1."""
     try:
-        return {name: int(value) for name, _, value in (part.partition("=") for part in text.split(",") if part)}
+        return {name: int(value or 1) for name, _, value in (part.partition("=") for part in text.split(","))}
     except ValueError:
-        raise HemalumError(f"--steps '{text}': want NAME=NUMBER, separated by commas") from None
+        raise HemalumError(f"--models '{text}': want NAME=PART, separated by commas") from None
 
 
 def main() -> int:
@@ -133,15 +158,15 @@ def main() -> int:
     packing = verbs.add_parser("pack")
     packing.add_argument("folders", nargs="+", type=Path)
     packing.add_argument("-o", "--output", type=Path, default=PACK)
-    running = verbs.add_parser("run")
+    running, one = verbs.add_parser("run"), verbs.add_parser("one")
     running.add_argument("out", type=Path)
-    running.add_argument("--models", default="accurate,fast")
-    one = verbs.add_parser("one")
+    running.add_argument("--models", default="accurate=2,fast=1", help="NAME=PART of the cores, separated by commas")
     one.add_argument("name")
     one.add_argument("out", type=Path)
     one.add_argument("--workers", type=int, default=1)
     for sub in (running, one):
-        sub.add_argument("--steps", default="", help="NAME=NUMBER,…: other than the recipes'")
+        sub.add_argument("--steps", type=int, help="of each model, other than the recipes'")
+        sub.add_argument("--seconds", type=int, help="as many steps as this machine makes in this time")
         sub.add_argument("--accelerator", default="cuda", choices=("cuda", "cpu"))
         sub.add_argument("--pack", type=Path, default=PACK)
     arguments = parser.parse_args()
@@ -149,11 +174,11 @@ def main() -> int:
         if arguments.verb == "pack":
             pack(arguments.folders, arguments.output)
         elif arguments.verb == "run":
-            models, steps = arguments.models.split(","), _pairs(arguments.steps)
-            run(arguments.out, models, steps, arguments.accelerator, arguments.pack)
+            chosen = {"steps": arguments.steps, "seconds": arguments.seconds}
+            options = [f"--{key}={value}" for key, value in chosen.items() if value]
+            run(arguments.out, _pairs(arguments.models), options, arguments.accelerator, arguments.pack)
         else:
-            steps = _pairs(arguments.steps).get(arguments.name)
-            train_one(arguments.name, arguments.out, steps, arguments.accelerator, arguments.workers, arguments.pack)
+            train_one(arguments.name, arguments.out, arguments)
     except HemalumError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ from hemalum.inference.image import ImageSource
 from hemalum.inference.stream import find_open, separate_bands, step_rows
 from hemalum.inference.tiles import Grid, cut
 from hemalum.instances.nuclei import Nuclei, measure
+from hemalum.instances.refining import refine
 from hemalum.instances.representations import REPRESENTATIONS, SEMANTIC, Representation, find_representation
 from hemalum.instances.separation import flood
 from hemalum.models.card import SeparationSettings
@@ -32,8 +33,8 @@ def whole(
 ) -> Nuclei:
     """One call of the separation on all maps (of the padded image)."""
     height, width = (length * enlarge for length in image.shape[:2])
-    foreground, peaks, *kinds = (part[:height, :width] for part in way(name).read(maps))
-    labels = flood(foreground, peaks, rule)
+    foreground, peaks, *kinds = (part[:height, :width] for part in way(name).smoothed(rule).read(maps))
+    labels = refine(flood(foreground, peaks, rule), rule)
     part = measure(labels, image, foreground, kinds=kinds[0] if kinds else None, threshold=rule.foreground)
     return joined([part], image, enlarge, name)
 
@@ -75,6 +76,11 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
             max_hole_area=draw(st.integers(0, 100)),
             min_probability=draw(st.sampled_from([0.0, 0.7])),
             min_depth=draw(st.sampled_from([0.02, 0.1, 0.3])),
+            min_relative_depth=draw(st.sampled_from([0.0, 0.3])),
+            smoothing=draw(st.sampled_from([0, 1, 4])),
+            merge_depth=draw(st.sampled_from([0.0, 0.4])),
+            straighten=draw(st.sampled_from([0, 2])),
+            spur_width=draw(st.sampled_from([0, 1, 3])),
         ),
     }
 
@@ -91,11 +97,12 @@ def run(make_blobs: Callable[..., NDArray[np.uint8]]) -> Callable[..., tuple[Nuc
         down, right = (-length % stride for length in shape)
         padded = np.pad(image, ((0, down), (0, right), (0, 0)), "edge")
         maps = engine.maps(padded[None])[0]
-        reach = engine.RADIUS + way(name).reach
+        smoothed = way(name).smoothed(case["settings"])
+        reach = engine.RADIUS + smoothed.reach
         halo = reach + -reach % stride
         windows = Grid(cut(padded.shape[0], grid[0], halo, stride), cut(padded.shape[1], grid[1], halo, stride))
         found = separate_bands(
-            bands(ImageSource.of(image), engine, way(name), shape, windows, stride=stride, enlarge=enlarge),
+            bands(ImageSource.of(image), engine, smoothed, shape, windows, stride=stride, enlarge=enlarge),
             shape,
             case["settings"],
             enlarge=enlarge,

@@ -41,6 +41,20 @@ def test_two_tops_with_a_shallow_saddle_are_one():
     assert flood(foreground, peaks, SeparationSettings(marker=0.35, min_depth=0.05)).max() == 1
 
 
+def test_relative_depth_is_a_share_of_the_lower_top():
+    """Tops of 1 and 0.5, saddle of 0.3: the lower one stands 0.2 above it, 40 % of its height."""
+    peaks = np.broadcast_to(np.interp(np.arange(41), [0, 10, 20, 30, 40], [0, 1, 0.3, 0.5, 0]), (5, 41))
+    peaks = peaks.astype(np.float32)
+    foreground = np.ones((5, 41), np.float32)
+
+    def count(depth, share):
+        rule = SeparationSettings(marker=0.99, min_depth=depth, min_relative_depth=share)
+        return flood(foreground, peaks, rule).max()
+
+    assert (count(0.1, 0.39), count(0.1, 0.41)) == (2, 1)
+    assert (count(0.19, 0.1), count(0.21, 0.1)) == (2, 1)  # both have to hold
+
+
 def test_faint_nucleus_below_the_marker_threshold_stays_its_own():
     foreground = np.ones((9, 41), np.float32)
     x = np.arange(41)
@@ -171,6 +185,8 @@ rules = st.builds(
     min_area=st.integers(1, 30),
     min_probability=st.floats(0, 0.7),
     max_hole_area=st.integers(0, 50),
+    min_relative_depth=st.sampled_from([0.0, 0.2]),
+    merge_depth=st.sampled_from([0.0, 0.2, 0.6]),
 )
 
 

@@ -5,21 +5,27 @@ augmentation. So the two are apart: loader processes draw, and whoever holds the
 a training on a CPU, the GPU for a training there). Both see the same draws.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 
 import kornia
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from hemalum.data.augment_settings import AugmentSettings
+from hemalum.data.simulated_dab import draw_dab
 from hemalum.data.stain import StainProfile, draw_stain_jitter, jitter_stain, stain_transfer
 
 _BYTE_DEVIATION = 73.9  # standard deviation of a uniform byte
 _CLAHE_LIMIT, _CLAHE_TILES = 2.0, 8  # clip limit, and tiles along each side of a crop (Zuiderveld 1994)
 _SHARP = 0.2  # px: a smaller sigma of blur changes nothing
 _RADIUS = 4  # px of the blur's kernel
+_QUALITY = (30, 91)  # of JPEG, from and below
+_BROWN = 0.01  # optical density of DAB that one step of its byte is
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -29,12 +35,16 @@ def draw_appearance(
     settings: AugmentSettings,
     profiles: Sequence[StainProfile | None] | None = None,
     donors: Sequence[StainProfile] = (),
+    labels: NDArray[np.int32] | None = None,
+    noise: bool = True,
 ) -> dict[str, Tensor]:
     """Draw how each of B crops (size × size px) is to look, with its own generator; for `apply_appearance`.
 
     Gives by name: `matrix` (B, 3, 3) and `offset` (B, 3) of optical density, `kernel` (B, 2·radius + 1) of the blur,
     `noise` (B, 3, size, size) uint8, and factors (B,), those that `settings` switch on. With `stain_mix`, a
-    crop whose `profile` is known may be moved towards the stains of one of the `donors`.
+    crop whose `profile` is known may be moved towards the stains of one of the `donors`. `labels` (B, size, size)
+    are the nuclei that simulated DAB needs. Without `noise`, its pixels are left to who applies: they are most of
+    what is drawn.
     """
     count = len(rngs)
     drawn: dict[str, Tensor] = {}
@@ -43,14 +53,27 @@ def draw_appearance(
         drawn[name] = torch.tensor([rng.uniform(low, high) for rng in rngs], dtype=torch.float32)
         return drawn[name]
 
-    if settings.stain or settings.brown or settings.stain_mix:
+    if settings.jpeg:
+        quality = [int(rng.integers(*_QUALITY)) * (rng.random() < settings.jpeg) for rng in rngs]
+        drawn["jpeg"] = torch.tensor(quality)
+    if settings.stain or settings.brown or settings.stain_mix or settings.dab:
         changes = [draw_stain_jitter(rng, settings.stain, settings.brown) for rng in rngs]
         matrices = [matrix for matrix, _ in changes]
         if settings.stain_mix and donors:
             for index, (rng, profile) in enumerate(zip(rngs, profiles or [None] * count, strict=True)):
-                donor, share, chosen = donors[rng.integers(len(donors))], rng.uniform(), rng.random()
+                donor, share, chosen = donors[int(rng.integers(len(donors)))], rng.uniform(), rng.random()
                 if profile is not None and chosen < settings.stain_mix:
                     matrices[index] = (stain_transfer(profile, donor, share) @ matrices[index]).astype(np.float32)
+        if settings.dab and labels is not None:
+            brown = np.zeros((count, 1, size, size), np.uint8)
+            direction = np.zeros((count, 3), np.float32)
+            for index, (rng, own) in enumerate(zip(rngs, labels, strict=True)):
+                if rng.random() < settings.dab:
+                    dab = draw_dab(own, rng)
+                    brown[index, 0] = np.minimum(dab.amount / _BROWN, 255)
+                    direction[index] = dab.direction @ matrices[index]
+                    matrices[index] = (dab.matrix @ matrices[index]).astype(np.float32)
+            drawn["brown"], drawn["direction"] = torch.from_numpy(brown), torch.from_numpy(direction)
         drawn["matrix"] = torch.from_numpy(np.stack(matrices))
         drawn["offset"] = torch.from_numpy(np.stack([offset for _, offset in changes]))
     if settings.saturation or settings.grey:
@@ -70,10 +93,10 @@ def draw_appearance(
     if settings.blur:
         drawn["kernel"] = _gaussian(draw("kernel", -settings.blur, settings.blur))
     if settings.noise:
-        # uniform, not Gaussian: drawn as bytes it costs a tenth, and the network cannot tell
-        noise = np.stack([np.frombuffer(rng.bytes(3 * size * size), np.uint8) for rng in rngs])
-        drawn["noise"] = torch.from_numpy(noise.reshape(count, 3, size, size))
         draw("deviation", 0, settings.noise)
+        if noise:  # uniform, not Gaussian: drawn as bytes it costs a tenth, and the network cannot tell
+            pixels = np.stack([np.frombuffer(rng.bytes(3 * size * size), np.uint8) for rng in rngs])
+            drawn["noise"] = torch.from_numpy(pixels.reshape(count, 3, size, size))
     return drawn
 
 
@@ -86,7 +109,10 @@ def _gaussian(sigma_B: Tensor) -> Tensor:
 
 
 def apply_appearance(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
-    """Crops (B, 3, H, W) uint8 as they were drawn to look, (B, 3, H, W) float32 in [0, 1], on their device."""
+    """Crops (B, 3, H, W) uint8 as they were drawn to look, (B, 3, H, W) float32 in [0, 1], on their device.
+
+    What was drawn is on that device as well, except `jpeg`, which says which crops to compress.
+    """
     if images_BCHW.device.type != "cpu":
         return _apply(images_BCHW, drawn)
     # one by one: a crop stays in the processor's cache from the first change to the last
@@ -98,9 +124,12 @@ def apply_appearance(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor
 
 
 def _apply(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+    if "jpeg" in drawn:
+        images_BCHW = _compress(images_BCHW, drawn["jpeg"])
     x = images_BCHW.float() / 255
     if "matrix" in drawn:
-        x = jitter_stain(x, drawn["matrix"], drawn["offset"])
+        brown = drawn["brown"] * _BROWN if "brown" in drawn else None
+        x = jitter_stain(x, drawn["matrix"], drawn["offset"], brown, drawn.get("direction"))
     if "saturation" in drawn:
         grey = _LUMA[0] * x[:, :1] + _LUMA[1] * x[:, 1:2] + _LUMA[2] * x[:, 2:]
         x = torch.lerp(grey.expand_as(x), x, _each(drawn["saturation"])).clamp_(0, 1)
@@ -119,6 +148,28 @@ def _apply(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
     if "noise" in drawn:
         x = x + (drawn["noise"].float() - 127.5) * _each(drawn["deviation"] / _BYTE_DEVIATION)
     return x.clamp_(0, 1)
+
+
+def _compress(images_BCHW: Tensor, quality_B: Tensor) -> Tensor:
+    """The images after JPEG at their quality (on the CPU), 0 for none, as scanners and viewers write them."""
+    chosen = quality_B.nonzero().flatten()
+    if not len(chosen):
+        return images_BCHW
+    result = images_BCHW.clone()
+    if images_BCHW.device.type != "cpu":
+        height, width = images_BCHW.shape[2:]
+        where = chosen.to(images_BCHW.device, non_blocking=True)
+        quality = quality_B[chosen].float().to(images_BCHW.device, non_blocking=True)
+        padded = F.pad(images_BCHW[where].float() / 255, (0, -width % 16, 0, -height % 16), "reflect")
+        coded = kornia.enhance.jpeg_codec_differentiable(padded, quality)[:, :, :height, :width]
+        return result.index_copy_(0, where, (coded * 255 + 0.5).clamp(0, 255).to(torch.uint8))
+    for index in chosen.tolist():
+        buffer = io.BytesIO()
+        pixels = np.ascontiguousarray(images_BCHW[index].permute(1, 2, 0).numpy())
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=int(quality_B[index]))
+        decoded = np.array(Image.open(buffer))
+        result[index] = torch.from_numpy(decoded).permute(2, 0, 1)
+    return result
 
 
 def _each(factor_B: Tensor) -> Tensor:

@@ -4,24 +4,20 @@ Every draw comes from a generator that the caller seeds per sample and epoch, so
 function of (seed, epoch, position) and a resumed run sees what an uninterrupted one would have seen.
 """
 
-import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from hemalum.data.appearance import apply_appearance, draw_appearance
 from hemalum.data.augment_settings import NO_AUGMENTATION, AugmentSettings
-from hemalum.data.simulated_dab import stain_with_dab
 from hemalum.data.stain import StainProfile
-from hemalum.data.warp import Prepared, crop_of, inside_of, warp
+from hemalum.data.warp import Prepared, crop_of, draw_geometry, inside_of, warp_image, warp_labels
 
-__all__ = ["NO_AUGMENTATION", "AugmentSettings", "Prepared", "augment", "crop_of", "cut", "inside_of"]
-
-_QUALITY = (30, 91)  # of JPEG, from and below
+__all__ = ["NO_AUGMENTATION", "AugmentSettings", "Crops", "Prepared", "augment", "crop_of", "cut", "inside_of"]
 
 
 def augment(
@@ -38,8 +34,23 @@ def augment(
     Labels come on a grid `finer` times as fine over the same field, n = size·finer. `donors` are the stains that
     `stain_mix` moves towards.
     """
-    images, labels, drawn = cut(samples, rngs, size, settings, finer=finer, donors=donors)
-    return apply_appearance(images, drawn), labels
+    crops = cut(samples, rngs, size, settings, finer=finer, donors=donors)
+    return apply_appearance(crops.images, crops.drawn), crops.labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crops:
+    """The first half of `augment`: crops before they look as they are to.
+
+    `images` (B, 3, size, size) uint8, none of them where they are cut elsewhere (`ImageBank`), by `affine` (B, 2, 3)
+    and `shift` (B, 2, K, K); `labels` (B, n, n) int32; `drawn` is for `apply_appearance`.
+    """
+
+    images: Tensor
+    labels: NDArray[np.int32]
+    drawn: dict[str, Tensor]
+    affine: Tensor
+    shift: Tensor
 
 
 def cut(
@@ -50,25 +61,26 @@ def cut(
     *,
     finer: int = 1,
     donors: Sequence[StainProfile] = (),
-) -> tuple[Tensor, NDArray[np.int32], dict[str, Tensor]]:
-    """The first half of `augment`: crops (B, 3, size, size) uint8, their labels, and how they are to look.
-
-    `apply_appearance` does the other half, on any device.
-    """
-    images = np.empty((len(samples), size, size, 3), np.uint8)
+    images: bool = True,
+) -> Crops:
+    """Cut labels, and `images` unless that is done elsewhere, and draw how the crops are to look."""
+    pixels = np.empty((len(samples) if images else 0, size, size, 3), np.uint8)
     labels = np.empty((len(samples), size * finer, size * finer), np.int32)
-    for sample, rng, image, label in zip(samples, rngs, images, labels, strict=True):
-        warp(sample, rng, size, settings, finer, image, label)
-        if settings.dab and rng.random() < settings.dab:
-            image[:] = stain_with_dab(image, label[::finer, ::finer], rng)
-        if settings.jpeg and rng.random() < settings.jpeg:
-            image[:] = _compressed(image, int(rng.integers(*_QUALITY)))
-    drawn = draw_appearance(rngs, size, settings, [sample.stains for sample in samples], donors)
-    return torch.from_numpy(images).permute(0, 3, 1, 2), labels, drawn
-
-
-def _compressed(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """The image after JPEG at `quality`, as scanners and viewers write it."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
+    geometry = []
+    for index, (sample, rng) in enumerate(zip(samples, rngs, strict=True)):
+        affine, shift = draw_geometry(sample, rng, size, settings)
+        geometry.append((affine, shift))
+        if images:
+            warp_image(sample, affine, shift, size, pixels[index])
+        warp_labels(sample, affine, shift, size, finer, labels[index])
+    profiles = [sample.stains for sample in samples]
+    drawn = draw_appearance(
+        rngs, size, settings, profiles, donors, labels[:, ::finer, ::finer], noise=images
+    )  # fmt: skip
+    return Crops(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        labels,
+        drawn,
+        torch.from_numpy(np.stack([affine for affine, _ in geometry])),
+        torch.from_numpy(np.stack([shift for _, shift in geometry])),
+    )

@@ -1,8 +1,10 @@
 """Simulated H-DAB: brown laid over an H&E crop in optical density, so that a network meets it in training.
 
 Immunohistochemistry has no eosin, a paler hematoxylin, and DAB where the antigen is: in some nuclei, at the rims of
-cells, or in their plasma, of any strength. Where nuclei are is known from the labels.
+cells, or in areas of their plasma, of any strength. Where nuclei are is known from the labels.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,38 +16,40 @@ _RIM = (2.0, 6.0)  # px from a nucleus at which a cell's membrane is drawn
 _UNMIX = np.linalg.inv(STAINS)
 
 
-def stain_with_dab(
-    image: NDArray[np.uint8], labels: NDArray[np.int32], rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """An H&E crop (H, W, 3) as if it were H-DAB; `labels` (H, W) are its nuclei.
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulatedDab:
+    """One draw: OD' = OD @ matrix + amount · direction, natural logarithm.
 
-    One of nuclear, membranous and cytoplasmic stain is drawn, nuclear half of the time.
+    `matrix` (3, 3) weakens hematoxylin and takes eosin out; `amount` (H, W) is of DAB, whose `direction` (3,) has
+    unit length.
     """
-    density = -np.log(np.maximum(image, 1) / np.float32(255))
-    amounts = density @ _UNMIX.astype(np.float32)  # of hematoxylin, eosin and what is left
-    eosin = np.maximum(amounts[..., 1], 0)
+
+    matrix: NDArray[np.float64]
+    amount: NDArray[np.float32]
+    direction: NDArray[np.float64]
+
+
+def draw_dab(labels: NDArray[np.int32], rng: np.random.Generator) -> SimulatedDab:
+    """Draw a stain for a crop whose nuclei are `labels` (H, W): nuclear half of the time, membranous, or in areas."""
     strength = rng.uniform(0.3, 2.2)
     kind = rng.choice(["nuclear", "nuclear", "membranous", "cytoplasmic"])
     if kind == "nuclear":
-        each = rng.uniform(0.3, 1.0, int(labels.max()) + 1) * (rng.random(int(labels.max()) + 1) < rng.uniform())
+        nuclei = int(labels.max()) + 1
+        each = rng.uniform(0.3, 1.0, nuclei) * (rng.random(nuclei) < rng.uniform())
         each[0] = 0
         brown = each[labels]
     elif kind == "membranous":
         away = ndimage.distance_transform_edt(labels == 0)
-        brown = ((away >= _RIM[0]) & (away < _RIM[1])) * _patches(labels.shape, rng)
+        brown = ((away >= _RIM[0]) & (away < _RIM[1])) * _areas(labels.shape, rng)
     else:
-        brown = np.minimum(eosin, 1) * _patches(labels.shape, rng)
-    brown = ndimage.gaussian_filter(brown.astype(np.float32) * np.float32(strength), rng.uniform(0.5, 1.5))
+        brown = (labels == 0) * _areas(labels.shape, rng) * rng.uniform(0.3, 1.0)
+    amount = ndimage.gaussian_filter(brown.astype(np.float32) * np.float32(strength), rng.uniform(0.5, 1.5))
     direction = np.clip(STAINS[2] + rng.normal(0, 0.03, 3), 0.05, None)
-    amounts[..., 0] *= np.float32(rng.uniform(0.6, 1.1))
-    amounts[..., 1] *= np.float32(rng.uniform(0.0, 0.3))
-    changed = amounts @ STAINS.astype(np.float32)
-    changed += brown[..., None] * (direction / np.linalg.norm(direction)).astype(np.float32)
-    stained: NDArray[np.uint8] = np.clip(255 * np.exp(-changed) + 0.5, 0, 255).astype(np.uint8)
-    return stained
+    kept = np.diag([rng.uniform(0.6, 1.1), rng.uniform(0.0, 0.3), 1.0])
+    return SimulatedDab(_UNMIX @ kept @ STAINS, amount, direction / np.linalg.norm(direction))
 
 
-def _patches(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+def _areas(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
     """A smooth field in [0, 1]: antigens come in areas."""
     coarse = rng.uniform(-0.5, 1.5, (5, 5))
     field = ndimage.zoom(coarse, (shape[0] / 5, shape[1] / 5), order=1, grid_mode=True, mode="nearest")

@@ -33,8 +33,8 @@ class StainProfile:
 
 def measure_stains(image: NDArray[np.uint8]) -> StainProfile | None:
     """The stains of an image (H, W, 3) by Macenko's method; None where it shows no two (fluorescence, grey)."""
-    pixels = image.reshape(-1, 3)
-    pixels = pixels[:: max(1, len(pixels) // _PIXELS)]
+    every = image.reshape(-1, 3)
+    pixels = every[:: max(1, len(every) // _PIXELS)]
     if pixels.mean() < _DARK:
         return None
     density = density_table(255.0)[pixels]
@@ -82,8 +82,19 @@ def draw_stain_jitter(
     return matrix.astype(np.float32), (shift @ turned).astype(np.float32)
 
 
-def jitter_stain(images_BCHW: Tensor, matrix_B33: Tensor, offset_B3: Tensor) -> Tensor:
-    """Apply drawn stain changes to images (B, 3, H, W) float32 in [0, 1]; gives the same shape and range."""
+def jitter_stain(
+    images_BCHW: Tensor,
+    matrix_B33: Tensor,
+    offset_B3: Tensor,
+    brown_B1HW: Tensor | None = None,
+    direction_B3: Tensor | None = None,
+) -> Tensor:
+    """Apply drawn stain changes to images (B, 3, H, W) float32 in [0, 1]; gives the same shape and range.
+
+    `brown` is an amount of optical density added along `direction`.
+    """
     density = -torch.log(images_BCHW.clamp_min(_DARKEST))
     changed = torch.einsum("bchw,bcd->bdhw", density, matrix_B33) + offset_B3[:, :, None, None]
+    if brown_B1HW is not None and direction_B3 is not None:
+        changed = changed + brown_B1HW * direction_B3[:, :, None, None]
     return torch.exp(-changed).clamp_(0, 1)

@@ -34,14 +34,16 @@ class Prepared:
     stains: StainProfile | None = None
 
 
-def warp(
-    sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings, finer: int,
-    image: NDArray[np.uint8], labels: NDArray[np.int32],
-) -> None:  # fmt: skip
-    """Fill a crop (size, size, 3) and its labels (n, n), n = size·finer, in place."""
-    affine, shift = _draw_geometry(sample, rng, size, settings)
-    _warp_image(sample.image, affine, shift, _spline(size), image)
-    _warp_labels(sample.labels, _on_labels(sample, affine, finer), shift, _spline(size * finer), finer, labels)
+def warp_image(sample: Prepared, affine: Floats, shift: Floats, size: int, out: NDArray[np.uint8]) -> None:
+    """Fill a crop (size, size, 3) of the sample's image, in place; see `draw_geometry`."""
+    _warp_image(sample.image, affine, shift, spline(size), out)
+
+
+def warp_labels(
+    sample: Prepared, affine: Floats, shift: Floats, size: int, finer: int, out: NDArray[np.int32]
+) -> None:
+    """Fill the labels (n, n) of a crop, n = size·finer, in place."""
+    _warp_labels(sample.labels, _on_labels(sample, affine, finer), shift, spline(size * finer), finer, out)
 
 
 def crop_of(sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Floats:
@@ -49,7 +51,7 @@ def crop_of(sample: Prepared, rng: np.random.Generator, size: int, settings: Aug
 
     The elastic displacement, some px at most, is left out.
     """
-    return _draw_geometry(sample, rng, size, settings)[0]
+    return draw_geometry(sample, rng, size, settings)[0]
 
 
 def inside_of(sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Floats:
@@ -66,7 +68,7 @@ def inside_of(sample: Prepared, rng: np.random.Generator, size: int, settings: A
     return within
 
 
-def _draw_geometry(
+def draw_geometry(
     sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings
 ) -> tuple[Floats, Floats]:
     """Draw where the crop lies: an affine map (2, 3) from crop px to image px, and a displacement at knots.
@@ -96,7 +98,7 @@ def _draw_geometry(
 
 
 @cache
-def _spline(size: int) -> Floats:
+def spline(size: int) -> Floats:
     """Bicubic interpolation from `_KNOTS` values to `size`, as a matrix (_KNOTS, size)."""
     identity = torch.eye(_KNOTS)[:, None, None]
     rows = F.interpolate(identity, size=(1, size), mode="bicubic", align_corners=True)

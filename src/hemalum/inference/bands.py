@@ -140,7 +140,7 @@ def run_whole(engine: Engine, image: Pixels, model: Model) -> Maps:
     shape = image.shape[0], image.shape[1]
     below, right = missing(shape, card.window)
     padded = np.pad(image, ((0, below), (0, right), (0, 0)), "symmetric")
-    reach = find_representation(card.representation, card.classes).reach
+    reach = find_representation(card.representation, card.classes).smoothed(card.separation).reach
     return stitch(
         shape,
         card.window,

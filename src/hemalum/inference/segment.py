@@ -223,7 +223,7 @@ def _parts(
 ) -> Any:  # fmt: skip
     """Parts of the result with the share of the image that is done after each."""
     card = model.card
-    representation = find_representation(card.representation, card.classes)
+    representation = find_representation(card.representation, card.classes).smoothed(card.separation)
     if card.window is not None:
         grid = exact_windows(shape, card.window, stride=card.stride, reach=representation.reach)
     else:

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from hemalum.inference.bands import Band
 from hemalum.instances.nuclei import Part, measure
+from hemalum.instances.refining import refine
 from hemalum.instances.separation import TAKEN, flood
 from hemalum.models.card import SeparationSettings
 
@@ -113,9 +114,8 @@ class _Buffer:
             keep = top + max(first - 1, 0) // e
         if open_labels.any():
             _remove(labels, open_labels)
-        part = measure(
-            labels, image, foreground, kinds=kinds, threshold=self.settings.foreground, origin=(top * e, 0)
-        )
+        shown = refine(labels, self.settings)  # what follows goes by what nuclei have claimed
+        part = measure(shown, image, foreground, kinds=kinds, threshold=self.settings.foreground, origin=(top * e, 0))
         if due < self.height:
             threshold = np.float32(self.settings.foreground)
             cut = (keep - top) * e

@@ -15,7 +15,7 @@ earlier; the other channels stay as they are.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,7 +25,9 @@ from scipy import ndimage
 from hemalum.errors import HemalumError
 from hemalum.instances.depth import measure_depth
 from hemalum.instances.maps import fill_centre_gradient, fill_centre_peaks, fill_distance, fill_interior_boundary
+from hemalum.instances.refining import refine
 from hemalum.instances.separation import TAKEN, flood
+from hemalum.instances.smoothing import smooth
 from hemalum.models.card import SeparationSettings
 from hemalum.names import nearest
 
@@ -61,7 +63,8 @@ class Representation:
 
     `reader` gives foreground and peaks, both (H, W) float32, as `separation.flood` takes them; a peak depends
     on no more than `reach` px around. `probability` gives the foreground alone. `classes` names the classes of
-    nuclei whose probabilities the last maps are, none where the maps know no classes.
+    nuclei whose probabilities the last maps are, none where the maps know no classes. `smoothing` is the blur of the
+    peaks in rounds of `smoothing.smooth`; `reach` counts it.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Representation:
     probability: Callable[[Float], Float]
     reach: int = 0
     classes: tuple[str, ...] = ()
+    smoothing: int = 0
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -141,8 +145,8 @@ class Representation:
         probable ones the first.
         """
         if not self.told_apart:
-            return self.reader(maps)
-        return *self.reader(maps), self._kinds(maps).astype(np.float32)
+            return self._read_peaks(maps)
+        return *self._read_peaks(maps), self._kinds(maps).astype(np.float32)
 
     def classify(self, maps: Float, threshold: float) -> Labels:
         """Give the class (H, W) int32 of each pixel of maps (C, H, W), 0 where foreground is below `threshold`."""
@@ -150,12 +154,21 @@ class Representation:
         return np.where(foreground >= np.float32(threshold), self._kinds(maps), 0).astype(np.int32)
 
     def separate(self, maps: Float, settings: SeparationSettings) -> Labels:
-        """Give the label map (H, W) int32 of the nuclei in maps (C, H, W) float32; see `separation.flood`.
+        """Give the label map (H, W) int32 of the nuclei in maps (C, H, W) float32; see `flood` and `refine`.
 
         Raises HemalumError when the maps do not have this representation's channels.
         """
-        foreground, peaks = self.reader(self._checked(maps))
-        return flood(foreground, peaks, settings)
+        foreground, peaks = self.smoothed(settings)._read_peaks(self._checked(maps))
+        return refine(flood(foreground, peaks, settings), settings)
+
+    def smoothed(self, settings: SeparationSettings) -> "Representation":
+        """Give the representation whose peaks are blurred as the settings have it, and reach as much further."""
+        rounds = settings.smoothing
+        return replace(self, smoothing=rounds, reach=self.reach - self.smoothing + rounds)
+
+    def _read_peaks(self, maps: Float) -> tuple[Float, Float]:
+        foreground, peaks = self.reader(maps)
+        return foreground, smooth(peaks, self.smoothing) if self.smoothing else peaks
 
     def _kinds(self, maps: Float) -> NDArray[np.int64]:
         kinds: NDArray[np.int64] = maps[len(self.channels) - len(self.classes) :].argmax(axis=0) + 1

@@ -23,6 +23,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError
+from hemalum.instances.components import find_root, find_runs, join_runs, sort_runs
+from hemalum.instances.merging import merge_convex
 from hemalum.models.card import SeparationSettings
 
 Float = NDArray[np.float32]
@@ -56,6 +58,8 @@ def flood(foreground: Float, peaks: Float, settings: SeparationSettings) -> Labe
         np.float32(settings.foreground),
         np.float32(settings.marker),
         round(settings.min_depth * TOP),
+        settings.min_relative_depth,
+        settings.merge_depth,
         settings.min_marker_area,
         settings.min_area,
         settings.min_probability,
@@ -71,6 +75,8 @@ def _separate(
     threshold: Any,
     marker: Any,
     depth: int,
+    share: float,
+    merge_depth: float,
     marker_area: int,
     min_area: int,
     min_probability: float,
@@ -78,9 +84,9 @@ def _separate(
 ) -> Any:
     """One component of the foreground after the other, each in a small frame that stays in the cache."""
     labels = np.zeros(foreground.shape, np.int32)
-    runs = _find_runs(foreground, threshold)
-    component, boxes = _join_runs(runs)
-    order, begin = _sort_runs(component, boxes.shape[0])
+    runs = find_runs(foreground, threshold)
+    component, boxes = join_runs(runs)
+    order, begin = sort_runs(component, boxes.shape[0])
     most, largest = 1, 1
     for c in range(boxes.shape[0]):
         most = max(most, boxes[c, 4])
@@ -123,10 +129,14 @@ def _separate(
                 k = level[i]
                 pixels[start[k]] = i
                 start[k] += 1  # ends as the start of the level above
-        count = _grow(level, basin, after, pixels, start, head, tail, root, peak, area, stride, depth, marker_area)
+        count = _grow(
+            level, basin, after, pixels, start, head, tail, root, peak, area, stride, depth, share, marker_area
+        )
+        if merge_depth > 0 and count > 1:
+            merge_convex(level, basin, pixels[: boxes[c, 4]], root, peak, area, count, stride, merge_depth)
 
         for n in range(1, count + 1):
-            root[n] = _find(root, n)
+            root[n] = find_root(root, n)
             area[n] = 0
             total[n] = 0
         for r in members:
@@ -173,108 +183,6 @@ def _separate(
 
 
 @njit(cache=True, nogil=True)
-def _find_runs(foreground: Any, threshold: Any) -> Any:
-    """Row, start and stop of each run of foreground, in raster order, (N, 3) int32."""
-    height, width = foreground.shape
-    runs = np.empty((4096, 3), np.int32)
-    count = 0
-    for y in range(height):
-        if count + width // 2 + 1 > runs.shape[0]:
-            longer = np.empty((2 * runs.shape[0] + width, 3), np.int32)
-            longer[:count] = runs[:count]
-            runs = longer
-        x = 0
-        while x < width:
-            if not foreground[y, x] >= threshold:
-                x += 1
-                continue
-            runs[count, 0] = y
-            runs[count, 1] = x
-            while x < width and foreground[y, x] >= threshold:
-                x += 1
-            runs[count, 2] = x
-            count += 1
-    return runs[:count]
-
-
-@njit(cache=True, nogil=True)
-def _find(root: Any, a: int) -> int:
-    while root[a] != a:
-        root[a] = root[root[a]]
-        a = root[a]
-    return a
-
-
-@njit(cache=True, nogil=True)
-def _join_runs(runs: Any) -> Any:
-    """Component of each run, and of each component the box (top, bottom, left, right), area and holes.
-
-    Components are 4-connected and count in raster order. Runs and their contacts are a planar graph, so each
-    contact beyond those of a tree closes round one hole.
-    """
-    count = runs.shape[0]
-    root = np.arange(count).astype(np.int32)
-    holes = np.zeros(count, np.int32)
-    above, here = 0, 0
-    while here < count:
-        row = runs[here, 0]
-        end = here
-        while end < count and runs[end, 0] == row:
-            end += 1
-        a, b = above, here
-        if above < here and runs[above, 0] != row - 1:
-            a = here
-        while a < here and b < end:
-            if runs[a, 1] < runs[b, 2] and runs[b, 1] < runs[a, 2]:
-                i, j = _find(root, a), _find(root, b)
-                if i == j:
-                    holes[b] += 1
-                else:
-                    root[max(i, j)] = min(i, j)
-            if runs[a, 2] <= runs[b, 2]:
-                a += 1
-            else:
-                b += 1
-        above, here = here, end
-
-    component = np.empty(count, np.int32)
-    boxes = np.empty((count, 6), np.int64)
-    n = 0
-    for r in range(count):
-        y, x0, x1 = runs[r, 0], runs[r, 1], runs[r, 2]
-        if root[r] == r:
-            c = n
-            n += 1
-            boxes[c, 0], boxes[c, 1], boxes[c, 2], boxes[c, 3] = y, y + 1, x0, x1
-            boxes[c, 4] = boxes[c, 5] = 0
-        else:
-            c = component[_find(root, r)]
-        component[r] = c
-        boxes[c, 1] = y + 1
-        boxes[c, 2] = min(boxes[c, 2], x0)
-        boxes[c, 3] = max(boxes[c, 3], x1)
-        boxes[c, 4] += x1 - x0
-        boxes[c, 5] += holes[r]
-    return component, boxes[:n]
-
-
-@njit(cache=True, nogil=True)
-def _sort_runs(component: Any, components: int) -> Any:
-    """Runs in order of component, raster order within, and where each component begins."""
-    begin = np.zeros(components + 1, np.int64)
-    for c in component:
-        begin[c + 1] += 1
-    for c in range(components):
-        begin[c + 1] += begin[c]
-    place = begin.copy()
-    order = np.empty(component.size, np.int32)
-    for r in range(component.size):
-        order[place[component[r]]] = r
-        place[component[r]] += 1
-    return order, begin
-
-
-@njit(cache=True, nogil=True)
 def _grow(
     level: Any,
     basin: Any,
@@ -288,6 +196,7 @@ def _grow(
     area: Any,
     stride: int,
     depth: int,
+    share: float,
     marker_area: int,
 ) -> int:
     """Flood one component; give the number of basins.
@@ -318,7 +227,7 @@ def _grow(
                 if head[now] < 0:
                     tail[now] = -1
             own = basin[p]
-            a = own if root[own] == own else _find(root, own)
+            a = own if root[own] == own else find_root(root, own)
             area[a] += 1
             for step in (-stride, -1, 1, stride):
                 q = p + step
@@ -336,8 +245,13 @@ def _grow(
                         after[tail[k]] = q
                     tail[k] = q
                 elif level[q] >= now and basin[q] != own:
-                    b = _find(root, basin[q])
-                    if b != a and (min(peak[a], peak[b]) - now < depth or min(area[a], area[b]) < marker_area):
+                    b = find_root(root, basin[q])
+                    if b == a:
+                        continue
+                    lower = min(peak[a], peak[b])
+                    # level 1 is a peak of 0
+                    limit = max(depth, share * (lower - 1))
+                    if lower - now < limit or min(area[a], area[b]) < marker_area:
                         low, high = (a, b) if a > b else (b, a)
                         root[low] = high
                         peak[high] = max(peak[a], peak[b])

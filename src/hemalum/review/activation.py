@@ -27,7 +27,7 @@ def activation_map(source: ImageSource, model: Model, *, mpp: float) -> NDArray[
     card = model.card
     engine = _Activations(model)
     shape = scaled_shape(source.shape, find_scale(source, model, engine, mpp).mpp / card.mpp)
-    reach = find_representation(card.representation, card.classes).reach
+    reach = find_representation(card.representation, card.classes).smoothed(card.separation).reach
     if card.window is not None:
         grid = exact_windows(shape, card.window, stride=card.stride, reach=reach)
     else:

@@ -21,6 +21,7 @@ from hemalum.data.appearance import apply_appearance
 from hemalum.data.augment import Prepared, crop_of, cut, inside_of
 from hemalum.data.dataset import Dataset
 from hemalum.data.fractions import present_classes
+from hemalum.data.image_bank import ImageBank
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.sample import Sample
 from hemalum.data.sampling import image_weights, strength
@@ -88,20 +89,6 @@ class Batch:
     views: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RawBatch:
-    """A batch whose images (B, 3, H, W) are uint8, and yet to be made to look as they were `drawn` to.
-
-    The rest is that of a `Batch`, its targets float16 where they go to another device.
-    """
-
-    images: Tensor
-    drawn: Mapping[str, Tensor]
-    targets: Tensor
-    conditions: Mapping[str, Tensor] = field(default_factory=dict)
-    extra: Mapping[str, Tensor] = field(default_factory=dict)
-
-
 class Views(Protocol):
     """A second stream beside the labelled one (`unlabelled.UnlabelledStream`)."""
 
@@ -161,19 +148,21 @@ class Stream:
     ) -> Iterator[Batch]:
         """Give batches start … stop - 1, made ahead of their use by `workers` processes, each on one core.
 
-        For a CUDA `device` the processes cut and draw, and the device makes the images look as drawn: that is most
-        of the work, and its part of it takes a fraction of a step.
+        For a CUDA `device` the processes make targets and draws alone, and the device cuts the images and makes them
+        look as drawn: on a core that takes twice as long as all the rest, on the device a fraction of a step.
         """
-        late = device is not None and device.type == "cuda" and views is None
+        bank = None
+        if device is not None and device.type == "cuda" and views is None:
+            bank = ImageBank([sample.image for sample in self.prepared], device)
         if self.workers > 1:
-            self.raw(start)  # compiled here once, not in every process
+            self.parts(start, images=bank is None)  # compiled here once, not in every process
         loader = DataLoader(
-            _Numbered(self, views, late), batch_size=None, sampler=range(start, stop), num_workers=self.workers,
-            prefetch_factor=_AHEAD, pin_memory=late,
+            _Numbered(self, views, whole=bank is None), batch_size=None, sampler=range(start, stop),
+            num_workers=self.workers, prefetch_factor=_AHEAD, pin_memory=bank is not None,
         )  # fmt: skip
-        for parts in loader:
-            if late:
-                yield self._finish(RawBatch(*parts), device)
+        for number, parts in enumerate(loader, start):
+            if bank is not None:
+                yield self.finish(number, parts, bank)
             else:
                 # a tensor that changes process comes back in the usual memory order
                 yield Batch(parts[0].contiguous(memory_format=torch.channels_last), *parts[1:])
@@ -218,43 +207,62 @@ class Stream:
         """The samples of batch `number`, all shares of it, as dataset/id, each once."""
         return list(dict.fromkeys(self.ids[index] for _, _, index in self._draws(number)))
 
-    def raw(self, number: int) -> RawBatch:
-        """Batch `number`, or the share of it that is made here, before its images look as they are to."""
+    def parts(self, number: int, images: bool = True) -> dict[str, Any]:
+        """What batch `number`, or the share of it that is made here, is made of; its `images` as they were cut."""
         draws = self._draws_here(number)
-        samples = [self.prepared[index] for _, _, index in draws]
-        finer = self.recipe.finer
-        images, labels, drawn = cut(
-            samples, self._rngs(draws), self.recipe.tile, self.recipe.augment, finer=finer, donors=self.donors
-        )
+        indices = [index for _, _, index in draws]
+        samples, finer = [self.prepared[index] for index in indices], self.recipe.finer
+        crops = cut(
+            samples, self._rngs(draws), self.recipe.tile, self.recipe.augment, finer=finer, donors=self.donors,
+            images=images,
+        )  # fmt: skip
         conditions = {}
         if "organ" in self.facts.conditions:
-            conditions["organ"] = torch.from_numpy(self.organs[[index for _, _, index in draws]])
+            conditions["organ"] = torch.from_numpy(self.organs[indices])
         if "embedding" in self.facts.conditions:
             conditions["embedding"] = self._embedding(draws)
-        targets = encode(labels, self.representation, finer, [sample.classes for sample in samples])
-        return RawBatch(images, drawn, targets, conditions, self._extra(labels, draws))
+        targets = encode(crops.labels, self.representation, finer, [sample.classes for sample in samples])
+        parts = {
+            "drawn": crops.drawn,
+            "targets": targets if images else targets.half(),  # half of what goes to another device
+            "conditions": conditions,
+            "extra": self._extra(crops.labels, draws),
+        }
+        if images:
+            return parts | {"images": crops.images}
+        return parts | {"index": torch.tensor(indices), "affine": crops.affine, "shift": crops.shift}
 
     def batch(self, number: int, views: Views | None = None) -> Batch:
         """Make batch `number`, or the share of it that is made here."""
-        raw = self.raw(number)
-        images = apply_appearance(raw.images, raw.drawn)
+        parts = self.parts(number)
+        images = apply_appearance(parts["images"], parts["drawn"])
         return Batch(
             normalise(images, self.recipe.input),
-            raw.targets,
-            raw.conditions,
-            raw.extra,
+            parts["targets"],
+            parts["conditions"],
+            parts["extra"],
             {} if views is None else views.of(number, images, [draw[:2] for draw in self._draws_here(number)]),
         )
 
-    def _finish(self, raw: RawBatch, device: torch.device | None) -> Batch:
-        """The batch on `device`, its images made there."""
+    def finish(self, number: int, parts: Mapping[str, Any], bank: ImageBank) -> Batch:
+        """Batch `number` on the bank's device, from the `parts` that were made without images."""
+        device = bank.pixels.device
 
         def move(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
 
-        images = apply_appearance(raw.images.to(device, non_blocking=True), move(raw.drawn))
-        targets = raw.targets.to(device, non_blocking=True).float()
-        return Batch(normalise(images, self.recipe.input), targets, move(raw.conditions), move(raw.extra))
+        jpeg = {name: value for name, value in parts["drawn"].items() if name == "jpeg"}
+        drawn = move(parts["drawn"]) | jpeg
+        place = move({name: parts[name] for name in ("index", "affine", "shift", "targets")})
+        pixels = bank.cut(place["index"], place["affine"], place["shift"], self.recipe.tile)
+        if "deviation" in drawn:
+            seeded = torch.Generator(device).manual_seed(self.recipe.seed * 1_000_003 + number)
+            drawn["noise"] = torch.randint(
+                0, 256, pixels.shape, dtype=torch.uint8, device=device, generator=seeded
+            )  # fmt: skip
+        images = apply_appearance(pixels, drawn)
+        targets = place["targets"].float()
+        return Batch(normalise(images, self.recipe.input), targets, move(parts["conditions"]), move(parts["extra"]))
 
     def _draws_here(self, number: int) -> list[tuple[int, int, int]]:
         which, shares = self.share
@@ -284,16 +292,15 @@ class Stream:
         return torch.stack(parts)
 
 
-class _Numbered(torch.utils.data.Dataset[tuple[Any, ...]]):
-    """The stream as what DataLoader takes: item n is batch n, raw where another device finishes it."""
+class _Numbered(torch.utils.data.Dataset[Any]):
+    """The stream as what DataLoader takes: item n is batch n, or its parts where another device makes it whole."""
 
-    def __init__(self, stream: Stream, views: Views | None, late: bool) -> None:
-        self.stream, self.views, self.late = stream, views, late
+    def __init__(self, stream: Stream, views: Views | None, whole: bool) -> None:
+        self.stream, self.views, self.whole = stream, views, whole
 
-    def __getitem__(self, number: int) -> tuple[Any, ...]:
-        if self.late:
-            raw = self.stream.raw(number)
-            return raw.images, raw.drawn, raw.targets.half(), raw.conditions, raw.extra
+    def __getitem__(self, number: int) -> Any:
+        if not self.whole:
+            return self.stream.parts(number, images=False)
         batch = self.stream.batch(number, self.views)
         return batch.images, batch.targets, batch.conditions, batch.extra, batch.views
 

@@ -171,7 +171,8 @@ class Validation:
 
         if self.window is None:
             return run()[:, :, :height, :width]
-        halo = window_halo(self.window, self.stride, self.representation.reach)
+        reach = self.representation.smoothed(self.recipe.separation).reach
+        halo = window_halo(self.window, self.stride, reach)
         whole = stitch((height, width), self.window, halo, lambda rows, columns: run(rows, columns)[0].cpu().numpy())
         return fabric.to_device(torch.from_numpy(whole)[None])
 
