@@ -40,7 +40,7 @@ def usual_grid(pixel: float) -> dict[str, tuple[float, ...]]:
     return {
         "foreground": (0.35, 0.4, 0.45, 0.5),
         "marker": (0.8,),
-        "min_depth": (0.05, 0.15),
+        "min_depth": (0.05,),
         "smoothing": (max(1, round(0.16 / pixel**2)),),
         "merge_depth": (0.2, 0.25, 0.3, 0.4),
         "min_marker_area": (max(3, round(2.2 / pixel**2)),),
