@@ -81,5 +81,5 @@ def test_main_stains_are_the_mean_over_sets():
     he, hdab = (mixed(pink=0.3).reshape(100, 200, 3), mixed(brown=0.7, share=0.5).reshape(100, 200, 3))
     assert main_stains([[hdab, hdab], [he]]) == ["hdab"]
     assert main_stains([[hdab], [he, he], [he]]) == []
-    assert main_stains([[hdab] * 3 + [he]] + [[]]) == ["hdab"]
+    assert main_stains([[hdab, hdab, hdab, he], []]) == ["hdab"]
     assert main_stains([]) == []

@@ -255,7 +255,7 @@ class Nuclei:
 
     @property
     def intensities(self) -> Classes | None:
-        """The grade of each nucleus by number, names and counts, in QuPath's colours; None where they have none."""
+        """The grade of each nucleus by number, names and counts; None where they have none."""
         if not self.thresholds:
             return None
         names = GRADES[len(self.thresholds)]
