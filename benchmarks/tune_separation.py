@@ -87,9 +87,10 @@ def cache_maps(model: Model, engine: Engine, data: str, folder: Path, limit: int
     return cached
 
 
-def label(
-    maps: NDArray[np.float32], way: tuple[str, list[str]], shape: tuple[int, int], settings: SeparationSettings
-) -> Any:
+Way = tuple[str, list[str]]  # name of a representation, and its classes
+
+
+def label(maps: NDArray[np.float32], way: Way, shape: tuple[int, int], settings: SeparationSettings) -> Any:
     """Label map on the image's own grid."""
     representation = find_representation(*way)
     labels = representation.separate(maps, settings)
@@ -100,16 +101,14 @@ def label(
     return Nuclei.from_parts([part], shape=shape, scale=scale).label_map()
 
 
-def score(file: Path, way: tuple[str, list[str]], several: list[SeparationSettings]) -> list[float]:
+def score(file: Path, way: Way, several: list[SeparationSettings]) -> list[float]:
     """PQ of one image under each of the settings; nan where it has no nucleus."""
     with np.load(file) as stored:
         maps, truth = stored["maps"].astype(np.float32), stored["truth"]
     return [match(measure_overlap(truth, label(maps, way, truth.shape, one))).pq for one in several]
 
 
-def score_all(
-    cached: list[Cached], way: tuple[str, list[str]], several: list[SeparationSettings], workers: int
-) -> dict[str, Any]:
+def score_all(cached: list[Cached], way: Way, several: list[SeparationSettings], workers: int) -> dict[str, Any]:
     """Mean PQ per image by set, one number per settings."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
