@@ -8,6 +8,7 @@ over images and as the mean over images.
 """
 
 import argparse
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every nth image")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "fluorescence_stain.json")
     arguments = parser.parse_args()
+    logging.getLogger("hemalum").setLevel(logging.ERROR)  # that a stain is set on purpose
     part = Dataset.open(arguments.data).split("val")
     samples = [sample for sample in part if sample.stain == "grey-fluo"][:: arguments.every]
     rows = []

@@ -15,6 +15,7 @@ that are taken for a nuclear marker.
 """
 
 import argparse
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "ihc_stain.json")
     arguments = parser.parse_args()
+    logging.getLogger("hemalum").setLevel(logging.ERROR)  # that a stain is set on purpose
     real = {"scikit-image": (skimage.data.immunohistochemistry(), 0.45)}
     if arguments.roi:
         real[arguments.roi.stem] = (np.asarray(Image.open(arguments.roi).convert("RGB")), 0.25)

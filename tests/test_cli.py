@@ -424,6 +424,11 @@ def test_a_single_bad_file_is_a_mistake(
         (["--engine", "opnvino"], "unknown engine 'opnvino', did you mean 'openvino'"),
         (["--max-pixels", "1000"], "over the limit of 1,000"),
         (["--threads", "0"], "--threads"),
+        (["--stain", "hdap"], "unknown stain 'hdap', did you mean 'hdab'"),
+        (["--positive", "0.4,0.2,0.6"], "positive 0.4,0.2,0.6: thresholds must rise"),
+        (["--positive", "0.2,0.4"], "positive has 2 thresholds"),
+        (["--positive", "brown"], "positive 'brown': want a threshold"),
+        (["--positive", "0.2", "--stain", "he"], "it goes with stain hdab"),
     ],
 )
 def test_mistakes_of_segment(
@@ -454,8 +459,8 @@ def test_report_names_the_command(image: Path, dark_model: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_demo(dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run("demo", "-o", str(tmp_path / "demo"), "--model", str(dark_model))
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("demo", "-o", str(tmp_path / "demo"), "--model", "fast")
     said = capsys.readouterr().out
     assert names_in(tmp_path / "demo") == [
         "immunohistochemistry.csv",
@@ -465,6 +470,8 @@ def test_demo(dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         "summary.html",
     ]
     assert "estimated: the image does not say its scale" in said
+    assert re.search(r"intensity +Negative \d+, Positive \d+", said)
+    assert re.search(r"stain +H-DAB, set", said)
     assert str(tmp_path / "demo" / "summary.html") in said
 
 

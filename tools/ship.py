@@ -1,10 +1,12 @@
 """Put a trained model into the package: final card, held-out metrics, half-precision weights.
 
     python tools/ship.py RUN/model.safetensors NAME --settings tune.json --data data/tnbc --data data/dsb2018
+        [--transfer benchmarks/results/transfer.json:VARIANT]
 
 The separation settings are the first of `benchmarks/tune_separation.py`'s file. Metrics are those of the very
-file that is shipped, on the sets' test parts. The median diameter that `--mpp auto` scales to is that of the
-training labels.
+file that is shipped, on the sets' test parts, and by organ where a set has several; those of --transfer are of models
+trained by the same recipe for a short time without the set. The median diameter that `--mpp auto` scales to is that
+of the training labels.
 """
 
 import argparse
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--settings", type=Path, required=True)
     parser.add_argument("--data", action="append", type=Path, required=True)
     parser.add_argument("--keep", help="representation to keep of a model that was trained on more maps")
+    parser.add_argument("--transfer", help="FILE:VARIANT: what benchmarks/transfer.py measured on sets left out")
     arguments = parser.parse_args()
     card, tensors = load_model_file(arguments.model)
     if arguments.keep:
@@ -68,6 +71,14 @@ def main() -> None:
             "pq_pooled": round(summary["instance"]["pooled"]["pq"], 4),
         }
         print(dataset.info.name, metrics[f"{dataset.info.name} test"], flush=True)
+        organs = summary["by_organ"]
+        for row in organs if len(organs) > 1 else ():
+            metrics[f"{dataset.info.name} test, {row['name']}"] = {"images": row["images"], "pq": round(row["pq"], 4)}
+    if arguments.transfer:
+        file, _, variant = arguments.transfer.rpartition(":")
+        for row in json.loads(Path(file).read_text())["results"]:
+            if row["variant"] == variant:
+                metrics[f"{row['left_out']}, not trained on, short run"] = {"pq": round(row["pq"], 4)}
     path = WEIGHTS / f"{arguments.name}.safetensors"
     save_model(path, card.model_copy(update={"metrics": metrics}), half)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

@@ -74,7 +74,9 @@ def test_a_pixel_by_hand(nuclear):
         rest = np.cross(BLUE, BROWN)
         blue, brown, _ = np.linalg.solve(np.stack([BLUE, BROWN, rest / np.linalg.norm(rest)]).T, density)
         amount = max(blue, 0) + nuclear * max(brown, 0)
-        expected.append([256 * 10 ** -(amount * h + EOSIN_TRACE * e) - 1 for h, e in zip(HEMATOXYLIN, EOSIN, strict=True)])
+        expected.append(
+            [256 * 10 ** -(amount * h + EOSIN_TRACE * e) - 1 for h, e in zip(HEMATOXYLIN, EOSIN, strict=True)]
+        )
     shown = HdabMap(stains, nuclear).apply(pixels)
     assert shown.dtype == np.uint8
     assert np.abs(shown - np.array(expected)).max() < 0.51

@@ -19,7 +19,8 @@ from hemalum.inference.engine import Engine, make_engine
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model
 from hemalum.inference.segment import segment
-from hemalum.instances.nuclei import Nuclei
+from hemalum.instances.nuclei import Nuclei, measure
+from hemalum.instances.representations import REPRESENTATIONS
 from hemalum.models.card import Card, NetworkSpec, SeparationSettings
 
 
@@ -73,6 +74,29 @@ def test_a_real_network_gives_the_same_nuclei_in_any_windows(
         tiled = segment(image, tiny_model, mpp=mpp, engine=torch_engine)
     assert tiled.count == whole.count
     assert np.array_equal(tiled.label_map(), whole.label_map())
+
+
+def test_smoothed_and_refined_nuclei_are_the_same_in_any_windows(
+    make_tiny_model: Callable[..., Model], make_blobs: Callable[..., NDArray[np.uint8]]
+) -> None:
+    """And those of the rule applied to the maps by hand, at the scale of the model."""
+    rule = SeparationSettings(min_area=6, smoothing=4, merge_depth=0.3, straighten=2, spur_width=2)
+    model = make_tiny_model(separation=rule)
+    engine = make_engine("torch", model, device="cpu", precision="f32")
+    image = make_blobs(200, 160, 1)
+    whole = segment(image, model, mpp=0.5, engine=engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bands, "WINDOW_AREA", 10_000)
+        patch.setattr(bands, "BAND_AREA", 12_000)
+        tiled = segment(image, model, mpp=0.5, engine=engine)
+    representation, maps = REPRESENTATIONS["distance"], engine.maps(image[None])[0]
+    by_hand = measure(representation.separate(maps, rule), image, maps[0], threshold=rule.foreground)
+    expected = Nuclei.from_parts([by_hand], shape=image.shape[:2]).label_map()
+    assert expected.max() >= 10
+    assert np.array_equal(tiled.label_map(), whole.label_map())
+    assert np.array_equal(whole.label_map(), expected)
+    plain = rule.model_copy(update={"smoothing": 0})
+    assert representation.separate(maps, plain).max() != expected.max()
 
 
 def test_the_property_above_cuts_and_finds(

@@ -192,6 +192,17 @@ def test_a_chain_down_the_whole_image_is_not_held_in_memory(caplog: pytest.LogCa
     assert not caplog.records
 
 
+def test_a_spur_taken_off_is_no_nucleus_later() -> None:
+    """It stays with the nucleus that claimed it, though rows around it are separated again for another's sake."""
+    foreground = np.zeros((60, 44), np.float32)
+    foreground[10:25, 5:20] = foreground[17, 20:36] = foreground[5:50, 38:42] = 0.9
+    maps = np.stack([foreground, foreground])
+    rule = SeparationSettings(min_area=4, spur_width=1)
+    parts = list(separate_bands(strip(maps, 20), (60, 44), rule, step=30))
+    assert [len(part) for part in parts] == [1, 1]
+    assert sorted(int(area) for part in parts for area in part.raw["area"]) == [4 * 45, 15 * 15]
+
+
 def test_dark_from_top_to_bottom_is_no_nucleus(caplog: pytest.LogCaptureFixture) -> None:
     maps = np.full((2, 900, 30), 0.9, np.float32)
     maps[:, :, :5] = 0

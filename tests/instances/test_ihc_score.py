@@ -73,8 +73,8 @@ def test_grades():
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (None, None), (0.2, (0.2,)), ("0.2", (0.2,)), ("0.2, 0.4,0.6", (0.2, 0.4, 0.6)), ([0.1, 0.2, 0.3], (0.1, 0.2, 0.3)),
-        ("Otsu", "otsu"), (1, (1.0,)), (np.float32(0.5), (0.5,)),
+        (None, None), (0.2, (0.2,)), ("0.2", (0.2,)), ("0.2, 0.4,0.6", (0.2, 0.4, 0.6)),
+        ([0.1, 0.2, 0.3], (0.1, 0.2, 0.3)), ("Otsu", "otsu"), (1, (1.0,)), (np.float32(0.5), (0.5,)),
     ],
 )  # fmt: skip
 def test_what_is_asked_for(asked, expected):

@@ -57,6 +57,14 @@ def test_round_nuclei_that_touch_or_overlap_stay_two(apart, radius):
     assert flood(*maps_of(truth), MERGING).max() == 2
 
 
+@pytest.mark.parametrize("apart", [1.7, 2.0])
+def test_a_valley_that_does_not_cut_one_nucleus_cuts_two(apart):
+    """The same shallow valley as above, where two discs meet."""
+    truth = draw_ellipses((40, 80), [(20, 40 - 7 * apart, 14, 14, 0), (20, 40 + 7 * apart, 14, 14, 0)])
+    truth = np.minimum(truth, 1)
+    assert flood(*valleys(truth, [0], 0.2), MERGING).max() == 2
+
+
 def test_a_chain_of_round_nuclei_stays_a_chain():
     truth = draw_ellipses((120, 30), [(12 + 16 * n, 15, 9, 9, 0) for n in range(6)])
     found = flood(*maps_of(truth), MERGING)

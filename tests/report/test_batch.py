@@ -1,5 +1,6 @@
 """What is kept of a batch while it runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,25 @@ def test_counts_of_classes_are_columns() -> None:
     headers, rows = batch.table
     assert headers == ["file", "nuclei", "a", "b", "c", "per mm²", "mpp", "scale", "stain", "seconds"]
     assert rows == [["a.png", "3", "1", "2", "0", "600", "0.5", "given by the user", "unknown", "1.2"]]
+
+
+def test_scores_and_stain_are_columns() -> None:
+    labels, image = np.zeros((100, 200), np.int32), np.full((100, 200, 3), 255, np.uint8)
+    for number, color in enumerate(((200, 190, 220), (170, 125, 95), (75, 35, 20), (75, 35, 20)), start=1):
+        labels[10:20, 30 * number : 30 * number + 10] = number
+        image[labels == number] = color
+    nuclei = Nuclei.from_labels(labels, image, mpp=0.5).with_dab(image)
+    notes = {"stain": "hdab", "stain_source": "set", "stain_doubt": "it looks like H&E"}
+    three = replace(nuclei.graded((0.1, 0.2, 0.6)), notes=notes)
+    headers, rows = collect([FileResult(Path("a.png"), three, None, {}, 1.25)]).table
+    expected = ["file", "nuclei", "positive", "H-score", "Allred", "per mm²", "mpp", "scale", "stain", "seconds"]
+    assert headers == expected
+    assert rows[0][2:5] == ["75.0 %", "200", "8 (5 + 3)"]
+    assert rows[0][8] == "H-DAB, set, but it looks like H&E"
+    one = replace(nuclei.graded(0.2), notes={"stain": "hdab", "stain_source": "recognised"})
+    headers, rows = collect([FileResult(Path("a.png"), one, None, {}, 1.25)]).table
+    assert headers[2:4] == ["positive", "per mm²"]
+    assert (rows[0][2], rows[0][6]) == ("75.0 %", "H-DAB, recognised")
 
 
 def test_a_defect_on_the_way_leaves_no_page(tmp_path: Path) -> None:

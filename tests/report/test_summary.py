@@ -4,6 +4,7 @@ import base64
 import io
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ import pytest
 from PIL import Image
 
 from hemalum.errors import HemalumError
-from hemalum.export.colours import PALETTE, Classes
+from hemalum.export.colours import INTENSITIES, PALETTE, Classes
+from hemalum.instances.nuclei import Nuclei, measure
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.report.summary import Summarised, column_label, measured_columns, statistics, write_summary
 
@@ -101,6 +103,50 @@ def test_counts_by_class(tmp_path: Path) -> None:
     none = write(tmp_path, Summarised("a.png", nuclei(0, None, "none", Classes(kinds[:0], ("a",))), 1))
     assert "a 0 – unknown" in none.text
     assert "by class" not in write(tmp_path, Summarised("a.png", nuclei(), 1)).text
+
+
+def graded(doubt: str = "", classes: tuple[str, ...] = ()) -> Nuclei:
+    """Four nuclei: negative, 2+ and two 3+; the last two of another class where there are classes."""
+    labels, image = np.zeros((100, 200), np.int32), np.full((100, 200, 3), 255, np.uint8)
+    for number, color in enumerate(((200, 190, 220), (170, 125, 95), (75, 35, 20), (75, 35, 20)), start=1):
+        labels[10:20, 30 * number : 30 * number + 10] = number
+        image[labels == number] = color
+    part = measure(labels, image, kinds=np.array([0, 1, 1, 2, 2], np.float32)[labels] if classes else None)
+    found = Nuclei.from_parts([part], shape=labels.shape, mpp=0.5, mpp_source="user", class_names=classes)
+    found = found.with_dab(image).graded((0.1, 0.2, 0.6))
+    notes = {"stain": "hdab", "stain_source": "set"} | ({"stain_doubt": doubt} if doubt else {})
+    return replace(found, notes=found.notes | notes)
+
+
+def test_scores_of_graded_nuclei(tmp_path: Path) -> None:
+    page = write(tmp_path, Summarised("a.png", graded(), 1))
+    assert "Stain H-DAB set Positive 75.0 % H-score 200 Allred 8 (5 + 3)" in page.text
+    assert "from 0.1, 0.2, 0.6 (set) Nuclei Negative 1+ 2+ 3+ Positive share H-score Allred" in page.text
+    assert "all 1 0 1 2 75.0 % 200 8 (5 + 3)" in page.text
+    assert "DAB around the nucleus, mean (OD)" in page.text
+    swatches = [attributes["style"] for tag, attributes in page.tags if attributes.get("class") == "swatch"]
+    assert swatches == [
+        "border-color: #{:02x}{:02x}{:02x}".format(*INTENSITIES[n]) for n in ("Negative", "1+", "2+", "3+")
+    ]
+    assert "The stain that was set" not in page.text
+    assert "H-score" not in write(tmp_path, Summarised("a.png", nuclei(), 1)).text
+
+
+def test_scores_of_each_class(tmp_path: Path) -> None:
+    page = write(tmp_path, Summarised("a.png", graded(classes=("a", "b")), 1), Summarised("b.png", graded(), 1))
+    assert (
+        "all 1 0 1 2 75.0 % 200 8 (5 + 3) a 1 0 1 0 50.0 % 100 6 (4 + 2) b 0 0 0 2 100.0 % 300 8 (5 + 3)" in page.text
+    )
+    assert "a.png 4 800 0.5 user H-DAB, set 75.0 % 200 8 (5 + 3) 1.0" in page.text
+
+
+def test_a_doubtful_stain_is_said_loudly(tmp_path: Path) -> None:
+    page = write(tmp_path, Summarised("a.png", graded("it looks like H&E"), 1), Summarised("b.png", graded(), 1))
+    assert "The stain that was set may not be the image's. a.png: it looks like H&E." in page.text
+    assert "b.png:" not in page.text
+    assert "H-DAB set, but it looks like H&E" in page.text
+    assert "H-DAB, set (doubtful)" in page.text
+    assert ("p", {"class": "loud", "role": "note"}) in page.tags
 
 
 def test_an_estimate_is_said_loudly(tmp_path: Path) -> None:

@@ -231,6 +231,7 @@ def model():
         mpp=0.5,
         halo=0,
         stride=1,
+        as_it_is=["fluorescence"],
         nucleus_diameter_um=9.0,  # a square of 16 px at 0.5 µm/px
         code_version="0",
     )

@@ -110,6 +110,15 @@ def test_the_target_is_in_the_model_file(method: str, recipe: Recipe, stained: P
         find_stain(ImageSource.of(np.full((64, 64, 3), 250, np.uint8)), load_model(path))
 
 
+def test_what_a_model_is_mostly_trained_on_it_sees_as_it_is(recipe: Recipe, stained: Path, tmp_path: Path) -> None:
+    short = recipe.model_copy(update={"phases": recipe.phases[:1]})
+    assert load_card(train(short, [stained], tmp_path / "he")).as_it_is == []
+    for path in (stained / "images").iterdir():
+        inside = np.asarray(Image.open(stained / "labels" / path.name)) > 0
+        Image.fromarray(np.repeat(np.where(inside, 120, 5).astype(np.uint8)[..., None], 3, axis=2)).save(path)
+    assert load_card(train(short, [stained], tmp_path / "dark")).as_it_is == ["fluorescence"]
+
+
 def test_the_stream_is_of_normalised_images(recipe: Recipe, stained: Path) -> None:
     part = Dataset.open(stained).split("train")
     target = fit_stain_target(settings("macenko"), {"mini": Dataset.open(stained)})

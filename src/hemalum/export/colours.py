@@ -15,13 +15,13 @@ PALETTE: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
-# QuPath's colours of its classes of staining intensity
+# QuPath's classes of staining intensity, in its hues but stronger: they have to stand out on brown
 INTENSITIES: dict[str, Colour] = {
-    "Negative": (112, 112, 225),
-    "Positive": (250, 62, 62),
-    "1+": (255, 215, 0),
-    "2+": (225, 150, 50),
-    "3+": (150, 50, 50),
+    "Negative": (70, 100, 255),
+    "Positive": (255, 40, 40),
+    "1+": (255, 230, 0),
+    "2+": (255, 130, 0),
+    "3+": (255, 0, 70),
 }
 
 

@@ -134,7 +134,12 @@ def segment_source(
     staining = show_nuclear_dab(staining, source, model, without_tta(engine), scale.mpp)
     shape = scaled_shape(source.shape, scale.mpp / model.card.mpp)
     parts: list[Part] = []
+    unstained = 0
     for part, done in _parts(source, model, engine, shape, staining.change, on_band):
+        if staining.stain == "he" and model.card.separation.min_hematoxylin:
+            stained = ~(part.raw["hematoxylin_mean"] < model.card.separation.min_hematoxylin)
+            unstained += int((~stained).sum())
+            part = part.where(stained)
         parts.append(part)
         if progress is not None:
             progress(done)
@@ -152,7 +157,8 @@ def segment_source(
         notes={"engine": f"{engine.name} {engine.precision}"}
         | describe_tta(engine)
         | staining.notes
-        | describe_organ(model),
+        | describe_organ(model)
+        | ({"left_out_without_hematoxylin": unstained} if unstained else {}),
         class_names=find_representation(model.card.representation, model.card.classes).told_apart,
     )
     if scale.source != "estimate":

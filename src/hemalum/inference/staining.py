@@ -73,6 +73,8 @@ def find_staining(source: ImageSource, model: Model, stain: str = "auto", *, war
     doubt = "" if stain == "auto" else _doubt(name, seen, hdab)
     if doubt and warn:
         log.warning("%s: stain %s is set, but %s: its figures are marked", source.name, name, doubt)
+    if warn and stain == "auto" and name != "he":
+        log.info("%s: %s, recognised by its colors; --stain sets it", source.name, seen.said)
     notes = {"stain": name, "stain_source": "recognised" if stain == "auto" else "set"}
     if doubt:
         notes["stain_doubt"] = doubt

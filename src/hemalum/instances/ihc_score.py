@@ -137,8 +137,8 @@ def check_positive(positive: Positive) -> tuple[float, ...] | str | None:
 def otsu_threshold(values: NDArray[np.float64]) -> float:
     """Otsu's threshold of the nuclei's mean DAB, (N,), at least `OTSU_FLOOR`.
 
-    Over the values themselves, in the middle of the gap that parts the two groups (Otsu, IEEE Trans. Syst. Man Cybern.
-    9, 1979); one over a histogram ends at the lower edge of the gap, just above the last negative nucleus.
+    Over the values themselves, in the middle of the gap that parts the two groups (Otsu, IEEE Trans. Syst. Man
+    Cybern. 9, 1979); one over a histogram ends at the lower edge of the gap, just above the last negative nucleus.
     """
     ordered = np.sort(values[np.isfinite(values)])
     if len(ordered) < 2 or ordered[0] == ordered[-1]:

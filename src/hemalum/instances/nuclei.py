@@ -30,6 +30,14 @@ class Part:
     def __len__(self) -> int:
         return len(self.polygons)
 
+    def where(self, kept: NDArray[np.bool_]) -> "Part":
+        """Give the nuclei of a mask (N,) bool."""
+        return Part(
+            self.polygons.take(np.flatnonzero(kept)),
+            self.first[kept],
+            {name: values[kept] for name, values in self.raw.items()},
+        )
+
 
 def measure(
     labels: NDArray[np.int32],
@@ -247,7 +255,7 @@ class Nuclei:
 
     @property
     def intensities(self) -> Classes | None:
-        """The grade of each nucleus by number, names and counts, in QuPath's colours; None where they have none."""
+        """The grade of each nucleus by number, names and counts; None where they have none."""
         if not self.thresholds:
             return None
         names = GRADES[len(self.thresholds)]

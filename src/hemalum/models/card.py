@@ -44,6 +44,9 @@ class SeparationSettings(Strict):
     min_marker_area: int = Field(3, ge=1, description="smaller markers join their neighbour (px)")
     min_area: int = Field(12, ge=1, description="smaller nuclei are dropped (px)")
     min_probability: float = Field(0.0, ge=0, lt=1, description="nuclei with a lower mean foreground are dropped")
+    min_hematoxylin: float = Field(
+        0.0, ge=0, lt=1, description="nuclei of an H&E image with less mean optical density of it are dropped; 0: off"
+    )
     max_hole_area: int = Field(400, ge=0, description="enclosed background up to this area is filled (px)")
     straighten: int = Field(
         0, ge=0, le=16, description="borders of touching nuclei are smoothed within this radius (px); 0: off"

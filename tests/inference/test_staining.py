@@ -1,0 +1,241 @@
+"""The stain of an image where a model is used: what the network is shown, what is measured, and what is doubted."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hemalum.data.he_appearance import NUCLEAR_SHARE, FluorescenceMap, HdabMap, find_hdab
+from hemalum.data.stain_normalisation import sample_image
+from hemalum.errors import HemalumError
+from hemalum.inference import bands as bands_module
+from hemalum.inference.batch import segment_paths
+from hemalum.inference.image import ImageSource
+from hemalum.inference.model import Model
+from hemalum.inference.scale import estimate_mpp
+from hemalum.inference.segment import segment
+from hemalum.inference.staining import check_stain, find_staining
+from hemalum.instances import dab as dab_module
+from hemalum.instances.dab import dab
+from hemalum.models.card import Card, NetworkSpec, SeparationSettings
+
+Image = NDArray[np.uint8]
+HEMATOXYLIN, EOSIN, DAB = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    card = Card(
+        name="disks",
+        network=NetworkSpec(name="none"),
+        representation="distance",
+        mpp=0.5,
+        halo=4,
+        stride=4,
+        separation=SeparationSettings(min_area=12, foreground=0.4),
+        nucleus_diameter_um=8.0,
+        code_version="0",
+    )
+    return Model(card, {})
+
+
+@pytest.fixture(scope="module")
+def cells(make_disks: Callable[..., Image]) -> NDArray[np.int32]:
+    """Label map of round nuclei that do not touch, 240 × 280 px."""
+    labels, _ = ndimage.label(make_disks(240, 280, 16, seed=5)[..., 0] < 100)
+    return labels.astype(np.int32)
+
+
+def colored(blue: Any, brown: Any, pink: Any = 0.0, seed: int = 0) -> Image:
+    """An image from amounts of the stains (H, W), optical density."""
+    blue, brown, pink = np.broadcast_arrays(blue, brown, pink)
+    density = blue[..., None] * HEMATOXYLIN + brown[..., None] * DAB + pink[..., None] * EOSIN
+    noise = np.random.default_rng(seed).normal(0, 1.5, density.shape)
+    return np.clip(np.rint(248 * 10**-density + noise), 0, 255).astype(np.uint8)
+
+
+def ihc(cells: NDArray[np.int32], kind: Literal["nuclear", "membranous", "none"]) -> Image:
+    """Blue nuclei; every third one brown instead, or brown membranes and plasma around all of them, or no DAB."""
+    nuclei, varied = cells > 0, np.random.default_rng(1).uniform(0.85, 1.15, (2, *cells.shape))
+    blue = np.where(nuclei, 0.6, 0.0) * varied[0]
+    if kind == "none":
+        return colored(blue, 0.0)
+    if kind == "nuclear":
+        brown = np.where(nuclei & (cells % 3 == 0), 0.9, 0.0) * varied[1]
+        return colored(np.where(brown > 0, 0.1, blue), brown)
+    away = ndimage.distance_transform_edt(~nuclei)
+    return colored(blue, np.where((away > 0) & (away < 9), 1.4, 0.0) * varied[1])
+
+
+def test_brown_ground_is_not_shown(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
+    image = ihc(cells, "membranous")
+    found = segment(image, model, mpp=0.5, engine=disk_engine)
+    assert found.notes["stain"] == "hdab"
+    assert found.notes["stain_source"] == "recognised"
+    assert found.notes["network_input"] == "hematoxylin and DAB of the image; DAB taken out"
+    assert found.count == cells.max()
+    as_it_is = segment(image, model, mpp=0.5, stain="he", engine=disk_engine)
+    assert as_it_is.count < found.count / 2  # the brown joins them
+    change = HdabMap(find_hdab(sample_image(image)))
+    by_hand = segment(change.apply(image), model, mpp=0.5, stain="he", engine=disk_engine)
+    np.testing.assert_array_equal(found.outlines.coords, by_hand.outlines.coords)
+
+
+def test_measured_is_the_image_as_it_is(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
+    image = ihc(cells, "nuclear")
+    found = segment(image, model, mpp=0.5, positive=0.2, engine=disk_engine)
+    labels, amount = found.label_map(), dab(image)
+    means = ndimage.mean(amount, labels, np.arange(1, found.count + 1))
+    np.testing.assert_allclose(found.table["dab_mean"].to_numpy(), means, atol=1e-4)
+    assert found.positive_share == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_brown_nuclei_are_found_where_the_marker_is_nuclear(
+    cells: NDArray[np.int32], model: Model, disk_engine: Any
+) -> None:
+    found = segment(ihc(cells, "nuclear"), model, mpp=0.5, engine=disk_engine)
+    assert found.count == cells.max()
+    assert f"a nuclear marker: {NUCLEAR_SHARE:g} of DAB shown as hematoxylin" in found.notes["network_input"]
+
+
+def test_without_dab_nothing_is_added(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
+    found = segment(ihc(cells, "none"), model, mpp=0.5, positive=0.2, engine=disk_engine)
+    assert found.count == cells.max()
+    assert found.positive_share == 0
+    assert "DAB taken out" in found.notes["network_input"]
+    assert found.notes["stain_doubt"] == "it has no DAB"
+
+
+@pytest.mark.parametrize("kind", ["nuclear", "membranous"])
+def test_windows_and_bands_change_nothing(
+    kind: Any,
+    cells: NDArray[np.int32],
+    model: Model,
+    disk_engine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    image = ihc(cells, kind)
+    whole = segment(image, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
+    assert whole.count > 30
+    monkeypatch.setattr(bands_module, "WINDOW_AREA", 6_000)
+    monkeypatch.setattr(bands_module, "BAND_AREA", 9_000)
+    monkeypatch.setattr(dab_module, "BAND_AREA", 3_000)
+    cut = segment(image, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
+    path = tmp_path / "strips.tif"
+    tifffile.imwrite(path, image, rowsperstrip=7, compression="zlib", photometric="rgb")
+    read = segment(path, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
+    for other in (cut, read):
+        assert other.table.equals(whole.table)
+        assert {**other.notes} == {**whole.notes}
+
+
+def shining(cells: NDArray[np.int32]) -> Image:
+    return np.repeat(np.where(cells > 0, 90, 6).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def test_fluorescence_is_inverted(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
+    image = shining(cells)
+    found = segment(image, model, mpp=0.5, engine=disk_engine)
+    assert (found.notes["stain"], found.count) == ("fluorescence", cells.max())
+    by_hand = FluorescenceMap.of(sample_image(image)).apply(image)
+    same = segment(by_hand, model, mpp=0.5, stain="he", engine=disk_engine)
+    np.testing.assert_array_equal(found.outlines.coords, same.outlines.coords)
+    assert "dab_mean" not in found.table.column_names
+
+
+def test_a_model_of_the_stain_sees_it_as_it_is(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
+    own = replace(model, card=model.card.model_copy(update={"as_it_is": ["hdab", "fluorescence"]}))
+    for image in (ihc(cells, "membranous"), shining(cells)):
+        found = segment(image, own, mpp=0.5, engine=disk_engine)
+        assert found.notes["network_input"] == "as it is"
+        plain = segment(image, model, mpp=0.5, stain="he", engine=disk_engine)
+        np.testing.assert_array_equal(found.outlines.coords, plain.outlines.coords)
+        assert ("dab_mean" in found.table.column_names) == (found.notes["stain"] == "hdab")
+
+
+def test_the_scale_is_estimated_on_what_the_network_is_shown(
+    cells: NDArray[np.int32], model: Model, home_engine: Any
+) -> None:
+    image = ihc(cells, "membranous")
+    shown = HdabMap(find_hdab(sample_image(image))).apply(image)
+    found = estimate_mpp(ImageSource.of(image), model, home_engine)
+    by_hand = estimate_mpp(
+        ImageSource.of(shown), model, home_engine, find_staining(ImageSource.of(shown), model, "he")
+    )
+    assert abs(np.log2(found.mpp / by_hand.mpp)) < 0.1
+
+
+# doubts and mistakes
+
+
+@pytest.mark.parametrize(
+    ("kind", "stain", "doubt"),
+    [
+        ("nuclear", "he", "it looks like H-DAB"),
+        ("nuclear", "fluorescence", "it looks like H-DAB"),
+        ("none", "hdab", "it has no DAB"),
+        ("none", "he", ""),
+        ("pink", "hdab", "it looks like H&E"),
+        ("shining", "hdab", "it looks like fluorescence"),
+        ("shining", "he", "it looks like fluorescence"),
+        ("grey", "he", "it is grey"),
+        ("grey", "hdab", "it is grey"),
+        ("nuclear", "hdab", ""),
+        ("shining", "fluorescence", ""),
+    ],
+)
+def test_what_speaks_against_the_stain_is_said_and_kept(
+    kind: Any, stain: str, doubt: str, cells: NDArray[np.int32], model: Model, disk_engine: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    if kind == "pink":
+        rng = np.random.default_rng(0)
+        image = colored(
+            np.where(cells > 0, 0.6, 0.0), np.where(cells == 3, 0.5, 0), rng.uniform(0.1, 0.3, cells.shape)
+        )
+    elif kind in ("shining", "grey"):
+        image = shining(cells) if kind == "shining" else 240 - shining(cells)
+    else:
+        image = ihc(cells, kind)
+    with caplog.at_level(logging.WARNING):
+        found = segment(image, model, mpp=0.5, stain=stain, engine=disk_engine)
+    assert found.notes["stain_source"] == "set"
+    assert found.notes.get("stain_doubt", "") == doubt
+    said = [line for line in caplog.messages if "stain" in line]
+    assert said == ([f"image: stain {stain} is set, but {doubt}: its figures are marked"] if doubt else [])
+
+
+@pytest.mark.parametrize(
+    ("stain", "positive", "message"),
+    [
+        ("ihc", None, "unknown stain 'ihc'"),
+        ("hdap", None, "did you mean 'hdab'"),
+        ("he", 0.2, "positive is a threshold of DAB, and stain he has none: it goes with stain hdab"),
+        ("fluorescence", "otsu", "stain fluorescence has none"),
+        ("auto", (0.4, 0.2, 0.6), "thresholds must rise"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_read(
+    stain: str, positive: Any, message: str, model: Model, disk_engine: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(HemalumError, match=message):
+        check_stain(stain, positive)
+    with pytest.raises(HemalumError, match=message):
+        segment(tmp_path / "none.png", model, mpp=0.5, stain=stain, positive=positive, engine=disk_engine)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(HemalumError, match=message):
+        segment_paths([tmp_path / "a.png"], tmp_path, ["csv"], model, stain=stain, positive=positive)
+
+
+def test_thresholds_ask_for_hdab() -> None:
+    assert check_stain("auto", 0.2) == "hdab"
+    assert check_stain("auto") == "auto"
+    assert check_stain("he") == "he"
