@@ -100,7 +100,7 @@ def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
     from hemalum.training.train import train
 
     started = time.perf_counter()
-    recipe = open_recipe(name)
+    recipe = open_recipe(name, arguments.budget)
     datasets = {key: Dataset.open(arguments.pack / key) for key in recipe.data}
     steps = arguments.steps
     if arguments.seconds:
@@ -170,6 +170,7 @@ def main() -> int:
     for sub in (running, one):
         sub.add_argument("--steps", type=int, help="of each model, other than the recipes'")
         sub.add_argument("--seconds", type=int, help="as many steps as this machine makes in this time")
+        sub.add_argument("--budget", default="full", choices=("full", "small"), help="form of the recipes")
         sub.add_argument("--accelerator", default="cuda", choices=("cuda", "cpu"))
         sub.add_argument("--pack", type=Path, default=PACK)
     arguments = parser.parse_args()
@@ -177,7 +178,7 @@ def main() -> int:
         if arguments.verb == "pack":
             pack(arguments.folders, arguments.output)
         elif arguments.verb == "run":
-            chosen = {"steps": arguments.steps, "seconds": arguments.seconds}
+            chosen = {"steps": arguments.steps, "seconds": arguments.seconds, "budget": arguments.budget}
             options = [f"--{key}={value}" for key, value in chosen.items() if value]
             run(arguments.out, _pairs(arguments.models), options, arguments.accelerator, arguments.pack)
         else:

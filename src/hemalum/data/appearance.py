@@ -123,16 +123,21 @@ def apply_appearance(
     """
     if "jpeg" in drawn:
         images_BCHW = _compress(images_BCHW, drawn["jpeg"])
-    if images_BCHW.device.type != "cpu" or ("clahe" in drawn and drawn["clahe"].any()):
+    if images_BCHW.device.type != "cpu":
         return normalize(apply_by_tensors(images_BCHW, drawn), mean, std)
     count, channels, height, width = images_BCHW.shape
     pixels = np.ascontiguousarray(images_BCHW.permute(0, 2, 3, 1).numpy())
     out = np.empty((count, height, width, channels), np.float32)
     arrays = {name: value.numpy() for name, value in drawn.items()}
+    result = torch.from_numpy(out).permute(0, 3, 1, 2)
     for index in range(count):
-        one = {name: value[index] for name, value in arrays.items()}
-        paint(pixels[index], one, np.float32(mean), np.float32(std), out[index])
-    return torch.from_numpy(out).permute(0, 3, 1, 2)
+        if "clahe" in drawn and drawn["clahe"][index]:
+            one = {name: value[index : index + 1] for name, value in drawn.items()}
+            result[index] = normalize(apply_by_tensors(images_BCHW[index : index + 1], one), mean, std)[0]
+        else:
+            own = {name: value[index] for name, value in arrays.items()}
+            paint(pixels[index], own, np.float32(mean), np.float32(std), out[index])
+    return result
 
 
 def apply_by_tensors(images_BCHW: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:

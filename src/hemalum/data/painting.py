@@ -50,8 +50,9 @@ def paint(pixels: NDArray[np.uint8], drawn: Mapping[str, Any], mean: Floats, std
     else:
         painted = _tones(_BYTES, drawn)[pixels]
     kernel = drawn.get("kernel", _SHARP)
+    if min(pixels.shape[:2]) <= len(kernel) // 2:  # nothing to mirror
+        kernel = _SHARP
     kernel = kernel[kernel > _FAINT]
-    kernel = _SHARP if len(kernel) > 2 * min(pixels.shape[:2]) - 1 else kernel / kernel.sum()
     noise = np.ascontiguousarray(drawn["noise"].transpose(1, 2, 0)) if "noise" in drawn else _NO_NOISE
     deviation = np.float32(drawn.get("deviation", 0) / BYTE_DEVIATION)
     _finish(painted, kernel, noise, deviation, mean, np.float32(1) / std, out)
