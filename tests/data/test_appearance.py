@@ -23,8 +23,8 @@ from hemalum.data.stain_separation import STAINS
 
 LEVEL = 1 / 255
 EVERYTHING = AugmentSettings(
-    stain=0.4, stain_mix=0.5, brown=0.3, dab=0.5, saturation=0.5, brightness=0.2, contrast=0.3, intensity=0.2, gamma=0.4,
-    grey=0.2, blur=2.0, noise=0.05, jpeg=0.5,
+    stain=0.4, stain_mix=0.5, brown=0.3, dab=0.5, saturation=0.5, brightness=0.2, contrast=0.3, intensity=0.2,
+    gamma=0.4, grey=0.2, blur=2.0, noise=0.05, jpeg=0.5,
 )  # fmt: skip
 ONE = StainProfile(STAINS[:2], np.array([1.5, 0.8]))
 _HUES = np.array([[0.72, 0.62, 0.31], [0.2, 0.9, 0.25]])

@@ -1,11 +1,13 @@
 """Augmentation: image and labels move together, draws depend on their seeds alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from hemalum.data.augment import NO_AUGMENTATION, AugmentSettings, Prepared, augment
-from hemalum.data.stain import STAINS, draw_stain_jitter, jitter_stain
+from hemalum.data.augment import NO_AUGMENTATION, AugmentSettings, Prepared, augment, cut
+from hemalum.data.stain import STAINS, StainProfile, draw_stain_jitter, jitter_stain
 
 
 def scene(side: int = 64, label_side: int | None = None) -> Prepared:
@@ -78,6 +80,36 @@ def test_a_draw_depends_on_its_own_seed_alone() -> None:
     assert torch.equal(alone[0], again[0])
     other = augment([sample], rngs(8), 32, settings)
     assert not torch.equal(alone[0], other[0])
+
+
+def test_a_draw_depends_on_its_own_seed_alone_with_every_part_switched_on() -> None:
+    stains = StainProfile(STAINS[:2], np.array([1.0, 0.6]))
+    donors = [StainProfile(STAINS[[0, 2]], np.array([0.8, 1.0])), StainProfile(STAINS[:2], np.array([1.6, 0.4]))]
+    sample = replace(scene(), stains=stains)
+    settings = AugmentSettings(
+        stain_mix=0.5, brown=0.3, dab=0.5, intensity=0.2, jpeg=0.5, clahe=0.3, grey=0.2, rotation=0.5
+    )
+    seeds = range(12)
+    among = augment([sample] * 12, rngs(*seeds), 32, settings, donors=donors)
+    assert len({image.numpy().tobytes() for image in among[0]}) == 12
+    for seed in seeds:
+        alone = augment([sample], rngs(seed), 32, settings, donors=donors)
+        assert torch.equal(alone[0][0], among[0][seed])
+        np.testing.assert_array_equal(alone[1][0], among[1][seed])
+    backwards = augment([sample] * 12, rngs(*reversed(seeds)), 32, settings, donors=donors)
+    assert torch.equal(backwards[0].flip(0), among[0])
+
+
+def test_crops_without_images_have_the_same_labels_and_draws() -> None:
+    settings = AugmentSettings(dab=0.5, jpeg=0.5)
+    whole, bare = (cut([scene()] * 3, rngs(1, 2, 3), 32, settings, images=images) for images in (True, False))
+    assert len(bare.images) == 0
+    np.testing.assert_array_equal(bare.labels, whole.labels)
+    assert torch.equal(bare.affine, whole.affine)
+    assert torch.equal(bare.shift, whole.shift)
+    assert whole.drawn.keys() - bare.drawn.keys() == {"noise"}  # drawn where it is applied
+    for name, value in bare.drawn.items():
+        assert torch.equal(value, whole.drawn[name])
 
 
 def test_small_images_are_mirrored_not_padded_with_black() -> None:

@@ -1,6 +1,7 @@
 """What the loop does with phases, data and recipes."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from safetensors.numpy import load_file
 
 from hemalum.data.dataset import Dataset
+from hemalum.data.image_bank import ImageBank
 from hemalum.errors import HemalumError
 from hemalum.instances.representations import REPRESENTATIONS, select
 from hemalum.losses.loss import Given
@@ -121,6 +123,67 @@ def test_a_batch_is_a_function_of_its_number(recipe: Recipe, mini: Path) -> None
     assert torch.equal(other.batch(3).images, forward[3].images)
     assert torch.equal(other.batch(1).targets, forward[1].targets)
     assert not torch.equal(forward[0].images, forward[1].images)
+
+
+EVERYTHING: dict[str, object] = {"stain_mix": 0.5, "dab": 0.5, "jpeg": 0.3, "blur": 1.5}
+
+
+def with_augment(recipe: Recipe, **update: object) -> Recipe:
+    return recipe.model_copy(update={"augment": recipe.augment.model_copy(update=update), "batch": 4})
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of two cores
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_are_the_same_whatever_makes_them(recipe: Recipe, mini: Path, workers: int) -> None:
+    strong, parts = with_augment(recipe, **EVERYTHING), [Dataset.open(mini).split("train")]
+    alone = Stream(strong, parts)
+    assert alone.donors
+    seen = list(Stream(strong, parts, workers=workers).batches(2, 9))
+    assert len(seen) == 7
+    for number, batch in enumerate(seen, start=2):
+        expected = alone.batch(number)
+        assert torch.equal(batch.images, expected.images)
+        assert torch.equal(batch.targets, expected.targets)
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("finer", [1, 2])
+def test_a_batch_finished_on_a_device_is_the_same_but_for_rounding(recipe: Recipe, mini: Path, finer: int) -> None:
+    quiet = with_augment(recipe, **EVERYTHING, noise=0.0).model_copy(update={"finer": finer})
+    stream = Stream(quiet, [Dataset.open(mini).split("train")])
+    bank = ImageBank([sample.image for sample in stream.prepared], torch.device("cpu"))
+    for number in range(4):
+        expected, finished = stream.batch(number), stream.finish(number, stream.parts(number, images=False), bank)
+        difference = (finished.images - expected.images).abs() * 0.25 * 255  # in levels of a byte
+        assert difference.mean() < 0.1
+        assert (difference > 2.5).float().mean() < 0.01  # a pixel on the edge of a level may fall into the next one
+        torch.testing.assert_close(finished.targets, expected.targets, rtol=1e-3, atol=1e-3)
+        assert finished.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_noise_on_a_device_is_of_the_batchs_number(recipe: Recipe, mini: Path) -> None:
+    noisy, quiet = (
+        Stream(with_augment(recipe, noise=noise), [Dataset.open(mini).split("train")]) for noise in (0.1, 1e-9)
+    )
+    bank = ImageBank([sample.image for sample in noisy.prepared], torch.device("cpu"))
+
+    def noise_of(number: int) -> torch.Tensor:
+        one, other = (stream.finish(number, stream.parts(number, images=False), bank) for stream in (noisy, quiet))
+        return one.images - other.images
+
+    first = noise_of(0)
+    assert torch.equal(first, noise_of(0))
+    assert 0.05 < first.std() < 0.5
+    second = noise_of(1)
+    assert abs(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1])) < 0.1
+
+
+@pytest.mark.parametrize("workers", [0, -1, 10_000])
+def test_workers_that_a_machine_cannot_have(recipe: Recipe, mini: Path, tmp_path: Path, workers: int) -> None:
+    cores = os.cpu_count()
+    with pytest.raises(HemalumError, match=rf"^workers is {workers}: want 1 to {cores}, the cores of this machine$"):
+        train(recipe, [mini], tmp_path / "run", workers=workers)
+    assert not (tmp_path / "run").exists()
 
 
 def test_balance_draws_groups_equally(recipe: Recipe, mini: Path) -> None:
