@@ -154,7 +154,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["check", "/no/such/folder"], "/no/such/folder: no such folder"),
         (["train", "no_such_recipe", "-d", "a", "-o", "run"], "no shipped recipe 'no_such_recipe'"),
         (["train", "fast", "-d", "a=b", "-d", "c", "-o", "run"], "name all datasets (NAME=PATH) or none"),
-        (["train", "fast", "-d", "a", "-o", "run", "--workers", "0"], "0 is not in the range x>=1"),
+        (["train", "fast", "-d", "a", "-o", "run", "--workers", "0"], "Invalid value for '--workers'"),
         (["train", "fast", "-d", "a", "-o", "run", "--workers", "10000"], "workers is 10000: want 1 to "),
         (["report", "/no/such/run"], "/no/such/run is not the folder of a run: it has no log.jsonl"),
         (["evaluate", "classical", "/no/such/folder"], "/no/such/folder"),
