@@ -129,6 +129,7 @@ def apply_appearance(
     pixels = np.ascontiguousarray(images_BCHW.permute(0, 2, 3, 1).numpy())
     out = np.empty((count, height, width, channels), np.float32)
     arrays = {name: value.numpy() for name, value in drawn.items()}
+    means, deviations = np.array(mean, np.float32), np.array(std, np.float32)
     result = torch.from_numpy(out).permute(0, 3, 1, 2)
     for index in range(count):
         if "clahe" in drawn and drawn["clahe"][index]:
@@ -136,7 +137,7 @@ def apply_appearance(
             result[index] = normalize(apply_by_tensors(images_BCHW[index : index + 1], one), mean, std)[0]
         else:
             own = {name: value[index] for name, value in arrays.items()}
-            paint(pixels[index], own, np.float32(mean), np.float32(std), out[index])
+            paint(pixels[index], own, means, deviations, out[index])
     return result
 
 
