@@ -2,7 +2,8 @@
 
     python benchmarks/training_input.py DATASET RECIPE… [-n 20] [--rounds 3] [-o training_input.json]
 
-Both are the real loop, in turns in the same run; only the stream differs. Quotes medians over rounds.
+Both are the real loop, in turns in the same run; only the stream differs. Quotes medians over rounds. Beside the
+clock, which other programs disturb, the time that processors spend: on a batch, as a share of what they spend on a step.
 """
 
 import argparse
@@ -41,21 +42,25 @@ class Held(Stream):
             yield batch
 
 
-def seconds_per_step(recipe: Recipe, stream: Stream, validation: Validation) -> float:
+def seconds_per_step(recipe: Recipe, stream: Stream, validation: Validation) -> tuple[float, float]:
+    """By the clock, and of this process on all cores."""
     network = build_network(
         recipe.network.name, REPRESENTATIONS[recipe.representation].logits, recipe.network.options
     )
-    ticks: list[float] = []
+    ticks: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         fabric = Fabric(accelerator="cpu", devices=1, precision=recipe.precision)
         progress = Progress(recipe_digest="", data_digest="")
         loop = Loop(
             recipe, network, stream, validation, Path(folder), fabric, progress,
-            lambda *_: ticks.append(time.perf_counter()),
+            lambda *_: ticks.append((time.perf_counter(), time.process_time())),
         )  # fmt: skip
         loop.run(resume=False)
     # the last step validates
-    return (ticks[-2] - ticks[WARMUP - 1]) / (len(ticks) - 1 - WARMUP)
+    clock, processor = (
+        (last - first) / (len(ticks) - 1 - WARMUP) for first, last in zip(ticks[WARMUP - 1], ticks[-2], strict=True)
+    )
+    return clock, processor
 
 
 def processor_seconds_per_batch(stream: Stream, count: int = 10) -> float:
@@ -89,19 +94,22 @@ def measure(recipe: Recipe, dataset: Dataset, rounds: int) -> dict[str, Any]:
     train = dataset.split("train")
     stream, held = Stream(recipe, [train]), Held(recipe, [train])
     validation = Validation(recipe, [dataset.split("val")], 8)
-    times = [
-        {"stream": seconds_per_step(recipe, stream, validation), "held": seconds_per_step(recipe, held, validation)}
-        for _ in range(rounds)
-    ]
-    cost = statistics.median(one["stream"] / one["held"] - 1 for one in times)
+    times: dict[str, list[float]] = {"stream": [], "held": [], "held_processor": []}
+    for _ in range(rounds):
+        times["stream"].append(seconds_per_step(recipe, stream, validation)[0])
+        clock, processor = seconds_per_step(recipe, held, validation)
+        times["held"].append(clock)
+        times["held_processor"].append(processor)
+    cost = statistics.median(one / other - 1 for one, other in zip(times["stream"], times["held"], strict=True))
     batch = processor_seconds_per_batch(stream)
-    seconds = {name: statistics.median(one[name] for one in times) for name in ("stream", "held")}
+    share = batch / statistics.median(times["held_processor"])
     print(
-        f"{recipe.name:10} {seconds['stream']:.3f} s per step, {seconds['held']:.3f} s with a held batch: "
-        f"the data costs {100 * cost:.1f} %; a batch takes {1000 * batch:.0f} ms of one core",
+        f"{recipe.name:10} {statistics.median(times['stream']):.3f} s per step, {statistics.median(times['held']):.3f} s "
+        f"with a held batch: the data costs {100 * cost:.1f} %; a batch takes {1000 * batch:.0f} ms of one core, "
+        f"{100 * share:.1f} % of a step's processor time",
         flush=True,
     )
-    return {"rounds": times, "cost": cost, "processor_seconds_per_batch": batch}
+    return {"seconds_per_step": times, "cost": cost, "processor_seconds_per_batch": batch, "share": share}
 
 
 def main() -> None:
