@@ -3,7 +3,7 @@
     python benchmarks/training_input.py DATASET RECIPE… [-n 20] [--rounds 3] [-o training_input.json]
 
 Both are the real loop, in turns in the same run; only the stream differs. Quotes medians over rounds. Beside the
-clock, which other programs disturb, the time that processors spend: on a batch, as a share of what they spend on a step.
+clock, which other programs disturb, it says what a batch takes of a core, as a share of a step's processor time.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from hemalum.data.dataset import Dataset
 from hemalum.instances.representations import REPRESENTATIONS
@@ -42,11 +43,14 @@ class Held(Stream):
             yield batch
 
 
+def build(recipe: Recipe) -> nn.Module:
+    logits = REPRESENTATIONS[recipe.representation].logits
+    return build_network(recipe.network.name, logits, recipe.network.options)
+
+
 def seconds_per_step(recipe: Recipe, stream: Stream, validation: Validation) -> tuple[float, float]:
     """By the clock, and of this process on all cores."""
-    network = build_network(
-        recipe.network.name, REPRESENTATIONS[recipe.representation].logits, recipe.network.options
-    )
+    network = build(recipe)
     ticks: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         fabric = Fabric(accelerator="cpu", devices=1, precision=recipe.precision)
@@ -93,7 +97,7 @@ def measure(recipe: Recipe, dataset: Dataset, rounds: int) -> dict[str, Any]:
     """Seconds per step with the stream and with a batch that is held, in turns, and what a batch takes of a core."""
     train = dataset.split("train")
     stream, held = Stream(recipe, [train]), Held(recipe, [train])
-    validation = Validation(recipe, [dataset.split("val")], 8)
+    validation = Validation(recipe, [dataset.split("val")], int(getattr(build(recipe), "stride", 1)))
     times: dict[str, list[float]] = {"stream": [], "held": [], "held_processor": []}
     for _ in range(rounds):
         times["stream"].append(seconds_per_step(recipe, stream, validation)[0])
@@ -104,8 +108,9 @@ def measure(recipe: Recipe, dataset: Dataset, rounds: int) -> dict[str, Any]:
     batch = processor_seconds_per_batch(stream)
     share = batch / statistics.median(times["held_processor"])
     print(
-        f"{recipe.name:10} {statistics.median(times['stream']):.3f} s per step, {statistics.median(times['held']):.3f} s "
-        f"with a held batch: the data costs {100 * cost:.1f} %; a batch takes {1000 * batch:.0f} ms of one core, "
+        f"{recipe.name:10} {statistics.median(times['stream']):.3f} s per step, "
+        f"{statistics.median(times['held']):.3f} s with a held batch: the data costs {100 * cost:.1f} %; "
+        f"a batch takes {1000 * batch:.0f} ms of one core, "
         f"{100 * share:.1f} % of a step's processor time",
         flush=True,
     )
