@@ -254,15 +254,13 @@ class Stream:
         def move(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
 
-        jpeg = {name: value for name, value in parts["drawn"].items() if name == "jpeg"}
-        drawn = move(parts["drawn"]) | jpeg
+        drawn = move(parts["drawn"]) | {name: parts["drawn"][name] for name in parts["drawn"].keys() & {"jpeg"}}
         place = move({name: parts[name] for name in ("index", "affine", "shift", "targets")})
         pixels = bank.cut(place["index"], place["affine"], place["shift"], self.recipe.tile)
         if "deviation" in drawn:
             seeded = torch.Generator(device).manual_seed(self.recipe.seed * 1_000_003 + number)
-            drawn["noise"] = torch.randint(
-                0, 256, pixels.shape, dtype=torch.uint8, device=device, generator=seeded
-            )  # fmt: skip
+            shape, kind = pixels.shape, torch.uint8
+            drawn["noise"] = torch.randint(0, 256, shape, dtype=kind, device=device, generator=seeded)
         images = apply_appearance(pixels, drawn)
         targets = place["targets"].float()
         return Batch(normalise(images, self.recipe.input), targets, move(parts["conditions"]), move(parts["extra"]))
