@@ -17,6 +17,7 @@ that are taken for a nuclear marker.
 import argparse
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in arguments.model or ["accurate", "fast"]:
         model = load_model(name)
+        # a filter for H&E alone, which would drop what is brown or bright
+        settings = model.card.separation.model_copy(update={"min_hematoxylin": 0.0})
+        model = replace(model, card=model.card.model_copy(update={"separation": settings}))
         engine = as_engine("auto", model)
         for form in (*FORMS, CHOSEN):
             row: dict[str, Any] = {"model": model.card.name, "form": form, "real": {}, "pq": {}, "nuclear": {}}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemalum.data.stain_recognition import main_stains, recognise_stain
+from hemalum.data.stain_recognition import known_stains, recognise_stain
 
 HEMATOXYLIN, EOSIN, DAB = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
@@ -77,9 +77,12 @@ def test_few_dark_pixels_do_not_decide():
     assert recognise_stain(pixels).stain == "he"
 
 
-def test_main_stains_are_the_mean_over_sets():
+def test_known_stains_are_the_mean_over_sets():
     he, hdab = (mixed(pink=0.3).reshape(100, 200, 3), mixed(brown=0.7, share=0.5).reshape(100, 200, 3))
-    assert main_stains([[hdab, hdab], [he]]) == ["hdab"]
-    assert main_stains([[hdab], [he, he], [he]]) == []
-    assert main_stains([[hdab, hdab, hdab, he], []]) == ["hdab"]
-    assert main_stains([]) == []
+    dark = shining((1, 1, 1)).reshape(100, 200, 3)
+    assert known_stains([[hdab, he], [he]]) == ["hdab"]  # a quarter
+    assert known_stains([[dark], [hdab, he, he, he], [he], [he]]) == ["fluorescence"]  # a quarter and a sixteenth
+    assert known_stains([[hdab, he, he, he, he, he], [he]]) == []  # a twelfth
+    assert known_stains([[hdab], []]) == ["hdab"]
+    assert known_stains([[he]]) == []
+    assert known_stains([]) == []

@@ -26,6 +26,7 @@ FEWEST_DEEP = 5e-4  # share of the sampled pixels: with fewer, there is no brown
 MOSTLY_BROWN = 0.3  # share of the deep pixels: of H&E 0.22 at most (spleen, with its blood), of H-DAB 0.7 at least
 SOME_BROWN = 0.01  # enough where there is no eosin
 PINK = 1.5  # optical density of green by that of red and blue: hematoxylin and DAB mix to 1.1 at most, eosin is at 9
+KNOWN = 0.1  # share of the training images from which a network knows a stain
 LEAST_PINK = 0.02  # share of tissue; H&E with less has no brown either
 
 
@@ -80,8 +81,8 @@ def recognise_stain(pixels: NDArray[np.uint8]) -> Recognition:
     return Recognition("hdab" if is_brown else "he", brown, pink)
 
 
-def main_stains(sets: Iterable[Iterable[NDArray[np.uint8]]]) -> list[Stain]:
-    """The stains other than H&E that make up half of some sets of images (H, W, 3) uint8, the mean over sets."""
+def known_stains(sets: Iterable[Iterable[NDArray[np.uint8]]]) -> list[Stain]:
+    """The stains other than H&E that make up `KNOWN` of some sets of images (H, W, 3) uint8, the mean over sets."""
     shares = []
     for images in sets:
         found = [recognise_stain(sample_image(image)).stain for image in images]
@@ -90,4 +91,4 @@ def main_stains(sets: Iterable[Iterable[NDArray[np.uint8]]]) -> list[Stain]:
     if not shares:
         return []
     mean = np.mean(shares, axis=0)
-    return [name for name, share in zip(STAIN_NAMES, mean, strict=True) if name != "he" and share >= 0.5]
+    return [name for name, share in zip(STAIN_NAMES, mean, strict=True) if name != "he" and share >= KNOWN]

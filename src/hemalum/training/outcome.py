@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain_normalisation import StainNormaliser
-from hemalum.data.stain_recognition import main_stains
+from hemalum.data.stain_recognition import known_stains
 from hemalum.errors import HemalumError
 from hemalum.instances.representations import Representation, find_representation
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
@@ -56,7 +56,7 @@ def kept_rows(trained: Representation, kept: Representation) -> list[int]:
 
 
 def _some_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
-    """Some of the training images, spread evenly: enough to tell what they are mostly stained with."""
+    """Some of the training images, spread evenly: enough to tell what they are stained with."""
     train = dataset.split("train")
     for index in np.unique(np.linspace(0, len(train) - 1, min(len(train), RECOGNISED)).astype(int)):
         yield train[int(index)].image
@@ -89,7 +89,7 @@ def describe(
         mean=MEAN,
         std=STD,
         stain=None if stain is None else stain.target,
-        as_it_is=main_stains(_some_images(dataset) for dataset in datasets),
+        as_it_is=known_stains(_some_images(dataset) for dataset in datasets),
         **seen,
         classes=list(representation.classes) or ["nucleus"],
         organs=list(facts.organs),
