@@ -27,7 +27,7 @@ from hemalum.inference.engine import Engine, make_engine
 from hemalum.inference.model import Model, load_model
 from hemalum.inference.resample import Resampler
 from hemalum.instances.nuclei import Nuclei, measure
-from hemalum.instances.representations import REPRESENTATIONS
+from hemalum.instances.representations import find_representation
 from hemalum.metrics import match, measure_overlap
 from hemalum.models.card import SeparationSettings
 from record import write_record
@@ -87,9 +87,12 @@ def cache_maps(model: Model, engine: Engine, data: str, folder: Path, limit: int
     return cached
 
 
-def label(maps: NDArray[np.float32], way: str, shape: tuple[int, int], settings: SeparationSettings) -> Any:
+Way = tuple[str, list[str]]  # name of a representation, and its classes
+
+
+def label(maps: NDArray[np.float32], way: Way, shape: tuple[int, int], settings: SeparationSettings) -> Any:
     """Label map on the image's own grid."""
-    representation = REPRESENTATIONS[way]
+    representation = find_representation(*way)
     labels = representation.separate(maps, settings)
     if labels.shape == shape:
         return labels
@@ -98,14 +101,14 @@ def label(maps: NDArray[np.float32], way: str, shape: tuple[int, int], settings:
     return Nuclei.from_parts([part], shape=shape, scale=scale).label_map()
 
 
-def score(file: Path, way: str, several: list[SeparationSettings]) -> list[float]:
+def score(file: Path, way: Way, several: list[SeparationSettings]) -> list[float]:
     """PQ of one image under each of the settings; nan where it has no nucleus."""
     with np.load(file) as stored:
         maps, truth = stored["maps"].astype(np.float32), stored["truth"]
     return [match(measure_overlap(truth, label(maps, way, truth.shape, one))).pq for one in several]
 
 
-def score_all(cached: list[Cached], way: str, several: list[SeparationSettings], workers: int) -> dict[str, Any]:
+def score_all(cached: list[Cached], way: Way, several: list[SeparationSettings], workers: int) -> dict[str, Any]:
     """Mean PQ per image by set, one number per settings."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
@@ -172,7 +175,7 @@ def main() -> None:
     ]
     several.insert(0, card.separation)  # today's, as what all others are compared with
     start = time.perf_counter()
-    by_set = score_all(cached, card.representation, several, arguments.workers)
+    by_set = score_all(cached, (card.representation, card.classes), several, arguments.workers)
     print(f"{len(several)} settings: {time.perf_counter() - start:.0f} s")
     means = np.mean(list(by_set.values()), axis=0)
     order = np.argsort(-means, kind="stable")

@@ -74,13 +74,15 @@ def run(out: Path, models: dict[str, int], options: list[str], accelerator: str,
     started = time.perf_counter()
     cores, parts = os.cpu_count() or 1, sum(models.values())
     processes = {}
+    # what is prepared on the processor is done by the loader's threads, not by PyTorch's in each of them
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
     for name, part in models.items():
         command = [
             sys.executable, __file__, "one", name, str(out), "--accelerator", accelerator, "--pack", str(pack_folder),
             "--workers", str(max(1, round(cores * part / parts))), *options,
         ]  # fmt: skip
         log = (out / f"{name}.txt").open("w")
-        processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     failed = [name for name, process in processes.items() if process.wait()]
     for name in processes:
         print(f"--- {name}\n{(out / f'{name}.txt').read_text()[-1500:]}", flush=True)
@@ -103,8 +105,9 @@ def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
     steps = arguments.steps
     if arguments.seconds:
         times: list[float] = []
+        trial = with_steps(recipe, TRIAL).model_copy(update={"validation_images": 4})
         train(
-            with_steps(recipe, TRIAL).model_copy(update={"validation_images": 4}), datasets, out / "runs" / f"{name}.trial", accelerator=arguments.accelerator,
+            trial, datasets, out / "runs" / f"{name}.trial", accelerator=arguments.accelerator,
             workers=arguments.workers, watch=lambda *_: times.append(time.perf_counter()),
         )  # fmt: skip
         # the last step validates

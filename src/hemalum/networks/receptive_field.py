@@ -38,9 +38,10 @@ def _reach(probe: nn.Module, size: int, stride: int, inputs: int) -> int:
     """How many rows a row depends on, to either side; a strip of columns is enough to see it."""
     centre = size // 2 - size // 2 % stride
     width = max(32 - 32 % stride, stride)
+    device = next((parameter.device for parameter in probe.parameters()), None)
     furthest = 0
     for corner in (centre, centre + stride - 1):
-        x = torch.ones(1, inputs, size, width, requires_grad=True)
+        x = torch.ones(1, inputs, size, width, device=device, requires_grad=True)
         probe(x)[0, :, corner].sum().backward()
         if x.grad is None:
             return size

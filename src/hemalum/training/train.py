@@ -118,6 +118,7 @@ def _train(
     # a network that could tell organs apart and was built not to is told none, and its card names none
     facts = replace(facts, conditions=conditions, organs=facts.organs if "organ" in conditions else ())
     check_switches(network, recipe.phases)
+    network = network.to(fabric.device)  # where its halo is measured in no time
     stride = int(getattr(network, "stride", 1))
     window = find_window(recipe, network, stride)
     if window is None:
