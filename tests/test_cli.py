@@ -30,7 +30,7 @@ OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "PATH… --output --mpp --model --organ --stain --positive --engine --device --threads --precision "
     "--format --max-pixels --tta --report",
-    "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images "
+    "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --citation --images "
     "--labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
     "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --workers --initial",

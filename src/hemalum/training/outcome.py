@@ -4,6 +4,7 @@ import datetime
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,12 @@ def _some_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
         yield train[int(index)].image
 
 
+def _program() -> list[str]:
+    """What was called: the program `hemalum`, or the script that trained through the Python API."""
+    script = Path(sys.argv[0]).name
+    return ["python", script] if script.endswith(".py") and script != "__main__.py" else ["hemalum"]
+
+
 def describe(
     recipe: Recipe, datasets: Sequence[Dataset], steps: int, spec: NetworkSpec, facts: Facts,
     seen: Mapping[str, Any], diameter: float, stain: StainNormaliser | None,
@@ -97,7 +104,7 @@ def describe(
         training=Training(
             recipe=recipe.name,
             recipe_hash=recipe.digest,
-            command=shlex.join(["hemalum", *sys.argv[1:]]),
+            command=shlex.join([*_program(), *sys.argv[1:]]),
             steps=steps,
             seed=recipe.seed,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
