@@ -57,7 +57,7 @@ def kept_rows(trained: Representation, kept: Representation) -> list[int]:
 
 
 def _some_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
-    """Some of the training images, spread evenly: enough to tell what they are mostly stained with."""
+    """Some of the training images, spread evenly: enough to tell what they are stained with."""
     train = dataset.split("train")
     for index in np.unique(np.linspace(0, len(train) - 1, min(len(train), RECOGNISED)).astype(int)):
         yield train[int(index)].image
