@@ -9,11 +9,14 @@ over images and as the mean over images.
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from hemalum.data.dataset import Dataset
+from hemalum.data.he_appearance import FluorescenceMap
+from hemalum.data.stain_normalisation import sample_image
 from hemalum.inference.model import load_model
 from hemalum.inference.segment import as_engine, segment
 from hemalum.metrics import match, measure_overlap
@@ -35,11 +38,14 @@ def main() -> None:
     rows = []
     for name in arguments.model or ["accurate", "fast"]:
         model = load_model(name)
+        # a filter for H&E alone, which would drop what is brown or bright
+        settings = model.card.separation.model_copy(update={"min_hematoxylin": 0.0})
+        model = replace(model, card=model.card.model_copy(update={"separation": settings}))
         engine = as_engine("auto", model)
         forms = {
             "as it is": ("he", lambda image: image),
             "inverted": ("he", lambda image: 255 - image),
-            "as H&E": ("fluorescence", lambda image: image),
+            "as H&E": ("he", lambda image: FluorescenceMap.of(sample_image(image)).apply(image)),
         }
         for form, (stain, change) in forms.items():
             counts = []

@@ -30,8 +30,8 @@ OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "PATH… --output --mpp --model --organ --stain --positive --engine --device --threads --precision "
     "--format --max-pixels --tta --report",
-    "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --images "
-    "--labels --index --option --chromogen --registration --min-quality --overwrite --preview",
+    "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --citation "
+    "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
     "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --workers --initial",
     "report": "RUN",
@@ -516,10 +516,12 @@ def test_train_hands_over_what_was_given(
 
     monkeypatch.setattr(hemalum.training.train, "train", train)
     out = str(tmp_path / "run")
-    run("train", "unet", "--data", "a=x", "-d", "b=y", "-o", out, "--resume", "--threads", "1", "--budget", "small")
+    run("train", "unet", "--data", "a=x", "-d", "b=y", "-o", out, *"--resume --threads 1 --workers 2 --budget small".split())
     given, options = calls[0]
     assert given == (load_recipe(shipped_recipes()["unet"], "small"), {"a": "x", "b": "y"}, tmp_path / "run")
-    assert options == {"resume": True, "accelerator": "auto", "devices": None, "threads": 1, "initial": None}
+    assert options == {
+        "resume": True, "accelerator": "auto", "devices": None, "threads": 1, "workers": 2, "initial": None
+    }  # fmt: skip
     said = capsys.readouterr()
     assert said.out == f"{tmp_path / 'run' / 'model.safetensors'}\n"
     assert "step 5/10  loss 0.5" in said.err

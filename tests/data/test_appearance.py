@@ -18,7 +18,8 @@ from hemalum.data.appearance import (
 )
 from hemalum.data.augment_settings import NO_AUGMENTATION, AugmentSettings
 from hemalum.data.painting import BROWN
-from hemalum.data.stain import StainProfile, stain_transfer
+from hemalum.data.simulated_dab import draw_dab
+from hemalum.data.stain import StainProfile, draw_stain_jitter, stain_transfer
 from hemalum.data.stain_separation import STAINS
 
 LEVEL = 1 / 255
@@ -185,6 +186,18 @@ def test_brown_is_added_in_optical_density() -> None:
                     for k in range(3):
                         changed += density[k] * float(drawn["matrix"][b, k, c])
                     assert result[b, c, i, j] == pytest.approx(min(math.exp(-changed), 1.0), abs=0.5 * LEVEL)
+
+
+def test_brown_is_stained_with_the_rest() -> None:
+    """The jitter of stains comes after the brown: it changes DAB's hue as it does that of hematoxylin."""
+    drawn, labels = drawn_with(8, dab=1.0, stain=0.4), nuclei(1)[0]
+    for index, rng in enumerate(rngs(8)):
+        jitter, _ = draw_stain_jitter(rng, 0.4)
+        assert rng.random() < 1  # the share
+        dab = draw_dab(labels, rng)
+        np.testing.assert_allclose(drawn["direction"][index], dab.direction @ jitter, atol=1e-5)
+        np.testing.assert_allclose(drawn["matrix"][index], dab.matrix @ jitter, atol=1e-5)
+        np.testing.assert_allclose(drawn["brown"][index, 0] * BROWN, dab.amount.clip(0, 2.55), atol=BROWN)
 
 
 def test_dab_keeps_to_its_share() -> None:

@@ -105,6 +105,15 @@ def test_brown_nuclei_are_found_where_the_marker_is_nuclear(
     assert f"a nuclear marker: {NUCLEAR_SHARE:g} of DAB shown as hematoxylin" in found.notes["network_input"]
 
 
+def test_where_all_nuclei_are_brown_there_is_nothing_to_lose(
+    cells: NDArray[np.int32], model: Model, disk_engine: Any
+) -> None:
+    brown = np.where(cells > 0, 0.9, 0.0) * np.random.default_rng(0).uniform(0.85, 1.15, cells.shape)
+    found = segment(colored(0.0, brown), model, mpp=0.5, stain="hdab", engine=disk_engine)
+    assert found.count == cells.max()
+    assert "a nuclear marker" in found.notes["network_input"]
+
+
 def test_without_dab_nothing_is_added(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
     found = segment(ihc(cells, "none"), model, mpp=0.5, positive=0.2, engine=disk_engine)
     assert found.count == cells.max()

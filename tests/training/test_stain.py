@@ -110,7 +110,7 @@ def test_the_target_is_in_the_model_file(method: str, recipe: Recipe, stained: P
         find_stain(ImageSource.of(np.full((64, 64, 3), 250, np.uint8)), load_model(path))
 
 
-def test_what_a_model_is_mostly_trained_on_it_sees_as_it_is(recipe: Recipe, stained: Path, tmp_path: Path) -> None:
+def test_what_a_model_is_trained_on_it_sees_as_it_is(recipe: Recipe, stained: Path, tmp_path: Path) -> None:
     short = recipe.model_copy(update={"phases": recipe.phases[:1]})
     assert load_card(train(short, [stained], tmp_path / "he")).as_it_is == []
     for path in (stained / "images").iterdir():

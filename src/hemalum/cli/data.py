@@ -68,6 +68,9 @@ def import_(
     licence: Annotated[
         str | None, typer.Option(help="Licence of the data; goes into the card of every model.")
     ] = None,
+    citation: Annotated[
+        str | None, typer.Option(help="How to cite the data; goes into the card of every model.")
+    ] = None,
     images: Annotated[str | None, typer.Option(help="Format folder: sub-folder of the images.")] = None,
     labels: Annotated[str | None, typer.Option(help="Format folder: sub-folder of the label maps or masks.")] = None,
     index: Annotated[str | None, typer.Option(help="Format folder: the index CSV.")] = None,
@@ -111,6 +114,7 @@ def import_(
             seed=seed,
             name=name,
             licence=licence,
+            citation=citation,
             overwrite=overwrite,
             on_sample=lambda _: advance(),
             **options,

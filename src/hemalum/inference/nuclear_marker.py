@@ -22,7 +22,7 @@ from hemalum.metrics import MatchCounts, match, measure_overlap
 
 TRIED_SHARE = 0.35  # of DAB shown as hematoxylin: with more, outlines of brown nuclei move too far
 LEAST_KEPT = 0.7  # share of the nuclei of the first that are met in the second (IoU above 0.5) of a nuclear marker
-FEWEST = 5  # nuclei: with fewer there is nothing to decide by, and DAB stays out
+FEWEST = 5  # nuclei: with fewer there is nothing to lose, and DAB is shown
 REGION_UM, LARGEST_REGION = 250.0, 2048  # side of a part of the image, µm and px
 
 Pixels = NDArray[np.uint8]
@@ -35,7 +35,7 @@ def show_nuclear_dab(staining: Staining, source: ImageSource, model: Model, engi
         return staining
     side = min(max(16, round(REGION_UM / mpp)), LARGEST_REGION)
     kept = share_kept(change, contrast_regions(source, dab, side), model, engine, mpp)
-    if kept is None or kept < LEAST_KEPT:
+    if kept is not None and kept < LEAST_KEPT:
         return staining
     return with_nuclear_dab(staining, HdabMap(change.stains, NUCLEAR_SHARE))
 

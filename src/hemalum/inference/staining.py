@@ -1,8 +1,8 @@
 """The stain of an image: recognised or set, and what the network is shown of it.
 
 A network that was trained on H&E is shown H-DAB and fluorescence in H&E's colors (`hemalum.data.he_appearance`). One
-whose training images mostly had such a stain sees it as it is: its card says so. What is measured on nuclei is
-measured on the image as it is.
+that was trained on such a stain sees it as it is: its card says so. What is measured on nuclei is measured on the
+image as it is.
 """
 
 import logging

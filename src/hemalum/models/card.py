@@ -99,7 +99,8 @@ class Card(Strict):
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
     stain: StainTarget | None = Field(None, description="colours that every image is brought to before the network")
     as_it_is: list[Literal["hdab", "fluorescence"]] = Field(
-        default_factory=list, description="stains that the network sees as they are; others are shown as H&E"
+        default_factory=list,
+        description="stains that it was trained on and sees as they are; others are shown as H&E",
     )
     halo: int = Field(ge=0, description="receptive field radius in input px, rounded up to the stride")
     stride: int = Field(ge=1, description="input height and width must be multiples of this")

@@ -4,6 +4,7 @@ import datetime
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,10 +57,16 @@ def kept_rows(trained: Representation, kept: Representation) -> list[int]:
 
 
 def _some_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
-    """Some of the training images, spread evenly: enough to tell what they are mostly stained with."""
+    """Some of the training images, spread evenly: enough to tell what they are stained with."""
     train = dataset.split("train")
     for index in np.unique(np.linspace(0, len(train) - 1, min(len(train), RECOGNISED)).astype(int)):
         yield train[int(index)].image
+
+
+def _program() -> list[str]:
+    """What was called: the program `hemalum`, or the script that trained through the Python API."""
+    script = Path(sys.argv[0]).name
+    return ["python", script] if script.endswith(".py") and script != "__main__.py" else ["hemalum"]
 
 
 def describe(
@@ -97,7 +104,7 @@ def describe(
         training=Training(
             recipe=recipe.name,
             recipe_hash=recipe.digest,
-            command=shlex.join(["hemalum", *sys.argv[1:]]),
+            command=shlex.join([*_program(), *sys.argv[1:]]),
             steps=steps,
             seed=recipe.seed,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
