@@ -516,8 +516,8 @@ def test_train_hands_over_what_was_given(
 
     monkeypatch.setattr(hemalum.training.train, "train", train)
     out = str(tmp_path / "run")
-    options = ["--resume", "--threads", "1", "--workers", "2", "--budget", "small"]
-    run("train", "unet", "--data", "a=x", "-d", "b=y", "-o", out, *options)
+    numbers = ["--threads", "1", "--workers", "2"]
+    run("train", "unet", "--data", "a=x", "-d", "b=y", "-o", out, "--resume", *numbers, "--budget", "small")
     given, options = calls[0]
     assert given == (load_recipe(shipped_recipes()["unet"], "small"), {"a": "x", "b": "y"}, tmp_path / "run")
     assert options == {

@@ -268,3 +268,19 @@ def test_typed_needs_classes_that_are_no_maps_of_its_own():
         find_representation("typed")
     with pytest.raises(HemalumError, match="has a map 'distance': give the class 'distance' another name"):
         find_representation("typed", ("a", "distance"))
+
+
+def test_centre_maps_of_a_lopsided_nucleus_run_from_edge_to_edge():
+    """A triangle, whose centre is nearer to its base: each side has its own scale, written out in loops."""
+    labels = np.zeros((12, 20), np.int32)
+    for row in range(9):
+        labels[1 + row, 2 : 3 + 2 * row] = 1
+    maps = REPRESENTATIONS["centre_gradient"].encode(labels)
+    pixels = [(y, x) for y in range(12) for x in range(20) if labels[y, x]]
+    for channel, axis in ((1, 1), (2, 0)):
+        places = [pixel[axis] for pixel in pixels]
+        centre = sum(places) / len(places)
+        for pixel in pixels:
+            offset = pixel[axis] - centre
+            side = centre - min(places) if offset < 0 else max(places) - centre
+            assert maps[(channel, *pixel)] == pytest.approx(offset / side, abs=1e-6)
