@@ -43,7 +43,7 @@ CHOSEN = "chosen by --stain hdab"
 Pixels = NDArray[np.uint8]
 
 
-def own(share: float) -> Callable[[Pixels], Pixels]:
+def estimated(share: float) -> Callable[[Pixels], Pixels]:
     return lambda image: HdabMap(find_hdab(sample_image(image)), share).apply(image)
 
 
@@ -55,10 +55,10 @@ def fixed(image: Pixels) -> Pixels:
 FORMS: dict[str, Callable[[Pixels], Pixels]] = {
     "as it is": lambda image: image,
     "DAB out, fixed stains": fixed,
-    "DAB out": own(0.0),
-    "0.35 of DAB": own(0.35),
-    "0.6 of DAB": own(0.6),
-    "1.0 of DAB": own(1.0),
+    "DAB out": estimated(0.0),
+    "0.35 of DAB": estimated(0.35),
+    "0.6 of DAB": estimated(0.6),
+    "1.0 of DAB": estimated(1.0),
 }
 
 

@@ -12,6 +12,7 @@ can be scored beside them (--model), which have seen some of the sets.
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from hemalum.data.dataset import Dataset
+from hemalum.errors import HemalumError
 from hemalum.inference.engine import make_engine
 from hemalum.inference.model import Model, load_model
 from hemalum.inference.segment import segment
 from hemalum.instances.morphology import hematoxylin
 from hemalum.metrics import match, measure_overlap
 from hemalum.models.card import SeparationSettings
+from hemalum.names import nearest
 from hemalum.training.recipe import Recipe
 from hemalum.training.shipped import open_recipe
 from hemalum.training.train import MODEL_FILE, train
@@ -53,6 +56,15 @@ def open_variant(word: str) -> tuple[str, Recipe]:
 def train_all(words: list[str], datasets: dict[str, Dataset], out: Path, arguments: argparse.Namespace) -> None:
     for word in words:
         variant, recipe = open_variant(word)
+        for kind, names in (("--data", datasets), ("--leave", arguments.leave or ())):
+            for name in names:
+                if name not in recipe.data:
+                    raise HemalumError(
+                        f"{kind}: recipe {recipe.name} has no dataset '{name}'{nearest(name, recipe.data)}"
+                    )
+        for name in recipe.data:
+            if name not in datasets:
+                raise HemalumError(f"recipe {recipe.name} needs dataset '{name}': give its folder by --data")
         if arguments.steps:
             phase = recipe.phases[0]
             until = phase.until.model_copy(update={"steps": arguments.steps})
@@ -66,10 +78,9 @@ def train_all(words: list[str], datasets: dict[str, Dataset], out: Path, argumen
                 continue
             parts = {name: without(data) if name == left_out else data for name, data in datasets.items()}
             kept = {name: source for name, source in recipe.data.items() if len(parts[name])}
-            own = recipe.model_copy(update={"data": kept})
             path = train(
-                own, {name: parts[name] for name in kept}, folder, workers=arguments.workers,
-                resume=(folder / "checkpoint.safetensors").is_file(),
+                recipe.model_copy(update={"data": kept}), {name: parts[name] for name in kept}, folder,
+                workers=arguments.workers, resume=(folder / "checkpoint.safetensors").is_file(),
             )  # fmt: skip
             print(path, flush=True)
 
@@ -105,17 +116,22 @@ def score_all(out: Path, datasets: dict[str, Dataset], arguments: argparse.Names
         (path.parents[1].name, path.parent.name, path) for path in sorted(out.glob(f"*/*/{MODEL_FILE}"))
     ]
     cells += [(name, key, name) for name in arguments.model for key in datasets]
+    if not cells:
+        raise HemalumError(f"nothing to score: no {out}/VARIANT/SET/{MODEL_FILE}, and no --model")
+    for _, left_out, path in cells:
+        if left_out not in datasets:
+            raise HemalumError(f"{path} was trained without '{left_out}': give its folder by --data")
     for variant, left_out, path in cells:
         row = score(load_model(path), datasets[left_out], arguments.images, settings)
         rows.append({"variant": variant, "left_out": left_out} | row)
         print(f"{variant:12} without {left_out:15} PQ {row['pq']:.3f}  unstained {row['unstained']:.3f}", flush=True)
     for variant in dict.fromkeys(row["variant"] for row in rows):
-        own = [row["pq"] for row in rows if row["variant"] == variant]
-        print(f"{variant:12} mean over {len(own)} sets left out: {np.mean(own):.3f}")
+        scores = [row["pq"] for row in rows if row["variant"] == variant]
+        print(f"{variant:12} mean over {len(scores)} sets left out: {np.mean(scores):.3f}")
     write_record(arguments.output, "transfer", ["torch", "numpy"], rows, images=arguments.images)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     training, scoring = verbs.add_parser("train"), verbs.add_parser("score")
@@ -133,13 +149,18 @@ def main() -> None:
     for verb in (training, scoring):
         verb.add_argument("--data", action="append", type=Path, required=True)
     arguments = parser.parse_args()
-    opened = [Dataset.open(path) for path in arguments.data]
-    datasets = {dataset.info.name: dataset for dataset in opened}
-    if arguments.verb == "train":
-        train_all(arguments.recipes, datasets, arguments.output, arguments)
-    else:
-        score_all(arguments.runs, datasets, arguments)
+    try:
+        opened = [Dataset.open(path) for path in arguments.data]
+        datasets = {dataset.info.name: dataset for dataset in opened}
+        if arguments.verb == "train":
+            train_all(arguments.recipes, datasets, arguments.output, arguments)
+        else:
+            score_all(arguments.runs, datasets, arguments)
+    except HemalumError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

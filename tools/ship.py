@@ -3,7 +3,8 @@
     python tools/ship.py RUN/model.safetensors NAME --settings tune.json --data data/tnbc --data data/dsb2018
         [--transfer benchmarks/results/transfer.json:VARIANT]
 
-The separation settings are the first of `benchmarks/tune_separation.py`'s file. Metrics are those of the very
+The separation settings are the first of `benchmarks/tune_separation.py`'s file, which knows no stain; with them goes
+the least hematoxylin of a nucleus (docs/decisions.md). Metrics are those of the very
 file that is shipped, on the sets' test parts, and by organ where a set has several; those of --transfer are of models
 trained by the same recipe for a short time without the set. The median diameter that `--mpp auto` scales to is that
 of the training labels.
@@ -45,12 +46,16 @@ def main() -> None:
     parser.add_argument("--data", action="append", type=Path, required=True)
     parser.add_argument("--keep", help="representation to keep of a model that was trained on more maps")
     parser.add_argument("--transfer", help="FILE:VARIANT: what benchmarks/transfer.py measured on sets left out")
+    parser.add_argument(
+        "--min-hematoxylin", type=float, default=0.06, help="nuclei of H&E images with less are left out"
+    )
     arguments = parser.parse_args()
     card, tensors = load_model_file(arguments.model)
     if arguments.keep:
         tensors = keep_head(tensors, REPRESENTATIONS[card.representation], REPRESENTATIONS[arguments.keep])
         card = card.model_copy(update={"representation": arguments.keep})
     best = json.loads(arguments.settings.read_text())["results"][0]["settings"]
+    best |= {"min_hematoxylin": arguments.min_hematoxylin}
     datasets = [Dataset.open(path) for path in arguments.data]
     half = {name: value.astype(np.float16) if value.dtype == np.float32 else value for name, value in tensors.items()}
     card = card.model_copy(

@@ -150,9 +150,12 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
 def _pairs(text: str) -> dict[str, int]:
     """NAME or NAME=NUMBER, separated by commas; a name alone counts 1."""
     try:
-        return {name: int(value or 1) for name, _, value in (part.partition("=") for part in text.split(","))}
+        pairs = {name: int(value or 1) for name, _, value in (part.partition("=") for part in text.split(","))}
     except ValueError:
-        raise HemalumError(f"--models '{text}': want NAME=PART, separated by commas") from None
+        pairs = {}
+    if not pairs or any(not name or part < 1 for name, part in pairs.items()):
+        raise HemalumError(f"--models '{text}': want NAME=PART, separated by commas, PART 1 or more")
+    return pairs
 
 
 def main() -> int:

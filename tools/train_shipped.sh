@@ -32,12 +32,17 @@ case "${1:-}" in
   run)
     shift
     PYTHON=${PYTHON:-python3}
-    if [ -d .training/wheels ] && ! "$PYTHON" -c "import hemalum, kornia, pydantic, lightning_fabric" 2>/dev/null; then
+    needs="import PIL, torch, hemalum, kornia, pydantic, lightning_fabric"
+    if ! "$PYTHON" -c "$needs" 2>/dev/null; then
       site=$(mktemp -d)
-      # a wheel is a zip archive of what goes on the path; pip takes ten times as long to say so
-      for wheel in .training/wheels/*.whl; do "$PYTHON" -m zipfile -e "$wheel" "$site" & done
-      wait
+      if [ -d .training/wheels ]; then
+        # a wheel is a zip archive of what goes on the path; pip takes ten times as long to say so
+        for wheel in .training/wheels/*.whl; do "$PYTHON" -m zipfile -e "$wheel" "$site" & done
+        wait
+      fi
       export PYTHONPATH="$site:$PWD/src"
+      missing=$("$PYTHON" -c "$needs" 2>&1 | tail -n 1) ||
+        { echo "error: $PYTHON lacks what training needs ($missing): pack it, or set PYTHON to one that has it" >&2; exit 2; }
     fi
     exec "$PYTHON" tools/train_shipped.py run "$@"
     ;;

@@ -22,8 +22,8 @@ PROGRAM = ROOT / "tools" / "train_shipped.py"
 SCRIPT = ROOT / "tools" / "train_shipped.sh"
 
 
-def call(*command: Path | str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT / "src")}
+def call(*command: Path | str, python: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHON": str(python), "PYTHONPATH": str(ROOT / "src")}
     return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=environment)
 
 
@@ -85,6 +85,10 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
             ["run", "OUT", "--accelerator", "cpu", "--models", "fast=x", "--pack", "/"],
             "error: --models 'fast=x': want",
         ),
+        (
+            ["run", "OUT", "--accelerator", "cpu", "--models", "fast=0", "--pack", "/"],
+            "error: --models 'fast=0': want",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -92,6 +96,16 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, tmp_path: Pat
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_python_without_the_packages_is_named(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    python.chmod(0o755)
+    done = call(SCRIPT, "run", tmp_path / "out", python=python)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {python} lacks what training needs (ModuleNotFoundError: No module named")
     assert not (tmp_path / "out").exists()
 
 

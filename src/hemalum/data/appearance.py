@@ -66,9 +66,9 @@ def draw_appearance(
         if settings.dab and labels is not None:
             brown = np.zeros((count, 1, size, size), np.uint8)
             direction = np.zeros((count, 3), np.float32)
-            for index, (rng, own) in enumerate(zip(rngs, labels, strict=True)):
+            for index, (rng, nuclei) in enumerate(zip(rngs, labels, strict=True)):
                 if rng.random() < settings.dab:
-                    dab = draw_dab(own, rng)
+                    dab = draw_dab(nuclei, rng)
                     brown[index, 0] = np.minimum(dab.amount / BROWN, 255)
                     direction[index] = dab.direction @ matrices[index]
                     matrices[index] = (dab.matrix @ matrices[index]).astype(np.float32)
@@ -136,8 +136,8 @@ def apply_appearance(
             one = {name: value[index : index + 1] for name, value in drawn.items()}
             result[index] = normalize(apply_by_tensors(images_BCHW[index : index + 1], one), mean, std)[0]
         else:
-            own = {name: value[index] for name, value in arrays.items()}
-            paint(pixels[index], own, means, deviations, out[index])
+            crop = {name: value[index] for name, value in arrays.items()}
+            paint(pixels[index], crop, means, deviations, out[index])
     return result
 
 

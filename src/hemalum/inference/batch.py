@@ -81,12 +81,12 @@ def segment_paths(
         raise HemalumError(f"no format is given; known: {', '.join(FORMATS)}")
     images = find_images(paths, out)
     _check_names(images, out)
-    _check_folder(out)
+    check_mpp(mpp)
+    stain = check_stain(stain, positive)
     loaded = load_model(model)
     if organ is not None:
         loaded = loaded.with_organ(organ)
-    check_mpp(mpp)
-    stain = check_stain(stain, positive)
+    _check_folder(out)
     say_organ(loaded)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
 

@@ -127,9 +127,9 @@ def _mark_between(labels: Any, boundary: Any) -> None:
     for y in range(height):
         rows = labels[max(y - 1, 0)], labels[y], labels[min(y + 1, height - 1)]
         for x in range(width):
-            above, own, below = rows[0][x], rows[1][x], rows[2][x]
-            middle[0][x] = max(above, own, below)
-            middle[1][x] = min(above or _NONE, own or _NONE, below or _NONE)
+            above, here, below = rows[0][x], rows[1][x], rows[2][x]
+            middle[0][x] = max(above, here, below)
+            middle[1][x] = min(above or _NONE, here or _NONE, below or _NONE)
         for x in range(width):
             high, low = max(most[x], most[x + 1], most[x + 2]), min(least[x], least[x + 1], least[x + 2])
             boundary[y, x] = np.float32(rows[1][x] == 0 and low < high)

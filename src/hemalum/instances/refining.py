@@ -57,21 +57,21 @@ def _straighten(labels: Any, disc: Any, rounds: int) -> None:
         size = 0
         for p in border:
             y, x = p // width, p % width
-            own = flat[p]
+            label = flat[p]
             best = other = np.int32(0)
             most = 0
             for v, u in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
                 if not (0 <= v < height and 0 <= u < width):
                     continue
                 n = labels[v, u]
-                if n == 0 or n in (own, other):
+                if n == 0 or n in (label, other):
                     continue
                 other = n
                 mine = theirs = 0
                 for k in range(disc.shape[0]):
                     i, j = y + disc[k, 0], x + disc[k, 1]
                     if 0 <= i < height and 0 <= j < width:
-                        mine += labels[i, j] == own
+                        mine += labels[i, j] == label
                         theirs += labels[i, j] == other
                 if theirs > mine and theirs > most:
                     best, most = other, theirs
@@ -96,13 +96,13 @@ def _find_borders(labels: Any) -> Any:
         if size + 4 * width > border.size:
             border = np.concatenate((border, np.empty(border.size + 4 * width, np.int64)))
         for x in range(width):
-            own = labels[y, x]
-            if own == 0:
+            label = labels[y, x]
+            if label == 0:
                 continue
-            if x + 1 < width and labels[y, x + 1] != own and labels[y, x + 1] != 0:
+            if x + 1 < width and labels[y, x + 1] != label and labels[y, x + 1] != 0:
                 border[size], border[size + 1] = y * width + x, y * width + x + 1
                 size += 2
-            if y + 1 < height and labels[y + 1, x] != own and labels[y + 1, x] != 0:
+            if y + 1 < height and labels[y + 1, x] != label and labels[y + 1, x] != 0:
                 border[size], border[size + 1] = y * width + x, (y + 1) * width + x
                 size += 2
     return np.unique(border[:size])
@@ -112,12 +112,12 @@ def _find_borders(labels: Any) -> Any:
 def _may_leave(labels: Any, y: int, x: int) -> bool:
     """Whether a nucleus stays one 4-connected piece without this pixel, by the eight pixels around it."""
     height, width = labels.shape
-    own = labels[y, x]
+    label = labels[y, x]
     ring = np.zeros(8, np.bool_)
     for k in range(8):
         v = y + (-1, -1, -1, 0, 1, 1, 1, 0)[k]
         u = x + (-1, 0, 1, 1, 1, 0, -1, -1)[k]
-        ring[k] = 0 <= v < height and 0 <= u < width and labels[v, u] == own
+        ring[k] = 0 <= v < height and 0 <= u < width and labels[v, u] == label
     # neighbors by edge are at 1, 3, 5, 7; two that follow each other are joined by the corner between them
     neighbors = joined = 0
     for k in range(1, 8, 2):
@@ -174,29 +174,29 @@ def _take_spurs_off(labels: Any, spur: int) -> None:
     seen = np.zeros((height, width), np.bool_)
     for y in range(height):
         for x in range(width):
-            own = labels[y, x]
-            if own == 0 or thick[y, x] or seen[y, x] or core[own] == 0:
+            label = labels[y, x]
+            if label == 0 or thick[y, x] or seen[y, x] or core[label] == 0:
                 continue
             size, length = _measure_thin(labels, thick, seen, y, x, stack)
-            if length <= SPUR_LENGTH * spur or size > allowed[own]:
+            if length <= SPUR_LENGTH * spur or size > allowed[label]:
                 continue
             for i in range(size):
-                labels[stack[i] // width, stack[i] % width] = -own
-            if _is_one_piece(labels, stack, size, area[own] - size, own):
+                labels[stack[i] // width, stack[i] % width] = -label
+            if _is_one_piece(labels, stack, size, area[label] - size, label):
                 for i in range(size):
                     labels[stack[i] // width, stack[i] % width] = 0
-                area[own] -= size
-                allowed[own] -= size
+                area[label] -= size
+                allowed[label] -= size
             else:
                 for i in range(size):
-                    labels[stack[i] // width, stack[i] % width] = own
+                    labels[stack[i] // width, stack[i] % width] = label
 
 
 @njit(cache=True, nogil=True)
 def _measure_thin(labels: Any, thick: Any, seen: Any, y: int, x: int, stack: Any) -> Any:
     """Collect a 4-connected thin piece in `stack`; give its size and how far it reaches from the thick ones (px)."""
     height, width = labels.shape
-    own = labels[y, x]
+    label = labels[y, x]
     stack[0] = y * width + x
     seen[y, x] = True
     size, done = 1, 0
@@ -204,7 +204,7 @@ def _measure_thin(labels: Any, thick: Any, seen: Any, y: int, x: int, stack: Any
         v, u = stack[done] // width, stack[done] % width
         done += 1
         for i, j in ((v - 1, u), (v, u - 1), (v, u + 1), (v + 1, u)):
-            if 0 <= i < height and 0 <= j < width and labels[i, j] == own and not thick[i, j] and not seen[i, j]:
+            if 0 <= i < height and 0 <= j < width and labels[i, j] == label and not thick[i, j] and not seen[i, j]:
                 seen[i, j] = True
                 stack[size] = i * width + j
                 size += 1
@@ -216,7 +216,7 @@ def _measure_thin(labels: Any, thick: Any, seen: Any, y: int, x: int, stack: Any
     for k in range(size):
         v, u = piece[k] // width, piece[k] % width
         for i, j in ((v - 1, u), (v, u - 1), (v, u + 1), (v + 1, u)):
-            if 0 <= i < height and 0 <= j < width and labels[i, j] == own and thick[i, j] and not reached[k]:
+            if 0 <= i < height and 0 <= j < width and labels[i, j] == label and thick[i, j] and not reached[k]:
                 reached[k] = True
                 order[ahead] = k
                 ahead += 1
@@ -237,32 +237,32 @@ def _measure_thin(labels: Any, thick: Any, seen: Any, y: int, x: int, stack: Any
 
 
 @njit(cache=True, nogil=True)
-def _is_one_piece(labels: Any, spur: Any, size: int, left: int, own: int) -> bool:
-    """Whether the `left` pixels of a nucleus are one 4-connected piece without its spur, which holds -own."""
+def _is_one_piece(labels: Any, spur: Any, size: int, left: int, label: int) -> bool:
+    """Whether the `left` pixels of a nucleus are one 4-connected piece without its spur, which holds -label."""
     height, width = labels.shape
     begin = -1
     for k in range(size):
         v, u = spur[k] // width, spur[k] % width
         for i, j in ((v - 1, u), (v, u - 1), (v, u + 1), (v + 1, u)):
-            if 0 <= i < height and 0 <= j < width and labels[i, j] == own:
+            if 0 <= i < height and 0 <= j < width and labels[i, j] == label:
                 begin = i * width + j
     if begin < 0:
         return False
-    found = np.empty(left, np.int64)
-    found[0] = begin
+    piece = np.empty(left, np.int64)
+    piece[0] = begin
     mark = np.int32(-(2**31) + 1)
     labels[begin // width, begin % width] = mark
     count, done = 1, 0
     while done < count:
-        v, u = found[done] // width, found[done] % width
+        v, u = piece[done] // width, piece[done] % width
         done += 1
         for i, j in ((v - 1, u), (v, u - 1), (v, u + 1), (v + 1, u)):
-            if 0 <= i < height and 0 <= j < width and labels[i, j] == own:
+            if 0 <= i < height and 0 <= j < width and labels[i, j] == label:
                 labels[i, j] = mark
-                found[count] = i * width + j
+                piece[count] = i * width + j
                 count += 1
     for k in range(count):
-        labels[found[k] // width, found[k] % width] = own
+        labels[piece[k] // width, piece[k] % width] = label
     return count == left
 
 
@@ -272,9 +272,9 @@ def _number(labels: Any, numbers: Any) -> None:
     count = 0
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
-            own = labels[y, x]
-            if own:
-                if numbers[own] == 0:
+            label = labels[y, x]
+            if label:
+                if numbers[label] == 0:
                     count += 1
-                    numbers[own] = count
-                labels[y, x] = numbers[own]
+                    numbers[label] = count
+                labels[y, x] = numbers[label]
