@@ -442,6 +442,8 @@ def test_mistakes_of_segment(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
+    run("--quiet", "segment", str(image), "-o", str(tmp_path / "ready"), "--model", str(dark_model))
+    capsys.readouterr()  # that the model was converted, which is said once
     assert message in mistake(capsys, "segment", str(image), "-o", str(out), "--model", str(dark_model), *options)
     assert not out.exists() or names_in(out) == []
 

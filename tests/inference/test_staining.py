@@ -16,6 +16,7 @@ from hemalum.data.he_appearance import NUCLEAR_SHARE, FluorescenceMap, HdabMap, 
 from hemalum.data.stain_normalisation import sample_image
 from hemalum.errors import HemalumError
 from hemalum.inference import bands as bands_module
+from hemalum.inference import nuclear_marker
 from hemalum.inference.batch import segment_paths
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model
@@ -24,6 +25,7 @@ from hemalum.inference.segment import segment
 from hemalum.inference.staining import check_stain, find_staining
 from hemalum.instances import dab as dab_module
 from hemalum.instances.dab import dab
+from hemalum.instances.representations import find_representation
 from hemalum.models.card import Card, NetworkSpec, SeparationSettings
 
 Image = NDArray[np.uint8]
@@ -248,3 +250,33 @@ def test_thresholds_ask_for_hdab() -> None:
     assert check_stain("auto", 0.2) == "hdab"
     assert check_stain("auto") == "auto"
     assert check_stain("he") == "he"
+
+
+@pytest.mark.parametrize(
+    ("without", "with_dab", "expected"),
+    [
+        (6, 6, 1.0),  # all stay
+        (6, 2, 2 / 6),  # most are lost, as with membranes
+        (3, 1, 1 / 3),  # few, and fewer with DAB: not nuclear
+        (2, 6, None),  # few, and more with DAB: nearly all nuclei are brown
+        (0, 5, None),
+        (0, 0, None),
+    ],
+)
+def test_few_nuclei_decide_by_what_dab_adds(
+    without: int, with_dab: int, expected: float | None, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nuclei(count: int) -> NDArray[np.float32]:
+        labels = np.zeros((16, 12 * 8), np.int32)
+        for index in range(count):
+            labels[4:12, 12 * index + 2 : 12 * index + 10] = index + 1
+        return find_representation("distance").encode(labels)
+
+    def run_region(region: Image, factor: float, model: Model, engine: Any, change: HdabMap) -> NDArray[np.float32]:
+        return nuclei(with_dab if change.nuclear else without)
+
+    monkeypatch.setattr(nuclear_marker, "run_region", run_region)
+    change = HdabMap(find_hdab(np.full((64, 3), 200, np.uint8)))
+    region = np.zeros((16, 96, 3), np.uint8)
+    kept = nuclear_marker.share_kept(change, [region], model, None, 0.5)
+    assert kept == (None if expected is None else pytest.approx(expected))

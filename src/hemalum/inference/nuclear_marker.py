@@ -22,7 +22,7 @@ from hemalum.metrics import MatchCounts, match, measure_overlap
 
 TRIED_SHARE = 0.35  # of DAB shown as hematoxylin: with more, outlines of brown nuclei move too far
 LEAST_KEPT = 0.7  # share of the nuclei of the first that are met in the second (IoU above 0.5) of a nuclear marker
-FEWEST = 5  # nuclei: with fewer there is nothing to lose, and DAB is shown
+FEWEST = 5  # nuclei: with fewer there is little to lose, and DAB is shown where it gives more
 REGION_UM, LARGEST_REGION = 250.0, 2048  # side of a part of the image, µm and px
 
 Pixels = NDArray[np.uint8]
@@ -41,7 +41,10 @@ def show_nuclear_dab(staining: Staining, source: ImageSource, model: Model, engi
 
 
 def share_kept(change: HdabMap, regions: list[Pixels], model: Model, engine: Engine, mpp: float) -> float | None:
-    """Share of nuclei, found with DAB taken out, that are also found with some of it; None of too few."""
+    """Share of nuclei, found with DAB taken out, that are also found with some of it.
+
+    None where there are none to lose, or few and more of them with DAB than without.
+    """
     card = model.card
     representation = find_representation(card.representation, card.classes)
     total: MatchCounts | None = None
@@ -54,6 +57,9 @@ def share_kept(change: HdabMap, regions: list[Pixels], model: Model, engine: Eng
         )
         counts = match(measure_overlap(first, second))
         total = counts if total is None else total + counts
-    if total is None or total.tp + total.fn < FEWEST:
+    if total is None:
         return None
-    return total.tp / (total.tp + total.fn)
+    without, with_dab = total.tp + total.fn, total.tp + total.fp
+    if without == 0 or (without < FEWEST and with_dab > without):
+        return None
+    return total.tp / without
