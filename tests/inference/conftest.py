@@ -47,6 +47,22 @@ class BlobEngine:
         return np.stack(result)
 
 
+@pytest.fixture(scope="session")
+def disk_card() -> Card:
+    """A card for DiskEngine, which needs no weights."""
+    return Card(
+        name="disks",
+        network=NetworkSpec(name="none"),
+        representation="distance",
+        mpp=0.5,
+        halo=4,
+        stride=4,
+        nucleus_diameter_um=8.0,
+        separation=SeparationSettings(min_area=4),
+        code_version="0",
+    )
+
+
 @dataclass
 class DiskEngine:
     """Dark is nucleus; the distance map is high in the middle. Sees no further than a few pixels."""

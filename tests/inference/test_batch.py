@@ -15,23 +15,12 @@ from PIL import Image
 from hemalum.errors import HemalumError
 from hemalum.inference.batch import FORMATS, find_images, segment_paths, stem
 from hemalum.inference.model import Model
-from hemalum.models.card import Card, NetworkSpec, SeparationSettings
+from hemalum.models.card import Card
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    card = Card(
-        name="disks",
-        network=NetworkSpec(name="none"),
-        representation="distance",
-        mpp=0.5,
-        halo=4,
-        stride=4,
-        nucleus_diameter_um=8.0,
-        separation=SeparationSettings(min_area=4),
-        code_version="0",
-    )
-    return Model(card, {})
+def model(disk_card: Card) -> Model:
+    return Model(disk_card, {})
 
 
 @pytest.fixture

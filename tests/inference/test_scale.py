@@ -10,26 +10,15 @@ from numpy.typing import NDArray
 from hemalum.inference.image import ImageSource
 from hemalum.inference.model import Model
 from hemalum.inference.scale import estimate_mpp, peak
-from hemalum.models.card import Card, NetworkSpec, SeparationSettings
+from hemalum.models.card import Card, NetworkSpec
 
 
 @pytest.mark.parametrize("mpp", [0.2, 0.25, 0.33, 0.5, 0.8])
 def test_disks_of_the_size_that_the_engine_knows_tell_the_scale(
-    make_disks: Callable[..., NDArray[np.uint8]], home_engine: Any, mpp: float
+    make_disks: Callable[..., NDArray[np.uint8]], home_engine: Any, disk_card: Card, mpp: float
 ) -> None:
-    card = Card(
-        name="disks",
-        network=NetworkSpec(name="none"),
-        representation="distance",
-        mpp=0.5,
-        halo=4,
-        stride=4,
-        nucleus_diameter_um=8.0,
-        separation=SeparationSettings(min_area=4),
-        code_version="0",
-    )
     image = make_disks(500, 600, diameter=8 / mpp)
-    estimate = estimate_mpp(ImageSource.of(image), Model(card, {}), home_engine)
+    estimate = estimate_mpp(ImageSource.of(image), Model(disk_card, {}), home_engine)
     assert estimate.mpp == pytest.approx(mpp, rel=0.1)
     assert estimate.nuclei >= 8
     assert 0.4 < estimate.confidence <= 1

@@ -21,24 +21,12 @@ from hemalum.inference.model import Model
 from hemalum.inference.segment import segment
 from hemalum.instances.nuclei import Nuclei, measure
 from hemalum.instances.representations import REPRESENTATIONS
-from hemalum.models.card import Card, NetworkSpec, SeparationSettings
+from hemalum.models.card import Card, SeparationSettings
 
 
 @pytest.fixture(scope="module")
-def disk_model() -> Model:
-    """A card for DiskEngine, which needs no weights."""
-    card = Card(
-        name="disks",
-        network=NetworkSpec(name="none"),
-        representation="distance",
-        mpp=0.5,
-        halo=4,
-        stride=4,
-        nucleus_diameter_um=8.0,
-        separation=SeparationSettings(min_area=4),
-        code_version="0",
-    )
-    return Model(card, {"nothing": np.zeros(1, np.float32)})
+def disk_model(disk_card: Card) -> Model:
+    return Model(disk_card, {"nothing": np.zeros(1, np.float32)})
 
 
 @pytest.fixture(scope="module")

@@ -26,26 +26,16 @@ from hemalum.inference.staining import check_stain, find_staining
 from hemalum.instances import dab as dab_module
 from hemalum.instances.dab import dab
 from hemalum.instances.representations import find_representation
-from hemalum.models.card import Card, NetworkSpec, SeparationSettings
+from hemalum.models.card import Card, SeparationSettings
 
 Image = NDArray[np.uint8]
 HEMATOXYLIN, EOSIN, DAB = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    card = Card(
-        name="disks",
-        network=NetworkSpec(name="none"),
-        representation="distance",
-        mpp=0.5,
-        halo=4,
-        stride=4,
-        separation=SeparationSettings(min_area=12, foreground=0.4),
-        nucleus_diameter_um=8.0,
-        code_version="0",
-    )
-    return Model(card, {})
+def model(disk_card: Card) -> Model:
+    separation = SeparationSettings(min_area=12, foreground=0.4)
+    return Model(disk_card.model_copy(update={"separation": separation}), {})
 
 
 @pytest.fixture(scope="module")
