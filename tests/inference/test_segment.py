@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,25 @@ def test_rows_are_read_once_and_in_order(disk_model: Model, disk_engine: Any) ->
     assert len(asked) > 10
     assert [a for a, _ in asked] == [0, *(b for _, b in asked[:-1])]
     assert asked[-1][1] == 4000
+
+
+def test_nuclei_of_he_without_hematoxylin_are_left_out(disk_model: Model, disk_engine: Any) -> None:
+    """Four blue disks and three of eosin alone, all dark enough to be taken for nuclei."""
+    density = np.zeros((160, 160, 3))
+    y, x = np.mgrid[:160, :160]
+    for index, (row, column) in enumerate([(20, 20), (20, 70), (20, 120), (70, 20), (70, 70), (70, 120), (120, 70)]):
+        color = (0.65, 0.70, 0.29) if index < 4 else (0.07, 0.99, 0.11)
+        density[(y - row) ** 2 + (x - column) ** 2 < 64] = np.array(color) * (1.0 if index < 4 else 2.5)
+    image = np.rint(255 * 10**-density).astype(np.uint8)
+    separation = disk_model.card.separation.model_copy(update={"min_hematoxylin": 0.06})
+    changes = {"separation": separation, "as_it_is": ["fluorescence"]}
+    strict = replace(disk_model, card=disk_model.card.model_copy(update=changes))
+    assert segment(image, disk_model, mpp=0.5, stain="he", engine=disk_engine).count == 7
+    nuclei = segment(image, strict, mpp=0.5, stain="he", engine=disk_engine)
+    assert nuclei.count == 4
+    assert nuclei.notes["left_out_without_hematoxylin"] == 3
+    assert min(nuclei.table["hematoxylin_mean"].to_pylist()) > 0.5
+    # only an image that is H&E is judged so
+    other = segment(image, strict, mpp=0.5, stain="fluorescence", engine=disk_engine)
+    assert other.count == 7
+    assert "left_out_without_hematoxylin" not in other.notes
