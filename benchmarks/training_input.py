@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Held(Stream):
         self, start: int, stop: int, views: Views | None = None, device: torch.device | None = None
     ) -> Generator[Batch, None, None]:
         batch = self.batch(0)
+        if device is not None:
+            batch = replace(batch, images=batch.images.to(device), targets=batch.targets.to(device))
         for _ in range(start, stop):
             yield batch
 
@@ -48,16 +51,18 @@ def build(recipe: Recipe) -> nn.Module:
     return build_network(recipe.network.name, logits, recipe.network.options)
 
 
-def seconds_per_step(recipe: Recipe, stream: Stream, validation: Validation) -> tuple[float, float]:
+def seconds_per_step(
+    recipe: Recipe, stream: Stream, validation: Validation, accelerator: str = "cpu", compiled: bool = False
+) -> tuple[float, float]:
     """By the clock, and of this process on all cores."""
     network = build(recipe)
     ticks: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        fabric = Fabric(accelerator="cpu", devices=1, precision=recipe.precision)
+        fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.precision)
         progress = Progress(recipe_digest="", data_digest="")
         loop = Loop(
             recipe, network, stream, validation, Path(folder), fabric, progress,
-            lambda *_: ticks.append((time.perf_counter(), time.process_time())),
+            lambda *_: ticks.append((time.perf_counter(), time.process_time())), compiled,
         )  # fmt: skip
         loop.run(resume=False)
     # the last step validates

@@ -3,8 +3,9 @@
     python benchmarks/transfer.py train transfer:context --data data/tnbc --data data/consep … -o runs/transfer
     python benchmarks/transfer.py score runs/transfer --data data/tnbc … [--images 24] [-o transfer.json]
 
-`train` takes recipes (transfer:VARIANT are those of benchmarks/transfer.yaml) and trains each once for every set that
-can be left out: those of the recipe, of dsb2018 the purple images, whose others stay. `score` gives, for each variant
+`train` takes recipes (transfer:VARIANT and transfer_half:VARIANT are those beside this program, for a GPU and for a
+processor) and trains each once for every set that can be left out: those of the recipe, of dsb2018 the purple images,
+whose others stay. `score` gives, for each variant
 and set left out, the mean PQ over images under the separation settings of its card (or --settings), and the share of
 detections without hematoxylin (optical density below 0.1). Models of the package and the classical floor
 can be scored beside them (--model), which have seen some of the sets.
@@ -49,8 +50,10 @@ def without(dataset: Dataset) -> Dataset:
 
 
 def open_variant(word: str) -> tuple[str, Recipe]:
-    recipe = open_recipe(str(HERE / "transfer.yaml") + word.removeprefix("transfer") if ":" in word else word)
-    return word.removeprefix("transfer:"), recipe
+    """A variant's name and recipe: of a recipe beside this program, or as `hemalum train` takes it."""
+    name, _, variant = word.partition(":")
+    beside = HERE / f"{name}.yaml"
+    return variant or name, open_recipe(f"{beside}:{variant}" if beside.is_file() else word)
 
 
 def train_all(words: list[str], datasets: dict[str, Dataset], out: Path, arguments: argparse.Namespace) -> None:
@@ -81,6 +84,7 @@ def train_all(words: list[str], datasets: dict[str, Dataset], out: Path, argumen
             path = train(
                 recipe.model_copy(update={"data": kept}), {name: parts[name] for name in kept}, folder,
                 workers=arguments.workers, resume=(folder / "checkpoint.safetensors").is_file(),
+                accelerator=arguments.accelerator, compiled=arguments.compile,
             )  # fmt: skip
             print(path, flush=True)
 
@@ -109,8 +113,10 @@ def score(model: Any, dataset: Dataset, images: int, settings: SeparationSetting
 
 def score_all(out: Path, datasets: dict[str, Dataset], arguments: argparse.Namespace) -> None:
     settings = None
-    if arguments.settings:
-        settings = SeparationSettings(**json.loads(arguments.settings.read_text())["results"][0]["settings"])
+    if arguments.settings.endswith(".json"):
+        settings = SeparationSettings(**json.loads(Path(arguments.settings).read_text())["results"][0]["settings"])
+    elif arguments.settings:
+        settings = load_model(arguments.settings).card.separation
     rows: list[dict[str, Any]] = []
     cells: list[tuple[str, str, Any]] = [
         (path.parents[1].name, path.parent.name, path) for path in sorted(out.glob(f"*/*/{MODEL_FILE}"))
@@ -141,9 +147,11 @@ def main() -> int:
     training.add_argument("--seed", type=int)
     training.add_argument("--leave", action="append", help="leave out this set only; repeat for several")
     training.add_argument("--workers", type=int)
+    training.add_argument("--accelerator", default="auto", choices=("auto", "cuda", "cpu"))
+    training.add_argument("--compile", action="store_true", help="compile the networks first: faster on a GPU")
     scoring.add_argument("runs", type=Path)
     scoring.add_argument("--images", type=int, default=24, help="of each set, spread evenly")
-    scoring.add_argument("--settings", type=Path, help="separation settings, a file of tune_separation.py")
+    scoring.add_argument("--settings", default="", help="those of a model, or of a file of tune_separation.py")
     scoring.add_argument("--model", action="append", default=[], help="also score this model on every set")
     scoring.add_argument("-o", "--output", type=Path, default=Path("transfer.json"))
     for verb in (training, scoring):

@@ -3,10 +3,10 @@
     python benchmarks/tune_separation.py MODEL --data data/tnbc --data data/dsb2018:val:colour --data data/consep:all
         [--grid foreground=0.4,0.5 --grid min_depth=0.1,0.2 ...] [--cache maps/] [-o tune.json]
 
-A set is FOLDER[:PART[:STAIN]][@MODEL], PART one of val (the usual), train, all; never test. With @MODEL its maps are
-those of another model of the same scale, best one that was trained without this set. Maps are made once per image
-and kept in --cache; every combination of the grid is scored as mean PQ per image against the labels at their own
-resolution. The settings for a set are those with the best mean over the other sets; what they reach on the set left
+A set is FOLDER[:PART[:STAIN]][@MODEL], PART one of val (the usual), train, all (both); never test. With @MODEL its
+maps are those of another model of the same scale, best one that was trained without this set. Maps are made once per
+image and kept in --cache; every combination of the grid is scored as mean PQ per image against the labels at their
+own resolution. The settings for a set are those with the best mean over the other sets; what they reach on the set left
 out is the honest figure. The first of the file's results, best by the mean over all sets, is what `tools/ship.py`
 puts into the card.
 """
@@ -68,7 +68,8 @@ def cache_maps(model: Model, engine: Engine, data: str, folder: Path, limit: int
     if part == "test":
         raise SystemExit("settings are never chosen on a test part")
     dataset = Dataset.open(path)
-    rows = [row for row in dataset.rows if part == "all" or row.split == (part or "val")]
+    parts = ("train", "val") if part == "all" else (part or "val",)
+    rows = [row for row in dataset.rows if row.split in parts]
     rows = [row for row in rows if not stain or row.stain == stain]
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), limit)).astype(int))
     card, cached = model.card, []

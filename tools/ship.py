@@ -75,6 +75,10 @@ def main() -> None:
             "pq": round(summary["instance"]["per_image"]["pq"], 4),
             "pq_pooled": round(summary["instance"]["pooled"]["pq"], 4),
         }
+        if "classes" in summary and len(card.classes) > 1:
+            metrics[f"{dataset.info.name} test"] |= {
+                name: round(summary["classes"][name], 4) for name in ("mpq", "mpq_plus")
+            }
         print(dataset.info.name, metrics[f"{dataset.info.name} test"], flush=True)
         organs = summary["by_organ"]
         for row in organs if len(organs) > 1 else ():

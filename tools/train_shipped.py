@@ -1,7 +1,7 @@
 """Pack the data of the shipped models, train them, and evaluate what comes out; tools/train_shipped.sh calls it.
 
     python tools/train_shipped.py pack data/tnbc data/nuinsseg_human … -o .training/data
-    python tools/train_shipped.py run OUT [--models accurate=2,fast=1] [--seconds 420] [--accelerator cpu]
+    python tools/train_shipped.py run OUT [--models accurate=2,fast=1] [--seconds 420] [--start shipped] [--compile]
 
 A pack is dataset folders without their test parts, no finer than 0.2 µm per px, images as JPEG of quality 88. `run`
 trains the models side by side, one process each, with the recipe of each model's name, and leaves in OUT, for each,
@@ -28,8 +28,10 @@ from hemalum.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PACK = ROOT / ".training" / "data"
+WEIGHTS = ROOT / "src" / "hemalum" / "models" / "weights"
 QUALITY = 88
 TRIAL = 200  # steps that measure how fast a machine is
+START = {"typed": "accurate"}  # what --start shipped begins with, where it is not the model of that name
 SURE = 0.93  # share of a time that is planned for
 FINEST = 0.2  # µm per px of what is packed: no shipped model sees finer
 
@@ -102,13 +104,14 @@ def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     recipe = open_recipe(name, arguments.budget)
     datasets = {key: Dataset.open(arguments.pack / key) for key in recipe.data}
+    initial = WEIGHTS / f"{START.get(name, name)}.safetensors" if arguments.start == "shipped" else None
     steps = arguments.steps
     if arguments.seconds:
         times: list[float] = []
         trial = with_steps(recipe, TRIAL).model_copy(update={"validation_images": 4})
         train(
             trial, datasets, out / "runs" / f"{name}.trial", accelerator=arguments.accelerator,
-            workers=arguments.workers, watch=lambda *_: times.append(time.perf_counter()),
+            workers=arguments.workers, compiled=arguments.compile, watch=lambda *_: times.append(time.perf_counter()),
         )  # fmt: skip
         # the last step validates
         rate = (TRIAL // 2 - 1) / (times[-2] - times[-1 - TRIAL // 2])
@@ -123,8 +126,9 @@ def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
 
     folder = out / "runs" / name
     model = train(
-        recipe, datasets, folder, accelerator=arguments.accelerator, workers=arguments.workers, watch=on_progress
-    )
+        recipe, datasets, folder, accelerator=arguments.accelerator, workers=arguments.workers, initial=initial,
+        compiled=arguments.compile, watch=on_progress,
+    )  # fmt: skip
     card, tensors = load_model_file(model)
     half = {key: value.astype(np.float16) if value.dtype == np.float32 else value for key, value in tensors.items()}
     save_model(out / f"{name}.safetensors", card, half)
@@ -176,13 +180,19 @@ def main() -> int:
         sub.add_argument("--budget", default="full", choices=("full", "small"), help="form of the recipes")
         sub.add_argument("--accelerator", default="cuda", choices=("cuda", "cpu"))
         sub.add_argument("--pack", type=Path, default=PACK)
+        sub.add_argument("--compile", action="store_true", help="compile the networks first")
+        sub.add_argument(
+            "--start", default="scratch", choices=("scratch", "shipped"),
+            help="shipped: go on from the weights in the package, typed from those of accurate",
+        )  # fmt: skip
     arguments = parser.parse_args()
     try:
         if arguments.verb == "pack":
             pack(arguments.folders, arguments.output)
         elif arguments.verb == "run":
-            chosen = {"steps": arguments.steps, "seconds": arguments.seconds, "budget": arguments.budget}
+            chosen = {"steps": arguments.steps, "seconds": arguments.seconds, "budget": arguments.budget, "start": arguments.start}
             options = [f"--{key}={value}" for key, value in chosen.items() if value]
+            options += ["--compile"] if arguments.compile else []
             run(arguments.out, _pairs(arguments.models), options, arguments.accelerator, arguments.pack)
         else:
             train_one(arguments.name, arguments.out, arguments)

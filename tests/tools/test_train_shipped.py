@@ -125,6 +125,15 @@ def test_a_model_that_fails_is_named(mini: Path, tmp_path: Path) -> None:
     assert "error: " in (tmp_path / "out" / "fast.txt").read_text()
 
 
+def test_weights_to_start_from_must_be_of_the_recipes_network(folders: list[Path], tmp_path: Path) -> None:
+    done = call(
+        sys.executable, PROGRAM, "one", "fast", tmp_path, "--pack", folders[0].parent, "--accelerator", "cpu",
+        "--steps", "1", "--budget", "small", "--start", "shipped",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "fast.safetensors does not fit the recipe's network" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_ten_steps_on_a_cpu(folders: list[Path], tmp_path: Path) -> None:
     packed, out = tmp_path / "packed", tmp_path / "out"

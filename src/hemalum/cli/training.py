@@ -45,6 +45,9 @@ def train(
     initial: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first: faster steps on a GPU.")
+    ] = False,
 ) -> None:
     """Train a model by a recipe; the model file and the log are in RUN."""
     from hemalum.console import training_progress
@@ -65,6 +68,7 @@ def train(
             threads=threads,
             workers=workers,
             initial=initial,
+            compiled=compiled,
             watch=watch,
         )
     if is_first():

@@ -75,6 +75,7 @@ class Training(Strict):
     date: str
     data: list[TrainingSet] = Field(default_factory=list)
     settings: dict[str, Any] | None = Field(None, description="the whole recipe, as it was trained")
+    initial: "Training | None" = Field(None, description="how the weights that it started from came to be")
 
 
 class SamEncoding(Strict):

@@ -109,7 +109,13 @@ def card_pairs(card: Card) -> Pairs:
             ("recipe", f"{training.recipe} ({training.recipe_hash[:12]})"),
             ("command", training.command),
         ]
-        for data in training.data:
+        sets, start = list(training.data), training.initial
+        while start is not None:
+            said = f"weights of {start.date}, {start.steps:,} steps, recipe {start.recipe} ({start.recipe_hash[:12]})"
+            pairs.append(("started from", said))
+            sets += [data for data in start.data if data not in sets]
+            start = start.initial
+        for data in sets:
             cited = f"; {data.citation}" if data.citation else ""
             licence = data.licence or UNSTATED
             text = f"{data.name}: {data.samples:,} images, {licence}, split {data.split_hash[:12]}{cited}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
+from hemalum.models.card import Training
 from hemalum.training.switching import SwitchState
 
 _KEY = "hemalum_progress"
@@ -34,6 +35,7 @@ class Progress(BaseModel):
     log_bytes: int = 0
     phase_dice: list[float] = Field(default_factory=list)
     switch: SwitchState = Field(default_factory=SwitchState)
+    initial: Training | None = Field(None, description="of the weights that the run started from")
 
     def next_phase(self, carries: bool = False) -> None:
         """The current phase is over; where its switch stands is kept when the next one carries on."""

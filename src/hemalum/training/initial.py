@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hemalum.errors import HemalumError
 from hemalum.instances.representations import Representation, find_representation
+from hemalum.models.card import Card
 from hemalum.models.file import load_model_file
 
 log = logging.getLogger(__name__)
@@ -15,12 +16,12 @@ log = logging.getLogger(__name__)
 HEAD = "head."  # the last layer of a network, which gives one logit, or a block of them, for each map
 
 
-def load_initial(network: nn.Module, representation: Representation, path: Path | str, say: bool = True) -> None:
+def load_initial(network: nn.Module, representation: Representation, path: Path | str, say: bool = True) -> Card:
     """Put the weights of a model file into `network`, whose last layer gives the logits of `representation`.
 
     Where the file's model gives other maps, the logits of maps that both have are taken, by the name of the map, and
     those of the others stay as they are; with `say` one line of the log names them. All other layers must be
-    the same. Raises HemalumError when the file cannot be read or does not fit.
+    the same. Gives the file's card. Raises HemalumError when the file cannot be read or does not fit.
     """
     card, arrays = load_model_file(path)
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
@@ -42,6 +43,7 @@ def load_initial(network: nn.Module, representation: Representation, path: Path 
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise HemalumError(f"{path} does not fit the recipe's network: {str(error).splitlines()[-1]}") from error
+    return card
 
 
 def matching_logits(source: Representation, target: Representation) -> tuple[list[tuple[int, int]], list[str]]:

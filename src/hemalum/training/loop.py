@@ -52,15 +52,17 @@ class _Window:
 class Loop:
     """One run of a recipe in a folder: `checkpoint.safetensors`, `best.safetensors`, `log.jsonl`.
 
-    `watch(step, steps in all, {} or the line just logged)` is called after every step.
+    `watch(step, steps in all, {} or the line just logged)` is called after every step. With `compiled` the network's
+    part of a step is compiled by PyTorch, which is faster and rounds otherwise.
     """
 
     def __init__(
         self, recipe: Recipe, network: nn.Module, stream: Stream, validation: Validation, folder: Path,
-        fabric: Fabric, progress: Progress, watch: Watcher | None = None,
+        fabric: Fabric, progress: Progress, watch: Watcher | None = None, compiled: bool = False,
     ) -> None:  # fmt: skip
         self.recipe, self.stream, self.validation = recipe, stream, validation
         self.folder, self.fabric, self.progress, self.watch = folder, fabric, progress, watch
+        self.compiled = compiled
         self.heads = stream.representation.heads
         # on the device before anything is copied from it: averaged weights, a checkpoint's optimiser state
         self.network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -119,7 +121,8 @@ class Loop:
         if resume:
             self.progress = load_checkpoint(self.checkpoint, self.network, self.average, updates.optimiser)
             updates.state = self.progress.switch
-        network = self.fabric.setup_module(self.network)
+        # validation, with windows of many sizes, runs the network as it is
+        network = self.fabric.setup_module(torch.compile(self.network) if self.compiled else self.network)
         updates.set_up(self.fabric)
         state, window = self.progress, _Window()
         end = state.step - state.phase_step + phase.until.steps

@@ -18,6 +18,7 @@ from hemalum.errors import HemalumError
 from hemalum.instances.representations import Representation, find_representation
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.models.file import Tensors
+from hemalum.training.checkpoint import Progress
 from hemalum.training.recipe import Recipe
 from hemalum.training.stream import MEAN, STD, Facts
 
@@ -70,7 +71,7 @@ def _program() -> list[str]:
 
 
 def describe(
-    recipe: Recipe, datasets: Sequence[Dataset], steps: int, spec: NetworkSpec, facts: Facts,
+    recipe: Recipe, datasets: Sequence[Dataset], progress: Progress, spec: NetworkSpec, facts: Facts,
     seen: Mapping[str, Any], diameter: float, stain: StainNormaliser | None,
 ) -> Card:  # fmt: skip
     """The card of a trained model; `seen` are the card's fields that say what the network sees of an image."""
@@ -105,11 +106,12 @@ def describe(
             recipe=recipe.name,
             recipe_hash=recipe.digest,
             command=shlex.join([*_program(), *sys.argv[1:]]),
-            steps=steps,
+            steps=progress.step,
             seed=recipe.seed,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             data=sets,
             settings=recipe.model_dump(mode="json"),
+            initial=progress.initial,
         ),
         code_version=__version__,
     )

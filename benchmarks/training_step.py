@@ -1,0 +1,59 @@
+"""What compiling the network does to a training step: seconds per step, as it is and compiled, on a batch that is held.
+
+    python benchmarks/training_step.py DATASET RECIPE… [--accelerator cuda] [-n 60] [--rounds 2] [-o training_step.json]
+
+Both are the real loop, in turns in the same run. The first steps, in which PyTorch compiles, are timed apart.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from hemalum.data.dataset import Dataset
+from hemalum.training.recipe import load_recipe
+from hemalum.training.validation import Validation
+from record import write_record
+from training_input import WARMUP, Held, build, seconds_per_step, shortened
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("recipes", type=Path, nargs="+")
+    parser.add_argument("--accelerator", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("-n", "--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("-o", "--output", type=Path, default=Path("training_step.json"))
+    arguments = parser.parse_args()
+    dataset = Dataset.open(arguments.dataset)
+    device = torch.cuda.get_device_name() if arguments.accelerator == "cuda" else "CPU"
+    results = {}
+    for path in arguments.recipes:
+        recipe = shortened(load_recipe(path), dataset, arguments.steps + WARMUP + 1)
+        held = Held(recipe, [dataset.split("train")])
+        validation = Validation(recipe, [dataset.split("val")], int(getattr(build(recipe), "stride", 1)))
+        times: dict[str, list[float]] = {"eager": [], "compiled": [], "first_run_compiled": []}
+        for number in range(arguments.rounds):
+            times["eager"].append(seconds_per_step(recipe, held, validation, arguments.accelerator)[0])
+            start = time.perf_counter()
+            times["compiled"].append(seconds_per_step(recipe, held, validation, arguments.accelerator, True)[0])
+            if number == 0:
+                times["first_run_compiled"].append(time.perf_counter() - start)
+        eager, compiled = statistics.median(times["eager"]), statistics.median(times["compiled"])
+        print(
+            f"{recipe.name:10} {1 / eager:.1f} steps/s, compiled {1 / compiled:.1f} ({eager / compiled:.2f} times); "
+            f"first compiled run {times['first_run_compiled'][0]:.0f} s",
+            flush=True,
+        )
+        results[recipe.name] = {"seconds_per_step": times, "batch": recipe.batch, "tile": recipe.tile}
+    write_record(
+        arguments.output, "training_step", ["torch", "lightning-fabric"], results,
+        accelerator=arguments.accelerator, device=device,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
