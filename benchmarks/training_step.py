@@ -1,6 +1,6 @@
-"""What compiling the network does to a training step: seconds per step, as it is and compiled, on a batch that is held.
+"""What compiling the network does to a training step: seconds per step with and without it, on a batch that is held.
 
-    python benchmarks/training_step.py DATASET RECIPE… [--accelerator cuda] [-n 60] [--rounds 2] [-o training_step.json]
+    python benchmarks/training_step.py DATASET RECIPE… [--accelerator cuda] [-n 60] [--rounds 2] [-o step.json]
 
 Both are the real loop, in turns in the same run. The first steps, in which PyTorch compiles, are timed apart.
 """

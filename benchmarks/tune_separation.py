@@ -6,9 +6,9 @@
 A set is FOLDER[:PART[:STAIN]][@MODEL], PART one of val (the usual), train, all (both); never test. With @MODEL its
 maps are those of another model of the same scale, best one that was trained without this set. Maps are made once per
 image and kept in --cache; every combination of the grid is scored as mean PQ per image against the labels at their
-own resolution. The settings for a set are those with the best mean over the other sets; what they reach on the set left
-out is the honest figure. The first of the file's results, best by the mean over all sets, is what `tools/ship.py`
-puts into the card.
+own resolution. The settings for a set are those with the best mean over the other sets; what they reach on the set
+left out is the honest figure. The first of the file's results, best by the mean over all sets, is what
+`tools/ship.py` puts into the card.
 """
 
 import argparse

@@ -3,11 +3,11 @@
     python tools/ship.py RUN/model.safetensors NAME --settings tune.json --data data/tnbc --data data/dsb2018
         [--transfer benchmarks/results/transfer.json:VARIANT]
 
-The separation settings are the first of `benchmarks/tune_separation.py`'s file, which knows no stain; with them goes
-the least hematoxylin of a nucleus (docs/decisions.md). Metrics are those of the very
-file that is shipped, on the sets' test parts, and by organ where a set has several; those of --transfer are of models
-trained by the same recipe for a short time without the set. The median diameter that `--mpp auto` scales to is that
-of the training labels.
+The separation settings are the first of `benchmarks/tune_separation.py`'s file, or those of a model file, where that
+says that they are as good; it knows no stain, so with them goes the least hematoxylin of a nucleus
+(docs/decisions.md). Metrics are those of the very file that is shipped, on the sets' test parts, and by organ where
+a set has several; those of --transfer are of models trained by the same recipe for a short time without the set. The
+median diameter that `--mpp auto` scales to is that of the training labels.
 """
 
 import argparse
@@ -54,7 +54,10 @@ def main() -> None:
     if arguments.keep:
         tensors = keep_head(tensors, REPRESENTATIONS[card.representation], REPRESENTATIONS[arguments.keep])
         card = card.model_copy(update={"representation": arguments.keep})
-    best = json.loads(arguments.settings.read_text())["results"][0]["settings"]
+    if arguments.settings.suffix == ".json":
+        best = json.loads(arguments.settings.read_text())["results"][0]["settings"]
+    else:
+        best = load_model_file(arguments.settings)[0].separation.model_dump()
     best |= {"min_hematoxylin": arguments.min_hematoxylin}
     datasets = [Dataset.open(path) for path in arguments.data]
     half = {name: value.astype(np.float16) if value.dtype == np.float32 else value for name, value in tensors.items()}

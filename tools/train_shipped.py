@@ -190,7 +190,7 @@ def main() -> int:
         if arguments.verb == "pack":
             pack(arguments.folders, arguments.output)
         elif arguments.verb == "run":
-            chosen = {"steps": arguments.steps, "seconds": arguments.seconds, "budget": arguments.budget, "start": arguments.start}
+            chosen = {key: getattr(arguments, key) for key in ("steps", "seconds", "budget", "start")}
             options = [f"--{key}={value}" for key, value in chosen.items() if value]
             options += ["--compile"] if arguments.compile else []
             run(arguments.out, _pairs(arguments.models), options, arguments.accelerator, arguments.pack)

@@ -86,6 +86,22 @@ def test_a_card_names_data_and_licences() -> None:
     assert dict(pairs)["trained"] == "2026-11-20, 3,000 steps, seed 1"
 
 
+def test_a_card_names_what_the_weights_it_started_from_have_seen() -> None:
+    def trained(steps: int, names: str, initial: Training | None = None) -> Training:
+        sets = [TrainingSet(name=name, licence="CC0-1.0", split_hash="c" * 64, samples=1) for name in names]
+        return Training(
+            recipe="r", recipe_hash="a" * 64, command="", steps=steps, seed=1, date="2026-11-20", data=sets,
+            initial=initial,
+        )  # fmt: skip
+
+    pairs = card_pairs(card(training=trained(30, "ab", trained(20, "bc", trained(1000, "cd")))))
+    assert [value.partition(":")[0] for name, value in pairs if name == "data"] == ["a", "b", "c", "d"]
+    assert [value for name, value in pairs if name == "started from"] == [
+        "weights of 2026-11-20, 20 steps, recipe r (aaaaaaaaaaaa)",
+        "weights of 2026-11-20, 1,000 steps, recipe r (aaaaaaaaaaaa)",
+    ]
+
+
 def test_a_card_without_training() -> None:
     assert "trained" not in dict(card_pairs(card()))
 

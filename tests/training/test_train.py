@@ -45,6 +45,20 @@ def test_the_model_file_tells_where_it_comes_from(recipe: Recipe, mini: Path, tm
     assert steps == [2, 4, 5, 7, 9]
 
 
+def test_the_model_file_tells_what_weights_it_started_from(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    first = train(recipe, [mini], tmp_path / "first")
+    assert load_card(first).training.initial is None  # type: ignore[union-attr]
+
+    def stop(step: int, total: int, row: dict[str, float]) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, [mini], tmp_path / "second", initial=first, watch=stop)
+    second = train(recipe, [mini], tmp_path / "second", resume=True)
+    assert load_card(second).training.initial == load_card(first).training  # type: ignore[union-attr]
+
+
 def test_a_phase_trains_only_what_it_names(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     second = recipe.model_copy(update={"phases": recipe.phases[1:], "ema": 0.0})
     train(second, [mini], tmp_path / "run")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -122,7 +123,8 @@ class Loop:
             self.progress = load_checkpoint(self.checkpoint, self.network, self.average, updates.optimiser)
             updates.state = self.progress.switch
         # validation, with windows of many sizes, runs the network as it is
-        network = self.fabric.setup_module(torch.compile(self.network) if self.compiled else self.network)
+        module = cast(nn.Module, torch.compile(self.network)) if self.compiled else self.network
+        network = self.fabric.setup_module(module)
         updates.set_up(self.fabric)
         state, window = self.progress, _Window()
         end = state.step - state.phase_step + phase.until.steps

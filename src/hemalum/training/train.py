@@ -71,7 +71,7 @@ def train(
     ahead of their use: unless given, one beside a training on the CPU, all cores but two beside a GPU. `initial` is a
     model file whose weights are the start; what it has no maps for starts afresh, which is said. `stain` are colours
     that every image is brought to, in the place of those that the recipe's `stain_normalisation` would find.
-    `compiled` has PyTorch compile the network first: a minute or less, then faster steps on a GPU, and other rounding.
+    `compiled` has PyTorch compile the network first, which takes time, changes rounding, and makes steps faster.
     Under torchrun or srun the processes share each batch; `devices` starts so many on this machine, each by the
     program's own command line. Only the first of them calls `watch`, and all return when the model file is there.
     Raises HemalumError for a recipe, data or run folder that do not fit together, before any training.
