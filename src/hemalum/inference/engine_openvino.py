@@ -16,6 +16,7 @@ from hemalum import __version__
 from hemalum.cache import cached
 from hemalum.files import atomic_path
 from hemalum.inference.model import UNKNOWN_ORGAN, Model
+from hemalum.inference.precision import choose_precision
 from hemalum.models.card import Card
 from hemalum.models.file import CARD_KEY, Tensors
 
@@ -48,6 +49,7 @@ class OpenVinoEngine:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT"}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
+        precision = precision or choose_precision(core)
         if precision is not None:
             settings["INFERENCE_PRECISION_HINT"] = precision
         compiled = core.compile_model(core.read_model(folder / "model.xml"), "CPU", settings)

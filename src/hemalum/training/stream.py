@@ -158,7 +158,6 @@ class Stream:
         loader = DataLoader(
             _Numbered(self, views, whole=bank is None), batch_size=None, sampler=range(start, stop),
             num_workers=self.workers, prefetch_factor=_AHEAD, pin_memory=bank is not None,
-            worker_init_fn=_step_back if bank is None else None,
         )  # fmt: skip
         for number, parts in enumerate(loader, start):
             if bank is not None:
@@ -292,12 +291,6 @@ class Stream:
             affine = crop_of(self.prepared[index], rng, self.recipe.tile, self.recipe.augment)
             parts.append(self.embeddings[index].cut(affine, self.recipe.tile))
         return torch.stack(parts)
-
-
-def _step_back(worker: int) -> None:
-    """Let the training go first where a core is wanted by both: it waits for its slowest thread at every layer."""
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(10)
 
 
 class _Numbered(torch.utils.data.Dataset[Any]):
