@@ -2,7 +2,8 @@
 
     python benchmarks/training_step.py DATASET RECIPE… [--accelerator cuda] [-n 60] [--rounds 2] [-o step.json]
 
-Both are the real loop, in turns in the same run. The first steps, in which PyTorch compiles, are timed apart.
+Both are the real loop, in turns in the same run. The first steps, in which PyTorch compiles, do not count; how long
+the whole first compiled run took is given apart.
 """
 
 import argparse

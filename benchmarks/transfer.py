@@ -53,7 +53,8 @@ def open_variant(word: str) -> tuple[str, Recipe]:
     """A variant's name and recipe: of a recipe beside this program, or as `hemalum train` takes it."""
     name, _, variant = word.partition(":")
     beside = HERE / f"{name}.yaml"
-    return variant or name, open_recipe(f"{beside}:{variant}" if beside.is_file() else word)
+    recipe = open_recipe(f"{beside}:{variant}" if variant and beside.is_file() else word)
+    return word.removeprefix("transfer:").replace(":", "."), recipe
 
 
 def train_all(words: list[str], datasets: dict[str, Dataset], out: Path, arguments: argparse.Namespace) -> None:
@@ -148,7 +149,7 @@ def main() -> int:
     training.add_argument("--leave", action="append", help="leave out this set only; repeat for several")
     training.add_argument("--workers", type=int)
     training.add_argument("--accelerator", default="auto", choices=("auto", "cuda", "cpu"))
-    training.add_argument("--compile", action="store_true", help="compile the networks first: faster on a GPU")
+    training.add_argument("--compile", action="store_true", help="compile the networks first")
     scoring.add_argument("runs", type=Path)
     scoring.add_argument("--images", type=int, default=24, help="of each set, spread evenly")
     scoring.add_argument("--settings", default="", help="those of a model, or of a file of tune_separation.py")

@@ -3,11 +3,11 @@
     python tools/ship.py RUN/model.safetensors NAME --settings tune.json --data data/tnbc --data data/dsb2018
         [--transfer benchmarks/results/transfer.json:VARIANT]
 
-The separation settings are the first of `benchmarks/tune_separation.py`'s file, or those of a model file, where that
-says that they are as good; it knows no stain, so with them goes the least hematoxylin of a nucleus
+The separation settings are the first of `benchmarks/tune_separation.py`'s file, or those of another model file,
+where that finds none clearly better; it knows no stain, so with them goes the least hematoxylin of a nucleus
 (docs/decisions.md). Metrics are those of the very file that is shipped, on the sets' test parts, and by organ where
-a set has several; those of --transfer are of models trained by the same recipe for a short time without the set. The
-median diameter that `--mpp auto` scales to is that of the training labels.
+a set has several; those of --transfer are of models of the same network and augmentation, trained for a short time
+without the set. The median diameter that `--mpp auto` scales to is that of the training labels.
 """
 
 import argparse

@@ -26,7 +26,7 @@ def segment(
     device: Annotated[str, typer.Option(help="auto, cpu, or what PyTorch calls a device (cuda, cuda:1).")] = "auto",
     threads: Threads = None,
     precision: Annotated[
-        str | None, typer.Option(help="f32 or bf16; default: what is faster on this processor.")
+        str | None, typer.Option(help="f32 or bf16; default: with OpenVINO what is faster on this processor.")
     ] = None,
     formats: Annotated[
         str, typer.Option("--format", "-f", metavar="LIST", help="Of geojson, csv, parquet, labels, overlay.")

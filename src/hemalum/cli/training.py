@@ -45,9 +45,7 @@ def train(
     initial: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the network first: faster steps on a GPU.")
-    ] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Have PyTorch compile the network first.")] = False,
 ) -> None:
     """Train a model by a recipe; the model file and the log are in RUN."""
     from hemalum.console import training_progress

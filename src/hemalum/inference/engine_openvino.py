@@ -49,7 +49,9 @@ class OpenVinoEngine:
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT"}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        precision = precision or choose_precision(core)
+        if precision is None:
+            with _first_use:
+                precision = choose_precision(core)
         if precision is not None:
             settings["INFERENCE_PRECISION_HINT"] = precision
         compiled = core.compile_model(core.read_model(folder / "model.xml"), "CPU", settings)

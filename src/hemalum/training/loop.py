@@ -54,7 +54,7 @@ class Loop:
     """One run of a recipe in a folder: `checkpoint.safetensors`, `best.safetensors`, `log.jsonl`.
 
     `watch(step, steps in all, {} or the line just logged)` is called after every step. With `compiled` the network's
-    part of a step is compiled by PyTorch, which is faster and rounds otherwise.
+    part of a step is compiled by PyTorch, and rounds otherwise.
     """
 
     def __init__(

@@ -71,7 +71,7 @@ def train(
     ahead of their use: unless given, one beside a training on the CPU, all cores but two beside a GPU. `initial` is a
     model file whose weights are the start; what it has no maps for starts afresh, which is said. `stain` are colours
     that every image is brought to, in the place of those that the recipe's `stain_normalisation` would find.
-    `compiled` has PyTorch compile the network first, which takes time, changes rounding, and makes steps faster.
+    `compiled` has PyTorch compile the network first, which takes a while and changes rounding.
     Under torchrun or srun the processes share each batch; `devices` starts so many on this machine, each by the
     program's own command line. Only the first of them calls `watch`, and all return when the model file is there.
     Raises HemalumError for a recipe, data or run folder that do not fit together, before any training.
@@ -85,9 +85,11 @@ def train(
         try:
             return _train(fabric, recipe, data, Path(out), resume, threads, workers, initial, stain, compiled, watch)
         except RuntimeError as error:
-            from torch._dynamo.exc import TorchDynamoException  # takes seconds, and is loaded once something compiles
+            if not compiled:
+                raise
+            from torch._dynamo.exc import TorchDynamoException  # takes seconds to import, and is there by now
 
-            if not compiled or not isinstance(error, TorchDynamoException):
+            if not isinstance(error, TorchDynamoException):
                 raise
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise HemalumError(f"PyTorch could not compile the network: {reason}; train without --compile") from error
