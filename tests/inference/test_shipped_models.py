@@ -1,0 +1,24 @@
+"""The models in the package, on the image of the demonstration."""
+
+import pytest
+from skimage.data import immunohistochemistry
+
+import hemalum
+from hemalum.inference.model import load_model, shipped_models
+
+CLASSES = {"accurate": ["nucleus"], "fast": ["nucleus"], "typed": ["other", "inflammatory", "epithelial", "spindle"]}
+
+
+def test_all_are_there() -> None:
+    assert shipped_models().keys() == CLASSES.keys()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_each_finds_nuclei_and_knows_its_classes(name: str) -> None:
+    card = load_model(name).card
+    assert (card.name, card.classes) == (name, CLASSES[name])
+    nuclei = hemalum.segment(immunohistochemistry()[:256, 256:], name, mpp=0.45, stain="hdab")
+    assert 60 < nuclei.count < 160  # some 100 by eye
+    assert ("class" in nuclei.table.column_names) == (len(card.classes) > 1)
+    if nuclei.classes is not None:
+        assert sum(nuclei.classes.counts.values()) == nuclei.count
