@@ -33,7 +33,9 @@ OPTIONS = {
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --licence --citation "
     "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
-    "train": "RECIPE --data --output --budget --resume --accelerator --devices --threads --workers --initial",
+    "train": (
+        "RECIPE --data --output --budget --resume --accelerator --devices --threads --workers --initial --compile"
+    ),
     "report": "RUN",
     "refine": "MODEL DATASET --output --offline --top --train --lr --epochs --draws --test --split --seed --engine "
     "--accelerator --threads",
@@ -518,12 +520,13 @@ def test_train_hands_over_what_was_given(
 
     monkeypatch.setattr(hemalum.training.train, "train", train)
     out = str(tmp_path / "run")
-    numbers = ["--threads", "1", "--workers", "2"]
+    numbers = ["--threads", "1", "--workers", "2", "--compile"]
     run("train", "unet", "--data", "a=x", "-d", "b=y", "-o", out, "--resume", *numbers, "--budget", "small")
     given, options = calls[0]
     assert given == (load_recipe(shipped_recipes()["unet"], "small"), {"a": "x", "b": "y"}, tmp_path / "run")
     assert options == {
-        "resume": True, "accelerator": "auto", "devices": None, "threads": 1, "workers": 2, "initial": None
+        "resume": True, "accelerator": "auto", "devices": None, "threads": 1, "workers": 2, "initial": None,
+        "compiled": True,
     }  # fmt: skip
     said = capsys.readouterr()
     assert said.out == f"{tmp_path / 'run' / 'model.safetensors'}\n"
