@@ -1,9 +1,10 @@
-"""What compiling the network does to a training step: seconds per step with and without it, on a batch that is held.
+"""What precision and compiling do to a training step: seconds per step with a batch that is held.
 
     python benchmarks/training_step.py DATASET RECIPE… [--accelerator cuda] [-n 60] [--rounds 2] [-o step.json]
 
-Both are the real loop, in turns in the same run. The first steps, in which PyTorch compiles, do not count; how long
-the whole first compiled run took is given apart.
+`eager` and `compiled` are in the recipe's precision, `32-true` is eager in float32. All are the real loop, in turns
+in the same run. The first steps, in which PyTorch compiles, do not count; how long the whole first compiled run took
+is given apart.
 """
 
 import argparse
@@ -36,16 +37,19 @@ def main() -> None:
         recipe = shortened(load_recipe(path), dataset, arguments.steps + WARMUP + 1)
         held = Held(recipe, [dataset.split("train")])
         validation = Validation(recipe, [dataset.split("val")], int(getattr(build(recipe), "stride", 1)))
-        times: dict[str, list[float]] = {"eager": [], "compiled": [], "first_run_compiled": []}
+        times: dict[str, list[float]] = {"eager": [], "32-true": [], "compiled": [], "first_run_compiled": []}
         for number in range(arguments.rounds):
             times["eager"].append(seconds_per_step(recipe, held, validation, arguments.accelerator)[0])
+            full = recipe.model_copy(update={"precision": "32-true"})
+            times["32-true"].append(seconds_per_step(full, held, validation, arguments.accelerator)[0])
             start = time.perf_counter()
             times["compiled"].append(seconds_per_step(recipe, held, validation, arguments.accelerator, True)[0])
             if number == 0:
                 times["first_run_compiled"].append(time.perf_counter() - start)
-        eager, compiled = statistics.median(times["eager"]), statistics.median(times["compiled"])
+        eager, full_precision, compiled = (statistics.median(times[key]) for key in ("eager", "32-true", "compiled"))
         print(
-            f"{recipe.name:10} {1 / eager:.1f} steps/s, compiled {1 / compiled:.1f} ({eager / compiled:.2f} times); "
+            f"{recipe.name:10} {recipe.precision} {eager:.3f} s per step, 32-true {full_precision:.3f} s, "
+            f"compiled {compiled:.3f} s ({eager / compiled:.2f} times as fast); "
             f"first compiled run {times['first_run_compiled'][0]:.0f} s",
             flush=True,
         )
