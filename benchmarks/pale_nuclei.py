@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from hemalum.data.dataset import Dataset
-from hemalum.instances.morphology import hematoxylin
 from record import write_record
-from transfer import is_left_out
+from transfer import is_left_out, mean_hematoxylin
 
 LIMITS = (0.05, 0.06, 0.08, 0.1)  # log10
 
@@ -31,9 +30,7 @@ def main() -> None:
             if not is_left_out(row):
                 continue
             sample = dataset[place]
-            areas = np.bincount(sample.instances.ravel())[1:]
-            sums = np.bincount(sample.instances.ravel(), hematoxylin(sample.image).ravel())[1:]
-            means.append(sums[areas > 0] / areas[areas > 0])
+            means.append(mean_hematoxylin(sample.image, sample.instances))
         density = np.concatenate(means)
         results[dataset.info.name] = {"nuclei": len(density)} | {
             f"below {limit}": int((density < limit).sum()) for limit in LIMITS

@@ -99,21 +99,24 @@ def network_alone(picture: NDArray[np.uint8], engine: Engine, mpp: float, rounds
     return result
 
 
-def peak_memory(model: str, path: Path, engine: str) -> float:
+def peak_memory(model: str, path: Path, engine: str, precision: str | None) -> float:
     """GB at the peak of a process that segments `path` once."""
     command = [sys.executable, __file__, "--child", str(path), model, "-", "--engine", engine]
+    command += [] if precision is None else ["--precision", precision]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1]) * 1024 / 1e9
 
 
-def child(path: Path, model: str, engine: str) -> None:
+def child(path: Path, model: str, engine: str, precision: str | None) -> None:
     """One run, then the peak in KiB.
 
     The peak is the kernel's VmHWM, which begins with this program. Linux counts into ru_maxrss what the parent
     held when it forked, here the whole picture.
     """
     with tempfile.TemporaryDirectory() as out:
-        for result in segment_paths([path], out, ["geojson", "csv"], model, mpp=MPP, engine=engine):
+        for result in segment_paths(
+            [path], out, ["geojson", "csv"], model, mpp=MPP, engine=engine, precision=precision
+        ):
             if result.error:
                 raise SystemExit(result.error)
     status = Path("/proc/self/status")
@@ -147,6 +150,7 @@ def main() -> None:
     parser.add_argument("model", help="model file or name of a shipped model")
     parser.add_argument("tiles", help="dataset folder with real tiles")
     parser.add_argument("--engine", default="openvino")
+    parser.add_argument("--precision", help="f32 or bf16; default: the engine's own choice")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-memory", action="store_true", help="leave the memory runs out")
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch eager out")
@@ -154,12 +158,12 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        child(arguments.child, arguments.model, arguments.engine)
+        child(arguments.child, arguments.model, arguments.engine, arguments.precision)
         return
 
     model = load_model(arguments.model)
     dataset = Dataset.open(arguments.tiles)
-    engine = make_engine(arguments.engine, model)
+    engine = make_engine(arguments.engine, model, precision=arguments.precision)
     result: dict[str, Any] = {"model": model.card.name, "digest": model.digest, "data": dataset.split_hash}
     with tempfile.TemporaryDirectory() as folder:
         paths = {side: Path(folder) / f"mosaic{side}.tif" for side in SIDES}
@@ -199,7 +203,8 @@ def main() -> None:
         if not arguments.no_memory:
             del first
             result["peak_memory_gb"] = {
-                side: peak_memory(arguments.model, path, arguments.engine) for side, path in paths.items()
+                side: peak_memory(arguments.model, path, arguments.engine, arguments.precision)
+                for side, path in paths.items()
             }
             for side, value in result["peak_memory_gb"].items():
                 print(f"  peak memory at {side} x {side:<21d} {value:7.2f} GB")

@@ -5,10 +5,9 @@
 
 `train` takes recipes (transfer:VARIANT and transfer_half:VARIANT are those beside this program, for a GPU and for a
 processor) and trains each once for every set that can be left out: those of the recipe, of dsb2018 the purple images,
-whose others stay. `score` gives, for each variant
-and set left out, the mean PQ over images under the separation settings of its card (or --settings), and the share of
-detections without hematoxylin (optical density below 0.1). Models of the package and the classical floor
-can be scored beside them (--model), which have seen some of the sets.
+whose others stay. `score` gives, for each variant and set left out, the mean PQ over images under the separation
+settings of its card (or --settings), and the share of detections without hematoxylin (optical density below 0.1).
+Models of the package and the classical floor can be scored beside them (--model), which have seen some of the sets.
 """
 
 import argparse
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
@@ -90,6 +90,13 @@ def train_all(words: list[str], datasets: dict[str, Dataset], out: Path, argumen
             print(path, flush=True)
 
 
+def mean_hematoxylin(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Mean optical density of hematoxylin in each nucleus of a label map (H, W)."""
+    areas = np.bincount(labels.ravel())[1:]
+    sums: NDArray[np.float64] = np.bincount(labels.ravel(), hematoxylin(image).ravel())[1:]
+    return sums[areas > 0] / areas[areas > 0]
+
+
 def score(model: Any, dataset: Dataset, images: int, settings: SeparationSettings | None) -> dict[str, float]:
     """Mean PQ over images of what is left out of a dataset, and the share of detections without hematoxylin."""
     rows = [row for row in dataset.rows if is_left_out(row)]
@@ -103,12 +110,9 @@ def score(model: Any, dataset: Dataset, images: int, settings: SeparationSetting
         nuclei = segment(sample.image, model, mpp=sample.mpp, engine=engine)
         labels = nuclei.label_map().astype(np.int32)
         quality.append(match(measure_overlap(sample.instances, labels)).pq)
-        density = hematoxylin(sample.image)
-        sums = np.bincount(labels.ravel(), density.ravel())[1:]
-        areas = np.bincount(labels.ravel())[1:]
-        present = areas > 0
-        pale += int((sums[present] / areas[present] < UNSTAINED).sum())
-        count += int(present.sum())
+        density = mean_hematoxylin(sample.image, labels)
+        pale += int((density < UNSTAINED).sum())
+        count += len(density)
     return {"pq": float(np.nanmean(quality)), "unstained": pale / max(1, count), "nuclei": count}
 
 

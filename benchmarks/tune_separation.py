@@ -15,6 +15,7 @@ import argparse
 import itertools
 import multiprocessing
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.dataset import Dataset
+from hemalum.data.dataset import Dataset, Row
 from hemalum.inference.engine import Engine, make_engine
 from hemalum.inference.model import Model, load_model
 from hemalum.inference.resample import Resampler
@@ -57,6 +58,14 @@ class Cached(NamedTuple):
     file: Path
 
 
+def choose_rows(rows: Sequence[Row], part: str, stain: str) -> list[Row]:
+    """The rows of a part and a stain, "" for the usual: those of `val`, any stain."""
+    if part == "test":
+        raise SystemExit("error: settings are never chosen on a test part")
+    parts = ("train", "val") if part == "all" else (part or "val",)
+    return [row for row in rows if row.split in parts and (not stain or row.stain == stain)]
+
+
 def cache_maps(model: Model, engine: Engine, data: str, folder: Path, limit: int) -> list[Cached]:
     data, _, other = data.partition("@")
     if other:
@@ -65,12 +74,8 @@ def cache_maps(model: Model, engine: Engine, data: str, folder: Path, limit: int
             raise SystemExit(f"{other} is not of the scale of {model.card.name}")
         model, engine = used, make_engine("auto", used)
     path, part, stain = [*data.split(":"), "", ""][:3]
-    if part == "test":
-        raise SystemExit("settings are never chosen on a test part")
     dataset = Dataset.open(path)
-    parts = ("train", "val") if part == "all" else (part or "val",)
-    rows = [row for row in dataset.rows if row.split in parts]
-    rows = [row for row in rows if not stain or row.stain == stain]
+    rows = choose_rows(dataset.rows, part, stain)
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), limit)).astype(int))
     card, cached = model.card, []
     for index in chosen:

@@ -52,8 +52,8 @@ def main() -> None:
     for sample, fields in choose_fields(dataset):
         nuclei = segment(sample.image, model, mpp=sample.mpp)
         labels, found = nuclei.label_map(), nuclei.classes
-        assert found is not None
-        assert sample.classes is not None
+        if found is None or sample.classes is None:
+            raise SystemExit(f"error: {arguments.model} or {arguments.dataset} knows no classes of nuclei")
         truth = Classes(np.array([number_of.get(int(id), 0) for id in sample.classes[1:]], np.int32), names)
         np.add.at(table, matched_classes(sample.instances, labels.astype(np.int32), truth, found), 1)
         for one in fields:

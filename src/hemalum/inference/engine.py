@@ -57,8 +57,8 @@ def make_engine(
 
     "auto" is PyTorch where there is a CUDA device, else OpenVINO, else PyTorch on the CPU. `device` is "auto",
     "cpu", or what PyTorch calls a device; OpenVINO and ONNX run on the CPU. `threads` limits CPU threads.
-    `precision` is "f32" or "bf16"; by default OpenVINO takes what is
-    faster on this processor, PyTorch bf16 on CUDA, and all else f32.
+    `precision` is "f32" or "bf16"; by default OpenVINO takes what is faster on this processor, PyTorch bf16 on CUDA,
+    and all else f32.
 
     Raises HemalumError for an unknown name, device or precision, or an engine that is not installed.
     """

@@ -1,7 +1,7 @@
 """The precision in which a processor runs convolutions fastest with OpenVINO.
 
-OpenVINO takes bf16 wherever the processor has instructions for it. With AMX, and on AMD, that is right; an Intel
-processor with AVX512_BF16 alone takes twice as long as in float32. So it is measured, once for each processor.
+OpenVINO takes bf16 wherever the processor has instructions for it. An Intel processor with AVX512_BF16 and without
+AMX takes longer so than in float32 (`benchmarks/throughput.py --precision`). So it is measured, once for each.
 """
 
 import hashlib
