@@ -1,7 +1,7 @@
 """Put a trained model into the package: final card, held-out metrics, half-precision weights.
 
-    python tools/ship.py RUN/model.safetensors NAME --settings tune.json --data data/tnbc --data data/dsb2018
-        [--transfer benchmarks/results/transfer.json:VARIANT]
+    python tools/ship.py RUN/model.safetensors NAME --use "H&E" --settings tune.json --data data/tnbc
+        --data data/dsb2018 [--transfer benchmarks/results/transfer.json:VARIANT]
 
 The separation settings are the first of `benchmarks/tune_separation.py`'s file, or those of another model file,
 where that finds none clearly better; it knows no stain, so with them goes the least hematoxylin of a nucleus
@@ -42,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("name")
+    parser.add_argument("--use", required=True, help="what the model is for and what not, for its card")
     parser.add_argument("--settings", type=Path, required=True)
     parser.add_argument("--data", action="append", type=Path, required=True)
     parser.add_argument("--keep", help="representation to keep of a model that was trained on more maps")
@@ -65,6 +66,7 @@ def main() -> None:
         update={
             "name": arguments.name,
             "separation": SeparationSettings(**best),
+            "use": arguments.use,
             "nucleus_diameter_um": median_diameter(datasets),
         }
     )

@@ -251,13 +251,26 @@ def test_model_digest(tmp_path: Path) -> None:
             seed=0,
             date="2026-11-20",
             data=[TrainingSet(name="tnbc", licence="CC BY 4.0", split_hash="f" * 64, samples=35)],
+            initial=Training(
+                recipe="first",
+                recipe_hash="1" * 64,
+                command="hemalum train",
+                steps=700,
+                seed=0,
+                date="2026-11-19",
+                data=[TrainingSet(name="older", licence="CC0-1.0", split_hash="e" * 64, samples=3)],
+            ),
         ),
+        use="nuclei in H&E",
     )
     text = write(tmp_path, Summarised("a", nuclei(), 1), card=card).text
     assert "Model: tiny" in text
     assert "tnbc: 35 images, CC BY 4.0; split ffffffffffff" in text
     assert "PQ 0.6123" in text
     assert "12,000 steps" in text
+    assert "weights of 2026-11-19, recipe first, 700 steps" in text
+    assert "older: 3 images, CC0-1.0; split eeeeeeeeeeee" in text
+    assert "nuclei in H&amp;E" in text
 
 
 def test_statistics_against_numpy() -> None:

@@ -102,6 +102,11 @@ def test_a_card_names_what_the_weights_it_started_from_have_seen() -> None:
     ]
 
 
+def test_a_card_says_what_its_model_is_for() -> None:
+    assert dict(card_pairs(card(use="nuclei in H&E")))["use"] == "nuclei in H&E"
+    assert "use" not in dict(card_pairs(card()))
+
+
 def test_a_card_without_training() -> None:
     assert "trained" not in dict(card_pairs(card()))
 

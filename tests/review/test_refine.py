@@ -67,6 +67,7 @@ def test_the_card_says_what_the_weights_have_seen(refined: Refinement, tiny: Pat
     assert after is not None
     assert after.data == before.data
     assert after.steps == before.steps + 3
+    assert after.initial == before.initial
 
 
 def test_the_moved_threshold_is_chosen_on_validation_images(refined: Refinement, organs: Path) -> None:

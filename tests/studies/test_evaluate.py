@@ -266,8 +266,9 @@ def test_a_learnt_model_estimates_the_scale_of_a_sample_without_one():
     assert result.summary["instance"]["pooled"]["pq"] > 0.8
 
 
+@pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("same", [True, False])
-def test_a_split_that_is_not_that_of_the_training_is_said(folder, caplog, same):
+def test_a_split_that_is_not_that_of_the_training_is_said(folder, caplog, same, earlier):
     dataset = Dataset.open(folder)
     used = TrainingSet(
         name=dataset.info.name, licence="CC0-1.0", split_hash=dataset.split_hash if same else "other", samples=4
@@ -275,6 +276,8 @@ def test_a_split_that_is_not_that_of_the_training_is_said(folder, caplog, same):
     training = Training(
         recipe="r", recipe_hash="0", command="hemalum train", steps=1, seed=0, date="2026-11-20", data=[used]
     )
+    if earlier:  # only the weights that it started from have seen the set
+        training = training.model_copy(update={"data": [], "initial": training})
     bright = model()
     trained = Model(bright.card.model_copy(update={"training": training}), {})
     with caplog.at_level("WARNING"):

@@ -77,6 +77,17 @@ class Training(Strict):
     settings: dict[str, Any] | None = Field(None, description="the whole recipe, as it was trained")
     initial: "Training | None" = Field(None, description="how the weights that it started from came to be")
 
+    @property
+    def earlier(self) -> "list[Training]":
+        """The trainings whose weights this one started from, the last first."""
+        return [] if self.initial is None else [self.initial, *self.initial.earlier]
+
+    @property
+    def seen(self) -> list[TrainingSet]:
+        """Every set that the weights have seen, in this training and the earlier ones."""
+        every = [used for training in (self, *self.earlier) for used in training.data]
+        return [used for place, used in enumerate(every) if used not in every[:place]]
+
 
 class SamEncoding(Strict):
     """The frozen SAM encoder whose embedding of its input a network is given."""
@@ -117,6 +128,7 @@ class Card(Strict):
     separation: SeparationSettings = SeparationSettings()
     nucleus_diameter_um: float = Field(7.0, gt=0, description="median diameter that --mpp auto scales to")
     licence: str = "Apache-2.0"
+    use: str = Field("", description="what the model is for, and what it is not for")
     training: Training | None = None
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict, description="held-out set → metric → value")
     code_version: str

@@ -91,6 +91,7 @@ def card_pairs(card: Card) -> Pairs:
     """A model's card, without its metrics."""
     pairs = [
         ("model", card.name),
+        *([("use", card.use)] if card.use else []),
         ("network", " ".join([card.network.name, *(f"{k}={v}" for k, v in card.network.options.items())])),
         ("scale", f"{_number(card.mpp)} µm per pixel; every image is resampled to it"),
         ("maps", card.representation + (f", enlarged {card.enlarge}×" if card.enlarge > 1 else "")),
@@ -109,13 +110,14 @@ def card_pairs(card: Card) -> Pairs:
             ("recipe", f"{training.recipe} ({training.recipe_hash[:12]})"),
             ("command", training.command),
         ]
-        sets, start = list(training.data), training.initial
-        while start is not None:
-            said = f"weights of {start.date}, {start.steps:,} steps, recipe {start.recipe} ({start.recipe_hash[:12]})"
-            pairs.append(("started from", said))
-            sets += [data for data in start.data if data not in sets]
-            start = start.initial
-        for data in sets:
+        pairs += [
+            (
+                "started from",
+                f"weights of {start.date}, {start.steps:,} steps, recipe {start.recipe} ({start.recipe_hash[:12]})",
+            )
+            for start in training.earlier
+        ]
+        for data in training.seen:
             cited = f"; {data.citation}" if data.citation else ""
             licence = data.licence or UNSTATED
             text = f"{data.name}: {data.samples:,} images, {licence}, split {data.split_hash[:12]}{cited}"

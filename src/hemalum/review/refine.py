@@ -310,9 +310,9 @@ def _save_refined(work: _Work, refined: Model) -> None:
         raise HemalumError(f"{work.out / REFINED} holds a model that does not say how it was trained")
     known = {used.name for used in before.data}
     data = [*before.data, *(used for used in training.data if used.name not in known)]
-    card = refined.card.model_copy(
-        update={"training": training.model_copy(update={"data": data, "steps": before.steps + training.steps})}
-    )
+    # both trainings as one, so what it started from is what the one before started from
+    both = {"data": data, "steps": before.steps + training.steps, "initial": before.initial}
+    card = refined.card.model_copy(update={"training": training.model_copy(update=both)})
     save_model(path, card, refined.tensors)
 
 
@@ -341,7 +341,7 @@ def _check_data(model: Model, dataset: Dataset, test: Dataset) -> None:
         if row.mpp is None:
             raise HemalumError(f"sample {row.id} has no mpp: import its dataset with --mpp NUMBER or --mpp nuclei")
     training = model.card.training
-    for used in training.data if training is not None else []:
+    for used in training.seen if training is not None else []:
         for other in (dataset, test):
             if used.name == other.info.name and used.split_hash != other.split_hash:
                 log.warning(

@@ -104,7 +104,7 @@ def evaluate(
     if isinstance(segmenter, LabelMaps):
         _check_files(segmenter, dataset, split)
     seen = named.pop("seen", {}).get(described["dataset"])
-    if seen is not None and seen != described["split_hash"]:
+    if seen is not None and seen != {described["split_hash"]}:
         log.warning(
             "%s was trained on another split of %s: images that it has seen may be among these",
             named["model"],
@@ -128,7 +128,7 @@ def evaluate(
     summary: Row = {
         **named,
         **described,
-        "split_as_in_training": None if seen is None else seen == described["split_hash"],
+        "split_as_in_training": None if seen is None else seen == {described["split_hash"]},
         "mpp": "own" if mpp is None else mpp,
         "ambiguous": "left out" if leave_out_ambiguous else "counted",
         "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
@@ -236,7 +236,9 @@ def _learnt(
             nuclei = segment_source(source, chosen, runner, mpp=scale)
         return Segmentation(nuclei.label_map(), mpp=nuclei.mpp)
 
-    seen = {used.name: used.split_hash for used in card.training.data} if card.training is not None else {}
+    seen: dict[str, set[str]] = {}
+    for used in card.training.seen if card.training is not None else []:
+        seen.setdefault(used.name, set()).add(used.split_hash)
     named = {"model": card.name, "engine": f"{runner.name} {runner.precision}", **describe_tta(runner)}
     return segmenter, named | {"seen": seen}
 
