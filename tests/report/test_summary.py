@@ -270,7 +270,7 @@ def test_model_digest(tmp_path: Path) -> None:
     assert "12,000 steps" in text
     assert "weights of 2026-11-19, recipe first, 700 steps" in text
     assert "older: 3 images, CC0-1.0; split eeeeeeeeeeee" in text
-    assert "nuclei in H&amp;E" in text
+    assert "nuclei in H&E" in text
 
 
 def test_statistics_against_numpy() -> None:
