@@ -5,43 +5,70 @@
 PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt
 INPUTS := pyproject.toml constraints.txt
+# one process a core, of one thread each
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# The floor of torch (2.5.1) is not among the floors that `make test-lowest` installs: for Linux, PyPI has it as a CUDA
+# build alone (about 0.9 GB, and 2 GB of CUDA libraries). Where an index with CPU builds is at hand, LOWEST_TORCH=2.5.1 and
+# PIP_FLAGS as above test it as well, as .github/workflows/ci.yml does.
+LOWEST_TORCH ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint test-lowest docs clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.installed  ## install, then segment a real image and show where the results are
 	$(BIN)/hemalum demo -o demo
 
 test: $(VENV)/.installed-test  ## install the extra `test`, then lint, types and the whole suite
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m "not slow"
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:  ## remove the environment, caches and the demo's output
-	rm -rf $(VENV) demo dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.installed-lowest
+	OMP_NUM_THREADS=1 .venv-lowest/$(notdir $(BIN))/python -m pytest -n auto --dist loadfile -m "not slow"
+
+docs: $(VENV)/.installed-docs  ## install the extra `docs`, then build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+clean:  ## remove the environments, caches and what demo and docs made
+	rm -rf $(VENV) .venv-lowest demo site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that exists already is kept; pip only adds what is missing.
-$(BIN)/python:
+$(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "error: hemalum needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(INPUTS) | $(BIN)/python
+$(VENV)/.installed: $(INPUTS) | $(VENV)/pyvenv.cfg
 	$(PIP) -e .
 	@touch $@
 
-$(VENV)/.installed-test: $(INPUTS) | $(BIN)/python
+$(VENV)/.installed-test: $(INPUTS) | $(VENV)/pyvenv.cfg
 	$(PIP) -e ".[test]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(INPUTS) | $(VENV)/pyvenv.cfg
+	$(PIP) -e ".[docs]"
+	@touch $@ $(VENV)/.installed
+
+# uv resolves, pip installs: the lowest versions that fit together, without the CUDA libraries that torch asks for.
+$(VENV)/.installed-lowest: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet uv
+	echo torch==$(LOWEST_TORCH) > $(VENV)/torch.txt
+	$(BIN)/python -m uv pip compile pyproject.toml --extra test --quiet --no-header --no-annotate \
+	  --resolution lowest-direct -c $(VENV)/torch.txt | grep -vE '^(torch|triton|nvidia-.*|cuda-.*)==' > $(VENV)/floors.txt
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c $(VENV)/floors.txt -c $(VENV)/torch.txt -e ".[test]"
+	@touch $@

@@ -8,20 +8,21 @@ seconds per mm², all images together, in this run.
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hemalum.data.dataset import Dataset
-from hemalum.inference.engine import make_engine
-from hemalum.inference.model import Model, load_model
-from hemalum.studies.evaluate import CLASSICAL, evaluate
+from hemalum.experiments.evaluate import evaluate
+from hemalum.experiments.segmentation import CLASSICAL
+from hemalum.models.engines.engine import make_engine
+from hemalum.models.model import load_model
 from record import write_record
+from variants import change_card
 
 COLUMNS = ("dice_pooled", "dice", "aji", "pq", "pq_pooled", "dq_pooled", "sq_pooled", "s_per_mm2")
 
 
-def row(name: str, dataset: Dataset, model: Any, **options: Any) -> dict[str, Any]:
+def measure_row(name: str, dataset: Dataset, model: Any, **options: Any) -> dict[str, Any]:
     summary = evaluate(model, dataset, **options).summary
     pixel, instance = summary["pixel"], summary["instance"]
     return {
@@ -41,16 +42,12 @@ def row(name: str, dataset: Dataset, model: Any, **options: Any) -> dict[str, An
     }
 
 
-def enlarged(model: Model, times: int) -> Model:
-    return replace(model, card=model.card.model_copy(update={"enlarge": times}))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", default=[], help="model file, shipped model, or 'classical'")
     parser.add_argument("--data", action="append", type=Path, required=True, help="dataset folder")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--enlarge", type=int, action="append", default=[])
+    parser.add_argument("--enlarge", type=int, action="append", default=[], dest="upsampling", metavar="N")
     parser.add_argument("--precision", action="append", default=[], help="also with f32 or bf16 by name")
     parser.add_argument("--auto", action="store_true", help="also with the scale estimated from the nuclei")
     parser.add_argument("-o", "--output", type=Path, default=Path("accuracy.json"))
@@ -68,16 +65,18 @@ def main() -> None:
                 variants.append((model.card.name, model, {}))
                 if arguments.auto:
                     variants.append((f"{model.card.name}, scale estimated", model, {"mpp": "auto"}))
-                for times in arguments.enlarge:
-                    variants.append((f"{model.card.name}, enlarged {times}x", enlarged(model, times), {}))
+                for times in arguments.upsampling:
+                    variants.append(
+                        (f"{model.card.name}, enlarged {times}x", change_card(model, output_upsampling=times), {})
+                    )
                 for precision in arguments.precision:
                     engine = make_engine("auto", model, precision=precision)
                     variants.append((f"{model.card.name}, {precision}", model, {"engine": engine}))
             for label, variant, options in variants:
-                one = row(label, dataset, variant, split=arguments.split, **options)
-                rows.append(one)
-                figures = " ".join(f"{one[c]:11.4f}" if one[c] is not None else " " * 11 for c in COLUMNS)
-                print(f"{label:24} {one['set']:17} {figures}", flush=True)
+                figures = measure_row(label, dataset, variant, split=arguments.split, **options)
+                rows.append(figures)
+                text = " ".join(f"{figures[c]:11.4f}" if figures[c] is not None else " " * 11 for c in COLUMNS)
+                print(f"{label:24} {figures['set']:17} {text}", flush=True)
     write_record(arguments.output, "accuracy", ["torch", "openvino", "numpy", "numba"], rows)
 
 

@@ -17,56 +17,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset
-from hemalum.inference.bands import run_whole
-from hemalum.inference.engine import Engine, make_engine
-from hemalum.inference.model import Model, load_model
+from hemalum.inference.bands import run_image
 from hemalum.inference.resample import Resampler
-from hemalum.instances.depth import measure_depth
-from hemalum.instances.separation import flood
 from hemalum.metrics import MatchCounts, match, measure_overlap
-from record import ROOT, write_record
+from hemalum.models.engines.engine import Engine, make_engine
+from hemalum.models.model import Model, load_model
+from hemalum.nuclei.peaks import measure_depth
+from hemalum.nuclei.separation import flood
+from record import RESULTS, write_record
+from samples import choose_evenly, resize_labels
 
 MARKER = 0.9
 DEPTHS = (0.03, 0.045, 0.06, 0.08, 0.1, 0.15)
 Maps = NDArray[np.float32]
-Seen = list[tuple[Maps, NDArray[np.int32]]]
+Examples = list[tuple[Maps, NDArray[np.int32]]]
 
 
-def depth(inside: NDArray[np.bool_], top: float) -> Maps:
+def scale_depth(inside: NDArray[np.bool_], top: float) -> Maps:
     """Distance to the edge of a shape, 1 at `top` px."""
     return np.minimum(measure_depth(inside.astype(np.int32)) / np.float32(top), np.float32(1))
 
 
 WAYS: dict[str, Callable[[Maps], Maps]] = {
-    "shape": lambda maps: depth(maps[0] >= 0.5, 16),
-    "cut": lambda maps: depth((maps[0] >= 0.5) & (maps[1] < 0.5), 16),
-    **{f"factor, {top} px": lambda maps, top=top: depth(maps[0] >= 0.5, top) * (1 - maps[1]) for top in (8, 12, 16)},
+    "shape": lambda maps: scale_depth(maps[0] >= 0.5, 16),
+    "cut": lambda maps: scale_depth((maps[0] >= 0.5) & (maps[1] < 0.5), 16),
+    **{
+        f"factor, {top} px": lambda maps, top=top: scale_depth(maps[0] >= 0.5, top) * (1 - maps[1])
+        for top in (8, 12, 16)
+    },
 }
 
 
-def look(model: Model, engine: Engine, part: Dataset, images: int) -> Seen:
+def predict_examples(model: Model, engine: Engine, part: Dataset, images: int) -> Examples:
     """Maps and label maps of some images at the model's scale."""
-    card, seen = model.card, []
-    for index in np.unique(np.linspace(0, len(part) - 1, min(len(part), images)).astype(int)):
+    card, examples = model.card, []
+    for index in choose_evenly(len(part), images):
         sample = part[int(index)]
         shape = tuple(max(1, round(length * sample.mpp / card.mpp)) for length in sample.instances.shape)
         height, width = (length + -length % card.stride for length in shape)
         image = Resampler(sample.instances.shape, shape).rows(sample.image, 0, shape[0])
         image = np.pad(image, ((0, height - shape[0]), (0, width - shape[1]), (0, 0)), mode="symmetric")
-        maps = run_whole(engine, image, model.with_organ(None))[:, : shape[0], : shape[1]]
-        rows, columns = (
-            ((np.arange(new) + 0.5) * old / new).astype(int)
-            for new, old in zip(shape, sample.instances.shape, strict=True)
-        )
-        seen.append((np.ascontiguousarray(maps), np.ascontiguousarray(sample.instances[np.ix_(rows, columns)])))
-    return seen
+        maps = run_image(engine, image, model.with_organ(None))[:, : shape[0], : shape[1]]
+        examples.append((np.ascontiguousarray(maps), resize_labels(sample.instances, shape)))
+    return examples
 
 
-def score(seen: Seen, way: Callable[[Maps], Maps], model: Model, min_depth: float) -> float:
+def score(examples: Examples, way: Callable[[Maps], Maps], model: Model, min_depth: float) -> float:
     """Pooled PQ."""
     settings = model.card.separation.model_copy(update={"marker": MARKER, "min_depth": min_depth})
     counts = np.zeros(4)
-    for maps, truth in seen:
+    for maps, truth in examples:
         counts += astuple(match(measure_overlap(truth, flood(maps[0], way(maps), settings))))
     return MatchCounts(*counts).pq
 
@@ -75,16 +75,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="+", metavar="MODEL=DATASET")
     parser.add_argument("--images", type=int, default=40, help="of each part at most")
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "edges.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "edges.json")
     arguments = parser.parse_args()
     results = []
     for pair in arguments.pairs:
         path, _, data = pair.partition("=")
         model, dataset = load_model(path), Dataset.open(data)
         engine = make_engine("torch", model, device="cpu")
-        val, test = (look(model, engine, dataset.split(part), arguments.images) for part in ("val", "test"))
+        val, test = (
+            predict_examples(model, engine, dataset.split(part), arguments.images) for part in ("val", "test")
+        )
         for name, way in WAYS.items():
-            best, chosen = max((score(val, way, model, one), -one) for one in DEPTHS)
+            best, chosen = max((score(val, way, model, min_depth), -min_depth) for min_depth in DEPTHS)
             row = {"data": dataset.info.name, "split": dataset.split_hash, "way": name, "min_depth": -chosen}
             row |= {"pq_val": round(best, 4), "pq_test": round(score(test, way, model, -chosen), 4)}
             row |= {"images": [len(val), len(test)], "trained": model.card.training and model.card.training.command}

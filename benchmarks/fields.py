@@ -5,15 +5,15 @@
         --data data/consep --data data/dsb2018 --best-worst --ihc --slide CMU-1-Small-Region.svs --docs docs/images
 
 Six fields of 64 µm of the test part of each set, of dsb2018 of its purple images: the images are spread over organs
-and patients by the rule of `hemalum data preview`, those with fewer than ten nuclei left out; the field is the middle
-of the image or, where fewer than ten nuclei are there, the first of eight places around it that has them. A set of
-fewer than six images gives two fields of some. Whole images are segmented, and the field is cut out of the result.
-PQ, detections without hematoxylin and outlines with spurs are counted in the fields.
+and patients by the rule of `hemalum check --preview`, those with fewer than ten nuclei left out; the field is the
+middle of the image or, where fewer than ten nuclei are there, the first of eight places around it that has them.
+A set of fewer than six images gives two fields of some. Whole images are segmented, and the field is cut out of
+the result. PQ, detections without hematoxylin and outlines with spurs are counted in the fields.
 
 --slide counts on a whole image, and draws the places where the model before found most that has no hematoxylin.
 --ihc takes six squares each of scikit-image's immunohistochemistry image and of one more (--also): the model before
 sees them as they are, that of today as H-DAB. Sheets of everything go to -o, small ones for the documentation to
---docs. Those hold no pixel of --also, whose licence is not known.
+--docs. Those hold no pixel of --also, whose license is not known.
 """
 
 import argparse
@@ -35,22 +35,23 @@ from skimage.morphology import disk
 from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
 from hemalum.demo import POSITIVE
-from hemalum.export.colours import INTENSITIES, Classes, Colour
-from hemalum.export.overlay import COLOUR, draw_outlines
-from hemalum.inference.model import Model, load_model
 from hemalum.inference.segment import segment
-from hemalum.instances.nuclei import Nuclei
 from hemalum.metrics import match, measure_overlap
-from hemalum.report.contact_sheet import Cell, Row, Sheet, draw_sheet
-from hemalum.report.preview import choose_samples
-from record import ROOT, write_record
+from hemalum.models.model import Model, load_model
+from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color
+from hemalum.nuclei.io.overlay import COLOR, draw_outlines
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.reports.figures.contact_sheet import Panel, Row, Sheet, draw_sheet
+from hemalum.reports.figures.preview import choose_samples
+from record import RESULTS, ROOT, write_record
+from samples import resize_labels
 from transfer import UNSTAINED, is_left_out
 
 EACH = 6  # fields of a set
 FIELD_UM = 64.0
 LEAST_NUCLEI = 10  # of an image: PQ of a handful of nuclei says nothing
 # where a field lies in its image: the middle, then sides and corners
-PLACES = ((0.5, 0.5), (0, 0.5), (0.5, 0), (1, 0.5), (0.5, 1), (0, 0), (0, 1), (1, 0), (1, 1))
+POSITIONS = ((0.5, 0.5), (0, 0.5), (0.5, 0), (1, 0.5), (0.5, 1), (0, 0), (0, 1), (1, 0), (1, 1))
 SPUR_UM = 0.5  # half the width of a spur at most
 SHEET, DOCS = 320, 224  # px: side of a picture on a sheet to look at, and in the documentation
 IHC_MPP = 0.45  # of scikit-image's image, by the size of its nuclei
@@ -100,16 +101,16 @@ def choose_fields(dataset: Dataset) -> Iterator[tuple[Any, list[Field]]]:
 
 
 def choose_windows(sample: Sample) -> list[tuple[slice, slice]]:
-    """Windows of an image: those with enough nuclei in the order of PLACES, then the others by their nuclei."""
+    """Windows of an image: those with enough nuclei in the order of POSITIONS, then the others by their nuclei."""
     side = min(round(FIELD_UM / (sample.mpp or 1)), *sample.image.shape[:2])
     windows = []
-    for place in PLACES:
-        top, left = (round(p * (n - side)) for p, n in zip(place, sample.image.shape[:2], strict=True))
+    for position in POSITIONS:
+        top, left = (round(p * (n - side)) for p, n in zip(position, sample.image.shape[:2], strict=True))
         windows.append((slice(top, top + side), slice(left, left + side)))
-    return sorted(windows, key=lambda window: -min(LEAST_NUCLEI, count(sample.instances[window])))
+    return sorted(windows, key=lambda window: -min(LEAST_NUCLEI, count_nuclei(sample.instances[window])))
 
 
-def count(labels: NDArray[Any]) -> int:
+def count_nuclei(labels: NDArray[Any]) -> int:
     return len(np.unique(labels[labels > 0]))
 
 
@@ -127,42 +128,41 @@ def count_spurs(labels: NDArray[Any], mpp: float) -> int:
     return spurs
 
 
-def look(one: Field, name: str, nuclei: Nuclei, labels: NDArray[np.uint32]) -> None:
-    """Keep what a model found in a field, and its figures."""
-    inside = labels[one.window]
+def score_square(square: Field, name: str, nuclei: Nuclei, labels: NDArray[np.uint32]) -> None:
+    """Keep the nuclei of a model in a field, and its figures."""
+    inside = labels[square.window]
     ids = np.unique(inside)[1:] if (inside == 0).any() else np.unique(inside)
     density = nuclei.table.column("hematoxylin_mean").to_numpy()[ids.astype(int) - 1]
-    counts = match(measure_overlap(one.truth, inside.astype(np.int32)))
-    one.labels[name] = inside
-    one.results[name] = {
+    counts = match(measure_overlap(square.truth, inside.astype(np.int32)))
+    square.labels[name] = inside
+    square.results[name] = {
         "pq": counts.pq, "dq": counts.dq, "sq": counts.sq, "nuclei": len(ids),
-        "unstained": int((density < UNSTAINED).sum()), "spurs": count_spurs(inside, one.mpp),
+        "unstained": int((density < UNSTAINED).sum()), "spurs": count_spurs(inside, square.mpp),
         "stain": nuclei.notes["stain"],
     }  # fmt: skip
 
 
-def outline(image: NDArray[np.uint8], labels: NDArray[Any] | None, size: int, **colours: Any) -> NDArray[np.uint8]:
+def draw_square(image: NDArray[np.uint8], labels: NDArray[Any] | None, size: int, **colors: Any) -> NDArray[np.uint8]:
     """A square of an image at a size, with outlines where there are labels."""
     drawn = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
     if labels is None:
         return drawn
-    nearest = ((np.arange(size) + 0.5) * labels.shape[0] / size).astype(int)
-    return draw_outlines(drawn, labels[np.ix_(nearest, nearest)].astype(np.uint32), **colours)
+    return draw_outlines(drawn, resize_labels(labels, (size, size)).astype(np.uint32), **colors)
 
 
-def field_row(one: Field, names: Sequence[str], size: int) -> Row:
-    bar = (10 / one.mpp * size / one.image.shape[0], "10 µm")
-    cells = [
-        Cell(outline(one.image, None, size), bar=bar),
-        Cell(outline(one.image, one.truth, size), note=say(count(one.truth))),
+def draw_row(square: Field, names: Sequence[str], size: int) -> Row:
+    bar = (10 / square.mpp * size / square.image.shape[0], "10 µm")
+    panels = [
+        Panel(draw_square(square.image, None, size), bar=bar),
+        Panel(draw_square(square.image, square.truth, size), note=nuclei_text(count_nuclei(square.truth))),
     ]
     for name in names:
-        note = f"PQ {one.results[name]['pq']:.2f}, {say(one.results[name]['nuclei'])}"
-        cells.append(Cell(outline(one.image, one.labels[name], size), note=note))
-    return Row(one.lines, cells)
+        note = f"PQ {square.results[name]['pq']:.2f}, {nuclei_text(square.results[name]['nuclei'])}"
+        panels.append(Panel(draw_square(square.image, square.labels[name], size), note=note))
+    return Row(square.lines, panels)
 
 
-def say(nuclei: int) -> str:
+def nuclei_text(nuclei: int) -> str:
     return f"{nuclei} nucleus" if nuclei == 1 else f"{nuclei} nuclei"
 
 
@@ -173,36 +173,36 @@ def draw_fields(
     names: Sequence[str],
     dates: dict[str, str],
     size: int,
-    most: int | None = None,
+    max_bytes: int | None = None,
 ) -> None:
     sheet = Sheet(
         title=title,
         subtitle="held-out images, fields of 64 µm (smaller where the image is); nothing chosen by hand",
         columns=[("image", ""), ("annotation", ""), *((name, dates[name]) for name in names)],
-        rows=[field_row(one, names, size) for one in fields],
-        legend=[(COLOUR, "nucleus")],
+        rows=[draw_row(square, names, size) for square in fields],
+        legend=[(COLOR, "nucleus")],
         footnotes=[CITED],
     )
-    save(path, sheet, most)
+    save_sheet(path, sheet, max_bytes)
 
 
-def save(path: Path, sheet: Sheet, most: int | None = None) -> None:
+def save_sheet(path: Path, sheet: Sheet, max_bytes: int | None = None) -> None:
     """Write a sheet as JPEG, with `most` bytes at the best quality that keeps to it."""
     picture = draw_sheet(sheet)
     for quality in (85, 80, 75, 70, 65, 60, 55, 50):
         buffer = BytesIO()
         picture.save(buffer, format="JPEG", quality=quality, subsampling=0, optimize=True)
-        if most is None or buffer.tell() <= most:
+        if max_bytes is None or buffer.tell() <= max_bytes:
             break
     path.write_bytes(buffer.getvalue())
     print(f"{path}  {buffer.tell() / 1000:.0f} kB, quality {quality}", flush=True)
 
 
-def summarise(fields: Sequence[Field], names: Sequence[str]) -> dict[str, Any]:
+def summarize(fields: Sequence[Field], names: Sequence[str]) -> dict[str, Any]:
     """Means and sums over fields, by model."""
     summary = {}
     for name in names:
-        results = [one.results[name] for one in fields]
+        results = [square.results[name] for square in fields]
         nuclei = sum(result["nuclei"] for result in results)
         summary[name] = {
             "pq": float(np.nanmean([result["pq"] for result in results])),
@@ -217,42 +217,42 @@ def summarise(fields: Sequence[Field], names: Sequence[str]) -> dict[str, Any]:
 
 def run_fields(arguments: argparse.Namespace, models: dict[str, Model], dates: dict[str, str]) -> dict[str, Any]:
     chosen = [pair for path in arguments.data for pair in choose_fields(Dataset.open(path))]
-    fields = [one for _, several in chosen for one in several]
+    fields = [square for _, squares in chosen for square in squares]
     for name, model in models.items():
-        for sample, several in chosen:
+        for sample, squares in chosen:
             nuclei = segment(sample.image, model, mpp=sample.mpp, stain=stain_for(name))
             labels = nuclei.label_map()
-            for one in several:
-                look(one, name, nuclei, labels)
+            for square in squares:
+                score_square(square, name, nuclei, labels)
     names = [BEFORE, "accurate"]
     sets: dict[str, list[Field]] = {}
-    for one in fields:
-        sets.setdefault(one.lines[0], []).append(one)
+    for square in fields:
+        sets.setdefault(square.lines[0], []).append(square)
     for key, part in sets.items():
         draw_fields(arguments.output / f"fields_{key}.jpg", key, part, names, dates, SHEET)
     if arguments.docs:
-        shown = [one for part in sets.values() for one in part[::3]]
+        shown = [square for part in sets.values() for square in part[::3]]
         title = "Before and after: the first and fourth field of each set"
         draw_fields(arguments.docs / "fields_before_after.jpg", title, shown, names, dates, DOCS, 600_000)
     if arguments.best_worst:
         for name in TODAY:
-            ranked = sorted(fields, key=lambda one: -one.results[name]["pq"])
+            ranked = sorted(fields, key=lambda square: -square.results[name]["pq"])
             path = (arguments.docs or arguments.output) / f"models_{name}.jpg"
             title = f"{name}: the two best and the two worst of {len(fields)} fields"
             draw_fields(path, title, ranked[:2] + ranked[-2:], [name], dates, 256, 250_000)
     return {
-        "all": summarise(fields, list(models)),
-        "sets": {key: summarise(part, list(models)) for key, part in sets.items()},
+        "all": summarize(fields, list(models)),
+        "sets": {key: summarize(part, list(models)) for key, part in sets.items()},
         "annotation": {
-            "nuclei": sum(count(one.truth) for one in fields),
-            "spurs": sum(count_spurs(one.truth, one.mpp) for one in fields),
+            "nuclei": sum(count_nuclei(square.truth) for square in fields),
+            "spurs": sum(count_spurs(square.truth, square.mpp) for square in fields),
         },
-        "each": [{"set": one.lines[0], "name": one.name, "models": one.results} for one in fields],
+        "each": [{"set": square.lines[0], "name": square.name, "models": square.results} for square in fields],
     }
 
 
 def stain_for(name: str) -> str:
-    """The model before knew one stain; those of today recognise it."""
+    """The model before knew one stain; those of today recognize it."""
     return "he" if name == BEFORE else "auto"
 
 
@@ -272,20 +272,22 @@ def run_slide(arguments: argparse.Namespace, models: dict[str, Model], dates: di
     sums = np.histogram2d(y, x, bins=grid, range=[(0, n * side) for n in grid])[0]
     labels = {name: nuclei.label_map() for name, nuclei in results.items()}
     rows = []
-    for place in np.argsort(-sums.ravel(), kind="stable")[:EACH]:
-        top, left = (int(n) * side for n in divmod(int(place), grid[1]))
+    for position in np.argsort(-sums.ravel(), kind="stable")[:EACH]:
+        top, left = (int(n) * side for n in divmod(int(position), grid[1]))
         window = slice(top, top + side), slice(left, left + side)
-        cells = [Cell(outline(image[window], None, SHEET))]
+        panels = [Panel(draw_square(image[window], None, SHEET))]
         for name in results:
             inside = labels[name][window]
             ids = np.unique(inside[inside > 0]).astype(int) - 1
-            colours = Classes(pale[name].astype(np.int32) + 1, ("stained", "unstained"), (COLOUR, PALE))
+            colors = Classes(pale[name].astype(np.int32) + 1, ("stained", "unstained"), (COLOR, PALE))
             note = f"{int(pale[name][ids].sum())} of {len(ids)} without hematoxylin"
-            cells.append(Cell(outline(image[window], inside, SHEET, classes=colours), note=note))
-        rows.append(Row([f"y {top}, x {left}"], cells))
-    legend: list[tuple[Colour, str]] = [(COLOUR, "nucleus"), (PALE, f"hematoxylin below {UNSTAINED}")]
+            panels.append(Panel(draw_square(image[window], inside, SHEET, classes=colors), note=note))
+        rows.append(Row([f"y {top}, x {left}"], panels))
+    legend: list[tuple[Color, str]] = [(COLOR, "nucleus"), (PALE, f"hematoxylin below {UNSTAINED}")]
     columns = [("image", ""), *((name, dates[name]) for name in results)]
-    save(arguments.output / "slide.jpg", Sheet(arguments.slide.name, "squares of 128 µm", columns, rows, legend, []))
+    save_sheet(
+        arguments.output / "slide.jpg", Sheet(arguments.slide.name, "squares of 128 µm", columns, rows, legend, [])
+    )
     # of those without hematoxylin, what a rule took off and not the network
     counts["accurate"]["left_out_by_rule"] = int(results["accurate"].notes.get("left_out_without_hematoxylin", 0))
     return {"image": arguments.slide.name, "mpp": mpp, "models": counts}
@@ -316,24 +318,27 @@ def run_ihc(arguments: argparse.Namespace, models: dict[str, Model], dates: dict
             top = (2 * (number // 3) + 1) * image.shape[0] // 4 - side // 2
             left = (2 * (number % 3) + 1) * image.shape[1] // 6 - side // 2
             window = slice(top, top + side), slice(left, left + side)
-            cells = [
-                Cell(outline(image[window], None, size), bar=(20 / mpp * size / side, "20 µm")),
-                Cell(outline(image[window], old[window], size), note=say(count(old[window]))),
-                Cell(outline(image[window], new[window], size, classes=grades), note=say(count(new[window]))),
+            panels = [
+                Panel(draw_square(image[window], None, size), bar=(20 / mpp * size / side, "20 µm")),
+                Panel(draw_square(image[window], old[window], size), note=nuclei_text(count_nuclei(old[window]))),
+                Panel(
+                    draw_square(image[window], new[window], size, classes=grades),
+                    note=nuclei_text(count_nuclei(new[window])),
+                ),
             ]
-            rows.append(Row([f"square {number + 1}"], cells))
+            rows.append(Row([f"square {number + 1}"], panels))
         columns = [
             ("image", ""),
             (BEFORE, f"{dates[BEFORE]}, no stain set"),
             ("accurate", f"hdab, positive from {POSITIVE}"),
         ]
-        legend = [(COLOUR, "nucleus"), *((INTENSITIES[key], key.lower()) for key in ("Negative", "Positive"))]
+        legend = [(COLOR, "nucleus"), *((INTENSITIES[key], key.lower()) for key in ("Negative", "Positive"))]
         notes = [CITED_IHC] if name == "brown" else []
         sheet = Sheet("H-DAB, before and after", f"squares of {side * mpp:.0f} µm", columns, rows, legend, notes)
         if docs:
-            save(docs / "brown_before_after.jpg", sheet, 400_000)
+            save_sheet(docs / "brown_before_after.jpg", sheet, 400_000)
         else:
-            save(arguments.output / f"{name}.jpg", sheet)
+            save_sheet(arguments.output / f"{name}.jpg", sheet)
     return counts
 
 
@@ -349,7 +354,7 @@ def main() -> None:
     parser.add_argument("--also-mpp", type=float, default=0.25)
     parser.add_argument("--docs", type=Path, help="folder for the small pictures of the documentation")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "out/fields")
-    parser.add_argument("--record", type=Path, default=ROOT / "benchmarks/results/fields.json")
+    parser.add_argument("--record", type=Path, default=RESULTS / "fields.json")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     models = {BEFORE: load_model(arguments.before)} | {name: load_model(name) for name in TODAY}

@@ -9,20 +9,18 @@ over images and as the mean over images.
 
 import argparse
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from hemalum.data.dataset import Dataset
-from hemalum.data.he_appearance import FluorescenceMap
-from hemalum.data.stain_normalisation import sample_image
-from hemalum.inference.model import load_model
+from hemalum.data.stain.he_appearance import FluorescenceMap
+from hemalum.data.stain.normalization import sample_image
 from hemalum.inference.segment import as_engine, segment
 from hemalum.metrics import match, measure_overlap
-from record import ROOT, write_record
-
-RESULTS = ROOT / "benchmarks" / "results"
+from hemalum.models.model import load_model
+from record import RESULTS, write_record
+from variants import change_separation
 
 
 def main() -> None:
@@ -39,8 +37,7 @@ def main() -> None:
     for name in arguments.model or ["accurate", "fast"]:
         model = load_model(name)
         # a filter for H&E alone, which would drop what is brown or bright
-        settings = model.card.separation.model_copy(update={"min_hematoxylin": 0.0})
-        model = replace(model, card=model.card.model_copy(update={"separation": settings}))
+        model = change_separation(model, min_hematoxylin=0.0)
         engine = as_engine("auto", model)
         forms = {
             "as it is": ("he", lambda image: image),
@@ -50,10 +47,10 @@ def main() -> None:
         for form, (stain, change) in forms.items():
             counts = []
             for sample in samples:
-                found = segment(change(sample.image), model, mpp=sample.mpp, stain=stain, engine=engine)
-                counts.append(match(measure_overlap(sample.instances, found.label_map())))
+                nuclei = segment(change(sample.image), model, mpp=sample.mpp, stain=stain, engine=engine)
+                counts.append(match(measure_overlap(sample.instances, nuclei.label_map())))
             pooled = sum(counts[1:], counts[0])
-            mean = float(np.nanmean([one.pq for one in counts]))
+            mean = float(np.nanmean([counted.pq for counted in counts]))
             rows.append(
                 {"model": model.card.name, "form": form, "pq_pooled": round(pooled.pq, 4), "pq_mean": round(mean, 4)}
             )

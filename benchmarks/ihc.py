@@ -6,7 +6,7 @@
 
 FOLDER holds images/, labels/ and index.csv (columns image, label). Each tile becomes an H&E section and an IHC
 section of another staining, turned, shifted, sheared and bent by a warp that is known
-(hemalum.data.ihc.synthesis). The error is the distance between where the registration takes a pixel and where it
+(`ihc_synthesis`). The error is the distance between where the registration takes a pixel and where it
 belongs, over the H&E tissue whose partner lies on the IHC section; Dice is that of the derived mask against the
 true one where the IHC section covers the H&E.
 
@@ -31,8 +31,8 @@ from hemalum.data.ihc.chromogen import CHROMOGENS, Chromogen
 from hemalum.data.ihc.derive import MIN_QUALITY, Derived, Settings, derive
 from hemalum.data.ihc.picture import draw_pair
 from hemalum.data.ihc.registration import LEVELS
-from hemalum.data.ihc.synthesis import KnownPair, make_pair, mirrored
 from hemalum.data.ihc.tissue import optical_density, tissue_mask
+from ihc_synthesis import KnownPair, make_pair, mirrored
 from record import write_record
 
 Tile = tuple[str, NDArray[np.uint8], NDArray[np.int32]]
@@ -52,7 +52,7 @@ def read_tiles(folders: list[Path], count: int) -> list[Tile]:
     return tiles
 
 
-def measure(pair: KnownPair, derived: Derived, mpp: float) -> dict[str, Any]:
+def measure_pair(pair: KnownPair, derived: Derived, mpp: float) -> dict[str, Any]:
     tissue = tissue_mask(optical_density(pair.he), mpp)
     if derived.alignment is None:
         return {"level": "none", "quality": 0.0}
@@ -68,33 +68,35 @@ def measure(pair: KnownPair, derived: Derived, mpp: float) -> dict[str, Any]:
     }
 
 
-def steps(tiles: list[Tile], mpp: float, chromogens: Sequence[Chromogen] = CHROMOGENS) -> list[dict[str, Any]]:
+def measure_levels(
+    tiles: list[Tile], mpp: float, chromogens: Sequence[Chromogen] = CHROMOGENS
+) -> list[dict[str, Any]]:
     """Every tile with every chromogen and every level of registration."""
     rows = []
     print(f"{'level':8} {'stain':5} {'mean px':>8} {'p95 px':>8} {'Dice':>6} {'quality':>8} {'s':>6}")
     print("medians over the pairs")
     for level in LEVELS:
         for chromogen in chromogens:
-            here = []
+            level_rows = []
             for number, (name, image, labels) in enumerate(tiles):
                 pair = make_pair(image, labels, number, chromogen=chromogen)
                 begin = time.process_time()
                 derived = derive(pair.he, pair.ihc, mpp=mpp, settings=Settings(chromogen, level))
                 seconds = time.process_time() - begin
                 row = {"tile": name, "asked": level, "chromogen": chromogen, "seconds": seconds}
-                here.append(row | measure(pair, derived, mpp))
-            rows += here
-            kept = [row for row in here if row["level"] != "none"]
+                level_rows.append(row | measure_pair(pair, derived, mpp))
+            rows += level_rows
+            kept = [row for row in level_rows if row["level"] != "none"]
             middle = [statistics.median(row[key] for row in kept) for key in ("mean_px", "p95_px", "dice", "quality")]
-            seconds = statistics.median(row["seconds"] for row in here)
+            seconds = statistics.median(row["seconds"] for row in level_rows)
             text = f"{middle[0]:8.2f} {middle[1]:8.2f} {middle[2]:6.3f} {middle[3]:8.2f} {seconds:6.1f}"
             print(f"{level:8} {chromogen:5} {text}", flush=True)
     return rows
 
 
-def scores(tiles: list[Tile], mpp: float) -> dict[str, list[float]]:
+def score_pair_types(tiles: list[Tile], mpp: float) -> dict[str, list[float]]:
     """The quality score by kind of pair, registered affinely."""
-    found: dict[str, list[float]] = {}
+    scores_by_type: dict[str, list[float]] = {}
     for kind in ("one section", "70 % shared", "40 % shared", "mirrored", "another tile"):
         values = []
         for number, (_, image, labels) in enumerate(tiles):
@@ -103,14 +105,14 @@ def scores(tiles: list[Tile], mpp: float) -> dict[str, list[float]]:
             pair = mirrored(pair) if kind == "mirrored" else pair
             he = tiles[(number + 1) % len(tiles)][1] if kind == "another tile" else pair.he
             values.append(derive(he, pair.ihc, mpp=mpp, settings=Settings("dab", "affine")).quality.score)
-        found[kind] = values
+        scores_by_type[kind] = values
         refused = sum(value < MIN_QUALITY for value in values)
         text = f"{min(values):.2f} {statistics.median(values):.2f} {max(values):.2f}"
         print(f"{kind:14} quality min, median, max {text}; {refused} of {len(values)} refused", flush=True)
-    return found
+    return scores_by_type
 
 
-def mosaic(tiles: list[Tile]) -> Tile:
+def join_tiles(tiles: list[Tile]) -> Tile:
     """Twelve tiles of one size as one field, 4 wide and 3 high."""
     images, labels, last = [], [], 0
     for _, image, marked in tiles:
@@ -121,7 +123,7 @@ def mosaic(tiles: list[Tile]) -> Tile:
     return "field", np.vstack(rows[0]), np.vstack(rows[1]).astype(np.int32)
 
 
-def picture(tile: Tile, mpp: float, path: Path) -> None:
+def draw_picture(tile: Tile, mpp: float, path: Path) -> None:
     """The picture of a pair, at half its size and as JPEG."""
     pair = make_pair(tile[1], tile[2], 0)
     drawn = draw_pair(pair.he, pair.ihc, derive(pair.he, pair.ihc, mpp=mpp), Path(tile[0]).stem)
@@ -140,13 +142,13 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     if arguments.large:
-        steps([mosaic(read_tiles(arguments.folders[:1], 12))], arguments.mpp, ("dab",))
+        measure_levels([join_tiles(read_tiles(arguments.folders[:1], 12))], arguments.mpp, ("dab",))
         return
     tiles = read_tiles(arguments.folders, arguments.pairs)
     if arguments.picture:
-        picture(tiles[0], arguments.mpp, arguments.picture)
+        draw_picture(tiles[0], arguments.mpp, arguments.picture)
         return
-    results = {"steps": steps(tiles, arguments.mpp), "scores": scores(tiles, arguments.mpp)}
+    results = {"steps": measure_levels(tiles, arguments.mpp), "scores": score_pair_types(tiles, arguments.mpp)}
     if arguments.output:
         write_record(arguments.output, "ihc", ["SimpleITK", "numpy", "scikit-image"], results, mpp=arguments.mpp)
 

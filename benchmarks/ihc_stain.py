@@ -17,7 +17,6 @@ that are taken for a nuclear marker.
 import argparse
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,37 +27,39 @@ from PIL import Image
 from scipy import ndimage
 
 from hemalum.data.dataset import Dataset
-from hemalum.data.he_appearance import DAB, HEMATOXYLIN, HdabMap, HdabStains, find_hdab
-from hemalum.data.stain_normalisation import sample_image
-from hemalum.data.stain_separation import STAINS, white_of
-from hemalum.inference.engine import Engine
-from hemalum.inference.model import Model, load_model
+from hemalum.data.stain.he_appearance import DAB, HEMATOXYLIN, HdabMap, HdabStains, find_hdab
+from hemalum.data.stain.normalization import sample_image
+from hemalum.data.stain.separation import STAINS, white_of
 from hemalum.inference.segment import as_engine, segment
-from hemalum.instances.nuclei import Nuclei
 from hemalum.metrics import MatchCounts, match, measure_overlap
-from record import ROOT, write_record
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model, load_model
+from hemalum.nuclei.nuclei import Nuclei
+from record import RESULTS, write_record
+from samples import choose_evenly
+from variants import change_separation
 
 PATTERNS = ("negative", "nuclear", "nearly all nuclei", "membranous", "cytoplasmic")
 CHOSEN = "chosen by --stain hdab"
 Pixels = NDArray[np.uint8]
 
 
-def estimated(share: float) -> Callable[[Pixels], Pixels]:
+def with_image_stains(share: float) -> Callable[[Pixels], Pixels]:
     return lambda image: HdabMap(find_hdab(sample_image(image)), share).apply(image)
 
 
-def fixed(image: Pixels) -> Pixels:
+def with_fixed_stains(image: Pixels) -> Pixels:
     white = white_of(sample_image(image))
     return HdabMap(HdabStains(HEMATOXYLIN, DAB, white, (), 1.0), 0.0).apply(image)
 
 
 FORMS: dict[str, Callable[[Pixels], Pixels]] = {
     "as it is": lambda image: image,
-    "DAB out, fixed stains": fixed,
-    "DAB out": estimated(0.0),
-    "0.35 of DAB": estimated(0.35),
-    "0.6 of DAB": estimated(0.6),
-    "1.0 of DAB": estimated(1.0),
+    "DAB out, fixed stains": with_fixed_stains,
+    "DAB out": with_image_stains(0.0),
+    "0.35 of DAB": with_image_stains(0.35),
+    "0.6 of DAB": with_image_stains(0.6),
+    "1.0 of DAB": with_image_stains(1.0),
 }
 
 
@@ -82,14 +83,14 @@ def simulate(image: Pixels, labels: NDArray[np.int32], mpp: float, pattern: str,
         hidden = ndimage.gaussian_filter(np.minimum(strength, 1)[labels], 0.25 / mpp)
         blue = blue * (1 - 0.7 * hidden)
     elif pattern != "negative":
-        away, (row, column) = ndimage.distance_transform_edt(labels == 0, return_indices=True)
-        nearest, away = labels[row, column], away * mpp
+        distance, (row, column) = ndimage.distance_transform_edt(labels == 0, return_indices=True)
+        nearest, distance = labels[row, column], distance * mpp
         stained = (rng.random(count) < 0.7)[nearest]
-        cell = (away < 3.5) & stained
+        cell = (distance < 3.5) & stained
         if pattern == "membranous":
-            border = np.abs(away - 3.5) < 0.4
-            border[:-1] |= (nearest[:-1] != nearest[1:]) & (away[:-1] < 4.5)
-            border[:, :-1] |= (nearest[:, :-1] != nearest[:, 1:]) & (away[:, :-1] < 4.5)
+            border = np.abs(distance - 3.5) < 0.4
+            border[:-1] |= (nearest[:-1] != nearest[1:]) & (distance[:-1] < 4.5)
+            border[:, :-1] |= (nearest[:, :-1] != nearest[:, 1:]) & (distance[:, :-1] < 4.5)
             brown = 1.8 * ndimage.gaussian_filter((border & stained).astype(float), 0.35 / mpp) + 0.12 * cell
         else:
             strength = rng.uniform(0.3, 0.8, count)[nearest]
@@ -102,7 +103,7 @@ def simulate(image: Pixels, labels: NDArray[np.int32], mpp: float, pattern: str,
     return np.clip(np.rint(values), 0, 250).astype(np.uint8)
 
 
-def look(image: Pixels, form: str, model: Model, engine: Engine, mpp: float) -> Nuclei:
+def segment_form(image: Pixels, form: str, model: Model, engine: Engine, mpp: float) -> Nuclei:
     if form == CHOSEN:
         return segment(image, model, mpp=mpp, stain="hdab", engine=engine)
     return segment(FORMS[form](image), model, mpp=mpp, stain="he", engine=engine)
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--images", type=int, default=6, help="of each set, spread evenly over its validation part")
     parser.add_argument("--pictures", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "ihc_stain.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "ihc_stain.json")
     arguments = parser.parse_args()
     logging.getLogger("hemalum").setLevel(logging.ERROR)  # that a stain is set on purpose
     real = {"scikit-image": (skimage.data.immunohistochemistry(), 0.45)}
@@ -128,22 +129,21 @@ def main() -> None:
     samples = []
     for path in arguments.data:
         part = Dataset.open(path).split("val")
-        samples += [part[int(i)] for i in np.linspace(0, len(part) - 1, min(len(part), arguments.images))]
+        samples += [part[int(i)] for i in choose_evenly(len(part), arguments.images)]
     rows: list[dict[str, Any]] = []
     for name in arguments.model or ["accurate", "fast"]:
         model = load_model(name)
         # a filter for H&E alone, which would drop what is brown or bright
-        settings = model.card.separation.model_copy(update={"min_hematoxylin": 0.0})
-        model = replace(model, card=model.card.model_copy(update={"separation": settings}))
+        model = change_separation(model, min_hematoxylin=0.0)
         engine = as_engine("auto", model)
         for form in (*FORMS, CHOSEN):
             row: dict[str, Any] = {"model": model.card.name, "form": form, "real": {}, "pq": {}, "nuclear": {}}
             for title, (image, mpp) in real.items():
-                nuclei = look(image, form, model, engine, mpp)
+                nuclei = segment_form(image, form, model, engine, mpp)
                 # what the network was shown must not be what is measured
-                shown = Nuclei.from_labels(nuclei.label_map(), image, mpp=mpp).with_dab(image).table
+                measured = Nuclei.from_labels(nuclei.label_map(), image, mpp=mpp).with_dab(image).table
                 inside, around, blue = (
-                    shown.column(key).to_numpy() for key in ("dab_mean", "dab_ring_mean", "hematoxylin_mean")
+                    measured.column(key).to_numpy() for key in ("dab_mean", "dab_ring_mean", "hematoxylin_mean")
                 )
                 row["real"][title] = {
                     "nuclei": nuclei.count,
@@ -160,7 +160,7 @@ def main() -> None:
                 nuclear = 0
                 for seed, sample in enumerate(samples):
                     image = simulate(sample.image, sample.instances, sample.mpp, pattern, seed)
-                    nuclei = look(image, form, model, engine, sample.mpp)
+                    nuclei = segment_form(image, form, model, engine, sample.mpp)
                     nuclear += is_nuclear(nuclei)
                     counts = match(measure_overlap(sample.instances, nuclei.label_map()))
                     total = counts if total is None else total + counts

@@ -3,7 +3,7 @@
     python benchmarks/importing.py [--patches 4981] [--work FOLDER] [-o benchmarks/results/importing.json]
 
 Makes an archive of the size and layout of CoNIC (4,981 patches of 256 x 256 px, images.npy of 0.98 GB and
-labels.npy of 1.3 GB, about 87 nuclei in a patch, coloured like H&E) in a temporary folder, imports it in a process of
+labels.npy of 1.3 GB, about 87 nuclei in a patch, colored like H&E) in a temporary folder, imports it in a process of
 its own, and prints the highest resident memory of that process and its speed. The limit is 1 GB.
 """
 
@@ -23,7 +23,7 @@ LIMIT_MB = 1000
 SIDE = 256
 DISTINCT = 48  # patches that are drawn; the others are these, shifted and turned
 NUCLEI = 87  # a patch: 431,913 nuclei in 4,981
-KINDS = np.array([1, 2, 3, 4, 5, 6])
+CLASS_IDS = np.array([1, 2, 3, 4, 5, 6])
 SHARES = np.array([0.01, 0.487, 0.214, 0.058, 0.007, 0.224])  # of the classes in Lizard, as published
 PATCHES_PER_IMAGE = 21
 
@@ -44,12 +44,12 @@ print(json.dumps({"seconds": seconds, "peak_kb": peak, "images": info.images, "n
 """
 
 
-def patch(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_patch(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(256, 256, 3) uint8 and (256, 256, 2) uint16: ellipses in purple on textured pink."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     instances = np.zeros((SIDE, SIDE), np.uint16)
-    kinds = np.zeros(NUCLEI + 1, np.uint16)
-    kinds[1:] = rng.choice(KINDS, NUCLEI, p=SHARES / SHARES.sum())
+    class_ids = np.zeros(NUCLEI + 1, np.uint16)
+    class_ids[1:] = rng.choice(CLASS_IDS, NUCLEI, p=SHARES / SHARES.sum())
     for number in range(1, NUCLEI + 1):
         cy, cx = rng.uniform(0, SIDE, 2)
         long, turn = rng.uniform(4, 8), rng.uniform(0, np.pi)
@@ -58,14 +58,14 @@ def patch(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         across = (y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)
         instances[((along / long) ** 2 + (across / short) ** 2 <= 1) & (instances == 0)] = number
     texture = rng.normal(0, 9, (SIDE, SIDE, 1)) + rng.normal(0, 4, (SIDE, SIDE, 3))
-    colour = np.where((instances > 0)[..., None], (120, 70, 150), (225, 170, 205)) + texture
-    return np.clip(colour, 0, 255).astype(np.uint8), np.stack([instances, kinds[instances]], axis=-1)
+    color = np.where((instances > 0)[..., None], (120, 70, 150), (225, 170, 205)) + texture
+    return np.clip(color, 0, 255).astype(np.uint8), np.stack([instances, class_ids[instances]], axis=-1)
 
 
 def write_archive(folder: Path, count: int) -> None:
     """images.npy, labels.npy, patch_info.csv and counts.csv, written patch by patch."""
     rng = np.random.default_rng(0)
-    drawn = [patch(rng) for _ in range(min(DISTINCT, count))]
+    drawn = [draw_patch(rng) for _ in range(min(DISTINCT, count))]
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, SIDE, SIDE, 3))
     labels = np.lib.format.open_memmap(folder / "labels.npy", "w+", np.uint16, (count, SIDE, SIDE, 2))
     for index in range(count):
@@ -93,17 +93,17 @@ def main() -> None:
         size = sum(file.stat().st_size for file in archive.iterdir())
         command = [sys.executable, "-c", CHILD, str(archive), str(Path(work) / "set")]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found = json.loads(done.stdout)
-    peak = found["peak_kb"] * 1024 / 1e6
+    report = json.loads(done.stdout)
+    peak = report["peak_kb"] * 1024 / 1e6
     results = {
-        "patches": found["images"],
-        "nuclei": found["nuclei"],
+        "patches": report["images"],
+        "nuclei": report["nuclei"],
         "archive_mb": round(size / 1e6),
         "peak_mb": round(peak),
         "limit_mb": LIMIT_MB,
-        "seconds": round(found["seconds"], 1),
-        "images_per_second": round(found["images"] / found["seconds"], 1),
-        "split": found["counts"],
+        "seconds": round(report["seconds"], 1),
+        "images_per_second": round(report["images"] / report["seconds"], 1),
+        "split": report["counts"],
     }
     for name, value in results.items():
         print(f"{name:20}{value}")

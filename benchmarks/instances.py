@@ -21,11 +21,11 @@ from scipy import ndimage
 from skimage.measure import find_contours, label, regionprops_table
 from skimage.segmentation import watershed
 
-from hemalum.instances.morphology import describe, hematoxylin, moments
-from hemalum.instances.nuclei import Nuclei, measure
-from hemalum.instances.polygons import trace
-from hemalum.instances.representations import REPRESENTATIONS
-from hemalum.models.card import SeparationSettings
+from hemalum.nuclei.morphology import describe, hematoxylin, moments
+from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.polygons import trace
+from hemalum.nuclei.settings import SeparationSettings
+from hemalum.targets.representations import REPRESENTATIONS
 from record import write_record
 
 SIZE = 2000
@@ -34,16 +34,15 @@ GOAL = 0.15
 
 
 def draw_scene(nuclei: int, size: int, seed: int = 0) -> NDArray[np.int32]:
-    """Ellipses of 5 to 11 µm, none over another by more than a quarter; a third is placed beside another
-    one."""
+    """Ellipses of 5 to 11 µm, none over another by more than a quarter; a third lies beside another one."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((size, size), np.int32)
-    places: list[tuple[float, float]] = []
-    while len(places) < nuclei:
+    centers: list[tuple[float, float]] = []
+    while len(centers) < nuclei:
         a = rng.uniform(5, 9)
         b = a * rng.uniform(0.6, 1)
-        if places and rng.random() < 1 / 3:
-            y, x = places[rng.integers(len(places))]
+        if centers and rng.random() < 1 / 3:
+            y, x = centers[rng.integers(len(centers))]
             turn = rng.uniform(0, 2 * np.pi)
             y, x = y + 14 * np.sin(turn), x + 14 * np.cos(turn)
         else:
@@ -60,8 +59,8 @@ def draw_scene(nuclei: int, size: int, seed: int = 0) -> NDArray[np.int32]:
         window = labels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         free = inside & (window == 0)
         if inside.sum() and free.sum() >= 0.75 * inside.sum():
-            places.append((y, x))
-            window[free] = len(places)
+            centers.append((y, x))
+            window[free] = len(centers)
     return labels
 
 
@@ -78,8 +77,8 @@ def disturb(maps: NDArray[np.float32], seed: int = 1) -> NDArray[np.float32]:
 
 def draw_image(labels: NDArray[np.int32], seed: int = 2) -> NDArray[np.uint8]:
     rng = np.random.default_rng(seed)
-    colour = np.where((labels > 0)[..., None], np.array([110, 70, 150]), np.array([225, 170, 205]))
-    return np.clip(colour + rng.normal(0, 12, (*labels.shape, 3)), 0, 255).astype(np.uint8)
+    color = np.where((labels > 0)[..., None], np.array([110, 70, 150]), np.array([225, 170, 205]))
+    return np.clip(color + rng.normal(0, 12, (*labels.shape, 3)), 0, 255).astype(np.uint8)
 
 
 def median_time(step: Callable[[], Any], repeats: int) -> dict[str, float]:
@@ -97,7 +96,7 @@ def median_time(step: Callable[[], Any], repeats: int) -> dict[str, float]:
     }
 
 
-def scikit_image(
+def time_scikit_image(
     maps: NDArray[np.float32], image: NDArray[np.uint8], settings: SeparationSettings
 ) -> dict[str, dict[str, float]]:
     """The usual way: marker watershed, regionprops_table, find_contours round each nucleus."""
@@ -158,7 +157,7 @@ def main() -> None:
     settings = SeparationSettings()
     rows: dict[str, dict[str, dict[str, float]]] = {}
     counts = {}
-    for name in ("distance", "interior_boundary", "centre_gradient"):
+    for name in ("distance", "interior_boundary", "center_gradient"):
         way = REPRESENTATIONS[name]
         maps = disturb(way.encode(truth))
         labels = way.separate(maps, settings)
@@ -166,9 +165,9 @@ def main() -> None:
         outlines = trace(labels)
 
         def together(way=way, maps=maps) -> Nuclei:  # type: ignore[no-untyped-def]
-            found = way.separate(maps, settings)
-            part = measure(found, image, way.foreground(maps))
-            return Nuclei.from_parts([part], shape=found.shape, mpp=MPP, mpp_source="user")
+            separated = way.separate(maps, settings)
+            part = measure(separated, image, way.foreground(maps))
+            return Nuclei.from_parts([part], shape=separated.shape, mpp=MPP, mpp_source="user")
 
         steps: dict[str, Callable[[], Any]] = {
             "separation": lambda way=way, maps=maps: way.separate(maps, settings),
@@ -181,7 +180,7 @@ def main() -> None:
         rows[name] = {step: median_time(call, arguments.n) for step, call in steps.items()}
         counts[name] = int(labels.max())
         if name == "distance" and not arguments.no_peer:
-            rows["scikit-image"] = scikit_image(maps, image, settings)
+            rows["scikit-image"] = time_scikit_image(maps, image, settings)
             rows["scikit-image"]["together"] = {
                 key: round(sum(step[key] for step in rows["scikit-image"].values()), 4)
                 for key in ("wall_s", "fastest_s", "cpu_s")
@@ -191,10 +190,10 @@ def main() -> None:
     print(f"{'':20}{'step':14}{'wall':>9}{'fastest':>9}{'cpu':>9}{'found':>8}")
     for name, steps_of in rows.items():
         for step, times in steps_of.items():
-            found = counts.get(name, "") if step == "together" else ""
+            count = counts.get(name, "") if step == "together" else ""
             print(
                 f"{name:20}{step:14}{times['wall_s'] / area:9.4f}{times['fastest_s'] / area:9.4f}"
-                f"{times['cpu_s'] / area:9.4f}{found:>8}"
+                f"{times['cpu_s'] / area:9.4f}{count:>8}"
             )
     if arguments.output:
         packages = ["hemalum", "numpy", "numba", "scikit-image", "shapely", "pyarrow"]

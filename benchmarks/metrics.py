@@ -19,6 +19,7 @@ from panoptica import InputType, NaiveThresholdMatching, Panoptica_Evaluator
 from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
 
+from hemalum.experiments.scores import row_of, score_image
 from hemalum.metrics import (
     find_boundary,
     hd95,
@@ -29,7 +30,6 @@ from hemalum.metrics import (
     sum_aji,
     sum_aji_plus,
 )
-from hemalum.studies.scores import row_of, score_image
 from record import write_record
 
 SIDE, NUCLEI = 1000, 700
@@ -37,11 +37,11 @@ INSTANCE_LIMIT_MS, INSTANCE_RATIO, HD95_LIMIT_MS = 50, 5, 200
 Labels = NDArray[np.uint16]
 
 
-def tile(centres: NDArray[np.float64], rng: np.random.Generator) -> Labels:
-    """Ellipses around the centres; later ones lie on top, so many touch or hide a part of others."""
+def draw_tile(centers: NDArray[np.float64], rng: np.random.Generator) -> Labels:
+    """Ellipses around the centers; later ones lie on top, so many touch or hide a part of others."""
     labels = np.zeros((SIDE, SIDE), np.uint16)
     rows, columns = np.mgrid[-14:15, -14:15]
-    for name, (y, x) in enumerate(centres, start=1):
+    for name, (y, x) in enumerate(centers, start=1):
         height, width = rng.uniform(8, 14, 2)
         inside = (rows / height) ** 2 + (columns / width) ** 2 <= 1
         labels[(rows[inside] + int(y)).clip(0, SIDE - 1), (columns[inside] + int(x)).clip(0, SIDE - 1)] = name
@@ -93,9 +93,12 @@ def pair_loop(truth: Labels, prediction: Labels) -> tuple[float, float]:
 
 def hd95_of_transforms(truth: Labels, prediction: Labels) -> float:
     """HD95 from scipy's exact distance transforms of the whole tile."""
-    one, other = find_boundary(truth > 0), find_boundary(prediction > 0)
-    sides = distance_transform_edt(~other)[one], distance_transform_edt(~one)[other]
-    return max(float(np.percentile(side, 95)) for side in sides)
+    true_boundary, predicted_boundary = find_boundary(truth > 0), find_boundary(prediction > 0)
+    directions = (
+        distance_transform_edt(~predicted_boundary)[true_boundary],
+        distance_transform_edt(~true_boundary)[predicted_boundary],
+    )
+    return max(float(np.percentile(direction, 95)) for direction in directions)
 
 
 def main() -> None:
@@ -104,15 +107,15 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    centres = rng.uniform(0, SIDE, (NUCLEI, 2))
-    truth = tile(centres, rng)
-    prediction = tile((centres + rng.normal(0, 4, centres.shape)).clip(0, SIDE - 1), rng)
+    centers = rng.uniform(0, SIDE, (NUCLEI, 2))
+    truth = draw_tile(centers, rng)
+    prediction = draw_tile((centers + rng.normal(0, 4, centers.shape)).clip(0, SIDE - 1), rng)
     matching = NaiveThresholdMatching(matching_threshold=0.5, strict_threshold=True)
     panoptica = Panoptica_Evaluator(expected_input=InputType.UNMATCHED_INSTANCE, instance_matcher=matching)
     overlap = measure_overlap(truth, prediction)
 
     small = truth[:512, :512].astype(np.int32), prediction[:512, :512].astype(np.int32)
-    whole = truth.astype(np.int32), prediction.astype(np.int32)
+    full = truth.astype(np.int32), prediction.astype(np.int32)
 
     def instance() -> tuple[float, float]:
         overlap = measure_overlap(truth, prediction)
@@ -127,7 +130,7 @@ def main() -> None:
         "AJI+, given the overlaps": lambda: sum_aji_plus(overlap),
         "matches at ten thresholds": lambda: match_at_thresholds(overlap),
         "HD95": boundary,
-        "every metric": lambda: row_of(score_image(*whole)),
+        "every metric": lambda: row_of(score_image(*full)),
         "every metric, 512 px tile": lambda: row_of(score_image(*small)),
         "HD95, distance transforms": lambda: hd95_of_transforms(truth, prediction),
         "AJI+, dense table": lambda: dense_aji_plus(truth, prediction),

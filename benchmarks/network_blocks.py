@@ -44,7 +44,7 @@ def _windows_plain(module: nn.Module, x: Tensor) -> Tensor:
     qkv = block.query_key_value(windows).reshape(len(windows), side**2, 3, block.heads, -1).permute(2, 0, 3, 1, 4)
     query, key, value = qkv.unbind(0)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-    scores = scores + block.bias[block.where].reshape(side**2, side**2, -1).permute(2, 0, 1)
+    scores = scores + block.bias[block.bias_index].reshape(side**2, side**2, -1).permute(2, 0, 1)
     scores = scores.reshape(batch, -1, block.heads, side**2, side**2) + mask[:, None]
     out = scores.flatten(0, 1).softmax(-1) @ value
     out = block.output(out.transpose(1, 2).reshape(-1, side**2, channels))
@@ -67,16 +67,20 @@ def _parts_plain(network: nn.Module, x: Tensor) -> Tensor:
     side = network.size // PARTS
     rows = [
         torch.cat(
-            [network.parts(x[:, :, side * i : side * (i + 1), side * j : side * (j + 1)]) for j in range(PARTS)], 3
+            [
+                network.local_branch(x[:, :, side * i : side * (i + 1), side * j : side * (j + 1)])
+                for j in range(PARTS)
+            ],
+            3,
         )
         for i in range(PARTS)
     ]
-    return network.head(F.relu(network.last(network.whole(x) + torch.cat(rows, 2))))
+    return network.head(F.relu(network.last(network.global_branch(x) + torch.cat(rows, 2))))
 
 
 def _up_plain(up: nn.Module, x: Tensor) -> Tensor:
     """AWGUNET's enlarging with the 1×1 convolution after the filters, at full size."""
-    return torch.cat([up.mix(up.smooth(x)), up.enlarge(x)], 1)
+    return torch.cat([up.mix(up.smooth(x)), up.upsample(x)], 1)
 
 
 BLOCKS = (

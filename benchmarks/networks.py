@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
 
-from hemalum.networks import NETWORKS, build_network, takes
-from hemalum.networks.outputs import Outputs
+from hemalum.models.network import build_network, takes
+from hemalum.networks import NETWORKS, Network
+from hemalum.networks.contract import Outputs
 from network_blocks import BLOCKS, Pair
 from record import write_record
 
@@ -43,33 +45,33 @@ OUTPUTS = 2  # the fewest that every network gives
 ATTENTION = ("attention_unet", "csra_net", "medt", "swin_unet", "transunet")
 
 
-def make(name: str, side: int) -> tuple[nn.Module, int]:
+def make_network(name: str, side: int) -> tuple[Network, int]:
     """The network at its published size for inputs of `side` px, or of the size that it takes."""
     options = OPTIONS.get(name, {}) | ({"size": side} if takes(name, "size") else {})
     network = build_network(name, OUTPUTS, options)
-    return network, getattr(network, "size", side)
+    return network, network.fixed_window or side
 
 
-def conditions(network: nn.Module, images: int) -> dict[str, Tensor]:
-    given = {"organ": torch.zeros(images, dtype=torch.int64)}
-    return {key: given[key] for key in getattr(network, "conditions", ()) if key in given}
+def conditions(network: Network, images: int) -> dict[str, Tensor]:
+    inputs = {"organ": torch.zeros(images, dtype=torch.int64)}
+    return {key: inputs[key] for key in network.conditions if key in inputs}
 
 
-def loss(network: nn.Module, x: Tensor) -> Tensor:
+def loss(network: Network, x: Tensor) -> Tensor:
     outputs = Outputs.of(network(x, **conditions(network, len(x))))
-    return torch.stack([part.square().mean() for part in (outputs.logits, *outputs.sides)]).sum()
+    return torch.stack([part.square().mean() for part in (outputs.logits, *outputs.aux_logits)]).sum()
 
 
-def needed(name: str, images: int) -> int:
+def estimate_bytes(name: str, images: int) -> int:
     """Bytes that a step needs: what backward keeps, weights, gradients and AdamW's moments; without computing."""
     with torch.device("meta"):
-        network, side = make(name, SIDE)
+        network, side = make_network(name, SIDE)
         x = torch.rand(images, 3, side, side)
-    kept: dict[int, int] = {}
+    kept: dict[StorageWeakRef, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
+        kept[StorageWeakRef(storage)] = storage.nbytes()  # one entry where several tensors share a storage
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -77,14 +79,14 @@ def needed(name: str, images: int) -> int:
     return 4 * 4 * sum(parameter.numel() for parameter in network.parameters()) + sum(kept.values())
 
 
-def peak(device: str) -> int:
+def peak_memory(device: str) -> int:
     """Largest memory so far, bytes: of this process, or of the GPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def median(call: Callable[[], object], device: str, repeats: int) -> float:
+def median_seconds(call: Callable[[], object], device: str, repeats: int) -> float:
     times = []
     for index in range(repeats + 1):
         start = time.perf_counter()
@@ -96,84 +98,86 @@ def median(call: Callable[[], object], device: str, repeats: int) -> float:
     return statistics.median(times)
 
 
-def work(name: str, side: int, device: str, repeats: int) -> dict[str, Any]:
+def measure_network(name: str, side: int, device: str, repeats: int) -> dict[str, Any]:
     """Measure one network, in this process; at LARGE a forward alone."""
-    network, side = make(name, side)
+    network, side = make_network(name, side)
     network = network.to(device, memory_format=torch.channels_last)
     x = torch.rand(1, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
-    found: dict[str, Any] = {
-        "side": side, "parameters": sum(parameter.numel() for parameter in network.parameters()), "idle": peak(device)
-    }  # fmt: skip
+    measured: dict[str, Any] = {
+        "side": side,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "idle": peak_memory(device),
+    }
     network.eval()
     with torch.inference_mode():
-        seconds = median(lambda: network(x, **conditions(network, 1)), device, repeats)
-    found["forward"] = {"seconds": seconds, "peak": peak(device)}
+        seconds = median_seconds(lambda: network(x, **conditions(network, 1)), device, repeats)
+    measured["forward"] = {"seconds": seconds, "peak": peak_memory(device)}
     if side == LARGE:
-        return found
+        return measured
     network.train()
     try:
         loss(network, x)
     except ValueError:  # batch norm over one value per channel
         x = x.repeat(2, 1, 1, 1)
-    need = needed(name, len(x))
+    need = estimate_bytes(name, len(x))
     if need > LIMIT:
-        found["step"] = {"left_out": f"a step would need about {need / 2**30:.0f} GB"}
-        return found
-    optimiser = torch.optim.AdamW(network.parameters())
+        measured["step"] = {"left_out": f"a step would need about {need / 2**30:.0f} GB"}
+        return measured
+    optimizer = torch.optim.AdamW(network.parameters())
 
     def step() -> None:
         loss(network, x).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
-    seconds = median(step, device, max(1, repeats // 2)) / len(x)
-    found["step"] = {"seconds": seconds, "peak": peak(device), "images": len(x), "estimate": need}
-    return found
+    seconds = median_seconds(step, device, max(1, repeats // 2)) / len(x)
+    measured["step"] = {"seconds": seconds, "peak": peak_memory(device), "images": len(x), "estimate": need}
+    return measured
 
 
-def measure(name: str, side: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run `work` in a process of its own."""
+def measure_in_process(name: str, side: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run `measure_network` in a process of its own."""
     command = [
         sys.executable, __file__, "--work", name, str(side), "--device", arguments.device, "--threads",
         str(arguments.threads), "--repeats", str(arguments.repeats),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if completed.returncode:
+        reason = (completed.stderr.strip().splitlines() or [f"ended with {completed.returncode}"])[-1]
         return {task: {"failed": reason} for task in ("forward", "step")}
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(completed.stdout.splitlines()[-1]))
 
 
-def show(name: str, found: dict[str, Any], reference: dict[str, Any]) -> str:
+def format_row(name: str, measured: dict[str, Any], reference: dict[str, Any]) -> str:
     def figures(task: str) -> str:
-        one = found[task]
-        if "seconds" not in one:
-            return str(one.get("left_out") or one.get("failed"))
-        ratio = one["seconds"] / reference[task].get("seconds", float("nan"))
-        return f"{1000 * one['seconds']:7.0f} ms ({ratio:5.2f}) {one['peak'] / 2**30:5.2f} GB"
+        cost = measured[task]
+        if "seconds" not in cost:
+            return str(cost.get("left_out") or cost.get("failed"))
+        ratio = cost["seconds"] / reference[task].get("seconds", float("nan"))
+        return f"{1000 * cost['seconds']:7.0f} ms ({ratio:5.2f}) {cost['peak'] / 2**30:5.2f} GB"
 
-    large = found.get("large", {}).get("forward", {})
+    large = measured.get("large", {}).get("forward", {})
     more = f"   {large['peak'] / 2**30:.2f} GB at {LARGE} px" if "peak" in large else ""
-    parameters, side = found.get("parameters", 0) / 1e6, found.get("side", 0)
+    parameters, side = measured.get("parameters", 0) / 1e6, measured.get("side", 0)
     return f"{name:15} {parameters:7.2f} M {side:4} px  {figures('forward')}   {figures('step')}{more}"
 
 
 def compare(pair: Pair, device: str, rounds: int) -> dict[str, Any]:
-    """Ours and the straightforward form of a block, forward and backward, in turns; after a check that they agree."""
+    """The block and the straightforward form of it, forward and backward, in turns; after a check that they agree."""
     torch.manual_seed(0)
     block, plain, x = pair.make()
     block, x = block.to(device), x.to(device).requires_grad_()
     with torch.no_grad():
         torch.testing.assert_close(plain(block, x), block(x), rtol=1e-3, atol=1e-3)
 
-    def ours() -> None:
+    def run_block() -> None:
         block(x).square().mean().backward()
 
-    def theirs() -> None:
+    def run_plain() -> None:
         plain(block, x).square().mean().backward()
 
-    turns = [(median(ours, device, 1), median(theirs, device, 1)) for _ in range(rounds)]
+    turns = [(median_seconds(run_block, device, 1), median_seconds(run_plain, device, 1)) for _ in range(rounds)]
     return {
         "block": pair.name,
         "ours": statistics.median(turn[0] for turn in turns),
@@ -195,22 +199,22 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.work:
         name, side = arguments.work
-        print(json.dumps(work(name, int(side), arguments.device, arguments.repeats)))
+        print(json.dumps(measure_network(name, int(side), arguments.device, arguments.repeats)))
         return
     results: dict[str, Any] = {}
     print("network         parameters   input  forward (ratio), peak         step per image (ratio), peak")
     for name in ["unet", *(name for name in arguments.only if name != "unet")]:
-        found = measure(name, SIDE, arguments)
+        measured = measure_in_process(name, SIDE, arguments)
         if name in ATTENTION:
-            found["large"] = measure(name, LARGE, arguments)
-        results[name] = found
-        print(show(name, found, results["unet"]), flush=True)
+            measured["large"] = measure_in_process(name, LARGE, arguments)
+        results[name] = measured
+        print(format_row(name, measured, results["unet"]), flush=True)
     print(f"\n{'block, forward and backward':44} {'ours':>11} {'plain':>11}  ratio")
     pairs = []
     for pair in BLOCKS:
-        one = compare(pair, arguments.device, arguments.rounds)
-        pairs.append(one)
-        print(f"{one['block']:44} {1000 * one['ours']:8.1f} ms {1000 * one['plain']:8.1f} ms  {one['ratio']:5.2f}")
+        row = compare(pair, arguments.device, arguments.rounds)
+        pairs.append(row)
+        print(f"{row['block']:44} {1000 * row['ours']:8.1f} ms {1000 * row['plain']:8.1f} ms  {row['ratio']:5.2f}")
     write_record(
         arguments.output, "networks", ["torch"], {"networks": results, "blocks": pairs}, device=arguments.device,
         threads=arguments.threads, options=OPTIONS, outputs=OUTPUTS,

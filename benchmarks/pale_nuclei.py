@@ -26,10 +26,10 @@ def main() -> None:
     for path in arguments.datasets:
         dataset = Dataset.open(path)
         means = []
-        for place, row in enumerate(dataset.rows):
+        for index, row in enumerate(dataset.rows):
             if not is_left_out(row):
                 continue
-            sample = dataset[place]
+            sample = dataset[index]
             means.append(mean_hematoxylin(sample.image, sample.instances))
         density = np.concatenate(means)
         results[dataset.info.name] = {"nuclei": len(density)} | {

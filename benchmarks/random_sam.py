@@ -40,9 +40,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    save_random_sam(given.out, side=given.side, width=given.width, layers=given.layers, seed=given.seed)
-    print(f"{given.out}: a SAM of random weights; its embeddings mean nothing")
+    arguments = parser.parse_args()
+    save_random_sam(
+        arguments.out, side=arguments.side, width=arguments.width, layers=arguments.layers, seed=arguments.seed
+    )
+    print(f"{arguments.out}: a SAM of random weights; its embeddings mean nothing")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def processor() -> str:
@@ -30,7 +31,7 @@ def commit() -> str:
     return (head.stdout.strip() or "unknown") + ("+" if changed.returncode else "")
 
 
-def write_record(path: Path, benchmark: str, packages: list[str], results: Any, **more: Any) -> None:
+def write_record(path: Path, benchmark: str, packages: list[str], results: Any, **extra: Any) -> None:
     """Write results with machine, versions, command, commit and the load the machine was under."""
     record = {
         "benchmark": benchmark,
@@ -40,7 +41,7 @@ def write_record(path: Path, benchmark: str, packages: list[str], results: Any, 
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        **more,
+        **extra,
         "results": results,
     }
     path.write_text(json.dumps(record, indent=2) + "\n")

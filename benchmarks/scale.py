@@ -22,10 +22,11 @@ from PIL import Image
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import load_model
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.segment import as_engine
+from hemalum.models.model import load_model
+from hemalum.slides.image_source import ImageSource
+from samples import choose_evenly
 
 
 def main() -> None:
@@ -49,9 +50,9 @@ def main() -> None:
             dataset = dataset.split(arguments.split)
         known = [i for i, row in enumerate(dataset.rows) if row.mpp and row.mpp_source != "nuclei"]
         if arguments.images:
-            known = [known[int(i)] for i in np.unique(np.linspace(0, len(known) - 1, arguments.images).astype(int))]
+            known = [known[int(i)] for i in choose_evenly(len(known), arguments.images)]
         for factor in (float(text) for text in arguments.factors.split(",")):
-            found = []
+            factor_rows = []
             for index in known:
                 sample = dataset[index]
                 size = [round(length * factor) for length in sample.image.shape[1::-1]]
@@ -66,9 +67,9 @@ def main() -> None:
                 except HemalumError as error:
                     row |= {"mpp": None, "error": str(error)}
                 row["seconds"] = time.perf_counter() - start
-                found.append(row)
-            rows += found
-            report(folder.name, factor, found)
+                factor_rows.append(row)
+            rows += factor_rows
+            report(folder.name, factor, factor_rows)
     if arguments.json:
         content = {"command": " ".join(sys.argv), "model": model.card.name, "digest": model.digest, "rows": rows}
         arguments.json.write_text(json.dumps(content, indent=1) + "\n")
@@ -76,14 +77,14 @@ def main() -> None:
 
 def report(name: str, factor: float, rows: list[dict[str, Any]]) -> None:
     """Print one line of the table."""
-    off = [math.log2(row["mpp"] / row["truth"]) for row in rows if row["mpp"]]
-    if not off:
+    errors = [math.log2(row["mpp"] / row["truth"]) for row in rows if row["mpp"]]
+    if not errors:
         print(f"{name:20s} {factor:6.2f} {len(rows):6d}   nothing estimated")
         return
-    median = statistics.median(abs(value) for value in off)
-    bias = statistics.median(off)
-    near = [sum(abs(value) <= math.log2(limit) for value in off) / len(rows) for limit in (1.2, 1.5)]
-    none = 1 - len(off) / len(rows)
+    median = statistics.median(abs(value) for value in errors)
+    bias = statistics.median(errors)
+    near = [sum(abs(value) <= math.log2(limit) for value in errors) / len(rows) for limit in (1.2, 1.5)]
+    none = 1 - len(errors) / len(rows)
     print(
         f"{name:20s} {factor:6.2f} {len(rows):6d} {2**median:6.2f}x {2**bias:5.2f}x "
         f"{near[0]:6.0%} {near[1]:6.0%} {none:6.0%}",

@@ -19,34 +19,22 @@ import time
 from pathlib import Path
 
 from hemalum.data.dataset import Dataset
-from hemalum.training.processes import is_first
+from hemalum.training.distributed import is_first
 from hemalum.training.recipe import Recipe, load_recipe
 from hemalum.training.train import train
 from record import write_record
+from training_input import WARMUP, shortened
 
-WARMUP = 3
 
-
-def work(recipe: Recipe, data: Path, steps: int, threads: int) -> None:
+def time_steps(recipe: Recipe, data: Path, steps: int, threads: int) -> None:
     """One of the processes; the first prints its steps per second."""
     dataset = Dataset.open(data)
-    source = next(iter(recipe.data.values())).model_copy(update={"balance": None})
-    last = steps + WARMUP + 1  # validates, and is not counted
-    phase = recipe.phases[0]
-    recipe = recipe.model_copy(
-        update={
-            "data": {dataset.info.name: source},
-            "phases": [phase.model_copy(update={"until": phase.until.model_copy(update={"steps": last})})],
-            "validate_every": last,
-            "checkpoint_every": last,
-            "validation_images": 1,
-        }
-    )
+    recipe = shortened(recipe, dataset, steps + WARMUP + 1)  # the last step validates, and is not counted
     ticks: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         train(
             recipe, [dataset], Path(os.environ.get("SCALING_RUN", folder)) / "run", accelerator="cpu",
-            threads=threads, watch=lambda *_: ticks.append(time.perf_counter()),
+            threads=threads, on_progress=lambda *_: ticks.append(time.perf_counter()),
         )  # fmt: skip
     if is_first():
         print(json.dumps(steps / (ticks[-2] - ticks[WARMUP - 1])))
@@ -77,15 +65,17 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("scaling.json"))
     arguments = parser.parse_args()
     if arguments.threads:
-        work(load_recipe(arguments.recipe, arguments.budget), arguments.dataset, arguments.steps, arguments.threads)
+        time_steps(
+            load_recipe(arguments.recipe, arguments.budget), arguments.dataset, arguments.steps, arguments.threads
+        )
         return
     rounds = [{count: measure(count, arguments) for count in arguments.processes} for _ in range(arguments.rounds)]
     first = arguments.processes[0]
     ratios = {}
     print("processes  steps/s  ratio")
     for count in arguments.processes:
-        ratios[count] = statistics.median(one[count] / one[first] for one in rounds)
-        print(f"{count:9}  {statistics.median(one[count] for one in rounds):7.3f}  {ratios[count]:5.2f}")
+        ratios[count] = statistics.median(speeds[count] / speeds[first] for speeds in rounds)
+        print(f"{count:9}  {statistics.median(speeds[count] for speeds in rounds):7.3f}  {ratios[count]:5.2f}")
     write_record(
         arguments.output, "scaling", ["torch", "lightning-fabric", "numpy"],
         {"rounds": rounds, "ratio": ratios}, recipe=load_recipe(arguments.recipe).name, budget=arguments.budget,

@@ -1,5 +1,4 @@
-"""How well each way of separating nuclei can do, and does: from true maps (the oracle) and from predicted
-ones.
+"""How well each way of separating nuclei can do, and does: from true maps (the oracle) and from predicted ones.
 
     python benchmarks/separation.py FOLDER --mpp 0.25 [--at 0.25 --at 0.5 …] [--images 50] [-o separation.json]
     python benchmarks/separation.py FOLDER --mpp 0.25 --model MODEL [--marker 0.3,0.5,0.7 …]
@@ -25,12 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemalum.instances.representations import REPRESENTATIONS, Representation, select
 from hemalum.metrics.instance import AjiSums, MatchCounts, match, measure_overlap, sum_aji
-from hemalum.models.card import Card, SeparationSettings
+from hemalum.models.card import Card
+from hemalum.nuclei.settings import SeparationSettings
+from hemalum.targets.representations import REPRESENTATIONS, Representation, select
 from record import write_record
+from samples import resize_labels
 
-WAYS = ("interior_boundary", "distance", "centre_gradient")
+WAYS = ("interior_boundary", "distance", "center_gradient")
 Labels = NDArray[np.int32]
 Maps = NDArray[np.float32]
 
@@ -46,7 +47,7 @@ class Pair(NamedTuple):
     labels: Labels
 
 
-def find(folder: Path, kind: str, name: str) -> Path:
+def find_image(folder: Path, kind: str, name: str) -> Path:
     """A file as the index has it: within its folder, or, in a folder that `import` wrote, from the top."""
     return folder / name if "/" in name else folder / kind / name
 
@@ -57,18 +58,12 @@ def read_pairs(folder: Path, limit: int) -> list[Pair]:
         rows = list(csv.DictReader(stream))
     pairs = []
     for row in rows[:: max(1, len(rows) // limit)][:limit]:
-        image = np.asarray(Image.open(find(folder, "images", row["image"])).convert("RGB"))
-        pairs.append(Pair(image, np.asarray(Image.open(find(folder, "labels", row["label"]))).astype(np.int32)))
+        image = np.asarray(Image.open(find_image(folder, "images", row["image"])).convert("RGB"))
+        pairs.append(Pair(image, np.asarray(Image.open(find_image(folder, "labels", row["label"]))).astype(np.int32)))
     return pairs
 
 
-def resize_labels(labels: Labels, shape: tuple[int, int]) -> Labels:
-    rows = ((np.arange(shape[0]) + 0.5) * labels.shape[0] / shape[0]).astype(np.int64)
-    columns = ((np.arange(shape[1]) + 0.5) * labels.shape[1] / shape[1]).astype(np.int64)
-    return labels[rows[:, None], columns[None, :]]
-
-
-def enlarge_maps(maps: Maps, factor: int) -> Maps:
+def upsample_maps(maps: Maps, factor: int) -> Maps:
     size = (maps.shape[2] * factor, maps.shape[1] * factor)
     return np.stack(
         [np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.BILINEAR)) for channel in maps]
@@ -77,13 +72,13 @@ def enlarge_maps(maps: Maps, factor: int) -> Maps:
 
 def separate(way: Representation, maps: Maps, truth: Labels, settings: SeparationSettings) -> Score:
     start = time.process_time()
-    found = way.separate(maps, settings)
+    labels = way.separate(maps, settings)
     seconds = time.process_time() - start
-    overlap = measure_overlap(truth, resize_labels(found, truth.shape))
+    overlap = measure_overlap(truth, resize_labels(labels, truth.shape))
     return Score(match(overlap), sum_aji(overlap), seconds)
 
 
-def pooled(scores: list[Score], mm2: float) -> dict[str, float]:
+def pool(scores: list[Score], mm2: float) -> dict[str, float]:
     counts = sum((score.counts for score in scores[1:]), scores[0].counts)
     aji = sum((score.aji for score in scores[1:]), scores[0].aji)
     return {
@@ -102,19 +97,19 @@ def oracle_maps(way: Representation, pair: Pair, mpp: float, at: float, kind: st
         return way.encode(resize_labels(pair.labels, (rows, columns)))
     fine = way.encode(resize_labels(pair.labels, (2 * rows, 2 * columns)))
     maps = fine.reshape(len(fine), rows, 2, columns, 2).mean((2, 4), dtype=np.float32)
-    return enlarge_maps(maps, 2) if kind == "enlarged" else maps
+    return upsample_maps(maps, 2) if kind == "enlarged" else maps
 
 
 def predicted_maps(model_file: Path, pairs: list[Pair], mpp: float) -> tuple[list[Maps], float, Card]:
-    """Maps of whole images, the scale of their pixels, and the model's card."""
+    """Maps of full images, the scale of their pixels, and the model's card."""
     import torch
 
     from hemalum.models.file import load_model_file
-    from hemalum.networks.map_model import build
+    from hemalum.models.map_model import build_map_model
 
     card, tensors = load_model_file(model_file)
-    model = build(card, tensors)
-    found = []
+    model = build_map_model(card, tensors)
+    all_maps = []
     for pair in pairs:
         height, width = (max(1, round(n * mpp / card.mpp)) for n in pair.labels.shape)
         image = np.asarray(Image.fromarray(pair.image).resize((width, height), Image.Resampling.BILINEAR))
@@ -122,26 +117,29 @@ def predicted_maps(model_file: Path, pairs: list[Pair], mpp: float) -> tuple[lis
         batch = torch.from_numpy(np.pad(image, pad, mode="reflect")[None])
         with torch.inference_mode():
             maps = model(batch)[0].numpy()
-        found.append(np.ascontiguousarray(maps[:, : height * card.enlarge, : width * card.enlarge]))
-    return found, card.mpp / card.enlarge, card
+        all_maps.append(
+            np.ascontiguousarray(maps[:, : height * card.output_upsampling, : width * card.output_upsampling])
+        )
+    return all_maps, card.mpp / card.output_upsampling, card
 
 
-def numbers(text: str) -> list[float]:
+def read_numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
-def changes(text: str) -> dict[str, float]:
+def read_changes(text: str) -> dict[str, float]:
     return {name: float(value) for name, value in (part.split("=") for part in text.split(","))}
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def print_rows(rows: list[dict[str, Any]]) -> None:
     print(
-        f"{'maps':24}{'way':20}{'thresh':>7}{'marker':>7}{'depth':>7}{'PQ':>8}{'DQ':>8}{'SQ':>8}{'AJI':>8}{'s/mm²':>8}{'ratio':>7}"
+        f"{'maps':24}{'way':20}{'thresh':>7}{'marker':>7}{'depth':>7}"
+        f"{'PQ':>8}{'DQ':>8}{'SQ':>8}{'AJI':>8}{'s/mm²':>8}{'ratio':>7}"
     )
     for row in rows:
         print(
-            f"{row['maps']:24}{row['way']:20}{row['foreground']:7.2f}{row['marker']:7.2f}{row['min_depth']:7.2f}{row['pq']:8.4f}"
-            f"{row['dq']:8.4f}{row['sq']:8.4f}{row['aji']:8.4f}{row['s_per_mm2']:8.3f}{row['time_ratio']:7.2f}"
+            f"{row['maps']:24}{row['way']:20}{row['foreground']:7.2f}{row['marker']:7.2f}{row['min_depth']:7.2f}"
+            f"{row['pq']:8.4f}{row['dq']:8.4f}{row['sq']:8.4f}{row['aji']:8.4f}{row['s_per_mm2']:8.3f}{row['time_ratio']:7.2f}"
         )
 
 
@@ -152,12 +150,13 @@ def main() -> None:
     parser.add_argument("--at", type=float, action="append", help="scales of the maps (default 0.25 and 0.5)")
     parser.add_argument("--images", type=int, default=50, help="at most so many images, spread over the set")
     parser.add_argument("--model", type=Path, help="model file")
-    parser.add_argument("--foreground", type=numbers, help="thresholds to try, comma-separated")
-    parser.add_argument("--marker", type=numbers, help="marker thresholds to try")
-    parser.add_argument("--depth", type=numbers, help="depths to try")
+    parser.add_argument("--foreground", type=read_numbers, help="thresholds to try, comma-separated")
+    parser.add_argument("--marker", type=read_numbers, help="marker thresholds to try")
+    parser.add_argument("--depth", type=read_numbers, help="depths to try")
     parser.add_argument(
-        "--beside", type=changes, action="append", default=[], help="a second rule: SETTING=VALUE,SETTING=VALUE"
-    )
+        "--beside", type=read_changes, action="append", default=[], dest="changes",
+        metavar="SETTING=VALUE,SETTING=VALUE", help="a second rule",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
 
@@ -170,7 +169,7 @@ def main() -> None:
         maps, at, card = predicted_maps(arguments.model, pairs, arguments.mpp)
         usual, trained = card.separation, REPRESENTATIONS[card.representation]
         sources[f"predicted {at:g} µm/px"] = {
-            name: [select(one, trained, REPRESENTATIONS[name]) for one in maps]
+            name: [select(image_maps, trained, REPRESENTATIONS[name]) for image_maps in maps]
             for name in (WAYS if card.representation == "combined" else [card.representation])
         }
     else:
@@ -190,7 +189,7 @@ def main() -> None:
         usual.model_copy(update={"foreground": foreground, "marker": marker, "min_depth": depth})
         for foreground, marker, depth in grid
     ]
-    rules += [SeparationSettings(**{**rules[0].model_dump(), **changes}) for changes in arguments.beside]
+    rules += [SeparationSettings(**{**rules[0].model_dump(), **changes}) for changes in arguments.changes]
     rows = []
     for source, by_way in sources.items():
         for name, maps in by_way.items():
@@ -198,17 +197,17 @@ def main() -> None:
             for rule in rules:
                 way.separate(maps[0], rule)  # compile
             scores = [
-                [separate(way, one, pair.labels, rule) for rule in rules]
-                for one, pair in zip(maps, pairs, strict=True)
+                [separate(way, image_maps, pair.labels, rule) for rule in rules]
+                for image_maps, pair in zip(maps, pairs, strict=True)
             ]
             for i, (rule, of_rule) in enumerate(zip(rules, zip(*scores, strict=True), strict=True)):
-                figures = pooled(list(of_rule), mm2)
+                figures = pool(list(of_rule), mm2)
                 first = rows[-i]["s_per_mm2"] if i else figures["s_per_mm2"]
                 ratio = round(figures["s_per_mm2"] / first, 2)
                 rows.append({"maps": source, "way": name, **rule.model_dump(), **figures, "time_ratio": ratio})
     nuclei = sum(len(np.unique(pair.labels)) - 1 for pair in pairs)
     print(f"{arguments.folder.name}: {len(pairs)} images, {mm2:.2f} mm², {nuclei} nuclei")
-    show(rows)
+    print_rows(rows)
     if arguments.output:
         write_record(
             arguments.output,

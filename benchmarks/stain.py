@@ -1,4 +1,4 @@
-"""Stain normalisation: speed of measuring and applying, and what the rule for unfit images does on real sets.
+"""Stain normalization: speed of measuring and applying, and what the rule for unfit images does on real sets.
 
     python benchmarks/stain.py DATASET… [-n 40] [--rounds 5] [-o stain.json]
 
@@ -19,15 +19,16 @@ import torchstain
 
 from hemalum.data.dataset import Dataset
 from hemalum.data.image import read_image
-from hemalum.data.stain_normalisation import UnfitImage, match_stain, measure_stain, sample_image
-from hemalum.data.stain_separation import angle_between
+from hemalum.data.stain.normalization import UnfitImage, match_stain, measure_stain, sample_image
+from hemalum.data.stain.separation import angle_between
 from record import write_record
+from samples import choose_evenly
 
 METHODS = ("macenko", "reinhard", "vahadane")
 SIDE = 2048
 
 
-def speed(image: np.ndarray, rounds: int) -> list[dict[str, Any]]:
+def measure_speed(image: np.ndarray, rounds: int) -> list[dict[str, Any]]:
     high, wide = (-(-SIDE // length) for length in image.shape[:2])
     large = np.ascontiguousarray(np.tile(image, (high, wide, 1))[:SIDE, :SIDE])
     megapixels = SIDE * SIDE / 1e6
@@ -46,21 +47,21 @@ def speed(image: np.ndarray, rounds: int) -> list[dict[str, Any]]:
             applied = time.perf_counter()
             peer.normalize(large, stains=False)
             times.append((measured - start, applied - measured, time.perf_counter() - applied))
-        measure, apply, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+        measure, apply, peer_seconds = (statistics.median(column) for column in zip(*times, strict=True))
         rows.append(
             {
                 "method": method,
                 "measure_ms": 1e3 * measure,
                 "apply_mpx_s": megapixels / apply,
                 "both_mpx_s": megapixels / (measure + apply),
-                "times_torchstain": theirs / (measure + apply),
+                "times_torchstain": peer_seconds / (measure + apply),
             }
         )
     return rows
 
 
-def fitness(dataset: Dataset, count: int) -> list[dict[str, Any]]:
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int))
+def count_unfit(dataset: Dataset, count: int) -> list[dict[str, Any]]:
+    chosen = choose_evenly(len(dataset), count)
     images = [read_image(dataset.path / dataset.rows[index].image) for index in chosen]
     rows = []
     for method in METHODS:
@@ -68,12 +69,12 @@ def fitness(dataset: Dataset, count: int) -> list[dict[str, Any]]:
         unfit: Counter[str] = Counter()
         for image in images:
             try:
-                found = measure_stain(sample_image(image), method)
+                measured_stain = measure_stain(sample_image(image), method)
             except UnfitImage as error:
                 unfit[str(error).partition(":")[0]] += 1
                 continue
-            if found.stains is not None:
-                angles.append(angle_between(np.array(found.stains)))
+            if measured_stain.stains is not None:
+                angles.append(angle_between(np.array(measured_stain.stains)))
         row: dict[str, Any] = {"dataset": dataset.info.name, "method": method, "images": len(images)}
         row |= {"unfit": dict(unfit)}
         if angles:
@@ -90,12 +91,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("stain.json"))
     arguments = parser.parse_args()
     datasets = [Dataset.open(path) for path in arguments.datasets]
-    timed = speed(read_image(datasets[0].path / datasets[0].rows[0].image), arguments.rounds)
+    timed = measure_speed(read_image(datasets[0].path / datasets[0].rows[0].image), arguments.rounds)
     print(f"{'method':10}{'measure ms':>12}{'apply Mpx/s':>13}{'both Mpx/s':>12}{'x torchstain':>14}")
     for row in timed:
         figures = f"{row['measure_ms']:12.1f}{row['apply_mpx_s']:13.1f}{row['both_mpx_s']:12.1f}"
         print(f"{row['method']:10}{figures}{row['times_torchstain']:14.1f}")
-    fit = [row for dataset in datasets for row in fitness(dataset, arguments.images)]
+    fit = [row for dataset in datasets for row in count_unfit(dataset, arguments.images)]
     print(f"\n{'dataset':18}{'method':10}{'images':>8}{'unfit':>7}{'smallest':>10}{'median':>8}  why unfit")
     for row in fit:
         angles = [f"{row[name]:.1f}°" if name in row else "" for name in ("smallest_angle", "median_angle")]

@@ -4,7 +4,7 @@
 
 DATA is the folder with dsb2018/, nuinsseg_human/, tnbc/, consep_train/, slides/, ihc/ and original_layouts/ (those
 that are absent are left out). The truth is what each set is, for DSB2018 its column `stain`: grey-fluo is
-fluorescence, purple H&E-like color and grey bright-field count as H&E, for there is no other name for them. The H-DAB
+fluorescence, purple H&E-like color and gray bright-field count as H&E, for there is no other name for them. The H-DAB
 images are ihc/ and the one of scikit-image. How near to the limits they come is given by the extremes of the shares
 that decide.
 """
@@ -21,58 +21,56 @@ import skimage.data
 import tifffile
 from PIL import Image
 
-from hemalum.data.stain_normalisation import sample_image
-from hemalum.data.stain_recognition import recognise_stain
-from record import ROOT, write_record
+from hemalum.data.stain.normalization import sample_image
+from hemalum.data.stain.recognition import recognize_stain
+from record import RESULTS, write_record
 
 DSB = {"grey-fluo": "fluorescence", "colour": "he", "grey-bright": "he"}
 
 
-def read(path: Path) -> np.ndarray:
+def read_pixels(path: Path) -> np.ndarray:
     image = tifffile.imread(path, key=0) if path.suffix in (".svs", ".tif") else np.asarray(Image.open(path))
     image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image[..., :3]
     return np.ascontiguousarray(image)
 
 
-def images(data: Path) -> Iterator[tuple[str, str, str, np.ndarray]]:
+def iterate_images(data: Path) -> Iterator[tuple[str, str, str, np.ndarray]]:
     """Set, true stain, name and pixels."""
     index = data / "dsb2018" / "index.csv"
     if index.is_file():
         with index.open() as stream:
             for row in csv.DictReader(stream):
                 kind = row["stain"]
-                yield f"dsb2018 {kind}", DSB[kind], row["image"], read(index.parent / "images" / row["image"])
+                yield f"dsb2018 {kind}", DSB[kind], row["image"], read_pixels(index.parent / "images" / row["image"])
     for name in ("nuinsseg_human", "tnbc", "consep_train"):
         for path in sorted((data / name / "images").glob("*")):
-            yield name, "he", path.name, read(path)
+            yield name, "he", path.name, read_pixels(path)
     for path in sorted((data / "slides").glob("*.svs")):
-        yield "slides", "he", path.name, read(path)
+        yield "slides", "he", path.name, read_pixels(path)
     for path in sorted((data / "original_layouts").rglob("*")):
         relative = path.relative_to(data / "original_layouts")
         if path.suffix not in (".png", ".tif") or "masks" in relative.parts:
             continue
-        pixels = read(path)
+        pixels = read_pixels(path)
         if pixels.dtype == np.uint8:
-            grey = relative.parts[0] == "dsb2018" and bool((pixels[..., 0] == pixels[..., 1]).all())
-            kind = "fluorescence" if grey else "he"
-            name = f"original_layouts {relative.parts[0]}" + (" grey" if grey else "")
+            gray = relative.parts[0] == "dsb2018" and bool((pixels[..., 0] == pixels[..., 1]).all())
+            kind = "fluorescence" if gray else "he"
+            name = f"original_layouts {relative.parts[0]}" + (" gray" if gray else "")
             yield name, kind, path.name, pixels
     for path in sorted((data / "ihc").glob("*.png")):
-        yield "ihc", "hdab", path.name, read(path)
+        yield "ihc", "hdab", path.name, read_pixels(path)
     yield "scikit-image", "hdab", "immunohistochemistry", skimage.data.immunohistochemistry()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument(
-        "-o", "--output", type=Path, default=ROOT / "benchmarks" / "results" / "stain_recognition.json"
-    )
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "stain_recognition.json")
     arguments = parser.parse_args()
     sets: dict[str, dict[str, Any]] = {}
     wrong: list[dict[str, str]] = []
-    for name, truth, file, pixels in images(arguments.data):
-        guess = recognise_stain(sample_image(pixels))
+    for name, truth, file, pixels in iterate_images(arguments.data):
+        guess = recognize_stain(sample_image(pixels))
         row = sets.setdefault(name, {"truth": truth, "images": 0, "guesses": Counter(), "brown": [], "pink": []})
         row["images"] += 1
         row["guesses"][guess.stain] += 1

@@ -15,7 +15,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from record import commit
+
 CASES = {
     "python, nothing": ([sys.executable, "-c", "pass"], None),
     "import hemalum": ([sys.executable, "-c", "import hemalum"], 0.3),
@@ -25,15 +26,10 @@ CASES = {
 }
 
 
-def seconds(command: list[str]) -> float:
+def time_command(command: list[str]) -> float:
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
-
-
-def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> None:
@@ -42,12 +38,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     for command, _ in CASES.values():
-        seconds(command)  # once unmeasured: byte code and the disk's cache
+        time_command(command)  # once unmeasured: byte code and the disk's cache
     # one case after the other in each round, so that a busy moment hits all of them
     times: dict[str, list[float]] = {name: [] for name in CASES}
     for _ in range(arguments.n):
         for name, (command, _limit) in CASES.items():
-            times[name].append(seconds(command))
+            times[name].append(time_command(command))
     results = {}
     print(f"{'':24}{'median s':>10}{'fastest s':>11}{'limit s':>9}")
     for name, (_command, limit) in CASES.items():

@@ -19,38 +19,38 @@ from typing import Any
 
 import yaml
 
+from hemalum.experiments.compare import compare
+from hemalum.experiments.records import Comparison, Run
+from hemalum.experiments.resources import Resources
 from hemalum.metrics.curves import ProbabilityCounts, area_under
-from hemalum.studies.cells import Cell, Comparison
-from hemalum.studies.compare import compare
-from hemalum.studies.trial import Resources
-from hemalum.training.shipped import find_recipe
+from hemalum.training.recipe import find_recipe
 from random_sam import save_random_sam
-from record import ROOT, write_record
+from record import RESULTS, write_record
 
-RESULTS = ROOT / "benchmarks" / "results" / "systems"
+FOLDER = RESULTS / "systems"
 
 
-def figure(*path: str) -> Callable[[Cell], float | None]:
-    """A figure of a cell's summary."""
+def figure(*path: str) -> Callable[[Run], float | None]:
+    """A figure of a run's summary."""
 
-    def take(cell: Cell) -> float | None:
-        value: Any = cell.summary
+    def read(run: Run) -> float | None:
+        value: Any = run.summary
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         return None if value is None else float(value)
 
-    return take
+    return read
 
 
-def pixel_ap(cell: Cell) -> float | None:
+def pixel_ap(run: Run) -> float | None:
     """Area under the precision-recall curve of pixels, over all test images."""
-    if cell.curves is None:
+    if run.curves is None:
         return None
-    counts = cell.curves["pixel"]
+    counts = run.curves["pixel"]
     return area_under(ProbabilityCounts(counts["positive"], counts["negative"]))
 
 
-COLUMNS: dict[str, tuple[Callable[[Cell], float | None], int]] = {
+COLUMNS: dict[str, tuple[Callable[[Run], float | None], int]] = {
     "P": (figure("pixel", "per_image", "precision"), 3),
     "R": (figure("pixel", "per_image", "recall"), 3),
     "Dice": (figure("pixel", "per_image", "dice"), 3),
@@ -65,8 +65,8 @@ COLUMNS: dict[str, tuple[Callable[[Cell], float | None], int]] = {
     "AP of pixels": (pixel_ap, 3),
     "semantic F1": (figure("semantic", "pooled", "f1"), 3),
     "mIoU": (figure("semantic", "pooled", "miou"), 3),
-    "parameters (M)": (lambda cell: cell.cost["parameters"] / 1e6 if "parameters" in cell.cost else None, 2),
-    "training (s)": (lambda cell: cell.cost.get("train_seconds"), 0),
+    "parameters (M)": (lambda run: run.cost["parameters"] / 1e6 if "parameters" in run.cost else None, 2),
+    "training (s)": (lambda run: run.cost.get("train_seconds"), 0),
 }
 PIXELS = ("P", "R", "Dice", "IoU", "Dice pooled", "PQ", "AP of pixels")
 
@@ -117,14 +117,14 @@ EXPERIMENTS: dict[str, Experiment] = {
         SAM,
     ),
     "csra_net": Experiment(
-        "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled",
+        "CSRA-Net and other ways with 1/8 and 1/32 of the images labeled",
         [f"csra_net_nuinsseg:{method}_{part}" for part in (8, 32) for method in SEMI],
         "nuinsseg_by_image",
         2000,
         LABELS,
     ),
     "csra_net_consep": Experiment(
-        "CSRA-Net and other ways with 1/8 and 1/32 of the images labelled, four classes",
+        "CSRA-Net and other ways with 1/8 and 1/32 of the images labeled, four classes",
         [f"csra_net_consep:{method}_{part}" for part in (8, 32) for method in SEMI],
         "consep",
         2000,
@@ -133,7 +133,7 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 
 
-def run(name: str, arguments: argparse.Namespace) -> None:
+def run_experiment(name: str, arguments: argparse.Namespace) -> None:
     """Run what is left of an experiment and record it."""
     experiment = EXPERIMENTS[name]
     names = {}
@@ -148,11 +148,13 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         crops=experiment.crops,
         own_budget=experiment.crops is None,
         resources=Resources("cpu", arguments.threads),
-        watch=lambda progress: print(f"\r{progress.done}/{progress.total} {progress.name} {progress.step}", end=""),
+        on_progress=lambda progress: print(
+            f"\r{progress.done}/{progress.total} {progress.name} {progress.step}", end=""
+        ),
     )
     print()
-    for place, reason in failed:
-        print(f"failed: {place}: {reason}")
+    for key, reason in failed:
+        print(f"failed: {key.name}: {reason}")
     record(name, experiment, comparison)
 
 
@@ -162,48 +164,48 @@ def recipe_with_random_sam(runs: Path) -> Path:
     if not encoder.is_dir():
         save_random_sam(encoder)
     content = yaml.safe_load(find_recipe("eunet3plus_nuinsseg").read_text(encoding="utf-8"))
-    content["system"]["encoder"] = str(encoder.resolve())
+    content["sam"] = {"encoder": str(encoder.resolve())}
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
 
 
 def record(name: str, experiment: Experiment, comparison: Comparison) -> None:
-    """Write the figures of the finished cells, and the table."""
+    """Write the figures of the finished runs, and the table."""
     rows = {
         method.name: {
-            column: [value for cell in cells if (value := COLUMNS[column][0](cell)) is not None]
+            column: [value for run in runs if (value := COLUMNS[column][0](run)) is not None]
             for column in (*COLUMNS,)
         }
         for method in comparison.methods
-        if (cells := [cell for cell in comparison.cells if cell.method == method.name])
+        if (runs := [run for run in comparison.runs if run.method == method.name])
     }
     plan = comparison.description
     dataset = comparison.dataset(experiment.data)
     digest = hashlib.sha256("\n".join(f"{row.id}:{row.sha256}:{row.mpp}" for row in dataset.rows).encode())
     tested = len(dataset.split("test"))
     data = {"name": experiment.data, "sha256": digest.hexdigest(), "split_sha256": dataset.split_hash, "test": tested}
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     write_record(
-        RESULTS / f"{name}.json", "systems", ["hemalum", "torch"], rows, experiment=name, data=data,
+        FOLDER / f"{name}.json", "systems", ["hemalum", "torch"], rows, experiment=name, data=data,
         stop_rule=plan["stop_rule"], missing=plan["missing"],
         recipes={method.name: json.loads(json.dumps(method.recipe)) for method in comparison.methods},
     )  # fmt: skip
-    runs = sorted({len(row["Dice"]) for row in rows.values()})
+    counts = sorted({len(row["Dice"]) for row in rows.values()})
     lines = [
         f"{experiment.title}. {experiment.data}, {tested} test images; {plan['stop_rule']}; "
-        f"{'/'.join(map(str, runs))} run(s) each; mean over images, then over runs (± sd over runs).",
+        f"{'/'.join(map(str, counts))} run(s) each; mean over images, then over runs (± sd over runs).",
         "",
         f"| method | {' | '.join(experiment.columns)} |",
         f"|---|{'---|' * len(experiment.columns)}",
     ]
     for method, row in rows.items():
-        cells = [said(row[column], COLUMNS[column][1]) for column in experiment.columns]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        texts = [format_mean(row[column], COLUMNS[column][1]) for column in experiment.columns]
+        lines.append(f"| {method} | {' | '.join(texts)} |")
+    (FOLDER / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 
-def said(values: Sequence[float], digits: int) -> str:
+def format_mean(values: Sequence[float], digits: int) -> str:
     """Mean, and the sd over runs where there are several."""
     if not values:
         return "–"
@@ -218,6 +220,6 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=Path, default=Path("runs/systems"))
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    for chosen in given.names:
-        run(chosen, given)
+    arguments = parser.parse_args()
+    for chosen in arguments.names:
+        run_experiment(chosen, arguments)

@@ -32,15 +32,16 @@ from PIL import Image
 
 from hemalum.data.dataset import Dataset
 from hemalum.inference.batch import segment_paths
-from hemalum.inference.engine import Engine, make_engine
-from hemalum.inference.model import Model, load_model
+from hemalum.models.engines.engine import Engine, make_engine
+from hemalum.models.model import Model, load_model
+from record import commit, processor
 
 MPP = 0.5
 SIDES = (4096, 8192)
 SHAPES = ((256, 256), (512, 512), (1024, 1024), (1024, 2048), (2048, 2048))
 
 
-def mosaic(dataset: Dataset, side: int) -> NDArray[np.uint8]:
+def join_tiles(dataset: Dataset, side: int) -> NDArray[np.uint8]:
     """Real tiles at MPP side by side, (side, side, 3); every repetition of the set is mirrored another way."""
     tiles = []
     for sample in dataset:
@@ -51,16 +52,16 @@ def mosaic(dataset: Dataset, side: int) -> NDArray[np.uint8]:
     high, wide = min(t.shape[0] for t in tiles), min(t.shape[1] for t in tiles)
     down, across = -(-side // high), -(-side // wide)
     picture = np.empty((down * high, across * wide, 3), np.uint8)
-    for place in range(down * across):
-        row, column = divmod(place, across)
-        tile = tiles[place % len(tiles)][:high, :wide]
-        turn = place // len(tiles) % 4
+    for index in range(down * across):
+        row, column = divmod(index, across)
+        tile = tiles[index % len(tiles)][:high, :wide]
+        turn = index // len(tiles) % 4
         tile = tile[:: -1 if turn & 1 else 1, :: -1 if turn & 2 else 1]
         picture[row * high : (row + 1) * high, column * wide : (column + 1) * wide] = tile
     return picture[:side, :side]
 
 
-def all_steps(path: Path, model: Model, engine: Engine, rounds: int) -> tuple[list[float], int]:
+def time_all_steps(path: Path, model: Model, engine: Engine, rounds: int) -> tuple[list[float], int]:
     """Seconds of each round, and the nuclei found."""
     seconds, count = [], 0
     for _ in range(rounds):
@@ -74,7 +75,7 @@ def all_steps(path: Path, model: Model, engine: Engine, rounds: int) -> tuple[li
     return seconds, count
 
 
-def network_alone(picture: NDArray[np.uint8], engine: Engine, mpp: float, rounds: int) -> dict[str, float]:
+def time_network(picture: NDArray[np.uint8], engine: Engine, mpp: float, rounds: int) -> dict[str, float]:
     """Seconds per mm² by window shape: windows side by side, no halo, `parallel` of them at once.
 
     The pixels are taken to be at the model's own `mpp`; what is in them does not matter to the network.
@@ -107,7 +108,7 @@ def peak_memory(model: str, path: Path, engine: str, precision: str | None) -> f
     return float(done.stdout.split()[-1]) * 1024 / 1e9
 
 
-def child(path: Path, model: str, engine: str, precision: str | None) -> None:
+def segment_once(path: Path, model: str, engine: str, precision: str | None) -> None:
     """One run, then the peak in KiB.
 
     The peak is the kernel's VmHWM, which begins with this program. Linux counts into ru_maxrss what the parent
@@ -126,21 +127,15 @@ def child(path: Path, model: str, engine: str, precision: str | None) -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """What the figures belong to."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("hemalum", "numpy", "numba", "torch", "openvino", "tifffile")},
         "command": " ".join(sys.argv),
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "load": os.getloadavg()[0],
     }
 
@@ -158,7 +153,7 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        child(arguments.child, arguments.model, arguments.engine, arguments.precision)
+        segment_once(arguments.child, arguments.model, arguments.engine, arguments.precision)
         return
 
     model = load_model(arguments.model)
@@ -168,7 +163,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = {side: Path(folder) / f"mosaic{side}.tif" for side in SIDES}
         for side, path in paths.items():
-            picture = mosaic(dataset, side)
+            picture = join_tiles(dataset, side)
             tifffile.imwrite(
                 path, picture, photometric="rgb", tile=(256, 256), compression="jpeg", compressionargs={"level": 90}
             )
@@ -176,25 +171,25 @@ def main() -> None:
                 first = picture
         del picture
         area = (SIDES[0] * MPP) ** 2 / 1e6
-        all_steps(paths[SIDES[0]], model, engine, 1)  # numba compiles or loads
+        time_all_steps(paths[SIDES[0]], model, engine, 1)  # numba compiles or loads
         # what is compared is measured in turn, so that a busy machine harms both
-        seconds, count = all_steps(paths[SIDES[0]], model, engine, arguments.rounds)
-        alone = network_alone(first, engine, model.card.mpp, arguments.rounds)
-        more, _ = all_steps(paths[SIDES[0]], model, engine, arguments.rounds)
+        seconds, count = time_all_steps(paths[SIDES[0]], model, engine, arguments.rounds)
+        network_seconds = time_network(first, engine, model.card.mpp, arguments.rounds)
+        later, _ = time_all_steps(paths[SIDES[0]], model, engine, arguments.rounds)
         result |= {
             "engine": f"{engine.name} {engine.precision}",
             "nuclei_per_mm2": count / area,
-            "all_steps_s_per_mm2": statistics.median(seconds + more) / area,
-            "network_alone_s_per_mm2": alone,
+            "all_steps_s_per_mm2": statistics.median(seconds + later) / area,
+            "network_alone_s_per_mm2": network_seconds,
         }
-        best = min(alone.values())
+        best = min(network_seconds.values())
         result["ratio"] = result["all_steps_s_per_mm2"] / best
         rows = [
             ("all steps", result["all_steps_s_per_mm2"]),
-            (f"network alone ({min(alone, key=alone.__getitem__)})", best),
+            (f"network alone ({min(network_seconds, key=network_seconds.__getitem__)})", best),
         ]
         if not arguments.no_torch:
-            eager = network_alone(first, make_engine("torch", model, device="cpu"), model.card.mpp, 1)
+            eager = time_network(first, make_engine("torch", model, device="cpu"), model.card.mpp, 1)
             result["torch_eager_s_per_mm2"] = eager
             rows.append((f"PyTorch eager f32 ({min(eager, key=eager.__getitem__)})", min(eager.values())))
         print(f"{model.card.name}, {result['engine']}, {SIDES[0]} x {SIDES[0]} px, {count / area:.0f} nuclei per mm²")
@@ -208,7 +203,7 @@ def main() -> None:
             }
             for side, value in result["peak_memory_gb"].items():
                 print(f"  peak memory at {side} x {side:<21d} {value:7.2f} GB")
-    result["machine"] = machine()
+    result["machine"] = describe_machine()
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -2,7 +2,7 @@
 
     python benchmarks/training_input.py DATASET RECIPE… [-n 20] [--rounds 3] [-o training_input.json]
 
-Both are the real loop, in turns in the same run; only the stream differs. Quotes medians over rounds. Beside the
+Both are the real loop, in turns in the same run; only the loader differs. Quotes medians over rounds. Beside the
 clock, which other programs disturb, it says what a batch takes of a core, as a share of a step's processor time.
 """
 
@@ -17,15 +17,16 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from hemalum.data.dataset import Dataset
-from hemalum.instances.representations import REPRESENTATIONS
-from hemalum.networks import build_network
+from hemalum.models.network import build_network
+from hemalum.networks import Network
+from hemalum.targets.representations import REPRESENTATIONS
 from hemalum.training.checkpoint import Progress
-from hemalum.training.loop import Loop
-from hemalum.training.recipe import Recipe, load_recipe
-from hemalum.training.stream import Batch, Stream, Views
+from hemalum.training.context import TrainContext
+from hemalum.training.fit import fit
+from hemalum.training.loader import Batch, TrainLoader, Views
+from hemalum.training.recipe import Recipe, Source, load_recipe
 from hemalum.training.train import keep_freed_memory
 from hemalum.training.validation import Validation
 from record import write_record
@@ -33,8 +34,8 @@ from record import write_record
 WARMUP = 3
 
 
-class Held(Stream):
-    """The stream's first batch, again and again."""
+class HeldBatch(TrainLoader):
+    """The loader's first batch, again and again."""
 
     def batches(
         self, start: int, stop: int, views: Views | None = None, device: torch.device | None = None
@@ -46,25 +47,29 @@ class Held(Stream):
             yield batch
 
 
-def build(recipe: Recipe) -> nn.Module:
+def build(recipe: Recipe) -> Network:
     logits = REPRESENTATIONS[recipe.representation].logits
     return build_network(recipe.network.name, logits, recipe.network.options)
 
 
+def open_context(recipe: Recipe, accelerator: str = "cpu", compiled: bool = False) -> TrainContext:
+    """What the parts of the loop share; `seconds_per_step` gives each run a folder."""
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.precision)
+    return TrainContext(recipe, fabric, Path(), stride=build(recipe).stride, compiled=compiled)
+
+
 def seconds_per_step(
-    recipe: Recipe, stream: Stream, validation: Validation, accelerator: str = "cpu", compiled: bool = False
+    context: TrainContext, network: Network, loader: TrainLoader, validation: Validation
 ) -> tuple[float, float]:
-    """By the clock, and of this process on all cores."""
-    network = build(recipe)
+    """Train once in a temporary folder: seconds by the clock, and of this process on all cores."""
     ticks: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.precision)
-        progress = Progress(recipe_digest="", data_digest="")
-        loop = Loop(
-            recipe, network, stream, validation, Path(folder), fabric, progress,
-            lambda *_: ticks.append((time.perf_counter(), time.process_time())), compiled,
-        )  # fmt: skip
-        loop.run(resume=False)
+        context = replace(
+            context,
+            folder=Path(folder),
+            on_progress=lambda *_: ticks.append((time.perf_counter(), time.process_time())),
+        )
+        fit(context, network, loader, validation, Progress(recipe_digest="", data_digest=""))
     # the last step validates
     clock, processor = (
         (last - first) / (len(ticks) - 1 - WARMUP) for first, last in zip(ticks[WARMUP - 1], ticks[-2], strict=True)
@@ -72,14 +77,14 @@ def seconds_per_step(
     return clock, processor
 
 
-def processor_seconds_per_batch(stream: Stream, count: int = 10) -> float:
+def processor_seconds_per_batch(loader: TrainLoader, count: int = 10) -> float:
     """Time that one core needs to make a batch, as the process beside the loop does."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times = []
     for number in range(count + 1):
         start = time.process_time()
-        stream.batch(number)
+        loader.batch(number)
         times.append(time.process_time() - start)
     torch.set_num_threads(threads)
     return statistics.median(times[1:])  # the first one compiles
@@ -88,8 +93,9 @@ def processor_seconds_per_batch(stream: Stream, count: int = 10) -> float:
 def shortened(recipe: Recipe, dataset: Dataset, steps: int) -> Recipe:
     """The recipe for one dataset and some steps, validated at the end."""
     until = recipe.phases[0].until.model_copy(update={"steps": steps})
+    source = next(iter(recipe.data.values()), Source())  # some recipes leave the data to the command
     changes = {
-        "data": {dataset.info.name: next(iter(recipe.data.values())).model_copy(update={"balance": None})},
+        "data": {dataset.info.name: source.model_copy(update={"balance": None})},
         "phases": [recipe.phases[0].model_copy(update={"until": until})],
         "validate_every": steps,
         "checkpoint_every": steps,
@@ -99,18 +105,20 @@ def shortened(recipe: Recipe, dataset: Dataset, steps: int) -> Recipe:
 
 
 def measure(recipe: Recipe, dataset: Dataset, rounds: int) -> dict[str, Any]:
-    """Seconds per step with the stream and with a batch that is held, in turns, and what a batch takes of a core."""
+    """Seconds per step with the loader and with a batch that is held, in turns, and what a batch takes of a core."""
     train = dataset.split("train")
-    stream, held = Stream(recipe, [train]), Held(recipe, [train])
-    validation = Validation(recipe, [dataset.split("val")], int(getattr(build(recipe), "stride", 1)))
+    context = open_context(recipe)
+    loader, held = TrainLoader(context, [train]), HeldBatch(context, [train])
+    validation = Validation(context, [dataset.split("val")])
     times: dict[str, list[float]] = {"stream": [], "held": [], "held_processor": []}
     for _ in range(rounds):
-        times["stream"].append(seconds_per_step(recipe, stream, validation)[0])
-        clock, processor = seconds_per_step(recipe, held, validation)
+        times["stream"].append(seconds_per_step(context, build(recipe), loader, validation)[0])
+        clock, processor = seconds_per_step(context, build(recipe), held, validation)
         times["held"].append(clock)
         times["held_processor"].append(processor)
-    cost = statistics.median(one / other - 1 for one, other in zip(times["stream"], times["held"], strict=True))
-    batch = processor_seconds_per_batch(stream)
+    ratios = [loaded / held for loaded, held in zip(times["stream"], times["held"], strict=True)]
+    cost = statistics.median(ratios) - 1
+    batch = processor_seconds_per_batch(loader)
     share = batch / statistics.median(times["held_processor"])
     print(
         f"{recipe.name:10} {statistics.median(times['stream']):.3f} s per step, "

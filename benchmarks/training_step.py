@@ -18,7 +18,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.training.recipe import load_recipe
 from hemalum.training.validation import Validation
 from record import write_record
-from training_input import WARMUP, Held, build, seconds_per_step, shortened
+from training_input import WARMUP, HeldBatch, build, open_context, seconds_per_step, shortened
 
 
 def main() -> None:
@@ -35,17 +35,21 @@ def main() -> None:
     results = {}
     for path in arguments.recipes:
         recipe = shortened(load_recipe(path), dataset, arguments.steps + WARMUP + 1)
-        held = Held(recipe, [dataset.split("train")])
-        validation = Validation(recipe, [dataset.split("val")], int(getattr(build(recipe), "stride", 1)))
-        times: dict[str, list[float]] = {"eager": [], "32-true": [], "compiled": [], "first_run_compiled": []}
+        full = recipe.model_copy(update={"precision": "32-true"})
+        contexts = {
+            "eager": open_context(recipe, arguments.accelerator),
+            "32-true": open_context(full, arguments.accelerator),
+            "compiled": open_context(recipe, arguments.accelerator, compiled=True),
+        }
+        held = HeldBatch(contexts["eager"], [dataset.split("train")])
+        validation = Validation(contexts["eager"], [dataset.split("val")])
+        times: dict[str, list[float]] = {name: [] for name in (*contexts, "first_run_compiled")}
         for number in range(arguments.rounds):
-            times["eager"].append(seconds_per_step(recipe, held, validation, arguments.accelerator)[0])
-            full = recipe.model_copy(update={"precision": "32-true"})
-            times["32-true"].append(seconds_per_step(full, held, validation, arguments.accelerator)[0])
-            start = time.perf_counter()
-            times["compiled"].append(seconds_per_step(recipe, held, validation, arguments.accelerator, True)[0])
-            if number == 0:
-                times["first_run_compiled"].append(time.perf_counter() - start)
+            for name, context in contexts.items():
+                start = time.perf_counter()
+                times[name].append(seconds_per_step(context, build(recipe), held, validation)[0])
+                if name == "compiled" and number == 0:
+                    times["first_run_compiled"].append(time.perf_counter() - start)
         eager, full_precision, compiled = (statistics.median(times[key]) for key in ("eager", "32-true", "compiled"))
         print(
             f"{recipe.name:10} {recipe.precision} {eager:.3f} s per step, 32-true {full_precision:.3f} s, "

@@ -21,18 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset
-from hemalum.errors import HemalumError
-from hemalum.inference.engine import make_engine
-from hemalum.inference.model import Model, load_model
+from hemalum.errors import HemalumError, nearest
 from hemalum.inference.segment import segment
-from hemalum.instances.morphology import hematoxylin
 from hemalum.metrics import match, measure_overlap
-from hemalum.models.card import SeparationSettings
-from hemalum.names import nearest
-from hemalum.training.recipe import Recipe
-from hemalum.training.shipped import open_recipe
+from hemalum.models.engines.engine import make_engine
+from hemalum.models.model import Model, load_model
+from hemalum.nuclei.morphology import hematoxylin
+from hemalum.nuclei.settings import SeparationSettings
+from hemalum.training.recipe import Recipe, open_recipe
 from hemalum.training.train import MODEL_FILE, train
 from record import write_record
+from samples import choose_evenly
+from variants import change_card
 
 HERE = Path(__file__).resolve().parent
 PURPLE = "colour"  # the stain column of dsb2018
@@ -44,7 +44,7 @@ def is_left_out(row: Any) -> bool:
     return row.stain is None or row.stain == PURPLE
 
 
-def without(dataset: Dataset) -> Dataset:
+def drop_left_out(dataset: Dataset) -> Dataset:
     """What stays of a set that is left out."""
     return replace(dataset, rows=tuple(row for row in dataset.rows if not is_left_out(row)))
 
@@ -52,19 +52,19 @@ def without(dataset: Dataset) -> Dataset:
 def open_variant(word: str) -> tuple[str, Recipe]:
     """A variant's name and recipe: of a recipe beside this program, or as `hemalum train` takes it."""
     name, _, variant = word.partition(":")
-    beside = HERE / f"{name}.yaml"
-    recipe = open_recipe(f"{beside}:{variant}" if variant and beside.is_file() else word)
+    recipe_file = HERE / f"{name}.yaml"
+    recipe = open_recipe(f"{recipe_file}:{variant}" if variant and recipe_file.is_file() else word)
     return word.removeprefix("transfer:").replace(":", "."), recipe
 
 
 def train_all(words: list[str], datasets: dict[str, Dataset], out: Path, arguments: argparse.Namespace) -> None:
     for word in words:
         variant, recipe = open_variant(word)
-        for kind, names in (("--data", datasets), ("--leave", arguments.leave or ())):
+        for option, names in (("--data", datasets), ("--leave", arguments.leave or ())):
             for name in names:
                 if name not in recipe.data:
                     raise HemalumError(
-                        f"{kind}: recipe {recipe.name} has no dataset '{name}'{nearest(name, recipe.data)}"
+                        f"{option}: recipe {recipe.name} has no dataset '{name}'{nearest(name, recipe.data)}"
                     )
         for name in recipe.data:
             if name not in datasets:
@@ -80,7 +80,7 @@ def train_all(words: list[str], datasets: dict[str, Dataset], out: Path, argumen
             folder = out / variant / left_out
             if (folder / MODEL_FILE).is_file():
                 continue
-            parts = {name: without(data) if name == left_out else data for name, data in datasets.items()}
+            parts = {name: drop_left_out(data) if name == left_out else data for name, data in datasets.items()}
             kept = {name: source for name, source in recipe.data.items() if len(parts[name])}
             path = train(
                 recipe.model_copy(update={"data": kept}), {name: parts[name] for name in kept}, folder,
@@ -100,10 +100,9 @@ def mean_hematoxylin(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> NDA
 def score(model: Any, dataset: Dataset, images: int, settings: SeparationSettings | None) -> dict[str, float]:
     """Mean PQ over images of what is left out of a dataset, and the share of detections without hematoxylin."""
     rows = [row for row in dataset.rows if is_left_out(row)]
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(images, len(rows))).astype(int))
-    part = replace(dataset, rows=tuple(rows[index] for index in chosen))
+    part = replace(dataset, rows=tuple(rows[index] for index in choose_evenly(len(rows), images)))
     if isinstance(model, Model) and settings is not None:
-        model = replace(model, card=model.card.model_copy(update={"separation": settings}))
+        model = change_card(model, separation=settings)
     engine = make_engine("auto", model)
     quality, pale, count = [], 0, 0
     for sample in part:
@@ -123,16 +122,16 @@ def score_all(out: Path, datasets: dict[str, Dataset], arguments: argparse.Names
     elif arguments.settings:
         settings = load_model(arguments.settings).card.separation
     rows: list[dict[str, Any]] = []
-    cells: list[tuple[str, str, Any]] = [
+    models: list[tuple[str, str, Any]] = [
         (path.parents[1].name, path.parent.name, path) for path in sorted(out.glob(f"*/*/{MODEL_FILE}"))
     ]
-    cells += [(name, key, name) for name in arguments.model for key in datasets]
-    if not cells:
+    models += [(name, key, name) for name in arguments.model for key in datasets]
+    if not models:
         raise HemalumError(f"nothing to score: no {out}/VARIANT/SET/{MODEL_FILE}, and no --model")
-    for _, left_out, path in cells:
+    for _, left_out, path in models:
         if left_out not in datasets:
             raise HemalumError(f"{path} was trained without '{left_out}': give its folder by --data")
-    for variant, left_out, path in cells:
+    for variant, left_out, path in models:
         row = score(load_model(path), datasets[left_out], arguments.images, settings)
         rows.append({"variant": variant, "left_out": left_out} | row)
         print(f"{variant:12} without {left_out:15} PQ {row['pq']:.3f}  unstained {row['unstained']:.3f}", flush=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hemalum.data.dataset import Dataset
-from hemalum.inference.engine import make_engine
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import load_model
 from hemalum.inference.segment import as_engine, segment_source
 from hemalum.metrics import match, measure_overlap
+from hemalum.models.engines.engine import make_engine
+from hemalum.models.model import load_model
+from hemalum.slides.image_source import ImageSource
 from record import write_record
 
 
@@ -27,16 +27,16 @@ def measure(name: str, dataset: Dataset, engine: str, threads: int | None) -> di
     ways = {"plain": plain, "tta": as_engine(plain, model, tta=True)}
     quality: dict[str, list[float]] = {way: [] for way in ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for place, sample in enumerate(dataset.split("test")):
+    for index, sample in enumerate(dataset.split("test")):
         for way, runner in ways.items():
             with ImageSource.of(sample.image) as source:
-                if not place:  # the first call may load and compile
+                if not index:  # the first call may load and compile
                     segment_source(source, model, runner, mpp=sample.mpp)
                 start = time.perf_counter()
                 nuclei = segment_source(source, model, runner, mpp=sample.mpp)
                 seconds[way].append(time.perf_counter() - start)
             quality[way].append(match(measure_overlap(sample.instances, nuclei.label_map())).pq)
-    ratios = [tta / one for tta, one in zip(seconds["tta"], seconds["plain"], strict=True)]
+    ratios = [tta / plain_seconds for tta, plain_seconds in zip(seconds["tta"], seconds["plain"], strict=True)]
     return {
         "model": name,
         "dataset": dataset.info.name,
@@ -56,14 +56,14 @@ def main() -> None:
     parser.add_argument("--engine", default="openvino")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     rows = []
-    for name in options.model or ["accurate", "fast"]:
-        for path in options.datasets:
-            rows.append(measure(name, Dataset.open(path), options.engine, options.threads))
+    for name in arguments.model or ["accurate", "fast"]:
+        for path in arguments.datasets:
+            rows.append(measure(name, Dataset.open(path), arguments.engine, arguments.threads))
             print(" ".join(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
-    if options.json:
-        write_record(options.json, "tta", ["hemalum", "openvino", "torch"], rows, threads=options.threads)
+    if arguments.json:
+        write_record(arguments.json, "tta", ["hemalum", "openvino", "torch"], rows, threads=arguments.threads)
 
 
 if __name__ == "__main__":

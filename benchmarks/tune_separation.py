@@ -7,7 +7,7 @@ A set is FOLDER[:PART[:STAIN]][@MODEL], PART one of val (the usual), train, all 
 maps are those of another model of the same scale, best one that was trained without this set. Maps are made once per
 image and kept in --cache; every combination of the grid is scored as mean PQ per image against the labels at their
 own resolution. The settings for a set are those with the best mean over the other sets; what they reach on the set
-left out is the honest figure. The first of the file's results, best by the mean over all sets, is what
+left out is the figure to trust. The first of the file's results, best by the mean over all sets, is what
 `tools/ship.py` puts into the card.
 """
 
@@ -17,6 +17,7 @@ import multiprocessing
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,19 +25,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset, Row
-from hemalum.inference.engine import Engine, make_engine
-from hemalum.inference.model import Model, load_model
 from hemalum.inference.resample import Resampler
-from hemalum.instances.nuclei import Nuclei, measure
-from hemalum.instances.representations import find_representation
 from hemalum.metrics import match, measure_overlap
-from hemalum.models.card import SeparationSettings
+from hemalum.models.engines.engine import Engine, make_engine
+from hemalum.models.model import Model, load_model
+from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.settings import SeparationSettings
+from hemalum.targets.representations import find_representation
 from record import write_record
+from samples import choose_evenly
 
 SHOWN = 12  # rows of the table, and of the file
 
 
-def usual_grid(pixel: float) -> dict[str, tuple[float, ...]]:
+def default_grid(pixel: float) -> dict[str, tuple[float, ...]]:
     """Values to try on a separation grid of `pixel` µm: those that are lengths or areas follow it."""
     return {
         "foreground": (0.35, 0.4, 0.45, 0.5),
@@ -67,28 +69,31 @@ def choose_rows(rows: Sequence[Row], part: str, stain: str) -> list[Row]:
 
 
 def cache_maps(model: Model, engine: Engine, data: str, folder: Path, limit: int) -> list[Cached]:
-    data, _, other = data.partition("@")
-    if other:
-        used = load_model(other)
-        if (used.card.mpp, used.card.enlarge) != (model.card.mpp, model.card.enlarge):
-            raise SystemExit(f"{other} is not of the scale of {model.card.name}")
-        model, engine = used, make_engine("auto", used)
+    data, _, other_model = data.partition("@")
+    if other_model:
+        replacement = load_model(other_model)
+        if (replacement.card.mpp, replacement.card.output_upsampling) != (
+            model.card.mpp,
+            model.card.output_upsampling,
+        ):
+            raise SystemExit(f"{other_model} is not of the scale of {model.card.name}")
+        model, engine = replacement, make_engine("auto", replacement)
     path, part, stain = [*data.split(":"), "", ""][:3]
     dataset = Dataset.open(path)
     rows = choose_rows(dataset.rows, part, stain)
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), limit)).astype(int))
+    part_of_set = replace(dataset, rows=tuple(rows))
     card, cached = model.card, []
-    for index in chosen:
+    for index in choose_evenly(len(rows), limit):
         file = folder / f"{model.digest[:12]}-{dataset.info.name}-{rows[index].id}.npz"
         cached.append(Cached(dataset.info.name, file))
         if file.exists():
             continue
-        sample = dataset._read(rows[index])
+        sample = part_of_set[index]
         height, width = (max(1, round(length * sample.mpp / card.mpp)) for length in sample.instances.shape)
         image = Resampler(sample.instances.shape, (height, width)).rows(sample.image, 0, height)
         padding = ((0, -height % card.stride), (0, -width % card.stride), (0, 0))
         maps = engine.maps(np.pad(image, padding, mode="symmetric")[None])[0]
-        maps = maps[:, : height * card.enlarge, : width * card.enlarge].astype(np.float16)
+        maps = maps[:, : height * card.output_upsampling, : width * card.output_upsampling].astype(np.float16)
         np.savez(file, maps=maps, truth=sample.instances, image=sample.image)
     return cached
 
@@ -96,7 +101,7 @@ def cache_maps(model: Model, engine: Engine, data: str, folder: Path, limit: int
 Way = tuple[str, list[str]]  # name of a representation, and its classes
 
 
-def label(maps: NDArray[np.float32], way: Way, shape: tuple[int, int], settings: SeparationSettings) -> Any:
+def separate_maps(maps: NDArray[np.float32], way: Way, shape: tuple[int, int], settings: SeparationSettings) -> Any:
     """Label map on the image's own grid."""
     representation = find_representation(*way)
     labels = representation.separate(maps, settings)
@@ -107,20 +112,22 @@ def label(maps: NDArray[np.float32], way: Way, shape: tuple[int, int], settings:
     return Nuclei.from_parts([part], shape=shape, scale=scale).label_map()
 
 
-def score(file: Path, way: Way, several: list[SeparationSettings]) -> list[float]:
+def score(file: Path, way: Way, candidates: list[SeparationSettings]) -> list[float]:
     """PQ of one image under each of the settings; nan where it has no nucleus."""
     with np.load(file) as stored:
         maps, truth = stored["maps"].astype(np.float32), stored["truth"]
-    return [match(measure_overlap(truth, label(maps, way, truth.shape, one))).pq for one in several]
+    return [
+        match(measure_overlap(truth, separate_maps(maps, way, truth.shape, settings))).pq for settings in candidates
+    ]
 
 
-def score_all(cached: list[Cached], way: Way, several: list[SeparationSettings], workers: int) -> dict[str, Any]:
+def score_all(cached: list[Cached], way: Way, candidates: list[SeparationSettings], workers: int) -> dict[str, Any]:
     """Mean PQ per image by set, one number per settings."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(score, one.file, way, several) for one in cached]
+        futures = [pool.submit(score, image.file, way, candidates) for image in cached]
         scores = np.array([future.result() for future in futures])
-    names = np.array([one.set for one in cached])
+    names = np.array([image.set for image in cached])
     return {str(name): np.nanmean(scores[names == name], axis=0) for name in dict.fromkeys(names)}
 
 
@@ -128,22 +135,22 @@ def leave_one_out(by_set: dict[str, Any]) -> list[dict[str, Any]]:
     """For each set, the settings that are best on the others, and what they reach on it."""
     rows = []
     for name in by_set:
-        others = np.mean([pq for other, pq in by_set.items() if other != name], axis=0)
+        others = np.mean([pq for other_set, pq in by_set.items() if other_set != name], axis=0)
         best = int(np.argmax(others))
         rows.append({"left_out": name, "index": best, "pq": float(by_set[name][best])})
     return rows
 
 
-def show(by_set: dict[str, Any], several: list[SeparationSettings], fields: list[str], order: Any) -> None:
+def print_table(by_set: dict[str, Any], candidates: list[SeparationSettings], fields: list[str], order: Any) -> None:
     print("  ".join([*(f"{name:>11.11}" for name in fields), *(f"{name:>9.9}" for name in by_set), "     mean"]))
     for i in order:
-        values = [f"{getattr(several[i], name):11g}" for name in fields]
+        values = [f"{getattr(candidates[i], name):11g}" for name in fields]
         pq = [float(by_set[name][i]) for name in by_set]
-        print("  ".join([*values, *(f"{one:9.4f}" for one in pq), f"{np.mean(pq):9.4f}"]))
+        print("  ".join([*values, *(f"{value:9.4f}" for value in pq), f"{np.mean(pq):9.4f}"]))
 
 
 def read_grid(parts: list[str], pixel: float) -> dict[str, tuple[float, ...]]:
-    grid = usual_grid(pixel)
+    grid = default_grid(pixel)
     for part in parts:
         name, _, values = part.partition("=")
         if name not in SeparationSettings.model_fields:
@@ -165,46 +172,48 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     card = model.card
-    pixel = card.mpp / card.enlarge
+    pixel = card.mpp / card.output_upsampling
     grid = read_grid(arguments.grid, pixel)
     arguments.cache.mkdir(parents=True, exist_ok=True)
     engine = make_engine("auto", model)
     start = time.perf_counter()
     cached = [
-        one for data in arguments.data for one in cache_maps(model, engine, data, arguments.cache, arguments.images)
+        image
+        for data in arguments.data
+        for image in cache_maps(model, engine, data, arguments.cache, arguments.images)
     ]
     print(f"maps of {len(cached)} images: {time.perf_counter() - start:.0f} s", flush=True)
     min_area = max(1, round(arguments.min_area_um2 / pixel**2))
-    several = [
+    candidates = [
         SeparationSettings(**{"min_area": min_area, **dict(zip(grid, values, strict=True))})
         for values in itertools.product(*grid.values())
     ]
-    several.insert(0, card.separation)  # today's, as what all others are compared with
+    candidates.insert(0, card.separation)  # today's, as what all others are compared with
     start = time.perf_counter()
-    by_set = score_all(cached, (card.representation, card.classes), several, arguments.workers)
-    print(f"{len(several)} settings: {time.perf_counter() - start:.0f} s")
+    by_set = score_all(cached, (card.representation, card.classes), candidates, arguments.workers)
+    print(f"{len(candidates)} settings: {time.perf_counter() - start:.0f} s")
     means = np.mean(list(by_set.values()), axis=0)
     order = np.argsort(-means, kind="stable")
     print("the card's:")
-    show(by_set, several, list(grid), [0])
+    print_table(by_set, candidates, list(grid), [0])
     print("best by the mean over all sets:")
-    show(by_set, several, list(grid), order[:SHOWN])
+    print_table(by_set, candidates, list(grid), order[:SHOWN])
     print("chosen on the other sets, scored on the set left out:")
     folds = leave_one_out(by_set)
     for fold in folds:
-        show(by_set, several, list(grid), [fold["index"]])
+        print_table(by_set, candidates, list(grid), [fold["index"]])
         print(f"    {fold['left_out']} left out: {fold['pq']:.4f}, the card's {by_set[fold['left_out']][0]:.4f}")
     print(f"mean over left-out sets: {np.mean([fold['pq'] for fold in folds]):.4f}, the card's {means[0]:.4f}")
     rows = [
         {
-            "settings": several[i].model_dump(),
+            "settings": candidates[i].model_dump(),
             "pq": {name: float(pq[i]) for name, pq in by_set.items()},
             "mean": float(means[i]),
         }
         for i in order[:SHOWN]
     ]
     for fold in folds:
-        fold["settings"] = several[fold.pop("index")].model_dump()
+        fold["settings"] = candidates[fold.pop("index")].model_dump()
     write_record(
         arguments.output,
         "tune_separation",

@@ -36,12 +36,12 @@ def train(mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Tra
     def run(changes: dict[str, Any], data: Path = mini, code: int = 2) -> str:
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(copy.deepcopy(RECIPE) | changes))
-        given = ["--quiet", "train", str(path), "--data", f"mini={data}", "-o", str(tmp_path / "run")]
-        assert cli.main([*given, "--accelerator", "cpu", "--threads", "1"]) == code
-        said = capsys.readouterr()
-        assert said.out == ""
-        lines = [line for line in said.err.splitlines() if not line.startswith("warning")]
-        assert len(lines) == 1, said.err
+        arguments = ["--quiet", "train", str(path), "--data", f"mini={data}", "-o", str(tmp_path / "run")]
+        assert cli.main([*arguments, "--accelerator", "cpu", "--threads", "1"]) == code
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        lines = [line for line in printed.err.splitlines() if not line.startswith("warning")]
+        assert len(lines) == 1, printed.err
         return lines[0].removeprefix("error: ").replace(str(tmp_path), "TMP").replace(str(data), "DATA")
 
     return run
@@ -57,8 +57,20 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         "TMP/recipe.yaml: unknown system 'two_stge', did you mean 'two_stage'?",
     ),
     "system's option": (
-        {"system": {"name": "clin_seg_net", "widhts": [4, 8]}},
-        "TMP/recipe.yaml: system 'clin_seg_net' has no option 'widhts', did you mean 'widths'?",
+        {"system": {"name": "clin_seg_net", "widths": [4, 8]}},
+        "TMP/recipe.yaml: system 'clin_seg_net' has no option 'widths', did you mean 'network.widths'?",
+    ),
+    "system's nested option": (
+        {"system": {"name": "clin_seg_net", "optimizer": {"lrr": 0.1}}},
+        "TMP/recipe.yaml: system 'clin_seg_net' has no option 'optimizer.adam.lrr', did you mean 'optimizer.lr'?",
+    ),
+    "system's network's option": (
+        {"system": {"name": "clin_seg_net", "network": {"widhts": [4, 8]}}},
+        "TMP/recipe.yaml: network 'seu_net' has no option 'widhts', did you mean 'widths'?",
+    ),
+    "system's loss's option": (
+        {"system": {"name": "clin_seg_net", "loss": {"bse": 1}}},
+        "TMP/recipe.yaml: system 'clin_seg_net', 'loss': loss 'histo' has no option 'bse', did you mean 'bce'?",
     ),
     "network": (
         {"network": {"name": "deeplabv3plu"}},
@@ -154,12 +166,12 @@ def rare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_a_labelled_fraction_that_leaves_a_class_empty(train: Train, rare: Path) -> None:
-    changes = {"representation": "semantic", "labelled": {"fraction": "1/8"}} | phase(
-        loss="cross_entropy", unlabelled={}
+def test_a_labeled_fraction_that_leaves_a_class_empty(train: Train, rare: Path) -> None:
+    changes = {"representation": "semantic", "labeled": {"fraction": "1/8"}} | phase(
+        loss="cross_entropy", semi_supervised={}
     )
     assert train(changes, rare) == (
-        "recipe bad, DATA: labelled fraction 1/8 leaves class 'b' without an image: it is 1 of 7 images, and 3 hold "
+        "recipe bad, DATA: labeled fraction 1/8 leaves class 'b' without an image: it is 1 of 7 images, and 3 hold "
         "that class; label a larger fraction"
     )
 
@@ -188,7 +200,7 @@ def test_an_organ_that_is_not_in_the_embedding(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_loss_that_is_not_finite(train: Train, tmp_path: Path) -> None:
     """It stops before the weights are spoilt, names the batch, and what was saved before goes on."""
-    message = train(phase(optimiser={"name": "sgd", "lr": 1e30}, until={"steps": 50}))
+    message = train(phase(optimizer={"name": "sgd", "lr": 1e30}, until={"steps": 50}))
     head, _, rest = message.partition(", on a batch of these images: ")
     images, _, tail = rest.partition("; the last good weights are in ")
     assert head.startswith("the loss is not finite at step ")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hemalum.console import (
+from hemalum.cli.console import (
     counter,
     file_progress,
     print_pairs,
@@ -107,9 +107,9 @@ def test_what_is_logged(capsys: pytest.CaptureFixture[str], options: dict[str, b
     log = logging.getLogger("hemalum.room")
     for level in ("debug", "info", "warning"):
         getattr(log, level)("a line of %s [x]", level)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert {level for level in ("debug", "info", "warning") if f"a line of {level} [x]" in said.err} == heard
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert {level for level in ("debug", "info", "warning") if f"a line of {level} [x]" in printed.err} == heard
 
 
 @pytest.mark.usefixtures("_log_as_before")
@@ -135,14 +135,14 @@ def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str
         progress.finish()
     with counter("importing") as advance:
         advance()
-    with training_progress(quiet=True) as watch:
-        watch(1, 10, {"loss": 1.0})
-    said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "")
+    with training_progress(quiet=True) as on_progress:
+        on_progress(1, 10, {"loss": 1.0})
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "")
 
 
 def test_training_figures_are_lines_in_a_log_file(capsys: pytest.CaptureFixture[str]) -> None:
-    with training_progress() as watch:
-        watch(1, 10, {})
-        watch(2, 10, {"loss": 0.5})
+    with training_progress() as on_progress:
+        on_progress(1, 10, {})
+        on_progress(2, 10, {"loss": 0.5})
     assert capsys.readouterr().err.split() == ["step", "2/10", "loss", "0.5"]

@@ -12,11 +12,11 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from hemalum.export.overlay import draw_legend, draw_outlines
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import load_model
 from hemalum.inference.segment import segment
 from hemalum.inference.staining import find_staining
+from hemalum.models.model import load_model
+from hemalum.nuclei.io.overlay import draw_legend, draw_outlines
+from hemalum.slides.image_source import ImageSource
 
 ROOT = Path(__file__).resolve().parents[1]
 MPP, POSITIVE = 0.45, (0.2, 0.4, 0.6)

@@ -18,12 +18,12 @@ import numpy as np
 
 from hemalum.data.dataset import Dataset
 from hemalum.data.nucleus_size import equivalent_diameters
-from hemalum.inference.model import Model
-from hemalum.instances.representations import REPRESENTATIONS
-from hemalum.models.card import SeparationSettings
+from hemalum.experiments.evaluate import evaluate
 from hemalum.models.file import load_model_file, save_model
-from hemalum.studies.evaluate import evaluate
-from hemalum.training.outcome import keep_head
+from hemalum.models.model import Model
+from hemalum.nuclei.settings import SeparationSettings
+from hemalum.targets.representations import REPRESENTATIONS
+from hemalum.training.head import keep_head
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "hemalum" / "models" / "weights"
 

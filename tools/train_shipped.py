@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACK = ROOT / ".training" / "data"
 WEIGHTS = ROOT / "src" / "hemalum" / "models" / "weights"
 QUALITY = 88
-TRIAL = 200  # steps that measure how fast a machine is
+TIMING_STEPS = 200  # steps that measure how fast a machine is
 START = {"typed": "accurate"}  # what --start shipped begins with, where it is not the model of that name
-SURE = 0.93  # share of a time that is planned for
+PLANNED_SHARE = 0.93  # share of a time that is planned for
 FINEST = 0.2  # µm per px of what is packed: no shipped model sees finer
 
 
@@ -95,10 +95,10 @@ def run(out: Path, models: dict[str, int], options: list[str], accelerator: str,
 
 def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
     """Train one model by its recipe and evaluate it on a quarter of the validation images."""
-    from hemalum.inference.model import load_model
+    from hemalum.experiments.evaluate import evaluate
     from hemalum.models.file import load_model_file, save_model
-    from hemalum.studies.evaluate import evaluate
-    from hemalum.training.shipped import open_recipe
+    from hemalum.models.model import load_model
+    from hemalum.training.recipe import open_recipe
     from hemalum.training.train import train
 
     started = time.perf_counter()
@@ -108,14 +108,15 @@ def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
     steps = arguments.steps
     if arguments.seconds:
         times: list[float] = []
-        trial = with_steps(recipe, TRIAL).model_copy(update={"validation_images": 4})
+        timing_recipe = with_steps(recipe, TIMING_STEPS).model_copy(update={"validation_images": 4})
         train(
-            trial, datasets, out / "runs" / f"{name}.trial", accelerator=arguments.accelerator,
-            workers=arguments.workers, compiled=arguments.compile, watch=lambda *_: times.append(time.perf_counter()),
+            timing_recipe, datasets, out / "runs" / f"{name}.trial", accelerator=arguments.accelerator,
+            workers=arguments.workers, compiled=arguments.compile,
+            on_progress=lambda *_: times.append(time.perf_counter()),
         )  # fmt: skip
         # the last step validates
-        rate = (TRIAL // 2 - 1) / (times[-2] - times[-1 - TRIAL // 2])
-        steps = max(TRIAL, int(rate * (arguments.seconds - (time.perf_counter() - started)) * SURE))
+        rate = (TIMING_STEPS // 2 - 1) / (times[-2] - times[-1 - TIMING_STEPS // 2])
+        steps = max(TIMING_STEPS, int(rate * (arguments.seconds - (time.perf_counter() - started)) * PLANNED_SHARE))
         print(f"{rate:.1f} steps/s, so {steps} steps", flush=True)
     if steps:
         recipe = with_steps(recipe, steps)
@@ -127,7 +128,7 @@ def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
     folder = out / "runs" / name
     model = train(
         recipe, datasets, folder, accelerator=arguments.accelerator, workers=arguments.workers, initial=initial,
-        compiled=arguments.compile, watch=on_progress,
+        compiled=arguments.compile, on_progress=on_progress,
     )  # fmt: skip
     card, tensors = load_model_file(model)
     half = {key: value.astype(np.float16) if value.dtype == np.float32 else value for key, value in tensors.items()}
@@ -151,7 +152,7 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _pairs(text: str) -> dict[str, int]:
+def parse_models(text: str) -> dict[str, int]:
     """NAME or NAME=NUMBER, separated by commas; a name alone counts 1."""
     try:
         pairs = {name: int(value or 1) for name, _, value in (part.partition("=") for part in text.split(","))}
@@ -168,13 +169,13 @@ def main() -> int:
     packing = verbs.add_parser("pack")
     packing.add_argument("folders", nargs="+", type=Path)
     packing.add_argument("-o", "--output", type=Path, default=PACK)
-    running, one = verbs.add_parser("run"), verbs.add_parser("one")
+    running, single = verbs.add_parser("run"), verbs.add_parser("one")
     running.add_argument("out", type=Path)
     running.add_argument("--models", default="accurate=2,fast=1", help="NAME=PART of the cores, separated by commas")
-    one.add_argument("name")
-    one.add_argument("out", type=Path)
-    one.add_argument("--workers", type=int, default=1)
-    for sub in (running, one):
+    single.add_argument("name")
+    single.add_argument("out", type=Path)
+    single.add_argument("--workers", type=int, default=1)
+    for sub in (running, single):
         sub.add_argument("--steps", type=int, help="of each model, other than the recipes'")
         sub.add_argument("--seconds", type=int, help="as many steps as this machine makes in this time")
         sub.add_argument("--budget", default="full", choices=("full", "small"), help="form of the recipes")
@@ -193,7 +194,7 @@ def main() -> int:
             chosen = {key: getattr(arguments, key) for key in ("steps", "seconds", "budget", "start")}
             options = [f"--{key}={value}" for key, value in chosen.items() if value]
             options += ["--compile"] if arguments.compile else []
-            run(arguments.out, _pairs(arguments.models), options, arguments.accelerator, arguments.pack)
+            run(arguments.out, parse_models(arguments.models), options, arguments.accelerator, arguments.pack)
         else:
             train_one(arguments.name, arguments.out, arguments)
     except HemalumError as error:

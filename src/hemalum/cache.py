@@ -22,8 +22,8 @@ _SUMS = "sha256"
 
 def cache_folder() -> Path:
     """Where things are kept: $HEMALUM_CACHE, else the platform's cache folder."""
-    named = os.environ.get(VARIABLE)
-    return Path(named) if named else Path(platformdirs.user_cache_dir("hemalum", appauthor=False))
+    stated = os.environ.get(VARIABLE)
+    return Path(stated) if stated else Path(platformdirs.user_cache_dir("hemalum", appauthor=False))
 
 
 def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
@@ -39,24 +39,24 @@ def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:
         shutil.rmtree(entry, ignore_errors=True)
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=entry.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=entry.parent))
     except OSError as error:
         log.warning("%s cannot be written (%s): nothing is kept", entry.parent, error.strerror or error)
-        beside = Path(tempfile.mkdtemp(prefix="hemalum-"))
-        make(beside)
-        return beside
+        folder = Path(tempfile.mkdtemp(prefix="hemalum-"))
+        make(folder)
+        return folder
     try:
-        make(beside)
-        sums = {path.name: _digest(path) for path in sorted(beside.iterdir())}
-        (beside / _SUMS).write_text("".join(f"{sums[name]}  {name}\n" for name in sums))
+        make(folder)
+        sums = {path.name: _digest(path) for path in sorted(folder.iterdir())}
+        (folder / _SUMS).write_text("".join(f"{sums[name]}  {name}\n" for name in sums))
         try:
-            beside.rename(entry)
+            folder.rename(entry)
         except OSError:
             if not entry.is_dir() or not _sound(entry):  # another process may have been first
                 raise
         return entry
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sound(entry: Path) -> bool:

@@ -9,11 +9,11 @@ from PIL import Image
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.inference.batch import FileResult, segment_paths
-from hemalum.inference.model import load_model
 from hemalum.inference.staining import check_stain
-from hemalum.instances.nuclei import Nuclei
-from hemalum.report.batch import Batch, collect
-from hemalum.report.summary import SummaryPage
+from hemalum.models.model import load_model
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.reports.segmentation.batch import Batch, collect
+from hemalum.reports.segmentation.page import SummaryPage
 
 NAME = "immunohistochemistry.png"
 FORMATS = ("geojson", "csv", "overlay")
@@ -36,7 +36,7 @@ def run_demo(
     stain: str = "hdab",
     engine: str = "auto",
     command: str = "hemalum demo",
-    progress: Callable[[Path, float], None] | None = None,
+    on_progress: Callable[[Path, float], None] | None = None,
 ) -> Demo:
     """Segment `skimage.data.immunohistochemistry()` and write outlines, GeoJSON, CSV and the page into `out`.
 
@@ -57,7 +57,7 @@ def run_demo(
     done: list[FileResult] = []
     positive = POSITIVE if stain in ("hdab", "auto") else None
     results = segment_paths(
-        [out / NAME], out, FORMATS, loaded, stain=stain, positive=positive, engine=engine, progress=progress
+        [out / NAME], out, FORMATS, loaded, stain=stain, positive=positive, engine=engine, on_progress=on_progress
     )
     batch = collect(results, page, done.append)
     (result,) = done

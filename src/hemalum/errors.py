@@ -1,5 +1,8 @@
 """Errors that a user can cause."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class HemalumError(Exception):
     """A mistake in what the user gave: one line that says what is wrong, where, and what to do.
@@ -8,5 +11,12 @@ class HemalumError(Exception):
     """
 
 
-class ToldElsewhereError(HemalumError):
+class PeerFailedError(HemalumError):
     """Another process of the same run has failed first and says why; the command line stays silent about this one."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Give the end of an error line: the nearest known name, or all of them when none is near."""
+    known = sorted(known)
+    match = get_close_matches(name, known, n=1)
+    return f", did you mean '{match[0]}'?" if match else f"; known: {', '.join(known)}"

@@ -33,6 +33,16 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
             temporary.unlink()
 
 
+def write_text(path: Path | str, text: str) -> Path:
+    """Write a text file in UTF-8, newlines as they are, whole or not at all; gives its path.
+
+    Raises HemalumError when it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+    return Path(path)
+
+
 def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)

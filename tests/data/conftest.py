@@ -10,11 +10,11 @@ from PIL import Image
 from hemalum.errors import HemalumError
 
 
-def discs(shape: tuple[int, int], centres: list[tuple[int, int]], radius: float) -> np.ndarray:
-    """(H, W) int32: discs numbered from 1 in the order of their centres (y, x)."""
+def discs(shape: tuple[int, int], centers: list[tuple[int, int]], radius: float) -> np.ndarray:
+    """(H, W) int32: discs numbered from 1 in the order of their centers (y, x)."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     labels = np.zeros(shape, np.int32)
-    for number, (cy, cx) in enumerate(centres, start=1):
+    for number, (cy, cx) in enumerate(centers, start=1):
         labels[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = number
     return labels
 
@@ -81,6 +81,6 @@ def error_line() -> Callable[[Callable[[], object]], str]:
 
 
 @pytest.fixture
-def colours() -> Callable[[tuple[int, int], int], np.ndarray]:
+def colors() -> Callable[[tuple[int, int], int], np.ndarray]:
     """A function of shape and seed that gives an image of noise, (H, W, 3) uint8."""
     return noise_image

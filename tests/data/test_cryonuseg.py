@@ -2,13 +2,15 @@
 
 import struct
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from hemalum.data.formats import READERS, cryonuseg
+from hemalum.data.readers import READERS, cryonuseg
 from hemalum.errors import HemalumError
 
 NAMES = ("Human_AdrenalGland_01", "Human_Larynx_02", "Human_Testes_03")
@@ -16,14 +18,14 @@ AGAIN = "Annotator 1 (biologist second round of manual marks up)"
 OTHER = "Annotator 2 (bioinformatician)"
 
 
-def freehand(left, top, right, bottom):
+def freehand(left: int, top: int, right: int, bottom: int) -> bytes:
     """A .roi file as ImageJ writes it: type 7, box, and the corners from the box's own corner."""
     head = struct.pack(">4shBBhhhhH", b"Iout", 227, 7, 0, top, left, bottom, right, 4).ljust(64, b"\0")
     width, height = right - left, bottom - top
     return head + struct.pack(">8h", 0, width, width, 0, 0, 0, height, height)
 
 
-def roi_set(path, boxes):
+def roi_set(path: Path, boxes: list[tuple[int, int, int, int]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for left, top, right, bottom in boxes:
@@ -32,13 +34,13 @@ def roi_set(path, boxes):
             )
 
 
-def image(path, seed):
+def image(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(path, np.random.default_rng(seed).integers(0, 256, (52, 52, 3), dtype=np.uint8))
 
 
 @pytest.fixture
-def archive(tmp_path, grid_labels):
+def archive(tmp_path: Path, grid_labels: np.ndarray) -> Path:
     """Images once, labels by three annotators, two of them in a folder within a folder of the same name."""
     root = tmp_path / "src"
     for seed, name in enumerate(NAMES):
@@ -63,7 +65,7 @@ def archive(tmp_path, grid_labels):
 
 
 @pytest.mark.parametrize("below", [True, False])
-def test_label_maps(archive, grid_labels, below):
+def test_label_maps(archive: Path, grid_labels: np.ndarray, below: bool) -> None:
     samples = list(cryonuseg.read(archive if below else archive.parent))
     assert [(s.id, s.group, s.organ, s.stain, s.part) for s in samples] == [
         ("Human_AdrenalGland_01", "Human_AdrenalGland_01", "adrenal gland", "H&E", None),
@@ -76,12 +78,12 @@ def test_label_maps(archive, grid_labels, below):
 
 
 @pytest.mark.parametrize(("annotator", "nuclei"), [("1", 5), ("1-again", 4), ("2", 3)])
-def test_annotators(archive, annotator, nuclei):
+def test_annotators(archive: Path, annotator: str, nuclei: int) -> None:
     sample = next(cryonuseg.read(archive, annotator=annotator))
     assert np.unique(sample.instances).size == nuclei + 1
 
 
-def test_variants(archive, grid_labels):
+def test_variants(archive: Path, grid_labels: np.ndarray) -> None:
     assert np.array_equal(next(cryonuseg.read(archive, variant="label masks")).instances, grid_labels * 2)
     binary = next(cryonuseg.read(archive, variant="mask binary")).instances
     assert np.array_equal(binary > 0, grid_labels > 0)
@@ -93,7 +95,7 @@ def test_variants(archive, grid_labels):
     assert np.array_equal(drawn, expected)
 
 
-def test_case_folders(tmp_path):
+def test_case_folders(tmp_path: Path) -> None:
     for seed, case in enumerate(("TCGA-DE-A4MA", "TCGA-S4-A8RO")):
         image(tmp_path / case / f"{case}-01A-01-TSA.F006C5F1-9982.tif", seed)
         roi_set(tmp_path / case / "RoiSet.zip", [(2, 2, 10, 9), (20, 20, 30, 30)][: seed + 1])
@@ -107,10 +109,10 @@ def test_case_folders(tmp_path):
     assert str(error.value) == f"{tmp_path}/TCGA-DE-A4MA: holds 2 .tif files, want the one image of RoiSet.zip"
 
 
-def test_faults(archive, tmp_path):
+def test_faults(archive: Path, tmp_path: Path) -> None:
     truth = archive / "Annotator 1 (biologist)"
 
-    def line(**options):
+    def line(**options: Any) -> str:
         with pytest.raises(HemalumError) as error:
             list(cryonuseg.read(archive, **options))
         return str(error.value)
@@ -135,7 +137,7 @@ def test_faults(archive, tmp_path):
     assert line().endswith("archive, or the cases as folders: unpack TCGA-DE-A4MA.zip and the others first")
 
 
-def test_a_hostile_roi_set_is_one_line(archive):
+def test_a_hostile_roi_set_is_one_line(archive: Path) -> None:
     file = archive / f"Annotator 1 (biologist)/Imagj_zips/{NAMES[0]}.zip"
     with zipfile.ZipFile(file, "a") as changed:
         changed.writestr("../../outside.roi", b"")
@@ -146,7 +148,7 @@ def test_a_hostile_roi_set_is_one_line(archive):
     )
 
 
-def test_the_real_cases(real_data, tmp_path):
+def test_the_real_cases(real_data: Path, tmp_path: Path) -> None:
     cases = sorted((real_data / "original_layouts/cryonuseg").glob("TCGA-*.zip"))
     if not cases:
         pytest.skip("no CryoNuSeg items")

@@ -2,21 +2,25 @@
 
 import logging
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hemalum.data.formats import folder
 from hemalum.data.importing import import_dataset
+from hemalum.data.readers import folder
+from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 
 
-def read(path, **options):
+def read(path: Path, **options: Any) -> list[Sample]:
     return list(folder.read(path, **options))
 
 
-def test_index_joins_and_describes(make_folder, grid_labels):
+def test_index_joins_and_describes(make_folder: Callable[..., Path], grid_labels: np.ndarray) -> None:
     root = make_folder(4)
     samples = read(root, group="patient")
     assert [sample.id for sample in samples] == ["tile_0", "tile_1", "tile_2", "tile_3"]
@@ -26,7 +30,7 @@ def test_index_joins_and_describes(make_folder, grid_labels):
     assert np.array_equal(samples[2].instances, grid_labels)
 
 
-def test_stems_join_without_an_index(make_folder):
+def test_stems_join_without_an_index(make_folder: Callable[..., Path]) -> None:
     root = make_folder(3, index=False)
     (root / "labels/notes.txt").write_text("not an image: ignored")
     Image.open(root / "images/tile_1.png").save(root / "images/tile_1.jpg")
@@ -39,7 +43,7 @@ def test_stems_join_without_an_index(make_folder):
     ]
 
 
-def test_other_folder_names_and_paths_from_the_root(make_folder):
+def test_other_folder_names_and_paths_from_the_root(make_folder: Callable[..., Path]) -> None:
     root = make_folder(2)
     shutil.move(root / "labels", root / "truth")
     (root / "my.csv").write_text("image,label,group,organ,stain,source\nimages/tile_0.png,tile_0.png,g,lung,H&E,s1\n")
@@ -48,23 +52,27 @@ def test_other_folder_names_and_paths_from_the_root(make_folder):
 
 
 @pytest.mark.parametrize("value", [1, 255])
-def test_binary_masks_become_components_and_the_log_says_so(make_folder, grid_labels, caplog, value):
+def test_binary_masks_become_components_and_the_log_says_so(
+    make_folder: Callable[..., Path], grid_labels: np.ndarray, caplog: pytest.LogCaptureFixture, value: int
+) -> None:
     caplog.set_level(logging.WARNING)
     root = make_folder(2)
     mask = (grid_labels > 0).astype(np.uint8) * value
-    mask[0, 0] = mask[1, 1] = value  # touch at a corner: one piece with 8 neighbours
+    mask[0, 0] = mask[1, 1] = value  # touch at a corner: one piece with 8 neighbors
     Image.fromarray(mask).save(root / "labels/tile_1.png")
-    whole, split = read(root)
+    merged, split = read(root)
     assert split.instances.max() == 6
     for number in range(1, 6):
         ids = np.unique(split.instances[grid_labels == number])
         assert ids.size == 1
         assert np.array_equal(split.instances == ids[0], grid_labels == number)
-    assert np.array_equal(whole.instances, grid_labels)
+    assert np.array_equal(merged.instances, grid_labels)
     assert "1 of 2 label files are binary masks; their connected components became the nuclei" in caplog.text
 
 
-def test_label_maps_are_not_taken_for_masks(make_folder, grid_labels, caplog):
+def test_label_maps_are_not_taken_for_masks(
+    make_folder: Callable[..., Path], grid_labels: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
     root = make_folder(2)
     Image.fromarray((grid_labels == 1).astype(np.uint8)).save(root / "labels/tile_0.png")  # a single nucleus
     Image.fromarray(np.zeros((52, 52), np.uint8)).save(root / "labels/tile_1.png")  # none
@@ -73,25 +81,31 @@ def test_label_maps_are_not_taken_for_masks(make_folder, grid_labels, caplog):
     assert "binary" not in caplog.text
 
 
-def test_class_maps(make_folder, grid_labels):
+def test_class_maps(make_folder: Callable[..., Path], grid_labels: np.ndarray) -> None:
     root = make_folder(1, index=False)
-    kinds = np.array([0, 3, 1, 1, 2, 4], np.uint8)
+    class_ids = np.array([0, 3, 1, 1, 2, 4], np.uint8)
     (root / "types").mkdir()
-    Image.fromarray(kinds[grid_labels]).save(root / "types/tile_0.png")
+    Image.fromarray(class_ids[grid_labels]).save(root / "types/tile_0.png")
     (sample,) = read(root)
-    assert sample.classes.tolist() == kinds.tolist()
+    assert sample.classes.tolist() == class_ids.tolist()
 
 
-def test_class_names(make_folder, grid_labels, tmp_path, error_line, caplog):
+def test_class_names(
+    make_folder: Callable[..., Path],
+    grid_labels: np.ndarray,
+    tmp_path: Path,
+    error_line: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     root = make_folder(2, index=False)
     (root / "types").mkdir()
     for number in range(2):
-        kinds = np.array([0, 3, 1, 1, 2, 0], np.uint8)
-        Image.fromarray(kinds[grid_labels]).save(root / f"types/tile_{number}.png")
+        class_ids = np.array([0, 3, 1, 1, 2, 0], np.uint8)
+        Image.fromarray(class_ids[grid_labels]).save(root / f"types/tile_{number}.png")
     list(read(root))
     assert "class maps without names" in caplog.text
-    for given in ("lymphocyte, epithelial,other", ["lymphocyte", "epithelial", "other"]):
-        dataset = import_dataset("folder", root, tmp_path / "set", class_names=given, overwrite=True)
+    for class_names in ("lymphocyte, epithelial,other", ["lymphocyte", "epithelial", "other"]):
+        dataset = import_dataset("folder", root, tmp_path / "set", class_names=class_names, overwrite=True)
         assert dataset.info.classes == {1: "lymphocyte", 2: "epithelial", 3: "other"}
     by_id = {3: "other", 1: "lymphocyte", 2: "epithelial"}
     assert import_dataset("folder", root, tmp_path / "by", class_names=by_id).info.classes == dataset.info.classes
@@ -108,55 +122,55 @@ def test_class_names(make_folder, grid_labels, tmp_path, error_line, caplog):
     )
 
 
-def _image_missing(root):
+def _image_missing(root: Path) -> None:
     (root / "images/tile_1.png").unlink()
 
 
-def _label_missing(root):
+def _label_missing(root: Path) -> None:
     (root / "labels/tile_1.png").unlink()
 
 
-def _label_empty(root):
+def _label_empty(root: Path) -> None:
     (root / "index.csv").write_text("image,label\ntile_0.png,tile_0.png\ntile_1.png,\n")
 
 
-def _no_column(root):
+def _no_column(root: Path) -> None:
     (root / "index.csv").write_text("picture,label\ntile_0.png,tile_0.png\n")
 
 
-def _no_rows(root):
+def _no_rows(root: Path) -> None:
     (root / "index.csv").write_text("image,label\n")
 
 
-def _twice(root):
+def _twice(root: Path) -> None:
     (root / "index.csv").write_text("image,label\ntile_0.png,tile_0.png\ntile_0.png,tile_1.png\n")
 
 
-def _bad_mpp(root):
+def _bad_mpp(root: Path) -> None:
     (root / "index.csv").write_text("image,label,mpp\ntile_0.png,tile_0.png,40x\n")
 
 
-def _no_group(root):
+def _no_group(root: Path) -> None:
     (root / "index.csv").write_text("image,label,group\ntile_0.png,tile_0.png,\n")
 
 
-def _not_text(root):
+def _not_text(root: Path) -> None:
     (root / "index.csv").write_bytes(b"image,label\n\xff\xfe.png,a.png\n")
 
 
-def _other_size(root):
+def _other_size(root: Path) -> None:
     Image.fromarray(np.ones((52, 40), np.uint8)).save(root / "labels/tile_1.png")
 
 
-def _not_an_image(root):
+def _not_an_image(root: Path) -> None:
     (root / "images/tile_1.png").write_text("text")
 
 
-def _no_class_map(root):
+def _no_class_map(root: Path) -> None:
     (root / "types").mkdir()
 
 
-def _class_size(root):
+def _class_size(root: Path) -> None:
     (root / "types").mkdir()
     for number in range(3):
         Image.fromarray(np.ones((52, 40), np.uint8)).save(root / f"types/tile_{number}.png")
@@ -179,7 +193,9 @@ def _class_size(root):
         (_class_size, "{root}/types/tile_0.png: class map is 40 x 52, its image 52 x 52"),
     ],
 )
-def test_faults_with_an_index(make_folder, spoil, message):
+def test_faults_with_an_index(
+    make_folder: Callable[..., Path], spoil: Callable[[Path], object], message: str
+) -> None:
     root = make_folder(3)
     spoil(root)
     with pytest.raises(HemalumError) as error:
@@ -187,24 +203,24 @@ def test_faults_with_an_index(make_folder, spoil, message):
     assert str(error.value) == message.format(root=root)
 
 
-def test_an_index_that_is_no_text(make_folder):
+def test_an_index_that_is_no_text(make_folder: Callable[..., Path]) -> None:
     root = make_folder(1)
     _not_text(root)
     with pytest.raises(HemalumError, match=r"index\.csv: cannot be read as CSV"):
         read(root)
 
 
-def _no_labels_folder(root):
+def _no_labels_folder(root: Path) -> None:
     shutil.rmtree(root / "labels")
 
 
-def _no_images(root):
+def _no_images(root: Path) -> None:
     for kind in ("images", "labels"):
         for file in (root / kind).iterdir():
             file.unlink()
 
 
-def _same_stem(root):
+def _same_stem(root: Path) -> None:
     shutil.copy(root / "images/tile_1.png", root / "images/tile_1.jpg")
 
 
@@ -218,7 +234,9 @@ def _same_stem(root):
         (_same_stem, "{root}/images/tile_1.png: tile_1.jpg has the same stem; keep one of them"),
     ],
 )
-def test_faults_without_an_index(make_folder, spoil, message):
+def test_faults_without_an_index(
+    make_folder: Callable[..., Path], spoil: Callable[[Path], object], message: str
+) -> None:
     root = make_folder(3, index=False)
     spoil(root)
     with pytest.raises(HemalumError) as error:
@@ -226,7 +244,7 @@ def test_faults_without_an_index(make_folder, spoil, message):
     assert str(error.value) == message.format(root=root)
 
 
-def test_faults_of_the_options(make_folder, tmp_path):
+def test_faults_of_the_options(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(1)
     with pytest.raises(HemalumError, match="no column 'organ' to group by; columns are image, label, patient, mpp"):
         read(root, group="organ")
@@ -236,7 +254,7 @@ def test_faults_of_the_options(make_folder, tmp_path):
         read(tmp_path / "nowhere")
 
 
-def test_survey_names_every_fault(make_folder):
+def test_survey_names_every_fault(make_folder: Callable[..., Path]) -> None:
     root = make_folder(4, index=False)
     (root / "images/tile_1.png").unlink()
     (root / "labels/tile_3.png").unlink()
@@ -246,7 +264,7 @@ def test_survey_names_every_fault(make_folder):
 
 
 @pytest.mark.parametrize("name", ["tnbc", "nuinsseg_human", "dsb2018", "consep_train"])
-def test_real_folders(real_data, name):
+def test_real_folders(real_data: Path, name: str) -> None:
     """The first images agree with the counts of the index, which another program wrote."""
     import csv
 

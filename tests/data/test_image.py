@@ -1,7 +1,9 @@
 """Each fault is a valid file and one small mutation, with the exact error."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,35 +14,35 @@ from hemalum.data.image import read_image, read_label_map
 from hemalum.errors import HemalumError
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-GREY = RGB[..., 0].copy()
+GRAY = RGB[..., 0].copy()
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif"])
-def test_rgb_is_read_as_it_is(tmp_path, name):
+def test_rgb_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     Image.fromarray(RGB).save(tmp_path / name)
     assert np.array_equal(read_image(tmp_path / name), RGB)
 
 
-def test_jpeg_is_read_as_pillow_reads_it(tmp_path):
+def test_jpeg_is_read_as_pillow_reads_it(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.jpg", quality=90)
     assert np.array_equal(read_image(tmp_path / "a.jpg"), np.asarray(Image.open(tmp_path / "a.jpg")))
 
 
-def test_content_decides_not_the_suffix(tmp_path):
+def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb")
     (tmp_path / "a.tif").rename(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png"), RGB)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_grey_becomes_three_channels(tmp_path, name):
-    Image.fromarray(GREY).save(tmp_path / name)
+def test_gray_becomes_three_channels(tmp_path: Path, name: str) -> None:
+    Image.fromarray(GRAY).save(tmp_path / name)
     image = read_image(tmp_path / name)
     assert image.shape == (20, 30, 3)
-    assert all(np.array_equal(image[..., channel], GREY) for channel in range(3))
+    assert all(np.array_equal(image[..., channel], GRAY) for channel in range(3))
 
 
-def test_alpha_is_laid_over_white(tmp_path):
+def test_alpha_is_laid_over_white(tmp_path: Path) -> None:
     pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [100, 0, 200, 51]]], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     # alpha 51/255 = 0.2: 0.2 * 100 + 0.8 * 255 = 224, 0.8 * 255 = 204, 0.2 * 200 + 204 = 244
@@ -48,7 +50,7 @@ def test_alpha_is_laid_over_white(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_16_bit_grey_is_stretched_and_said(tmp_path, name, caplog):
+def test_16_bit_gray_is_stretched_and_said(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     pixels = np.array([[1000, 3000], [2000, 1000]], np.uint16)
     if name.endswith("png"):
@@ -56,15 +58,15 @@ def test_16_bit_grey_is_stretched_and_said(tmp_path, name, caplog):
     else:
         tifffile.imwrite(tmp_path / name, pixels)
     assert read_image(tmp_path / name)[..., 0].tolist() == [[0, 255], [128, 0]]
-    assert "16-bit grey 1000..3000 stretched to 0..255" in caplog.text
+    assert "16-bit gray 1000..3000 stretched to 0..255" in caplog.text
 
 
-def test_flat_16_bit_grey_is_black(tmp_path):
+def test_flat_16_bit_gray_is_black(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.full((3, 3), 500, np.uint16))
     assert read_image(tmp_path / "a.tif").max() == 0
 
 
-def test_tiff_planes_and_pages_as_channels(tmp_path):
+def test_tiff_planes_and_pages_as_channels(tmp_path: Path) -> None:
     planes = np.moveaxis(RGB, -1, 0)
     tifffile.imwrite(tmp_path / "planes.tif", planes, photometric="rgb", planarconfig="separate")
     tifffile.imwrite(tmp_path / "imagej.tif", planes, imagej=True, metadata={"axes": "CYX"})
@@ -72,9 +74,9 @@ def test_tiff_planes_and_pages_as_channels(tmp_path):
     assert np.array_equal(read_image(tmp_path / "imagej.tif"), RGB)
 
 
-def test_tiff_white_is_zero(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", GREY, photometric="miniswhite")
-    assert np.array_equal(read_image(tmp_path / "a.tif")[..., 0], 255 - GREY)
+def test_tiff_white_is_zero(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GRAY, photometric="miniswhite")
+    assert np.array_equal(read_image(tmp_path / "a.tif")[..., 0], 255 - GRAY)
 
 
 def _missing(path: Path) -> None:
@@ -94,10 +96,10 @@ def _palette(path: Path) -> None:
 
 
 def _one_bit(path: Path) -> None:
-    Image.fromarray(GREY > 9).save(path)
+    Image.fromarray(GRAY > 9).save(path)
 
 
-def _png_16_bit_colour(path: Path) -> None:
+def _png_16_bit_color(path: Path) -> None:
     import imagecodecs
 
     path.write_bytes(imagecodecs.png_encode(RGB.astype(np.uint16) * 257))
@@ -113,13 +115,13 @@ def _folder(path: Path) -> None:
         (_missing, "no such file"),
         (_text, "not an image that can be read (PNG, JPEG, BMP, TIFF)"),
         (_empty, "the file is empty (0 bytes)"),
-        (_palette, "palette pixels are not supported; save the image as 8-bit RGB or grey"),
-        (_one_bit, "1-bit pixels are not supported; save the image as 8-bit RGB or grey"),
-        (_png_16_bit_colour, "16-bit colour pixels; save the image with 8 bits per channel"),
+        (_palette, "palette pixels are not supported; save the image as 8-bit RGB or gray"),
+        (_one_bit, "1-bit pixels are not supported; save the image as 8-bit RGB or gray"),
+        (_png_16_bit_color, "16-bit color pixels; save the image with 8 bits per channel"),
         (_folder, "is a folder, not an image"),
     ],
 )
-def test_png_faults(tmp_path, spoil, message):
+def test_png_faults(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
     path = tmp_path / "a.png"
     spoil(path)
     with pytest.raises(HemalumError) as error:
@@ -131,12 +133,12 @@ def test_png_faults(tmp_path, spoil, message):
     ("pixels", "options", "message"),
     [
         (np.zeros((8, 8, 4), np.uint8), {"photometric": "separated"}, "CMYK pixels are not supported; save the"),
-        (GREY, {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}, "palette pixels are not"),
-        (GREY.astype(np.float32), {}, "float32 pixels; save the image with 8 bits per channel"),
-        (RGB.astype(np.uint16), {"photometric": "rgb"}, "16-bit colour pixels; save the image with 8 bits"),
+        (GRAY, {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}, "palette pixels are not"),
+        (GRAY.astype(np.float32), {}, "float32 pixels; save the image with 8 bits per channel"),
+        (RGB.astype(np.uint16), {"photometric": "rgb"}, "16-bit color pixels; save the image with 8 bits"),
     ],
 )
-def test_tiff_faults(tmp_path, pixels, options, message):
+def test_tiff_faults(tmp_path: Path, pixels: np.ndarray, options: dict[str, Any], message: str) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, **options)
     with pytest.raises(HemalumError) as error:
@@ -145,7 +147,7 @@ def test_tiff_faults(tmp_path, pixels, options, message):
     assert "\n" not in str(error.value)
 
 
-def test_cmyk_jpeg(tmp_path):
+def test_cmyk_jpeg(tmp_path: Path) -> None:
     Image.fromarray(RGB).convert("CMYK").save(tmp_path / "a.jpg")
     with pytest.raises(HemalumError, match="CMYK pixels are not supported"):
         read_image(tmp_path / "a.jpg")
@@ -153,7 +155,7 @@ def test_cmyk_jpeg(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_truncated_files(tmp_path, name, share):
+def test_truncated_files(tmp_path: Path, name: str, share: float) -> None:
     path = tmp_path / name
     Image.fromarray(np.tile(RGB, (5, 5, 1))).save(path)
     content = path.read_bytes()
@@ -163,23 +165,23 @@ def test_truncated_files(tmp_path, name, share):
     assert "\n" not in str(error.value)
 
 
-def test_huge_images_are_refused_before_decoding(tmp_path):
-    Image.fromarray(GREY).save(tmp_path / "a.png")
+def test_huge_images_are_refused_before_decoding(tmp_path: Path) -> None:
+    Image.fromarray(GRAY).save(tmp_path / "a.png")
     with pytest.raises(HemalumError, match="30 x 20 pixels is over the limit of 599"):
         read_image(tmp_path / "a.png", max_pixels=599)
     assert read_image(tmp_path / "a.png", max_pixels=600).shape == (20, 30, 3)
     assert read_image(tmp_path / "a.png", max_pixels=None).shape == (20, 30, 3)
 
 
-def test_the_limit_of_pillow_is_left_as_it_was(tmp_path, monkeypatch):
+def test_the_limit_of_pillow_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    Image.fromarray(GREY).save(tmp_path / "a.png")
+    Image.fromarray(GRAY).save(tmp_path / "a.png")
     read_image(tmp_path / "a.png")
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_label_maps_keep_their_ids(tmp_path, dtype):
+def test_label_maps_keep_their_ids(tmp_path: Path, dtype: type[np.generic]) -> None:
     ids = np.array([[0, 7], [200, 7]], dtype)
     Image.fromarray(ids).save(tmp_path / "a.png")
     assert read_label_map(tmp_path / "a.png").tolist() == ids.tolist()
@@ -187,13 +189,13 @@ def test_label_maps_keep_their_ids(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32, np.float32])
-def test_tiff_label_maps(tmp_path, dtype):
+def test_tiff_label_maps(tmp_path: Path, dtype: type[np.generic]) -> None:
     ids = np.array([[0, 7], [60000, 7]], dtype)
     tifffile.imwrite(tmp_path / "a.tif", ids)
     assert read_label_map(tmp_path / "a.tif").tolist() == [[0, 7], [60000, 7]]
 
 
-def test_palette_and_grey_rgb_label_maps(tmp_path):
+def test_palette_and_gray_rgb_label_maps(tmp_path: Path) -> None:
     ids = np.array([[0, 1], [2, 1]], np.uint8)
     picture = Image.fromarray(ids, mode="P")
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
@@ -206,8 +208,8 @@ def test_palette_and_grey_rgb_label_maps(tmp_path):
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (RGB, "a label map has one channel, this one has colours; save ids as grey"),
-        (GREY + np.float32(0.5), "label map holds fractions; ids must be whole numbers"),
+        (RGB, "a label map has one channel, this one has colors; save ids as gray"),
+        (GRAY + np.float32(0.5), "label map holds fractions; ids must be whole numbers"),
         (
             np.full((4, 4), np.nan, np.float32),
             "label map holds NaN or infinite values; ids must be whole numbers",
@@ -215,7 +217,7 @@ def test_palette_and_grey_rgb_label_maps(tmp_path):
         (np.full((4, 4), -3, np.int32), "label ids run from -3 to -3; they must fit 0 to 2147483647"),
     ],
 )
-def test_label_faults(tmp_path, pixels, message):
+def test_label_faults(tmp_path: Path, pixels: np.ndarray, message: str) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels)
     with pytest.raises(HemalumError) as error:
@@ -223,7 +225,7 @@ def test_label_faults(tmp_path, pixels, message):
     assert str(error.value) == f"{path}: {message}"
 
 
-def test_jpeg_labels_are_refused(tmp_path):
-    Image.fromarray(GREY).save(tmp_path / "a.jpg")
+def test_jpeg_labels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(GRAY).save(tmp_path / "a.jpg")
     with pytest.raises(HemalumError, match="a label map cannot be a JPEG"):
         read_label_map(tmp_path / "a.jpg")

@@ -2,7 +2,10 @@
 
 import csv
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, Never
 
 import numpy as np
 import pytest
@@ -11,15 +14,15 @@ from PIL import Image
 
 from hemalum.data import importing
 from hemalum.data.dataset import Dataset, classes_by_instance, pixel_hash, write_sample
-from hemalum.data.formats import READERS, folder
 from hemalum.data.importing import import_dataset
+from hemalum.data.readers import READERS, folder
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 
 
-def test_what_comes_out_is_what_went_in(make_folder, tmp_path):
+def test_what_comes_out_is_what_went_in(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(10)
-    dataset = import_dataset("folder", root, tmp_path / "set", group="patient", licence="CC0-1.0", name="mine")
+    dataset = import_dataset("folder", root, tmp_path / "set", group="patient", license="CC0-1.0", name="mine")
     assert len(dataset) == 10
     for before, after in zip(folder.read(root, group="patient"), dataset, strict=True):
         assert np.array_equal(before.image, after.image)
@@ -30,7 +33,7 @@ def test_what_comes_out_is_what_went_in(make_folder, tmp_path):
             after.mpp,
             after.mpp_source,
         )
-    assert (dataset.info.name, dataset.info.licence, dataset.info.mpp) == ("mine", "CC0-1.0", 0.5)
+    assert (dataset.info.name, dataset.info.license, dataset.info.mpp) == ("mine", "CC0-1.0", 0.5)
     assert (dataset.info.images, dataset.info.nuclei) == (10, 50)
     assert sorted(item.name for item in (tmp_path / "set").iterdir()) == [
         "dataset.yaml",
@@ -40,7 +43,7 @@ def test_what_comes_out_is_what_went_in(make_folder, tmp_path):
     ]
 
 
-def test_the_files_are_plain(make_folder, tmp_path, grid_labels):
+def test_the_files_are_plain(make_folder: Callable[..., Path], tmp_path: Path, grid_labels: np.ndarray) -> None:
     """Anyone can read the folder without us."""
     import_dataset("folder", make_folder(3), tmp_path / "set")
     with (tmp_path / "set/index.csv").open() as stream:
@@ -56,7 +59,7 @@ def test_the_files_are_plain(make_folder, tmp_path, grid_labels):
     )
 
 
-def test_parts(make_folder, tmp_path):
+def test_parts(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     dataset = import_dataset("folder", make_folder(10), tmp_path / "set", group="patient")
     parts = {part: dataset.split(part) for part in ("train", "val", "test")}
     assert sum(map(len, parts.values())) == 10
@@ -71,7 +74,7 @@ def test_parts(make_folder, tmp_path):
         dataset.split("dev")
 
 
-def test_the_split_is_the_same_wherever_it_is_made(make_folder, tmp_path):
+def test_the_split_is_the_same_wherever_it_is_made(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(10)
     one = import_dataset("folder", root, tmp_path / "one", group="patient")
     shutil.copytree(root, tmp_path / "moved")
@@ -80,24 +83,26 @@ def test_the_split_is_the_same_wherever_it_is_made(make_folder, tmp_path):
     assert one.split_hash == two.split_hash != other.split_hash
 
 
-def test_named_test_groups(make_folder, tmp_path):
+def test_named_test_groups(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     dataset = import_dataset("folder", make_folder(10), tmp_path / "set", group="patient", test_groups=["p3"])
     assert {row.group for row in dataset.split("test").rows} == {"p3"}
     assert dataset.info.split.test_groups == ["p3"]
 
 
-def test_slices_and_indices(make_folder, tmp_path):
+def test_slices_and_indices(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     dataset = import_dataset("folder", make_folder(5), tmp_path / "set")
     assert dataset[-1].id == "tile_4"
     assert [sample.id for sample in dataset[1:3]] == ["tile_1", "tile_2"]
 
 
-def test_scale_of_the_user_goes_before_that_of_the_index(make_folder, tmp_path):
+def test_scale_of_the_user_goes_before_that_of_the_index(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     dataset = import_dataset("folder", make_folder(3), tmp_path / "set", mpp=0.25)
     assert {(row.mpp, row.mpp_source) for row in dataset.rows} == {(0.25, "user")}
 
 
-def test_scale_from_nuclei(make_folder, tmp_path, grid_labels, monkeypatch):
+def test_scale_from_nuclei(
+    make_folder: Callable[..., Path], tmp_path: Path, grid_labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hemalum.data.nucleus_size.ENOUGH_NUCLEI", 5)
     dataset = import_dataset("folder", make_folder(3), tmp_path / "set", mpp="nuclei")
     diameter = np.sqrt(4 / np.pi * (grid_labels == 1).sum())
@@ -106,16 +111,16 @@ def test_scale_from_nuclei(make_folder, tmp_path, grid_labels, monkeypatch):
     assert "5.2 µm" in dataset.info.mpp_note
 
 
-def test_group_mosaic(tmp_path, grid_labels):
+def test_group_mosaic(tmp_path: Path, grid_labels: np.ndarray) -> None:
     from scipy.ndimage import gaussian_filter
 
     for name in ("images", "labels"):
         (tmp_path / "user" / name).mkdir(parents=True)
     for field in range(6):
         noise = gaussian_filter(np.random.default_rng(field).normal(size=(52, 104)), 3)
-        grey = np.clip(128 + 40 * noise / noise.std(), 0, 255).astype(np.uint8)
+        gray = np.clip(128 + 40 * noise / noise.std(), 0, 255).astype(np.uint8)
         for half in range(2):
-            Image.fromarray(grey[:, 52 * half : 52 * half + 52]).save(tmp_path / f"user/images/{half}_{field}.png")
+            Image.fromarray(gray[:, 52 * half : 52 * half + 52]).save(tmp_path / f"user/images/{half}_{field}.png")
             Image.fromarray(grid_labels.astype(np.uint8)).save(tmp_path / f"user/labels/{half}_{field}.png")
     dataset = import_dataset("folder", tmp_path / "user", tmp_path / "set", group="mosaic")
     assert {row.id: row.group for row in dataset.rows} == {
@@ -125,7 +130,7 @@ def test_group_mosaic(tmp_path, grid_labels):
         assert len({row.split for row in dataset.rows if row.id.endswith(f"_{field}")}) == 1
 
 
-def test_classes_ambiguity_and_many_labels_survive(tmp_path):
+def test_classes_ambiguity_and_many_labels_survive(tmp_path: Path) -> None:
     labels = np.zeros((300, 300), np.int32)
     labels.flat[: 70000 - 1] = np.arange(1, 70000)
     classes = (np.arange(70000) % 5).astype(np.int32)
@@ -145,15 +150,15 @@ def test_classes_ambiguity_and_many_labels_survive(tmp_path):
     assert np.array_equal(again.ambiguous, ambiguous)
 
 
-def test_class_of_an_instance_is_that_of_most_of_its_pixels():
+def test_class_of_an_instance_is_that_of_most_of_its_pixels() -> None:
     instances = np.array([[0, 2, 2, 2, 5]], np.int32)
     assert classes_by_instance(instances, np.array([[3, 1, 4, 4, 2]], np.int32)).tolist() == [0, 0, 4, 0, 0, 2]
     with pytest.raises(HemalumError, match="class map is"):
         classes_by_instance(instances, np.zeros((2, 5), np.int32))
 
 
-def test_ids_become_file_names(tmp_path, grid_labels, monkeypatch):
-    def read(path):
+def test_ids_become_file_names(tmp_path: Path, grid_labels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path) -> Iterator[Sample]:
         image = np.zeros((52, 52, 3), np.uint8)
         yield Sample(image, grid_labels, "a b/(c)", "s", "g")
 
@@ -164,13 +169,13 @@ def test_ids_become_file_names(tmp_path, grid_labels, monkeypatch):
     assert (dataset.rows[0].mpp, dataset.rows[0].mpp_source) == (0.25, "published")
 
 
-def test_progress(make_folder, tmp_path):
+def test_progress(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     seen = []
     import_dataset("folder", make_folder(3), tmp_path / "set", on_sample=lambda sample: seen.append(sample.id))
     assert seen == ["tile_0", "tile_1", "tile_2"]
 
 
-def test_nothing_is_left_when_import_fails(make_folder, tmp_path):
+def test_nothing_is_left_when_import_fails(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(3)
     (root / "labels/tile_2.png").write_text("text")
     before = sorted(tmp_path.iterdir())
@@ -179,8 +184,8 @@ def test_nothing_is_left_when_import_fails(make_folder, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_nothing_is_left_when_interrupted(make_folder, tmp_path):
-    def stop(sample):
+def test_nothing_is_left_when_interrupted(make_folder: Callable[..., Path], tmp_path: Path) -> None:
+    def stop(sample: Sample) -> Never:
         raise KeyboardInterrupt
 
     root = make_folder(3)
@@ -190,7 +195,7 @@ def test_nothing_is_left_when_interrupted(make_folder, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_full_folders_are_refused_and_kept(make_folder, tmp_path):
+def test_full_folders_are_refused_and_kept(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(3)
     target = tmp_path / "set"
     target.mkdir()
@@ -203,7 +208,7 @@ def test_full_folders_are_refused_and_kept(make_folder, tmp_path):
     assert [item.name for item in target.iterdir()] == ["thesis.txt"]
 
 
-def test_overwrite_replaces_and_an_empty_folder_is_taken(make_folder, tmp_path):
+def test_overwrite_replaces_and_an_empty_folder_is_taken(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     import_dataset("folder", make_folder(3), tmp_path / "set")
     again = import_dataset("folder", make_folder(5, name="more"), tmp_path / "set", overwrite=True)
@@ -211,8 +216,8 @@ def test_overwrite_replaces_and_an_empty_folder_is_taken(make_folder, tmp_path):
     assert sorted(item.name for item in tmp_path.iterdir()) == ["more", "set", "user"]
 
 
-def test_disk_full(make_folder, tmp_path, monkeypatch):
-    def full(*_):
+def test_disk_full(make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Never:
         raise OSError(28, "No space left on device")
 
     root = make_folder(3)
@@ -238,7 +243,9 @@ def test_disk_full(make_folder, tmp_path, monkeypatch):
         ({"test_groups": ["p9"], "group": "patient"}, "test group p9 is not in the data; groups are p0, p1"),
     ],
 )
-def test_faults_of_the_arguments(make_folder, tmp_path, arguments, message):
+def test_faults_of_the_arguments(
+    make_folder: Callable[..., Path], tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
     src = make_folder(3)
     arguments = {"format": "folder", "src": src, "dst": tmp_path / "set"} | arguments
     with pytest.raises(HemalumError) as error:
@@ -247,7 +254,7 @@ def test_faults_of_the_arguments(make_folder, tmp_path, arguments, message):
     assert not (tmp_path / "set").exists()
 
 
-def test_a_target_around_the_source_is_refused(make_folder, tmp_path):
+def test_a_target_around_the_source_is_refused(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(3)
     with pytest.raises(HemalumError, match="holds the source"):
         import_dataset("folder", root, tmp_path, overwrite=True)
@@ -256,8 +263,10 @@ def test_a_target_around_the_source_is_refused(make_folder, tmp_path):
         import_dataset("folder", root, tmp_path / "file")
 
 
-def test_groups_of_published_formats(tmp_path, grid_labels, monkeypatch):
-    def read(path):
+def test_groups_of_published_formats(
+    tmp_path: Path, grid_labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> Iterator[Sample]:
         for number in range(4):
             yield Sample(np.zeros((52, 52, 3), np.uint8), grid_labels, f"i{number}", "s", "g", organ=f"o{number % 2}")
 
@@ -275,7 +284,7 @@ def test_groups_of_published_formats(tmp_path, grid_labels, monkeypatch):
 # --- opening
 
 
-def _minimal(path):
+def _minimal(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     (path / "user/images").mkdir(parents=True)
     (path / "user/labels").mkdir(parents=True)
@@ -285,7 +294,7 @@ def _minimal(path):
     return path / "set"
 
 
-def _edit(file, old, new):
+def _edit(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
@@ -297,7 +306,7 @@ def _edit(file, old, new):
         (lambda p: (p / "dataset.yaml").unlink(), "dataset.yaml: missing; is this a folder that `hemalum import`"),
         (lambda p: (p / "dataset.yaml").write_text("{"), "dataset.yaml: cannot be read (while parsing"),
         (lambda p: (p / "dataset.yaml").write_text("3"), "dataset.yaml: content: Input should be"),
-        (lambda p: _edit(p / "dataset.yaml", "format: 1", "format: 9"), "dataset.yaml: dataset format 9, this ver"),
+        (lambda p: _edit(p / "dataset.yaml", "format: 2", "format: 9"), "dataset.yaml: dataset format 9, this ver"),
         (lambda p: _edit(p / "dataset.yaml", "images: 1", "images: x"), "dataset.yaml: images: Input should be"),
         (lambda p: _edit(p / "dataset.yaml", "images: 1", "images: 1\nx: 1"), "dataset.yaml: x: Extra inputs are"),
         (lambda p: (p / "index.csv").unlink(), "index.csv: missing; import the data again"),
@@ -309,7 +318,7 @@ def _edit(file, old, new):
         (lambda p: _edit(p / "index.csv", ",train,1,", ",train,one,"), "index.csv, row 2: nuclei is 'one', not a"),
     ],
 )
-def test_faults_of_a_dataset_folder(tmp_path, spoil, message):
+def test_faults_of_a_dataset_folder(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
     path = _minimal(tmp_path)
     spoil(path)
     with pytest.raises(HemalumError) as error:
@@ -318,12 +327,12 @@ def test_faults_of_a_dataset_folder(tmp_path, spoil, message):
     assert "\n" not in str(error.value)
 
 
-def test_no_dataset_folder(tmp_path):
+def test_no_dataset_folder(tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="nowhere: no such dataset folder"):
         Dataset.open(tmp_path / "nowhere")
 
 
-def test_a_dataset_without_rows(tmp_path):
+def test_a_dataset_without_rows(tmp_path: Path) -> None:
     path = _minimal(tmp_path)
     (path / "index.csv").write_text((path / "index.csv").read_text().splitlines()[0] + "\n")
     with pytest.raises(HemalumError, match=r"index\.csv: no images are listed"):

@@ -1,9 +1,13 @@
 """A set given to the wrong reader is told whose it is: file names alone, as published, for every pair of formats."""
 
+import re
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from hemalum.data.formats import READERS, looks_like
 from hemalum.data.importing import import_dataset
+from hemalum.data.readers import READERS, looks_like
 from hemalum.errors import HemalumError
 
 TCGA = "TCGA-A7-A13E-01Z-00-DX1"
@@ -58,8 +62,8 @@ CASES = [
 
 
 @pytest.fixture
-def lay_out(tmp_path):
-    def lay_out(files):
+def lay_out(tmp_path: Path) -> Callable[[list[str]], Path]:
+    def lay_out(files: list[str]) -> Path:
         for file in files:
             (tmp_path / "src" / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "src" / file).touch()
@@ -69,12 +73,16 @@ def lay_out(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "files"), CASES)
-def test_each_layout_looks_like_its_own_format_only(lay_out, name, files):
+def test_each_layout_looks_like_its_own_format_only(
+    lay_out: Callable[[list[str]], Path], name: str, files: list[str]
+) -> None:
     assert looks_like(lay_out(files)) == [name]
 
 
 @pytest.mark.parametrize(("name", "files"), CASES)
-def test_every_other_reader_says_so(lay_out, tmp_path, name, files):
+def test_every_other_reader_says_so(
+    lay_out: Callable[[list[str]], Path], tmp_path: Path, name: str, files: list[str]
+) -> None:
     src = lay_out(files)
     for other in READERS:
         if other == name or READERS[other].read is READERS[name].read:
@@ -86,5 +94,30 @@ def test_every_other_reader_says_so(lay_out, tmp_path, name, files):
     assert not (tmp_path / "set").exists()
 
 
-def test_every_public_format_has_a_layout_here():
+def test_every_public_format_has_a_layout_here() -> None:
     assert {name for name, reader in READERS.items() if reader.markers} <= set(LAYOUTS)
+
+
+def test_the_error_says_which_format_it_looks_like(tmp_path: Path, error_line: Callable[..., str]) -> None:
+    (tmp_path / "test_same" / "Labels").mkdir(parents=True)
+    (tmp_path / "lizard_labels" / "Lizard_Labels").mkdir(parents=True)
+    line = error_line(lambda: import_dataset("consep", tmp_path, tmp_path / "set"))
+    assert line == (
+        f"{tmp_path}: no Train/Images and no Test/Images; want the unpacked CoNSeP archive; "
+        "it looks like format 'lizard' or 'kumar'"
+    )
+    assert not (tmp_path / "set").exists()
+
+
+def test_the_right_format_is_not_contradicted(tmp_path: Path, error_line: Callable[..., str]) -> None:
+    (tmp_path / "test_same" / "Labels").mkdir(parents=True)
+    assert "looks like" not in error_line(lambda: import_dataset("kumar", tmp_path, tmp_path / "set"))
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if READERS[name].markers])
+def test_every_marker_is_found(tmp_path: Path, name: str) -> None:
+    for number, marker in enumerate(READERS[name].markers):
+        root = tmp_path / str(number)
+        (root / re.sub(r"\[(.)[^]]*]", r"\1", marker).replace("*", "1")).mkdir(parents=True)
+        assert name in looks_like(root)
+    assert looks_like(tmp_path / "nothing") == []

@@ -1,19 +1,23 @@
 """Lizard: a miniature of the three archives, and each of its faults."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from hemalum.data.formats import lizard, looks_like
 from hemalum.data.importing import import_dataset
+from hemalum.data.readers import lizard, looks_like
 
 NAMES = {"consep_1": 1, "crag_2": 2, "dpath_10": 3, "glas_1": 1, "pannuke_7": 2, "dpath_11": 3}
 ORDER = np.array([4, 2, 5, 1, 3])  # ids are not sorted in the published files
 CLASSES = np.array([6, 1, 2, 3, 2])  # of ORDER
 
 
-def write(root, labels, colours, wrapped=False):
+def write(root: Path, labels: np.ndarray, colors: Callable[..., np.ndarray], wrapped: bool = False) -> Path:
     """lizard_images1/Lizard_Images1 … as the archives unpack, or without the outer folders."""
     names = ("Lizard_Images1", "Lizard_Images2", "Lizard_Labels")
     folders = [root / (name.lower() if wrapped else "") / name for name in names]
@@ -21,7 +25,7 @@ def write(root, labels, colours, wrapped=False):
     for number, name in enumerate(NAMES):
         folder = folders[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(colours(labels.shape, number)).save(folder / f"{name}.png")
+        Image.fromarray(colors(labels.shape, number)).save(folder / f"{name}.png")
         savemat(
             folders[2] / "Labels" / f"{name}.mat",
             {
@@ -38,11 +42,11 @@ def write(root, labels, colours, wrapped=False):
 
 
 @pytest.fixture
-def archive(tmp_path, grid_labels, colours):
-    return write(tmp_path / "lizard", grid_labels, colours)
+def archive(tmp_path: Path, grid_labels: np.ndarray, colors: Callable[..., np.ndarray]) -> Path:
+    return write(tmp_path / "lizard", grid_labels, colors)
 
 
-def change(archive, name, **values):
+def change(archive: Path, name: str, **values: object) -> Path:
     file = archive / "Lizard_Labels" / "Labels" / f"{name}.mat"
     content = {key: value for key, value in loadmat(file).items() if not key.startswith("__")}
     content |= values
@@ -51,18 +55,20 @@ def change(archive, name, **values):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_classes_go_by_id(tmp_path, grid_labels, colours, wrapped):
-    samples = list(lizard.read(write(tmp_path, grid_labels, colours, wrapped)))
+def test_classes_go_by_id(
+    tmp_path: Path, grid_labels: np.ndarray, colors: Callable[..., np.ndarray], wrapped: bool
+) -> None:
+    samples = list(lizard.read(write(tmp_path, grid_labels, colors, wrapped)))
     assert [sample.id for sample in samples] == sorted(NAMES)
     first = samples[0]
-    assert np.array_equal(first.image, colours((52, 52), 0))
+    assert np.array_equal(first.image, colors((52, 52), 0))
     assert np.array_equal(first.instances, grid_labels)
     assert first.classes.tolist() == [0, 3, 1, 2, 6, 2]
     assert (first.fold, first.organ, first.group) == (1, "colon", "consep_1")
     assert looks_like(tmp_path) == ["lizard"]
 
 
-def test_ids_without_a_nucleus_and_images_without_nuclei(archive, grid_labels):
+def test_ids_without_a_nucleus_and_images_without_nuclei(archive: Path, grid_labels: np.ndarray) -> None:
     change(
         archive,
         "consep_1",
@@ -94,13 +100,15 @@ def test_ids_without_a_nucleus_and_images_without_nuclei(archive, grid_labels):
         ({"inst_map": np.full((52, 52), 2e9)}, "inst_map: runs from 2e+09 to 2e+09, must lie in 0 to 2704"),
     ],
 )
-def test_faults_of_a_label_file(archive, error_line, values, line):
+def test_faults_of_a_label_file(
+    archive: Path, error_line: Callable[..., str], values: dict[str, Any], line: str
+) -> None:
     file = change(archive, "glas_1", **values)
-    said = error_line(lambda: list(lizard.read(archive)))
-    assert said.removeprefix(f"{file}: ") == line
+    message = error_line(lambda: list(lizard.read(archive)))
+    assert message.removeprefix(f"{file}: ") == line
 
 
-def test_faults_of_the_folders(archive, error_line, tmp_path):
+def test_faults_of_the_folders(archive: Path, error_line: Callable[..., str], tmp_path: Path) -> None:
     label = archive / "Lizard_Labels" / "Labels" / "glas_1.mat"
     label.unlink()
     image = archive / "Lizard_Images2" / "glas_1.png"
@@ -115,7 +123,7 @@ def test_faults_of_the_folders(archive, error_line, tmp_path):
     assert "column 'Split' is missing" in error_line(lambda: list(lizard.read(archive)))
 
 
-def test_an_archive_of_images_is_missing(archive, caplog):
+def test_an_archive_of_images_is_missing(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
     import shutil
 
     shutil.rmtree(archive / "Lizard_Images2")
@@ -123,7 +131,7 @@ def test_an_archive_of_images_is_missing(archive, caplog):
     assert "3 label files have no image" in caplog.text
 
 
-def test_import_takes_the_published_folds(archive, tmp_path):
+def test_import_takes_the_published_folds(archive: Path, tmp_path: Path) -> None:
     dataset = import_dataset("lizard", archive, tmp_path / "set", fold=3)
     assert {row.id for row in dataset.rows if row.split == "test"} == {"dpath_10", "dpath_11"}
     assert dataset.info.split.fold == 3

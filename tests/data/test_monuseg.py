@@ -9,15 +9,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hemalum.data.formats import monuseg
 from hemalum.data.importing import import_dataset
+from hemalum.data.readers import monuseg
 from hemalum.errors import HemalumError
 
 TRAIN = ("TCGA-A7-A13E-01Z-00-DX1", "TCGA-B0-5710-01Z-00-DX1", "TCGA-G9-6336-01Z-00-DX1", "TCGA-XX-0000-01Z-00-DX1")
 TEST = ("TCGA-2Z-A9J9-01A-01-TS1", "TCGA-HT-8564-01Z-00-DX1")
 
 
-def annotations(corners, scale="0.252000") -> str:
+def annotations(corners: list[tuple[int, int]], scale: str = "0.252000") -> str:
     regions = "".join(
         f'<Region Id="{number}" Type="0" NegativeROA="0"><Vertices>'
         + "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in [(x, y), (x + 8, y), (x + 8, y + 6), (x, y + 6)])
@@ -28,7 +28,7 @@ def annotations(corners, scale="0.252000") -> str:
     return f'<Annotations MicronsPerPixel="{scale}">{inner}</Annotations>'
 
 
-def put(image: Path, xml: Path, seed: int, **options) -> None:
+def put(image: Path, xml: Path, seed: int, **options: str) -> None:
     for file in (image, xml):
         file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -37,7 +37,7 @@ def put(image: Path, xml: Path, seed: int, **options) -> None:
 
 
 @pytest.fixture
-def archive(tmp_path):
+def archive(tmp_path: Path) -> Path:
     training = tmp_path / "src" / "MoNuSeg 2018 Training Data" / "MoNuSeg 2018 Training Data"
     for seed, name in enumerate(TRAIN):
         put(training / "Tissue Images" / f"{name}.tif", training / "Annotations" / f"{name}.xml", seed)
@@ -47,7 +47,7 @@ def archive(tmp_path):
     return tmp_path / "src"
 
 
-def test_both_archives(archive):
+def test_both_archives(archive: Path) -> None:
     samples = list(monuseg.read(archive))
     assert [(s.id, s.group, s.organ, s.part) for s in samples] == [
         (TEST[0], "2Z-A9J9", "kidney", "test"),
@@ -73,17 +73,17 @@ def test_both_archives(archive):
         ("MoNuSeg 2018 Training Data/MoNuSeg 2018 Training Data", ["train"] * 4),
     ],
 )
-def test_one_archive(archive, below, parts):
+def test_one_archive(archive: Path, below: str, parts: list[str]) -> None:
     assert [sample.part for sample in monuseg.read(archive / below)] == parts
 
 
-def test_files_side_by_side_are_of_no_known_part(archive, tmp_path):
+def test_files_side_by_side_are_of_no_known_part(archive: Path, tmp_path: Path) -> None:
     shutil.copytree(archive / "MoNuSegTestData", tmp_path / "mine")
     (sample, _) = monuseg.read(tmp_path / "mine")
     assert sample.part is None
 
 
-def test_hidden_files_are_passed_over(archive):
+def test_hidden_files_are_passed_over(archive: Path) -> None:
     (archive / "MoNuSegTestData" / f"._{TEST[0]}.xml").write_bytes(b"\0\5\x16\7")
     extra = archive / "__MACOSX" / "MoNuSegTestData"
     extra.mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_hidden_files_are_passed_over(archive):
 
 
 @pytest.mark.parametrize("scale", ["0.000000", "1.0", "0.5"])
-def test_a_scale_that_contradicts_the_publication_is_not_taken(archive, tmp_path, scale):
+def test_a_scale_that_contradicts_the_publication_is_not_taken(archive: Path, tmp_path: Path, scale: str) -> None:
     for file in archive.rglob("*.xml"):
         file.write_text(annotations([(2, 3)], scale))
     assert next(monuseg.read(archive)).mpp is None
@@ -100,18 +100,18 @@ def test_a_scale_that_contradicts_the_publication_is_not_taken(archive, tmp_path
     assert (dataset.info.mpp, dataset.info.mpp_source) == (0.25, "published")
 
 
-def test_the_published_split_is_taken(archive, tmp_path):
+def test_the_published_split_is_taken(archive: Path, tmp_path: Path) -> None:
     dataset = import_dataset("monuseg", archive, tmp_path / "set")
     assert sorted(row.id for row in dataset.rows if row.split == "test") == sorted(TEST)
     assert dataset.info.split.counts == {"train": 3, "val": 1, "test": 2}
     assert dataset.info.split.published
 
 
-def test_faults(archive, tmp_path):
+def test_faults(archive: Path, tmp_path: Path) -> None:
     test = archive / "MoNuSegTestData"
     training = archive / "MoNuSeg 2018 Training Data" / "MoNuSeg 2018 Training Data"
 
-    def line():
+    def line() -> str:
         with pytest.raises(HemalumError) as error:
             list(monuseg.read(archive))
         return str(error.value)
@@ -139,14 +139,14 @@ def test_faults(archive, tmp_path):
     )
 
 
-def test_an_image_in_both_archives(archive, tmp_path):
+def test_an_image_in_both_archives(archive: Path, tmp_path: Path) -> None:
     test = archive / "MoNuSegTestData"
     put(test / f"{TRAIN[0]}.tif", test / f"{TRAIN[0]}.xml", 0)
     with pytest.raises(HemalumError, match=f"the id '{TRAIN[0]}' occurs more than once; name the images apart"):
         import_dataset("monuseg", archive, tmp_path / "set")
 
 
-def test_the_real_item(real_data):
+def test_the_real_item(real_data: Path) -> None:
     folder = real_data / "original_layouts" / "monuseg"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")

@@ -6,7 +6,7 @@ import pytest
 from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameters, mpp_from_nuclei
 
 
-def test_diameter_of_the_circle_of_the_same_area():
+def test_diameter_of_the_circle_of_the_same_area() -> None:
     labels = np.zeros((40, 40), np.int32)
     labels[5:15, 5:15] = 4  # 100 px
     labels[20:22, 20:30] = 9  # 20 px
@@ -14,7 +14,7 @@ def test_diameter_of_the_circle_of_the_same_area():
     assert sorted(equivalent_diameters(labels)) == pytest.approx(sorted(expected))
 
 
-def test_nuclei_cut_by_the_border_are_left_out():
+def test_nuclei_cut_by_the_border_are_left_out() -> None:
     labels = np.zeros((40, 40), np.int32)
     labels[0:5, 5:9] = 1
     labels[36:40, 5:9] = 2
@@ -22,17 +22,17 @@ def test_nuclei_cut_by_the_border_are_left_out():
     labels[5:9, 37:40] = 4
     labels[10:20, 10:20] = 5
     assert equivalent_diameters(labels).size == 1
-    assert equivalent_diameters(labels, whole_only=False).size == 5
+    assert equivalent_diameters(labels, exclude_border=False).size == 5
     assert equivalent_diameters(np.zeros((3, 3), np.int32)).size == 0
 
 
-def test_scale_brings_the_median_to_the_reference():
+def test_scale_brings_the_median_to_the_reference() -> None:
     diameters = [np.full(20, 20.8), np.full(20, 41.6)]
     assert mpp_from_nuclei(diameters, ["a", "a"]) == [0.25, 0.125]
     assert REFERENCE_DIAMETER_UM == 5.2
 
 
-def test_few_nuclei_take_the_scale_of_their_kind():
+def test_few_nuclei_take_the_scale_of_their_kind() -> None:
     many, few, none = np.full(20, 20.8), np.full(3, 99.0), np.empty(0)
     other = np.full(20, 52.0)
     scales = mpp_from_nuclei([many, few, none, other, few], ["a", "a", "a", "b", "c"])
@@ -40,6 +40,6 @@ def test_few_nuclei_take_the_scale_of_their_kind():
     assert scales == [0.25, 0.25, 0.25, 0.1, round(5.2 / 36.4, 4)]
 
 
-def test_nothing_known():
+def test_nothing_known() -> None:
     assert mpp_from_nuclei([np.empty(0)], ["a"]) == [None]
     assert mpp_from_nuclei([np.full(2, 52.0)], ["a"]) == [0.1]

@@ -1,12 +1,15 @@
 """Polyp sets: a miniature of each layout in which they are handed on, and faults as one change each."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from hemalum.data.formats import READERS
 from hemalum.data.importing import import_dataset
+from hemalum.data.readers import READERS
 from hemalum.errors import HemalumError
 
 
@@ -18,7 +21,7 @@ def two_polyps() -> np.ndarray:
     return mask
 
 
-def save(path, pixels):
+def save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".tif", ".tiff"):
         tifffile.imwrite(path, pixels)
@@ -54,7 +57,7 @@ LAYOUTS = {
 CASES = [(name, *layout) for name, layouts in LAYOUTS.items() for layout in layouts]
 
 
-def build(root, frames, masks, numbers=(1, 2, 10)):
+def build(root: Path, frames: str, masks: str, numbers: Iterable[int] = (1, 2, 10)) -> Path:
     for number in numbers:
         save(root / frames.format(number), frame(number))
         save(root / masks.format(number), two_polyps())
@@ -62,7 +65,7 @@ def build(root, frames, masks, numbers=(1, 2, 10)):
 
 
 @pytest.mark.parametrize(("name", "frames", "masks"), CASES)
-def test_every_layout(tmp_path, name, frames, masks):
+def test_every_layout(tmp_path: Path, name: str, frames: str, masks: str) -> None:
     build(tmp_path, frames, masks)
     if frames == "CVC-ColonDB/CVC-ColonDB/{}.tiff":  # masks of other things beside
         for number in (1, 2, 10):
@@ -79,11 +82,11 @@ def test_every_layout(tmp_path, name, frames, masks):
         assert np.array_equal(samples[2].image, frame(10))
 
 
-def test_masks_are_cut_at_half_of_their_range(tmp_path):
+def test_masks_are_cut_at_half_of_their_range(tmp_path: Path) -> None:
     build(tmp_path, "images/{}.png", "masks/{}.png")
-    grey = np.full((40, 52), 127, np.uint8)
-    grey[3:9, 3:9] = 128
-    save(tmp_path / "masks/1.png", grey)
+    gray = np.full((40, 52), 127, np.uint8)
+    gray[3:9, 3:9] = 128
+    save(tmp_path / "masks/1.png", gray)
     save(tmp_path / "masks/2.png", two_polyps() // 255)
     save(tmp_path / "masks/10.png", np.zeros((40, 52), np.uint8))
     half, ones, none = READERS["etis"].read(tmp_path)
@@ -92,7 +95,7 @@ def test_masks_are_cut_at_half_of_their_range(tmp_path):
     assert none.instances.max() == 0
 
 
-def test_the_log_says_that_videos_are_not_told_apart(tmp_path, caplog):
+def test_the_log_says_that_videos_are_not_told_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     build(tmp_path, "images/{}.png", "masks/{}.png")
     list(READERS["colondb"].read(tmp_path))
     assert caplog.messages == [
@@ -102,7 +105,7 @@ def test_the_log_says_that_videos_are_not_told_apart(tmp_path, caplog):
 
 
 @pytest.fixture
-def clinic(tmp_path):
+def clinic(tmp_path: Path) -> Path:
     """The mirror of ClinicDB that comes with a table of frames and sequences."""
     root = build(tmp_path / "src", "PNG/Original/{}.png", "PNG/Ground Truth/{}.png", range(1, 13))
     build(root, "TIF/Original/{}.tif", "TIF/Ground Truth/{}.tif", range(1, 13))
@@ -116,14 +119,14 @@ def clinic(tmp_path):
     return root
 
 
-def test_sequences_are_kept_together(clinic, tmp_path, caplog):
+def test_sequences_are_kept_together(clinic: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     samples = list(READERS["clinicdb"].read(clinic))
     assert [sample.group for sample in samples[:4]] == ["sequence 1"] * 3 + ["sequence 2"]
     assert caplog.messages == []
     dataset = import_dataset("clinicdb", clinic, tmp_path / "set")
     parts = {row.group: {other.split for other in dataset.rows if other.group == row.group} for row in dataset.rows}
     assert len(parts) == 4
-    assert all(len(found) == 1 for found in parts.values())
+    assert all(len(names) == 1 for names in parts.values())
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,7 @@ def test_sequences_are_kept_together(clinic, tmp_path, caplog):
         ("\n5,2,", "\n55,2,", "metadata.csv: no row with frame_id 5; it tells the sequence"),
     ],
 )
-def test_faults_of_the_table(clinic, old, new, line):
+def test_faults_of_the_table(clinic: Path, old: str, new: str, line: str) -> None:
     file = clinic / "metadata.csv"
     file.write_text(file.read_text().replace(old, new, 1))
     with pytest.raises(HemalumError) as error:
@@ -142,10 +145,10 @@ def test_faults_of_the_table(clinic, old, new, line):
     assert str(error.value) == f"{clinic}/{line}"
 
 
-def test_faults(tmp_path):
+def test_faults(tmp_path: Path) -> None:
     root = build(tmp_path, "Original/{}.tif", "Ground Truth/{}.tif")
 
-    def line(name="clinicdb"):
+    def line(name: str = "clinicdb") -> str:
         with pytest.raises(HemalumError) as error:
             list(READERS[name].read(root))
         return str(error.value)
@@ -167,7 +170,7 @@ def test_faults(tmp_path):
     )
 
 
-def test_kvasir_is_told_by_its_names(tmp_path):
+def test_kvasir_is_told_by_its_names(tmp_path: Path) -> None:
     build(tmp_path, "images/cju{}.jpg", "masks/cju{}.jpg")
     with pytest.raises(
         HemalumError, match=r"images/cju1\.jpg: no frame of etis, whose frames are numbered; it looks"

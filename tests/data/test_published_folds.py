@@ -1,21 +1,22 @@
 """Folds that publications define: TNBC by patient, NuInsSeg by tile as scikit-learn makes them."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.model_selection import KFold
 
-from hemalum.data.formats import READERS, nuinsseg, tnbc
 from hemalum.data.importing import import_dataset
+from hemalum.data.readers import READERS, nuinsseg, tnbc
 from hemalum.data.splits import Member
 from hemalum.errors import HemalumError
 
 ORGANS = ("human bladder", "human brain", "mouse fat (white and brown)_subscapula", "mouse muscle_tibia")
 
 
-def whole_nuinsseg() -> list[Member]:
+def full_nuinsseg() -> list[Member]:
     """665 members in an order that is not that of their names, ids as the import writes them."""
     members = []
     for number in range(665):
@@ -26,8 +27,8 @@ def whole_nuinsseg() -> list[Member]:
 
 
 @pytest.mark.parametrize("fold", range(1, 6))
-def test_nuinsseg_folds_are_those_of_scikit_learn(fold):
-    members = whole_nuinsseg()
+def test_nuinsseg_folds_are_those_of_scikit_learn(fold: int) -> None:
+    members = full_nuinsseg()
     paths = sorted(f"{member.source}/tissue images/{member.id}.png" for member in members)
     train, test = list(KFold(n_splits=5, shuffle=True, random_state=19).split(paths))[fold - 1]
     parts = nuinsseg.published(members, fold)
@@ -36,21 +37,21 @@ def test_nuinsseg_folds_are_those_of_scikit_learn(fold):
     assert {name for name, part in parts.items() if part == "train"} == {names[index] for index in train}
 
 
-def test_nuinsseg_folds_test_each_image_once():
-    members = whole_nuinsseg()
+def test_nuinsseg_folds_test_each_image_once() -> None:
+    members = full_nuinsseg()
     tested = Counter(
         name for fold in range(1, 6) for name, part in nuinsseg.published(members, fold).items() if part == "test"
     )
     assert tested == dict.fromkeys((member.id for member in members), 1)
 
 
-def save(path, pixels):
+def save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture
-def nuinsseg_archive(tmp_path):
+def nuinsseg_archive(tmp_path: Path) -> Path:
     for organ in ORGANS:
         for number in (1, 2, 3):
             name = f"{organ.replace(' ', '_')}_{number}.png"
@@ -59,7 +60,7 @@ def nuinsseg_archive(tmp_path):
     return tmp_path / "src"
 
 
-def test_nuinsseg_folds_need_the_whole_set(nuinsseg_archive, tmp_path):
+def test_nuinsseg_folds_need_the_whole_set(nuinsseg_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError) as error:
         import_dataset("nuinsseg", nuinsseg_archive, tmp_path / "set", split="published", fold=2)
     assert str(error.value) == (
@@ -67,7 +68,9 @@ def test_nuinsseg_folds_need_the_whole_set(nuinsseg_archive, tmp_path):
     )
 
 
-def test_nuinsseg_is_split_by_organ_unless_asked(nuinsseg_archive, tmp_path, monkeypatch, caplog):
+def test_nuinsseg_is_split_by_organ_unless_asked(
+    nuinsseg_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(nuinsseg, "PUBLISHED", 12)
     dataset = import_dataset("nuinsseg", nuinsseg_archive, tmp_path / "shares")
     assert dataset.info.split.published is None
@@ -87,13 +90,13 @@ ELEVEN = [f"{number:02d}" for number in range(1, 12)]
 
 
 @pytest.mark.parametrize("fold", [1, 11])
-def test_tnbc_leaves_one_patient_out(fold):
+def test_tnbc_leaves_one_patient_out(fold: int) -> None:
     parts = tnbc.published(patients(*ELEVEN), fold)
     assert [name for name, part in parts.items() if part == "test"] == [f"{fold:02d}_1", f"{fold:02d}_2"]
     assert Counter(parts.values()) == {"train": 20, "test": 2}
 
 
-def test_tnbc_faults():
+def test_tnbc_faults() -> None:
     with pytest.raises(HemalumError) as error:
         tnbc.published(patients("01", "03"), 2)
     assert str(error.value) == "fold 2 tests on patient 02, who is not there; patients are 01, 03"
@@ -105,7 +108,7 @@ def test_tnbc_faults():
     )
 
 
-def test_tnbc_import(tmp_path):
+def test_tnbc_import(tmp_path: Path) -> None:
     for patient in ELEVEN:
         for number in (1, 2):
             save(tmp_path / f"src/Slide_{patient}/{patient}_{number}.png", np.full((8, 8, 3), 9, np.uint8))

@@ -14,8 +14,8 @@ from PIL import Image
 
 from hemalum.errors import HemalumError
 from hemalum.inference.batch import FORMATS, find_images, segment_paths, stem
-from hemalum.inference.model import Model
 from hemalum.models.card import Card
+from hemalum.models.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_progress_names_the_image(folder: Path, tmp_path: Path, model: Model, di
     seen: list[tuple[str, float]] = []
     results = segment_paths(
         [folder / "a.png"], tmp_path / "out", ["csv"], model, mpp=0.5, engine=disk_engine,
-        progress=lambda path, share: seen.append((path.name, share)),
+        on_progress=lambda path, share: seen.append((path.name, share)),
     )  # fmt: skip
     assert len(list(results)) == 1
     assert seen[-1] == ("a.png", 1.0)

@@ -13,20 +13,20 @@ from PIL import Image
 
 import hemalum
 from hemalum import cli
-from hemalum.export.colours import PALETTE
 from hemalum.inference import bands as bands_module
-from hemalum.inference import stream
-from hemalum.inference.engine import ENGINES, make_engine
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model, load_model
+from hemalum.inference import postprocess as stream
 from hemalum.inference.probability import segment_with_maps
 from hemalum.models.card import Card
+from hemalum.models.engines.engine import ENGINES, make_engine
+from hemalum.models.model import Model, load_model
+from hemalum.nuclei.io.colors import PALETTE
+from hemalum.slides.image_source import ImageSource
 
 RED, BLUE, GROUND = (150, 40, 60), (60, 40, 150), (235, 225, 235)
 
 
 def scene(height: int, width: int, seed: int = 0) -> tuple[NDArray[np.uint8], list[tuple[int, int, str]]]:
-    """Discs 10 to 14 px across on a grid: row, column and colour of each; some have a patch of the other colour."""
+    """Discs 10 to 14 px across on a grid: row, column and color of each; some have a patch of the other color."""
     rng = np.random.default_rng(seed)
     image = np.full((height, width, 3), GROUND, np.uint8)
     y, x = np.mgrid[:height, :width]
@@ -35,8 +35,8 @@ def scene(height: int, width: int, seed: int = 0) -> tuple[NDArray[np.uint8], li
         for column in range(10, width - 8, 18):
             radius = int(rng.integers(5, 8))
             inside = (y - row) ** 2 + (x - column) ** 2 < radius**2
-            own, other, name = [(RED, BLUE, "red"), (BLUE, RED, "blue")][int(rng.integers(2))]
-            image[inside] = own
+            color, other, name = [(RED, BLUE, "red"), (BLUE, RED, "blue")][int(rng.integers(2))]
+            image[inside] = color
             image[inside & (y < row - radius // 2)] = other  # a third at the top: outvoted
             made.append((row, column, name))
     return image, made
@@ -48,29 +48,29 @@ def test_each_nucleus_has_the_class_of_most_of_its_pixels(engine: str, two_class
     nuclei = hemalum.segment(image, two_class_model, mpp=0.5, engine=engine, device="cpu", precision="f32")
     assert nuclei.count == len(made)
     assert nuclei.class_names == ("red", "blue")
-    found = {
+    name_at = {
         (round(y), round(x)): name
         for x, y, name in zip(*(nuclei.table[column].to_pylist() for column in ("x", "y", "class")), strict=True)
     }
     for row, column, name in made:
-        near = [key for key in found if abs(key[0] - row) < 4 and abs(key[1] - column) < 4]
-        assert [found[key] for key in near] == [name]
+        near = [key for key in name_at if abs(key[0] - row) < 4 and abs(key[1] - column) < 4]
+        assert [name_at[key] for key in near] == [name]
     counts = nuclei.classes.counts
-    assert counts == {name: sum(own == name for *_, own in made) for name in ("red", "blue")}
+    assert counts == {name: sum(made_name == name for *_, made_name in made) for name in ("red", "blue")}
     assert min(counts.values()) > 5
 
 
 def test_neither_windows_nor_bands_change_a_class(two_class_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image, made = scene(500, 130, seed=2)
-    whole = hemalum.segment(image, two_class_model, mpp=0.5, engine="torch", device="cpu", precision="f32")
-    assert whole.count == len(made)
-    monkeypatch.setattr(stream, "step_rows", lambda width, enlarge: 31)
+    reference = hemalum.segment(image, two_class_model, mpp=0.5, engine="torch", device="cpu", precision="f32")
+    assert reference.count == len(made)
+    monkeypatch.setattr(stream, "step_rows", lambda width, upsampling: 31)
     assert any(abs(row - edge) < 5 for row, *_ in made for edge in range(31, 500, 31))  # through the middle of some
     for window, band in ((12_000, 4_000), (30_000, 9_000)):
         monkeypatch.setattr(bands_module, "WINDOW_AREA", window)
         monkeypatch.setattr(bands_module, "BAND_AREA", band)
         cut = hemalum.segment(image, two_class_model, mpp=0.5, engine="torch", device="cpu", precision="f32")
-        assert cut.table.equals(whole.table)  # each votes once, with all its pixels
+        assert cut.table.equals(reference.table)  # each votes once, with all its pixels
 
 
 def test_pixels_have_classes_of_their_own(two_class_model: Path) -> None:
@@ -112,10 +112,10 @@ def test_every_file_of_the_command(two_class_model: Path, tmp_path: Path, capsys
         names = [line["class"] for line in csv.DictReader(stream_)]
     assert sorted(names) == sorted(name for *_, name in made)
     features = json.loads((out / "a.geojson").read_text())["features"]
-    given = [feature["properties"]["classification"] for feature in features]
-    assert [one["name"] for one in given] == names
-    colours = {"red": PALETTE[0], "blue": PALETTE[1]}
-    assert all(tuple(one["color"]) == colours[one["name"]] for one in given)
+    classifications = [feature["properties"]["classification"] for feature in features]
+    assert [one["name"] for one in classifications] == names
+    colors = {"red": PALETTE[0], "blue": PALETTE[1]}
+    assert all(tuple(one["color"]) == colors[one["name"]] for one in classifications)
     overlay = np.asarray(Image.open(out / "a_overlay.png"))
     assert overlay.shape[0] > 120
     assert overlay.shape[1] == 150

@@ -15,16 +15,15 @@ from PIL import Image
 from hemalum.cli import main
 from hemalum.errors import HemalumError
 from hemalum.inference.batch import segment_paths
-from hemalum.inference.engine import make_engine
-from hemalum.inference.engine_openvino import shared_core
-from hemalum.inference.export import export_model
-from hemalum.inference.model import Model, load_model
 from hemalum.inference.segment import segment
-from hemalum.instances.representations import find_representation
 from hemalum.models.card import Card, NetworkSpec
+from hemalum.models.engines.engine import make_engine
+from hemalum.models.engines.openvino import shared_core
 from hemalum.models.file import save_model
-from hemalum.networks import build_network
-from hemalum.networks.input import to_input
+from hemalum.models.input import to_input
+from hemalum.models.model import Model, export_model, load_model
+from hemalum.models.network import build_network
+from hemalum.targets.representations import find_representation
 
 ORGANS = ["human brain", "human kidney", "human liver"]
 WINDOW = 64
@@ -42,24 +41,24 @@ def model_of(name: str, options: dict[str, Any], **changes: Any) -> Model:
     network.train()
     with torch.no_grad():
         for _ in range(3):  # batch norm has seen something
-            network(torch.rand(4, options.get("inputs", 3), WINDOW, WINDOW), **_told(network, 4))
+            network(torch.rand(4, options.get("inputs", 3), WINDOW, WINDOW), **_conditions(network, 4))
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     values["stride"] = int(network.stride)  # type: ignore[arg-type]
     return Model(Card(**values), {key: value.numpy().copy() for key, value in network.state_dict().items()})
 
 
-def _told(network: torch.nn.Module, count: int) -> dict[str, torch.Tensor]:
-    return {"organ": torch.arange(count) % 3} if "organ" in getattr(network, "conditions", ()) else {}
+def _conditions(network: torch.nn.Module, count: int) -> dict[str, torch.Tensor]:
+    return {"organ": torch.arange(count) % 3} if "organ" in network.conditions else {}
 
 
 SEU = {"widths": [4, 8, 16], "embedding": 4, "organs": 3}
 MODELS: dict[str, Callable[[], Model]] = {
     "organs": lambda: model_of("seu_net", SEU, window=WINDOW, organs=ORGANS),
-    "grey organs": lambda: model_of(
+    "gray organs": lambda: model_of(
         "seu_net", SEU | {"inputs": 1}, window=WINDOW, organs=ORGANS, channels="hematoxylin"
     ),
-    "grey": lambda: model_of("unet", {"widths": [4, 8, 16], "inputs": 1, "norm": True}, channels="grey"),
+    "gray": lambda: model_of("unet", {"widths": [4, 8, 16], "inputs": 1, "norm": True}, channels="gray"),
     "window": lambda: model_of("unet3plus", {"widths": [4, 8, 16]}, window=WINDOW),
     "edge": lambda: model_of("unet", {"widths": [4, 8, 16], "norm": True}),
 }
@@ -96,12 +95,12 @@ def test_engines_agree(model: Model, images: NDArray[np.uint8], name: str) -> No
 
 def test_the_network_sees_what_it_was_made_for(images: NDArray[np.uint8]) -> None:
     """The maps of a model are those of the network on what the training stream shows it."""
-    model = MODELS["grey"]()
+    model = MODELS["gray"]()
     network = build_network("unet", 2, model.card.network.options).eval()
     network.load_state_dict({key: torch.from_numpy(value) for key, value in model.tensors.items()})
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
-        expected = network((to_input(pixels, "grey") - 0.5) / 0.25).sigmoid().numpy()
+        expected = network((to_input(pixels, "gray") - 0.5) / 0.25).sigmoid().numpy()
     np.testing.assert_allclose(make_engine("torch", model, device="cpu").maps(images), expected, atol=1e-5)
 
 
@@ -124,16 +123,16 @@ def test_one_converted_model_serves_every_organ(
     assert np.array_equal(first.maps(images, 2), second.maps(images, 2))
 
 
-@pytest.mark.parametrize("said", ["human kidney", "Human Kidney "])
+@pytest.mark.parametrize("organ", ["human kidney", "Human Kidney "])
 def test_the_organ_that_is_said_is_that_of_the_result(
-    organ_model: Model, make_blobs: Callable[..., NDArray[np.uint8]], said: str
+    organ_model: Model, make_blobs: Callable[..., NDArray[np.uint8]], organ: str
 ) -> None:
     image = make_blobs(100, 150, 3)
     engine = make_engine("torch", organ_model, device="cpu", precision="f32")
     seen: list[int | None] = []
     maps = engine.maps
     engine.maps = lambda images, organ=None: seen.append(organ) or maps(images, organ)  # type: ignore[method-assign]
-    nuclei = segment(image, organ_model, mpp=0.5, engine=engine, organ=said)
+    nuclei = segment(image, organ_model, mpp=0.5, engine=engine, organ=organ)
     assert set(seen) == {1}
     assert nuclei.notes["organ"] == "human kidney"
 
@@ -149,8 +148,8 @@ def test_no_organ_is_the_rule_and_said_so(
     assert [result.error for result in results] == [None, None]
     notes = [result.nuclei.notes["organ"] for result in results if result.nuclei is not None]
     assert notes == [f"not given: {rule}"] * 2
-    said = [record.message for record in caplog.records if "organ" in record.message]
-    assert said == [f"model 'seu_net' tells organs apart and none is given: {rule}; --organ NAME sets it"]
+    messages = [record.message for record in caplog.records if "organ" in record.message]
+    assert messages == [f"model 'seu_net' tells organs apart and none is given: {rule}; --organ NAME sets it"]
 
 
 def test_organs_that_are_not_known(organ_model: Model, tiny_model: Model) -> None:
@@ -185,25 +184,25 @@ def test_exported_files_agree_and_carry_the_card(
     files = export_model(chosen, tmp_path / f"model{suffix}")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in files)
     second = {"organ": np.array([2, 0])} if model.card.organs and organ is None else {}
-    given = {"images": images} | second
+    inputs = {"images": images} | second
     if suffix == ".onnx":
         onnxruntime = pytest.importorskip("onnxruntime")
         session = onnxruntime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
         card = session.get_modelmeta().custom_metadata_map["hemalum_card"]
-        assert [one.name for one in session.get_inputs()] == list(given)
-        found = session.run(["maps"], given)[0]
+        assert [one.name for one in session.get_inputs()] == list(inputs)
+        maps = session.run(["maps"], inputs)[0]
     else:
         read = shared_core().read_model(files[0])
         card = read.get_rt_info(["hemalum_card"]).value
-        assert [one.any_name for one in read.inputs] == list(given)
-        found = shared_core().compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)["maps"]
+        assert [one.any_name for one in read.inputs] == list(inputs)
+        maps = shared_core().compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs)["maps"]
     assert json.loads(card) == json.loads(chosen.card.model_dump_json())
     engine = make_engine("torch", model, device="cpu", precision="f32")
     if second:
         expected = np.concatenate([engine.maps(images[i : i + 1], int(second["organ"][i])) for i in (0, 1)])
     else:
         expected = engine.maps(images, chosen.organ)
-    np.testing.assert_allclose(found, expected, atol=2e-5)
+    np.testing.assert_allclose(maps, expected, atol=2e-5)
 
 
 def test_segment_and_export_by_the_command_line(

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from hemalum.cache import cached
 from hemalum.errors import HemalumError
-from hemalum.inference.engine import make_engine
-from hemalum.inference.engine_onnx import export_onnx
-from hemalum.inference.model import Model, load_model
+from hemalum.models.engines.engine import make_engine
+from hemalum.models.engines.onnx import export_onnx
 from hemalum.models.file import save_model
+from hemalum.models.model import Model, load_model
 
 # largest difference from PyTorch in f32 over maps in [0, 1]: f32 differs by rounding, bf16 by its 8 bits
 TOLERANCE = {"f32": 2e-5, "bf16": 0.06}
@@ -26,22 +26,26 @@ def images(make_blobs: Callable[..., NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.stack([make_blobs(64, 96, seed) for seed in range(2)])
 
 
-@pytest.mark.parametrize("enlarge", [1, 2])
+@pytest.mark.parametrize("output_upsampling", [1, 2])
 @pytest.mark.parametrize(
     ("name", "precision"), [("openvino", "f32"), ("openvino", "bf16"), ("onnx", None), ("torch", "bf16")]
 )
 def test_engines_agree(
-    make_tiny_model: Callable[..., Model], images: NDArray[np.uint8], name: str, precision: str | None, enlarge: int
+    make_tiny_model: Callable[..., Model],
+    images: NDArray[np.uint8],
+    name: str,
+    precision: str | None,
+    output_upsampling: int,
 ) -> None:
-    model = make_tiny_model(enlarge=enlarge)
+    model = make_tiny_model(output_upsampling=output_upsampling)
     reference = make_engine("torch", model, device="cpu", precision="f32").maps(images)
-    assert reference.shape == (2, 2, 64 * enlarge, 96 * enlarge)
+    assert reference.shape == (2, 2, 64 * output_upsampling, 96 * output_upsampling)
     assert reference.std() > 0.03  # there is something to agree on
     engine = make_engine(name, model, device="cpu", precision=precision)
-    found = engine.maps(images)
-    assert found.dtype == np.float32
+    maps = engine.maps(images)
+    assert maps.dtype == np.float32
     assert engine.name == name
-    assert np.abs(found - reference).max() < TOLERANCE[engine.precision]
+    assert np.abs(maps - reference).max() < TOLERANCE[engine.precision]
     # any size that is a multiple of the stride
     part = engine.maps(images[:1, :32, 8:52])
     assert (
@@ -54,10 +58,10 @@ def test_engines_agree(
 def test_a_tile_with_halo_gives_what_the_image_gives(tiny_model: Model, images: NDArray[np.uint8], name: str) -> None:
     """In f32, to the rounding of sums: the network looks no further than the card's halo."""
     engine = make_engine(name, tiny_model, device="cpu", precision="f32")
-    halo, whole = tiny_model.card.halo, engine.maps(images[:1])
+    halo, full = tiny_model.card.halo, engine.maps(images[:1])
     assert 0 < halo < 48
     part = engine.maps(images[:1, :, 48 - halo :])
-    assert np.abs(part[..., halo:] - whole[..., 48:]).max() < 2e-6
+    assert np.abs(part[..., halo:] - full[..., 48:]).max() < 2e-6
 
 
 def test_a_model_is_converted_once(
@@ -140,7 +144,7 @@ def test_other_weights_are_another_entry(make_tiny_model: Callable[..., Model]) 
     assert one.digest == two.digest
     other = Model(one.card, one.tensors | {"head.bias": one.tensors["head.bias"] + 1})
     assert other.digest != one.digest
-    assert make_tiny_model(enlarge=2).digest != one.digest
+    assert make_tiny_model(output_upsampling=2).digest != one.digest
     assert make_tiny_model(name="renamed").digest == one.digest
 
 
@@ -216,8 +220,8 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
 CHILD_AFTER_ENGINES = """
 import faulthandler, gc, signal, subprocess, sys
 faulthandler.enable()
-from hemalum.inference.engine_openvino import OpenVinoEngine
-from hemalum.inference.model import load_model
+from hemalum.models.engines.openvino import OpenVinoEngine
+from hemalum.models.model import load_model
 model = load_model(sys.argv[1])
 first = OpenVinoEngine(model)
 second = OpenVinoEngine(model)

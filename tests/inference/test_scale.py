@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model
 from hemalum.inference.scale import estimate_mpp, peak
 from hemalum.models.card import Card, NetworkSpec
+from hemalum.models.model import Model
+from hemalum.slides.image_source import ImageSource
 
 
 @pytest.mark.parametrize("mpp", [0.2, 0.25, 0.33, 0.5, 0.8])
@@ -25,12 +25,12 @@ def test_disks_of_the_size_that_the_engine_knows_tell_the_scale(
 
 
 def test_a_peak_is_where_scores_are_highest_not_where_most_were_tried() -> None:
-    places = np.arange(11) / 2.0
-    scores = 1.7 - 0.1 * (places - 2.2) ** 2
-    assert peak(places, scores) == pytest.approx(2.2, abs=0.1)
-    keep = np.array([2, 3, 4, 5, 6])
-    assert peak(places[keep], scores[keep]) == pytest.approx(2.2, abs=0.25)
-    assert peak(places[:1], scores[:1]) == 0
+    octaves = np.arange(11) / 2.0
+    scores = 1.7 - 0.1 * (octaves - 2.2) ** 2
+    assert peak(octaves, scores) == pytest.approx(2.2, abs=0.1)
+    near = np.array([2, 3, 4, 5, 6])
+    assert peak(octaves[near], scores[near]) == pytest.approx(2.2, abs=0.25)
+    assert peak(octaves[:1], scores[:1]) == 0
 
 
 def test_nothing_to_see_says_nothing(home_engine: Any) -> None:

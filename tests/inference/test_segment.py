@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from hemalum.data.image import read_image
 from hemalum.errors import HemalumError
 from hemalum.inference import bands
-from hemalum.inference.engine import Engine, make_engine
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model
 from hemalum.inference.segment import segment
-from hemalum.instances.nuclei import Nuclei, measure
-from hemalum.instances.representations import REPRESENTATIONS
-from hemalum.models.card import Card, SeparationSettings
+from hemalum.models.card import Card
+from hemalum.models.engines.engine import Engine, make_engine
+from hemalum.models.model import Model
+from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.settings import SeparationSettings
+from hemalum.slides.image_source import ImageSource
+from hemalum.targets.representations import REPRESENTATIONS
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +57,13 @@ def test_a_real_network_gives_the_same_nuclei_in_any_windows(
     seed: int,
 ) -> None:
     image = make_blobs(height, width, seed)
-    whole = segment(image, tiny_model, mpp=mpp, engine=torch_engine)
+    reference = segment(image, tiny_model, mpp=mpp, engine=torch_engine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bands, "WINDOW_AREA", area)
         patch.setattr(bands, "BAND_AREA", band)
         tiled = segment(image, tiny_model, mpp=mpp, engine=torch_engine)
-    assert tiled.count == whole.count
-    assert np.array_equal(tiled.label_map(), whole.label_map())
+    assert tiled.count == reference.count
+    assert np.array_equal(tiled.label_map(), reference.label_map())
 
 
 def test_smoothed_and_refined_nuclei_are_the_same_in_any_windows(
@@ -73,7 +74,7 @@ def test_smoothed_and_refined_nuclei_are_the_same_in_any_windows(
     model = make_tiny_model(separation=rule)
     engine = make_engine("torch", model, device="cpu", precision="f32")
     image = make_blobs(200, 160, 1)
-    whole = segment(image, model, mpp=0.5, engine=engine)
+    reference = segment(image, model, mpp=0.5, engine=engine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bands, "WINDOW_AREA", 10_000)
         patch.setattr(bands, "BAND_AREA", 12_000)
@@ -82,8 +83,8 @@ def test_smoothed_and_refined_nuclei_are_the_same_in_any_windows(
     by_hand = measure(representation.separate(maps, rule), image, maps[0], threshold=rule.foreground)
     expected = Nuclei.from_parts([by_hand], shape=image.shape[:2]).label_map()
     assert expected.max() >= 10
-    assert np.array_equal(tiled.label_map(), whole.label_map())
-    assert np.array_equal(whole.label_map(), expected)
+    assert np.array_equal(tiled.label_map(), reference.label_map())
+    assert np.array_equal(reference.label_map(), expected)
     plain = rule.model_copy(update={"smoothing": 0})
     assert representation.separate(maps, plain).max() != expected.max()
 
@@ -91,11 +92,11 @@ def test_smoothed_and_refined_nuclei_are_the_same_in_any_windows(
 def test_the_property_above_cuts_and_finds(
     tiny_model: Model, torch_engine: Engine, make_blobs: Callable[..., NDArray[np.uint8]]
 ) -> None:
-    grid = bands.plan_windows((200, 160), halo=tiny_model.card.halo, stride=4, enlarge=1)
+    grid = bands.plan_windows((200, 160), halo=tiny_model.card.halo, stride=4, upsampling=1)
     assert len(grid.rows) == len(grid.columns) == 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bands, "WINDOW_AREA", 10_000)
-        grid = bands.plan_windows((200, 160), halo=tiny_model.card.halo, stride=4, enlarge=1)
+        grid = bands.plan_windows((200, 160), halo=tiny_model.card.halo, stride=4, upsampling=1)
     assert len(grid.rows) * len(grid.columns) >= 3
     assert segment(make_blobs(200, 160, 1), tiny_model, mpp=0.5, engine=torch_engine).count >= 10
 
@@ -105,12 +106,12 @@ def test_a_real_tile_gives_the_same_nuclei_in_any_windows(
 ) -> None:
     paths = sorted((real_data / "tnbc" / "images").iterdir())
     image = read_image(paths[0])
-    whole = segment(image, tiny_model, mpp=0.25, engine=torch_engine)
+    reference = segment(image, tiny_model, mpp=0.25, engine=torch_engine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bands, "WINDOW_AREA", 12_000)
         tiled = segment(image, tiny_model, mpp=0.25, engine=torch_engine)
-    assert whole.count > 20
-    assert np.array_equal(tiled.label_map(), whole.label_map())
+    assert reference.count > 20
+    assert np.array_equal(tiled.label_map(), reference.label_map())
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.5, 0.8])
@@ -129,12 +130,12 @@ def test_disks_are_found_counted_and_measured(
     overlap = (labels > 0) & (image[..., 0] < 128)
     union = (labels > 0) | (image[..., 0] < 128)
     assert overlap.sum() / union.sum() > 0.9
-    found, known = (np.array(one.table.column("area_um2")) for one in (nuclei, truth))
-    assert float(np.median(found)) == pytest.approx(float(np.median(known)), rel=0.06)
-    assert float(np.median(found)) == pytest.approx(math.pi * 16, rel=0.15)
-    places = np.stack([np.array(nuclei.table.column(axis)) for axis in "xy"], 1)
-    centres = np.stack([np.array(truth.table.column(axis)) for axis in "xy"], 1)
-    nearest = np.hypot(*(places[:, None] - centres[None]).transpose(2, 0, 1)).min(axis=1)
+    areas, known = (np.array(one.table.column("area_um2")) for one in (nuclei, truth))
+    assert float(np.median(areas)) == pytest.approx(float(np.median(known)), rel=0.06)
+    assert float(np.median(areas)) == pytest.approx(math.pi * 16, rel=0.15)
+    positions = np.stack([np.array(nuclei.table.column(axis)) for axis in "xy"], 1)
+    centers = np.stack([np.array(truth.table.column(axis)) for axis in "xy"], 1)
+    nearest = np.hypot(*(positions[:, None] - centers[None]).transpose(2, 0, 1)).min(axis=1)
     assert nearest.max() < 1.0  # px
 
 
@@ -142,19 +143,19 @@ def test_maps_enlarged_before_separation_keep_places(
     disk_model: Model, make_disks: Callable[..., NDArray[np.uint8]], blob_engine_type: Any
 ) -> None:
     image = 255 - make_disks(120, 100, diameter=16)
-    engines = {enlarge: blob_engine_type(enlarge=enlarge) for enlarge in (1, 2)}
-    found = {
-        enlarge: segment(
+    engines = {upsampling: blob_engine_type(output_upsampling=upsampling) for upsampling in (1, 2)}
+    nuclei_by_upsampling = {
+        upsampling: segment(
             image,
-            Model(disk_model.card.model_copy(update={"enlarge": enlarge, "halo": 8}), {}),
+            Model(disk_model.card.model_copy(update={"output_upsampling": upsampling, "halo": 8}), {}),
             mpp=0.5,
             engine=engine,
         )
-        for enlarge, engine in engines.items()
+        for upsampling, engine in engines.items()
     }
-    assert found[1].count == found[2].count > 5
+    assert nuclei_by_upsampling[1].count == nuclei_by_upsampling[2].count > 5
     for axis in ("x", "y", "area_um2"):
-        one, two = (np.array(found[enlarge].table.column(axis)) for enlarge in (1, 2))
+        one, two = (np.array(nuclei_by_upsampling[upsampling].table.column(axis)) for upsampling in (1, 2))
         assert two == pytest.approx(one, rel=0.02)
 
 
@@ -167,8 +168,8 @@ def test_the_scale_comes_from_user_file_or_estimate(
     image = make_disks(300, 300, diameter=32)
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, image, photometric="rgb", resolution=(40000, 40000), resolutionunit="CENTIMETER")
-    said = segment(path, disk_model, mpp=0.3, engine=home_engine)
-    assert (said.mpp, said.mpp_source) == (0.3, "user")
+    requested = segment(path, disk_model, mpp=0.3, engine=home_engine)
+    assert (requested.mpp, requested.mpp_source) == (0.3, "user")
     stated = segment(path, disk_model, engine=home_engine)
     assert (stated.mpp, stated.mpp_source) == (pytest.approx(0.25), "file")
     caplog.clear()
@@ -213,7 +214,7 @@ def test_progress_rises_to_one(
     disk_model: Model, disk_engine: Any, make_disks: Callable[..., NDArray[np.uint8]]
 ) -> None:
     seen: list[float] = []
-    segment(make_disks(200, 100, 16), disk_model, mpp=0.5, engine=disk_engine, progress=seen.append)
+    segment(make_disks(200, 100, 16), disk_model, mpp=0.5, engine=disk_engine, on_progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
 
@@ -257,7 +258,7 @@ def test_nuclei_of_he_without_hematoxylin_are_left_out(disk_model: Model, disk_e
         density[(y - row) ** 2 + (x - column) ** 2 < 64] = np.array(color) * (1.0 if index < 4 else 2.5)
     image = np.rint(255 * 10**-density).astype(np.uint8)
     separation = disk_model.card.separation.model_copy(update={"min_hematoxylin": 0.06})
-    changes = {"separation": separation, "as_it_is": ["fluorescence"]}
+    changes = {"separation": separation, "native_stains": ["fluorescence"]}
     strict = replace(disk_model, card=disk_model.card.model_copy(update=changes))
     assert segment(image, disk_model, mpp=0.5, stain="he", engine=disk_engine).count == 7
     nuclei = segment(image, strict, mpp=0.5, stain="he", engine=disk_engine)

@@ -4,7 +4,7 @@ import pytest
 from skimage.data import immunohistochemistry
 
 import hemalum
-from hemalum.inference.model import load_model, shipped_models
+from hemalum.models.model import load_model, shipped_models
 
 CLASSES = {"accurate": ["nucleus"], "fast": ["nucleus"], "typed": ["other", "inflammatory", "epithelial", "spindle"]}
 

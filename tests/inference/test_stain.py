@@ -1,4 +1,4 @@
-"""Stain normalisation where a model is used: the network sees other colours, the result is of the image's own."""
+"""Stain normalization where a model is used: the network sees other colors, the result is of the image's own."""
 
 import logging
 from collections.abc import Callable
@@ -10,14 +10,14 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from hemalum.data.stain_normalisation import measure_stain, normalise_stain, sample_image
+from hemalum.data.stain.normalization import measure_stain, normalize_stain, sample_image
+from hemalum.data.stain.statistics import StainTarget
 from hemalum.errors import HemalumError
 from hemalum.inference import bands as bands_module
-from hemalum.inference.image import ImageSource
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.segment import segment
-from hemalum.inference.stain import find_stain
-from hemalum.models.stain import StainTarget
+from hemalum.inference.staining import find_stain
+from hemalum.slides.image_source import ImageSource
 
 METHODS = ("macenko", "reinhard", "vahadane")
 
@@ -25,13 +25,13 @@ METHODS = ("macenko", "reinhard", "vahadane")
 PAIR = np.array([[0.61, 0.79, 0.45], [0.22, 0.80, 0.56]])  # hematoxylin, eosin
 
 
-def section(disks: NDArray[np.uint8], seed: int, strength: float, colour: tuple[float, float, float]) -> Any:
+def section(disks: NDArray[np.uint8], seed: int, strength: float, color: tuple[float, float, float]) -> Any:
     """The disks in hematoxylin, their ground in eosin, in shares that vary from pixel to pixel."""
     rng = np.random.default_rng(seed)
     inside = disks[..., 0] < 100
     amount = np.stack([np.where(inside, 2.0, 0.1), np.where(inside, 0.2, 0.9)], axis=-1)
     amount *= rng.uniform(0.8, 1.2, amount.shape) * strength
-    density = amount @ (PAIR * colour)
+    density = amount @ (PAIR * color)
     density[:8] = 0  # empty glass
     return np.clip(np.rint(256 * np.exp(-density) - 1), 0, 255).astype(np.uint8)
 
@@ -52,33 +52,33 @@ def target(image: NDArray[np.uint8], method: Any, **changes: Any) -> StainTarget
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_network_sees_the_normalised_image(
+def test_the_network_sees_the_normalized_image(
     method: str, image: NDArray[np.uint8], target_image: NDArray[np.uint8], make_tiny_model: Any, disk_engine: Any
 ) -> None:
     aim = target(target_image, method)
     plain, stained = make_tiny_model(), make_tiny_model(stain=aim)
-    found = segment(image, stained, mpp=0.5, engine=disk_engine)
-    by_hand = segment(normalise_stain(image, aim), plain, mpp=0.5, engine=disk_engine)
+    nuclei = segment(image, stained, mpp=0.5, engine=disk_engine)
+    by_hand = segment(normalize_stain(image, aim), plain, mpp=0.5, engine=disk_engine)
     without = segment(image, plain, mpp=0.5, engine=disk_engine)
-    assert found.count == by_hand.count > 20
-    np.testing.assert_array_equal(found.outlines.coords, by_hand.outlines.coords)
-    assert not np.array_equal(found.outlines.coords, without.outlines.coords)
-    assert found.notes["stain_normalisation"] == method
-    assert "stain_normalisation" not in without.notes
+    assert nuclei.count == by_hand.count > 20
+    np.testing.assert_array_equal(nuclei.outlines.coords, by_hand.outlines.coords)
+    assert not np.array_equal(nuclei.outlines.coords, without.outlines.coords)
+    assert nuclei.notes["stain_normalization"] == method
+    assert "stain_normalization" not in without.notes
 
 
 def test_measurements_are_of_the_image_as_it_is(
     image: NDArray[np.uint8], target_image: NDArray[np.uint8], make_tiny_model: Any, disk_engine: Any
 ) -> None:
     aim = target(target_image, "macenko")
-    found = segment(image, make_tiny_model(stain=aim), mpp=0.5, engine=disk_engine)
-    by_hand = segment(normalise_stain(image, aim), make_tiny_model(), mpp=0.5, engine=disk_engine)
+    result = segment(image, make_tiny_model(stain=aim), mpp=0.5, engine=disk_engine)
+    by_hand = segment(normalize_stain(image, aim), make_tiny_model(), mpp=0.5, engine=disk_engine)
     without = segment(image, make_tiny_model(), mpp=0.5, engine=disk_engine)
-    own, other, plain = (
-        nuclei.table.column("hematoxylin_mean").to_numpy().mean() for nuclei in (found, by_hand, without)
+    measured, other, plain = (
+        nuclei.table.column("hematoxylin_mean").to_numpy().mean() for nuclei in (result, by_hand, without)
     )
-    assert own == pytest.approx(plain, rel=0.005)
-    assert own < other * 0.95  # the image is paler than the target
+    assert measured == pytest.approx(plain, rel=0.005)
+    assert measured < other * 0.95  # the image is paler than the target
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -87,7 +87,7 @@ def test_windows_and_bands_change_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     model = make_tiny_model(stain=target(target_image, method), halo=8)
-    whole = segment(image, model, mpp=0.4, engine=disk_engine)
+    reference = segment(image, model, mpp=0.4, engine=disk_engine)
     monkeypatch.setattr(bands_module, "WINDOW_AREA", 6_000)
     monkeypatch.setattr(bands_module, "BAND_AREA", 9_000)
     cut = segment(image, model, mpp=0.4, engine=disk_engine)
@@ -95,8 +95,8 @@ def test_windows_and_bands_change_nothing(
     tifffile.imwrite(path, image, rowsperstrip=7, compression="zlib", photometric="rgb")
     read = segment(path, model, mpp=0.4, engine=disk_engine)
     for other in (cut, read):
-        np.testing.assert_array_equal(other.outlines.coords, whole.outlines.coords)
-        assert other.table.equals(whole.table)
+        np.testing.assert_array_equal(other.outlines.coords, reference.outlines.coords)
+        assert other.table.equals(reference.table)
 
 
 def test_a_blank_image_passes_with_a_warning(
@@ -105,31 +105,31 @@ def test_a_blank_image_passes_with_a_warning(
     model = make_tiny_model(stain=target(target_image, "macenko"))
     blank = np.full((64, 64, 3), 245, np.uint8)
     with caplog.at_level(logging.WARNING):
-        found = segment(blank, model, mpp=0.5, engine=disk_engine)
-    assert found.count == 0
-    assert found.notes["stain_normalisation"] == "none, the image is unfit"
-    assert caplog.messages == ["no macenko stain normalisation of image: too little tissue: 0 of 4096 sampled pixels"]
+        result = segment(blank, model, mpp=0.5, engine=disk_engine)
+    assert result.count == 0
+    assert result.notes["stain_normalization"] == "none, the image is unfit"
+    assert caplog.messages == ["no macenko stain normalization of image: too little tissue: 0 of 4096 sampled pixels"]
 
 
 def test_a_blank_image_is_refused_where_the_card_says_so(
     target_image: NDArray[np.uint8], make_tiny_model: Any, disk_engine: Any
 ) -> None:
     model = make_tiny_model(stain=target(target_image, "macenko", unfit="refuse"))
-    with pytest.raises(HemalumError, match="image: macenko stain normalisation is impossible, too little tissue"):
+    with pytest.raises(HemalumError, match="image: macenko stain normalization is impossible, too little tissue"):
         segment(np.full((64, 64, 3), 245, np.uint8), model, mpp=0.5, engine=disk_engine)
 
 
-def test_the_scale_is_estimated_on_the_same_colours(
+def test_the_scale_is_estimated_on_the_same_colors(
     image: NDArray[np.uint8], target_image: NDArray[np.uint8], make_tiny_model: Any, home_engine: Any
 ) -> None:
     aim = target(target_image, "reinhard")
     stained = estimate_mpp(ImageSource.of(image), make_tiny_model(stain=aim), home_engine)
-    by_hand = estimate_mpp(ImageSource.of(normalise_stain(image, aim)), make_tiny_model(), home_engine)
-    # normalised after resampling here and before it there, which differs by a hair
+    by_hand = estimate_mpp(ImageSource.of(normalize_stain(image, aim)), make_tiny_model(), home_engine)
+    # normalized after resampling here and before it there, which differs by a hair
     assert abs(np.log2(stained.mpp / by_hand.mpp)) < 0.1
     assert abs(stained.confidence - by_hand.confidence) < 0.02
     without = estimate_mpp(ImageSource.of(image), make_tiny_model(), home_engine)
-    assert without.tried != stained.tried
+    assert without.score_by_mpp != stained.score_by_mpp
 
 
 def test_a_model_without_it_reads_nothing(tiny_model: Any) -> None:

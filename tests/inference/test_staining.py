@@ -12,21 +12,22 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hemalum.data.he_appearance import NUCLEAR_SHARE, FluorescenceMap, HdabMap, find_hdab
-from hemalum.data.stain_normalisation import sample_image
+from hemalum.data.stain.he_appearance import NUCLEAR_SHARE, FluorescenceMap, HdabMap, find_hdab
+from hemalum.data.stain.normalization import sample_image
 from hemalum.errors import HemalumError
 from hemalum.inference import bands as bands_module
 from hemalum.inference import nuclear_marker
 from hemalum.inference.batch import segment_paths
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.segment import segment
 from hemalum.inference.staining import check_stain, find_staining
-from hemalum.instances import dab as dab_module
-from hemalum.instances.dab import dab
-from hemalum.instances.representations import find_representation
-from hemalum.models.card import Card, SeparationSettings
+from hemalum.models.card import Card
+from hemalum.models.model import Model
+from hemalum.nuclei import dab as dab_module
+from hemalum.nuclei.dab import dab
+from hemalum.nuclei.settings import SeparationSettings
+from hemalum.slides.image_source import ImageSource
+from hemalum.targets.representations import find_representation
 
 Image = NDArray[np.uint8]
 HEMATOXYLIN, EOSIN, DAB = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -68,50 +69,50 @@ def ihc(cells: NDArray[np.int32], kind: Literal["nuclear", "membranous", "none"]
 
 def test_brown_ground_is_not_shown(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
     image = ihc(cells, "membranous")
-    found = segment(image, model, mpp=0.5, engine=disk_engine)
-    assert found.notes["stain"] == "hdab"
-    assert found.notes["stain_source"] == "recognised"
-    assert found.notes["network_input"] == "hematoxylin and DAB of the image; DAB taken out"
-    assert found.count == cells.max()
-    as_it_is = segment(image, model, mpp=0.5, stain="he", engine=disk_engine)
-    assert as_it_is.count < found.count / 2  # the brown joins them
+    result = segment(image, model, mpp=0.5, engine=disk_engine)
+    assert result.notes["stain"] == "hdab"
+    assert result.notes["stain_source"] == "recognized"
+    assert result.notes["network_input"] == "hematoxylin and DAB of the image; DAB taken out"
+    assert result.count == cells.max()
+    plain = segment(image, model, mpp=0.5, stain="he", engine=disk_engine)
+    assert plain.count < result.count / 2  # the brown joins them
     change = HdabMap(find_hdab(sample_image(image)))
     by_hand = segment(change.apply(image), model, mpp=0.5, stain="he", engine=disk_engine)
-    np.testing.assert_array_equal(found.outlines.coords, by_hand.outlines.coords)
+    np.testing.assert_array_equal(result.outlines.coords, by_hand.outlines.coords)
 
 
 def test_measured_is_the_image_as_it_is(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
     image = ihc(cells, "nuclear")
-    found = segment(image, model, mpp=0.5, positive=0.2, engine=disk_engine)
-    labels, amount = found.label_map(), dab(image)
-    means = ndimage.mean(amount, labels, np.arange(1, found.count + 1))
-    np.testing.assert_allclose(found.table["dab_mean"].to_numpy(), means, atol=1e-4)
-    assert found.positive_share == pytest.approx(1 / 3, abs=0.05)
+    result = segment(image, model, mpp=0.5, positive=0.2, engine=disk_engine)
+    labels, amount = result.label_map(), dab(image)
+    means = ndimage.mean(amount, labels, np.arange(1, result.count + 1))
+    np.testing.assert_allclose(result.table["dab_mean"].to_numpy(), means, atol=1e-4)
+    assert result.positive_share == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_brown_nuclei_are_found_where_the_marker_is_nuclear(
     cells: NDArray[np.int32], model: Model, disk_engine: Any
 ) -> None:
-    found = segment(ihc(cells, "nuclear"), model, mpp=0.5, engine=disk_engine)
-    assert found.count == cells.max()
-    assert f"a nuclear marker: {NUCLEAR_SHARE:g} of DAB shown as hematoxylin" in found.notes["network_input"]
+    result = segment(ihc(cells, "nuclear"), model, mpp=0.5, engine=disk_engine)
+    assert result.count == cells.max()
+    assert f"a nuclear marker: {NUCLEAR_SHARE:g} of DAB shown as hematoxylin" in result.notes["network_input"]
 
 
 def test_where_all_nuclei_are_brown_there_is_nothing_to_lose(
     cells: NDArray[np.int32], model: Model, disk_engine: Any
 ) -> None:
     brown = np.where(cells > 0, 0.9, 0.0) * np.random.default_rng(0).uniform(0.85, 1.15, cells.shape)
-    found = segment(colored(0.0, brown), model, mpp=0.5, stain="hdab", engine=disk_engine)
-    assert found.count == cells.max()
-    assert "a nuclear marker" in found.notes["network_input"]
+    result = segment(colored(0.0, brown), model, mpp=0.5, stain="hdab", engine=disk_engine)
+    assert result.count == cells.max()
+    assert "a nuclear marker" in result.notes["network_input"]
 
 
 def test_without_dab_nothing_is_added(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
-    found = segment(ihc(cells, "none"), model, mpp=0.5, positive=0.2, engine=disk_engine)
-    assert found.count == cells.max()
-    assert found.positive_share == 0
-    assert "DAB taken out" in found.notes["network_input"]
-    assert found.notes["stain_doubt"] == "it has no DAB"
+    result = segment(ihc(cells, "none"), model, mpp=0.5, positive=0.2, engine=disk_engine)
+    assert result.count == cells.max()
+    assert result.positive_share == 0
+    assert "DAB taken out" in result.notes["network_input"]
+    assert result.notes["stain_doubt"] == "it has no DAB"
 
 
 @pytest.mark.parametrize("kind", ["nuclear", "membranous"])
@@ -124,8 +125,8 @@ def test_windows_and_bands_change_nothing(
     tmp_path: Path,
 ) -> None:
     image = ihc(cells, kind)
-    whole = segment(image, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
-    assert whole.count > 30
+    reference = segment(image, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
+    assert reference.count > 30
     monkeypatch.setattr(bands_module, "WINDOW_AREA", 6_000)
     monkeypatch.setattr(bands_module, "BAND_AREA", 9_000)
     monkeypatch.setattr(dab_module, "BAND_AREA", 3_000)
@@ -134,8 +135,8 @@ def test_windows_and_bands_change_nothing(
     tifffile.imwrite(path, image, rowsperstrip=7, compression="zlib", photometric="rgb")
     read = segment(path, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
     for other in (cut, read):
-        assert other.table.equals(whole.table)
-        assert {**other.notes} == {**whole.notes}
+        assert other.table.equals(reference.table)
+        assert {**other.notes} == {**reference.notes}
 
 
 def shining(cells: NDArray[np.int32]) -> Image:
@@ -144,22 +145,22 @@ def shining(cells: NDArray[np.int32]) -> Image:
 
 def test_fluorescence_is_inverted(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
     image = shining(cells)
-    found = segment(image, model, mpp=0.5, engine=disk_engine)
-    assert (found.notes["stain"], found.count) == ("fluorescence", cells.max())
+    result = segment(image, model, mpp=0.5, engine=disk_engine)
+    assert (result.notes["stain"], result.count) == ("fluorescence", cells.max())
     by_hand = FluorescenceMap.of(sample_image(image)).apply(image)
     same = segment(by_hand, model, mpp=0.5, stain="he", engine=disk_engine)
-    np.testing.assert_array_equal(found.outlines.coords, same.outlines.coords)
-    assert "dab_mean" not in found.table.column_names
+    np.testing.assert_array_equal(result.outlines.coords, same.outlines.coords)
+    assert "dab_mean" not in result.table.column_names
 
 
 def test_a_model_of_the_stain_sees_it_as_it_is(cells: NDArray[np.int32], model: Model, disk_engine: Any) -> None:
-    own = replace(model, card=model.card.model_copy(update={"as_it_is": ["hdab", "fluorescence"]}))
+    native = replace(model, card=model.card.model_copy(update={"native_stains": ["hdab", "fluorescence"]}))
     for image in (ihc(cells, "membranous"), shining(cells)):
-        found = segment(image, own, mpp=0.5, engine=disk_engine)
-        assert found.notes["network_input"] == "as it is"
+        result = segment(image, native, mpp=0.5, engine=disk_engine)
+        assert result.notes["network_input"] == "as it is"
         plain = segment(image, model, mpp=0.5, stain="he", engine=disk_engine)
-        np.testing.assert_array_equal(found.outlines.coords, plain.outlines.coords)
-        assert ("dab_mean" in found.table.column_names) == (found.notes["stain"] == "hdab")
+        np.testing.assert_array_equal(result.outlines.coords, plain.outlines.coords)
+        assert ("dab_mean" in result.table.column_names) == (result.notes["stain"] == "hdab")
 
 
 def test_the_scale_is_estimated_on_what_the_network_is_shown(
@@ -167,11 +168,11 @@ def test_the_scale_is_estimated_on_what_the_network_is_shown(
 ) -> None:
     image = ihc(cells, "membranous")
     shown = HdabMap(find_hdab(sample_image(image))).apply(image)
-    found = estimate_mpp(ImageSource.of(image), model, home_engine)
+    result = estimate_mpp(ImageSource.of(image), model, home_engine)
     by_hand = estimate_mpp(
         ImageSource.of(shown), model, home_engine, find_staining(ImageSource.of(shown), model, "he")
     )
-    assert abs(np.log2(found.mpp / by_hand.mpp)) < 0.1
+    assert abs(np.log2(result.mpp / by_hand.mpp)) < 0.1
 
 
 # doubts and mistakes
@@ -187,8 +188,8 @@ def test_the_scale_is_estimated_on_what_the_network_is_shown(
         ("pink", "hdab", "it looks like H&E"),
         ("shining", "hdab", "it looks like fluorescence"),
         ("shining", "he", "it looks like fluorescence"),
-        ("grey", "he", "it is grey"),
-        ("grey", "hdab", "it is grey"),
+        ("gray", "he", "it is gray"),
+        ("gray", "hdab", "it is gray"),
         ("nuclear", "hdab", ""),
         ("shining", "fluorescence", ""),
     ],
@@ -202,16 +203,16 @@ def test_what_speaks_against_the_stain_is_said_and_kept(
         image = colored(
             np.where(cells > 0, 0.6, 0.0), np.where(cells == 3, 0.5, 0), rng.uniform(0.1, 0.3, cells.shape)
         )
-    elif kind in ("shining", "grey"):
+    elif kind in ("shining", "gray"):
         image = shining(cells) if kind == "shining" else 240 - shining(cells)
     else:
         image = ihc(cells, kind)
     with caplog.at_level(logging.WARNING):
-        found = segment(image, model, mpp=0.5, stain=stain, engine=disk_engine)
-    assert found.notes["stain_source"] == "set"
-    assert found.notes.get("stain_doubt", "") == doubt
-    said = [line for line in caplog.messages if "stain" in line]
-    assert said == ([f"image: stain {stain} is set, but {doubt}: its figures are marked"] if doubt else [])
+        result = segment(image, model, mpp=0.5, stain=stain, engine=disk_engine)
+    assert result.notes["stain_source"] == "set"
+    assert result.notes.get("stain_doubt", "") == doubt
+    messages = [line for line in caplog.messages if "stain" in line]
+    assert messages == ([f"image: stain {stain} is set, but {doubt}: its figures are marked"] if doubt else [])
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 import hemalum
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.inference.model import load_model
 from hemalum.inference.segment import as_engine
 from hemalum.inference.tta import TTA, SymmetricEngine, symmetries, turn, turn_back
-from hemalum.instances.representations import REPRESENTATIONS, Head, Representation, find_representation
+from hemalum.models.model import load_model
+from hemalum.targets.representations import REPRESENTATIONS, Head, Representation, find_representation
 
 DISTANCE = REPRESENTATIONS["distance"]
 
@@ -27,14 +27,14 @@ class Lopsided:
     name: str = "lopsided"
     precision: str = "f32"
     parallel: int = 3
-    enlarge: int = 1
+    output_upsampling: int = 1
 
     def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
         red = images[..., 0].astype(np.float32)
         height, width = red.shape[1:]
-        place = np.arange(width, dtype=np.float32) + 10 * np.arange(height, dtype=np.float32)[:, None]
-        maps = np.stack([red, red * place], axis=1)
-        return maps.repeat(self.enlarge, 2).repeat(self.enlarge, 3)
+        position = np.arange(width, dtype=np.float32) + 10 * np.arange(height, dtype=np.float32)[:, None]
+        maps = np.stack([red, red * position], axis=1)
+        return maps.repeat(self.output_upsampling, 2).repeat(self.output_upsampling, 3)
 
 
 @dataclass
@@ -84,7 +84,7 @@ def test_an_engine_that_is_symmetric_is_left_as_it_is() -> None:
 
 def test_enlarged_maps_turn_back_to_the_size_of_the_image() -> None:
     image = np.random.default_rng(2).integers(0, 256, (1, 4, 6, 3)).astype(np.uint8)
-    large = SymmetricEngine(Lopsided(enlarge=2), DISTANCE).maps(image)
+    large = SymmetricEngine(Lopsided(output_upsampling=2), DISTANCE).maps(image)
     small = SymmetricEngine(Lopsided(), DISTANCE).maps(image)
     np.testing.assert_allclose(large, small.repeat(2, 2).repeat(2, 3), rtol=1e-6)
 
@@ -103,7 +103,7 @@ class Knowing:
         return np.stack([self.representation.encode(image[..., 0].astype(np.int32), classes) for image in images])
 
 
-@pytest.mark.parametrize("name", ["centre_gradient", "combined", "typed", "semantic", "interior_boundary"])
+@pytest.mark.parametrize("name", ["center_gradient", "combined", "typed", "semantic", "interior_boundary"])
 def test_true_maps_are_true_in_all_directions(name: str) -> None:
     labels = np.zeros((24, 32), np.uint8)
     labels[3:12, 4:17], labels[12:20, 6:11], labels[5:22, 20:29] = 1, 2, 3

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hemalum.inference.bands import bands, exact_windows
-from hemalum.inference.image import ImageSource
-from hemalum.instances.representations import REPRESENTATIONS
 from hemalum.models.windows import cut_windows, missing, stitch, window_halo
+from hemalum.slides.image_source import ImageSource
+from hemalum.targets.representations import REPRESENTATIONS
 
 
 @given(length=st.integers(1, 3000), cells=st.integers(1, 40), stride=st.sampled_from([1, 4, 16, 32]))
@@ -55,7 +55,7 @@ def test_the_halo_is_an_eighth_in_whole_strides(window: int, stride: int, reach:
 class WindowEngine:
     """Records what it is shown. Its maps are the pixel's value and the window's mean, which tells windows apart."""
 
-    enlarge: int = 1
+    output_upsampling: int = 1
     parallel: int = 1
     name: str = "windows"
     precision: str = "f32"
@@ -66,20 +66,20 @@ class WindowEngine:
         self.shapes.append(images.shape)
         self.organs.append(organ)
         values = images.mean(axis=-1, dtype=np.float32) / 255
-        whole = np.broadcast_to(values.mean(axis=(1, 2), keepdims=True), values.shape)
-        maps = np.stack([values, whole], axis=1)
-        return maps.repeat(self.enlarge, axis=2).repeat(self.enlarge, axis=3)
+        mean = np.broadcast_to(values.mean(axis=(1, 2), keepdims=True), values.shape)
+        maps = np.stack([values, mean], axis=1)
+        return maps.repeat(self.output_upsampling, axis=2).repeat(self.output_upsampling, axis=3)
 
 
 def run(image: NDArray[np.uint8], engine: WindowEngine, window: int, **options: Any) -> NDArray[np.float32]:
     """Maps of the whole image, band by band."""
     shape = image.shape[0], image.shape[1]
     grid = exact_windows(shape, window, stride=16, reach=0)
-    found = bands(
+    band_iterator = bands(
         ImageSource.of(image), engine, REPRESENTATIONS["distance"], shape, grid,
-        stride=16, enlarge=engine.enlarge, window=window, **options,
+        stride=16, upsampling=engine.output_upsampling, window=window, **options,
     )  # fmt: skip
-    parts = list(found)
+    parts = list(band_iterator)
     assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
     assert np.array_equal(np.concatenate([part.image for part in parts]), image)
     return np.concatenate([part.maps for part in parts], axis=1)
@@ -88,16 +88,16 @@ def run(image: NDArray[np.uint8], engine: WindowEngine, window: int, **options: 
 @pytest.mark.parametrize(
     ("height", "width"), [(300, 500), (64, 64), (40, 300), (300, 50), (20, 17), (65, 63), (128, 64)]
 )
-@pytest.mark.parametrize("enlarge", [1, 2])
+@pytest.mark.parametrize("output_upsampling", [1, 2])
 def test_the_engine_sees_windows_of_one_size_and_every_pixel_comes_back(
-    make_blobs: Callable[..., NDArray[np.uint8]], height: int, width: int, enlarge: int
+    make_blobs: Callable[..., NDArray[np.uint8]], height: int, width: int, output_upsampling: int
 ) -> None:
     image = make_blobs(height, width, 0)
-    engine = WindowEngine(enlarge=enlarge)
+    engine = WindowEngine(output_upsampling=output_upsampling)
     maps = run(image, engine, 64)
     assert {shape[1:] for shape in engine.shapes} == {(64, 64, 3)}
     values = image.mean(axis=-1, dtype=np.float32) / 255
-    assert np.array_equal(maps[0], values.repeat(enlarge, axis=0).repeat(enlarge, axis=1))
+    assert np.array_equal(maps[0], values.repeat(output_upsampling, axis=0).repeat(output_upsampling, axis=1))
 
 
 def test_windows_do_not_depend_on_how_many_are_at_work(make_blobs: Callable[..., NDArray[np.uint8]]) -> None:
@@ -136,13 +136,13 @@ def test_the_organ_reaches_the_engine_only_where_there_is_one(make_blobs: Callab
     run(image, Plain(), 64)
 
 
-@pytest.mark.parametrize("enlarge", [1, 2])
+@pytest.mark.parametrize("output_upsampling", [1, 2])
 @pytest.mark.parametrize("shape", [(70, 150), (64, 64), (19, 200)])
 def test_a_small_image_is_put_together_as_bands_are(
-    make_blobs: Callable[..., NDArray[np.uint8]], shape: tuple[int, int], enlarge: int
+    make_blobs: Callable[..., NDArray[np.uint8]], shape: tuple[int, int], output_upsampling: int
 ) -> None:
     image = make_blobs(*shape, 3)
-    engine = WindowEngine(enlarge=enlarge)
+    engine = WindowEngine(output_upsampling=output_upsampling)
     below, right = missing(shape, 64)
     padded = np.pad(image, ((0, below), (0, right), (0, 0)), "symmetric")
     maps = stitch(
@@ -150,6 +150,6 @@ def test_a_small_image_is_put_together_as_bands_are(
         64,
         window_halo(64, 16),
         lambda rows, columns: engine.maps(padded[None, rows.start : rows.stop, columns.start : columns.stop])[0],
-        enlarge,
+        output_upsampling,
     )
     assert np.array_equal(maps, run(image, engine, 64))

@@ -9,12 +9,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from hemalum.errors import HemalumError
-from hemalum.instances.extra_targets import EXTRA_TARGETS, signed_distance
-from hemalum.instances.representations import Head
 from hemalum.losses import build_loss
 from hemalum.losses.boundary import boundary_loss, contour_band, gradient_loss, sobel
-from hemalum.losses.loss import Given, Loss
-from hemalum.networks.outputs import Outputs
+from hemalum.losses.loss import Loss, LossInputs
+from hemalum.networks.contract import Outputs
+from hemalum.targets.extra_targets import EXTRA_TARGETS, signed_distance
+from hemalum.targets.representations import Head
 
 FOREGROUND = (Head("sigmoid", ("foreground",)),)
 
@@ -24,10 +24,10 @@ def disc(size: int = 24, radius: float = 6.0) -> Tensor:
     return torch.from_numpy(((y - size / 2) ** 2 + (x - size / 2) ** 2 < radius**2).astype(np.float64))[None, None]
 
 
-def given(logits: Tensor, target: Tensor, heads: tuple[Head, ...] = FOREGROUND, **more: object) -> Given:
+def loss_inputs(logits: Tensor, target: Tensor, heads: tuple[Head, ...] = FOREGROUND, **more: object) -> LossInputs:
     distances = np.stack([signed_distance(one.numpy().astype(np.int32)) for one in target[:, 0]])
     extra = {"signed_distance": torch.from_numpy(distances)[:, None].to(logits)}
-    return Given(outputs=Outputs(logits), targets=target.to(logits), heads=heads, extra=extra, **more)
+    return LossInputs(outputs=Outputs(logits), targets=target.to(logits), heads=heads, extra=extra, **more)
 
 
 def test_signed_distance_of_a_line_of_pixels() -> None:
@@ -41,9 +41,9 @@ def test_signed_distance_agrees_with_scipy() -> None:
     labels = ndimage.label(ndimage.gaussian_filter(rng.normal(size=(40, 56)), 3) > 0.05)[0].astype(np.int32)
     inside = labels > 0
     expected = np.where(inside, 1 - ndimage.distance_transform_edt(inside), ndimage.distance_transform_edt(~inside))
-    found = signed_distance(labels)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    distance = signed_distance(labels)
+    assert distance.dtype == np.float32
+    np.testing.assert_allclose(distance, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("fill", [0, 4])
@@ -129,7 +129,7 @@ def test_finite_differences(spec: object) -> None:
 
     def total(logits: Tensor) -> Tensor:
         return torch.stack(
-            list(loss(given(logits, target, phase_step=3, phase_epoch=2.5, run_steps=60)).values())
+            list(loss(loss_inputs(logits, target, phase_step=3, phase_epoch=2.5, run_steps=60)).values())
         ).sum()
 
     assert torch.autograd.gradcheck(total, logits)
@@ -138,19 +138,19 @@ def test_finite_differences(spec: object) -> None:
 def parts(loss: Loss, **more: object) -> dict[str, float]:
     torch.manual_seed(0)
     logits = torch.randn(1, 1, 24, 24, dtype=torch.float64)
-    return {name: value.item() for name, value in loss(given(logits, disc(), **more)).items()}
+    return {name: value.item() for name, value in loss(loss_inputs(logits, disc(), **more)).items()}
 
 
 def test_parts_are_weighed_and_add_up_to_the_equation() -> None:
-    one = parts(build_loss({"name": "al_net", "boundary": 1.0, "gradient": 1.0}))
-    ours = parts(build_loss({"name": "al_net", "boundary": 0.1, "gradient": 0.5}))
-    assert set(ours) == {"dice", "boundary", "gradient"}
-    assert ours["dice"] == parts(build_loss("dice"))["dice"] == one["dice"]
-    assert ours["boundary"] == pytest.approx(0.1 * one["boundary"])
-    assert ours["gradient"] == pytest.approx(0.5 * one["gradient"])
+    unit = parts(build_loss({"name": "al_net", "boundary": 1.0, "gradient": 1.0}))
+    weighted = parts(build_loss({"name": "al_net", "boundary": 0.1, "gradient": 0.5}))
+    assert set(weighted) == {"dice", "boundary", "gradient"}
+    assert weighted["dice"] == parts(build_loss("dice"))["dice"] == unit["dice"]
+    assert weighted["boundary"] == pytest.approx(0.1 * unit["boundary"])
+    assert weighted["gradient"] == pytest.approx(0.5 * unit["gradient"])
     torch.manual_seed(0)
     probability = torch.randn(1, 1, 24, 24, dtype=torch.float64).sigmoid()
-    assert one["gradient"] == pytest.approx(sum(part.item() for part in gradient_loss(probability, disc())))
+    assert unit["gradient"] == pytest.approx(sum(part.item() for part in gradient_loss(probability, disc())))
 
 
 def test_the_terms_fade_in() -> None:
@@ -158,12 +158,12 @@ def test_the_terms_fade_in() -> None:
     full = parts(build_loss({"name": "al_net", "ramp": 0}), run_steps=400)
     assert parts(loss) == full  # on validation images, where nothing is trained
     for step, share in ((0, 0.0), (10, 0.25), (40, 1.0), (1000, 1.0)):
-        found = parts(loss, phase_step=step, run_steps=400)
-        assert found["dice"] == full["dice"]
-        assert found["boundary"] == pytest.approx(share * full["boundary"])
-        assert found["gradient"] == pytest.approx(share * full["gradient"])
+        faded = parts(loss, phase_step=step, run_steps=400)
+        assert faded["dice"] == full["dice"]
+        assert faded["boundary"] == pytest.approx(share * full["boundary"])
+        assert faded["gradient"] == pytest.approx(share * full["gradient"])
         target = disc()
-        assert loss.factors(given(torch.zeros_like(target), target, phase_step=step, run_steps=400)) == {
+        assert loss.factors(loss_inputs(torch.zeros_like(target), target, phase_step=step, run_steps=400)) == {
             "ramp": share
         }
 
@@ -172,7 +172,8 @@ def test_rebalancing_steals_weight_epoch_by_epoch() -> None:
     loss = build_loss({"name": "al_net", "boundary": 0.1, "rebalance": 0.25})
     target = disc()
     rows = [
-        loss.factors(given(torch.zeros_like(target), target, phase_epoch=epoch)) for epoch in (0, 0.9, 1, 2.5, 4, 9)
+        loss.factors(loss_inputs(torch.zeros_like(target), target, phase_epoch=epoch))
+        for epoch in (0, 0.9, 1, 2.5, 4, 9)
     ]
     assert [row["dice_weight"] for row in rows] == [1, 1, 0.75, 0.5, 0.1, 0.1]
     assert [row["boundary_weight"] for row in rows] == pytest.approx([0.1, 0.1, 0.35, 0.6, 1.1, 2.35])
@@ -187,23 +188,23 @@ def test_the_terms_at_the_contour_look_at_the_foreground_only() -> None:
     logits = torch.randn(1, 2, 24, 24, dtype=torch.float64)
     target = torch.cat([disc(), 1 - disc()], 1)
     loss = build_loss("al_net")
-    found = loss(given(logits, target, heads))
-    alone = loss(given(logits[:, :1], target[:, :1]))
-    assert found["boundary"] == alone["boundary"]
-    assert found["gradient"] == alone["gradient"]
-    assert found["dice"] != alone["dice"]
+    both = loss(loss_inputs(logits, target, heads))
+    alone = loss(loss_inputs(logits[:, :1], target[:, :1]))
+    assert both["boundary"] == alone["boundary"]
+    assert both["gradient"] == alone["gradient"]
+    assert both["dice"] != alone["dice"]
 
 
 def test_sums_go_over_all_parts_of_a_shared_batch() -> None:
     torch.manual_seed(0)
     target = torch.cat([disc(), disc(radius=9)])
     probability = torch.rand(2, 1, 24, 24, dtype=torch.float64)
-    whole = gradient_loss(probability, target)
+    full_batch = gradient_loss(probability, target)
     sums: list[Tensor] = []
     for index in (0, 1):
-        gradient_loss(probability[[index]], target[[index]], add_up=lambda s: sums.append(s) or s)
-    shared = gradient_loss(probability[:1], target[:1], add_up=lambda s: torch.stack(sums).sum(0))
-    assert [part.item() for part in shared] == pytest.approx([part.item() for part in whole])
+        gradient_loss(probability[[index]], target[[index]], all_reduce_sum=lambda s: sums.append(s) or s)
+    shared = gradient_loss(probability[:1], target[:1], all_reduce_sum=lambda s: torch.stack(sums).sum(0))
+    assert [part.item() for part in shared] == pytest.approx([part.item() for part in full_batch])
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_sums_go_over_all_parts_of_a_shared_batch() -> None:
 def test_maps_that_do_not_fit_are_refused(heads: tuple[Head, ...], message: str) -> None:
     target = disc().expand(1, len(heads), 24, 24)
     with pytest.raises(HemalumError, match=message):
-        build_loss("al_net")(given(torch.zeros_like(target), target, heads))
+        build_loss("al_net")(loss_inputs(torch.zeros_like(target), target, heads))
 
 
 @pytest.mark.parametrize("key", ["boundary", "gradient", "rebalance", "ramp"])

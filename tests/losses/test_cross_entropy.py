@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from hemalum.errors import HemalumError
-from hemalum.instances.representations import Head
 from hemalum.losses import build_loss
-from hemalum.losses.loss import Given
-from hemalum.networks.outputs import Outputs
+from hemalum.losses.loss import LossInputs
+from hemalum.networks.contract import Outputs
+from hemalum.targets.representations import Head
 
 HEADS = (Head("sigmoid", ("foreground",)),)
 TARGETS = torch.tensor([1.0, 0.0, 0.0, 1.0]).view(1, 1, 2, 2)
-LAST, SIDE, COARSE, FIRST = (
+LAST, MIDDLE, COARSE, FIRST = (
     torch.tensor(values).view(1, 1, 2, 2)
     for values in ([0.0, 2.0, -1.0, 3.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [-2.0, 0.5, -0.5, 1.0])
 )
@@ -31,37 +31,43 @@ def by_hand(logits: Tensor, weights: tuple[float, ...] = (1, 1, 1, 1)) -> float:
 
 
 def parts(spec: Any, outputs: Outputs, epoch: int = 1, **extra: Tensor) -> dict[str, float]:
-    loss = build_loss(spec)(Given(outputs, TARGETS, HEADS, extra, epoch=epoch))
+    loss = build_loss(spec)(LossInputs(outputs, TARGETS, HEADS, extra, epoch=epoch))
     return {name: pytest.approx(float(value), rel=1e-5) for name, value in loss.items()}
 
 
 def test_alone() -> None:
     assert parts("bce", Outputs(LAST)) == {"bce": by_hand(LAST)}
-    assert parts({"name": "bce", "sides": "by_epoch", "first": 0.5}, Outputs(LAST)) == {"bce": by_hand(LAST)}
+    assert parts({"name": "bce", "aux_logits": "by_epoch", "stage1_weight": 0.5}, Outputs(LAST)) == {
+        "bce": by_hand(LAST)
+    }
 
 
 def test_the_mean_over_all_heads() -> None:
-    given = parts("bce", Outputs(LAST, (SIDE, COARSE)))
-    assert given == {"bce": by_hand(LAST) / 3, "bce_sides": (by_hand(SIDE) + by_hand(COARSE)) / 3}
+    assert parts("bce", Outputs(LAST, (MIDDLE, COARSE))) == {
+        "bce": by_hand(LAST) / 3,
+        "bce_aux": (by_hand(MIDDLE) + by_hand(COARSE)) / 3,
+    }
 
 
 @pytest.mark.parametrize("epoch", [1, 4])
 def test_auxiliary_heads_fade_by_epoch(epoch: int) -> None:
-    outputs = Outputs(LAST, (SIDE, COARSE))
-    spec = {"name": "bce", "sides": "by_epoch"}
+    outputs = Outputs(LAST, (MIDDLE, COARSE))
+    spec = {"name": "bce", "aux_logits": "by_epoch"}
     assert parts(spec, outputs, epoch) == {
         "bce": by_hand(LAST),
-        "bce_sides": (by_hand(SIDE) + by_hand(COARSE)) / epoch,
+        "bce_aux": (by_hand(MIDDLE) + by_hand(COARSE)) / epoch,
     }
-    assert build_loss(spec).factors(Given(outputs, TARGETS, HEADS, epoch=epoch)) == {"sides_weight": 1 / epoch}
+    assert build_loss(spec).factors(LossInputs(outputs, TARGETS, HEADS, epoch=epoch)) == {
+        "aux_logits_weight": 1 / epoch
+    }
 
 
 def test_the_first_stage_weighs_what_is_asked_for() -> None:
-    outputs = Outputs(LAST, (SIDE,), {"first": FIRST})
-    assert parts({"name": "bce", "sides": "none"}, outputs) == {"bce": by_hand(LAST)}
-    assert parts({"name": "bce", "sides": "none", "first": 0.5}, outputs) == {
+    outputs = Outputs(LAST, (MIDDLE,), {"stage1_logits": FIRST})
+    assert parts({"name": "bce", "aux_logits": "none"}, outputs) == {"bce": by_hand(LAST)}
+    assert parts({"name": "bce", "aux_logits": "none", "stage1_weight": 0.5}, outputs) == {
         "bce": by_hand(LAST),
-        "bce_first": by_hand(FIRST) / 2,
+        "bce_stage1": by_hand(FIRST) / 2,
     }
 
 
@@ -73,23 +79,23 @@ def test_pixels_weigh_what_the_map_says() -> None:
     assert build_loss("border_bce").needs == ("border_weight",)
 
 
-@pytest.mark.parametrize("sides", ["mean", "by_epoch"])
-def test_its_gradient_is_that_of_finite_differences(sides: str) -> None:
+@pytest.mark.parametrize("aux_logits", ["mean", "by_epoch"])
+def test_its_gradient_is_that_of_finite_differences(aux_logits: str) -> None:
     torch.manual_seed(0)
     logits = [torch.randn(2, 1, 3, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     targets = (torch.rand(2, 1, 3, 3) > 0.5).double()
     extra = {"border_weight": 1 + 10 * torch.rand(2, 1, 3, 3, dtype=torch.float64)}
 
-    def loss(last: Tensor, side: Tensor, first: Tensor) -> Tensor:
-        outputs = Outputs(last, (side,), {"first": first})
-        built = build_loss({"name": "border_bce", "sides": sides, "first": 0.5})
-        return torch.stack(list(built(Given(outputs, targets, HEADS, extra, epoch=3)).values())).sum()
+    def loss(last: Tensor, aux: Tensor, first: Tensor) -> Tensor:
+        outputs = Outputs(last, (aux,), {"stage1_logits": first})
+        built = build_loss({"name": "border_bce", "aux_logits": aux_logits, "stage1_weight": 0.5})
+        return torch.stack(list(built(LossInputs(outputs, targets, HEADS, extra, epoch=3)).values())).sum()
 
     assert torch.autograd.gradcheck(loss, logits)
 
 
 def test_values_that_are_not_possible() -> None:
-    with pytest.raises(HemalumError, match="loss 'bce', 'sides': Input should be 'mean', 'by_epoch' or 'none'"):
-        build_loss({"name": "bce", "sides": "sum"})
-    with pytest.raises(HemalumError, match="loss 'bce', 'first': Input should be greater than or equal to 0"):
-        build_loss({"name": "bce", "first": -1})
+    with pytest.raises(HemalumError, match="loss 'bce', 'aux_logits': Input should be 'mean', 'by_epoch' or 'none'"):
+        build_loss({"name": "bce", "aux_logits": "sum"})
+    with pytest.raises(HemalumError, match="loss 'bce', 'stage1_weight': Input should be greater than or equal to 0"):
+        build_loss({"name": "bce", "stage1_weight": -1})

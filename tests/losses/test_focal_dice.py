@@ -9,20 +9,20 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from hemalum.errors import HemalumError
-from hemalum.instances.representations import Head
 from hemalum.losses import build_loss
 from hemalum.losses.focal_dice import dice_over_union, focal
-from hemalum.losses.loss import Given
+from hemalum.losses.loss import LossInputs
 from hemalum.losses.unet3plus import ms_ssim, soft_iou
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Outputs
+from hemalum.targets.representations import Head
 
 HEADS = (Head("sigmoid", ("foreground",)),)
 PROBABILITY = torch.tensor([0.8, 0.4, 0.1, 0.5], dtype=torch.float64).view(1, 1, 2, 2)
 TARGET = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64).view(1, 1, 2, 2)
 
 
-def given(outputs: Outputs, target: Tensor = TARGET) -> Given:
-    return Given(outputs=outputs, targets=target, heads=HEADS)
+def loss_inputs(outputs: Outputs, target: Tensor = TARGET) -> LossInputs:
+    return LossInputs(outputs=outputs, targets=target, heads=HEADS)
 
 
 def test_focal_by_hand() -> None:
@@ -45,12 +45,12 @@ def test_focal_dice_by_hand() -> None:
     half_focal = 0.5 * (-((1 - right) ** 2) * np.log(right)).mean()
     overlap, total = 0.8 + 0.4, 1.8 + 2
     outputs = Outputs(PROBABILITY.logit())
-    parts = build_loss("focal_dice")(given(outputs))
+    parts = build_loss("focal_dice")(loss_inputs(outputs))
     assert float(parts["focal"]) == pytest.approx(half_focal, rel=1e-6)
     assert float(parts["dice"]) == pytest.approx(0.5 * (1 - 2 * overlap / total), rel=1e-5)
-    union = build_loss({"name": "focal_dice", "union": True})(given(outputs))
+    union = build_loss({"name": "focal_dice", "union": True})(loss_inputs(outputs))
     assert float(union["dice"]) == pytest.approx(0.5 * (1 - 2 * overlap / (total - overlap)), rel=1e-5)
-    both = build_loss({"name": "focal_dice", "background": True})(given(outputs))
+    both = build_loss({"name": "focal_dice", "background": True})(loss_inputs(outputs))
     of_background = 1 - 2 * (0.9 + 0.5) / (4 - 1.8 + 2)
     assert float(both["dice"]) == pytest.approx(0.25 * (1 - 2 * overlap / total + of_background), rel=1e-5)
 
@@ -79,20 +79,20 @@ def test_ms_ssim_against_its_formula() -> None:
         together = blur(x * y) - mean_x * mean_y
         product = product * (2 * together + c2) / (vary_x + vary_y + c2)
     product = product * (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    found = ms_ssim(*(torch.from_numpy(one)[None, None] for one in (x, y)))
-    assert float(found) == pytest.approx(1 - product.mean(), rel=1e-4)
+    loss = ms_ssim(*(torch.from_numpy(image)[None, None] for image in (x, y)))
+    assert float(loss) == pytest.approx(1 - product.mean(), rel=1e-4)
 
 
-def test_sides_and_presence_are_added() -> None:
+def test_auxiliary_logits_and_presence_are_added() -> None:
     logits = PROBABILITY.logit()
     extras = {"presence": torch.tensor([[0.0, math.log(3)]], dtype=torch.float64)}
     for name in ("focal_dice", "unet3plus"):
-        alone = build_loss(name)(given(Outputs(logits)))
-        assert not {"sides", "presence"} & set(alone)
-        parts = build_loss({"name": name, "sides": 0.5})(given(Outputs(logits, (logits, logits), extras)))
-        assert float(parts["sides"]) == pytest.approx(float(sum(alone.values())))
+        alone = build_loss(name)(loss_inputs(Outputs(logits)))
+        assert not {"aux_logits", "presence"} & set(alone)
+        parts = build_loss({"name": name, "aux_weight": 0.5})(loss_inputs(Outputs(logits, (logits, logits), extras)))
+        assert float(parts["aux_logits"]) == pytest.approx(float(sum(alone.values())))
         assert float(parts["presence"]) == pytest.approx(-math.log(3 / 4))
-        empty = build_loss(name)(given(Outputs(logits, (), extras), torch.zeros_like(TARGET)))
+        empty = build_loss(name)(loss_inputs(Outputs(logits, (), extras), torch.zeros_like(TARGET)))
         assert float(empty["presence"]) == pytest.approx(-math.log(1 / 4))
 
 
@@ -108,14 +108,14 @@ def test_gradient_agrees_with_finite_differences(spec: object) -> None:
     torch.manual_seed(0)
     loss = build_loss(spec)
     target = (torch.rand(2, 1, 6, 6, dtype=torch.float64) > 0.5).double()
-    logits, side, presence = (
+    logits, aux, presence = (
         torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 1, 6, 6), (2, 1, 6, 6), (2, 2))
     )
 
-    def total(logits: Tensor, side: Tensor, presence: Tensor) -> Tensor:
-        return sum(loss(given(Outputs(logits, (side,), {"presence": presence}), target)).values())
+    def total(logits: Tensor, aux: Tensor, presence: Tensor) -> Tensor:
+        return sum(loss(loss_inputs(Outputs(logits, (aux,), {"presence": presence}), target)).values())
 
-    torch.autograd.gradcheck(total, (logits, side, presence))
+    torch.autograd.gradcheck(total, (logits, aux, presence))
 
 
 @pytest.mark.parametrize("name", ["focal_dice", "unet3plus"])
@@ -124,9 +124,9 @@ def test_the_truth_costs_less_than_anything_near(name: str) -> None:
     target = torch.zeros(1, 1, 32, 32)
     target[..., 8:20, 10:22] = 1
     perfect = torch.logit(target.clamp(1e-4, 1 - 1e-4))
-    best = sum(build_loss(name)(given(Outputs(perfect), target)).values())
+    best = sum(build_loss(name)(loss_inputs(Outputs(perfect), target)).values())
     for _ in range(5):
-        worse = sum(build_loss(name)(given(Outputs(perfect + 4 * torch.randn_like(perfect)), target)).values())
+        worse = sum(build_loss(name)(loss_inputs(Outputs(perfect + 4 * torch.randn_like(perfect)), target)).values())
         assert worse > best
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from hemalum.instances.representations import REPRESENTATIONS, Head
 from hemalum.losses import build_loss
-from hemalum.losses.loss import Given
+from hemalum.losses.loss import LossInputs
 from hemalum.losses.maps import gradient_error, map_loss, soft_dice
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Outputs
+from hemalum.targets.representations import REPRESENTATIONS, Head
 
 TYPES = (Head("softmax", ("a", "b"), partial=True),)
 
@@ -67,8 +67,8 @@ def test_the_truth_costs_less_than_anything_near(name: str) -> None:
         part = target[:, start : start + len(head.channels)]
         start += len(head.channels)
         if head.kind == "softmax":
-            whole = torch.cat([1 - part.sum(1, keepdim=True), part], 1)
-            logits.append((whole + 1e-4).log())
+            probability = torch.cat([1 - part.sum(1, keepdim=True), part], 1)
+            logits.append((probability + 1e-4).log())
         elif head.kind == "tanh":
             logits.append(torch.atanh(part.clamp(-0.999, 0.999)))
         else:
@@ -84,7 +84,7 @@ def test_the_truth_costs_less_than_anything_near(name: str) -> None:
 def test_binary_cross_entropy_by_hand() -> None:
     logits = torch.tensor([0.0, 2.0, -1.0, 3.0]).view(1, 1, 2, 2)
     target = torch.tensor([1.0, 0.0, 0.0, 1.0]).view(1, 1, 2, 2)
-    parts = build_loss("bce")(Given(Outputs(logits), target, REPRESENTATIONS["foreground"].heads))
+    parts = build_loss("bce")(LossInputs(Outputs(logits), target, REPRESENTATIONS["foreground"].heads))
     probability = 1 / (1 + np.exp([0.0, -2.0, 1.0, -3.0]))
     expected = -np.log([probability[0], 1 - probability[1], 1 - probability[2], probability[3]]).mean()
     assert list(parts) == ["bce"]
@@ -94,27 +94,27 @@ def test_binary_cross_entropy_by_hand() -> None:
 def test_a_partial_head_counts_only_pixels_whose_target_is_known() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(2, 3, 4, 5, generator=generator, requires_grad=True)
-    kinds = torch.randint(0, 4, (2, 4, 5), generator=generator)  # 0 background, 3 unknown
-    target = torch.stack([(kinds == kind).float() for kind in (1, 2)], 1)
-    target[(kinds == 3)[:, None].expand_as(target)] = math.nan
+    class_map = torch.randint(0, 4, (2, 4, 5), generator=generator)  # 0 background, 3 unknown
+    target = torch.stack([(class_map == class_id).float() for class_id in (1, 2)], 1)
+    target[(class_map == 3)[:, None].expand_as(target)] = math.nan
     entropies, overlap, total = [], [0.0, 0.0], [0.0, 0.0]
     for image, row, column in np.ndindex(2, 4, 5):
-        kind = int(kinds[image, row, column])
-        if kind == 3:
+        class_id = int(class_map[image, row, column])
+        if class_id == 3:
             continue
         exponentials = [math.exp(value) for value in logits[image, :, row, column].tolist()]
         shares = [value / sum(exponentials) for value in exponentials]
-        entropies.append(-math.log(shares[kind]))
+        entropies.append(-math.log(shares[class_id]))
         for channel in (0, 1):
-            truth = float(kind == channel + 1)
+            truth = float(class_id == channel + 1)
             overlap[channel] += shares[channel + 1] * truth
             total[channel] += shares[channel + 1] + truth
-    dice = sum(1 - 2 * part / whole for part, whole in zip(overlap, total, strict=True)) / 2
+    dice = sum(1 - 2 * shared / both for shared, both in zip(overlap, total, strict=True)) / 2
     assert 5 < len(entropies) < 36
     loss = map_loss(logits, target, TYPES)["a_b"]
     assert loss.item() == pytest.approx(sum(entropies) / len(entropies) + dice, abs=1e-5)
     loss.backward()
-    unknown = (kinds == 3)[:, None].expand_as(logits)
+    unknown = (class_map == 3)[:, None].expand_as(logits)
     assert (logits.grad[unknown] == 0).all()
     assert (logits.grad[~unknown] != 0).all()
 
@@ -134,8 +134,13 @@ def test_parts_of_a_batch_share_what_is_known() -> None:
     target[:, 0, :2], target[:, 1, 2:4] = 1, 1
     target[1, :, 1:] = math.nan
     sums: list[list[torch.Tensor]] = [[], []]
-    for part, own in enumerate(sums):
-        map_loss(logits[part : part + 1], target[part : part + 1], TYPES, lambda x, own=own: own.append(x) or x)
-    added = iter([one + other for one, other in zip(*sums, strict=True)])
+    for part, part_sums in enumerate(sums):
+
+        def note(value: torch.Tensor, part_sums: list[torch.Tensor] = part_sums) -> torch.Tensor:
+            part_sums.append(value)
+            return value
+
+        map_loss(logits[part : part + 1], target[part : part + 1], TYPES, note)
+    added = iter([first + second for first, second in zip(*sums, strict=True)])
     shared = map_loss(logits[:1], target[:1], TYPES, lambda _: next(added))["a_b"]
     assert shared.item() == pytest.approx(map_loss(logits, target, TYPES)["a_b"].item(), rel=1e-5)

@@ -8,30 +8,30 @@ import torch
 from torch.nn import functional as F
 
 from hemalum.errors import HemalumError
-from hemalum.instances.representations import Head
 from hemalum.losses import build_loss
 from hemalum.losses.consistency import consistency, contrast
-from hemalum.losses.loss import Given
+from hemalum.losses.loss import LossInputs
 from hemalum.losses.maps import masked_cross_entropy, with_background
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Outputs
+from hemalum.targets.representations import Head
 
 HEADS = (Head("softmax", ("a", "b")),)
 
 
-def given(logits: torch.Tensor, targets: torch.Tensor, inside: torch.Tensor | None = None) -> Given:
+def loss_inputs(logits: torch.Tensor, targets: torch.Tensor, inside: torch.Tensor | None = None) -> LossInputs:
     inside = torch.ones_like(targets[:, :1]) if inside is None else inside
-    return Given(Outputs(logits), targets, HEADS, {"inside": inside})
+    return LossInputs(Outputs(logits), targets, HEADS, {"inside": inside})
 
 
 def test_cross_entropy_and_dice_by_hand() -> None:
     # two pixels: class a with probabilities (.25, .5, .25), background with (.5, .25, .25)
     p = torch.tensor([[[[0.25, 0.5]], [[0.5, 0.25]], [[0.25, 0.25]]]])
     targets = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.0]]]])
-    parts = build_loss("cross_entropy")(given(p.log(), targets))
+    parts = build_loss("cross_entropy")(loss_inputs(p.log(), targets))
     assert float(parts["cross_entropy"]) == pytest.approx(math.log(2))
     dice_a, dice_b = 2 * 0.5 / (0.75 + 1), 0.0
     assert float(parts["dice"]) == pytest.approx(1 - (dice_a + dice_b) / 2, abs=1e-5)
-    plain = build_loss({"name": "cross_entropy", "dice": 0})(given(p.log(), targets))
+    plain = build_loss({"name": "cross_entropy", "dice": 0})(loss_inputs(p.log(), targets))
     assert list(plain) == ["cross_entropy"]
 
 
@@ -41,11 +41,11 @@ def test_what_lies_beyond_the_image_counts_for_nothing() -> None:
     inside = torch.ones(2, 1, 4, 8)
     inside[..., 5:] = 0
     loss = build_loss("cross_entropy")
-    cut = loss(given(logits[..., :5], targets[..., :5].float()))
-    masked = loss(given(logits, targets.float(), inside))
+    cut = loss(loss_inputs(logits[..., :5], targets[..., :5].float()))
+    masked = loss(loss_inputs(logits, targets.float(), inside))
     for name, value in cut.items():
         torch.testing.assert_close(masked[name], value)
-    counted = build_loss({"name": "cross_entropy", "beyond": "count"})(given(logits, targets.float(), inside))
+    counted = build_loss({"name": "cross_entropy", "beyond": "count"})(loss_inputs(logits, targets.float(), inside))
     assert not torch.isclose(counted["cross_entropy"], cut["cross_entropy"])
 
 
@@ -103,7 +103,7 @@ def test_gradients_against_finite_differences() -> None:
     inside = torch.randint(0, 2, (2, 1, 2, 3)).double()
 
     def supervised(x: torch.Tensor) -> torch.Tensor:
-        return sum(build_loss("cross_entropy")(given(x, targets, inside)).values())
+        return sum(build_loss("cross_entropy")(loss_inputs(x, targets, inside)).values())
 
     assert torch.autograd.gradcheck(supervised, logits)
     label, keep = torch.randint(0, 3, (2, 2, 3)), torch.randint(0, 2, (2, 2, 3)).double()

@@ -5,19 +5,19 @@ import math
 import pytest
 import torch
 
-from hemalum.instances.representations import Head
 from hemalum.losses import build_loss
-from hemalum.losses.loss import Given
+from hemalum.losses.loss import LossInputs
 from hemalum.losses.maps import soft_dice
 from hemalum.losses.tversky import tversky
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Outputs
+from hemalum.targets.representations import Head
 
 WITH_EDGE = (Head("sigmoid", ("foreground", "edge")),)
 ALONE = (Head("sigmoid", ("foreground",)),)
 
 
-def given(logits: torch.Tensor, targets: torch.Tensor, heads: tuple[Head, ...]) -> Given:
-    return Given(outputs=Outputs(logits), targets=targets, heads=heads)
+def loss_inputs(logits: torch.Tensor, targets: torch.Tensor, heads: tuple[Head, ...]) -> LossInputs:
+    return LossInputs(outputs=Outputs(logits), targets=targets, heads=heads)
 
 
 def test_tversky_by_hand() -> None:
@@ -56,16 +56,16 @@ def test_parts_of_a_shared_batch_have_the_loss_of_the_whole() -> None:
 
     for half in (slice(0, 2), slice(2, 4)):
         tversky(probability[half], target[half], 0.3, 0.7, note)
-    whole = tversky(probability, target, 0.3, 0.7)
+    full_batch = tversky(probability, target, 0.3, 0.7)
     for half in (slice(0, 2), slice(2, 4)):
         shared = tversky(probability[half], target[half], 0.3, 0.7, lambda _: sums[0] + sums[1])
-        torch.testing.assert_close(shared, whole)
+        torch.testing.assert_close(shared, full_batch)
 
 
 def test_histo_by_hand() -> None:
     logits = torch.zeros(1, 2, 1, 2)
     targets = torch.tensor([[[[1.0, 0.0]], [[1.0, 1.0]]]])
-    parts = build_loss("histo")(given(logits, targets, WITH_EDGE))
+    parts = build_loss("histo")(loss_inputs(logits, targets, WITH_EDGE))
     # at a probability of ½ every BCE is ln 2; of the foreground TP ½, FP ½, FN ½
     assert {name: float(part) for name, part in parts.items()} == pytest.approx(
         {"bce": 0.3 * math.log(2), "tversky": 0.7 * (1 - 0.5 / (0.5 + 0.15 + 0.35)), "edge": 0.2 * math.log(2)},
@@ -79,7 +79,7 @@ def test_histo_looks_at_each_map_for_its_own_term() -> None:
     other = logits.clone()
     other[:, 1] = torch.tensor([3.0, -2.0])  # the edge map alone
     loss = build_loss({"name": "histo", "bce": 0.5, "tversky": 0.5, "edge": 1.0})
-    before, after = loss(given(logits, targets, WITH_EDGE)), loss(given(other, targets, WITH_EDGE))
+    before, after = loss(loss_inputs(logits, targets, WITH_EDGE)), loss(loss_inputs(other, targets, WITH_EDGE))
     assert before["bce"] == after["bce"]
     assert before["tversky"] == after["tversky"]
     wrong = (math.log1p(math.exp(3)) + math.log1p(math.exp(2))) / 2
@@ -87,7 +87,7 @@ def test_histo_looks_at_each_map_for_its_own_term() -> None:
 
 
 def test_histo_without_an_edge_map_has_two_terms() -> None:
-    parts = build_loss("histo")(given(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), ALONE))
+    parts = build_loss("histo")(loss_inputs(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), ALONE))
     assert list(parts) == ["bce", "tversky"]
 
 
@@ -97,4 +97,4 @@ def test_gradient_agrees_with_finite_differences(name: str) -> None:
     targets = (torch.rand(2, 2, 4, 4) > 0.5).double()
     logits = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     loss = build_loss(name)
-    torch.autograd.gradcheck(lambda x: sum(loss(given(x, targets, WITH_EDGE)).values()), (logits,))
+    torch.autograd.gradcheck(lambda x: sum(loss(loss_inputs(x, targets, WITH_EDGE)).values()), (logits,))

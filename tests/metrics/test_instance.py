@@ -1,5 +1,7 @@
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from hemalum.metrics import (
     sum_aji,
     sum_aji_plus,
 )
+from hemalum.metrics.pairs import Labels, Mask
 
 # few ids on few blocks: ties, shared predictions, nuclei in pieces and missing sides are common
 label_maps = arrays(np.int32, (4, 5), elements=st.integers(0, 4)).map(
@@ -25,16 +28,16 @@ label_maps = arrays(np.int32, (4, 5), elements=st.integers(0, 4)).map(
 )
 
 
-def in_raster_order(labels):
+def in_raster_order(labels: Labels) -> list[Mask]:
     ids, first = np.unique(labels, return_index=True)
     return [labels == name for name in ids[np.argsort(first)] if name != 0]
 
 
-def overlap_of(one, other):
-    return np.count_nonzero(one & other), np.count_nonzero(one | other)
+def overlap_of(a: Mask, b: Mask) -> tuple[int, int]:
+    return np.count_nonzero(a & b), np.count_nonzero(a | b)
 
 
-def naive_aji(truth, prediction):
+def naive_aji(truth: Labels, prediction: Labels) -> tuple[int, int]:
     """Algorithm 1 of Kumar et al. 2017, read literally."""
     predicted = in_raster_order(prediction)
     used, intersection, union = set(), 0, 0
@@ -54,11 +57,13 @@ def naive_aji(truth, prediction):
     return intersection, union
 
 
-def naive_assignments(truth, prediction, gain):
+def naive_assignments(
+    truth: Labels, prediction: Labels, gain: Callable[[float], float]
+) -> tuple[float, set[tuple[int, int, int]]]:
     """Every one-to-one assignment of greatest gain, as (total IoU, pairs, intersection, union)."""
     true, predicted = in_raster_order(truth), in_raster_order(prediction)
     padded = list(range(len(predicted))) + [None] * len(true)
-    best, found = -1.0, set()
+    best, optimal = -1.0, set[tuple[int, int, int]]()
     for choice in set(itertools.permutations(padded, len(true))):
         pairs = [(t, p) for t, p in enumerate(choice) if p is not None]
         measures = [overlap_of(true[t], predicted[p]) for t, p in pairs]
@@ -68,13 +73,13 @@ def naive_assignments(truth, prediction, gain):
         lone += sum(np.count_nonzero(m) for p, m in enumerate(predicted) if p not in {p for (_, p), _ in kept})
         result = (len(kept), sum(m[0] for _, m in kept), sum(m[1] for _, m in kept) + lone)
         if total > best:
-            best, found = total, set()
+            best, optimal = total, set[tuple[int, int, int]]()
         if total == best:
-            found.add(result)
-    return best, found
+            optimal.add(result)
+    return best, optimal
 
 
-def naive_match(truth, prediction, threshold):
+def naive_match(truth: Labels, prediction: Labels, threshold: float) -> tuple[int, float]:
     ious = []
     for nucleus in in_raster_order(truth):
         for candidate in in_raster_order(prediction):
@@ -85,9 +90,9 @@ def naive_match(truth, prediction, threshold):
 
 
 @given(label_maps, label_maps)
-def test_overlap_is_the_contingency_table(truth, prediction):
+def test_overlap_is_the_contingency_table(truth: Labels, prediction: Labels) -> None:
     overlap = measure_overlap(truth, prediction)
-    found = {
+    counts = {
         (overlap.truth_ids[t], overlap.prediction_ids[p]): n
         for t, p, n in zip(overlap.pair_truth, overlap.pair_prediction, overlap.intersection, strict=True)
     }
@@ -96,20 +101,20 @@ def test_overlap_is_the_contingency_table(truth, prediction):
         for t in np.unique(truth[truth > 0])
         for p in np.unique(prediction[prediction > 0])
     }
-    assert found == {pair: n for pair, n in expected.items() if n}
+    assert counts == {pair: n for pair, n in expected.items() if n}
     areas = dict(zip(overlap.truth_ids, overlap.truth_areas, strict=True))
     assert areas == {t: np.count_nonzero(truth == t) for t in np.unique(truth[truth > 0])}
 
 
 @given(label_maps, label_maps)
-def test_aji_against_its_definition(truth, prediction):
+def test_aji_against_its_definition(truth: Labels, prediction: Labels) -> None:
     sums = sum_aji(measure_overlap(truth, prediction))
     assert (sums.intersection, sums.union) == naive_aji(truth, prediction)
 
 
 @settings(max_examples=25)
 @given(label_maps, label_maps)
-def test_aji_plus_against_every_assignment(truth, prediction):
+def test_aji_plus_against_every_assignment(truth: Labels, prediction: Labels) -> None:
     sums = sum_aji_plus(measure_overlap(truth, prediction))
     _, optimal = naive_assignments(truth, prediction, lambda iou: iou)
     assert (sums.intersection, sums.union) in {(shared, joint) for _, shared, joint in optimal}
@@ -117,7 +122,7 @@ def test_aji_plus_against_every_assignment(truth, prediction):
 
 @settings(max_examples=25)
 @given(label_maps, label_maps, st.sampled_from([0.0, 0.2, 0.4]))
-def test_matching_below_one_half_makes_the_most_pairs(truth, prediction, threshold):
+def test_matching_below_one_half_makes_the_most_pairs(truth: Labels, prediction: Labels, threshold: float) -> None:
     counts = match(measure_overlap(truth, prediction), threshold)
     best, optimal = naive_assignments(truth, prediction, lambda iou: 100 + iou if iou > threshold else 0.0)
     assert counts.tp in {pairs for pairs, _, _ in optimal}
@@ -125,7 +130,7 @@ def test_matching_below_one_half_makes_the_most_pairs(truth, prediction, thresho
 
 
 @given(label_maps, label_maps, st.sampled_from(THRESHOLDS))
-def test_matching_from_one_half_is_all_pairs_above(truth, prediction, threshold):
+def test_matching_from_one_half_is_all_pairs_above(truth: Labels, prediction: Labels, threshold: float) -> None:
     overlap = measure_overlap(truth, prediction)
     counts = match(overlap, threshold)
     tp, iou_sum = naive_match(truth, prediction, threshold)
@@ -134,7 +139,7 @@ def test_matching_from_one_half_is_all_pairs_above(truth, prediction, threshold)
     assert counts.tp + counts.fp == len(in_raster_order(prediction))
 
 
-def noisy_pair(seed):
+def noisy_pair(seed: int) -> tuple[Labels, Labels]:
     rng = np.random.default_rng(seed)
     truth, prediction = np.zeros((2, 120, 150), np.int32)
     rows, columns = np.mgrid[:120, :150]
@@ -147,14 +152,14 @@ def noisy_pair(seed):
     return truth, prediction
 
 
-def by_panoptica(truth, prediction):
+def by_panoptica(truth: Labels, prediction: Labels) -> Any:
     matching = NaiveThresholdMatching(matching_threshold=0.5, strict_threshold=True)
     evaluator = Panoptica_Evaluator(expected_input=InputType.UNMATCHED_INSTANCE, instance_matcher=matching)
     return evaluator.evaluate(prediction.astype(np.uint16), truth.astype(np.uint16), verbose=False)["ungrouped"]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_panoptic_quality_is_that_of_panoptica(seed):
+def test_panoptic_quality_is_that_of_panoptica(seed: int) -> None:
     truth, prediction = noisy_pair(seed)
     counts, reference = match(measure_overlap(truth, prediction)), by_panoptica(truth, prediction)
     assert 3 < counts.tp < 24
@@ -163,13 +168,13 @@ def test_panoptic_quality_is_that_of_panoptica(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_aji_on_discs_against_its_definition(seed):
+def test_aji_on_discs_against_its_definition(seed: int) -> None:
     truth, prediction = noisy_pair(seed)
     sums = sum_aji(measure_overlap(truth, prediction))
     assert (sums.intersection, sums.union) == naive_aji(truth, prediction)
 
 
-def test_one_prediction_over_two_nuclei_by_hand():
+def test_one_prediction_over_two_nuclei_by_hand() -> None:
     truth = np.array([[1, 1, 1, 1, 0, 2, 2, 0]])
     prediction = np.array([[3, 3, 3, 3, 3, 3, 3, 0]])
     overlap = measure_overlap(truth, prediction)
@@ -181,13 +186,13 @@ def test_one_prediction_over_two_nuclei_by_hand():
     assert average_precision(match_at_thresholds(overlap)) == pytest.approx((1 / 2) * 2 / 10)  # 0.5, 0.55
 
 
-def test_an_iou_equal_to_the_threshold_is_no_match():
+def test_an_iou_equal_to_the_threshold_is_no_match() -> None:
     overlap = measure_overlap(np.array([[1, 1, 1, 1, 1]]), np.array([[1, 1, 1, 0, 0]]))
     assert overlap.iou.tolist() == [0.6]
     assert [match(overlap, threshold).tp for threshold in THRESHOLDS[:3]] == [1, 1, 0]
 
 
-def test_ties_go_to_the_first_in_raster_order():
+def test_ties_go_to_the_first_in_raster_order() -> None:
     truth = np.array([[1, 1, 1, 1], [0, 0, 2, 2]])
     prediction = np.array([[9, 9, 4, 4], [0, 0, 4, 4]])
     # truth 1 meets 9 with 2/4 and 4 with 2/6; truth 2 meets 4 with 2/4
@@ -198,7 +203,7 @@ def test_ties_go_to_the_first_in_raster_order():
 
 
 @given(label_maps)
-def test_identical_is_perfect(labels):
+def test_identical_is_perfect(labels: Labels) -> None:
     overlap = measure_overlap(labels, labels)
     values = [
         sum_aji(overlap).value,
@@ -210,24 +215,24 @@ def test_identical_is_perfect(labels):
 
 
 @given(label_maps, label_maps, st.permutations([1, 2, 3, 4]), st.integers(0, 4_000_000_000))
-def test_ids_are_only_names(truth, prediction, order, offset):
+def test_ids_are_only_names(truth: Labels, prediction: Labels, order: list[int], offset: int) -> None:
     names = np.array([0, *order], np.int64)
     renamed = names[prediction]
     renamed[renamed > 0] += offset
-    one, other = measure_overlap(truth, prediction), measure_overlap(truth.astype(np.uint8), renamed)
-    assert (sum_aji(one), sum_aji_plus(one)) == (sum_aji(other), sum_aji_plus(other))
-    assert match_at_thresholds(one) == match_at_thresholds(other)
+    a, b = measure_overlap(truth, prediction), measure_overlap(truth.astype(np.uint8), renamed)
+    assert (sum_aji(a), sum_aji_plus(a)) == (sum_aji(b), sum_aji_plus(b))
+    assert match_at_thresholds(a) == match_at_thresholds(b)
 
 
 @given(label_maps, label_maps)
-def test_panoptic_quality_is_symmetric_and_splits(truth, prediction):
+def test_panoptic_quality_is_symmetric_and_splits(truth: Labels, prediction: Labels) -> None:
     counts = match(measure_overlap(truth, prediction))
     mirrored = match(measure_overlap(prediction, truth))
     assert counts.pq == pytest.approx(mirrored.pq, nan_ok=True)
     assert counts.pq == pytest.approx(counts.dq * counts.sq, nan_ok=True)
 
 
-def test_empty_cases():
+def test_empty_cases() -> None:
     nothing, something = np.zeros((3, 3), np.int32), np.eye(3, dtype=np.int32)
     for pair in ((nothing, something), (something, nothing)):
         overlap = measure_overlap(*pair)
@@ -242,7 +247,7 @@ def test_empty_cases():
         assert math.isnan(match(overlap, 0.1).pq)
 
 
-def test_sums_pool_over_images():
+def test_sums_pool_over_images() -> None:
     first = measure_overlap(np.array([[1, 1, 0]]), np.array([[1, 1, 1]]))
     second = measure_overlap(np.array([[1, 2, 2]]), np.array([[0, 0, 0]]))
     pooled = match(first) + match(second)
@@ -252,7 +257,7 @@ def test_sums_pool_over_images():
 
 
 @given(label_maps, label_maps, arrays(np.bool_, (8, 10)))
-def test_ambiguous_pixels_are_background_on_both_sides(truth, prediction, ambiguous):
+def test_ambiguous_pixels_are_background_on_both_sides(truth: Labels, prediction: Labels, ambiguous: Mask) -> None:
     masked = measure_overlap(truth, prediction, ambiguous=ambiguous)
     erased = measure_overlap(np.where(ambiguous, 0, truth), np.where(ambiguous, 0, prediction))
     assert sum_aji(masked) == sum_aji(erased)
@@ -260,7 +265,7 @@ def test_ambiguous_pixels_are_background_on_both_sides(truth, prediction, ambigu
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.0])
-def test_threshold_out_of_range_is_refused(threshold):
+def test_threshold_out_of_range_is_refused(threshold: float) -> None:
     overlap = measure_overlap(np.ones((2, 2), bool), np.ones((2, 2), bool))
     with pytest.raises(HemalumError, match="threshold"):
         match(overlap, threshold)

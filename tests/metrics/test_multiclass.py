@@ -1,10 +1,20 @@
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from hemalum.errors import HemalumError
-from hemalum.metrics import found_by_class, match, match_by_class, measure_overlap, mpq, mpq_plus, pool_classes
+from hemalum.metrics import (
+    MatchCounts,
+    count_matches_by_class,
+    match,
+    match_by_class,
+    measure_overlap,
+    mpq,
+    mpq_plus,
+    pool_classes,
+)
 
 # three nuclei of four pixels in a row; the third is predicted one pixel short
 TRUTH = np.array([[1, 1, 1, 1, 0, 2, 2, 2, 2, 0, 3, 3, 3, 3]])
@@ -13,24 +23,24 @@ TRUE_CLASSES = np.array([0, 1, 1, 2], np.int32)
 PREDICTED_CLASSES = np.array([0, 0, 0, 0, 2, 3, 1], np.int32)  # ids 4, 5, 6
 
 
-def matches(classes=(1, 2, 3)):
+def matches(classes: Sequence[int] = (1, 2, 3)) -> list[MatchCounts]:
     return match_by_class(measure_overlap(TRUTH, PREDICTION), TRUE_CLASSES, PREDICTED_CLASSES, classes)
 
 
-def test_counts_by_class_by_hand():
-    one, two, three = matches()
-    assert (one.tp, one.fp, one.fn, one.iou_sum) == (1, 0, 1, 1)  # the other is called class 3
-    assert (two.tp, two.fp, two.fn, two.iou_sum) == (1, 0, 0, 0.75)
-    assert (three.tp, three.fp, three.fn) == (0, 1, 0)
+def test_counts_by_class_by_hand() -> None:
+    first, second, third = matches()
+    assert (first.tp, first.fp, first.fn, first.iou_sum) == (1, 0, 1, 1)  # the other is called class 3
+    assert (second.tp, second.fp, second.fn, second.iou_sum) == (1, 0, 0, 0.75)
+    assert (third.tp, third.fp, third.fn) == (0, 1, 0)
 
 
-def test_mpq_leaves_out_classes_that_the_truth_lacks_and_mpq_plus_does_not():
+def test_mpq_leaves_out_classes_that_the_truth_lacks_and_mpq_plus_does_not() -> None:
     image = matches()
     assert mpq([image]) == pytest.approx((1 / 1.5 + 0.75) / 2)
     assert mpq_plus([image]) == pytest.approx((1 / 1.5 + 0.75 + 0) / 3)
 
 
-def test_mpq_plus_pools_before_dividing():
+def test_mpq_plus_pools_before_dividing() -> None:
     empty = np.zeros_like(PREDICTION)
     missed = match_by_class(measure_overlap(TRUTH, empty), TRUE_CLASSES, np.zeros(1, np.int32), (1, 2, 3))
     images = [matches(), missed]
@@ -40,32 +50,32 @@ def test_mpq_plus_pools_before_dividing():
     assert mpq_plus(images) == pytest.approx((1 / 2.5 + 0.75 / 1.5 + 0) / 3)
 
 
-def test_against_pq_of_each_class_cut_out():
+def test_against_pq_of_each_class_cut_out() -> None:
     rng = np.random.default_rng(4)
     truth = np.kron(rng.integers(0, 9, (6, 8)), np.ones((3, 3), int))
     prediction = np.where(rng.random(truth.shape) < 0.85, truth, 0)
     true_classes = np.array([0, 1, 2, 3, 1, 2, 3, 1, 2], np.int32)
     predicted_classes = np.array([0, 1, 2, 3, 1, 2, 1, 2, 3], np.int32)
-    found = match_by_class(measure_overlap(truth, prediction), true_classes, predicted_classes, (1, 2, 3))
-    for name, counts in zip((1, 2, 3), found, strict=True):
-        only_true = np.where(true_classes[truth] == name, truth, 0)
-        only_predicted = np.where(predicted_classes[prediction] == name, prediction, 0)
+    by_class = match_by_class(measure_overlap(truth, prediction), true_classes, predicted_classes, (1, 2, 3))
+    for class_id, counts in zip((1, 2, 3), by_class, strict=True):
+        only_true = np.where(true_classes[truth] == class_id, truth, 0)
+        only_predicted = np.where(predicted_classes[prediction] == class_id, prediction, 0)
         assert counts == match(measure_overlap(only_true, only_predicted))
 
 
-def test_classes_that_never_occur_and_no_images():
+def test_classes_that_never_occur_and_no_images() -> None:
     assert mpq_plus([matches((1, 2, 3, 7))]) == mpq_plus([matches()])
     assert math.isnan(mpq_plus([]))
     assert math.isnan(mpq([matches((7,))]))
 
 
-def test_an_id_without_class_is_refused():
+def test_an_id_without_class_is_refused() -> None:
     with pytest.raises(HemalumError, match="largest nucleus id is 3"):
         match_by_class(measure_overlap(TRUTH, PREDICTION), TRUE_CLASSES[:3], PREDICTED_CLASSES, (1,))
 
 
-def test_what_is_found_of_each_class_whatever_it_is_called():
+def test_what_is_found_of_each_class_whatever_it_is_called() -> None:
     overlap = measure_overlap(TRUTH, PREDICTION)
-    assert found_by_class(overlap, TRUE_CLASSES, (1, 2, 3)) == [(2, 2), (1, 1), (0, 0)]
+    assert count_matches_by_class(overlap, TRUE_CLASSES, (1, 2, 3)) == [(2, 2), (1, 1), (0, 0)]
     half = np.where(np.arange(14) < 2, PREDICTION, 0)  # two of the first nucleus's four pixels: IoU 0.5 is no match
-    assert found_by_class(measure_overlap(TRUTH, half), TRUE_CLASSES, (1, 2)) == [(0, 2), (0, 1)]
+    assert count_matches_by_class(measure_overlap(TRUTH, half), TRUE_CLASSES, (1, 2)) == [(0, 2), (0, 1)]

@@ -1,9 +1,12 @@
 """What every metric refuses, and that the line names the array."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError
 from hemalum.metrics import count_pixels, match_by_class, measure_boundary, measure_overlap
@@ -22,7 +25,7 @@ GOOD = np.array([[0, 1, 1], [2, 2, 0]], np.int32)
         (GOOD[None], r"must be an \(H, W\) label map or mask, not \(1, 2, 3\)"),
     ],
 )
-def test_bad_maps_are_named(metric, bad, message):
+def test_bad_maps_are_named(metric: Callable[..., object], bad: NDArray[Any], message: str) -> None:
     with pytest.raises(HemalumError, match=f"prediction {message}"):
         metric(GOOD, bad)
     with pytest.raises(HemalumError, match=f"truth {message}"):
@@ -30,7 +33,7 @@ def test_bad_maps_are_named(metric, bad, message):
 
 
 @pytest.mark.parametrize("metric", [count_pixels, measure_boundary, measure_overlap])
-def test_shapes_must_agree(metric):
+def test_shapes_must_agree(metric: Callable[..., object]) -> None:
     with pytest.raises(HemalumError, match=r"truth is \(2, 3\) but the prediction is \(2, 2\)"):
         metric(GOOD, GOOD[:, :2])
     for ambiguous in (np.zeros((2, 2), bool), np.zeros((2, 3), int)):
@@ -38,7 +41,7 @@ def test_shapes_must_agree(metric):
             metric(GOOD, GOOD, ambiguous=ambiguous)
 
 
-def test_classes_must_be_whole_numbers():
+def test_classes_must_be_whole_numbers() -> None:
     classes = np.array([0, 1, 2], np.int32)
     with pytest.raises(HemalumError, match="classes of the prediction are float64"):
         match_by_class(measure_overlap(GOOD, GOOD), classes, np.array([0, 1, math.nan]), [1, 2])

@@ -1,5 +1,7 @@
 """Two NuInsSeg tiles with truth, ambiguous areas and a model's predictions: the metrics on real shapes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tifffile
@@ -17,10 +19,14 @@ from hemalum.metrics import (
     sum_aji,
     sum_aji_plus,
 )
+from hemalum.metrics.pairs import Labels, Mask
+
+Tile = tuple[Labels, Labels, Mask]
+Pair = tuple[Labels, Labels, Mask | None, Labels, Labels]
 
 
 @pytest.fixture(params=["human_bladder_01", "human_bladder_02"])
-def tile(request, real_data):
+def tile(request: pytest.FixtureRequest, real_data: Path) -> Tile:
     folder = real_data / "reference_metrics_nuinsseg" / "examples"
     if not folder.is_dir():
         pytest.skip("reference_metrics_nuinsseg is absent from the real data")
@@ -31,14 +37,14 @@ def tile(request, real_data):
 
 
 @pytest.fixture(params=[False, True], ids=["all", "unambiguous"])
-def pair(request, tile):
+def pair(request: pytest.FixtureRequest, tile: Tile) -> Pair:
     truth, prediction, ambiguous = tile
     if not request.param:
         return truth, prediction, None, truth, prediction
     return truth, prediction, ambiguous, np.where(ambiguous, 0, truth), np.where(ambiguous, 0, prediction)
 
 
-def test_panoptic_quality(pair):
+def test_panoptic_quality(pair: Pair) -> None:
     truth, prediction, ambiguous, plain_truth, plain_prediction = pair
     counts = match(measure_overlap(truth, prediction, ambiguous=ambiguous))
     evaluator = Panoptica_Evaluator(
@@ -51,7 +57,7 @@ def test_panoptic_quality(pair):
     assert (counts.pq, counts.dq, counts.sq) == pytest.approx((reference.pq, reference.rq, reference.sq))
 
 
-def test_aji_and_aji_plus(pair):
+def test_aji_and_aji_plus(pair: Pair) -> None:
     truth, prediction, ambiguous, plain_truth, plain_prediction = pair
     true = [plain_truth == name for name in np.unique(plain_truth)[1:]]
     predicted = [plain_prediction == name for name in np.unique(plain_prediction)[1:]]
@@ -59,7 +65,7 @@ def test_aji_and_aji_plus(pair):
     joint = np.array([[np.count_nonzero(t | p) for p in predicted] for t in true])
     iou = shared / joint
 
-    def aggregate(pairs):
+    def aggregate(pairs: list[tuple[int, int]]) -> float:
         lone = sum(t.sum() for i, t in enumerate(true) if i not in {i for i, _ in pairs})
         lone += sum(p.sum() for j, p in enumerate(predicted) if j not in {j for _, j in pairs})
         return sum(shared[pair] for pair in pairs) / (sum(joint[pair] for pair in pairs) + lone)
@@ -71,7 +77,7 @@ def test_aji_and_aji_plus(pair):
     assert sum_aji_plus(overlap).value == pytest.approx(aggregate(assigned))
 
 
-def test_pixels(tile):
+def test_pixels(tile: Tile) -> None:
     truth, prediction, ambiguous = tile
     counts = count_pixels(truth, prediction, ambiguous=ambiguous)
     flat = truth[~ambiguous] > 0, prediction[~ambiguous] > 0

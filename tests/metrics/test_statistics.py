@@ -1,10 +1,13 @@
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from hemalum.errors import HemalumError
@@ -20,10 +23,10 @@ from hemalum.metrics import (
 scores = st.integers(0, 20).map(lambda k: k / 20)  # ties and zeros are common
 maybe_scores = st.one_of(scores, st.just(math.nan))
 pairs = st.lists(st.tuples(maybe_scores, maybe_scores), max_size=12)
-few = {"resamples": 200}
+few: dict[str, Any] = {"resamples": 200}
 
 
-def exact_p(difference):
+def exact_p(difference: NDArray[np.float64]) -> float:
     """The two-sided signed-rank test by trying every sign; no ties, no zeros."""
     ranks = np.argsort(np.argsort(np.abs(difference))) + 1
     observed = abs(ranks @ np.sign(difference))
@@ -31,14 +34,14 @@ def exact_p(difference):
     return np.mean(np.array(sums) >= observed)
 
 
-def test_p_is_that_of_every_assignment_of_signs():
+def test_p_is_that_of_every_assignment_of_signs() -> None:
     difference = np.array([0.5, 0.1, -0.2, 0.35, 0.41, -0.05, 0.33, 0.27])
-    found = compare_paired(difference, np.zeros(8))
-    assert found.p == pytest.approx(exact_p(difference))
-    assert found.reason is None
+    result = compare_paired(difference, np.zeros(8))
+    assert result.p == pytest.approx(exact_p(difference))
+    assert result.reason is None
 
 
-def test_effect_size_by_hand():
+def test_effect_size_by_hand() -> None:
     # |d| ranks: 1 → 1, 2 → 2.5 twice, 4 → 4; plus 1 + 2.5 + 4 of 10, minus 2.5
     assert rank_biserial([1, 2, -2, 4, 0, math.nan]) == pytest.approx((7.5 - 2.5) / 10)
     assert rank_biserial([0, 0]) == 0
@@ -46,14 +49,14 @@ def test_effect_size_by_hand():
     assert compare_paired([2, 3, 4], [1, 1, 1]).effect_size == 1
 
 
-def test_differences_are_first_minus_second():
-    found = compare_paired([0.9, 0.8, 0.7], [0.5, 0.6, 0.5])
-    assert found.mean_difference == pytest.approx(0.8 / 3)
-    assert (found.mean_a, found.mean_b) == (pytest.approx(0.8), pytest.approx(1.6 / 3))
-    assert found.effect_size == 1
+def test_differences_are_first_minus_second() -> None:
+    result = compare_paired([0.9, 0.8, 0.7], [0.5, 0.6, 0.5])
+    assert result.mean_difference == pytest.approx(0.8 / 3)
+    assert (result.mean_a, result.mean_b) == (pytest.approx(0.8), pytest.approx(1.6 / 3))
+    assert result.effect_size == 1
 
 
-def test_pairs_with_nan_are_left_out_and_counted():
+def test_pairs_with_nan_are_left_out_and_counted() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.random(12), rng.random(12)
     names = list("aabbccddeefg")
@@ -64,24 +67,24 @@ def test_pairs_with_nan_are_left_out_and_counted():
         assert getattr(holed, field) == getattr(plain, field)
 
 
-def test_too_few_pairs_have_no_p_but_a_reason():
-    found = compare_paired([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], [0.0, 0.0, 0.0, 0.0, 0.0, 0.6, 0.7])
-    assert found.n_nonzero == 5
-    assert math.isnan(found.p)
-    assert found.reason == "only 5 images differ; the test needs 6"
+def test_too_few_pairs_have_no_p_but_a_reason() -> None:
+    result = compare_paired([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], [0.0, 0.0, 0.0, 0.0, 0.0, 0.6, 0.7])
+    assert result.n_nonzero == 5
+    assert math.isnan(result.p)
+    assert result.reason == "only 5 images differ; the test needs 6"
     nothing = compare_paired([math.nan], [0.5])
     assert (nothing.n, nothing.left_out) == (0, 1)
     assert "no images" in nothing.reason
     assert all(math.isnan(v) for v in (nothing.p, nothing.low, nothing.mean_difference, nothing.detectable))
 
 
-def test_no_difference_at_all():
-    found = compare_paired([0.1, 0.7, 0.4], [0.1, 0.7, 0.4], groups=["a", "a", "b"])
-    assert (found.p, found.p_groups, found.effect_size, found.low, found.high) == (1, 1, 0, 0, 0)
-    assert math.isnan(found.detectable)
+def test_no_difference_at_all() -> None:
+    result = compare_paired([0.1, 0.7, 0.4], [0.1, 0.7, 0.4], groups=["a", "a", "b"])
+    assert (result.p, result.p_groups, result.effect_size, result.low, result.high) == (1, 1, 0, 0, 0)
+    assert math.isnan(result.detectable)
 
 
-def test_rounding_is_no_difference_and_breaks_no_tie():
+def test_rounding_is_no_difference_and_breaks_no_tie() -> None:
     a = np.array([0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3])
     assert compare_paired(a, np.full(7, 0.1 + 0.2)).p == 1
     # 0.9 − 0.8 and 0.2 − 0.1 are not equal in floating point
@@ -89,103 +92,103 @@ def test_rounding_is_no_difference_and_breaks_no_tie():
     assert compare_paired(a, b).p == pytest.approx(wilcoxon([1, 1, -1, 1, 1, 1, -1]).pvalue)
 
 
-def test_groups_widen_the_interval_when_their_images_are_alike():
+def test_groups_widen_the_interval_when_their_images_are_alike() -> None:
     rng = np.random.default_rng(1)
     patients = np.repeat(np.arange(10), 20)
     shift = rng.normal(0, 0.05, 10)[patients] + rng.normal(0, 0.01, 200)
     base = rng.random(200)
-    alone, grouped = compare_paired(base + shift, base), compare_paired(base + shift, base, groups=list(patients))
-    assert (alone.n_groups, grouped.n_groups) == (200, 10)
-    assert grouped.high - grouped.low > 2.5 * (alone.high - alone.low)  # sqrt(20) = 4.5 if wholly alike
-    assert grouped.p == alone.p
+    ungrouped, grouped = compare_paired(base + shift, base), compare_paired(base + shift, base, groups=list(patients))
+    assert (ungrouped.n_groups, grouped.n_groups) == (200, 10)
+    assert grouped.high - grouped.low > 2.5 * (ungrouped.high - ungrouped.low)  # sqrt(20) = 4.5 if wholly alike
+    assert grouped.p == ungrouped.p
     assert grouped.p_groups > grouped.p
     assert grouped.detectable_groups > grouped.detectable
 
 
-def test_interval_against_a_bootstrap_written_as_a_loop():
+def test_interval_against_a_bootstrap_written_as_a_loop() -> None:
     rng = np.random.default_rng(2)
     names = rng.integers(0, 12, 60)
     difference = rng.normal(0.1, 0.2, 60) + rng.normal(0, 0.1, 12)[names]
-    found = compare_paired(difference, np.zeros(60), groups=names.tolist(), resamples=8000)
+    result = compare_paired(difference, np.zeros(60), groups=names.tolist(), resamples=8000)
     members = [difference[names == name] for name in np.unique(names)]
     means = [np.concatenate([members[k] for k in rng.integers(0, 12, 12)]).mean() for _ in range(8000)]
     low, high = np.quantile(means, (0.025, 0.975))
     # BCa moves the ends a little; the width must be the same
-    assert found.high - found.low == pytest.approx(high - low, rel=0.1)
-    assert found.low == pytest.approx(low, abs=0.15 * (high - low))
+    assert result.high - result.low == pytest.approx(high - low, rel=0.1)
+    assert result.low == pytest.approx(low, abs=0.15 * (high - low))
 
 
-def test_interval_holds_the_truth_as_often_as_it_says():
+def test_interval_holds_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(3)
     held = 0
     for _ in range(150):
-        found = compare_paired(rng.normal(0.5, 1, 40), np.zeros(40), confidence=0.9, resamples=300)
-        held += found.low <= 0.5 <= found.high
+        result = compare_paired(rng.normal(0.5, 1, 40), np.zeros(40), confidence=0.9, resamples=300)
+        held += result.low <= 0.5 <= result.high
     assert 0.82 <= held / 150 <= 0.97
 
 
-def test_images_without_a_group_are_groups_of_their_own():
+def test_images_without_a_group_are_groups_of_their_own() -> None:
     assert compare_paired([1, 2, 3, 4], [0, 0, 0, 0], groups=["a", "a", None, None]).n_groups == 3
 
 
-def test_one_group_draws_images_and_says_so():
+def test_one_group_draws_images_and_says_so() -> None:
     rng = np.random.default_rng(5)
     a, b = rng.random((2, 30))
-    alone, fold = compare_paired(a, b), compare_paired(a, b, groups=["fold3"] * 30)
+    ungrouped, fold = compare_paired(a, b), compare_paired(a, b, groups=["fold3"] * 30)
     for field in ("n", "low", "high", "p", "effect_size", "detectable"):
-        assert getattr(fold, field) == getattr(alone, field)
+        assert getattr(fold, field) == getattr(ungrouped, field)
     assert fold.low < fold.mean_difference < fold.high
-    assert (alone.only_group, fold.only_group, fold.n_groups) == (None, "fold3", 1)
+    assert (ungrouped.only_group, fold.only_group, fold.n_groups) == (None, "fold3", 1)
     assert math.isnan(fold.p_groups)
     assert fold.reason_groups == "all images are of one group (fold3)"
 
 
-def test_one_group_is_that_of_the_pairs_that_are_left():
-    found = compare_paired([1, 2, math.nan, 4], [0, 0, 0, 0], groups=["b", "b", "a", "b"])
-    assert found.only_group == "b"
-    assert 1 <= found.low < found.high <= 4
+def test_one_group_is_that_of_the_pairs_that_are_left() -> None:
+    result = compare_paired([1, 2, math.nan, 4], [0, 0, 0, 0], groups=["b", "b", "a", "b"])
+    assert result.only_group == "b"
+    assert 1 <= result.low < result.high <= 4
     assert compare_paired([1, 2, 3, 4], [0, 0, 0, 0], groups=["b", "b", "a", "b"]).only_group is None
 
 
-def test_one_image_has_no_interval():
-    found = compare_paired([1], [0], groups=["a"])
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
-    assert found.only_group is None
+def test_one_image_has_no_interval() -> None:
+    result = compare_paired([1], [0], groups=["a"])
+    assert math.isnan(result.low)
+    assert math.isnan(result.high)
+    assert result.only_group is None
 
 
-def test_detectable_difference_is_detected_four_times_in_five():
+def test_detectable_difference_is_detected_four_times_in_five() -> None:
     rng = np.random.default_rng(4)
     smallest = detectable_difference(1.0, 40)
     shown = np.mean([wilcoxon(rng.normal(smallest, 1, 40)).pvalue < 0.05 for _ in range(600)])
     assert shown == pytest.approx(0.8, abs=0.05)
 
 
-def test_detectable_difference_by_hand():
+def test_detectable_difference_by_hand() -> None:
     # (1.959964 + 0.841621) · 2 / sqrt(25 · 0.954930)
     assert detectable_difference(2.0, 25) == pytest.approx(1.146775, abs=1e-5)
     assert math.isnan(detectable_difference(1.0, 5))
     assert math.isnan(detectable_difference(0.0, 50))
 
 
-def test_holm_by_hand():
+def test_holm_by_hand() -> None:
     # sorted 0.005 · 4, 0.01 · 3, 0.03 · 2, 0.04 · 1 raised to 0.06
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    found = holm([0.01, math.nan, 0.6, 0.7])  # nan is in no family
-    assert found[[0, 2, 3]] == pytest.approx([0.03, 1, 1])
-    assert math.isnan(found[1])
+    result = holm([0.01, math.nan, 0.6, 0.7])  # nan is in no family
+    assert result[[0, 2, 3]] == pytest.approx([0.03, 1, 1])
+    assert math.isnan(result[1])
     assert holm([]).size == 0
 
 
-def test_holm_against_statsmodels():
+def test_holm_against_statsmodels() -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
     p = np.random.default_rng(0).random(30) ** 3
     assert holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(p):
-    p = np.array(p)
+def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(values: list[float]) -> None:
+    p = np.array(values)
     adjusted = holm(p)
     assert (adjusted >= p).all()
     assert (adjusted <= np.minimum(1, p * p.size) + 1e-15).all()
@@ -194,53 +197,53 @@ def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(p):
 
 @settings(max_examples=40, deadline=None)
 @given(pairs)
-def test_exchanging_the_models_turns_the_sign(values):
+def test_exchanging_the_models_turns_the_sign(values: list[tuple[float, float]]) -> None:
     a, b = [x for x, _ in values], [y for _, y in values]
-    there, back = compare_paired(a, b, **few), compare_paired(b, a, **few)
-    assert there.mean_difference == pytest.approx(-back.mean_difference, nan_ok=True)
-    assert there.effect_size == pytest.approx(-back.effect_size, nan_ok=True)
-    assert there.p == pytest.approx(back.p, nan_ok=True)
-    assert there.detectable == pytest.approx(back.detectable, nan_ok=True)
+    forward, backward = compare_paired(a, b, **few), compare_paired(b, a, **few)
+    assert forward.mean_difference == pytest.approx(-backward.mean_difference, nan_ok=True)
+    assert forward.effect_size == pytest.approx(-backward.effect_size, nan_ok=True)
+    assert forward.p == pytest.approx(backward.p, nan_ok=True)
+    assert forward.detectable == pytest.approx(backward.detectable, nan_ok=True)
 
 
 @settings(max_examples=40, deadline=None)
 @given(pairs, st.integers(1, 4))
-def test_every_field_stays_within_its_bounds(values, n_groups):
+def test_every_field_stays_within_its_bounds(values: list[tuple[float, float]], n_groups: int) -> None:
     a, b = [x for x, _ in values], [y for _, y in values]
-    found = compare_paired(a, b, groups=[k % n_groups for k in range(len(a))], **few)
-    assert found.n + found.left_out == len(values)
-    assert found.n_nonzero <= found.n
-    assert found.n_groups <= min(n_groups, found.n)
-    for p in (found.p, found.p_groups):
+    result = compare_paired(a, b, groups=[k % n_groups for k in range(len(a))], **few)
+    assert result.n + result.left_out == len(values)
+    assert result.n_nonzero <= result.n
+    assert result.n_groups <= min(n_groups, result.n)
+    for p in (result.p, result.p_groups):
         assert math.isnan(p) or 0 <= p <= 1
-    assert math.isnan(found.p) == (found.reason is not None)
-    assert math.isnan(found.effect_size) or -1 <= found.effect_size <= 1
-    if not math.isnan(found.low):
-        assert -1 <= found.low <= found.high <= 1
+    assert math.isnan(result.p) == (result.reason is not None)
+    assert math.isnan(result.effect_size) or -1 <= result.effect_size <= 1
+    if not math.isnan(result.low):
+        assert -1 <= result.low <= result.high <= 1
 
 
 @settings(max_examples=20, deadline=None)  # the exact test with ties tries every sign
 @given(st.permutations(range(9)), st.lists(scores, min_size=18, max_size=18))
-def test_the_order_of_images_does_not_matter(order, values):
+def test_the_order_of_images_does_not_matter(order: list[int], values: list[float]) -> None:
     a, b = np.array(values[:9]), np.array(values[9:])
-    one, other = compare_paired(a, b, **few), compare_paired(a[order], b[order], **few)
-    assert one.p == pytest.approx(other.p, nan_ok=True)
-    assert one.effect_size == pytest.approx(other.effect_size)
-    assert one.mean_difference == pytest.approx(other.mean_difference)
+    first, shuffled = compare_paired(a, b, **few), compare_paired(a[order], b[order], **few)
+    assert first.p == pytest.approx(shuffled.p, nan_ok=True)
+    assert first.effect_size == pytest.approx(shuffled.effect_size)
+    assert first.mean_difference == pytest.approx(shuffled.mean_difference)
 
 
-def test_the_seed_repeats_the_interval():
+def test_the_seed_repeats_the_interval() -> None:
     a, b = np.random.default_rng(0).random((2, 30))
-    ends = [(found.low, found.high) for found in (compare_paired(a, b, seed=s, **few) for s in (0, 0, 1))]
+    ends = [(result.low, result.high) for result in (compare_paired(a, b, seed=s, **few) for s in (0, 0, 1))]
     assert ends[0] == ends[1] != ends[2]
 
 
-def test_describe_and_mean_sd():
-    found = describe([1, 2, 3, 4, 10, math.nan, None])
-    assert (found.n, found.left_out) == (5, 2)
-    assert (found.mean, found.median, found.quarter, found.three_quarters) == (4, 3, 2, 4)
-    assert (found.low, found.high) == (1, 10)
-    assert found.sd == pytest.approx(math.sqrt((9 + 4 + 1 + 0 + 36) / 4))
+def test_describe_and_mean_sd() -> None:
+    result = describe([1, 2, 3, 4, 10, math.nan, None])
+    assert (result.n, result.left_out) == (5, 2)
+    assert (result.mean, result.median, result.quarter, result.three_quarters) == (4, 3, 2, 4)
+    assert (result.low, result.high) == (1, 10)
+    assert result.sd == pytest.approx(math.sqrt((9 + 4 + 1 + 0 + 36) / 4))
     assert mean_sd([1, 3, math.nan]) == (2, pytest.approx(math.sqrt(2)))
     assert mean_sd([0.7])[0] == 0.7
     assert math.isnan(mean_sd([0.7])[1])
@@ -259,6 +262,6 @@ def test_describe_and_mean_sd():
         (lambda: holm([0.5, 1.2]), "between 0 and 1"),
     ],
 )
-def test_bad_input_is_named(call, message):
+def test_bad_input_is_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(HemalumError, match=message):
         call()

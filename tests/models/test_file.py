@@ -41,7 +41,7 @@ def test_non_contiguous_tensors_are_stored_as_they_look(tmp_path: Path, card: Ca
     np.testing.assert_array_equal(load_model_file(tmp_path / "m.safetensors")[1]["a"], TENSORS["a"].T)
 
 
-def test_nothing_is_left_beside_the_file(model: Path) -> None:
+def test_nothing_else_is_left_in_the_folder(model: Path) -> None:
     assert [path.name for path in model.parent.iterdir()] == ["m.safetensors"]
 
 
@@ -84,8 +84,8 @@ def _with_card(path: Path, text: str) -> Path:
 
 
 def test_another_version(tmp_path: Path, card: Card) -> None:
-    path = _with_card(tmp_path / "m.safetensors", card.model_dump_json().replace('"format":1', '"format":7'))
-    with pytest.raises(HemalumError, match="has model format 7, this hemalum reads format 1"):
+    path = _with_card(tmp_path / "m.safetensors", card.model_dump_json().replace('"format":2', '"format":7'))
+    with pytest.raises(HemalumError, match="has model format 7, this hemalum reads format 2"):
         load_model_file(path)
 
 

@@ -7,16 +7,15 @@ import torch
 from torch.nn import functional as F
 
 from hemalum.errors import HemalumError
-from hemalum.networks import build_network
+from hemalum.models.network import build_network, measure_halo
 from hemalum.networks.al_net import ALNet, DilatedBlock, GuidedSkip
-from hemalum.networks.receptive_field import measure_halo
 
 
 def test_the_block_is_its_equation() -> None:
     torch.manual_seed(0)
     block = DilatedBlock(2, 3, (1, 3), norm=False)
     x = torch.randn(1, 2, 9, 11)
-    seen = []
+    responses = []
     for rate, branch in zip((1, 3), block.branches, strict=True):
         kernel, bias = branch[0].weight, branch[0].bias
         # a dilated convolution is a sum of shifted images
@@ -26,8 +25,8 @@ def test_the_block_is_its_equation() -> None:
             for j in range(3):
                 shifted = padded[:, :, i * rate : i * rate + 9, j * rate : j * rate + 11]
                 total = total + torch.einsum("oc,bchw->bohw", kernel[:, :, i, j], shifted)
-        seen.append(total.relu())
-    mixed = torch.einsum("oc,bchw->bohw", block.mix.weight[:, :, 0, 0], torch.cat(seen, 1))
+        responses.append(total.relu())
+    mixed = torch.einsum("oc,bchw->bohw", block.mix.weight[:, :, 0, 0], torch.cat(responses, 1))
     mixed = mixed + block.mix.bias.view(1, 3, 1, 1)
     short = torch.einsum("oc,bchw->bohw", block.shortcut.weight[:, :, 0, 0], x)
     torch.testing.assert_close(block(x), (short + mixed).relu())
@@ -39,13 +38,13 @@ def test_the_skip_is_gate_times_excitation() -> None:
     x, g = torch.randn(2, 6, 4, 5), torch.randn(2, 6, 4, 5)
     gate, excite = skip.gate, skip.excite
 
-    def one(layer: torch.nn.Conv2d, value: torch.Tensor) -> torch.Tensor:
+    def linear(layer: torch.nn.Conv2d, value: torch.Tensor) -> torch.Tensor:
         bias = 0 if layer.bias is None else layer.bias.view(-1, 1, 1)
         return torch.einsum("oc,bchw->bohw", layer.weight[:, :, 0, 0], value) + bias
 
-    alpha = one(gate.psi, (one(gate.of_x, x) + one(gate.of_g, g)).relu()).sigmoid()
+    alpha = linear(gate.psi, (linear(gate.of_x, x) + linear(gate.of_g, g)).relu()).sigmoid()
     assert alpha.shape == (2, 1, 4, 5)
-    channel = one(excite[2], one(excite[0], x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+    channel = linear(excite[2], linear(excite[0], x.mean((2, 3), keepdim=True)).relu()).sigmoid()
     assert channel.shape == (2, 6, 1, 1)
     torch.testing.assert_close(skip(x, g), alpha * x * channel)
 
@@ -75,13 +74,13 @@ def test_the_published_reading_has_the_parameters_that_its_equations_count() -> 
 
 
 def test_wider_dilations_see_further_and_without_excitation_the_halo_ends() -> None:
-    def near(**options: object) -> int:
+    def halo(**options: object) -> int:
         network = ALNet(widths=[2, 4, 8], se=False, **options)
         assert not network.global_context
         return measure_halo(network, 4)
 
-    plain = near(rates=(1,), bottleneck_rates=(1,))
-    assert plain < near(rates=(1,), bottleneck_rates=(1, 4)) < near(rates=(1, 4), bottleneck_rates=(1, 4)) < 128
+    plain = halo(rates=(1,), bottleneck_rates=(1,))
+    assert plain < halo(rates=(1,), bottleneck_rates=(1, 4)) < halo(rates=(1, 4), bottleneck_rates=(1, 4)) < 128
     assert ALNet(widths=[2, 4]).global_context
 
 

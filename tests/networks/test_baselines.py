@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hemalum.errors import HemalumError
-from hemalum.networks import build_network, medt
+from hemalum.models.network import build_network
+from hemalum.networks import medt
 from hemalum.networks.attention_unet import AttentionGate
 from hemalum.networks.awgunet import DoubleSize, Up, gaussian, haar, lanczos
 from hemalum.networks.medt import PARTS, AxialAttention, MedT
 from hemalum.networks.swin_unet import Block, window_mask
-from hemalum.networks.transunet import StandardisedConv
+from hemalum.networks.transunet import StandardizedConv
 
 
 def count(network: nn.Module) -> int:
@@ -120,7 +121,7 @@ def test_haar_bands_by_hand() -> None:
     torch.testing.assert_close(haar(x).square().sum(), x.square().sum())
 
 
-def test_enlarging_by_two_about_pixel_centres() -> None:
+def test_enlarging_by_two_about_pixel_centers() -> None:
     def tent(x: float) -> float:
         return max(0.0, 1 - abs(x))
 
@@ -168,13 +169,13 @@ def test_windowed_attention_sees_its_window_and_no_padding(shifted: bool) -> Non
                 share * value[v, u, head] for share, (v, u) in zip(shares, seen, strict=True)
             )
     for training in (True, False):  # two forms of the same
-        found = block.train(training).attend(x, window_mask(x, side, shift))[0]
-        torch.testing.assert_close(found, block.output(expected.flatten(2)), rtol=1e-9, atol=1e-9)
+        attended = block.train(training).attend(x, window_mask(x, side, shift))[0]
+        torch.testing.assert_close(attended, block.output(expected.flatten(2)), rtol=1e-9, atol=1e-9)
 
 
-def test_weights_are_standardised() -> None:
+def test_weights_are_standardized() -> None:
     torch.manual_seed(0)
-    conv, x = StandardisedConv(3, 4, 3, padding=1), torch.rand(1, 3, 5, 5)
+    conv, x = StandardizedConv(3, 4, 3, padding=1), torch.rand(1, 3, 5, 5)
     weight = torch.stack([(w - w.mean()) / w.std(unbiased=False) for w in conv.weight])
     torch.testing.assert_close(conv(x), F.conv2d(x, weight, conv.bias, padding=1), rtol=2e-3, atol=2e-3)
 
@@ -186,8 +187,8 @@ def axial_by_einsum(attention: AxialAttention, x: Tensor) -> Tensor:
     inputs = attention.norm_inputs(attention.query_key_value(x))
     inputs = inputs.permute(0, 2, 1, 3).reshape(batch * rows, heads, -1, length)
     query, key, value = inputs.split([half, half, 2 * half], 2)
-    place = torch.arange(length)
-    table = attention.relative[:, place[:, None] - place + length - 1]
+    position = torch.arange(length)
+    table = attention.relative[:, position[:, None] - position + length - 1]
     of_query, of_key, of_value = table.split([half, half, 2 * half])
     norms, gates = attention.norm_similarity, attention.gates
     similarity = norms[0](torch.einsum("bgci,bgcj->bgij", query, key))
@@ -220,6 +221,6 @@ def test_parts_in_one_batch_are_parts_one_by_one() -> None:
     with torch.inference_mode():
         for i, j in product(range(PARTS), repeat=2):
             part = slice(side * i, side * (i + 1)), slice(side * j, side * (j + 1))
-            local[:, :, part[0], part[1]] = network.parts(x[:, :, part[0], part[1]])
-        expected = network.head(F.relu(network.last(network.whole(x) + local)))
+            local[:, :, part[0], part[1]] = network.local_branch(x[:, :, part[0], part[1]])
+        expected = network.head(F.relu(network.last(network.global_branch(x) + local)))
         torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)

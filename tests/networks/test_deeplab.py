@@ -11,9 +11,9 @@ from scipy import ndimage
 from torch import nn
 
 from hemalum.errors import HemalumError
-from hemalum.networks import build_network
+from hemalum.models.network import build_network, takes
+from hemalum.networks.contract import Outputs
 from hemalum.networks.deeplab import AtrousPyramid, DeepLabV3, DeepLabV3Plus
-from hemalum.networks.outputs import Outputs
 from hemalum.networks.region_attention import ChannelCrossAttention, CSRANet, region_weights
 from hemalum.networks.resnet import ResNet
 
@@ -38,10 +38,10 @@ def test_deeplabv3plus_by_hand() -> None:
     assert parameters(DeepLabV3Plus(outputs=6)) == 42_500_160 + pyramid + decoder + 6 * 257
 
 
-@pytest.mark.parametrize(("output_stride", "sides"), [(32, [16, 8, 4, 2]), (16, [16, 8, 4, 4]), (8, [16, 8, 8, 8])])
-def test_output_stride_sets_the_resolution(output_stride: int, sides: list[int]) -> None:
+@pytest.mark.parametrize(("output_stride", "sizes"), [(32, [16, 8, 4, 2]), (16, [16, 8, 4, 4]), (8, [16, 8, 8, 8])])
+def test_output_stride_sets_the_resolution(output_stride: int, sizes: list[int]) -> None:
     scales = ResNet(output_stride=output_stride, **NARROW)(torch.zeros(1, 3, 64, 64))
-    assert [scale.shape[-1] for scale in scales] == sides
+    assert [scale.shape[-1] for scale in scales] == sizes
 
 
 def test_dilation_keeps_what_the_strided_network_computes() -> None:
@@ -78,12 +78,12 @@ SAVED = {"layers": (1, 2, 1, 2), "widths": (16, 24, 32, 48)}
 
 def test_pretrained_weights_give_what_transformers_gives(saved: tuple[Path, Any]) -> None:
     path, model = saved
-    ours = ResNet(output_stride=32, pretrained=str(path), **SAVED).eval()
+    network = ResNet(output_stride=32, pretrained=str(path), **SAVED).eval()
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         expected = model(x, output_hidden_states=True).hidden_states[1:]
-        for own, other in zip(ours(x), expected, strict=True):
-            torch.testing.assert_close(own, other)
+        for scale, other in zip(network(x), expected, strict=True):
+            torch.testing.assert_close(scale, other)
 
 
 def test_pretrained_weights_reach_the_whole_network(saved: tuple[Path, Any]) -> None:
@@ -94,18 +94,32 @@ def test_pretrained_weights_reach_the_whole_network(saved: tuple[Path, Any]) -> 
 
 def test_pretrained_weights_that_do_not_fit_or_are_not_there(saved: tuple[Path, Any], tmp_path: Path) -> None:
     path, _ = saved
-    with pytest.raises(HemalumError, match=r"does not fit the network's layers, widths or inputs: .*stem\.0\.weight"):
+    with pytest.raises(ValueError, match=r"does not fit the network's layers, widths or inputs: .*stem\.0\.weight"):
         ResNet(pretrained=str(path), inputs=1, **SAVED)
-    with pytest.raises(HemalumError, match="does not fit the network's layers"):
+    with pytest.raises(ValueError, match="does not fit the network's layers"):
         ResNet(pretrained=str(path), layers=(1, 1, 1, 1), widths=SAVED["widths"])
-    with pytest.raises(HemalumError, match=r"no ResNet to load from '.*none': give a folder that transformers saved"):
+    with pytest.raises(ValueError, match=r"no ResNet to load from '.*none': give a folder that transformers saved"):
         ResNet(pretrained=str(tmp_path / "none"), **SAVED)
 
 
 def test_pretrained_without_transformers_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(HemalumError, match=r'pip install "hemalum\[sam\]"'):
+    with pytest.raises(ValueError, match=r'pip install "hemalum\[sam\]"'):
         ResNet(pretrained="microsoft/resnet-50")
+
+
+def test_options_that_the_networks_share_stand_once_and_are_taken_by_all() -> None:
+    encoder = {"inputs", "backbone", "output_stride", "layers", "widths", "reduction", "pretrained"}
+    plain, plus, csra = (network.option_defaults() for network in (DeepLabV3, DeepLabV3Plus, CSRANet))
+    assert plain.keys() == encoder | {"outputs", "channels", "rates"}
+    assert plus.keys() == plain.keys() | {"skips", "low_level"}
+    assert csra.keys() == plus.keys() | {"raa", "reduced", "region", "grid", "heads", "depth", "growth"}
+    assert (plain["backbone"], plus["backbone"], csra["backbone"]) == ("resnet50", "resnet101", "resnet101")
+    assert (plus["skips"], csra["skips"]) == ((1,), (1, 2, 3))
+    assert takes("csra_net", "rates")
+    assert not takes("csra_net", "rate")
+    with pytest.raises(HemalumError, match=r"network 'csra_net' does not take these options: .*'rate'"):
+        build_network("csra_net", 1, {"rate": 1})
 
 
 @pytest.mark.parametrize(
@@ -136,24 +150,24 @@ def test_dropped_logits_are_those_of_the_last_images_without_half_of_the_channel
     torch.manual_seed(0)
     network = DeepLabV3Plus(2, channels=8, low_level=4, **NARROW)
     x = torch.rand(3, 3, 32, 32)
-    given = network.train()(x, dropped=2, features=True)
-    assert isinstance(given, Outputs)
-    assert given.logits.shape == (3, 2, 32, 32)
-    assert given.extras["dropped"].shape == (2, 2, 32, 32)
-    assert given.extras["features"].shape == (3, 8, 8, 8)
-    assert not torch.allclose(given.extras["dropped"], given.logits[1:])
+    outputs = network.train()(x, dropped=2, features=True)
+    assert isinstance(outputs, Outputs)
+    assert outputs.logits.shape == (3, 2, 32, 32)
+    assert outputs.extras["dropped"].shape == (2, 2, 32, 32)
+    assert outputs.extras["features"].shape == (3, 8, 8, 8)
+    assert not torch.allclose(outputs.extras["dropped"], outputs.logits[1:])
     # the head's input and its weights explain the logits, up to the bias
-    features, prototypes = given.extras["features"], given.extras["prototypes"]
+    features, prototypes = outputs.extras["features"], outputs.extras["prototypes"]
     coarse = torch.einsum("bdhw,cd->bchw", features, prototypes) + network.head.bias.view(1, -1, 1, 1)
-    finer = nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
-    torch.testing.assert_close(given.logits, finer)
+    logits = nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
+    torch.testing.assert_close(outputs.logits, logits)
     assert isinstance(network.eval()(x, dropped=2, features=True), torch.Tensor)
 
 
 @pytest.mark.parametrize("region", [1, 2, 4])
 def test_region_weights_against_another_implementation(region: int) -> None:
     x = np.random.default_rng(0).normal(size=(3, 8, 12))
-    own = region_weights(torch.tensor(x, dtype=torch.float32)[None], region)[0, 0].numpy()
+    weights = region_weights(torch.tensor(x, dtype=torch.float32)[None], region)[0, 0].numpy()
     length = [np.hypot(ndimage.sobel(c, 0, mode="nearest"), ndimage.sobel(c, 1, mode="nearest")) for c in x]
     if region == 1:
         around = [np.pad(g, 1, mode="edge") for g in length]
@@ -169,7 +183,7 @@ def test_region_weights_against_another_implementation(region: int) -> None:
         )  # fmt: skip
     variance = blocks.var(axis=-1).mean(axis=0)
     expected = 1 / (1 + np.exp(-(variance - variance.mean()) / variance.std()))
-    np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_flat_image_weighs_all_regions_alike() -> None:
@@ -209,12 +223,12 @@ def test_attention_memory_does_not_grow_with_the_square_of_pixels() -> None:
     network = CSRANet(1, channels=8, low_level=4, reduced=(4, 4, 6, 8), grid=4, heads=2, depth=1, **NARROW).eval()
     largest = 0
 
-    def watch(_module: nn.Module, _inputs: Any, output: Any) -> None:
+    def note_size(_module: nn.Module, _inputs: Any, output: Any) -> None:
         nonlocal largest
         if isinstance(output, torch.Tensor):
             largest = max(largest, output.numel())
 
-    hooks = [module.register_forward_hook(watch) for module in network.attention.modules()]
+    hooks = [module.register_forward_hook(note_size) for module in network.attention.modules()]
     sizes = []
     for side in (128, 256):
         largest = 0

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from hemalum.errors import HemalumError
 from hemalum.networks.eunet3plus import FUSIONS, EUNet3Plus, FusionBlock, Gate
 
 NARROW = {"widths": (4, 8, 16), "embedding": 6, "reduction": 2}
@@ -24,11 +23,11 @@ def test_the_gate_by_hand() -> None:
         gate.squeeze.bias.fill_(0.5)
         gate.excite.weight.fill_(0.25)
         gate.excite.bias.fill_(-1.0)
-    own = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2)
+    features = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2)
     other = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
     hidden = 1 * 2 + 2 * 0.5 + 0.5  # of the means 2 and 0.5
     factor = 1 / (1 + math.exp(-(0.25 * hidden - 1)))
-    torch.testing.assert_close(gate(own, other), own * factor)
+    torch.testing.assert_close(gate(features, other), features * factor)
 
 
 def test_a_gate_with_glu_gates_itself() -> None:
@@ -36,8 +35,8 @@ def test_a_gate_with_glu_gates_itself() -> None:
     with torch.no_grad():
         gate.excite.weight.zero_()
         gate.excite.bias.copy_(torch.tensor([-2.0, 0.0]))
-    own = torch.rand(1, 1, 2, 2)
-    torch.testing.assert_close(gate(own, own), own * -1.0)  # -2 · sigmoid(0)
+    features = torch.rand(1, 1, 2, 2)
+    torch.testing.assert_close(gate(features, features), features * -1.0)  # -2 · sigmoid(0)
 
 
 @pytest.mark.parametrize("advanced", [False, True])
@@ -50,11 +49,11 @@ def test_the_attention_is_that_of_one_head(advanced: bool) -> None:
         reference.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
         reference.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
         reference.out_proj.load_state_dict(block.out.state_dict())
-    own, other = torch.rand(2, 8, 3, 5), torch.rand(2, 4, 3, 5)
-    gated = block.gate(own, other).flatten(2).transpose(1, 2)
-    seen = gated if advanced else own.flatten(2).transpose(1, 2)
+    features, other = torch.rand(2, 8, 3, 5), torch.rand(2, 4, 3, 5)
+    gated = block.gate(features, other).flatten(2).transpose(1, 2)
+    seen = gated if advanced else features.flatten(2).transpose(1, 2)
     expected = reference(gated, seen, seen)[0].transpose(1, 2).reshape(2, 8, 3, 5)
-    torch.testing.assert_close(block(own, other), expected)
+    torch.testing.assert_close(block(features, other), expected)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -69,15 +68,15 @@ def test_an_embedding_of_any_grid(fusion: str, grid: tuple[int, int]) -> None:
     assert network.conditions == (() if fusion == "none" else ("embedding",))
 
 
-def test_what_is_missing_is_said() -> None:
+def test_a_missing_embedding_is_refused() -> None:
     network = EUNet3Plus(fusion="guided", **NARROW).eval()
-    with pytest.raises(HemalumError, match=r"needs an embedding of \(B, 6, h, w\), none is given"):
+    with pytest.raises(ValueError, match=r"needs an embedding of \(B, 6, h, w\), none is given"):
         network(torch.rand(1, 3, 16, 16))
-    with pytest.raises(HemalumError, match=r"its shape is \(1, 5, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"its shape is \(1, 5, 4, 4\)"):
         network(torch.rand(1, 3, 16, 16), embedding=torch.rand(1, 5, 4, 4))
-    with pytest.raises(HemalumError, match="fusion 'guide', did you mean 'guided'"):
+    with pytest.raises(ValueError, match="fusion 'guide', did you mean 'guided'"):
         EUNet3Plus(fusion="guide")
-    with pytest.raises(HemalumError, match="gate 'relu'"):
+    with pytest.raises(ValueError, match="gate 'relu'"):
         EUNet3Plus(gate="relu")
 
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from hemalum.errors import HemalumError
+from hemalum.networks.contract import Outputs
 from hemalum.networks.micro_net import MicroNet
-from hemalum.networks.outputs import Outputs
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
@@ -46,38 +45,38 @@ def test_maps_have_the_published_sizes(padding: str, side: int, expected: dict) 
         assert shapes[f"down.{level}"] == (width, expected["down"][level])
         assert shapes[f"bypass.{level}"] == (width, expected["bypass"][level])
     assert shapes["bottom"] == (2048, expected["bottom"])
-    for place, (width, size) in enumerate([(1024, 16), (512, 32), (256, 64), (128, 128)]):
-        assert shapes[f"up.{place}.main"] == shapes[f"up.{place}.skip"] == shapes[f"up.{place}"] == (width, size)
-    for place, width in enumerate((64, 128, 256)):
-        assert shapes[f"full.{place}"] == (width, expected["full"])
-        assert shapes[f"sides.{place}"] == (2, side)
+    for level, (width, size) in enumerate([(1024, 16), (512, 32), (256, 64), (128, 128)]):
+        assert shapes[f"up.{level}.main"] == shapes[f"up.{level}.skip"] == shapes[f"up.{level}"] == (width, size)
+    for level, width in enumerate((64, 128, 256)):
+        assert shapes[f"full.{level}"] == (width, expected["full"])
+        assert shapes[f"aux_heads.{level}"] == (2, side)
     assert shapes["head"] == (2, side)
 
 
 def test_auxiliary_heads_speak_in_training_alone() -> None:
     network = MicroNet(base=2)
     x = torch.rand(2, 3, 64, 96)
-    given = network.train()(x)
-    assert isinstance(given, Outputs)
-    assert [tuple(side.shape) for side in given.sides] == [(2, 1, 64, 96)] * 3
+    outputs = network.train()(x)
+    assert isinstance(outputs, Outputs)
+    assert [tuple(logits.shape) for logits in outputs.aux_logits] == [(2, 1, 64, 96)] * 3
     assert isinstance(network.eval()(x), torch.Tensor)
 
 
-def test_the_unpadded_form_takes_252_px_and_says_so() -> None:
+def test_the_unpadded_form_takes_252_px_and_no_other() -> None:
     network = MicroNet(base=2, padding="valid").eval()
-    assert network.size == 252
+    assert network.fixed_window == 252
     assert network(torch.rand(1, 3, 252, 252)).shape == (1, 1, 252, 252)
-    with pytest.raises(HemalumError, match="takes 252 × 252 px, not 256 × 252; padding 'same' takes any multiple"):
+    with pytest.raises(ValueError, match="takes 252 × 252 px, not 256 × 252; padding 'same' takes any multiple"):
         network(torch.rand(1, 3, 256, 252))
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"padding": "reflect"}, "padding 'reflect', want one of valid, same"),
         ({"base": 0}, "base 0, want at least one"),
     ],
 )
-def test_values_that_are_not_possible(options: dict, said: str) -> None:
-    with pytest.raises(HemalumError, match=said):
+def test_values_that_are_not_possible(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         MicroNet(**options)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hemalum.errors import HemalumError
 from hemalum.networks.seu_net import SEUNet
 
 NARROW = {"widths": (4, 8, 12), "embedding": 5, "organs": 3}
@@ -38,7 +37,7 @@ def test_the_design_for_operations() -> None:
     assert counter.get_total_flops() / 1e9 == pytest.approx(83.31, abs=0.01)
 
 
-def test_the_ablation_leaves_out_what_it_says() -> None:
+def test_the_ablation_leaves_out_its_parts() -> None:
     bare = SEUNet(outputs=1, se=False, film=False, edge=False, widths=(4, 8))
     names = {name.partition(".")[0] for name, _ in bare.named_parameters()}
     assert names == {"encoder", "up", "decoder", "head"}
@@ -56,11 +55,11 @@ def network(request: pytest.FixtureRequest) -> SEUNet:
 
 def test_each_image_has_its_own_organ(network: SEUNet) -> None:
     x = torch.rand(1, 3, 16, 16).expand(3, -1, -1, -1)
-    given = network(x, organ=torch.tensor([0, 1, 2]))
+    logits = network(x, organ=torch.tensor([0, 1, 2]))
     for index in range(3):
         alone = network(x[:1], organ=torch.tensor([index]))
-        torch.testing.assert_close(given[index : index + 1], alone, rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(given[0], given[1], atol=1e-4)
+        torch.testing.assert_close(logits[index : index + 1], alone, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(logits[0], logits[1], atol=1e-4)
 
 
 def test_an_unknown_organ_is_the_mean_of_the_known(network: SEUNet) -> None:
@@ -93,7 +92,7 @@ def test_the_last_logit_is_the_edge_branch(network: SEUNet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"outputs": 1}, "1 output with the edge branch: it needs 2"),
         ({"widths": (8,)}, r"widths \[8\]: want two stages"),
@@ -102,6 +101,6 @@ def test_the_last_logit_is_the_edge_branch(network: SEUNet) -> None:
         ({"design": "both"}, "design 'both' is unknown; use parameters or operations"),
     ],
 )
-def test_bad_options(options: dict, said: str) -> None:
-    with pytest.raises(HemalumError, match=said):
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         SEUNet(**options)

@@ -7,9 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from hemalum.errors import HemalumError
-from hemalum.networks import build_network
-from hemalum.networks.outputs import Outputs
-from hemalum.networks.receptive_field import measure_halo
+from hemalum.models.network import build_network, measure_halo
+from hemalum.networks.contract import Outputs
 from hemalum.networks.two_stage import TwoStage
 
 TINY = {"name": "unet", "options": {"widths": [3, 4]}}
@@ -22,34 +21,34 @@ def test_the_second_stage_has_the_published_parameters(options: dict, expected: 
     assert {name.partition(".")[0] for name, _ in network.named_parameters()} == {"base", "enhance"}
 
 
-def test_k_outputs_are_seen_beside_the_image() -> None:
+def test_k_outputs_are_seen_with_the_image() -> None:
     first = TwoStage(base=TINY, outputs=2, inputs=1).enhance[0]
     assert (first.in_channels, TwoStage(base=TINY, outputs=3).enhance[0].in_channels) == (3, 6)
 
 
-@pytest.mark.parametrize("binarise", [False, True])
-def test_it_gives_what_its_equation_says(binarise: bool) -> None:
+@pytest.mark.parametrize("binarize", [False, True])
+def test_it_follows_its_equation(binarize: bool) -> None:
     torch.manual_seed(0)
-    network = TwoStage(base=TINY, width=5, binarise=binarise).eval()
+    network = TwoStage(base=TINY, width=5, binarize=binarize).eval()
     x = torch.rand(2, 3, 12, 8)
     first = network.base(x)
     p1 = first.sigmoid()
-    seen = torch.cat([x, (p1 >= 0.5).float() if binarise else p1], 1)
+    seen = torch.cat([x, (p1 >= 0.5).float() if binarize else p1], 1)
     for layer in (0, 2, 4):
         seen = F.conv2d(seen, network.enhance[layer].weight, network.enhance[layer].bias, padding=1).relu()
     expected = F.conv2d(seen, network.enhance[6].weight, network.enhance[6].bias)
     torch.testing.assert_close(network(x), expected)
-    given = network.train()(x)
-    torch.testing.assert_close(given.logits, expected)
-    torch.testing.assert_close(given.extras["first"], first)
+    outputs = network.train()(x)
+    torch.testing.assert_close(outputs.logits, expected)
+    torch.testing.assert_close(outputs.extras["stage1_logits"], first)
     network.enhanced = False
     torch.testing.assert_close(network.eval()(x), first)
 
 
-@pytest.mark.parametrize("binarise", [False, True])
-def test_joint_training_reaches_the_base(binarise: bool) -> None:
+@pytest.mark.parametrize("binarize", [False, True])
+def test_joint_training_reaches_the_base(binarize: bool) -> None:
     torch.manual_seed(1)
-    network = TwoStage(base=TINY, width=16, binarise=binarise)
+    network = TwoStage(base=TINY, width=16, binarize=binarize)
     network(torch.rand(1, 3, 8, 8)).logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.base.parameters())
 
@@ -61,15 +60,15 @@ def test_the_second_stage_looks_three_pixels_around() -> None:
     assert alone < measure_halo(network, 2) <= alone + 4  # rounded up to the stride
 
 
-def test_sides_of_the_base_come_where_it_trains() -> None:
+def test_auxiliary_logits_of_the_base_come_where_it_trains() -> None:
     network = TwoStage(base={"name": "unet_plus_plus", "options": {"widths": [3, 4, 5]}}, width=4)
     x = torch.rand(1, 3, 8, 8)
-    assert len(network.train()(x).sides) == 1
+    assert len(network.train()(x).aux_logits) == 1
     network.base.eval()
-    given = network(x)
-    assert isinstance(given, Outputs)
-    assert given.sides == ()
-    assert set(given.extras) == {"first"}
+    outputs = network(x)
+    assert isinstance(outputs, Outputs)
+    assert outputs.aux_logits == ()
+    assert set(outputs.extras) == {"stage1_logits"}
 
 
 def test_what_the_base_needs_is_passed_on() -> None:
@@ -81,12 +80,12 @@ def test_what_the_base_needs_is_passed_on() -> None:
     first, other = (network(x, organ=torch.tensor([organ])) for organ in (0, 1))
     assert not torch.equal(first, other)
     valid = TwoStage(base={"name": "micro_net", "options": {"base": 1, "padding": "valid"}}, width=2)
-    assert valid.size == 252
-    assert TwoStage(base=TINY, organs=3).conditions == ()  # takes none, is told none
+    assert valid.fixed_window == 252
+    assert TwoStage(base=TINY, organs=3).conditions == ()  # takes none, so it has none
 
 
 @pytest.mark.parametrize(
-    ("base", "said"),
+    ("base", "message"),
     [
         ({"name": "two_stage", "options": {"base": TINY}}, "its base cannot be two_stage again"),
         ({"name": "unett"}, r"unknown network 'unett', did you mean 'unet'\?"),
@@ -97,6 +96,6 @@ def test_what_the_base_needs_is_passed_on() -> None:
         ({"name": "unet", "options": {"outputs": 2}}, "gets its outputs from the representation"),
     ],
 )
-def test_a_base_that_is_none(base: Any, said: str) -> None:
-    with pytest.raises(HemalumError, match=said):
+def test_a_base_that_is_none(base: Any, message: str) -> None:
+    with pytest.raises(HemalumError, match=message):
         build_network("two_stage", 1, {"base": base})

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from hemalum.errors import HemalumError
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Outputs
 from hemalum.networks.unet3plus import ACTIVATIONS, Down, UNet3Plus
 
 NARROW = (4, 8, 12, 16)
@@ -33,9 +32,9 @@ def test_only_the_encoder_has_the_activation(activation: str) -> None:
     network = UNet3Plus(widths=NARROW, activation=activation)
     names = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "swish": "SiLU", "glu": "GLU"}
     assert {type(block[2]).__name__ for level in network.encoder for block in level} == {names[activation]}
-    found = {type(module).__name__ for module in network.decoder.modules()}
-    assert "ReLU" in found
-    assert not found & {"LeakyReLU", "SiLU", "GLU"}
+    decoder = {type(module).__name__ for module in network.decoder.modules()}
+    assert "ReLU" in decoder
+    assert not decoder & {"LeakyReLU", "SiLU", "GLU"}
 
 
 def test_every_decoder_level_sees_all_scales() -> None:
@@ -43,10 +42,10 @@ def test_every_decoder_level_sees_all_scales() -> None:
     assert [len(block.from_encoder) for block in network.decoder] == [3, 2, 1]
     assert [len(block.from_decoder) for block in network.decoder] == [1, 2, 3]
     levels = network.encode(torch.rand(1, 3, 32, 32))
-    whole = network.decode(levels)
+    logits = network.decode(levels)
     for number in range(len(levels)):
         changed = [level + 1 if index == number else level for index, level in enumerate(levels)]
-        assert not torch.equal(network.decode(changed), whole)
+        assert not torch.equal(network.decode(changed), logits)
 
 
 def test_blurred_pooling_by_hand() -> None:
@@ -60,13 +59,13 @@ def test_blurred_pooling_by_hand() -> None:
     assert torch.equal(Down(blurred=False)(x)[0, 0], pooled)
 
 
-def test_sides_come_while_training_only_and_at_full_size() -> None:
+def test_auxiliary_logits_come_while_training_only_and_at_full_size() -> None:
     network = UNet3Plus(outputs=2, widths=NARROW, deep_supervision=True, cgm=True)
     x = torch.rand(2, 3, 32, 24)
-    given = network.train()(x)
-    assert isinstance(given, Outputs)
-    assert [side.shape for side in given.sides] == [(2, 2, 32, 24)] * 3
-    assert given.extras["presence"].shape == (2, 2)
+    outputs = network.train()(x)
+    assert isinstance(outputs, Outputs)
+    assert [logits.shape for logits in outputs.aux_logits] == [(2, 2, 32, 24)] * 3
+    assert outputs.extras["presence"].shape == (2, 2)
     assert isinstance(network.eval()(x), torch.Tensor)
 
 
@@ -95,5 +94,5 @@ def test_the_module_empties_images_without_nuclei_and_no_others() -> None:
     ],
 )
 def test_options_that_it_does_not_have(options: dict, message: str) -> None:
-    with pytest.raises(HemalumError, match=message.replace("?", r"\?")):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
         UNet3Plus(**options)

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Outputs
 from hemalum.networks.unet_plus_plus import UNetPlusPlus
 
 
@@ -36,18 +35,18 @@ def test_nodes_follow_the_equation() -> None:
             enlarged = network.up[column - 1][level](node[level + 1, column - 1])
             skips = [node[level, before] for before in range(column)]
             node[level, column] = network.nested[column - 1][level](torch.cat([*skips, enlarged], 1))
-    heads = [network.sides[0](node[0, 1]), network.head(node[0, 2])]
+    heads = [network.aux_heads[0](node[0, 1]), network.head(node[0, 2])]
     torch.testing.assert_close(network(x), heads[1])
-    given = network.train()(x)
-    assert isinstance(given, Outputs)
-    torch.testing.assert_close(given.logits, heads[1])
-    torch.testing.assert_close(given.sides[0], heads[0])
+    outputs = network.train()(x)
+    assert isinstance(outputs, Outputs)
+    torch.testing.assert_close(outputs.logits, heads[1])
+    torch.testing.assert_close(outputs.aux_logits[0], heads[0])
     network.inference = "average"
     mean = (heads[0].sigmoid() + heads[1].sigmoid()) / 2
     torch.testing.assert_close(network.eval()(x).sigmoid(), mean)
 
 
-def test_options_add_what_they_say() -> None:
+def test_options_add_their_layers() -> None:
     network = UNetPlusPlus(widths=(4, 8), norm=True, dropout=0.5, deep_supervision=False)
     convolutions = sum(isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) for m in network.modules())
     assert convolutions == 6
@@ -57,13 +56,13 @@ def test_options_add_what_they_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"inference": "mean"}, "inference 'mean', want one of last, average"),
         ({"inference": "average", "deep_supervision": False}, "'average' needs deep_supervision"),
         ({"widths": [8]}, r"widths \[8\], want at least two levels"),
     ],
 )
-def test_values_that_are_not_possible(options: dict, said: str) -> None:
-    with pytest.raises(HemalumError, match=said):
+def test_values_that_are_not_possible(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         UNetPlusPlus(**options)

@@ -12,30 +12,27 @@ from PIL import Image
 from hemalum.data.dataset import Dataset
 from hemalum.data.importing import import_dataset
 from hemalum.errors import HemalumError
+from hemalum.losses.boundary import ALNetLoss
 from hemalum.systems import build_system
 from hemalum.systems.al_net import ALNet
-from hemalum.training.recipe import Recipe, load_recipe
-from hemalum.training.shipped import find_recipe, open_recipes
+from hemalum.systems.phases import ScorePlateau
+from hemalum.systems.system import network_options
+from hemalum.training.recipe import Recipe, find_recipe, load_recipe, open_recipe, open_recipes
 from hemalum.training.train import train
 
-STILL = {
-    "flips": False, "rotation": 0, "scale": 1.0, "elastic": 0, "stain": 0, "brightness": 0, "contrast": 0,
-    "saturation": 0, "gamma": 0, "grey": 0, "blur": 0, "noise": 0,
-}  # fmt: skip
 
-
-def made(**options: Any) -> Recipe:
+def recipe_of(**options: Any) -> Recipe:
     return Recipe.model_validate(
         {"name": "r", "system": {"name": "al_net", "steps": 1000} | options, "mpp": 0.5, "tile": 64}
     )
 
 
 def test_two_phases_share_the_run() -> None:
-    recipe = made()
+    recipe = recipe_of()
     region, boundary = recipe.phases
     assert (region.name, region.loss.name, region.until.steps) == ("region", "dice", 700)
-    assert region.until.levelled is not None
-    assert region.until.levelled.earliest * 700 == pytest.approx(200)  # a fifth of the run
+    assert region.until.score_plateau is not None
+    assert region.until.score_plateau.earliest * 700 == pytest.approx(200)  # a fifth of the run
     assert (boundary.name, boundary.loss.name, boundary.until.total) == ("boundary", "al_net", 1000)
     assert recipe.steps == 1000
     assert boundary.loss.model_dump() == {
@@ -46,51 +43,55 @@ def test_two_phases_share_the_run() -> None:
 
 
 def test_lion_gives_way_to_adamw_in_whichever_phase() -> None:
-    region, boundary = made(lr=2e-4).phases
-    assert (region.optimiser.name, region.optimiser.lr) == ("lion", 2e-4)
-    assert boundary.carry
-    assert boundary.optimiser == region.optimiser
+    region, boundary = recipe_of(optimizer={"lr": 2e-4}).phases
+    assert (region.optimizer.name, region.optimizer.lr) == ("lion", 2e-4)
+    assert boundary.keep_optimizer
+    assert boundary.optimizer == region.optimizer
     assert boundary.switch == region.switch
     assert region.switch is not None
     assert (region.switch.to.name, region.switch.factor, region.switch.when.name) == ("adamw", 3, "threshold")
     assert region.switch.schedule.final == 0
 
 
-def test_the_other_optimisers() -> None:
-    sgd = made(to="sgd", portion=0.1).phases[0].switch
+def test_the_other_optimizers() -> None:
+    sgd = recipe_of(switch={"to": {"name": "sgd"}, "when": {"portion": 0.1}}).phases[0].switch
     assert (sgd.to.name, sgd.factor, sgd.when.portion) == ("sgd", 0.1, 0.1)
-    swats = made(switch="swats", to="sgd", tolerance=0.01).phases[0].switch
+    swats = recipe_of(switch={"when": {"name": "swats", "tolerance": 0.01}, "to": {"name": "sgd"}}).phases[0].switch
     assert (swats.when.name, swats.when.tolerance, swats.factor) == ("swats", 0.01, None)
-    assert [phase.switch for phase in made(switch=None).phases] == [None, None]
+    assert recipe_of(switch={"factor": 2}).phases[0].switch.factor == 2
+    assert [phase.switch for phase in recipe_of(switch=None).phases] == [None, None]
 
 
 def test_parts_can_be_left_out() -> None:
-    alone = made(boundary=False)
-    assert [(phase.name, phase.until.steps, phase.until.levelled) for phase in alone.phases] == [
+    alone = recipe_of(boundary=False)
+    assert [(phase.name, phase.until.steps, phase.until.score_plateau) for phase in alone.phases] == [
         ("region", 1000, None)
     ]
-    options = made(attention=False, se=False, rates=[1], bottleneck_rates=[1, 3], norm=False).network.options
+    network = {"attention": False, "se": False, "rates": [1], "bottleneck_rates": [1, 3], "norm": False}
+    options = recipe_of(network=network).network.options
     assert (options["attention"], options["se"], options["norm"]) == (False, False, False)
     assert (options["rates"], options["bottleneck_rates"]) == ([1], [1, 3])
-    terms = made(boundary_weight=0.0, gradient_weight=0.2, direction=False, band=2, ramp=0.0, rebalance=0.01)
-    assert terms.phases[1].loss.model_dump(exclude={"name"}) == {
-        "boundary": 0.0, "gradient": 0.2, "direction": False, "band": 2, "ramp": 0.0, "rebalance": 0.01,
-    }  # fmt: skip
-    assert {phase.until.monitor for phase in made(monitor="dice").phases} == {"dice"}
+    terms = {"boundary": 0.0, "gradient": 0.2, "direction": False, "band": 2, "ramp": 0.0, "rebalance": 0.01}
+    assert recipe_of(loss=terms).phases[1].loss.model_dump(exclude={"name"}) == terms
+    plateau = recipe_of(score_plateau={"window": 3, "delta": 0.1, "earliest": 0.35}).phases[0].until.score_plateau
+    assert plateau == ScorePlateau(window=3, delta=0.1, earliest=0.5)
+    assert {phase.until.monitor for phase in open_recipe("al_net_polyps").phases} == {"dice"}
 
 
 def test_a_recipe_as_a_run_writes_it_reads_as_the_same() -> None:
-    recipe = made(to="sgd")
+    recipe = recipe_of(switch={"to": {"name": "sgd"}}, network={"se": False}, optimizer={"lr": 1e-3})
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"switch": "swats"}, "swats finds a learning rate for sgd: set to: sgd"),
-        ({"earliest": 0.8}, r"earliest \(0.8\) must be before latest \(0.7\)"),
-        ({"atention": False}, "system 'al_net' has no option 'atention', did you mean 'attention'"),
-        ({"to": "adam"}, "system 'al_net', 'to'"),
+        ({"switch": {"when": {"name": "swats"}}}, "swats finds a rate for sgd: switch to sgd, without a factor"),
+        ({"score_plateau": {"earliest": 0.8}}, r"earliest \(0.8\) must be before latest \(0.7\)"),
+        ({"attention": False}, r"system 'al_net' has no option 'attention', did you mean 'network.attention'\?"),
+        ({"bonudary": False}, "system 'al_net' has no option 'bonudary', did you mean 'boundary'"),
+        ({"switch": {"to": {"name": "adam"}}}, "a switch to adam needs a factor: there is one for adamw, sgd"),
+        ({"optimizer": {"name": "adam"}}, "system 'al_net', 'optimizer.name'"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -106,18 +107,18 @@ SHARED = (
 
 @pytest.mark.parametrize("budget", ["full", "small"])
 def test_it_sees_what_the_networks_beside_it_see(budget: Any) -> None:
-    ours = load_recipe(find_recipe("al_net"), budget)
-    beside = open_recipes("al_net_baselines", budget) | open_recipes("al_net_ablation", budget)
-    assert {"unet", "deeplabv3plus", "no_boundary"} <= {name.rpartition(".")[2] for name in beside}
-    for name, theirs in beside.items():
-        assert {key: getattr(theirs, key) for key in SHARED} == {key: getattr(ours, key) for key in SHARED}, name
+    al_net = load_recipe(find_recipe("al_net"), budget)
+    others = open_recipes("al_net_baselines", budget) | open_recipes("al_net_ablation", budget)
+    assert {"unet", "deeplabv3plus", "no_boundary"} <= {name.rpartition(".")[2] for name in others}
+    for name, recipe in others.items():
+        assert {key: getattr(recipe, key) for key in SHARED} == {key: getattr(al_net, key) for key in SHARED}, name
 
 
 def test_defaults_are_the_reading_of_the_docs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "systems" / "al_net.md").read_text(encoding="utf-8")
-    for name, field in ALNet.model_fields.items():
-        if name != "name":
-            assert f"`{name}" in page, f"docs/systems/al_net.md does not say what {name} is ({field.description})"
+    nested = {*network_options("al_net"), *ALNetLoss.model_fields, *ScorePlateau.model_fields}
+    names = {*ALNet.model_fields, *nested, "lr", "weight_decay", "portion", "smoothing", "tolerance"} - {"name"}
+    assert [name for name in sorted(names) if f"`{name}" not in page] == []
 
 
 @pytest.mark.slow
@@ -126,20 +127,23 @@ def test_overfits_four_real_tiles(real_data: Path, tmp_path: Path) -> None:
     with (real_data / "dsb2018" / "index.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     source = tmp_path / "source"
-    for kind in ("images", "labels"):
-        (source / kind).mkdir(parents=True)
+    for folder in ("images", "labels"):
+        (source / folder).mkdir(parents=True)
     for stain, count in (("grey-fluo", 2), ("colour", 2)):
         for row in [row for row in rows if row["stain"] == stain and int(row["height"]) >= 256][:count]:
-            for kind, name in (("images", row["image"]), ("labels", row["label"])):
-                tile = Image.open(real_data / "dsb2018" / kind / name).crop((64, 64, 192, 192))
-                tile.save(source / kind / f"{Path(name).stem}.png")
+            for folder, name in (("images", row["image"]), ("labels", row["label"])):
+                tile = Image.open(real_data / "dsb2018" / folder / name).crop((64, 64, 192, 192))
+                tile.save(source / folder / f"{Path(name).stem}.png")
     import_dataset("folder", source, tmp_path / "tiles", mpp=0.5, split=(1.0, 0.0, 0.0))
     tiles = Dataset.open(tmp_path / "tiles")
-    both = [replace(row, split=part) for part in ("train", "val") for row in tiles.rows]
-    system = {"name": "al_net", "widths": [8, 16, 32], "lr": 0.002, "window": 1, "latest": 0.6, "steps": 300}
-    run = {"name": "r", "mpp": 0.5, "tile": 128, "batch": 4, "validate_every": 30, "clip": 5.0, "augment": STILL}
+    rows = [replace(row, split=split) for split in ("train", "val") for row in tiles.rows]
+    system = {
+        "name": "al_net", "network": {"widths": [8, 16, 32]}, "optimizer": {"lr": 0.002},
+        "score_plateau": {"window": 1}, "latest": 0.6, "steps": 300,
+    }  # fmt: skip
+    run = {"name": "r", "mpp": 0.5, "tile": 128, "batch": 4, "validate_every": 30, "clip": 5.0, "augment": "none"}
     recipe = Recipe.model_validate(run | {"system": system})
-    train(recipe, [replace(tiles, rows=tuple(both))], tmp_path / "run", threads=1)
+    train(recipe, [replace(tiles, rows=tuple(rows))], tmp_path / "run", threads=1)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert {row["phase"] for row in log} == {"region", "boundary"}
     assert log[-1]["ramp"] == 1

@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hemalum.data.augment import NO_AUGMENTATION
 from hemalum.data.importing import import_dataset
 from hemalum.networks import NETWORKS
-from hemalum.training.recipe import Recipe, load_recipe, recipe_variants
-from hemalum.training.shipped import find_recipe
+from hemalum.training.recipe import Recipe, find_recipe, load_recipe, recipe_variants
 from hemalum.training.train import train
 
 BASELINES = find_recipe("baselines")
@@ -19,11 +17,11 @@ BASELINES = find_recipe("baselines")
 
 @pytest.mark.parametrize("budget", ["full", "small"])
 def test_all_variants_share_one_budget(budget: str) -> None:
-    forms = [load_recipe(BASELINES, budget, name) for name in recipe_variants(BASELINES)]
+    recipes = [load_recipe(BASELINES, budget, name) for name in recipe_variants(BASELINES)]
     shared = ("mpp", "tile", "batch", "augment", "clip", "precision", "validate_every", "validation_images", "steps")
     for key in shared:
-        assert len({str(getattr(form, key)) for form in forms}) == 1, key
-    assert {str(form.phases[0].loss) for form in forms} == {str(forms[0].phases[0].loss)}
+        assert len({str(getattr(recipe, key)) for recipe in recipes}) == 1, key
+    assert {str(recipe.phases[0].loss) for recipe in recipes} == {str(recipes[0].phases[0].loss)}
 
 
 def test_every_network_of_the_issue_is_there() -> None:
@@ -38,23 +36,23 @@ def test_every_network_of_the_issue_is_there() -> None:
 def learn_four_tiles(variant: str, lr: float, real_data: Path, folder: Path) -> float:
     """The best Dice on the four tiles of TNBC that it trains on, each four times in a batch."""
     source = folder / "source"
-    for kind in ("images", "labels"):
-        (source / kind).mkdir(parents=True)
+    for folder_name in ("images", "labels"):
+        (source / folder_name).mkdir(parents=True)
     lines = ["image,label"]
-    for number, name in enumerate(sorted((real_data / "tnbc" / "images").iterdir())[:40:10]):
-        label = next((real_data / "tnbc" / "labels").glob(f"{name.stem}.*"))
-        for kind, file in (("images", name), ("labels", label)):
-            Image.open(file).crop((100, 100, 228, 228)).save(source / kind / f"{number}.png")
+    for number, image in enumerate(sorted((real_data / "tnbc" / "images").iterdir())[:40:10]):
+        label = next((real_data / "tnbc" / "labels").glob(f"{image.stem}.*"))
+        for folder_name, file in (("images", image), ("labels", label)):
+            Image.open(file).crop((100, 100, 228, 228)).save(source / folder_name / f"{number}.png")
         lines.append(f"{number}.png,{number}.png")
     (source / "index.csv").write_text("\n".join(lines) + "\n")
-    whole = import_dataset("folder", source, folder / "four", mpp=0.25, name="four")
-    rows = tuple(replace(row, split=split) for split in ("train", "val") for row in whole.rows)
-    own = load_recipe(BASELINES, "small", variant)
-    phase = own.phases[0].model_dump()
-    phase |= {"until": {"steps": 240}, "optimiser": {"name": "adamw", "lr": lr}}
-    changes = {"mpp": 0.25, "batch": 4, "augment": NO_AUGMENTATION, "validate_every": 40, "phases": [phase]}
-    recipe = Recipe.model_validate(own.model_dump() | changes)
-    train(recipe, [replace(whole, rows=rows)], folder / "run", threads=1)
+    tiles = import_dataset("folder", source, folder / "four", mpp=0.25, name="four")
+    rows = tuple(replace(row, split=split) for split in ("train", "val") for row in tiles.rows)
+    small = load_recipe(BASELINES, "small", variant)
+    phase = small.phases[0].model_dump()
+    phase |= {"until": {"steps": 240}, "optimizer": {"name": "adamw", "lr": lr}}
+    changes = {"mpp": 0.25, "batch": 4, "augment": "none", "validate_every": 40, "phases": [phase]}
+    recipe = Recipe.model_validate(small.model_dump() | changes)
+    train(recipe, [replace(tiles, rows=rows)], folder / "run", threads=1)
     return max(json.loads(line)["dice"] for line in (folder / "run" / "log.jsonl").read_text().splitlines())
 
 

@@ -9,99 +9,144 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemalum.data.augment import NO_AUGMENTATION
+from hemalum.data.augmentation.settings import NO_AUGMENTATION
 from hemalum.data.dataset import Dataset
 from hemalum.data.importing import import_dataset
+from hemalum.data.labeled_fraction import LabeledFraction
+from hemalum.data.sampling import CategoryAdaptive
 from hemalum.errors import HemalumError
+from hemalum.losses.semantic import CrossEntropy
 from hemalum.models.file import load_card
 from hemalum.systems import build_system
-from hemalum.training.recipe import Recipe, load_recipe, recipe_variants
-from hemalum.training.shipped import shipped_recipes
+from hemalum.systems.csra_net import CSRANet
+from hemalum.systems.semi_supervised import SemiSupervised
+from hemalum.systems.system import SystemSettings, network_options
+from hemalum.training.recipe import Recipe, load_recipe, recipe_variants, shipped_recipes
 from hemalum.training.train import train
 
 RECIPES = sorted(name for name in shipped_recipes() if name.startswith("csra_net"))
 
 
-def recipe(**options: Any) -> Recipe:
+def recipe_of(**options: Any) -> Recipe:
     return Recipe.model_validate(
         {"name": "r", "mpp": 0.5, "tile": 32, "batch": 2, "system": {"name": "csra_net", **options}}
     )
 
 
-def weights(of: Recipe) -> dict[str, float] | None:
-    settings = of.phases[0].unlabelled
+def loss_weights(recipe: Recipe) -> dict[str, float] | None:
+    settings = recipe.phases[0].semi_supervised
     if settings is None:
         return None
-    found = {key: getattr(settings, key) for key in ("supervised", "consistency", "dropped", "contrast")}
-    return {key: value for key, value in found.items() if value} | {"views": settings.views}
+    weights = {key: getattr(settings, key) for key in ("supervised", "consistency", "dropped", "contrast")}
+    return {key: weight for key, weight in weights.items() if weight} | {"views": settings.views}
 
 
 def test_each_method_weighs_its_losses_as_published() -> None:
-    assert weights(recipe(method="supervised")) is None
+    assert loss_weights(recipe_of(method="supervised")) is None
     # FixMatch (L_x + L_u) / 2; UniMatch (L_x + L_s1 / 4 + L_s2 / 4 + L_fp / 2) / 2, as a mean over two views
-    assert weights(recipe(method="fixmatch")) == {"supervised": 0.5, "consistency": 0.5, "views": 1}
-    assert weights(recipe(method="unimatch")) == {
+    assert loss_weights(recipe_of(method="fixmatch")) == {"supervised": 0.5, "consistency": 0.5, "views": 1}
+    assert loss_weights(recipe_of(method="unimatch")) == {
         "supervised": 0.5, "consistency": 2 / 8, "dropped": 1 / 4, "views": 2
     }  # fmt: skip
-    assert weights(recipe()) == {"supervised": 1.0, "consistency": 0.5, "contrast": 0.1, "views": 2}
-    assert recipe().phases[0].unlabelled.labelled == "both"
-    assert recipe(method="unimatch").phases[0].unlabelled.labelled == "weak"
+    assert loss_weights(recipe_of()) == {"supervised": 1.0, "consistency": 0.5, "contrast": 0.1, "views": 2}
+    assert recipe_of().phases[0].semi_supervised.labeled == "both"
+    assert recipe_of(method="unimatch").phases[0].semi_supervised.labeled == "weak"
 
 
 def test_parts_are_options_and_belong_to_csra() -> None:
-    whole, plain = recipe(), recipe(method="unimatch")
-    assert (whole.network.name, whole.network.options["skips"], whole.sampling.gamma) == ("csra_net", [1, 2, 3], 0.85)
+    full, plain = recipe_of(), recipe_of(method="unimatch")
+    assert (full.network.name, full.network.options["skips"], full.sampling.gamma) == ("csra_net", [1, 2, 3], 0.85)
     assert (plain.network.name, plain.network.options["skips"], plain.sampling) == ("deeplabv3plus", [1], None)
-    none = recipe(cas=False, swc=False, raa=False)
-    assert (none.network.name, none.sampling, none.phases[0].unlabelled) == ("deeplabv3plus", None, None)
-    assert recipe(method="supervised", raa=True).network.name == "csra_net"
-    assert recipe(method="fixmatch", network="unet").network.name == "unet"
+    none = recipe_of(cas=False, swc=False, raa=False)
+    assert (none.network.name, none.sampling, none.phases[0].semi_supervised) == ("deeplabv3plus", None, None)
+    assert recipe_of(method="supervised", raa=True).network.name == "csra_net"
+    unet = recipe_of(method="fixmatch", network={"name": "unet", "widths": [4, 8]}).network
+    assert (unet.name, unet.options) == ("unet", {"widths": [4, 8], "norm": True})
 
 
-def test_optimiser_and_weak_view_are_the_papers() -> None:
-    phase = recipe().phases[0]
-    assert (phase.optimiser.name, phase.optimiser.lr, phase.optimiser.momentum) == ("sgd", 0.005, 0.9)
+def test_options_reach_what_they_are_for() -> None:
+    network = {"backbone": "resnet50", "skips": [1, 3], "heads": 2}
+    changed = recipe_of(network=network, loss={"dice": 0.5}, optimizer={"lr": 0.01}, schedule={"warmup": 7}, steps=9)
+    assert {key: changed.network.options[key] for key in network} == network
+    assert changed.network.options["output_stride"] == 16  # what is not said stays
+    phase = changed.phases[0]
+    assert (phase.loss.name, phase.loss.dice, phase.schedule.warmup, changed.steps) == ("cross_entropy", 0.5, 7, 9)
+    assert (phase.optimizer.lr, phase.optimizer.weight_decay, phase.optimizer.momentum) == (0.01, 1e-4, 0.9)
+    plain = recipe_of(network=network, method="supervised").network
+    assert (plain.name, plain.options["skips"], "heads" in plain.options) == ("deeplabv3plus", [1, 3], False)
+
+
+def test_what_is_said_of_unlabeled_images_goes_over_the_method() -> None:
+    settings = {"threshold": 0.9, "consistency": 0.7, "strong": {"jitter": 0.5}}
+    semi = recipe_of(semi_supervised=settings).phases[0].semi_supervised
+    assert (semi.threshold, semi.consistency, semi.contrast, semi.labeled) == (0.9, 0.7, 0.1, "both")
+    assert (semi.strong.jitter, semi.strong.hue) == (0.5, 0.25)
+    fixmatch = recipe_of(method="fixmatch", semi_supervised={"threshold": 0.9})
+    assert (fixmatch.phases[0].semi_supervised.threshold, fixmatch.phases[0].semi_supervised.views) == (0.9, 1)
+    assert Recipe.model_validate(fixmatch.model_dump(mode="json")) == fixmatch
+
+
+def test_optimizer_and_weak_view_are_the_papers() -> None:
+    phase = recipe_of().phases[0]
+    assert (phase.optimizer.name, phase.optimizer.lr, phase.optimizer.momentum) == ("sgd", 0.005, 0.9)
     assert phase.schedule.name == "cosine"
-    assert recipe().augment.scale == 2.0
-    assert recipe().augment.saturation == 0
+    assert recipe_of().augment.scale == 2.0
+    assert recipe_of().augment.saturation == 0
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"method": "mixmatch"}, "'csra_net', 'method': .*'supervised', 'fixmatch', 'unimatch' or 'csra'"),
         ({"fractoin": "1/8"}, "has no option 'fractoin', did you mean 'fraction'"),
-        ({"fraction": "2/3"}, "labelled.fraction"),
-        ({"method": "unimatch", "network": "unet"}, "network unet has no features"),
+        ({"fraction": "2/3"}, "labeled.fraction"),
+        ({"method": "unimatch", "network": {"name": "unet"}}, "network unet has no features"),
+        ({"network": {"name": "unit"}, "method": "supervised"}, "unknown network 'unit', did you mean 'unet'"),
+        ({"network": {"backbne": "resnet50"}}, "network 'csra_net' has no option 'backbne', did you mean 'backbone'"),
+        ({"network": {"haeds": 2}, "method": "supervised"}, "network 'csra_net' has no option 'haeds'.* 'heads'"),
+        ({"network": {"reduction": 0}}, "network 'csra_net', 'reduction': want a whole number from 1 on, not 0"),
+        ({"semi_supervised": {"treshold": 1}}, "no option 'semi_supervised.treshold'.* 'semi_supervised.threshold'"),
+        ({"gamma": 0.5}, "system 'csra_net' has no option 'gamma'"),
         ({"method": "fixmatch", "swc": False}, "swc is a part of method csra, not of fixmatch"),
     ],
 )
-def test_options_that_are_not_possible(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        recipe(**options)
+def test_options_that_are_not_possible(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe_of(**options)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_variants_differ_by_method_and_fraction_alone(name: str) -> None:
     path = shipped_recipes()[name]
+    shared = {"method": "csra", "fraction": "1/8", "cas": None, "swc": True, "raa": None}
     for budget in ("full", "small"):
+        first_of_network: dict[str, SystemSettings] = {}
         for variant in recipe_variants(path):
-            found = load_recipe(path, budget, variant)
-            own = build_system(found.system)
-            assert found.labelled.fraction == f"1/{variant.rsplit('_', 1)[1]}"
-            shared = {"method": "csra", "fraction": "1/8", "cas": None, "swc": True, "raa": None,
-                      "network": "deeplabv3plus"}  # fmt: skip
-            first = build_system(load_recipe(path, budget, recipe_variants(path)[0]).system)
-            assert own.model_copy(update=shared) == first.model_copy(update=shared)
-            assert found.phases[0].until.steps == own.steps
+            recipe = load_recipe(path, budget, variant)
+            system = build_system(recipe.system)
+            assert recipe.labeled.fraction == f"1/{variant.rsplit('_', 1)[1]}"
+            first = first_of_network.setdefault(system.network["name"], system)
+            assert system.model_copy(update=shared) == first.model_copy(update=shared)
+            assert recipe.phases[0].until.steps == system.steps
+        networks = {"network": {"name": "csra_net"}}
+        assert set(first_of_network) == ({"unet", "csra_net"} if "ablation" not in name else {"csra_net"})
+        assert len({str(system.model_copy(update=shared | networks)) for system in first_of_network.values()}) == 1
+
+
+def test_defaults_are_the_reading_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "systems" / "csra_net.md").read_text(encoding="utf-8")
+    nested = {*network_options("csra_net"), *SemiSupervised.model_fields, *CategoryAdaptive.model_fields}
+    nested |= {*CrossEntropy.model_fields, *LabeledFraction.model_fields}
+    names = {*CSRANet.model_fields, *nested, "lr", "weight_decay", "monitor"} - {"name", "growth", "beyond"}
+    assert [name for name in sorted(names) if f"`{name}" not in page] == []
 
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images of dark discs, the class of each by its colour; class "rare" in three of them."""
+    """Twelve images of dark discs, the class of each by its color; class "rare" in three of them."""
     source = tmp_path_factory.mktemp("typed")
-    for name in ("images", "labels", "types"):
-        (source / name).mkdir()
+    for folder in ("images", "labels", "types"):
+        (source / folder).mkdir()
     rng, lines = np.random.default_rng(0), ["image,label"]
     y, x = np.mgrid[:64, :64]
     for number in range(12):
@@ -110,8 +155,8 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cy, cx = rng.integers(6, 58, 2)
             disc = (y - cy) ** 2 + (x - cx) ** 2 < 36
             labels[disc], types[disc] = index, 2 if number % 4 == 0 and index > 3 else 1
-        colours = np.array([[230, 190, 215], [110, 80, 160], [60, 130, 70]])
-        image = colours[types] + rng.normal(0, 8, (64, 64, 3))
+        colors = np.array([[230, 190, 215], [110, 80, 160], [60, 130, 70]])
+        image = colors[types] + rng.normal(0, 8, (64, 64, 3))
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(source / "images" / f"{number}.png")
         Image.fromarray(labels).save(source / "labels" / f"{number}.png")
         Image.fromarray(types).save(source / "types" / f"{number}.png")
@@ -123,9 +168,11 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny(name: str, variant: str) -> Recipe:
-    of = load_recipe(shipped_recipes()[name], "small", variant)
-    phases = [phase.model_copy(update={"until": phase.until.model_copy(update={"steps": 2})}) for phase in of.phases]
-    return of.model_copy(update={"phases": phases, "batch": 2, "tile": 32})
+    small = load_recipe(shipped_recipes()[name], "small", variant)
+    phases = [
+        phase.model_copy(update={"until": phase.until.model_copy(update={"steps": 2})}) for phase in small.phases
+    ]
+    return small.model_copy(update={"phases": phases, "batch": 2, "tile": 32})
 
 
 @pytest.mark.parametrize("variant", ["unet_8", "supervised_8", "fixmatch_4", "unimatch_8", "csra_4"])
@@ -142,9 +189,9 @@ def test_a_recipe_of_classes_needs_some(mini: Path, tmp_path: Path) -> None:
 
 
 def test_a_fraction_that_leaves_a_class_empty_is_told_before_training(typed: Path, tmp_path: Path) -> None:
-    whole = Dataset.open(typed)
+    dataset = Dataset.open(typed)
     # no single image holds both classes when the rare one's images lose their common nuclei
-    rows = [row for row in whole.rows if row.split == "train"]
+    rows = [row for row in dataset.rows if row.split == "train"]
     folder = tmp_path / "apart"
     (folder / "classes").mkdir(parents=True)
     for row in rows:
@@ -155,8 +202,8 @@ def test_a_fraction_that_leaves_a_class_empty_is_told_before_training(typed: Pat
         for file in (row.image, row.label):
             (folder / file).parent.mkdir(exist_ok=True)
             (folder / file).write_bytes((typed / file).read_bytes())
-    apart = replace(whole, path=folder, rows=tuple(rows))
-    with pytest.raises(HemalumError, match=r"labelled fraction 1/32 leaves class '(common|rare)' without an image"):
+    apart = replace(dataset, path=folder, rows=tuple(rows))
+    with pytest.raises(HemalumError, match=r"labeled fraction 1/32 leaves class '(common|rare)' without an image"):
         train(tiny("csra_net", "csra_32"), [apart], tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
@@ -175,12 +222,19 @@ def test_overfits_four_real_tiles(real_data: Path, tmp_path: Path) -> None:
             tile.save(source / folder / f"{organ}.png")
         lines.append(f"{organ}.png,{organ}.png")
     (source / "index.csv").write_text("\n".join(lines) + "\n")
-    whole = import_dataset("folder", source, tmp_path / "four", mpp=0.25, name="four")
-    rows = [replace(row, split=split) for split in ("train", "val") for row in whole.rows]
-    own = load_recipe(shipped_recipes()["csra_net_nuinsseg"], "small", "supervised_8")
-    phase = own.phases[0].model_copy(update={"until": own.phases[0].until.model_copy(update={"steps": 100})})
-    same = {"labelled": None, "augment": NO_AUGMENTATION, "mpp": 0.25, "tile": 128, "batch": 24, "validate_every": 50}
-    own = own.model_copy(update={"phases": [phase], "precision": "32-true", **same})
-    train(own, [replace(whole, rows=tuple(rows))], tmp_path / "run", threads=1)
+    tiles = import_dataset("folder", source, tmp_path / "four", mpp=0.25, name="four")
+    rows = [replace(row, split=split) for split in ("train", "val") for row in tiles.rows]
+    small = load_recipe(shipped_recipes()["csra_net_nuinsseg"], "small", "supervised_8")
+    phase = small.phases[0].model_copy(update={"until": small.phases[0].until.model_copy(update={"steps": 100})})
+    changes = {
+        "labeled": None,
+        "augment": NO_AUGMENTATION,
+        "mpp": 0.25,
+        "tile": 128,
+        "batch": 24,
+        "validate_every": 50,
+    }
+    recipe = small.model_copy(update={"phases": [phase], "precision": "32-true", **changes})
+    train(recipe, [replace(tiles, rows=tuple(rows))], tmp_path / "run", threads=1)
     scores = [json.loads(line)["dice"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert max(scores) >= 0.95

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hemalum.data.dataset import Dataset
 from hemalum.models.file import load_card, load_model_file
-from hemalum.training.shipped import open_recipe
+from hemalum.training.recipe import open_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "tools" / "train_shipped.py"
@@ -51,9 +51,9 @@ def test_a_pack_is_train_and_val_no_finer_than_needed(mini: Path, tmp_path: Path
         assert done.returncode == 0, done.stderr
         source, packed = Dataset.open(folder), Dataset.open(tmp_path / "packed" / "mini")
         assert [row.id for row in packed.rows] == [row.id for row in source.rows if row.split != "test"]
-        by_id = {row.id: place for place, row in enumerate(source.rows)}
-        for place, row in enumerate(packed.rows):
-            sample, original = packed[place], source[by_id[row.id]]
+        by_id = {row.id: index for index, row in enumerate(source.rows)}
+        for index, row in enumerate(packed.rows):
+            sample, original = packed[index], source[by_id[row.id]]
             side = round(64 * factor)
             assert sample.image.shape == (side, side, 3)
             assert sample.mpp == pytest.approx(max(original.mpp or 0, 0.2))
@@ -135,8 +135,8 @@ def test_a_model_starts_from_the_shipped_weights_of_its_network(folders: list[Pa
     assert done.returncode == 2
     assert "failed: fast, accurate;" in done.stderr.splitlines()[-1]
     for name in ("fast", "accurate"):
-        said = (out / f"{name}.txt").read_text().splitlines()[-1]
-        assert f"weights/{name}.safetensors does not fit the recipe's network" in said
+        last_line = (out / f"{name}.txt").read_text().splitlines()[-1]
+        assert f"weights/{name}.safetensors does not fit the recipe's network" in last_line
 
 
 @pytest.mark.slow

@@ -18,11 +18,11 @@ from hemalum.training.train import train
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles with g++ on a CPU")
 def test_compiled_it_trains_the_same_but_for_rounding(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
-    weights, asked = {}, []
+    weights, compilations = {}, []
     compile_network = torch.compile
 
     def compile_and_note(module: nn.Module) -> nn.Module:
-        asked.append(module)
+        compilations.append(module)
         compiled: nn.Module = compile_network(module)
         return compiled
 
@@ -31,7 +31,7 @@ def test_compiled_it_trains_the_same_but_for_rounding(recipe: Recipe, mini: Path
         for compiled in (False, True):
             train(recipe, [mini], tmp_path / str(compiled), compiled=compiled)
             weights[compiled] = load_file(tmp_path / str(compiled) / "best.safetensors")
-            assert bool(asked) == compiled
+            assert bool(compilations) == compiled
     assert weights[True].keys() == weights[False].keys()
     for name, value in weights[False].items():
         np.testing.assert_allclose(weights[True][name], value, rtol=2e-3, atol=2e-4, err_msg=name)

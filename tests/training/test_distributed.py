@@ -3,7 +3,6 @@
 Stated tolerance, in float32 on a CPU: losses, scores and weights agree within 1e-5 after six steps.
 """
 
-import json
 import os
 import signal
 import socket
@@ -18,47 +17,41 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from builders.trainings import assert_same_run, make_context, read_log, train_until_killed
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.training.processes import check_batch
-from hemalum.training.recipe import Recipe
-from hemalum.training.stream import Stream
+from hemalum.training.distributed import check_batch
+from hemalum.training.loader import TrainLoader
+from hemalum.training.recipe import Recipe, open_recipe
 from hemalum.training.train import train
 
+TOLERANCE = 1e-5
 SGD = {"name": "sgd", "lr": 0.05}
 SIX_STEPS = {
     "representation": "combined",
     "batch": 4,
     "validation_images": 3,
     "phases": [
-        {"name": "first", "optimiser": SGD, "until": {"steps": 4}},
-        {"name": "second", "train": ["decoder.*", "head.*"], "optimiser": SGD, "until": {"steps": 2}},
+        {"name": "first", "optimizer": SGD, "until": {"steps": 4}},
+        {"name": "second", "train": ["decoder.*", "head.*"], "optimizer": SGD, "until": {"steps": 2}},
     ],
 }
 NETWORKS = {
     "plain": {"name": "unet", "options": {"widths": [4, 8, 12], "norm": False}},
     "batch-norm": {"name": "compact", "options": {"widths": [8, 12, 16], "depths": [0, 1, 1]}},
     # with heads that the loss does not look at, for whose gradient the other process must not wait
-    "sides": {"name": "unet_plus_plus", "options": {"widths": [4, 8, 12], "deep_supervision": True}},
+    "aux-heads": {"name": "unet_plus_plus", "options": {"widths": [4, 8, 12], "deep_supervision": True}},
 }
 LIMIT = 100  # s: processes that wait for each other forever fail the test
 
-# in two processes: both networks from the start, and what one process had begun
+# in two processes: all networks from the start, and what one process had begun
 TOGETHER = """
 import sys
 from pathlib import Path
 from hemalum.training.train import train
 folder, data = Path(sys.argv[1]), sys.argv[2]
-for name in ("plain", "batch-norm", "sides", "resumed"):
+for name in ("plain", "batch-norm", "aux-heads", "resumed"):
     train(folder / f"{name}.yaml", [data], folder / "two" / name, resume=name == "resumed", accelerator="cpu")
-"""
-BEGUN = """
-import os, signal, sys
-from hemalum.training.train import train
-def watch(step, total, row):
-    if step == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-train(sys.argv[1], [sys.argv[2]], sys.argv[3], threads=1, accelerator="cpu", watch=watch)
 """
 # only the second process's part of the batch is broken
 BROKEN = """
@@ -66,17 +59,17 @@ import os, sys
 from hemalum.cli import main
 from hemalum.losses.maps import Maps
 if os.environ["RANK"] == "1":
-    real, calls = Maps.__call__, []
-    def broken(*arguments):
+    compute, calls = Maps.__call__, []
+    def break_third(*arguments):
         calls.append(1)
-        parts = real(*arguments)
+        parts = compute(*arguments)
         return {name: part * float("nan") if len(calls) == 3 else part for name, part in parts.items()}
-    Maps.__call__ = broken
+    Maps.__call__ = break_third
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def finish(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+def run_to_end(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """Run to the end; what hangs is killed with all that it has started."""
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -93,29 +86,16 @@ def finish(command: list[str], **environment: str) -> subprocess.CompletedProces
 def torchrun(processes: int, *program: object) -> subprocess.CompletedProcess[str]:
     """As `torchrun --standalone`, which finds a free port of its own."""
     options = ["--standalone", f"--nproc-per-node={processes}"]
-    return finish([sys.executable, "-m", "torch.distributed.run", *options, *map(str, program)])
+    return run_to_end([sys.executable, "-m", "torch.distributed.run", *options, *map(str, program)])
 
 
-def mistakes(done: subprocess.CompletedProcess[str]) -> list[str]:
+def list_errors(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
 
 
-def write(path: Path, recipe: Recipe, **changes: Any) -> Path:
+def write_recipe(path: Path, recipe: Recipe, **changes: Any) -> Path:
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json") | changes))
     return path
-
-
-def log(run: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "steps_per_second"} for row in rows]
-
-
-def assert_same(run: Path, expected: Path) -> None:
-    for name in ("checkpoint.safetensors", "best.safetensors", "model.safetensors"):
-        found, wanted = load_file(run / name), load_file(expected / name)
-        assert found.keys() == wanted.keys()
-        for key in wanted:
-            np.testing.assert_allclose(found[key], wanted[key], rtol=0, atol=1e-5, err_msg=f"{name}: {key}")
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +103,10 @@ def runs(recipe: Recipe, mini: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A folder with runs of six steps, by one process in one/NAME and by two in two/NAME."""
     folder = tmp_path_factory.mktemp("runs")
     for name, network in NETWORKS.items():
-        path = write(folder / f"{name}.yaml", recipe, **SIX_STEPS, network=network)
+        path = write_recipe(folder / f"{name}.yaml", recipe, **SIX_STEPS, network=network)
         train(path, [mini], folder / "one" / name, threads=1, accelerator="cpu")
-    begun = write(folder / "resumed.yaml", recipe, **SIX_STEPS, network=NETWORKS["plain"])
-    target = folder / "two" / "resumed"
-    killed = finish([sys.executable, "-c", BEGUN, str(begun), str(mini), str(target)])
-    assert killed.returncode == -signal.SIGKILL
-    assert not (target / "model.safetensors").exists()
+    begun = write_recipe(folder / "resumed.yaml", recipe, **SIX_STEPS, network=NETWORKS["plain"])
+    train_until_killed(open_recipe(begun), mini, folder / "two" / "resumed", 3)
     (folder / "together.py").write_text(TOGETHER)
     done = torchrun(2, folder / "together.py", folder, mini)
     assert done.returncode == 0, done.stderr
@@ -138,38 +115,28 @@ def runs(recipe: Recipe, mini: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_two_processes_equal_one(name: str, runs: Path) -> None:
-    assert_same(runs / "two" / name, runs / "one" / name)
-    rows, wanted = log(runs / "two" / name), log(runs / "one" / name)
+    assert_same_run(runs / "two" / name, runs / "one" / name, TOLERANCE)
+    rows, expected_rows = read_log(runs / "two" / name), read_log(runs / "one" / name)
     assert [row["step"] for row in rows] == [2, 4, 6]
-    for row, expected in zip(rows, wanted, strict=True):
-        phase = row.pop("phase")
-        assert phase == expected.pop("phase")
-        assert row == pytest.approx(expected, abs=1e-5)
+    for row, expected in zip(rows, expected_rows, strict=True):
+        assert row.pop("phase") == expected.pop("phase")
+        del row["steps_per_second"], expected["steps_per_second"]
+        assert row == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_a_run_of_one_process_goes_on_with_two(runs: Path) -> None:
-    assert_same(runs / "two" / "resumed", runs / "one" / "plain")
-
-
-def test_parts_of_a_batch_are_the_batch(recipe: Recipe, mini: Path) -> None:
-    data = [Dataset.open(mini).split("train")]
-    recipe = recipe.model_copy(update={"batch": 6})
-    batch, names = Stream(recipe, data).batch(4), Stream(recipe, data).names(4)
-    parts = [Stream(recipe, data, (which, 3)).batch(4) for which in range(3)]
-    assert [len(part.images) for part in parts] == [2, 2, 2]
-    np.testing.assert_allclose(np.concatenate([part.images for part in parts]), batch.images, atol=1e-6)
-    np.testing.assert_array_equal(np.concatenate([part.targets for part in parts]), batch.targets)
-    assert Stream(recipe, data, (1, 3)).names(4) == names
+    assert_same_run(runs / "two" / "resumed", runs / "one" / "plain", TOLERANCE)
 
 
 def test_a_loss_that_is_not_finite_in_one_process_ends_both(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
-    path = write(tmp_path / "recipe.yaml", recipe, batch=4)
+    path = write_recipe(tmp_path / "recipe.yaml", recipe, batch=4)
     (tmp_path / "broken.py").write_text(BROKEN)
     out = tmp_path / "run"
     done = torchrun(2, tmp_path / "broken.py", "train", path, "-d", mini, "-o", out, "--accelerator", "cpu")
     assert done.returncode != 0
-    (line,) = mistakes(done)
-    names = ", ".join(Stream(recipe.model_copy(update={"batch": 4}), [Dataset.open(mini).split("train")]).names(2))
+    (line,) = list_errors(done)
+    context = make_context(recipe.model_copy(update={"batch": 4}))
+    names = ", ".join(TrainLoader(context, [Dataset.open(mini).split("train")]).names(2))
     assert f"the loss is not finite at step 2 of phase 'first', on a batch of these images: {names};" in line
     weights = load_file(out / "checkpoint.safetensors")
     assert all(np.isfinite(value).all() for value in weights.values())
@@ -185,10 +152,10 @@ def test_batches_that_can_be_shared_and_one_that_cannot() -> None:
 
 @pytest.mark.slow
 def test_a_mistake_that_all_processes_find_is_said_once(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
-    path = write(tmp_path / "recipe.yaml", recipe, batch=3)
+    path = write_recipe(tmp_path / "recipe.yaml", recipe, batch=3)
     done = torchrun(2, "-m", "hemalum", "train", path, "-d", mini, "-o", tmp_path / "run", "--accelerator", "cpu")
     assert done.returncode != 0
-    (line,) = mistakes(done)
+    (line,) = list_errors(done)
     assert "recipe mini: batch 3 cannot be shared equally by 2 processes" in line
     assert not (tmp_path / "run").exists()
 
@@ -205,27 +172,28 @@ def test_processes_started_by_srun(mini: Path, runs: Path, tmp_path: Path) -> No
     command += ["-o", str(tmp_path / "run"), "--accelerator", "cpu"]
     with ThreadPoolExecutor() as pool:
         started = [
-            pool.submit(finish, command, **step, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in range(2)
+            pool.submit(run_to_end, command, **step, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank))
+            for rank in range(2)
         ]
         first, second = (process.result() for process in started)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout.splitlines() == [str(tmp_path / "run" / "model.safetensors")]
     assert second.stdout == ""
-    assert_same(tmp_path / "run", runs / "one" / "plain")
+    assert_same_run(tmp_path / "run", runs / "one" / "plain", TOLERANCE)
 
 
 @pytest.mark.slow
 def test_processes_started_by_the_command_itself(recipe: Recipe, mini: Path, runs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hemalum", "train", str(runs / "plain.yaml"), "-d", str(mini)]
     options = ["--devices", "2", "--accelerator", "cpu"]
-    done = finish([*command, "-o", str(tmp_path / "run"), *options])
+    done = run_to_end([*command, "-o", str(tmp_path / "run"), *options])
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(tmp_path / "run" / "model.safetensors")]
     assert sum(line.startswith("step 6/6") for line in done.stderr.splitlines()) == 1
-    assert_same(tmp_path / "run", runs / "one" / "plain")
-    again = finish([*command, "-o", str(tmp_path / "run"), *options])
+    assert_same_run(tmp_path / "run", runs / "one" / "plain", TOLERANCE)
+    again = run_to_end([*command, "-o", str(tmp_path / "run"), *options])
     assert again.returncode == 2
-    assert mistakes(again) == [
+    assert list_errors(again) == [
         f"error: {tmp_path / 'run'} already holds a run: give --resume to go on, or another folder"
     ]
     assert "Traceback" not in again.stderr

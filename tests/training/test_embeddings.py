@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from hemalum.cache import cache_folder
-from hemalum.data.augment import AugmentSettings, Prepared, augment, crop_of
+from hemalum.data.augmentation.crops import augment
+from hemalum.data.augmentation.settings import AugmentSettings
+from hemalum.data.augmentation.warp import Prepared, crop_of
 from hemalum.errors import HemalumError
-from hemalum.networks.sam import SamEncoder, load_sam
+from hemalum.models.sam import SamEncoder, load_sam
 from hemalum.training import embeddings
 from hemalum.training.embeddings import Embedding, embed, embed_all, embed_image
 
@@ -25,7 +27,7 @@ def image() -> NDArray[np.uint8]:
 
 
 @pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HEMALUM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -89,29 +91,29 @@ def test_weights_that_are_none_of_sam_are_refused(random_sam: Path, tmp_path: Pa
 
 def test_fields_are_put_together(random_sam: Path, image: NDArray[np.uint8]) -> None:
     encoder = load_sam(random_sam)
-    whole = embed_image(encoder, image, FIELD)
-    assert whole.dtype == np.float16
-    assert whole.shape == (encoder.channels, 48 * 4 // FIELD, 64 * 4 // FIELD)
+    embedding = embed_image(encoder, image, FIELD)
+    assert embedding.dtype == np.float16
+    assert embedding.shape == (encoder.channels, 48 * 4 // FIELD, 64 * 4 // FIELD)
     field = torch.from_numpy(image[:32, 32:]).permute(2, 0, 1)[None].float() / 255
-    np.testing.assert_allclose(whole[:, :4, 4:], encoder(field)[0].numpy(), atol=2e-3)
+    np.testing.assert_allclose(embedding[:, :4, 4:], encoder(field)[0].numpy(), atol=2e-3)
     mirrored = np.concatenate([image[32:, :32], image[32:, :32][::-1]])  # 16 rows are there, 16 are not
     field = torch.from_numpy(mirrored).permute(2, 0, 1)[None].float() / 255
-    np.testing.assert_allclose(whole[:, 4:, :4], encoder(field)[0, :, :2].numpy(), atol=2e-3)
+    np.testing.assert_allclose(embedding[:, 4:, :4], encoder(field)[0, :, :2].numpy(), atol=2e-3)
 
 
-def test_a_second_time_nothing_is_computed(random_sam: Path, image: NDArray[np.uint8], own_cache: Path) -> None:
+def test_a_second_time_nothing_is_computed(random_sam: Path, image: NDArray[np.uint8], cache: Path) -> None:
     encoder = load_sam(random_sam)
     counted = Counted(encoder)
     first = embed(encoder, image, FIELD)
     assert counted.calls == 4
-    assert first.path.is_relative_to(own_cache)
+    assert first.path.is_relative_to(cache)
     again = embed(encoder, image, FIELD)
     assert (again, counted.calls) == (first, 4)
     np.testing.assert_array_equal(first.read(), embed_image(encoder, image, FIELD))
 
 
 def test_another_image_field_or_encoder_is_another_entry(
-    random_sam: Path, image: NDArray[np.uint8], own_cache: Path, tmp_path: Path
+    random_sam: Path, image: NDArray[np.uint8], cache: Path, tmp_path: Path
 ) -> None:
     from transformers import SamModel
 
@@ -130,7 +132,7 @@ def test_another_image_field_or_encoder_is_another_entry(
 
 
 def test_a_damaged_entry_is_made_again_and_said(
-    random_sam: Path, image: NDArray[np.uint8], own_cache: Path, caplog: pytest.LogCaptureFixture
+    random_sam: Path, image: NDArray[np.uint8], cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = load_sam(random_sam)
     counted = Counted(encoder)
@@ -144,13 +146,13 @@ def test_a_damaged_entry_is_made_again_and_said(
     assert [record.message for record in caplog.records] == [f"{entry.path.parent} is damaged; it is made again"]
 
 
-def test_each_process_makes_its_share(random_sam: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_makes_its_share(random_sam: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = load_sam(random_sam)
     images = [np.full((16, 16, 3), value, np.uint8) for value in (10, 20, 30)]
     counted, made = Counted(encoder), []
-    found = embed_all(encoder, images, FIELD, (1, 2), lambda: made.append(counted.calls))
+    entries = embed_all(encoder, images, FIELD, (1, 2), lambda: made.append(counted.calls))
     assert made == [1]  # the second of three; here nobody makes the others, so they are made after the wait
-    assert [entry.path for entry in found] == [embed(encoder, one, FIELD).path for one in images]
+    assert [entry.path for entry in entries] == [embed(encoder, image, FIELD).path for image in images]
     assert embeddings.KIND in {folder.name for folder in cache_folder().iterdir()}
 
 
@@ -179,7 +181,7 @@ def test_crop_and_embedding_lie_on_each_other(ramp: Embedding, seed: int) -> Non
     y, x = np.mgrid[:40, :64]
     image = np.stack([x * 2, y * 2, y * 0], -1).astype(np.uint8)
     settings = AugmentSettings(
-        rotation=1, scale=1.2, elastic=0, stain=0, brightness=0, contrast=0, saturation=0, gamma=0, grey=0, blur=0,
+        rotation=1, scale=1.2, elastic=0, stain=0, brightness=0, contrast=0, saturation=0, gamma=0, gray=0, blur=0,
         noise=0,
     )  # fmt: skip
     sample = Prepared(image, np.zeros((40, 64), np.int32))

@@ -10,14 +10,13 @@ from PIL import Image
 
 from hemalum.data.importing import import_dataset
 from hemalum.models.file import load_card
-from hemalum.training.recipe import Recipe
-from hemalum.training.shipped import open_recipes, shipped_recipes
+from hemalum.training.recipe import Recipe, open_recipes, shipped_recipes
 from hemalum.training.train import train
 
 STEPS = 2
 
 
-def short(recipe: Recipe) -> Recipe:
+def shorten(recipe: Recipe) -> Recipe:
     """The recipe with two steps per phase of two small crops, of whatever data is given."""
     phases = []
     for index, phase in enumerate(recipe.phases):
@@ -26,29 +25,29 @@ def short(recipe: Recipe) -> Recipe:
         phases.append(phase.model_copy(update={"until": until}))
     changes: dict[str, Any] = {"phases": phases, "batch": 2, "data": {}, "validate_every": STEPS}
     changes["tile"] = recipe.network.options.get("size", 32)
-    if recipe.labelled is not None:  # the miniature has few images
-        changes["labelled"] = recipe.labelled.model_copy(update={"fraction": "1/3"})
+    if recipe.labeled is not None:  # the miniature has few images
+        changes["labeled"] = recipe.labeled.model_copy(update={"fraction": "1/3"})
     return recipe.model_copy(update=changes)
 
 
-def what_differs(recipe: Recipe) -> str:
+def describe_training(recipe: Recipe) -> str:
     """What makes another training of a recipe; numbers that change nothing of how it runs are left out."""
-    content = short(recipe).model_dump(
+    content = shorten(recipe).model_dump(
         mode="json", exclude={"name", "description", "system", "mpp", "seed", "augment"}
     )
     for phase in content["phases"]:
-        phase["optimiser"].pop("lr")
+        phase["optimizer"].pop("lr")
     return json.dumps(content, sort_keys=True)
 
 
-def distinct() -> list[Any]:
+def list_distinct() -> list[Any]:
     """One case for all variants that train alike; the first of each recipe is fast, the rest are marked slow."""
     cases, seen = [], set()
     for name in shipped_recipes():
-        for place, (variant, recipe) in enumerate(open_recipes(name, "small").items()):
-            key = what_differs(recipe)
+        for position, (variant, recipe) in enumerate(open_recipes(name, "small").items()):
+            key = describe_training(recipe)
             if key not in seen:
-                marks = [pytest.mark.slow] if place else []
+                marks = [pytest.mark.slow] if position else []
                 cases.append(pytest.param(recipe, id=f"{name}-{variant}", marks=marks))
             seen.add(key)
     return cases
@@ -68,8 +67,8 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cy, cx = rng.integers(8, 56, 2)
             disc = (y - cy) ** 2 + (x - cx) ** 2 < 36
             labels[disc], types[disc] = index, 1 + index % 2
-        colours = np.array([[230, 190, 215], [110, 80, 160], [60, 130, 70]])
-        image = colours[types] + rng.normal(0, 8, (64, 64, 3))
+        colors = np.array([[230, 190, 215], [110, 80, 160], [60, 130, 70]])
+        image = colors[types] + rng.normal(0, 8, (64, 64, 3))
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(source / "images" / f"{number}.png")
         Image.fromarray(labels).save(source / "labels" / f"{number}.png")
         Image.fromarray(types).save(source / "types" / f"{number}.png")
@@ -89,9 +88,9 @@ def test_it_has_two_forms(name: str) -> None:
         assert small[variant].steps < recipe.steps
 
 
-@pytest.mark.parametrize("recipe", distinct())
+@pytest.mark.parametrize("recipe", list_distinct())
 def test_it_trains_two_steps(recipe: Recipe, varied: Path, random_sam: Path, tmp_path: Path) -> None:
-    changed = short(recipe)
+    changed = shorten(recipe)
     if changed.sam is not None:  # no pretrained one in tests
         changed = changed.model_copy(update={"sam": changed.sam.model_copy(update={"encoder": str(random_sam)})})
     card = load_card(train(changed, [varied], tmp_path / "run", accelerator="cpu", threads=1))

@@ -1,9 +1,5 @@
 """A run killed at any step and resumed ends with the same weights, bit for bit."""
 
-import json
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,21 +8,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from builders.trainings import assert_same_run, read_log, train_until_killed
 from hemalum.errors import HemalumError
 from hemalum.training.recipe import Recipe
 from hemalum.training.train import train
-
-# trains in a process of its own, which dies without any clean-up right after the given step
-KILLED = """
-import os, signal, sys
-from hemalum.training.recipe import Recipe
-from hemalum.training.train import train
-recipe, data, out, last = Recipe.model_validate_json(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-def watch(step, total, row):
-    if step == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-train(recipe, [data], out, threads=1, watch=watch)
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +22,8 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, mini: Path) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "whole"
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, mini: Path) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "uninterrupted"
     train(recipe, [mini], out, threads=1)
     return out
 
@@ -49,40 +34,31 @@ def whole(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, mini: Path) 
      pytest.param(8, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_killed_and_resumed_equals_uninterrupted(
-    last: int, recipe: Recipe, mini: Path, whole: Path, tmp_path: Path
+    last: int, recipe: Recipe, mini: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, recipe.model_dump_json(), str(mini), str(out), str(last)], check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
-    assert not (out / "model.safetensors").exists()
+    train_until_killed(recipe, mini, out, last)
     train(recipe, [mini], out, resume=True, threads=1)
-    for name in ("checkpoint.safetensors", "best.safetensors", "model.safetensors"):
-        expected, found = load_file(whole / name), load_file(out / name)
-        assert expected.keys() == found.keys()
-        for key in expected:
-            np.testing.assert_array_equal(found[key], expected[key], err_msg=f"{name}: {key}")
-    assert _log(out) == _log(whole)
-
-
-def _log(out: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert_same_run(out, uninterrupted)
     # a line that spans the kill averages the losses that the resumed process saw
-    return [{k: v for k, v in row.items() if k in ("step", "phase", "score", "mini_pq", "lr")} for row in rows]
+    rows, expected = (
+        [{key: row[key] for key in ("step", "phase", "score", "mini_pq", "lr")} for row in read_log(run)]
+        for run in (out, uninterrupted)
+    )
+    assert rows == expected
 
 
-def test_a_finished_run_can_be_resumed_without_harm(recipe: Recipe, mini: Path, whole: Path) -> None:
-    before = load_file(whole / "model.safetensors")
-    train(recipe, [mini], whole, resume=True, threads=1)
-    after = load_file(whole / "model.safetensors")
+def test_a_finished_run_can_be_resumed_without_harm(recipe: Recipe, mini: Path, uninterrupted: Path) -> None:
+    before = load_file(uninterrupted / "model.safetensors")
+    train(recipe, [mini], uninterrupted, resume=True, threads=1)
+    after = load_file(uninterrupted / "model.safetensors")
     for key in before:
         np.testing.assert_array_equal(after[key], before[key])
 
 
-def test_a_run_is_not_overwritten(recipe: Recipe, mini: Path, whole: Path) -> None:
+def test_a_run_is_not_overwritten(recipe: Recipe, mini: Path, uninterrupted: Path) -> None:
     with pytest.raises(HemalumError, match="already holds a run: give --resume"):
-        train(recipe, [mini], whole)
+        train(recipe, [mini], uninterrupted)
 
 
 def test_nothing_to_resume(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
@@ -91,10 +67,10 @@ def test_nothing_to_resume(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_resume_with_a_changed_recipe(recipe: Recipe, mini: Path, whole: Path) -> None:
+def test_resume_with_a_changed_recipe(recipe: Recipe, mini: Path, uninterrupted: Path) -> None:
     changed = recipe.model_copy(update={"clip": 2.0})
     with pytest.raises(HemalumError, match="the recipe has changed since"):
-        train(changed, [mini], whole, resume=True)
+        train(changed, [mini], uninterrupted, resume=True)
 
 
 def test_resume_with_a_damaged_checkpoint(recipe: Recipe, mini: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Classes of nuclei learnt from one set, shapes from two of which the other has no classes."""
+"""Classes of nuclei learned from one set, shapes from two of which the other has no classes."""
 
 import json
 import logging
@@ -8,41 +8,36 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
 import hemalum
+from builders.trainings import make_context
 from hemalum.data.dataset import Dataset
 from hemalum.data.importing import import_dataset
 from hemalum.errors import HemalumError
-from hemalum.instances.representations import REPRESENTATIONS, find_representation
-from hemalum.models.card import Card, NetworkSpec
-from hemalum.models.file import load_card, load_model_file, save_model
-from hemalum.networks import build_network
-from hemalum.networks.map_model import activate
-from hemalum.training.building import gather_facts
-from hemalum.training.initial import load_initial
+from hemalum.models.file import load_card, load_model_file
+from hemalum.training.data_spec import gather_data_spec
+from hemalum.training.loader import TrainLoader
 from hemalum.training.recipe import Recipe
-from hemalum.training.stream import Stream
 from hemalum.training.train import train
 
-COLOURS = {0: (235, 225, 235), 1: (150, 40, 60), 2: (60, 40, 150)}
+COLORS = {0: (235, 225, 235), 1: (150, 40, 60), 2: (60, 40, 150)}
 
 
 def write_discs(folder: Path, name: str, class_names: str | None, count: int = 10) -> Path:
-    """Images of red and blue discs on a grid, with the colour as class where there are `class_names`."""
+    """Images of red and blue discs on a grid, with the color as class where there are `class_names`."""
     source = folder / f"{name}-source"
     rng = np.random.default_rng(len(name))
     y, x = np.mgrid[:64, :64]
     for number in range(count):
-        labels, kinds = np.zeros((2, 64, 64), np.uint8)
+        labels, class_map = np.zeros((2, 64, 64), np.uint8)
         for index, (row, column) in enumerate(np.ndindex(4, 4), start=1):
             inside = (y - 8 - 16 * row) ** 2 + (x - 8 - 16 * column) ** 2 < rng.integers(25, 45)
-            labels[inside], kinds[inside] = index, rng.integers(1, 3)
-        image = np.array([COLOURS[kind] for kind in range(3)])[kinds] + rng.normal(0, 6, (64, 64, 3))
+            labels[inside], class_map[inside] = index, rng.integers(1, 3)
+        image = np.array([COLORS[class_id] for class_id in range(3)])[class_map] + rng.normal(0, 6, (64, 64, 3))
         files = {"images": image.clip(0, 255).astype(np.uint8), "labels": labels}
-        for part, pixels in (files | ({"classes": kinds} if class_names else {})).items():
+        for part, pixels in (files | ({"classes": class_map} if class_names else {})).items():
             (source / part).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(source / part / f"{number}.png")
     target = folder / name
@@ -70,7 +65,7 @@ def typed(recipe: Recipe, steps: int = 2, monitor: str = "pq", **changes: Any) -
 def trained(recipe: Recipe, sets: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a short training: it tells red discs from blue ones."""
     quick = typed(
-        recipe, 160, batch=8, ema=0.0, augment={"stain": 0, "saturation": 0, "elastic": 0, "grey": 0, "blur": 0}
+        recipe, 160, batch=8, ema=0.0, augment={"stain": 0, "saturation": 0, "elastic": 0, "gray": 0, "blur": 0}
     )
     return train(quick, sets, tmp_path_factory.mktemp("run") / "run", accelerator="cpu")
 
@@ -91,15 +86,16 @@ def test_two_steps_on_a_set_with_classes_and_one_without(
 
 
 def test_crops_of_the_nameless_set_have_no_class_targets(recipe: Recipe, sets: list[Path]) -> None:
-    changed = typed(recipe, batch=8, finer=2)
+    changed = typed(recipe, batch=8, target_supersampling=2)
     datasets = [Dataset.open(path) for path in sets]
     parts = [dataset.split("train") for dataset in datasets]
-    stream = Stream(changed, parts, facts=gather_facts(changed, datasets))
+    context = make_context(changed, data_spec=gather_data_spec(changed, datasets))
+    loader = TrainLoader(context, parts)
     seen = {True: 0, False: 0}
     for number in range(3):
-        targets = stream.batch(number).targets.numpy()
-        for (_, _, index), maps in zip(stream._draws(number), targets, strict=True):
-            named = stream.ids[index].startswith("named/")
+        targets = loader.batch(number).targets.numpy()
+        for draw, maps in zip(loader.draws(number), targets, strict=True):
+            named = loader.ids[draw.sample].startswith("named/")
             assert np.isfinite(maps[:2]).all()
             assert np.isnan(maps[2:]).all() != named
             seen[named] += 1
@@ -116,9 +112,9 @@ def test_the_model_names_nuclei_and_is_scored_by_class(trained: Path, sets: list
     assert "classes" not in without
     sample = next(iter(Dataset.open(sets[1]).split("test")))
     nuclei = hemalum.segment(sample.image, trained, mpp=0.5, engine="torch")
-    labels, given = nuclei.label_map(), nuclei.table["class"].to_pylist()
-    assert set(given) == {"red", "blue"}
-    for number, name in zip(nuclei.table["id"].to_pylist(), given, strict=True):
+    labels, names = nuclei.label_map(), nuclei.table["class"].to_pylist()
+    assert set(names) == {"red", "blue"}
+    for number, name in zip(nuclei.table["id"].to_pylist(), names, strict=True):
         red, _, blue = sample.image[labels == number].mean(0)
         assert name == ("red" if red > blue else "blue")
 
@@ -138,89 +134,27 @@ def test_some_set_must_have_classes(recipe: Recipe, sets: list[Path], tmp_path: 
     other = write_discs(tmp_path, "other", "red,green", 5)
     datasets = [Dataset.open(sets[1]), Dataset.open(other), Dataset.open(sets[0])]
     with pytest.raises(HemalumError, match="tells classes apart and no dataset has any"):
-        gather_facts(typed(recipe), datasets[:1])
+        gather_data_spec(typed(recipe), datasets[:1])
     with pytest.raises(HemalumError, match="name different classes: red, green; red, blue"):
-        gather_facts(typed(recipe), datasets)
-    assert gather_facts(typed(recipe), datasets[::2]).classes == ("red", "blue")
+        gather_data_spec(typed(recipe), datasets)
+    assert gather_data_spec(typed(recipe), datasets[::2]).classes == ("red", "blue")
     with pytest.raises(HemalumError, match="classes: nucleus takes all nuclei as one"):
-        gather_facts(typed(recipe, classes="nucleus"), datasets[::2])
+        gather_data_spec(typed(recipe, classes="nucleus"), datasets[::2])
 
 
 @pytest.mark.parametrize("kept", ["distance", "semantic"])
 def test_a_part_of_the_maps_can_be_kept(kept: str, recipe: Recipe, sets: list[Path], tmp_path: Path) -> None:
-    path = train(typed(recipe, keep=kept, ema=0.0), sets, tmp_path / "run", accelerator="cpu")
+    path = train(typed(recipe, output_representation=kept, ema=0.0), sets, tmp_path / "run", accelerator="cpu")
     card, tensors = load_model_file(path)
     assert card.representation == kept
     assert card.classes == (["nucleus"] if kept == "distance" else ["red", "blue"])
-    whole = load_file(tmp_path / "run" / "best.safetensors")
+    trained_maps = load_file(tmp_path / "run" / "best.safetensors")
     rows = slice(0, 2) if kept == "distance" else slice(2, 5)
-    expected = whole["head.bias"].reshape(5, 4)[rows]
+    expected = trained_maps["head.bias"].reshape(5, 4)[rows]
     np.testing.assert_array_equal(tensors["head.bias"].reshape(-1, 4), expected)
 
 
 def test_what_cannot_be_kept_is_refused_before_training(recipe: Recipe, sets: list[Path], tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="representation 'typed' has no maps horizontal, vertical to keep"):
-        train(typed(recipe, keep="centre_gradient"), sets, tmp_path / "run", accelerator="cpu")
+        train(typed(recipe, output_representation="center_gradient"), sets, tmp_path / "run", accelerator="cpu")
     assert not (tmp_path / "run" / "log.jsonl").exists()
-
-
-OPTIONS = {"widths": [4, 8], "depths": [0, 1]}
-
-
-def save_network(path: Path, name: str, classes: list[str], seed: int = 0) -> torch.nn.Module:
-    torch.manual_seed(seed)
-    network = build_network("compact", find_representation(name, classes).logits, OPTIONS).eval()
-    card = Card(
-        name="start", network=NetworkSpec(name="compact", options=OPTIONS), representation=name, mpp=0.5, halo=8,
-        stride=4, classes=classes, code_version="0",
-    )  # fmt: skip
-    save_model(path, card, {key: value.numpy() for key, value in network.state_dict().items()})
-    return network
-
-
-def maps_of(network: torch.nn.Module, name: str, classes: tuple[str, ...]) -> dict[str, np.ndarray]:
-    way = find_representation(name, classes)
-    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
-    with torch.no_grad():
-        return dict(zip(way.channels, activate(network.eval()(x), way.heads)[0].numpy(), strict=True))
-
-
-def test_a_start_from_other_maps_takes_those_that_both_have(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "combined.safetensors"
-    before = save_network(path, "combined", ["nucleus"])
-    classes = ("a", "b")
-    torch.manual_seed(9)
-    network = build_network("compact", find_representation("typed", classes).logits, OPTIONS)
-    fresh = network.state_dict()["head.weight"].clone()
-    with caplog.at_level(logging.INFO, "hemalum"):
-        load_initial(network, find_representation("typed", classes), path)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{path} starts with all layers but the last: a, b start afresh; its maps interior, boundary, horizontal, "
-        "vertical are not used"
-    ]
-    old, new = maps_of(before, "combined", ()), maps_of(network, "typed", classes)
-    for channel in ("foreground", "distance"):
-        np.testing.assert_array_equal(new[channel], old[channel])
-    torch.testing.assert_close(network.state_dict()["head.weight"][8:], fresh[8:], rtol=0, atol=0)
-
-
-def test_a_start_from_other_classes_goes_by_their_names(tmp_path: Path) -> None:
-    path = tmp_path / "abc.safetensors"
-    before = save_network(path, "typed", ["a", "b", "c"])
-    torch.manual_seed(9)
-    classes = ("c", "a", "b")
-    network = build_network("compact", find_representation("typed", classes).logits, OPTIONS)
-    load_initial(network, find_representation("typed", classes), path)
-    old, new = maps_of(before, "typed", ("a", "b", "c")), maps_of(network, "typed", classes)
-    for channel, values in old.items():
-        np.testing.assert_allclose(new[channel], values, atol=1e-6)
-
-
-def test_a_start_from_another_network_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "small.safetensors"
-    save_network(path, "combined", ["nucleus"])
-    way = REPRESENTATIONS["distance"]
-    for options in ({"widths": [4, 12], "depths": [0, 1]}, {"widths": [8, 8], "depths": [0, 1]}):
-        network = build_network("compact", way.logits, options)
-        with pytest.raises(HemalumError, match="does not fit the recipe's network"):
-            load_initial(network, way, path)

@@ -9,29 +9,43 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from hemalum.arguments import global_options_first
-from hemalum.cli import data, figures, review, segmenting, studies, training
-from hemalum.cli.app import Shell, app
-from hemalum.errors import HemalumError, ToldElsewhereError
+from hemalum.cli import (
+    check,
+    compare,
+    demo,
+    evaluate,
+    export,
+    figure,
+    import_dataset,
+    info,
+    refine,
+    report,
+    reproduce,
+    segment,
+    train,
+)
+from hemalum.cli.app import CliContext, app
+from hemalum.cli.options import global_options_first
+from hemalum.errors import HemalumError, PeerFailedError
 
 # in the order of --help
 _VERBS: dict[str, Callable[..., None]] = {
-    "segment": segmenting.segment,
-    "import": data.import_,
-    "check": data.check,
-    "train": training.train,
-    "report": training.report,
-    "refine": review.refine,
-    "evaluate": studies.evaluate,
-    "compare": studies.compare,
-    "reproduce": studies.reproduce,
-    "info": training.info,
-    "export": training.export,
-    "demo": segmenting.demo,
+    "segment": segment.segment,
+    "import": import_dataset.import_,
+    "check": check.check,
+    "train": train.train,
+    "report": report.report,
+    "refine": refine.refine,
+    "evaluate": evaluate.evaluate,
+    "compare": compare.compare,
+    "reproduce": reproduce.reproduce,
+    "info": info.info,
+    "export": export.export,
+    "demo": demo.demo,
 }
 for _name, _verb in _VERBS.items():
     app.command(_name)(_verb)
-app.add_typer(figures.figure, name="figure")
+app.add_typer(figure.figure, name="figure")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,15 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 done in part (files failed, problems found), 2 the user's mistake in one line, 130 interrupted.
     Exceptions that nobody foresaw keep their traceback.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    shell = Shell(shlex.join(["hemalum", *given]))
-    given = global_options_first(given)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    cli = CliContext(shlex.join(["hemalum", *words]))
+    words = global_options_first(words)
     try:
-        return app(given, prog_name="hemalum", standalone_mode=False, obj=shell) or 0
+        return app(words, prog_name="hemalum", standalone_mode=False, obj=cli) or 0
     except HemalumError as error:
-        if "--debug" in given[:2]:
+        if "--debug" in words[:2]:
             raise
-        if isinstance(error, ToldElsewhereError):
+        if isinstance(error, PeerFailedError):
             return 2
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ app = typer.Typer(
 
 
 @dataclass
-class Shell:
+class CliContext:
     """What holds for every verb: the command as given, and whether to say less."""
 
     command: str
@@ -44,7 +44,7 @@ def _start(
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit
-    from hemalum.console import set_up
+    from hemalum.cli.console import set_up
 
     set_up(debug=debug, quiet=quiet)
     context.obj.quiet = quiet

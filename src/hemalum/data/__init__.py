@@ -1,0 +1,5 @@
+"""What comes in: samples, dataset folders, their import, check and splits, sampling, label maps."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
-from hemalum.data.formats.folder import Pair, survey
 from hemalum.data.image import read_image, read_label_map
-from hemalum.data.label_map import is_binary
-from hemalum.data.likeness import same_content, thumbnail
+from hemalum.data.label_maps import is_binary
 from hemalum.data.mosaic import Edges, edges_of, same_field
+from hemalum.data.near_duplicates import same_content, thumbnail
 from hemalum.data.nucleus_size import equivalent_diameters
+from hemalum.data.readers.folder import Pair, survey
 from hemalum.data.splits import split_hash
 from hemalum.errors import HemalumError
 
@@ -51,7 +51,7 @@ class _Seen:
     digests: list[str] = field(default_factory=list)
     edges: list[Edges] = field(default_factory=list)
     thumbnails: list[NDArray[np.float32]] = field(default_factory=list)
-    kinds: list[object] = field(default_factory=list)
+    stains: list[object] = field(default_factory=list)
     diameters: list[NDArray[np.float64]] = field(default_factory=list)
     mpps: list[float | None] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ def check_dataset(path: Path | str) -> list[Problem]:
     parts). Kinds of warnings: "empty" (no nucleus), "pieces" (a label in several pieces), "merged" (suspicion
     that touching nuclei share a label), "classes" (nuclei without a class), "split" (a publication has a group in
     two parts), "duplicate" (the same image twice in one part), "similar" (images in different parts that show the
-    same), "neighbours" (edges of tiles in different parts match), "mpp" (missing, mixed, or nuclei of unlikely
+    same), "neighbors" (edges of tiles in different parts match), "mpp" (missing, mixed, or nuclei of unlikely
     size). Errors come first, then by file.
 
     Raises HemalumError when there is no folder at `path`.
@@ -130,7 +130,7 @@ def _check_pair(
         seen.rows.append(row)
         seen.edges.append(edges_of(image))
         seen.thumbnails.append(thumbnail(image))
-        seen.kinds.append(None if row is None else row.stain)
+        seen.stains.append(None if row is None else row.stain)
         seen.mpps.append(mpp)
         seen.diameters.append(np.empty(0) if labels is None else equivalent_diameters(labels))
     if image is not None and labels is not None and labels.shape != image.shape[:2]:
@@ -147,7 +147,7 @@ def _check_labels(name: str, labels: NDArray[np.int32]) -> Iterator[Problem]:
     areas[0] = 0
     present = np.flatnonzero(areas)
     if present.size == 0:
-        yield Problem("warning", name, "empty", "no nucleus is labelled")
+        yield Problem("warning", name, "empty", "no nucleus is labeled")
         return
     if is_binary(labels):
         message = f"one value ({present[0]}) for all nuclei: a binary mask, not a label map"
@@ -183,7 +183,7 @@ def labels_suspected_merged(labels: NDArray[np.int32]) -> list[int]:
         return []
     typical = float(np.median(areas[present]))
     radius = np.sqrt(typical / np.pi)
-    # to the edge of the label, half a pixel before the centre of the first pixel outside
+    # to the edge of the label, half a pixel before the center of the first pixel outside
     depth = edt.edt(labels.astype(np.uint32), black_border=False) - 0.5
     cores, count = cc3d.connected_components(np.where(depth > NECK * radius, labels, 0), return_N=True)
     deepest = np.zeros(int(count) + 1, np.float32)
@@ -262,7 +262,7 @@ def _check_across(seen: _Seen) -> Iterator[Problem]:
             else:
                 yield Problem("warning", seen.files[other], "duplicate", f"same image as {seen.files[first]}")
     yield from _check_similar(seen)
-    yield from _check_neighbours(seen)
+    yield from _check_neighbors(seen)
     yield from _check_mixed(seen)
     missing = [name for name, mpp in zip(seen.files, seen.mpps, strict=True) if mpp is None]
     if missing:
@@ -309,9 +309,9 @@ def _check_mixed(seen: _Seen) -> Iterator[Problem]:
         yield Problem("warning", "", "mpp", message)
 
 
-def _check_neighbours(seen: _Seen) -> Iterator[Problem]:
+def _check_neighbors(seen: _Seen) -> Iterator[Problem]:
     """One warning for all: a chance match is possible, and the remedy is the same."""
-    firsts = same_field(seen.edges, [str(kind) for kind in seen.kinds])
+    firsts = same_field(seen.edges, [str(stain) for stain in seen.stains])
     apart = [
         (index, first)
         for index, first in enumerate(firsts)
@@ -323,7 +323,7 @@ def _check_neighbours(seen: _Seen) -> Iterator[Problem]:
             f"{len(apart)} tiles look like cuts of one field with tiles of another part "
             f"(e.g. {seen.files[index]} and {seen.files[first]}); import with group 'mosaic'"
         )
-        yield Problem("warning", "", "neighbours", message)
+        yield Problem("warning", "", "neighbors", message)
 
 
 def _part(row: Row | None) -> str | None:

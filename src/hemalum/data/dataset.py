@@ -1,6 +1,6 @@
 """The dataset folder: what `import` writes and everything downstream reads.
 
-dataset.yaml   title, licence, citation, mpp, counts, split rule, seed and hash (DatasetInfo)
+dataset.yaml   title, license, citation, mpp, counts, split rule, seed and hash (DatasetInfo)
 index.csv      one row per image (Row)
 images/        PNG, 8-bit RGB
 labels/        PNG uint16 (TIFF uint32 where an id exceeds 65535), 0 = background
@@ -26,7 +26,7 @@ from hemalum.data.sample import Sample
 from hemalum.data.splits import PARTS, Part
 from hemalum.errors import HemalumError
 
-FORMAT = 1
+FORMAT = 2  # 1: keys before version 0.2
 INFO_FILE = "dataset.yaml"
 INDEX_FILE = "index.csv"
 
@@ -61,7 +61,7 @@ class DatasetInfo(BaseModel):
     format: int = FORMAT
     name: str
     title: str = ""
-    licence: str = ""
+    license: str = ""
     citation: str = ""
     url: str = ""
     source_format: str = ""
@@ -237,9 +237,9 @@ def classes_by_instance(instances: NDArray[np.int32], class_map: NDArray[np.int3
     """(max id + 1,) int32: the class of each instance, taken from the most frequent class on its pixels."""
     if class_map.shape != instances.shape:
         raise HemalumError(f"class map is {class_map.shape}, its label map {instances.shape}")
-    count, kinds = int(instances.max()) + 1, int(class_map.max()) + 1
-    votes = np.bincount((instances.astype(np.int64) * kinds + class_map).ravel(), minlength=count * kinds)
-    classes: NDArray[np.int32] = votes.reshape(count, kinds).argmax(axis=1).astype(np.int32)
+    count, class_count = int(instances.max()) + 1, int(class_map.max()) + 1
+    votes = np.bincount((instances.astype(np.int64) * class_count + class_map).ravel(), minlength=count * class_count)
+    classes: NDArray[np.int32] = votes.reshape(count, class_count).argmax(axis=1).astype(np.int32)
     classes[0] = 0
     return classes
 

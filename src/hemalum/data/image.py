@@ -23,11 +23,11 @@ _pillow_limit = threading.Lock()
 def read_image(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a plain image (PNG, JPEG, BMP, TIFF) as (H, W, 3) uint8 RGB.
 
-    Grey becomes three equal channels; alpha is laid over white; 16-bit grey is stretched from its own
+    Gray becomes three equal channels; alpha is laid over white; 16-bit gray is stretched from its own
     minimum and maximum to 0..255, which the log says. `max_pixels=None` lifts the size limit.
 
     Raises HemalumError for a file that is missing, not an image, truncated, empty, too large, or whose
-    pixels are CMYK, palette, 1-bit, float or 16-bit colour.
+    pixels are CMYK, palette, 1-bit, float or 16-bit color.
     """
     path = Path(path)
     return to_rgb(_decode(path, max_pixels, labels=False), path)
@@ -40,7 +40,7 @@ def read_label_map(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> 
     (ImageJ's 32-bit TIFF) are taken. The ids are as stored: a binary mask gives 0 and 1 (or 0 and 255).
 
     Raises HemalumError for a file that is missing, not an image, truncated, empty, too large, lossy (JPEG),
-    coloured, negative, or holding fractions.
+    colored, negative, or holding fractions.
     """
     path = Path(path)
     return to_label_map(_decode(path, max_pixels, labels=True), path)
@@ -52,10 +52,10 @@ def to_label_map(pixels: NDArray[Any], path: Path | str) -> NDArray[np.int32]:
     Raises HemalumError as `read_label_map` does.
     """
     if pixels.ndim == 3:
-        colours = pixels[..., :3] if pixels.shape[2] in (3, 4) else pixels[..., :1]
-        if not (colours == colours[..., :1]).all():
-            raise HemalumError(f"{path}: a label map has one channel, this one has colours; save ids as grey")
-        pixels = colours[..., 0]
+        colors = pixels[..., :3] if pixels.shape[2] in (3, 4) else pixels[..., :1]
+        if not (colors == colors[..., :1]).all():
+            raise HemalumError(f"{path}: a label map has one channel, this one has colors; save ids as gray")
+        pixels = colors[..., 0]
     if pixels.dtype == np.bool_:
         return pixels.astype(np.int32)
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
@@ -80,10 +80,10 @@ def to_rgb(pixels: NDArray[Any], name: Path | str) -> NDArray[np.uint8]:
         pixels = pixels[..., 0]
     if pixels.dtype == np.uint16 and pixels.ndim == 2:
         low, high = int(pixels.min()), int(pixels.max())
-        log.info("%s: 16-bit grey %d..%d stretched to 0..255", name, low, high)
+        log.info("%s: 16-bit gray %d..%d stretched to 0..255", name, low, high)
         pixels = stretch(pixels, low, high)
     if pixels.dtype != np.uint8:
-        kind = "16-bit colour" if pixels.dtype == np.uint16 else f"{pixels.dtype}"
+        kind = "16-bit color" if pixels.dtype == np.uint16 else f"{pixels.dtype}"
         raise HemalumError(f"{name}: {kind} pixels; save the image with 8 bits per channel")
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
@@ -91,23 +91,23 @@ def to_rgb(pixels: NDArray[Any], name: Path | str) -> NDArray[np.uint8]:
     if channels == 3:
         return np.ascontiguousarray(pixels)
     if channels not in (2, 4):
-        raise HemalumError(f"{name}: pixels have shape {pixels.shape}; want (H, W) grey or (H, W, 3) RGB")
+        raise HemalumError(f"{name}: pixels have shape {pixels.shape}; want (H, W) gray or (H, W, 3) RGB")
     if pixels[..., -1].min() < 255:
         log.info("%s: transparent pixels laid over white", name)
     return over_white(pixels)
 
 
 def over_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay (H, W, 2) grey + alpha or (H, W, 4) RGBA over white: (H, W, 3) RGB."""
-    colour = pixels[..., :-1]
-    if colour.shape[2] == 1:
-        colour = np.repeat(colour, 3, axis=2)
+    """Lay (H, W, 2) gray + alpha or (H, W, 4) RGBA over white: (H, W, 3) RGB."""
+    color = pixels[..., :-1]
+    if color.shape[2] == 1:
+        color = np.repeat(color, 3, axis=2)
     alpha = pixels[..., -1:]
     if alpha.min() == 255:
-        return np.ascontiguousarray(colour)
+        return np.ascontiguousarray(color)
     # white is the background of a bright-field image; what lies under full transparency is arbitrary
     weight = alpha.astype(np.float32) / 255
-    blended: NDArray[np.uint8] = np.rint(colour * weight + 255 * (1 - weight)).astype(np.uint8)
+    blended: NDArray[np.uint8] = np.rint(color * weight + 255 * (1 - weight)).astype(np.uint8)
     return blended
 
 
@@ -164,9 +164,9 @@ def _is_tiff(head: bytes) -> bool:
 
 
 def _decode_plain(path: Path, head: bytes, max_pixels: int | None, labels: bool) -> NDArray[Any]:
-    # Pillow gives a 16-bit colour PNG as 8-bit without a word: ask the header (PNG, section 11.2.2)
+    # Pillow gives a 16-bit color PNG as 8-bit without a word: ask the header (PNG, section 11.2.2)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 26 and head[24] == 16 and head[25] != 0:
-        raise HemalumError(f"{path}: 16-bit colour pixels; save the image with 8 bits per channel")
+        raise HemalumError(f"{path}: 16-bit color pixels; save the image with 8 bits per channel")
     try:
         with _open_plain(path) as image:
             check_size(path, image.height, image.width, max_pixels)
@@ -196,13 +196,13 @@ def _open_plain(path: Path) -> Image.Image:
 def _check_mode(path: Path, mode: str) -> None:
     if mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"):
         return
-    kinds = {"P": "palette", "PA": "palette", "1": "1-bit", "F": "float", "I": "32-bit integer"}
-    kind = kinds.get(mode, mode)
+    mode_names = {"P": "palette", "PA": "palette", "1": "1-bit", "F": "float", "I": "32-bit integer"}
+    kind = mode_names.get(mode, mode)
     raise _unsupported(path, kind)
 
 
 def _unsupported(path: Path, kind: str) -> HemalumError:
-    return HemalumError(f"{path}: {kind} pixels are not supported; save the image as 8-bit RGB or grey")
+    return HemalumError(f"{path}: {kind} pixels are not supported; save the image as 8-bit RGB or gray")
 
 
 def _decode_tiff(path: Path, _: bytes, max_pixels: int | None, labels: bool) -> NDArray[Any]:
@@ -221,7 +221,7 @@ def _decode_tiff(path: Path, _: bytes, max_pixels: int | None, labels: bool) -> 
             check_size(path, int(page.imagelength), int(page.imagewidth), max_pixels)
             series: Any = tiff.series[0]
             pixels: NDArray[Any] = page.asarray()
-            # colour may be stored as planes, or as one page per channel
+            # color may be stored as planes, or as one page per channel
             axes = str(page.axes)
             if page.ndim == 2 and series.axes in ("CYX", "SYX") and series.shape[0] in (3, 4):
                 pixels, axes = series.asarray(), "SYX"

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset, DatasetInfo, Row, SplitInfo, write_index, write_sample
-from hemalum.data.formats import READERS, Reader, looks_like
 from hemalum.data.mosaic import Edges, edges_of, same_field
 from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameters, mpp_from_nuclei
-from hemalum.data.published import published_split
+from hemalum.data.readers import READERS, Reader, looks_like
 from hemalum.data.sample import Sample
-from hemalum.data.splits import PARTS, Member, Part, split_by_group, split_hash
+from hemalum.data.splits import PARTS, Member, Part, published_split, split_by_group, split_hash
 from hemalum.errors import HemalumError
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 SHARES = (0.7, 0.1, 0.2)
 # what a reader may ask for and no user gives: the folder that is being written, for reports of the reader's own,
 # and the scale, where the reader works in µm
-FILLED_IN = ("path", "beside", "mpp")
+FILLED_IN = ("path", "report_folder", "mpp")
 GROUPS = ("image", "mosaic", "source", "organ", "stain")
 
 
@@ -43,7 +42,7 @@ class _Written:
     fold: int | None
 
 
-def import_dataset(
+def import_dataset(  # noqa: PLR0913 (the verb's options)
     format: str,
     src: Path | str,
     dst: Path | str,
@@ -57,7 +56,7 @@ def import_dataset(
     seed: int = 0,
     name: str | None = None,
     title: str | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     citation: str | None = None,
     url: str | None = None,
     mpp_note: str = "",
@@ -70,7 +69,7 @@ def import_dataset(
     `mpp` is µm per pixel for all images; None keeps what the index says, or what the publication of the set
     states; "nuclei" sets it per image so that its median nucleus has the reference diameter of 5.2 µm.
     `group` is what the split keeps together: "image", "source", "organ", "stain", "mosaic" (tiles that
-    were cut from one field, recognised by their edges), or for `folder` any column of the index; None takes
+    were cut from one field, recognized by their edges), or for `folder` any column of the index; None takes
     the reader's own choice. `split` gives the shares of train, val and test, or is "published": the parts of
     the publication (`fold` where it has folds, counted from 1); a val part that it lacks is cut from its train
     part by group. None takes the published split where there is one that has a test part and keeps groups
@@ -100,8 +99,8 @@ def import_dataset(
     by = group or reader.group
     if mpp is None and not mpp_note:
         mpp_note = reader.mpp_note
-    with _folder_beside(dst, src, overwrite) as folder:
-        filled = {"beside": folder, "mpp": mpp if isinstance(mpp, float | int) else None}
+    with _atomic_folder(dst, src, overwrite) as folder:
+        filled = {"report_folder": folder, "mpp": mpp if isinstance(mpp, float | int) else None}
         filled = {option: value for option, value in filled.items() if option in takes}
         samples = _or_looks_like(reader.read(src, **options, **filled), format, src)
         written: list[_Written] = []
@@ -147,7 +146,7 @@ def import_dataset(
         info = DatasetInfo(
             name=name or dst.name,
             title=title or (reader.title if format != "folder" else ""),
-            licence=licence or reader.licence,
+            license=license or reader.license,
             citation=citation or reader.citation,
             url=url or reader.url,
             source_format=format,
@@ -207,8 +206,8 @@ def _or_looks_like(samples: Iterator[Sample], format: str, src: Path) -> Iterato
         others = looks_like(src)
         if not others or format in others:
             raise
-        kinds = " or ".join(f"'{name}'" for name in others)
-        raise HemalumError(f"{error}; it looks like format {kinds}") from error
+        formats = " or ".join(f"'{name}'" for name in others)
+        raise HemalumError(f"{error}; it looks like format {formats}") from error
     if first is not None:
         yield first
     yield from samples
@@ -230,21 +229,25 @@ def _divide(
     if asked or (split is None and test_groups is None and unasked):
         number = (fold or 1) if reader.folds else 0
         try:
-            found = published_split(members, reader.published, number, seed=seed)
+            published = published_split(members, reader.published, number, seed=seed)
         except HemalumError:
             if asked:
                 raise
         else:
-            cut = f"{len(found.apart)} groups are in several parts, e.g. {found.apart[0]!r}" if found.apart else ""
-            whole = {"train", "test"} <= set(found.parts.values())
+            cut = (
+                f"{len(published.apart)} groups are in several parts, e.g. {published.apart[0]!r}"
+                if published.apart
+                else ""
+            )
+            complete = {"train", "test"} <= set(published.parts.values())
             if asked and cut:
                 log.warning("the published split of %s does not keep groups together: %s", format, cut)
-            if asked or (whole and not cut):
-                return found.parts, _made(
-                    found.parts,
+            if asked or (complete and not cut):
+                return published.parts, _made(
+                    published.parts,
                     published=reader.published_rule,
                     fold=number or None,
-                    note="; ".join(text for text in (found.note, cut) if text) or None,
+                    note="; ".join(text for text in (published.note, cut) if text) or None,
                     seed=seed,
                 )
             log.warning(
@@ -257,7 +260,7 @@ def _divide(
 
 
 def _made(parts: dict[str, Part], **how: Any) -> SplitInfo:
-    counts = {part: sum(given == part for given in parts.values()) for part in PARTS}
+    counts = {part: sum(assigned == part for assigned in parts.values()) for part in PARTS}
     return SplitInfo(by="", sha256=split_hash(parts), counts=counts, **how)
 
 
@@ -319,7 +322,7 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _folder_beside(dst: Path, src: Path, overwrite: bool) -> Iterator[Path]:
+def _atomic_folder(dst: Path, src: Path, overwrite: bool) -> Iterator[Path]:
     """A fresh folder beside `dst` that becomes `dst` on success and vanishes on any exception."""
     if dst.exists() and not dst.is_dir():
         raise HemalumError(f"{dst}: is a file; name a folder")

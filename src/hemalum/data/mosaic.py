@@ -1,10 +1,10 @@
-"""Tiles that were cut from one field, recognised by their edges, so that a split can keep them together.
+"""Tiles that were cut from one field, recognized by their edges, so that a split can keep them together.
 
-Published sets of tiles often do not say which tiles are neighbours (2018 Data Science Bowl). Across a cut,
+Published sets of tiles often do not say which tiles are neighbors (2018 Data Science Bowl). Across a cut,
 values and slope go on: the last columns of the left tile continue in the first columns of the right one.
-Two tiles are taken as neighbours when their edges agree better than with any other tile, and well enough
+Two tiles are taken as neighbors when their edges agree better than with any other tile, and well enough
 (Lin's concordance of values and of slopes, mean > 0.5). On that set this finds 437 pairs, and 74 when the
-facing tile is mirrored, where no true neighbour can be: about one in six is chance, nearly all of them among
+facing tile is mirrored, where no true neighbor can be: about one in six is chance, nearly all of them among
 small fluorescence tiles with few nuclei. A wrong pair only makes a group larger; a missed one is a leak.
 """
 
@@ -19,13 +19,13 @@ from PIL import Image
 AGREEMENT = 0.5
 SAME_SCENE = 0.95  # correlation of 16x16 thumbnails: frames of one scene; different fields stay below 0.9
 SLOPES_PX = (1, 3)  # one for sharp images, one for noisy ones; the better counts
-NOISE = 8.0  # grey levels squared: keeps flat edges from agreeing with each other
+NOISE = 8.0  # gray levels squared: keeps flat edges from agreeing with each other
 BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Edges:
-    """(length,) float32 grey values and (2, length) slopes along the four sides, and a (256,) thumbnail."""
+    """(length,) float32 gray values and (2, length) slopes along the four sides, and a (256,) thumbnail."""
 
     values: dict[str, NDArray[np.float32]]
     slopes: dict[str, NDArray[np.float32]]
@@ -35,9 +35,9 @@ class Edges:
 def edges_of(image: NDArray[np.uint8]) -> Edges:
     """What `same_field` needs to know of an image (H, W, 3) uint8."""
     picture = Image.fromarray(image).convert("L")
-    grey = np.asarray(picture, np.float32)
-    values = {"top": grey[0], "bottom": grey[-1], "left": grey[:, 0], "right": grey[:, -1]}
-    lines = {"top": grey, "bottom": grey[::-1], "left": grey.T, "right": grey.T[::-1]}
+    gray = np.asarray(picture, np.float32)
+    values = {"top": gray[0], "bottom": gray[-1], "left": gray[:, 0], "right": gray[:, -1]}
+    lines = {"top": gray, "bottom": gray[::-1], "left": gray.T, "right": gray.T[::-1]}
     # slopes run down and to the right on both sides of a cut
     signs = {"top": 1, "bottom": -1, "left": 1, "right": -1}
     slopes = {
@@ -45,16 +45,16 @@ def edges_of(image: NDArray[np.uint8]) -> Edges:
         for side, inward in lines.items()
     }
     small = np.asarray(picture.resize((16, 16), Image.Resampling.BOX), np.float32).ravel()
-    centred = small - small.mean()
-    thumbnail = centred / np.float32(max(float(np.linalg.norm(centred)), 1e-6))
+    centerd = small - small.mean()
+    thumbnail = centerd / np.float32(max(float(np.linalg.norm(centerd)), 1e-6))
     copies = {side: value.copy() for side, value in values.items()}
     return Edges(copies, slopes, thumbnail)
 
 
-def same_field(edges: Sequence[Edges], kinds: Sequence[Hashable]) -> list[int]:
-    """For each tile the index of the first tile of its field (itself when it has no neighbour).
+def same_field(edges: Sequence[Edges], categories: Sequence[Hashable]) -> list[int]:
+    """For each tile the index of the first tile of its field (itself when it has no neighbor).
 
-    Only tiles of the same kind (`kinds[i]`, e.g. stain and size) and the same shape are compared.
+    Only tiles of the same kind (`categories[i]`, e.g. stain and size) and the same shape are compared.
     """
     first = list(range(len(edges)))
 
@@ -65,13 +65,13 @@ def same_field(edges: Sequence[Edges], kinds: Sequence[Hashable]) -> list[int]:
         return index
 
     comparable: dict[Hashable, list[int]] = defaultdict(list)
-    for index, (edge, kind) in enumerate(zip(edges, kinds, strict=True)):
-        comparable[(kind, len(edge.values["top"]), len(edge.values["left"]))].append(index)
+    for index, (edge, category) in enumerate(zip(edges, categories, strict=True)):
+        comparable[(category, len(edge.values["top"]), len(edge.values["left"]))].append(index)
     for members in comparable.values():
         tiles = [edges[index] for index in members]
         pairs = [
-            *_neighbours(tiles, "right", "left"),
-            *_neighbours(tiles, "bottom", "top"),
+            *_neighbors(tiles, "right", "left"),
+            *_neighbors(tiles, "bottom", "top"),
             *_same_scene(tiles),
         ]
         for one, other in pairs:
@@ -80,16 +80,16 @@ def same_field(edges: Sequence[Edges], kinds: Sequence[Hashable]) -> list[int]:
     return [root(index) for index in range(len(edges))]
 
 
-def _neighbours(tiles: Sequence[Edges], side: str, facing: str) -> list[tuple[int, int]]:
+def _neighbors(tiles: Sequence[Edges], side: str, facing: str) -> list[tuple[int, int]]:
     """Pairs whose `side` and `facing` edges are each other's best match and agree well enough."""
     count = len(tiles)
     best_of_row = np.full(count, -1)
     best_of_column, column_score = np.full(count, -1), np.full(count, -np.inf)
     row_score = np.full(count, -np.inf)
-    ours, theirs = _stacked(tiles, side), _stacked(tiles, facing)
+    edges, opposite = _stacked(tiles, side), _stacked(tiles, facing)
     for start in range(0, count, BLOCK):
         rows = slice(start, min(start + BLOCK, count))
-        value, *slopes = (_concordance(a[rows], b) for a, b in zip(ours, theirs, strict=True))
+        value, *slopes = (_concordance(a[rows], b) for a, b in zip(edges, opposite, strict=True))
         score = (value + np.maximum.reduce(slopes)) / 2
         numbers = np.arange(rows.start, rows.stop)
         score[numbers - start, numbers] = -np.inf

@@ -13,12 +13,12 @@ REFERENCE_DIAMETER_UM = 5.2
 ENOUGH_NUCLEI = 8  # below this an image's own median says less than that of images like it
 
 
-def equivalent_diameters(instances: NDArray[np.int32], *, whole_only: bool = True) -> NDArray[np.float64]:
-    """(N,) diameters in px of the circles as large as each nucleus; `whole_only` leaves out those cut by the
+def equivalent_diameters(instances: NDArray[np.int32], *, exclude_border: bool = True) -> NDArray[np.float64]:
+    """(N,) diameters in px of the circles as large as each nucleus; `exclude_border` leaves out those cut by the
     image border."""
     areas = np.bincount(instances.ravel())
     areas[0] = 0
-    if whole_only:
+    if exclude_border:
         edge = np.concatenate([instances[0], instances[-1], instances[:, 0], instances[:, -1]])
         areas[np.unique(edge)] = 0
     diameters: NDArray[np.float64] = np.sqrt(4 / math.pi * areas[areas > 0])
@@ -27,25 +27,25 @@ def equivalent_diameters(instances: NDArray[np.int32], *, whole_only: bool = Tru
 
 def mpp_from_nuclei(
     diameters: Sequence[NDArray[np.float64]],
-    kinds: Sequence[Hashable],
+    categories: Sequence[Hashable],
     reference_um: float = REFERENCE_DIAMETER_UM,
 ) -> list[float | None]:
     """µm per pixel of each image, such that its median nucleus is `reference_um` across.
 
     `diameters[i]` are those of image i in px. An image with fewer than 8 nuclei takes the median of the
-    image medians of its kind (`kinds[i]`, e.g. stain and size), or else of all; None when nothing is known.
+    image medians of its kind (`categories[i]`, e.g. stain and size), or else of all; None when nothing is known.
     """
     medians = [float(np.median(values)) if len(values) >= ENOUGH_NUCLEI else None for values in diameters]
-    by_kind: dict[Hashable, list[float]] = defaultdict(list)
-    for median, kind in zip(medians, kinds, strict=True):
+    by_category: dict[Hashable, list[float]] = defaultdict(list)
+    for median, category in zip(medians, categories, strict=True):
         if median is not None:
-            by_kind[kind].append(median)
+            by_category[category].append(median)
     every = [median for median in medians if median is not None]
     result: list[float | None] = []
-    for own, values, kind in zip(medians, diameters, kinds, strict=True):
-        alike = by_kind.get(kind, every)
-        if own is not None:
-            diameter = own
+    for median, values, category in zip(medians, diameters, categories, strict=True):
+        alike = by_category.get(category, every)
+        if median is not None:
+            diameter = median
         elif alike:
             diameter = float(np.median(alike))
         elif len(values):

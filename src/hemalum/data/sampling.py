@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hemalum.models.card import Strict
+from hemalum.settings import Strict
 
 Weights = NDArray[np.float64]
 
@@ -23,14 +23,14 @@ class CategoryAdaptive(Strict):
 
     name: Literal["category_adaptive"] = "category_adaptive"
     gamma: float = Field(0.85, ge=0, le=1, description="strength at the start: 0 all alike, 1 inverse frequency")
-    period: int = Field(10, ge=1, description="passes over the labelled images between two changes of the strength")
+    period: int = Field(10, ge=1, description="passes over the labeled images between two changes of the strength")
 
 
 def tissue_weights(tissues: Sequence[str | None], gamma: float) -> Weights:
     """w_T of each image (eq. 3): N / (γ N_t + (1 - γ) N), N_t the number of images of its tissue."""
     counts = Counter(tissues)
-    own = np.array([counts[tissue] for tissue in tissues], float)
-    weights: Weights = len(tissues) / (gamma * own + (1 - gamma) * len(tissues))
+    tissue_counts = np.array([counts[tissue] for tissue in tissues], float)
+    weights: Weights = len(tissues) / (gamma * tissue_counts + (1 - gamma) * len(tissues))
     return weights
 
 

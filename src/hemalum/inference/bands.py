@@ -1,7 +1,7 @@
 """Maps of an image, band by band: rows are read, brought to the model's scale, cut in windows and run.
 
 Whatever the network predicts, two maps are kept of it: the foreground and the peaks that separation needs, and where
-nuclei have classes a third, the class of each pixel. They follow from a neighbourhood of at most the
+nuclei have classes a third, the class of each pixel. They follow from a neighborhood of at most the
 representation's reach, by which the halo is wider.
 """
 
@@ -14,14 +14,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.he_appearance import ColorChange
-from hemalum.inference.engine import Engine
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model
+from hemalum.data.stain.he_appearance import ColorChange
 from hemalum.inference.resample import Resampler
 from hemalum.inference.tiles import Grid, plan
-from hemalum.instances.representations import Representation, find_representation
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model
 from hemalum.models.windows import Span, cut_windows, missing, stitch, window_halo
+from hemalum.slides.image_source import ImageSource
+from hemalum.targets.representations import Representation, find_representation
 
 Maps = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -35,8 +35,8 @@ CALL_AREA = 1 << 18  # px of windows of a given size in one call: small ones alo
 class Band:
     """Rows start..stop of the image at the model's scale.
 
-    `image` (stop - start, w, 3) uint8; `maps` (2 or 3, (stop - start)·enlarge, w·enlarge) float32: foreground, peaks
-    and, where nuclei have classes, the class of each pixel from 1.
+    `image` (stop - start, w, 3) uint8; `maps` (2 or 3, (stop - start)·upsampling, w·upsampling) float32:
+    foreground, peaks and, where nuclei have classes, the class of each pixel from 1.
     """
 
     start: int
@@ -45,7 +45,7 @@ class Band:
     maps: Maps
 
 
-def plan_windows(shape: tuple[int, int], *, halo: int, stride: int, enlarge: int, parallel: int = 1) -> Grid:
+def plan_windows(shape: tuple[int, int], *, halo: int, stride: int, upsampling: int, parallel: int = 1) -> Grid:
     """Windows for an image of (h, w) px at the model's scale; see `tiles.plan`."""
     height, width = (size + -size % stride for size in shape)
     return plan(
@@ -54,7 +54,7 @@ def plan_windows(shape: tuple[int, int], *, halo: int, stride: int, enlarge: int
         halo=halo + -halo % stride,
         stride=stride,
         area=WINDOW_AREA // parallel,
-        band_area=BAND_AREA // enlarge**2,
+        band_area=BAND_AREA // upsampling**2,
     )
 
 
@@ -72,7 +72,7 @@ def bands(
     grid: Grid,
     *,
     stride: int,
-    enlarge: int,
+    upsampling: int,
     window: int | None = None,
     change: ColorChange | None = None,
     organ: int | None = None,
@@ -80,7 +80,7 @@ def bands(
     """Give the bands of `grid` from top to bottom for the image resampled to `shape` (h, w).
 
     `window` is the size of the windows where the grid is one of `exact_windows`. With `change` the network sees other
-    colours; those of the bands are the image's own. `organ` is what a network that tells organs apart is told.
+    colors; those of the bands are the image's own. `organ` is what a network that tells organs apart is told.
     While a band is with the caller, the engine works on the next one.
     """
 
@@ -89,27 +89,27 @@ def bands(
         for column, maps in zip(columns, run_engine(engine, images, organ), strict=True):
             left, right = column.core_start, min(column.core_stop, shape[1])
             for target, source in zip(band.maps, representation.read(maps), strict=True):
-                target[:, left * enlarge : right * enlarge] = source[
-                    (band.start - span.start) * enlarge : (band.stop - span.start) * enlarge,
-                    (left - column.start) * enlarge : (right - column.start) * enlarge,
+                target[:, left * upsampling : right * upsampling] = source[
+                    (band.start - span.start) * upsampling : (band.stop - span.start) * upsampling,
+                    (left - column.start) * upsampling : (right - column.start) * upsampling,
                 ]
 
     if window is None:
         rows = _Rows(source, shape, -shape[1] % stride, "edge")
-        together = 1
+        per_call = 1
     else:
         rows = _Rows(source, shape, missing(shape, window)[1], "symmetric")
         # a matter of the size alone, so that no result depends on how many calls the engine takes at once
-        together = max(1, CALL_AREA // window**2)
-    kept = 3 if representation.told_apart else 2
-    calls = [grid.columns[first : first + together] for first in range(0, len(grid.columns), together)]
+        per_call = max(1, CALL_AREA // window**2)
+    channels = 3 if representation.class_names else 2
+    calls = [grid.columns[first : first + per_call] for first in range(0, len(grid.columns), per_call)]
     with ThreadPoolExecutor(engine.parallel, thread_name_prefix="engine") as pool:
         waiting: deque[tuple[Band, list[Future[None]]]] = deque()
         try:
             for span in grid.rows:
                 image = rows.read(span)
                 start, stop = span.core_start, min(span.core_stop, shape[0])
-                maps = np.empty((kept, (stop - start) * enlarge, shape[1] * enlarge), np.float32)
+                maps = np.empty((channels, (stop - start) * upsampling, shape[1] * upsampling), np.float32)
                 band = Band(start, stop, image[start - span.start : stop - span.start, : shape[1]], maps)
                 seen = image if change is None else change.apply(image)
                 waiting.append((band, [pool.submit(run, seen, span, columns, band) for columns in calls]))
@@ -128,15 +128,15 @@ def run_engine(engine: Engine, images: Pixels, organ: int | None = None) -> Maps
     return engine.maps(images) if organ is None else engine.maps(images, organ)
 
 
-def run_whole(engine: Engine, image: Pixels, model: Model) -> Maps:
-    """Maps (C, h·enlarge, w·enlarge) of a small image (h, w, 3), at the model's scale, held whole.
+def run_image(engine: Engine, image: Pixels, model: Model) -> Maps:
+    """Maps (C, h·upsampling, w·upsampling) of a small image (h, w, 3), at the model's scale, held whole.
 
     h and w are multiples of the model's stride, unless it has windows of one size, which are put together here.
     """
     card = model.card
     if card.window is None:
-        whole: Maps = run_engine(engine, image[None], model.organ)[0]
-        return whole
+        maps: Maps = run_engine(engine, image[None], model.organ)[0]
+        return maps
     shape = image.shape[0], image.shape[1]
     below, right = missing(shape, card.window)
     padded = np.pad(image, ((0, below), (0, right), (0, 0)), "symmetric")
@@ -148,7 +148,7 @@ def run_whole(engine: Engine, image: Pixels, model: Model) -> Maps:
         lambda rows, columns: run_engine(
             engine, padded[None, rows.start : rows.stop, columns.start : columns.stop], model.organ
         )[0],
-        card.enlarge,
+        card.output_upsampling,
     )
 
 
@@ -171,19 +171,19 @@ class _Rows:
         self.resampler = Resampler(source.shape, shape)
         self.right, self.padding = right, padding
         self.start = 0
-        self.kept: Pixels = np.empty((0, shape[1] + self.right, 3), np.uint8)
+        self.buffer: Pixels = np.empty((0, shape[1] + self.right, 3), np.uint8)
 
     def read(self, span: Span) -> Pixels:
         """Rows span.start..span.stop, (rows, padded width, 3)."""
-        fresh = max(span.start, self.start + len(self.kept))
+        fresh = max(span.start, self.start + len(self.buffer))
         last = min(span.stop, self.shape[0])
-        parts = [self.kept[span.start - self.start :]] if fresh > span.start else []
+        parts = [self.buffer[span.start - self.start :]] if fresh > span.start else []
         if fresh < last:
             above, below = self.resampler.needs(fresh, last)
             pixels = self.resampler.rows(self.source.read(above, below), fresh, last)
             parts.append(self._padded(pixels, 0, self.right) if self.right else pixels)
         rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        self.start, self.kept = span.start, rows
+        self.start, self.buffer = span.start, rows
         return self._padded(rows, span.stop - last, 0) if span.stop > last else rows
 
     def _padded(self, pixels: Pixels, below: int, right: int) -> Pixels:

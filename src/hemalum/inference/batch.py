@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.image import IMAGE_SUFFIXES
-from hemalum.errors import HemalumError
-from hemalum.inference.engine import Engine
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model, load_model
-from hemalum.inference.segment import as_engine, check_mpp, say_organ, segment_source
+from hemalum.errors import HemalumError, nearest
+from hemalum.inference.segment import as_engine, check_mpp, log_organ, segment_source
 from hemalum.inference.staining import check_stain
-from hemalum.instances.ihc_score import Positive
-from hemalum.instances.nuclei import Nuclei
-from hemalum.names import nearest
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model, load_model
+from hemalum.nuclei.ihc_score import Positive
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.slides.image_source import ImageSource
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +44,10 @@ class FileResult:
     seconds: float = 0.0
 
 
-def segment_paths(
+def segment_paths(  # noqa: PLR0913 (the verb's options)
     paths: Iterable[Path | str],
     out: Path | str,
-    formats: Sequence[str] = ("geojson", "csv"),
+    formats: Sequence[str],
     model: Path | str | Model | None = None,
     *,
     mpp: float | str | None = None,
@@ -61,11 +60,11 @@ def segment_paths(
     precision: str | None = None,
     max_pixels: int | None = None,
     tta: bool = False,
-    progress: Callable[[Path, float], None] | None = None,
+    on_progress: Callable[[Path, float], None] | None = None,
 ) -> Iterator[FileResult]:
     """Segment images and folders of images; write `OUT/STEM.geojson` and so on; give one result per image.
 
-    An image that cannot be segmented gives a result with `error`, and the others go on. `progress` is called
+    An image that cannot be segmented gives a result with `error`, and the others go on. `on_progress` is called
     with the image and the share of it that is done. The rest is as for `segment`; FORMATS names the formats.
 
     Raises HemalumError before the first image when a format, the model or the engine is unknown, a path does
@@ -87,17 +86,17 @@ def segment_paths(
     if organ is not None:
         loaded = loaded.with_organ(organ)
     _check_folder(out)
-    say_organ(loaded)
+    log_organ(loaded)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
 
     def results() -> Iterator[FileResult]:
         for path in images:
             start = time.perf_counter()
-            watch = None if progress is None else lambda share, path=path: progress(path, share)
+            on_share = None if on_progress is None else lambda share, path=path: on_progress(path, share)
             try:
                 with ImageSource.open(path, max_pixels=max_pixels) as source:
                     nuclei = segment_source(
-                        source, loaded, runner, mpp=mpp, stain=stain, positive=positive, progress=watch
+                        source, loaded, runner, mpp=mpp, stain=stain, positive=positive, on_progress=on_share
                     )
                     pixels = source.read(0, source.shape[0]) if "overlay" in chosen else None
             except HemalumError as error:
@@ -144,19 +143,19 @@ def find_images(paths: Iterable[Path | str], out: Path) -> list[Path]:
             images.append(path)
             continue
         try:
-            inside = sorted(path.iterdir())
+            entries = sorted(path.iterdir())
         except OSError as error:
             raise HemalumError(f"{path}: folder cannot be read ({error.strerror or error})") from error
-        found = [
+        folder_images = [
             file
-            for file in inside
+            for file in entries
             if file.suffix.lower() in IMAGE_SUFFIXES
             and not file.name.startswith(".")
             and not (file.name.endswith((FORMATS["labels"], FORMATS["overlay"])) and _same(path, out))
         ]
-        if not found:
+        if not folder_images:
             raise HemalumError(f"{path}: no images in this folder ({', '.join(IMAGE_SUFFIXES)})")
-        images += found
+        images += folder_images
     if not images:
         raise HemalumError("no image is given")
     once: dict[Path, Path] = {}

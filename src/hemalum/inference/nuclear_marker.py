@@ -10,15 +10,15 @@ and the decision is measured by, `benchmarks/ihc_stain.py`.
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.he_appearance import NUCLEAR_SHARE, HdabMap
-from hemalum.inference.engine import Engine
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model
+from hemalum.data.stain.he_appearance import NUCLEAR_SHARE, HdabMap
 from hemalum.inference.scale import contrast_regions, run_region
 from hemalum.inference.staining import Staining, with_nuclear_dab
-from hemalum.instances.dab import dab
-from hemalum.instances.representations import find_representation
 from hemalum.metrics import MatchCounts, match, measure_overlap
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model
+from hemalum.nuclei.dab import dab
+from hemalum.slides.image_source import ImageSource
+from hemalum.targets.representations import find_representation
 
 TRIED_SHARE = 0.35  # of DAB shown as hematoxylin: with more, outlines of brown nuclei move too far
 LEAST_KEPT = 0.7  # share of the nuclei of the first that are met in the second (IoU above 0.5) of a nuclear marker

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum.inference.bands import Band
-from hemalum.inference.engine import Engine
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model
 from hemalum.inference.segment import segment_source
-from hemalum.instances.nuclei import Nuclei
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.slides.image_source import ImageSource
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,21 +34,21 @@ def segment_with_maps(
     They are held whole: this is for tiles, not for slides. Raises HemalumError as `segment` does.
     """
     rows: list[NDArray[np.float32]] = []
-    kinds: list[NDArray[np.uint8]] = []
+    class_rows: list[NDArray[np.uint8]] = []
     threshold = np.float32(model.card.separation.foreground)
 
-    def keep(band: Band) -> None:
+    def collect_rows(band: Band) -> None:
         rows.append(band.maps[0].copy())
         if len(band.maps) > 2:
-            kinds.append(np.where(band.maps[0] >= threshold, band.maps[2], 0).astype(np.uint8))
+            class_rows.append(np.where(band.maps[0] >= threshold, band.maps[2], 0).astype(np.uint8))
 
-    nuclei = segment_source(source, model, engine, mpp=mpp, on_band=keep)
+    nuclei = segment_source(source, model, engine, mpp=mpp, on_band=collect_rows)
     height, width = source.shape
-    whole = Image.fromarray(np.concatenate(rows)).resize((width, height), Image.Resampling.BILINEAR)
-    probability = np.clip(np.asarray(whole, np.float32), 0, 1)
-    if not kinds:
+    resized = Image.fromarray(np.concatenate(rows)).resize((width, height), Image.Resampling.BILINEAR)
+    probability = np.clip(np.asarray(resized, np.float32), 0, 1)
+    if not class_rows:
         return nuclei, ImageMaps(probability)
-    classes = Image.fromarray(np.concatenate(kinds)).resize((width, height), Image.Resampling.NEAREST)
+    classes = Image.fromarray(np.concatenate(class_rows)).resize((width, height), Image.Resampling.NEAREST)
     return nuclei, ImageMaps(probability, np.asarray(classes, np.int32))
 
 

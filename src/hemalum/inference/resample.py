@@ -28,11 +28,11 @@ def triangle_weights(source: int, target: int) -> Weights:
     """Weights of the triangle filter from `source` to `target` pixels, antialiased when shrinking."""
     scale = source / target
     support = max(scale, 1.0)
-    centre = (np.arange(target) + 0.5) * scale
-    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
-    count = np.minimum((centre + support + 0.5).astype(np.int64), source) - first
+    center = (np.arange(target) + 0.5) * scale
+    first = np.maximum((center - support + 0.5).astype(np.int64), 0)
+    count = np.minimum((center + support + 0.5).astype(np.int64), source) - first
     taps = np.arange(int(count.max()))
-    distance = np.abs(first[:, None] + taps + 0.5 - centre[:, None]) / support
+    distance = np.abs(first[:, None] + taps + 0.5 - center[:, None]) / support
     values = np.where(taps < count[:, None], np.maximum(1 - distance, 0), 0)
     values /= values.sum(axis=1, keepdims=True)
     return Weights(first, count, values.astype(np.float32))
@@ -88,13 +88,13 @@ def _resample(
                 line[i] += w * np.float32(source[i])
         for x in range(result.shape[1]):
             red = green = blue = half
-            place = 3 * column[x]
+            index = 3 * column[x]
             for k in range(columns[x]):
                 w = weight[x, k]
-                red += w * line[place]
-                green += w * line[place + 1]
-                blue += w * line[place + 2]
-                place += 3
+                red += w * line[index]
+                green += w * line[index + 1]
+                blue += w * line[index + 2]
+                index += 3
             # weights sum to 1 within rounding, so 255 may come out as 255.49999 + 0.5
             result[y, x, 0] = np.uint8(min(red, np.float32(255)))
             result[y, x, 1] = np.uint8(min(green, np.float32(255)))

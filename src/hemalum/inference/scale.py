@@ -14,17 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.he_appearance import ColorChange
+from hemalum.data.stain.he_appearance import ColorChange
 from hemalum.errors import HemalumError
-from hemalum.inference.bands import run_whole
-from hemalum.inference.engine import Engine
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model
+from hemalum.inference.bands import run_image
 from hemalum.inference.resample import Resampler
 from hemalum.inference.staining import Staining, find_staining
-from hemalum.instances.morphology import describe, hematoxylin
-from hemalum.instances.nuclei import measure
-from hemalum.instances.representations import find_representation
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model
+from hemalum.nuclei.morphology import describe, hematoxylin
+from hemalum.nuclei.nuclei import measure
+from hemalum.slides.image_source import ImageSource
+from hemalum.targets.representations import find_representation
 
 Pixels = NDArray[np.uint8]
 
@@ -42,17 +42,17 @@ COUNT_WEIGHT = 0.01  # score of e times as many nuclei
 class ScaleEstimate:
     """`mpp` µm per px; `confidence` is the mean probability of the `nuclei` found near it, in [0, 1].
 
-    `tried` gives the score by assumed scale, where there were nuclei.
+    `score_by_mpp` holds the score by assumed scale, where there were nuclei.
     """
 
     mpp: float
     confidence: float
     nuclei: int
-    tried: dict[float, float]
+    score_by_mpp: dict[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
+class _ScaleResult:
     """What segmenting at an assumed scale gives."""
 
     mpp: float
@@ -64,41 +64,43 @@ class _Trial:
 def estimate_mpp(
     source: ImageSource, model: Model, engine: Engine, staining: Staining | None = None
 ) -> ScaleEstimate:
-    """Estimate µm per px of an image from its nuclei; its stain is recognised unless `staining` is given.
+    """Estimate µm per px of an image from its nuclei; its stain is recognized unless `staining` is given.
 
     Raises HemalumError when too few nuclei are found at any scale.
     """
     regions = contrast_regions(source, hematoxylin, REGION)
     change = (staining or find_staining(source, model, warn=False)).change
-    trials = [_try(regions, mpp, model, engine, change) for mpp in ASSUMED]
-    trials = [trial for trial in trials if trial.count >= FEWEST]
-    if not trials:
+    results = [_segment_at(regions, mpp, model, engine, change) for mpp in ASSUMED]
+    results = [result for result in results if result.count >= FEWEST]
+    if not results:
         raise HemalumError(
             f"{source.name}: too few nuclei are found to tell the scale from them: "
             "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
         )
-    places = np.log2([trial.mpp for trial in trials])
-    scores = np.array([trial.score for trial in trials])
-    mpp = float(2 ** peak(places, scores))
-    nearest = min(trials, key=lambda trial: abs(math.log2(trial.mpp / mpp)))
-    tried = {trial.mpp: trial.score for trial in trials}
-    return ScaleEstimate(mpp, nearest.probability, nearest.count, tried)
+    octaves = np.log2([result.mpp for result in results])
+    scores = np.array([result.score for result in results])
+    mpp = float(2 ** peak(octaves, scores))
+    nearest = min(results, key=lambda result: abs(math.log2(result.mpp / mpp)))
+    score_by_mpp = {result.mpp: result.score for result in results}
+    return ScaleEstimate(mpp, nearest.probability, nearest.count, score_by_mpp)
 
 
-def peak(places: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
-    """Give the middle of the highest peak: the mean place weighted by score, near itself (mean shift)."""
+def peak(octaves: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
+    """Give the middle of the highest peak: the mean position weighted by score, near itself (mean shift)."""
     weights = np.exp(SHARPNESS * (scores - scores.max()))
-    middle = float(places[np.argmax(scores)])
+    middle = float(octaves[np.argmax(scores)])
     for _ in range(50):
-        near = weights * np.exp(-(((places - middle) / REACH) ** 2))
-        moved = float((near * places).sum() / near.sum())
+        near = weights * np.exp(-(((octaves - middle) / REACH) ** 2))
+        moved = float((near * octaves).sum() / near.sum())
         if abs(moved - middle) < 1e-4:
             return moved
         middle = moved
     return middle
 
 
-def _try(regions: list[Pixels], mpp: float, model: Model, engine: Engine, change: ColorChange | None) -> _Trial:
+def _segment_at(
+    regions: list[Pixels], mpp: float, model: Model, engine: Engine, change: ColorChange | None
+) -> _ScaleResult:
     card = model.card
     factor = mpp / card.mpp
     representation = find_representation(card.representation, card.classes)
@@ -111,10 +113,10 @@ def _try(regions: list[Pixels], mpp: float, model: Model, engine: Engine, change
         solidities.append(describe(part.raw)["solidity"])
     probability, solidity = np.concatenate(probabilities), np.concatenate(solidities)
     if not len(probability):
-        return _Trial(mpp, 0, 0.0, 0.0)
+        return _ScaleResult(mpp, 0, 0.0, 0.0)
     mean = float(probability.mean())
     score = mean + float(np.median(solidity)) + COUNT_WEIGHT * math.log(len(probability))
-    return _Trial(mpp, len(probability), mean, score)
+    return _ScaleResult(mpp, len(probability), mean, score)
 
 
 def run_region(
@@ -124,7 +126,7 @@ def run_region(
     stride = model.card.stride
     high, wide = (max(1, round(side * factor / stride)) * stride for side in region.shape[:2])
     resampled = Resampler((region.shape[0], region.shape[1]), (high, wide)).rows(region, 0, high)
-    return run_whole(engine, resampled if change is None else change.apply(resampled), model)
+    return run_image(engine, resampled if change is None else change.apply(resampled), model)
 
 
 def _middle(region: Pixels, side: float) -> Pixels:
@@ -138,12 +140,12 @@ def contrast_regions(source: ImageSource, amount: Callable[[Pixels], NDArray[np.
     height, width = source.shape
     tops = np.unique(np.linspace(0, max(height - side, 0), min(5, -(-height // side))).astype(int))
     lefts = np.unique(np.linspace(0, max(width - side, 0), min(5, -(-width // side))).astype(int))
-    found: list[tuple[float, Pixels]] = []
+    candidates: list[tuple[float, Pixels]] = []
     for top in tops:
         rows = source.read(int(top), int(top) + side)
         for left in lefts:
             region = rows[:, left : left + side]
             contrast = float(amount(region[::4, ::4]).std())
-            found.append((contrast, region.copy()))
-        found = sorted(found, key=lambda pair: -pair[0])[:REGIONS]
-    return [region for _, region in found]
+            candidates.append((contrast, region.copy()))
+        candidates = sorted(candidates, key=lambda pair: -pair[0])[:REGIONS]
+    return [region for _, region in candidates]

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.he_appearance import ColorChange
+from hemalum.data.stain.he_appearance import ColorChange
 from hemalum.errors import HemalumError
 from hemalum.inference.bands import Band, bands, exact_windows, plan_windows
-from hemalum.inference.engine import Engine, make_engine
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import UNKNOWN_ORGAN, Model, load_model
 from hemalum.inference.nuclear_marker import show_nuclear_dab
+from hemalum.inference.postprocess import separate_bands
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.staining import Staining, check_stain, find_staining
-from hemalum.inference.stream import separate_bands
 from hemalum.inference.tta import SymmetricEngine, describe_tta, without_tta
-from hemalum.instances.ihc_score import Positive
-from hemalum.instances.nuclei import Nuclei, Part
-from hemalum.instances.representations import find_representation
+from hemalum.models.engines.engine import Engine, make_engine
+from hemalum.models.model import UNKNOWN_ORGAN, Model, load_model
+from hemalum.nuclei.ihc_score import Positive
+from hemalum.nuclei.nuclei import Nuclei, Part
+from hemalum.slides.image_source import ImageSource
+from hemalum.targets.representations import find_representation
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ ODD_SIZE = 1.8  # nuclei this much larger or smaller than the model's mean that 
 
 _last_engine: dict[tuple[str, str, str, int | None, str | None], Engine] = {}
 
-Watcher = Callable[[float], None]
+ProgressCallback = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Scale:
     source: str
 
 
-def segment(
+def segment(  # noqa: PLR0913 (the verb's options)
     image: Path | str | NDArray[Any],
     model: Path | str | Model | None = None,
     *,
@@ -58,19 +58,19 @@ def segment(
     precision: str | None = None,
     max_pixels: int | None = None,
     tta: bool = False,
-    progress: Watcher | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Nuclei:
-    """Find the nuclei of an image: a file, or an array (H, W, 3) uint8 RGB, (H, W) uint8 or uint16 grey.
+    """Find the nuclei of an image: a file, or an array (H, W, 3) uint8 RGB, (H, W) uint8 or uint16 gray.
 
     `mpp` in µm per px; without it (None or "auto") the file's own is taken, and where it has none the scale is
     estimated from the nuclei, which the result says (`mpp_source`). "estimate" estimates in any case. `model` is a
     file, the name of a shipped model, or a loaded one; `organ` is what the image is of, for a model that tells
-    organs apart. `stain` is "he", "hdab" or "fluorescence"; with "auto" it is recognised by the image's colors,
+    organs apart. `stain` is "he", "hdab" or "fluorescence"; with "auto" it is recognized by the image's colors,
     which the result says (`notes`). Of H-DAB images the DAB of each nucleus is measured; `positive`, one threshold
     of its optical density, three, or "otsu", tells positive from negative nuclei (`Nuclei.graded`). `engine`,
     `device`, `threads` and `precision` are those of `make_engine`. `max_pixels` replaces the limits on the image's
     size. With `tta` the network looks at each window in all eight turns and mirror images, and the mean of the maps
-    is taken. `progress` is called with the share that is done, in [0, 1].
+    is taken. `on_progress` is called with the share that is done, in [0, 1].
 
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
     thresholds, the engine.
@@ -80,14 +80,16 @@ def segment(
     loaded = load_model(model)
     if organ is not None:
         loaded = loaded.with_organ(organ)
-    say_organ(loaded)
+    log_organ(loaded)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
     if isinstance(image, np.ndarray):
         source = ImageSource.of(image)
     else:
         source = ImageSource.open(image, max_pixels=max_pixels)
     with source:
-        return segment_source(source, loaded, runner, mpp=mpp, stain=stain, positive=positive, progress=progress)
+        return segment_source(
+            source, loaded, runner, mpp=mpp, stain=stain, positive=positive, on_progress=on_progress
+        )
 
 
 def as_engine(
@@ -125,7 +127,7 @@ def segment_source(
     mpp: float | str | None = None,
     stain: str = "auto",
     positive: Positive = None,
-    progress: Watcher | None = None,
+    on_progress: ProgressCallback | None = None,
     on_band: Callable[[Band], None] | None = None,
 ) -> Nuclei:
     """Find the nuclei of an open image; see `segment`. `on_band` sees each band's maps before separation."""
@@ -141,15 +143,15 @@ def segment_source(
             unstained += int((~stained).sum())
             part = part.where(stained)
         parts.append(part)
-        if progress is not None:
-            progress(done)
-    if progress is not None:
-        progress(1.0)
-    enlarge = model.card.enlarge
+        if on_progress is not None:
+            on_progress(done)
+    if on_progress is not None:
+        on_progress(1.0)
+    upsampling = model.card.output_upsampling
     nuclei = Nuclei.from_parts(
         parts,
         shape=source.shape,
-        scale=(source.shape[1] / (shape[1] * enlarge), source.shape[0] / (shape[0] * enlarge)),
+        scale=(source.shape[1] / (shape[1] * upsampling), source.shape[0] / (shape[0] * upsampling)),
         mpp=scale.mpp,
         mpp_source=scale.source,
         model=model.card.name,
@@ -159,7 +161,7 @@ def segment_source(
         | staining.notes
         | describe_organ(model)
         | ({"left_out_without_hematoxylin": unstained} if unstained else {}),
-        class_names=find_representation(model.card.representation, model.card.classes).told_apart,
+        class_names=find_representation(model.card.representation, model.card.classes).class_names,
     )
     if scale.source != "estimate":
         _doubt(nuclei, model, source.name)
@@ -168,7 +170,7 @@ def segment_source(
     return nuclei if positive is None else nuclei.graded(positive)
 
 
-def say_organ(model: Model) -> None:
+def log_organ(model: Model) -> None:
     """Say once what a model that tells organs apart takes an image for, where nobody said its organ."""
     if model.organ == UNKNOWN_ORGAN:
         log.info(
@@ -234,13 +236,15 @@ def _parts(
         grid = exact_windows(shape, card.window, stride=card.stride, reach=representation.reach)
     else:
         halo = card.halo + representation.reach
-        grid = plan_windows(shape, halo=halo, stride=card.stride, enlarge=card.enlarge, parallel=engine.parallel)
+        grid = plan_windows(
+            shape, halo=halo, stride=card.stride, upsampling=card.output_upsampling, parallel=engine.parallel
+        )
     done = 0.0
 
-    def watched() -> Any:
+    def observed_bands() -> Any:
         nonlocal done
         for band in bands(
-            source, engine, representation, shape, grid, stride=card.stride, enlarge=card.enlarge,
+            source, engine, representation, shape, grid, stride=card.stride, upsampling=card.output_upsampling,
             window=card.window, change=change, organ=model.organ,
         ):  # fmt: skip
             done = band.stop / shape[0]
@@ -248,7 +252,7 @@ def _parts(
                 on_band(band)
             yield band
 
-    for part in separate_bands(watched(), shape, card.separation, enlarge=card.enlarge):
+    for part in separate_bands(observed_bands(), shape, card.separation, upsampling=card.output_upsampling):
         yield part, done
 
 

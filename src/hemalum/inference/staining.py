@@ -1,35 +1,33 @@
-"""The stain of an image: recognised or set, and what the network is shown of it.
+"""The stain of an image: recognized or set, and what the network is shown of it.
 
-A network that was trained on H&E is shown H-DAB and fluorescence in H&E's colors (`hemalum.data.he_appearance`). One
-that was trained on such a stain sees it as it is: its card says so. What is measured on nuclei is measured on the
-image as it is.
+A network that was trained on H&E is shown H-DAB and fluorescence in H&E's colors
+(`hemalum.data.stain.he_appearance`). One that was trained on such a stain sees it as it is: its card says so. What is
+measured on nuclei is measured on the image as it is.
 """
 
 import logging
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from hemalum.data.he_appearance import ColorChange, FluorescenceMap, HdabMap, HdabStains, find_hdab
-from hemalum.data.stain_normalisation import sample_pixels
-from hemalum.data.stain_recognition import (
+from hemalum.data.stain.he_appearance import ColorChange, FluorescenceMap, HdabMap, HdabStains, find_hdab
+from hemalum.data.stain.normalization import StainMap, StainNormalizer, sample_pixels
+from hemalum.data.stain.recognition import (
     LEAST_PINK,
     STAIN_NAMES,
-    STAINS_SAID,
+    STAIN_TITLES,
     Recognition,
     Stain,
-    recognise_stain,
+    recognize_stain,
 )
-from hemalum.errors import HemalumError
-from hemalum.inference.image import ImageSource
-from hemalum.inference.model import Model
-from hemalum.inference.stain import describe_stain, find_stain
-from hemalum.instances.ihc_score import Positive, check_positive
-from hemalum.names import nearest
+from hemalum.errors import HemalumError, nearest
+from hemalum.models.model import Model
+from hemalum.nuclei.ihc_score import Positive, check_positive
+from hemalum.slides.image_source import ImageSource
 
 log = logging.getLogger(__name__)
 
 STAINS = ("auto", *STAIN_NAMES)
-AS_IT_IS = "as it is"
+UNCHANGED = "as it is"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +38,7 @@ class Staining:
     """
 
     stain: Stain
-    source: Literal["recognised", "set"]
+    source: Literal["recognized", "set"]
     change: ColorChange | None = None
     doubt: str = ""
     notes: dict[str, str] = field(default_factory=dict)
@@ -61,52 +59,74 @@ def check_stain(stain: str, positive: Positive = None) -> str:
 
 
 def find_staining(source: ImageSource, model: Model, stain: str = "auto", *, warn: bool = True) -> Staining:
-    """Recognise the stain of an image, or take the one that is set, and decide what the network is shown.
+    """Recognize the stain of an image, or take the one that is set, and decide what the network is shown.
 
     Reads a regular sample of the image's rows, so that windows and bands change nothing. What speaks against a stain
     that is set is named in the log, unless `warn` is False. Raises HemalumError as `find_stain` does.
     """
     pixels = sample_pixels(source.read, source.shape)
-    seen = recognise_stain(pixels)
+    seen = recognize_stain(pixels)
     name = seen.stain if stain == "auto" else next(one for one in STAIN_NAMES if one == stain)
     hdab = find_hdab(pixels) if name == "hdab" else None
     doubt = "" if stain == "auto" else _doubt(name, seen, hdab)
     if doubt and warn:
         log.warning("%s: stain %s is set, but %s: its figures are marked", source.name, name, doubt)
     if warn and stain == "auto" and name != "he":
-        log.info("%s: %s, recognised by its colors; --stain sets it", source.name, seen.said)
-    notes = {"stain": name, "stain_source": "recognised" if stain == "auto" else "set"}
+        log.info("%s: %s, recognized by its colors; --stain sets it", source.name, seen.description)
+    notes = {"stain": name, "stain_source": "recognized" if stain == "auto" else "set"}
     if doubt:
         notes["stain_doubt"] = doubt
     change: ColorChange | None
     if name == "he":
-        change = normalisation = find_stain(source, model, warn=warn)
-        notes |= describe_stain(normalisation, model)
-        if seen.grey:
-            notes["network_input"] = f"{seen.said}, {AS_IT_IS}"
-    elif name in model.card.as_it_is:
-        change, notes["network_input"] = None, AS_IT_IS
+        change = normalization = find_stain(source, model, warn=warn)
+        notes |= describe_stain(normalization, model)
+        if seen.gray:
+            notes["network_input"] = f"{seen.description}, {UNCHANGED}"
+    elif name in model.card.native_stains:
+        change, notes["network_input"] = None, UNCHANGED
     elif hdab is not None:
-        change, notes["network_input"] = HdabMap(hdab), f"{hdab.said}; DAB taken out"
+        change, notes["network_input"] = HdabMap(hdab), f"{hdab.description}; DAB taken out"
     else:
         change, notes["network_input"] = FluorescenceMap.of(pixels), "inverted, in the color of hematoxylin"
-    return Staining(name, "recognised" if stain == "auto" else "set", change, doubt, notes)
+    return Staining(name, "recognized" if stain == "auto" else "set", change, doubt, notes)
 
 
 def with_nuclear_dab(staining: Staining, change: HdabMap) -> Staining:
     """The same, with part of DAB shown as hematoxylin."""
-    shown = f"{change.stains.said}; a nuclear marker: {change.nuclear:g} of DAB shown as hematoxylin"
+    shown = f"{change.stains.description}; a nuclear marker: {change.nuclear:g} of DAB shown as hematoxylin"
     return replace(staining, change=change, notes=staining.notes | {"network_input": shown})
 
 
 def _doubt(name: Stain, seen: Recognition, hdab: HdabStains | None) -> str:
     """Why the image may not have the stain that is set; empty where nothing speaks against it."""
     if name == seen.stain:
-        return "it is grey" if seen.grey and name == "he" else ""
+        return "it is gray" if seen.gray and name == "he" else ""
     if hdab is None or seen.stain == "fluorescence":
-        return f"it looks like {STAINS_SAID[seen.stain]}"
+        return f"it looks like {STAIN_TITLES[seen.stain]}"
     if not hdab.has_dab:
         return "it has no DAB"
-    if seen.grey:
-        return "it is grey"
+    if seen.gray:
+        return "it is gray"
     return "it looks like H&E" if seen.pink >= LEAST_PINK else ""
+
+
+def find_stain(source: ImageSource, model: Model, *, warn: bool = True) -> StainMap | None:
+    """What to do to every pixel of an image; None when the model asks for nothing or the image is unfit.
+
+    Reads a regular sample of the image's rows. An unfit image is named in the log, unless `warn` is False.
+    Raises HemalumError for an unfit image where the model's card says `unfit: refuse`.
+    """
+    if model.card.stain is None:
+        return None
+    normalizer = StainNormalizer(model.card.stain)
+    change = normalizer.match(sample_pixels(source.read, source.shape), source.name)
+    if warn:
+        normalizer.warn()
+    return change
+
+
+def describe_stain(change: StainMap | None, model: Model) -> dict[str, str]:
+    """What the result says of it."""
+    if model.card.stain is None:
+        return {}
+    return {"stain_normalization": "none, the image is unfit" if change is None else change.method}

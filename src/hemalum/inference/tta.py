@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError
 from hemalum.inference.bands import run_engine
-from hemalum.inference.engine import Engine
-from hemalum.instances.representations import Representation
+from hemalum.models.engines.engine import Engine
+from hemalum.targets.representations import Representation
 
 Maps = NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)

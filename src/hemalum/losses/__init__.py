@@ -5,12 +5,14 @@ from typing import Any
 from hemalum.losses.boundary import ALNetLoss, Dice
 from hemalum.losses.cross_entropy import BinaryCrossEntropy, BorderCrossEntropy
 from hemalum.losses.focal_dice import FocalDice
-from hemalum.losses.loss import Loss
+from hemalum.losses.loss import Loss, LossInputs
 from hemalum.losses.maps import Maps
 from hemalum.losses.semantic import CrossEntropy
 from hemalum.losses.tversky import Histo, Tversky
 from hemalum.losses.unet3plus import UNet3PlusLoss
-from hemalum.models.settings import build_named
+from hemalum.settings import build_named
+
+__all__ = ["LOSSES", "Loss", "LossInputs", "build_loss"]
 
 LOSSES: dict[str, type[Loss]] = {
     "maps": Maps,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hemalum.errors import HemalumError
-from hemalum.losses.loss import AddUp, Given, Loss, whole
+from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity
 from hemalum.losses.maps import soft_dice
 
 _FLAT = 1e-6  # a gradient this small has no direction
@@ -32,7 +32,7 @@ def boundary_loss(probability_B1HW: Tensor, signed_distance_B1HW: Tensor) -> Ten
 
 
 def gradient_loss(
-    probability_B1HW: Tensor, target_B1HW: Tensor, band: int = 3, add_up: AddUp = whole
+    probability_B1HW: Tensor, target_B1HW: Tensor, band: int = 3, all_reduce_sum: AllReduceSum = identity
 ) -> tuple[Tensor, Tensor]:
     """Difference of the maps' Sobel gradients over the pixels within `band` px of the true contour: size, direction.
 
@@ -41,14 +41,14 @@ def gradient_loss(
     where no contour is in sight.
     """
     near = contour_band(target_B1HW, band)
-    given, wanted = sobel(probability_B1HW), sobel(target_B1HW)
-    size = (given - wanted).abs().sum(1, keepdim=True)
-    steep = wanted.square().sum(1, keepdim=True).sqrt()
+    predicted, true = sobel(probability_B1HW), sobel(target_B1HW)
+    size = (predicted - true).abs().sum(1, keepdim=True)
+    steepness = true.square().sum(1, keepdim=True).sqrt()
     # under the root, so that a flat prediction has a gradient of its own to go along
-    length = (given.square().sum(1, keepdim=True) + _FLAT**2).sqrt()
-    cosine = (given * wanted).sum(1, keepdim=True) / (length * steep + _FLAT)
-    direction = (1 - cosine) * (steep > _FLAT)
-    sums = add_up(torch.stack([(size * near).sum(), (direction * near).sum(), near.sum()]))
+    length = (predicted.square().sum(1, keepdim=True) + _FLAT**2).sqrt()
+    cosine = (predicted * true).sum(1, keepdim=True) / (length * steepness + _FLAT)
+    direction = (1 - cosine) * (steepness > _FLAT)
+    sums = all_reduce_sum(torch.stack([(size * near).sum(), (direction * near).sum(), near.sum()]))
     means = sums[:2] / sums[2].clamp_min(1)
     return means[0], means[1]
 
@@ -76,9 +76,9 @@ class Dice(Loss):
 
     name: Literal["dice"] = "dice"
 
-    def __call__(self, given: Given) -> dict[str, Tensor]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`. Raises HemalumError for graded maps."""
-        return {"dice": soft_dice(_probability(self.name, given), given.targets, given.add_up)}
+        return {"dice": soft_dice(_probability(self.name, inputs), inputs.targets, inputs.all_reduce_sum)}
 
 
 class ALNetLoss(Loss):
@@ -98,42 +98,42 @@ class ALNetLoss(Loss):
         None, gt=0, description="with each epoch of the phase, so much weight goes from Dice to the boundary term"
     )
 
-    def __call__(self, given: Given) -> dict[str, Tensor]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`. Raises HemalumError for graded maps, and maps without a foreground."""
-        probability = _probability(self.name, given)
-        channels = [channel for head in given.heads for channel in head.channels]
+        probability = _probability(self.name, inputs)
+        channels = [channel for head in inputs.heads for channel in head.channels]
         if "foreground" not in channels:
             raise HemalumError(f"loss '{self.name}' needs a map 'foreground'; there are {', '.join(channels)}")
-        at = channels.index("foreground")
-        nucleus, truth = probability[:, at : at + 1], given.targets[:, at : at + 1]
-        size, direction = gradient_loss(nucleus, truth, self.band, given.add_up)
-        ramp, dice_weight, boundary_weight = self.ramped(given), *self.weights(given)
+        index = channels.index("foreground")
+        nucleus, truth = probability[:, index : index + 1], inputs.targets[:, index : index + 1]
+        size, direction = gradient_loss(nucleus, truth, self.band, inputs.all_reduce_sum)
+        ramp, dice_weight, boundary_weight = self.ramp_factor(inputs), *self.weights(inputs)
         return {
-            "dice": dice_weight * soft_dice(probability, given.targets, given.add_up),
-            "boundary": ramp * boundary_weight * boundary_loss(nucleus, given.extra["signed_distance"]),
+            "dice": dice_weight * soft_dice(probability, inputs.targets, inputs.all_reduce_sum),
+            "boundary": ramp * boundary_weight * boundary_loss(nucleus, inputs.extra["signed_distance"]),
             "gradient": ramp * self.gradient * (size + direction if self.direction else size),
         }
 
-    def ramped(self, given: Given) -> float:
+    def ramp_factor(self, inputs: LossInputs) -> float:
         """How much of the two terms is there: s in [0, 1], and all where nothing is trained."""
-        steps = self.ramp * given.run_steps
-        return min(1.0, given.phase_step / steps) if steps else 1.0
+        steps = self.ramp * inputs.run_steps
+        return min(1.0, inputs.phase_step / steps) if steps else 1.0
 
-    def weights(self, given: Given) -> tuple[float, float]:
+    def weights(self, inputs: LossInputs) -> tuple[float, float]:
         """Weights of Dice and boundary term: with `rebalance`, [a, b] → [max(0.1, a - δ), b + δ] with each epoch."""
-        moved = (self.rebalance or 0.0) * math.floor(given.phase_epoch)
-        return max(_LEAST_DICE, 1 - moved), self.boundary + moved
+        shift = (self.rebalance or 0.0) * math.floor(inputs.phase_epoch)
+        return max(_LEAST_DICE, 1 - shift), self.boundary + shift
 
-    def factors(self, given: Given) -> dict[str, float]:
+    def factors(self, inputs: LossInputs) -> dict[str, float]:
         """See `Loss`."""
-        row = {"ramp": self.ramped(given)}
+        row = {"ramp": self.ramp_factor(inputs)}
         if self.rebalance is not None:
-            row["dice_weight"], row["boundary_weight"] = self.weights(given)
+            row["dice_weight"], row["boundary_weight"] = self.weights(inputs)
         return row
 
 
-def _probability(loss: str, given: Given) -> Tensor:
-    for head in given.heads:
+def _probability(loss: str, inputs: LossInputs) -> Tensor:
+    for head in inputs.heads:
         if "distance" in head.channels:
             raise HemalumError(f"loss '{loss}' is for maps of 0 and 1; 'distance' is graded: take loss 'maps'")
-    return given.outputs.logits.sigmoid()
+    return inputs.outputs.logits.sigmoid()

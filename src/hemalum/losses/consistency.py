@@ -7,26 +7,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.losses.loss import AddUp, whole
+from hemalum.losses.loss import AllReduceSum, identity
 
 TEMPERATURE = 0.1
 
 
 def consistency(
-    logits_BCHW: Tensor, label_BHW: Tensor, keep_BHW: Tensor, inside_BHW: Tensor, add_up: AddUp = whole
+    logits_BCHW: Tensor,
+    label_BHW: Tensor,
+    keep_BHW: Tensor,
+    inside_BHW: Tensor,
+    all_reduce_sum: AllReduceSum = identity,
 ) -> Tensor:
     """H(ŷ, p) summed over the pixels that `keep` (0 or 1) leaves, divided by how many lie `inside` (eq. 9).
 
     `label` (B, H, W) int64 is ŷ, the weak view's class.
     """
     losses = F.cross_entropy(logits_BCHW, label_BHW, reduction="none") * keep_BHW
-    sums = add_up(torch.stack([losses.sum(), inside_BHW.sum()]))
+    sums = all_reduce_sum(torch.stack([losses.sum(), inside_BHW.sum()]))
     return sums[0] / sums[1].clamp_min(1)
 
 
 def contrast(
     first_BDHW: Tensor, second_BDHW: Tensor, prototypes_CD: Tensor, label_BHW: Tensor, keep_BHW: Tensor,
-    temperature: float = TEMPERATURE, add_up: AddUp = whole,
+    temperature: float = TEMPERATURE, all_reduce_sum: AllReduceSum = identity,
 ) -> Tensor:  # fmt: skip
     """Two strong views' features drawn together and away from the other classes; mean over the pixels kept.
 
@@ -37,12 +41,12 @@ def contrast(
     first, second = F.normalize(first_BDHW, dim=1), F.normalize(second_BDHW, dim=1)
     classes = F.normalize(prototypes_CD, dim=1)
     positive = (first * second).sum(1, keepdim=True) / temperature
-    own = F.one_hot(label_BHW, len(classes)).permute(0, 3, 1, 2).bool()
+    one_hot = F.one_hot(label_BHW, len(classes)).permute(0, 3, 1, 2).bool()
     terms = []
     for view in (first, second):
         others = torch.einsum("bdhw,cd->bchw", view, classes) / temperature
-        against = torch.cat([positive, others.masked_fill(own, -torch.inf)], dim=1)
+        against = torch.cat([positive, others.masked_fill(one_hot, -torch.inf)], dim=1)
         terms.append(against.logsumexp(1) - positive[:, 0])
     losses = (terms[0] + terms[1]) / 2 * keep_BHW
-    sums = add_up(torch.stack([losses.sum(), keep_BHW.sum()]))
+    sums = all_reduce_sum(torch.stack([losses.sum(), keep_BHW.sum()]))
     return sums[0] / sums[1].clamp_min(1)

@@ -1,4 +1,4 @@
-"""Binary cross-entropy, alone or with what a network gives beside its logits: further heads, and an inner network."""
+"""Binary cross-entropy, alone or with more of a network's outputs: further heads, and an inner network."""
 
 from typing import ClassVar, Literal
 
@@ -7,9 +7,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.losses.loss import Given, Loss
+from hemalum.losses.loss import Loss, LossInputs
 
-Sides = Literal["mean", "by_epoch", "none"]
+AuxLogits = Literal["mean", "by_epoch", "none"]
 
 
 class BinaryCrossEntropy(Loss):
@@ -18,34 +18,40 @@ class BinaryCrossEntropy(Loss):
     only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
 
     name: Literal["bce"] = "bce"
-    sides: Sides = Field(
+    aux_logits: AuxLogits = Field(
         "mean",
         description="further heads: mean of all heads (U-Net++), the last head + 1/epoch times the sum of the "
         "others (Micro-Net), or none of them",
     )
-    first: float = Field(0.0, ge=0, description="weight of the loss of what a second stage is given (two_stage)")
+    stage1_weight: float = Field(
+        0.0, ge=0, description="weight of the loss of what a second stage is given (two_stage)"
+    )
 
-    def __call__(self, given: Given) -> dict[str, Tensor]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
-        outputs = given.outputs
-        parts = {"bce": self._of(outputs.logits, given)}
-        if outputs.sides and self.sides != "none":
-            others = torch.stack([self._of(side, given) for side in outputs.sides]).sum()
-            if self.sides == "mean":
-                heads = 1 + len(outputs.sides)
-                parts = {"bce": parts["bce"] / heads, "bce_sides": others / heads}
+        outputs = inputs.outputs
+        parts = {"bce": self._cross_entropy(outputs.logits, inputs)}
+        if outputs.aux_logits and self.aux_logits != "none":
+            others = torch.stack([self._cross_entropy(logits, inputs) for logits in outputs.aux_logits]).sum()
+            if self.aux_logits == "mean":
+                heads = 1 + len(outputs.aux_logits)
+                parts = {"bce": parts["bce"] / heads, "bce_aux": others / heads}
             else:
-                parts["bce_sides"] = others / given.epoch
-        if self.first and "first" in outputs.extras:
-            parts["bce_first"] = self.first * self._of(outputs.extras["first"], given)
+                parts["bce_aux"] = others / inputs.epoch
+        if self.stage1_weight and "stage1_logits" in outputs.extras:
+            parts["bce_stage1"] = self.stage1_weight * self._cross_entropy(outputs.extras["stage1_logits"], inputs)
         return parts
 
-    def factors(self, given: Given) -> dict[str, float]:
+    def factors(self, inputs: LossInputs) -> dict[str, float]:
         """See `Loss`."""
-        return {"sides_weight": 1 / given.epoch} if self.sides == "by_epoch" and given.outputs.sides else {}
+        return (
+            {"aux_logits_weight": 1 / inputs.epoch}
+            if self.aux_logits == "by_epoch" and inputs.outputs.aux_logits
+            else {}
+        )
 
-    def _of(self, logits_BCHW: Tensor, given: Given) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits_BCHW, given.targets)
+    def _cross_entropy(self, logits_BCHW: Tensor, inputs: LossInputs) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits_BCHW, inputs.targets)
 
 
 class BorderCrossEntropy(BinaryCrossEntropy):
@@ -58,5 +64,5 @@ class BorderCrossEntropy(BinaryCrossEntropy):
 
     name: Literal["border_bce"] = "border_bce"  # type: ignore[assignment]
 
-    def _of(self, logits_BCHW: Tensor, given: Given) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits_BCHW, given.targets, given.extra["border_weight"])
+    def _cross_entropy(self, logits_BCHW: Tensor, inputs: LossInputs) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits_BCHW, inputs.targets, inputs.extra["border_weight"])

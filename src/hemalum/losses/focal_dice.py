@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.losses.depths import at_all_depths, presence_part
-from hemalum.losses.loss import AddUp, Given, Loss, whole
+from hemalum.losses.deep_supervision import at_all_depths, presence_part
+from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity
 from hemalum.losses.maps import soft_dice
 
 _SOFT = 1e-6
@@ -22,12 +22,12 @@ def focal(logits_BCHW: Tensor, target_BCHW: Tensor, gamma: float = 2.0) -> Tenso
     return (wrong**gamma * surprise).mean()
 
 
-def dice_over_union(probability_BCHW: Tensor, target_BCHW: Tensor, add_up: AddUp = whole) -> Tensor:
+def dice_over_union(probability_BCHW: Tensor, target_BCHW: Tensor, all_reduce_sum: AllReduceSum = identity) -> Tensor:
     """1 - 2I/(P + Y - I): Dice's numerator over Jaccard's denominator, -1 where prediction and truth are the same."""
     axes = (0, 2, 3)
     overlap = (probability_BCHW * target_BCHW).sum(axes)
     total = probability_BCHW.sum(axes) + target_BCHW.sum(axes)
-    sums = add_up(torch.stack([overlap, total]))
+    sums = all_reduce_sum(torch.stack([overlap, total]))
     return (1 - (2 * sums[0] + _SOFT) / (sums[1] - sums[0] + _SOFT)).mean()
 
 
@@ -36,7 +36,7 @@ class FocalDice(Loss):
 
     The paper's code has Jaccard's union in the Dice term; `union` takes that form. It has two sigmoid maps, nucleus
     and background; `background` averages the Dice of the background, 1 - p, into that of each map (the focal loss of
-    both is the same). `sides` weighs side outputs, `presence` what the classification-guided module says.
+    both is the same). `aux_weight` weighs auxiliary logits, `presence` those of the classification-guided module.
     """
 
     only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
@@ -47,18 +47,18 @@ class FocalDice(Loss):
     gamma: float = Field(2.0, ge=0, description="exponent of the focal loss")
     union: bool = Field(False, description="the Dice term as the paper's code has it")
     background: bool = Field(False, description="Dice of the background as well, as with two maps")
-    sides: float = Field(1.0, ge=0, description="weight of each side output, where there are any")
-    presence: float = Field(1.0, ge=0, description="weight of presence by image, where the network says it")
+    aux_weight: float = Field(1.0, ge=0, description="weight of each auxiliary output, where there are any")
+    presence: float = Field(1.0, ge=0, description="weight of presence by image, where the network has it")
 
-    def __call__(self, given: Given) -> dict[str, Tensor]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
         term = dice_over_union if self.union else soft_dice
 
         def parts_of(logits: Tensor) -> dict[str, Tensor]:
             probability = logits.sigmoid()
-            dice = term(probability, given.targets, given.add_up)
+            dice = term(probability, inputs.targets, inputs.all_reduce_sum)
             if self.background:
-                dice = (dice + term(1 - probability, 1 - given.targets, given.add_up)) / 2
-            return {"focal": self.focal * focal(logits, given.targets, self.gamma), "dice": self.dice * dice}
+                dice = (dice + term(1 - probability, 1 - inputs.targets, inputs.all_reduce_sum)) / 2
+            return {"focal": self.focal * focal(logits, inputs.targets, self.gamma), "dice": self.dice * dice}
 
-        return at_all_depths(given, parts_of, self.sides) | presence_part(given, self.presence)
+        return at_all_depths(inputs, parts_of, self.aux_weight) | presence_part(inputs, self.presence)

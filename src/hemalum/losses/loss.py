@@ -6,26 +6,26 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from hemalum.instances.representations import Head
-from hemalum.models.card import Strict
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Outputs
+from hemalum.settings import Strict
+from hemalum.targets.representations import Head
 
-AddUp = Callable[[Tensor], Tensor]
+AllReduceSum = Callable[[Tensor], Tensor]
 
 
-def whole(sums: Tensor) -> Tensor:
+def identity(sums: Tensor) -> Tensor:
     """The sums over a batch that is not shared."""
     return sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given:
+class LossInputs:
     """All that a loss may look at.
 
     `targets` are (B, channels, H, W) float32 in the order of the heads' channels; `extra` holds the further target
     maps that the loss needs, each (B, 1, H, W) float32. `epoch` counts passes over the training images from 1;
     `phase_epoch` is how many of them the phase has behind it. `run_steps` is how many the whole run has at most,
-    0 where nothing is trained. `add_up` gives sums over all parts of a shared batch.
+    0 where nothing is trained. `all_reduce_sum` gives sums over all parts of a shared batch.
     """
 
     outputs: Outputs
@@ -36,13 +36,13 @@ class Given:
     phase_step: int = 0
     phase_epoch: float = 0.0
     run_steps: int = 0
-    add_up: AddUp = whole
+    all_reduce_sum: AllReduceSum = identity
 
 
 class Loss(Strict):
     """Settings of a loss; called, it gives its weighted parts by name, and the loss is their sum.
 
-    `needs` names further target maps (`instances.extra_targets.EXTRA_TARGETS`); `only` names the kinds of head that
+    `needs` names further target maps (`targets.extra_targets.EXTRA_TARGETS`); `only` names the kinds of head that
     it fits, None for all.
     """
 
@@ -51,10 +51,10 @@ class Loss(Strict):
 
     name: str
 
-    def __call__(self, given: Given) -> dict[str, Tensor]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """Weighted parts by name."""
         raise NotImplementedError
 
-    def factors(self, given: Given) -> dict[str, float]:
+    def factors(self, inputs: LossInputs) -> dict[str, float]:
         """What is scheduled in it, as it stands now: logged beside the learning rate."""
         return {}

@@ -1,7 +1,8 @@
 """Losses between logits and target maps, head by head.
 
 Where a batch is shared by several processes, each has a part of it. Means over pixels need nothing, since parts are
-of one size: the mean of the parts' losses is the loss. Ratios of sums do: `add_up` gives the sums over all parts.
+of one size: the mean of the parts' losses is the loss. Ratios of sums do: `all_reduce_sum` gives the sums over all
+parts.
 """
 
 from typing import Literal
@@ -10,22 +11,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.instances.representations import Head
-from hemalum.losses.loss import AddUp, Given, Loss, whole
+from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity
+from hemalum.targets.representations import Head
 
 _SOFT = 1e-6
 
 
-def soft_dice(probability_BCHW: Tensor, target_BCHW: Tensor, add_up: AddUp = whole) -> Tensor:
+def soft_dice(probability_BCHW: Tensor, target_BCHW: Tensor, all_reduce_sum: AllReduceSum = identity) -> Tensor:
     """1 - Dice of soft maps, pooled over the batch and averaged over channels (Milletari et al. 2016)."""
     axes = (0, 2, 3)
     overlap = (probability_BCHW * target_BCHW).sum(axes)
     total = probability_BCHW.sum(axes) + target_BCHW.sum(axes)
-    sums = add_up(torch.stack([overlap, total]))
+    sums = all_reduce_sum(torch.stack([overlap, total]))
     return (1 - (2 * sums[0] + _SOFT) / (sums[1] + _SOFT)).mean()
 
 
-def gradient_error(prediction_B2HW: Tensor, target_B2HW: Tensor, weight_BHW: Tensor, add_up: AddUp = whole) -> Tensor:
+def gradient_error(
+    prediction_B2HW: Tensor, target_B2HW: Tensor, weight_BHW: Tensor, all_reduce_sum: AllReduceSum = identity
+) -> Tensor:
     """Mean squared error of the maps' own gradients inside nuclei (HoVer-Net, Graham et al. 2019).
 
     Channel 0 is differenced along x, channel 1 along y.
@@ -33,7 +36,7 @@ def gradient_error(prediction_B2HW: Tensor, target_B2HW: Tensor, weight_BHW: Ten
     dx = torch.diff(prediction_B2HW[:, 0] - target_B2HW[:, 0], dim=2)
     dy = torch.diff(prediction_B2HW[:, 1] - target_B2HW[:, 1], dim=1)
     wx, wy = weight_BHW[:, :, 1:], weight_BHW[:, 1:]
-    sums = add_up(torch.stack([(dx.square() * wx).sum(), (dy.square() * wy).sum(), wx.sum(), wy.sum()]))
+    sums = all_reduce_sum(torch.stack([(dx.square() * wx).sum(), (dy.square() * wy).sum(), wx.sum(), wy.sum()]))
     return (sums[:2] / sums[2:].clamp_min(1)).sum()
 
 
@@ -42,17 +45,19 @@ def with_background(targets_BCHW: Tensor) -> Tensor:
     return torch.cat([1 - targets_BCHW.sum(1, keepdim=True), targets_BCHW], dim=1)
 
 
-def masked_cross_entropy(logits_BCHW: Tensor, targets: Tensor, weight_BHW: Tensor, add_up: AddUp = whole) -> Tensor:
+def masked_cross_entropy(
+    logits_BCHW: Tensor, targets: Tensor, weight_BHW: Tensor, all_reduce_sum: AllReduceSum = identity
+) -> Tensor:
     """Cross-entropy, the weighted mean over pixels; 0 where no pixel has weight.
 
     `targets` are shares (B, C, H, W) float32 or classes (B, H, W) int64.
     """
     losses = F.cross_entropy(logits_BCHW, targets, reduction="none") * weight_BHW
-    sums = add_up(torch.stack([losses.sum(), weight_BHW.sum()]))
+    sums = all_reduce_sum(torch.stack([losses.sum(), weight_BHW.sum()]))
     return sums[0] / sums[1].clamp_min(1)
 
 
-def partial_loss(logits_BCHW: Tensor, target_BCHW: Tensor, add_up: AddUp = whole) -> Tensor:
+def partial_loss(logits_BCHW: Tensor, target_BCHW: Tensor, all_reduce_sum: AllReduceSum = identity) -> Tensor:
     """Cross-entropy + Dice of a softmax head over the pixels whose `target` is not NaN; 0 where there are none.
 
     The mean is over the pixels that count, of all parts of a shared batch, however they lie in the parts.
@@ -60,8 +65,8 @@ def partial_loss(logits_BCHW: Tensor, target_BCHW: Tensor, add_up: AddUp = whole
     known = (~target_BCHW.isnan().any(1, keepdim=True)).float()
     # NaN times 0 is NaN, in the gradient as well: it has to go before anything is computed
     target = target_BCHW.nan_to_num(0.0) * known
-    entropy = masked_cross_entropy(logits_BCHW, with_background(target), known[:, 0], add_up)
-    return entropy + soft_dice(logits_BCHW.softmax(1)[:, 1:] * known, target, add_up)
+    entropy = masked_cross_entropy(logits_BCHW, with_background(target), known[:, 0], all_reduce_sum)
+    return entropy + soft_dice(logits_BCHW.softmax(1)[:, 1:] * known, target, all_reduce_sum)
 
 
 class Maps(Loss):
@@ -74,13 +79,13 @@ class Maps(Loss):
 
     name: Literal["maps"] = "maps"
 
-    def __call__(self, given: Given) -> dict[str, Tensor]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
-        return map_loss(given.outputs.logits, given.targets, given.heads, given.add_up)
+        return map_loss(inputs.outputs.logits, inputs.targets, inputs.heads, inputs.all_reduce_sum)
 
 
 def map_loss(
-    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...], add_up: AddUp = whole
+    logits_BCHW: Tensor, targets_BCHW: Tensor, heads: tuple[Head, ...], all_reduce_sum: AllReduceSum = identity
 ) -> dict[str, Tensor]:
     """Each head's loss by the names of its channels; see `Maps`.
 
@@ -95,24 +100,24 @@ def map_loss(
         channel_at += len(head.channels)
         match head.kind:
             case "softmax" if head.partial:
-                parts["_".join(head.channels)] = partial_loss(logits, target, add_up)
+                parts["_".join(head.channels)] = partial_loss(logits, target, all_reduce_sum)
             case "softmax":
                 parts["_".join(head.channels)] = F.cross_entropy(logits, with_background(target)) + soft_dice(
-                    logits.softmax(1)[:, 1:], target, add_up
+                    logits.softmax(1)[:, 1:], target, all_reduce_sum
                 )
             case "sigmoid":
                 for index, channel in enumerate(head.channels):
                     one, truth = logits[:, index : index + 1], target[:, index : index + 1]
                     parts[channel] = F.binary_cross_entropy_with_logits(one, truth)
                     if channel != "distance":
-                        parts[channel] = parts[channel] + soft_dice(one.sigmoid(), truth, add_up)
+                        parts[channel] = parts[channel] + soft_dice(one.sigmoid(), truth, all_reduce_sum)
             case "tanh":
                 inside = (target.abs().sum(1) > 0).float()
                 position = logits.tanh()
                 error = (position - target).square() * inside[:, None]
-                sums = add_up(torch.stack([error.sum(), 2 * inside.sum()]))
+                sums = all_reduce_sum(torch.stack([error.sum(), 2 * inside.sum()]))
                 parts["_".join(head.channels)] = sums[0] / sums[1].clamp_min(1) + gradient_error(
-                    position, target, inside, add_up
+                    position, target, inside, all_reduce_sum
                 )
             case "linear":
                 parts["_".join(head.channels)] = F.smooth_l1_loss(logits, target)

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hemalum.losses.loss import Given, Loss
+from hemalum.losses.loss import Loss, LossInputs
 from hemalum.losses.maps import masked_cross_entropy, soft_dice, with_background
 
 
@@ -23,12 +23,16 @@ class CrossEntropy(Loss):
     dice: float = Field(1.0, ge=0, description="weight of the Dice term; the paper of CSRA-Net has none")
     beyond: Literal["ignore", "count"] = Field("ignore", description="pixels of a crop that lie beyond its image")
 
-    def __call__(self, given: Given) -> dict[str, Tensor]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
-        logits, targets = given.outputs.logits, given.targets
-        inside = given.extra["inside"] if self.beyond == "ignore" else torch.ones_like(targets[:, :1])
-        parts = {"cross_entropy": masked_cross_entropy(logits, with_background(targets), inside[:, 0], given.add_up)}
+        logits, targets = inputs.outputs.logits, inputs.targets
+        inside = inputs.extra["inside"] if self.beyond == "ignore" else torch.ones_like(targets[:, :1])
+        parts = {
+            "cross_entropy": masked_cross_entropy(
+                logits, with_background(targets), inside[:, 0], inputs.all_reduce_sum
+            )
+        }
         if self.dice:
             shares = logits.softmax(1)[:, 1:] * inside
-            parts["dice"] = self.dice * soft_dice(shares, targets * inside, given.add_up)
+            parts["dice"] = self.dice * soft_dice(shares, targets * inside, inputs.all_reduce_sum)
         return parts

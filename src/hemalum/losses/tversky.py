@@ -7,14 +7,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.losses.loss import AddUp, Given, Loss, whole
+from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity
 
 EDGE = "edge"  # the channel with a term of its own
 _SOFT = 1e-6
 
 
 def tversky(
-    probability_BCHW: Tensor, target_BCHW: Tensor, alpha: float, beta: float, add_up: AddUp = whole
+    probability_BCHW: Tensor, target_BCHW: Tensor, alpha: float, beta: float, all_reduce_sum: AllReduceSum = identity
 ) -> Tensor:
     """1 − TP / (TP + α FP + β FN) of soft maps, pooled over the batch and averaged over channels.
 
@@ -23,7 +23,7 @@ def tversky(
     axes = (0, 2, 3)
     hits = (probability_BCHW * target_BCHW).sum(axes)
     false = ((probability_BCHW * (1 - target_BCHW)).sum(axes), ((1 - probability_BCHW) * target_BCHW).sum(axes))
-    tp, fp, fn = add_up(torch.stack([hits, *false]))
+    tp, fp, fn = all_reduce_sum(torch.stack([hits, *false]))
     index: Tensor = (tp + _SOFT) / (tp + alpha * fp + beta * fn + _SOFT)
     return (1 - index).mean()
 
@@ -37,10 +37,10 @@ class Tversky(Loss):
     alpha: float = Field(0.3, ge=0, description="weight of false positives")
     beta: float = Field(0.7, ge=0, description="weight of false negatives")
 
-    def __call__(self, given: Given) -> dict[str, Tensor]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
-        probability = given.outputs.logits.sigmoid()
-        return {"tversky": tversky(probability, given.targets, self.alpha, self.beta, given.add_up)}
+        probability = inputs.outputs.logits.sigmoid()
+        return {"tversky": tversky(probability, inputs.targets, self.alpha, self.beta, inputs.all_reduce_sum)}
 
 
 class Histo(Loss):
@@ -58,17 +58,18 @@ class Histo(Loss):
     alpha: float = Field(0.3, ge=0, description="weight of false positives in the Tversky term")
     beta: float = Field(0.7, ge=0, description="weight of false negatives in the Tversky term")
 
-    def __call__(self, given: Given) -> dict[str, Tensor]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
-        channels = [channel for head in given.heads for channel in head.channels]
-        own = [index for index, channel in enumerate(channels) if channel != EDGE]
-        logits, targets = given.outputs.logits[:, own], given.targets[:, own]
+        channels = [channel for head in inputs.heads for channel in head.channels]
+        regions = [index for index, channel in enumerate(channels) if channel != EDGE]
+        logits, targets = inputs.outputs.logits[:, regions], inputs.targets[:, regions]
         parts = {
             "bce": self.bce * F.binary_cross_entropy_with_logits(logits, targets),
-            "tversky": self.tversky * tversky(logits.sigmoid(), targets, self.alpha, self.beta, given.add_up),
+            "tversky": self.tversky
+            * tversky(logits.sigmoid(), targets, self.alpha, self.beta, inputs.all_reduce_sum),
         }
         if EDGE in channels:
-            at = slice(channels.index(EDGE), channels.index(EDGE) + 1)
-            of_edge = F.binary_cross_entropy_with_logits(given.outputs.logits[:, at], given.targets[:, at])
-            parts["edge"] = self.edge * of_edge
+            edge = slice(channels.index(EDGE), channels.index(EDGE) + 1)
+            edge_bce = F.binary_cross_entropy_with_logits(inputs.outputs.logits[:, edge], inputs.targets[:, edge])
+            parts["edge"] = self.edge * edge_bce
         return parts

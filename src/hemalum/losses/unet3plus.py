@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hemalum.losses.depths import at_all_depths, presence_part
+from hemalum.losses.deep_supervision import at_all_depths, presence_part
 from hemalum.losses.focal_dice import focal
-from hemalum.losses.loss import Given, Loss
+from hemalum.losses.loss import Loss, LossInputs
 
 _SOFT = 1e-6
 
@@ -39,7 +39,7 @@ def _similarity(device: torch.device) -> torch.nn.Module:
 
 
 class UNet3PlusLoss(Loss):
-    """Focal + MS-SSIM + IoU of the logits and of each side output; presence of nuclei by image beside it."""
+    """Focal + MS-SSIM + IoU of the logits and of each auxiliary output; besides, presence of nuclei by image."""
 
     only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
 
@@ -48,20 +48,20 @@ class UNet3PlusLoss(Loss):
     ms_ssim: float = Field(1.0, ge=0, description="weight of 1 - MS-SSIM; 0 does not compute it")
     iou: float = Field(1.0, ge=0, description="weight of 1 - IoU")
     gamma: float = Field(2.0, ge=0, description="exponent of the focal loss")
-    sides: float = Field(1.0, ge=0, description="weight of each side output, where there are any")
-    presence: float = Field(1.0, ge=0, description="weight of presence by image, where the network says it")
+    aux_weight: float = Field(1.0, ge=0, description="weight of each auxiliary output, where there are any")
+    presence: float = Field(1.0, ge=0, description="weight of presence by image, where the network has it")
 
-    def __call__(self, given: Given) -> dict[str, Tensor]:
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
 
         def parts_of(logits: Tensor) -> dict[str, Tensor]:
             probability = logits.sigmoid()
             parts = {
-                "focal": self.focal * focal(logits, given.targets, self.gamma),
-                "iou": self.iou * soft_iou(probability, given.targets),
+                "focal": self.focal * focal(logits, inputs.targets, self.gamma),
+                "iou": self.iou * soft_iou(probability, inputs.targets),
             }
             if self.ms_ssim:
-                parts["ms_ssim"] = self.ms_ssim * ms_ssim(probability, given.targets)
+                parts["ms_ssim"] = self.ms_ssim * ms_ssim(probability, inputs.targets)
             return parts
 
-        return at_all_depths(given, parts_of, self.sides) | presence_part(given, self.presence)
+        return at_all_depths(inputs, parts_of, self.aux_weight) | presence_part(inputs, self.presence)

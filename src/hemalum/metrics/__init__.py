@@ -34,7 +34,7 @@ from hemalum.metrics.instance import (
     sum_aji,
     sum_aji_plus,
 )
-from hemalum.metrics.multiclass import found_by_class, match_by_class, mpq, mpq_plus, pool_classes
+from hemalum.metrics.multiclass import count_matches_by_class, match_by_class, mpq, mpq_plus, pool_classes
 from hemalum.metrics.pixel import (
     AVERAGINGS,
     Averaging,
@@ -49,7 +49,7 @@ from hemalum.metrics.semantic import SemanticScores, average_by_class, count_pix
 from hemalum.metrics.statistics import (
     FEWEST_PAIRS,
     Description,
-    Paired,
+    PairedComparison,
     compare_paired,
     describe,
     detectable_difference,
@@ -69,7 +69,7 @@ __all__ = [
     "Description",
     "MatchCounts",
     "Overlap",
-    "Paired",
+    "PairedComparison",
     "PixelCounts",
     "PixelScores",
     "PrecisionRecall",
@@ -84,6 +84,7 @@ __all__ = [
     "boundary_f1",
     "calibration_error",
     "compare_paired",
+    "count_matches_by_class",
     "count_pixels",
     "count_pixels_by_class",
     "count_probabilities",
@@ -91,7 +92,6 @@ __all__ = [
     "detectable_difference",
     "detection_curve",
     "find_boundary",
-    "found_by_class",
     "hd95",
     "holm",
     "match",

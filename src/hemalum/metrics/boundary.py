@@ -1,8 +1,8 @@
 """How far the predicted outline runs from the true one: HD95, average surface distance, boundary F1.
 
-The boundary of a mask is its pixels with one of the four neighbours outside it; of a label map, its nucleus
-pixels with a neighbour of another id, so lines between touching nuclei count. Beyond the image is outside.
-Distances are Euclidean between pixel centres.
+The boundary of a mask is its pixels with one of the four neighbors outside it; of a label map, its nucleus
+pixels with a neighbor of another id, so lines between touching nuclei count. Beyond the image is outside.
+Distances are Euclidean between pixel centers.
 
 Empty cases: no boundary on either side is nan. A boundary on one side only: every distance is the image's
 diagonal (the worst that could be), so boundary F1 is 0. nan is left out of means.
@@ -30,20 +30,20 @@ class BoundaryDistances:
     @property
     def directions(self) -> list[NDArray[np.float64]]:
         """The directions that have a boundary pixel."""
-        return [side for side in (self.from_truth, self.from_prediction) if side.size]
+        return [direction for direction in (self.from_truth, self.from_prediction) if direction.size]
 
 
 def find_boundary(labels: Labels) -> Mask:
-    """(H, W) bool: pixels of a mask or label map with a 4-neighbour of another id, or outside the image."""
+    """(H, W) bool: pixels of a mask or label map with a 4-neighbor of another id, or outside the image."""
     padded = np.pad(labels, 1)
-    centre = padded[1:-1, 1:-1]
+    center = padded[1:-1, 1:-1]
     enclosed = (
-        (padded[:-2, 1:-1] == centre)
-        & (padded[2:, 1:-1] == centre)
-        & (padded[1:-1, :-2] == centre)
-        & (padded[1:-1, 2:] == centre)
+        (padded[:-2, 1:-1] == center)
+        & (padded[2:, 1:-1] == center)
+        & (padded[1:-1, :-2] == center)
+        & (padded[1:-1, 2:] == center)
     )
-    boundary: Mask = (centre != 0) & ~enclosed
+    boundary: Mask = (center != 0) & ~enclosed
     return boundary
 
 
@@ -61,32 +61,32 @@ def measure_boundary(
         raise HemalumError(f"boundary metrics: spacing must be positive, not {spacing}")
     true_boundary, predicted_boundary = find_boundary(truth), find_boundary(prediction)
     worst = float(np.hypot(truth.shape[0], truth.shape[1]))
-    window = _window(true_boundary | predicted_boundary)
+    window = _find_window(true_boundary | predicted_boundary)
     true_boundary, predicted_boundary = true_boundary[window], predicted_boundary[window]
     counted = np.True_ if ambiguous is None else ~ambiguous[window]
     return BoundaryDistances(
-        from_truth=_distances(true_boundary & counted, predicted_boundary, worst) * spacing,
-        from_prediction=_distances(predicted_boundary & counted, true_boundary, worst) * spacing,
+        from_truth=_measure_distances(true_boundary & counted, predicted_boundary, worst) * spacing,
+        from_prediction=_measure_distances(predicted_boundary & counted, true_boundary, worst) * spacing,
     )
 
 
-def _window(mask: Mask) -> tuple[slice, slice]:
+def _find_window(mask: Mask) -> tuple[slice, slice]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if rows.size == 0:
         return slice(0, 0), slice(0, 0)
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _distances(start: Mask, target: Mask, worst: float) -> NDArray[np.float64]:
+def _measure_distances(start: Mask, target: Mask, worst: float) -> NDArray[np.float64]:
     if not start.any() or not target.any():
         return np.full(np.count_nonzero(start), worst)
     columns = np.flatnonzero(target.any(axis=0))
-    squared: NDArray[np.int64] = _squared_distances(start, target, columns[0], columns[-1])
+    squared: NDArray[np.int64] = _search_nearest(start, target, columns[0], columns[-1])
     return np.sqrt(squared)
 
 
 @njit(cache=True, nogil=True)
-def _squared_distances(start: Mask, target: Mask, first: int, last: int) -> Any:
+def _search_nearest(start: Mask, target: Mask, first: int, last: int) -> Any:
     """Exact squared distance to the nearest target pixel, of the start pixels only, in raster order.
 
     `first` and `last` are the outermost columns with a target. A distance transform finds the distances of all
@@ -104,7 +104,7 @@ def _squared_distances(start: Mask, target: Mask, first: int, last: int) -> Any:
     for row in range(height - 2, -1, -1):
         for column in range(width):
             gap[row, column] = min(gap[row, column], gap[row + 1, column] + 1)
-    found = np.empty(np.count_nonzero(start), np.int64)
+    squared = np.empty(np.count_nonzero(start), np.int64)
     n = 0
     for row in range(height):
         for column in range(width):
@@ -122,9 +122,9 @@ def _squared_distances(start: Mask, target: Mask, first: int, last: int) -> Any:
                 if left <= first and right >= last:
                     break
                 step += 1
-            found[n] = nearest
+            squared[n] = nearest
             n += 1
-    return found
+    return squared
 
 
 def pool_boundaries(images: Sequence[BoundaryDistances]) -> BoundaryDistances:
@@ -141,13 +141,13 @@ def hd95(distances: BoundaryDistances) -> float:
 
     (MONAI's and Metrics Reloaded's reading; MedPy takes one percentile of both directions together.)
     """
-    return float(max((np.percentile(side, 95) for side in distances.directions), default=np.nan))
+    return float(max((np.percentile(direction, 95) for direction in distances.directions), default=np.nan))
 
 
 def average_surface_distance(distances: BoundaryDistances) -> float:
     """Average symmetric surface distance: mean over the boundary pixels of both sides together."""
-    sides = distances.directions
-    return float(np.concatenate(sides).mean()) if sides else float("nan")
+    directions = distances.directions
+    return float(np.concatenate(directions).mean()) if directions else float("nan")
 
 
 def boundary_f1(distances: BoundaryDistances, tolerance: float) -> float:
@@ -157,7 +157,7 @@ def boundary_f1(distances: BoundaryDistances, tolerance: float) -> float:
     left out. Source: Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC
     2013.
     """
-    shares = [float(np.mean(side <= tolerance)) for side in distances.directions]
+    shares = [float(np.mean(direction <= tolerance)) for direction in distances.directions]
     if not shares:
         return float("nan")
     return len(shares) / sum(1 / share for share in shares) if min(shares) > 0 else 0.0

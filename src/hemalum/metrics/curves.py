@@ -127,21 +127,21 @@ def detection_curve(probability: ArrayLike, matched: ArrayLike, truth: int) -> P
 
     Raises HemalumError when the arrays do not fit, or more nuclei match than there are true ones.
     """
-    sureness, hits = np.asarray(probability), np.asarray(matched)
-    if sureness.size == 0:  # an empty list comes as float64 in either case
-        sureness, hits = sureness.astype(np.float64), hits.astype(np.bool_)
-    _check_probability(sureness, "the nuclei's probability", 1)
-    if hits.shape != sureness.shape or hits.dtype != np.bool_:
-        raise HemalumError(f"curves: 'matched' must be {sureness.shape} bool, not {hits.shape} {hits.dtype}")
+    confidence, hits = np.asarray(probability), np.asarray(matched)
+    if confidence.size == 0:  # an empty list comes as float64 in either case
+        confidence, hits = confidence.astype(np.float64), hits.astype(np.bool_)
+    _check_probability(confidence, "the nuclei's probability", 1)
+    if hits.shape != confidence.shape or hits.dtype != np.bool_:
+        raise HemalumError(f"curves: 'matched' must be {confidence.shape} bool, not {hits.shape} {hits.dtype}")
     if truth < np.count_nonzero(hits):
         raise HemalumError(f"curves: {np.count_nonzero(hits)} nuclei match, but only {truth} are true")
-    values, index = np.unique(-sureness.astype(np.float64), return_inverse=True)
+    values, index = np.unique(-confidence.astype(np.float64), return_inverse=True)
     tp = np.cumsum(np.bincount(index, weights=hits, minlength=values.size)).astype(np.int64)
     predicted = np.cumsum(np.bincount(index, minlength=values.size))
     return PrecisionRecall(-values, tp, predicted, truth)
 
 
-def _curve(curve: ProbabilityCounts | PrecisionRecall) -> PrecisionRecall:
+def _as_curve(curve: ProbabilityCounts | PrecisionRecall) -> PrecisionRecall:
     return precision_recall(curve) if isinstance(curve, ProbabilityCounts) else curve
 
 
@@ -151,7 +151,7 @@ def area_under(curve: ProbabilityCounts | PrecisionRecall) -> float:
     Steps, no line between points, as scikit-learn has it. True nuclei that no threshold finds add nothing.
     nan when nothing is there to be found.
     """
-    curve = _curve(curve)
+    curve = _as_curve(curve)
     if curve.positives == 0:
         return math.nan
     return float((np.diff(curve.tp, prepend=0) * curve.precision).sum() / curve.positives)
@@ -167,7 +167,7 @@ def recall_at_precision(curve: ProbabilityCounts | PrecisionRecall, precision: f
     """
     if not 0 < precision <= 1:
         raise HemalumError(f"recall at precision: precision must be above 0 and at most 1, not {precision}")
-    curve = _curve(curve)
+    curve = _as_curve(curve)
     reached = np.flatnonzero(curve.precision >= precision)
     if curve.positives == 0 or reached.size == 0:
         return math.nan
@@ -197,17 +197,17 @@ class Reliability:
 def reliability(counts: ProbabilityCounts, bins: int = 15) -> Reliability:
     """The reliability curve in `bins` bins of equal width.
 
-    Each pixel stands for the centre of its fine bin, so a mean is off by at most 1 / (2 BINS). Raises
+    Each pixel stands for the center of its fine bin, so a mean is off by at most 1 / (2 BINS). Raises
     HemalumError unless 1 <= bins <= BINS.
     """
     if not 1 <= bins <= BINS:
         raise HemalumError(f"reliability: bins must be between 1 and {BINS}, not {bins}")
-    centres = (np.arange(BINS) + 0.5) / BINS
-    index = (centres * bins).astype(np.int64)
+    centers = (np.arange(BINS) + 0.5) / BINS
+    index = (centers * bins).astype(np.int64)
     pixels = counts.positive + counts.negative
     count = np.bincount(index, weights=pixels, minlength=bins)
     with np.errstate(invalid="ignore"):
-        predicted = np.bincount(index, weights=pixels * centres, minlength=bins) / count
+        predicted = np.bincount(index, weights=pixels * centers, minlength=bins) / count
         observed = np.bincount(index, weights=counts.positive, minlength=bins) / count
     return Reliability(predicted, observed, count.astype(np.int64))
 

@@ -26,41 +26,44 @@ def match_by_class(
     Nuclei of a class not in `classes` are in none of the counts. Raises HemalumError when an id has no
     class.
     """
-    true_class = _by_index(truth_classes, overlap.truth_ids, "truth")
-    predicted_class = _by_index(prediction_classes, overlap.prediction_ids, "prediction")
+    true_class = _look_up_classes(truth_classes, overlap.truth_ids, "truth")
+    predicted_class = _look_up_classes(prediction_classes, overlap.prediction_ids, "prediction")
     iou = overlap.iou
     pair_true, pair_predicted = true_class[overlap.pair_truth], predicted_class[overlap.pair_prediction]
     matched = (iou > 0.5) & (pair_true == pair_predicted)
-    result = []
-    for name in classes:
-        pairs = matched & (pair_true == name)
+    counts = []
+    for class_id in classes:
+        pairs = matched & (pair_true == class_id)
         tp = int(np.count_nonzero(pairs))
-        fp = int(np.count_nonzero(predicted_class == name)) - tp
-        fn = int(np.count_nonzero(true_class == name)) - tp
-        result.append(MatchCounts(tp, fp, fn, float(iou[pairs].sum())))
-    return result
+        fp = int(np.count_nonzero(predicted_class == class_id)) - tp
+        fn = int(np.count_nonzero(true_class == class_id)) - tp
+        counts.append(MatchCounts(tp, fp, fn, float(iou[pairs].sum())))
+    return counts
 
 
-def found_by_class(
+def count_matches_by_class(
     overlap: Overlap, truth_classes: NDArray[np.int32], classes: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """(found, there) of one image for each of `classes`: true nuclei matched at IoU > 0.5, and all of them.
+    """(matched, true) nuclei of one image for each of `classes`: those matched at IoU > 0.5, and all of them.
 
     For a prediction that knows no classes: what it finds of each kind. `truth_classes` is (max id + 1,) int32.
     Raises HemalumError when an id has no class.
     """
-    true_class = _by_index(truth_classes, overlap.truth_ids, "truth")
+    true_class = _look_up_classes(truth_classes, overlap.truth_ids, "truth")
     matched = true_class[overlap.pair_truth[overlap.iou > 0.5]]
-    return [(int(np.count_nonzero(matched == name)), int(np.count_nonzero(true_class == name))) for name in classes]
+    return [
+        (int(np.count_nonzero(matched == class_id)), int(np.count_nonzero(true_class == class_id)))
+        for class_id in classes
+    ]
 
 
-def _by_index(classes: NDArray[np.int32], ids: NDArray[np.int64], side: str) -> NDArray[np.int32]:
+def _look_up_classes(classes: NDArray[np.int32], ids: NDArray[np.int64], role: str) -> NDArray[np.int32]:
     largest = int(ids.max(initial=0))
     if classes.dtype.kind not in "iu":
-        raise HemalumError(f"classes of the {side} are {classes.dtype}; give one whole number per nucleus id")
+        raise HemalumError(f"classes of the {role} are {classes.dtype}; give one whole number per nucleus id")
     if classes.ndim != 1 or largest >= classes.size:
         raise HemalumError(
-            f"classes of the {side} have shape {classes.shape}, but its largest nucleus id is {largest}: "
+            f"classes of the {role} have shape {classes.shape}, but its largest nucleus id is {largest}: "
             "give one class per id, index 0 being background"
         )
     return classes[ids]

@@ -21,7 +21,7 @@ def check_pair(truth: Labels, prediction: Labels, ambiguous: Mask | None) -> Non
         if array.ndim != 2:
             raise HemalumError(f"metrics: {name} must be an (H, W) label map or mask, not {array.shape}")
         if array.dtype.kind not in "biu":
-            raise HemalumError(f"metrics: {name} {_not_ids(array)}")
+            raise HemalumError(f"metrics: {name} {_describe_values(array)}")
         if array.dtype.kind == "i" and array.size and array.min() < 0:
             raise HemalumError(f"metrics: {name} has negative ids; 0 is background, nuclei are positive")
     if truth.shape != prediction.shape:
@@ -32,10 +32,10 @@ def check_pair(truth: Labels, prediction: Labels, ambiguous: Mask | None) -> Non
         )
 
 
-def _not_ids(array: NDArray[Any]) -> str:
+def _describe_values(array: NDArray[Any]) -> str:
     nan = np.count_nonzero(np.isnan(array)) if array.dtype.kind in "fc" else 0
-    has = f"has nan in {nan} of {array.size} pixels" if nan else f"is {array.dtype}"
-    return f"{has}; give whole ids (0 = background, integer) or a bool mask, not probabilities"
+    problem = f"has nan in {nan} of {array.size} pixels" if nan else f"is {array.dtype}"
+    return f"{problem}; give whole ids (0 = background, integer) or a bool mask, not probabilities"
 
 
 def divide(numerator: float, denominator: float) -> float:

@@ -88,7 +88,8 @@ def score_pixels_weighted(counts: PixelCounts) -> PixelScores:
     Nuclei Segmentation" (MICCAI 2024), which calls scikit-learn's weighted F1 and Jaccard. The weighted
     recall is the pixel accuracy.
     """
-    parts = [(side.tp + side.fn, score_pixels(side)) for side in (counts.inverted, counts) if side.tp + side.fn > 0]
+    supported = [part for part in (counts.inverted, counts) if part.tp + part.fn > 0]
+    parts = [(part.tp + part.fn, score_pixels(part)) for part in supported]
     total = sum(weight for weight, _ in parts)
 
     def weighted(name: str) -> float:

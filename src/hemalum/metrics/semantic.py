@@ -1,7 +1,7 @@
 """Pixels by class of nucleus: precision, recall, F1 and IoU of each class, and their means without background.
 
 Background is no class, so the easy majority of pixels carries nothing. A class without a true pixel is nan and left
-out of every mean; what is falsely given to it counts in the recall of the class that it was taken from.
+out of every mean; what is falsely called it counts in the recall of the class that it was taken from.
 
 `pooled`     counts of each class are added up over the images, scored, and the scores averaged over the classes
 `per_image`  per image the mean over the classes in its truth, then the mean over images; of one class: the mean over
@@ -45,20 +45,21 @@ def count_pixels_by_class(
     if min(classes, default=1) < 1:
         raise HemalumError(f"class {min(classes)}: classes are numbered from 1, 0 is background")
     size = 1 + max((int(truth.max(initial=0)), int(prediction.max(initial=0)), *classes))
-    place = np.zeros(size, np.int64)
-    place[list(classes)] = np.arange(1, len(classes) + 1)
-    kinds = len(classes) + 1
-    pairs = place[truth.astype(np.int64)] * kinds + place[prediction.astype(np.int64)]  # a bool would be a mask
+    class_index = np.zeros(size, np.int64)
+    class_index[list(classes)] = np.arange(1, len(classes) + 1)
+    n_values = len(classes) + 1
+    # as integers: a bool would be a mask
+    pairs = class_index[truth.astype(np.int64)] * n_values + class_index[prediction.astype(np.int64)]
     if ambiguous is not None:
         pairs = pairs[~ambiguous]
-    table = np.bincount(pairs.ravel(), minlength=kinds**2).reshape(kinds, kinds)
-    there, given = table.sum(axis=1), table.sum(axis=0)
-    result = []
-    for n in range(1, kinds):
+    table = np.bincount(pairs.ravel(), minlength=n_values**2).reshape(n_values, n_values)
+    truth_pixels, predicted_pixels = table.sum(axis=1), table.sum(axis=0)
+    counts = []
+    for n in range(1, n_values):
         tp = int(table[n, n])
-        fp, fn = int(given[n]) - tp, int(there[n]) - tp
-        result.append(PixelCounts(tp=tp, fp=fp, fn=fn, tn=int(table.sum()) - tp - fp - fn))
-    return result
+        fp, fn = int(predicted_pixels[n]) - tp, int(truth_pixels[n]) - tp
+        counts.append(PixelCounts(tp=tp, fp=fp, fn=fn, tn=int(table.sum()) - tp - fp - fn))
+    return counts
 
 
 def score_class(counts: PixelCounts) -> PixelScores:
@@ -75,26 +76,26 @@ def average_by_class(images: Sequence[Sequence[PixelCounts]], averaging: Semanti
     """
     if averaging == "pooled":
         columns = zip(*images, strict=True)
-        return _over_classes([score_class(sum(column, PixelCounts(0, 0, 0, 0))) for column in columns])
-    scored = [_over_classes([score_class(counts) for counts in image]) for image in images]
+        return _average_classes([score_class(sum(column, PixelCounts(0, 0, 0, 0))) for column in columns])
+    scored = [_average_classes([score_class(counts) for counts in image]) for image in images]
     return SemanticScores(
         precision=mean_defined([image.precision for image in scored]),
         recall=mean_defined([image.recall for image in scored]),
         f1=mean_defined([image.f1 for image in scored]),
         miou=mean_defined([image.miou for image in scored]),
-        by_class=tuple(_mean(column) for column in zip(*(image.by_class for image in scored), strict=True)),
+        by_class=tuple(_average_scores(column) for column in zip(*(image.by_class for image in scored), strict=True)),
     )
 
 
-def _over_classes(scores: Sequence[PixelScores]) -> SemanticScores:
-    mean = _mean(scores)
+def _average_classes(scores: Sequence[PixelScores]) -> SemanticScores:
+    mean = _average_scores(scores)
     return SemanticScores(mean.precision, mean.recall, mean.dice, mean.iou, tuple(scores))
 
 
-def _mean(scores: Sequence[PixelScores]) -> PixelScores:
+def _average_scores(scores: Sequence[PixelScores]) -> PixelScores:
     return PixelScores(
-        precision=mean_defined([one.precision for one in scores]),
-        recall=mean_defined([one.recall for one in scores]),
-        dice=mean_defined([one.dice for one in scores]),
-        iou=mean_defined([one.iou for one in scores]),
+        precision=mean_defined([score.precision for score in scores]),
+        recall=mean_defined([score.recall for score in scores]),
+        dice=mean_defined([score.dice for score in scores]),
+        iou=mean_defined([score.iou for score in scores]),
     )

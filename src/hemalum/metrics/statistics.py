@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedComparison:
     """Two models on the same images; differences are a − b.
 
     `n` pairs were compared and `left_out` not, because a or b is nan; `n_nonzero` of them differ. `n_groups`
@@ -71,7 +71,7 @@ def compare_paired(
     confidence: float = 0.95,
     resamples: int = 5000,
     seed: int = 0,
-) -> Paired:
+) -> PairedComparison:
     """Compare two models by (N,) values of the same images, in the same order; differences are a − b.
 
     Pairs with nan are left out and counted. Test: two-sided Wilcoxon signed-rank, zeros dropped; exact for
@@ -85,7 +85,7 @@ def compare_paired(
     Sources: Wilcoxon, Biometrics Bulletin 1945; Kerby, "The simple difference formula", 2014 (effect size);
     Efron, "Better bootstrap confidence intervals", JASA 1987.
     """
-    first, second = _values(a, "a"), _values(b, "b")
+    first, second = _check_values(a, "a"), _check_values(b, "b")
     if first.size != second.size:
         raise HemalumError(
             f"paired comparison: {first.size} values against {second.size}; give one of each per image"
@@ -96,17 +96,21 @@ def compare_paired(
         raise HemalumError(f"paired comparison: confidence must be between 0 and 1, not {confidence}")
     kept = ~(np.isnan(first) | np.isnan(second))
     difference = (first - second)[kept].round(_DECIMALS)
-    index = _group_index(groups, kept)
+    index = _number_groups(groups, kept)
     sums, counts = np.bincount(index, weights=difference), np.bincount(index)
     group_means = (sums / counts).round(_DECIMALS) if groups is not None else np.empty(0)
-    only_group = str(_first(groups, kept)) if groups is not None and counts.size == 1 < difference.size else None
+    only_group = (
+        str(_first_group(groups, kept)) if groups is not None and counts.size == 1 < difference.size else None
+    )
     if only_group is None:
-        low, high = _interval(sums, counts, confidence, resamples, seed)
+        low, high = _bootstrap_interval(sums, counts, confidence, resamples, seed)
     else:
-        low, high = _interval(difference, np.ones(difference.size, dtype=np.int64), confidence, resamples, seed)
-    p, reason = _test(difference, "images")
+        low, high = _bootstrap_interval(
+            difference, np.ones(difference.size, dtype=np.int64), confidence, resamples, seed
+        )
+    p, reason = _test_pairs(difference, "images")
     p_groups, reason_groups = _test_groups(group_means, only_group) if groups is not None else _NO_GROUPS
-    return Paired(
+    return PairedComparison(
         n=difference.size,
         left_out=int(np.count_nonzero(~kept)),
         n_nonzero=int(np.count_nonzero(difference)),
@@ -128,7 +132,7 @@ def compare_paired(
     )
 
 
-def _values(values: ArrayLike, name: str) -> Floats:
+def _check_values(values: ArrayLike, name: str) -> Floats:
     try:
         array = np.asarray(values, dtype=np.float64)  # None becomes nan
     except (TypeError, ValueError) as error:
@@ -141,7 +145,7 @@ def _values(values: ArrayLike, name: str) -> Floats:
     return array
 
 
-def _group_index(groups: Sequence[Hashable | None] | None, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _number_groups(groups: Sequence[Hashable | None] | None, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
     """A number from 0 for the group of each kept image; each image without one is its own."""
     if groups is None:
         return np.arange(np.count_nonzero(kept))
@@ -150,12 +154,12 @@ def _group_index(groups: Sequence[Hashable | None] | None, kept: NDArray[np.bool
     return np.array([numbers[name] for name in names], dtype=np.int64)
 
 
-def _first(groups: Sequence[Hashable | None], kept: NDArray[np.bool_]) -> Hashable | None:
+def _first_group(groups: Sequence[Hashable | None], kept: NDArray[np.bool_]) -> Hashable | None:
     """The group of the first kept image."""
     return groups[int(np.flatnonzero(kept)[0])]
 
 
-def _test(difference: Floats, unit: str) -> tuple[float, str | None]:
+def _test_pairs(difference: Floats, unit: str) -> tuple[float, str | None]:
     """p of the signed-rank test, and why it is nan."""
     if difference.size == 0:
         return math.nan, f"no {unit} where both values are defined"
@@ -170,10 +174,10 @@ def _test(difference: Floats, unit: str) -> tuple[float, str | None]:
 def _test_groups(group_means: Floats, only_group: str | None) -> tuple[float, str | None]:
     if only_group is not None:
         return math.nan, f"all images are of one group ({only_group})"
-    return _test(group_means, "groups")
+    return _test_pairs(group_means, "groups")
 
 
-def _interval(
+def _bootstrap_interval(
     sums: NDArray[Any], counts: NDArray[Any], confidence: float, resamples: int, seed: int
 ) -> tuple[float, float]:
     """Bootstrap interval of the mean over images, drawing whole groups."""
@@ -219,7 +223,7 @@ def rank_biserial(difference: ArrayLike) -> float:
     The sum of the ranks of positive differences less that of negative ones, over all ranks; zeros and nan
     are dropped. 0 when nothing differs, nan without a pair. Source: Kerby 2014.
     """
-    values = _values(difference, "difference")
+    values = _check_values(difference, "difference")
     values = values[~np.isnan(values)]
     if values.size == 0:
         return math.nan
@@ -248,7 +252,7 @@ def holm(p: ArrayLike) -> Floats:
 
     Raises HemalumError when a value is outside [0, 1]. Source: Holm, Scandinavian Journal of Statistics 1979.
     """
-    values = _values(p, "p")
+    values = _check_values(p, "p")
     defined = np.flatnonzero(~np.isnan(values))
     if ((values[defined] < 0) | (values[defined] > 1)).any():
         raise HemalumError("Holm correction: p values must be between 0 and 1")
@@ -276,7 +280,7 @@ class Description:
 
 def describe(values: ArrayLike) -> Description:
     """Number, mean, sd (n − 1) and quartiles (linear interpolation) of (N,) values without nan."""
-    array = _values(values, "values")
+    array = _check_values(values, "values")
     defined = array[~np.isnan(array)]
     quartiles = np.quantile(defined, (0, 0.25, 0.5, 0.75, 1)).tolist() if defined.size else [math.nan] * 5
     return Description(defined.size, array.size - defined.size, _mean(defined), _sd(defined), *quartiles)

@@ -1,0 +1,5 @@
+"""Models: weights and card in one file, loaded, run by an engine (`engines`), exported to other programs."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -2,18 +2,14 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from hemalum.models.stain import StainTarget
+from hemalum.data.stain.statistics import StainTarget
+from hemalum.nuclei.settings import SeparationSettings
+from hemalum.settings import Strict
 
-FORMAT: Literal[1] = 1
-Channels = Literal["RGB", "grey", "hematoxylin"]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors; values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+FORMAT: Literal[2] = 2  # 1: keys before version 0.2
+Channels = Literal["RGB", "gray", "hematoxylin"]
 
 
 class NetworkSpec(Strict):
@@ -23,42 +19,11 @@ class NetworkSpec(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class SeparationSettings(Strict):
-    """How maps become nuclei. Lengths and areas are in pixels of the separation grid (mpp / enlarge)."""
-
-    foreground: float = Field(0.5, gt=0, lt=1, description="a pixel with at least this probability is nucleus")
-    marker: float = Field(0.5, gt=0, lt=1, description="threshold on the map that markers are cut from")
-    min_depth: float = Field(
-        0.1, gt=0, le=1, description="neighbouring maxima closer than this to their saddle are one nucleus"
-    )
-    min_relative_depth: float = Field(
-        0.0, ge=0, lt=1, description="as min_depth, but as a share of the lower of the two maxima; 0: off"
-    )
-    smoothing: int = Field(0, ge=0, le=16, description="rounds of blur of the peaks, each reaching 1 px; 0: off")
-    merge_depth: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="neighbours are one nucleus where relative depth + 2 x the solidity lost is less; 0: off",
-    )
-    min_marker_area: int = Field(3, ge=1, description="smaller markers join their neighbour (px)")
-    min_area: int = Field(12, ge=1, description="smaller nuclei are dropped (px)")
-    min_probability: float = Field(0.0, ge=0, lt=1, description="nuclei with a lower mean foreground are dropped")
-    min_hematoxylin: float = Field(
-        0.0, ge=0, lt=1, description="nuclei of an H&E image with less mean optical density of it are dropped; 0: off"
-    )
-    max_hole_area: int = Field(400, ge=0, description="enclosed background up to this area is filled (px)")
-    straighten: int = Field(
-        0, ge=0, le=16, description="borders of touching nuclei are smoothed within this radius (px); 0: off"
-    )
-    spur_width: int = Field(0, ge=0, le=8, description="spurs of an outline up to this width go (px); 0: off")
-
-
 class TrainingSet(Strict):
     """One dataset that the weights have seen."""
 
     name: str
-    licence: str
+    license: str
     citation: str = ""
     split_hash: str
     samples: int
@@ -85,8 +50,8 @@ class Training(Strict):
     @property
     def seen(self) -> list[TrainingSet]:
         """Every set that the weights have seen, in this training and the earlier ones."""
-        every = [used for training in (self, *self.earlier) for used in training.data]
-        return [used for place, used in enumerate(every) if used not in every[:place]]
+        datasets = [dataset for training in (self, *self.earlier) for dataset in training.data]
+        return [dataset for index, dataset in enumerate(datasets) if dataset not in datasets[:index]]
 
 
 class SamEncoding(Strict):
@@ -100,17 +65,17 @@ class SamEncoding(Strict):
 class Card(Strict):
     """What a model file says about itself (ARCHITECTURE: "a model file explains itself")."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     name: str
     network: NetworkSpec
-    representation: str = Field(description="name in hemalum.instances.representations.REPRESENTATIONS")
+    representation: str = Field(description="name in hemalum.targets.representations.REPRESENTATIONS")
     mpp: float = Field(gt=0, description="scale of the network's input, µm per pixel")
-    enlarge: int = Field(1, ge=1, le=4, description="maps are enlarged by this factor before separation")
+    output_upsampling: int = Field(1, ge=1, le=4, description="maps are enlarged by this factor before separation")
     channels: Channels = "RGB"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
-    stain: StainTarget | None = Field(None, description="colours that every image is brought to before the network")
-    as_it_is: list[Literal["hdab", "fluorescence"]] = Field(
+    stain: StainTarget | None = Field(None, description="colors that every image is brought to before the network")
+    native_stains: list[Literal["hdab", "fluorescence"]] = Field(
         default_factory=list,
         description="stains that it was trained on and sees as they are; others are shown as H&E",
     )
@@ -127,7 +92,7 @@ class Card(Strict):
     organ: str | None = Field(None, description="the organ that images are from; None: the network's rule for that")
     separation: SeparationSettings = SeparationSettings()
     nucleus_diameter_um: float = Field(7.0, gt=0, description="median diameter that --mpp auto scales to")
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
     use: str = Field("", description="what the model is for, and what it is not for")
     training: Training | None = None
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict, description="held-out set → metric → value")

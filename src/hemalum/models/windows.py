@@ -1,7 +1,7 @@
 """Windows of one size: how an image is cut for a model whose every pixel depends on the whole input.
 
 Such a network (global pooling, attention, one input size) sees in use what it saw in training: windows of the
-training crop's side. Neighbours overlap by two halos at least, and each answers for the pixels up to the middle of
+training crop's side. Neighbors overlap by two halos at least, and each answers for the pixels up to the middle of
 the overlap. Where the windows lie follows from the image's size alone.
 """
 
@@ -58,27 +58,27 @@ def stitch(
     window: int,
     halo: int,
     run: Callable[[Span, Span], NDArray[np.float32]],
-    enlarge: int = 1,
+    upsampling: int = 1,
 ) -> NDArray[np.float32]:
-    """Maps (C, h · enlarge, w · enlarge) of a small image of (h, w) px out of those of its windows.
+    """Maps (C, h · upsampling, w · upsampling) of a small image of (h, w) px out of those of its windows.
 
-    `run` is given a window's rows and columns, beyond the image where that is smaller than a window, and gives the
-    window's maps (C, window · enlarge, window · enlarge).
+    `run` takes a window's rows and columns, beyond the image where that is smaller than a window, and returns its
+    maps (C, window · upsampling, window · upsampling).
     """
-    whole: NDArray[np.float32] | None = None
+    stitched: NDArray[np.float32] | None = None
     for rows in cut_windows(shape[0], window, halo):
         for columns in cut_windows(shape[1], window, halo):
             maps = run(rows, columns)
-            if whole is None:
-                whole = np.empty((len(maps), shape[0] * enlarge, shape[1] * enlarge), np.float32)
+            if stitched is None:
+                stitched = np.empty((len(maps), shape[0] * upsampling, shape[1] * upsampling), np.float32)
             target, source = (
                 tuple(
-                    slice((span.core_start - origin) * enlarge, (span.core_stop - origin) * enlarge)
+                    slice((span.core_start - origin) * upsampling, (span.core_stop - origin) * upsampling)
                     for span, origin in ((rows, top), (columns, left))
                 )
                 for top, left in ((0, 0), (rows.start, columns.start))
             )
-            whole[:, *target] = maps[:, *source]
-    if whole is None:
+            stitched[:, *target] = maps[:, *source]
+    if stitched is None:
         raise ValueError(f"no windows for {shape}")
-    return whole
+    return stitched

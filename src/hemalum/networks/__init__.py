@@ -1,22 +1,22 @@
-"""Networks: pure modules that know nothing of losses, data or files. Registry by name."""
+"""Networks: pure modules that know nothing of losses, data, files or anything else of this package.
 
-import inspect
-from collections.abc import Callable
+A new one is a file with a class that derives from `Network` (contract.py) and a row in NETWORKS.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
-from hemalum.errors import HemalumError
-from hemalum.names import nearest
 from hemalum.networks.al_net import ALNet
 from hemalum.networks.attention_unet import AttentionUNet
 from hemalum.networks.awgunet import AWGUNet
 from hemalum.networks.compact import Compact
+from hemalum.networks.contract import Network, Outputs
 from hemalum.networks.ddu_net import DDUNet
 from hemalum.networks.deeplab import DeepLabV3, DeepLabV3Plus
 from hemalum.networks.eunet3plus import EUNet3Plus
 from hemalum.networks.medt import MedT
 from hemalum.networks.micro_net import MicroNet
+from hemalum.networks.options import nearest
 from hemalum.networks.region_attention import CSRANet
 from hemalum.networks.seu_net import SEUNet
 from hemalum.networks.swin_unet import SwinUNet
@@ -26,7 +26,7 @@ from hemalum.networks.unet import UNet
 from hemalum.networks.unet3plus import UNet3Plus
 from hemalum.networks.unet_plus_plus import UNetPlusPlus
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+NETWORKS: dict[str, type[Network]] = {
     "al_net": ALNet,
     "attention_unet": AttentionUNet,
     "awgunet": AWGUNet,
@@ -47,22 +47,23 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet_plus_plus": UNetPlusPlus,
 }
 
+__all__ = ["NETWORKS", "Network", "Outputs", "create_network", "find_network"]
 
-def build_network(name: str, outputs: int, options: dict[str, Any]) -> nn.Module:
+
+def find_network(name: str) -> type[Network]:
+    """The class of a registered network. Raises ValueError for an unknown name (the nearest is named)."""
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network '{name}'{nearest(name, NETWORKS)}")
+    return NETWORKS[name]
+
+
+def create_network(name: str, outputs: int, options: Mapping[str, Any]) -> Network:
     """Build a registered network with `outputs` logits.
 
-    Raises HemalumError for an unknown name (the nearest is named) or options that it does not take.
+    Raises ValueError for an unknown name or options that do not fit.
     """
-    if name not in NETWORKS:
-        raise HemalumError(f"unknown network '{name}'{nearest(name, NETWORKS)}")
+    network = find_network(name)
     try:
-        return NETWORKS[name](outputs=outputs, **options)
+        return network(outputs=outputs, **options)
     except TypeError as error:
-        raise HemalumError(f"network '{name}' does not take these options: {error}") from error
-
-
-def takes(name: str, option: str) -> bool:
-    """Whether a registered network has the option. Raises HemalumError for an unknown network."""
-    if name not in NETWORKS:
-        raise HemalumError(f"unknown network '{name}'{nearest(name, NETWORKS)}")
-    return option in inspect.signature(NETWORKS[name]).parameters
+        raise ValueError(f"network '{name}' does not take these options: {error}") from error

@@ -14,21 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
+from hemalum.networks.contract import Network
 
 _SQUEEZE = 16  # Hu et al.: channels in each hidden unit of the excitation
 _FEWEST = 4  # hidden units, however narrow the level
 
 
-class ALNet(nn.Module):
+class ALNet(Network):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
 
     `widths` are the channels of each level, `rates` the dilations of every block of the encoder but the deepest,
     which has `bottleneck_rates`. `attention` and `se` are the two factors of the skips; without both they are a
-    U-Net's. `norm` puts batch norm after every 3×3 convolution. Raises HemalumError for values that make no network.
+    U-Net's. `norm` puts batch norm after every 3×3 convolution. Raises ValueError for values that make no network.
     """
 
-    global_context = True  # squeeze and excitation average over the whole input
+    late_modules = ("decoder", "head", "up")
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class ALNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) < 2 or min(widths) < 1:
-            raise HemalumError(f"al_net: widths must be at least two numbers from 1 on, not {list(widths)}")
-        for name, given in (("rates", rates), ("bottleneck_rates", bottleneck_rates)):
-            if not given or min(given) < 1 or len(set(given)) < len(given):
-                raise HemalumError(f"al_net: {name} must be different dilations from 1 on, not {list(given)}")
-        self.global_context = se
+            raise ValueError(f"al_net: widths must be at least two numbers from 1 on, not {list(widths)}")
+        for option, dilations in (("rates", rates), ("bottleneck_rates", bottleneck_rates)):
+            if not dilations or min(dilations) < 1 or len(set(dilations)) < len(dilations):
+                raise ValueError(f"al_net: {option} must be different dilations from 1 on, not {list(dilations)}")
+        self.global_context = se  # squeeze and excitation average over the whole input
         self.stride = 2 ** (len(widths) - 1)
         levels = list(pairwise((inputs, *widths)))
         self.encoder = nn.ModuleList(
@@ -84,12 +84,12 @@ class DilatedBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)  # the mix has a bias, and they are added
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        seen = torch.cat([branch(x_BCHW) for branch in self.branches], dim=1)
-        return F.relu(self.shortcut(x_BCHW) + self.mix(seen))
+        responses = torch.cat([branch(x_BCHW) for branch in self.branches], dim=1)
+        return F.relu(self.shortcut(x_BCHW) + self.mix(responses))
 
 
 class AdditiveGate(nn.Module):
-    """How much of each place of x to pass, (B, 1, H, W) in (0, 1), given g of the same size."""
+    """How much of each pixel of x to pass, (B, 1, H, W) in (0, 1), asked by g of the same size."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class AdditiveGate(nn.Module):
 
 
 class GuidedSkip(nn.Module):
-    """An encoder's map weighed by place (additive attention, asked by the decoder) and by channel (excitation)."""
+    """An encoder's map weighed by pixel (additive attention, asked by the decoder) and by channel (excitation)."""
 
     def __init__(self, channels: int, attention: bool, se: bool) -> None:
         super().__init__()

@@ -21,6 +21,8 @@ class AttentionUNet(UNet):
     works in half of its channels.
     """
 
+    late_modules = ("up", "gates", "decoder", "head")
+
     def __init__(
         self,
         outputs: int = 1,

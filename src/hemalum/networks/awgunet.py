@@ -1,7 +1,7 @@
 """AWGUNET (Roy et al. 2024, ISBI): U-Net over DenseNet-121 whose skips pass wavelet-guided and channel attention.
 
 Read after the paper (arXiv 2406.08425) and, where that gives no sizes, the authors' published model: the encoder ends
-with DenseNet's third dense block, at 1/16. One departure, in docs/systems/baselines.md: the learnt global average is
+with DenseNet's third dense block, at 1/16. One departure, in docs/systems/baselines.md: the learned global average is
 a mean over pixels, where their code sums, so that it does not grow with the image.
 """
 
@@ -12,18 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
+from hemalum.networks.contract import Network
 
 
-class AWGUNet(nn.Module):
+class AWGUNet(Network):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of 32: wavelets halve what is at 1/16.
 
     `width` are the channels of DenseNet's first convolution, `growth` those that a dense layer adds, `blocks` the
     dense layers at 1/4, 1/8 and 1/16; `decoder` the channels at 1/8, 1/4, 1/2 and 1.
-    Raises HemalumError for other numbers of levels, or an odd width of the decoder.
+    Raises ValueError for other numbers of levels, or an odd width of the decoder.
     """
 
+    stride = 32
     global_context = True
+    late_modules = ("decoder", "head", "up")
 
     def __init__(
         self,
@@ -36,11 +38,10 @@ class AWGUNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(blocks) != 3 or len(decoder) != 4 or any(channels % 2 for channels in decoder):
-            raise HemalumError(
+            raise ValueError(
                 f"awgunet takes 3 numbers of dense layers and 4 even widths of its decoder, "
                 f"not {list(blocks)} and {list(decoder)}"
             )
-        self.stride = 32
         self.root = nn.Sequential(
             nn.Conv2d(inputs, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         )
@@ -83,13 +84,13 @@ class WaveletAttention(nn.Module):
     """Wavelet-guided channel attention: a gate per pixel and channel times a gate per channel.
 
     The first from the Haar bands, brought back to full size by a transposed convolution, and the features; the second
-    from their learnt weighted average through two linear layers.
+    from their learned weighted average through two linear layers.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        inner = max(8, channels // 4)  # a quarter of three colours would be none
-        self.enlarge = nn.ConvTranspose2d(4 * channels, 4 * channels, 2, 2)
+        inner = max(8, channels // 4)  # a quarter of three colors would be none
+        self.upsample = nn.ConvTranspose2d(4 * channels, 4 * channels, 2, 2)
         self.from_bands = _Separable(4 * channels, channels)
         self.from_features = _Separable(channels, channels)
         self.gate = _Separable(channels, channels)
@@ -99,7 +100,7 @@ class WaveletAttention(nn.Module):
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        both = self.from_bands(self.enlarge(haar(x_BCHW))) + self.from_features(x_BCHW)
+        both = self.from_bands(self.upsample(haar(x_BCHW))) + self.from_features(x_BCHW)
         mean = x_BCHW.mean((2, 3), keepdim=True) * self.weight.view(1, -1, 1, 1)
         return x_BCHW * self.gate(both).sigmoid() * self.channels(mean)  # type: ignore[no-any-return]
 
@@ -149,11 +150,11 @@ class Up(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.mix = nn.Conv2d(channels, channels, 1)
-        self.enlarge = nn.ConvTranspose2d(channels, channels, 2, 2)
+        self.upsample = nn.ConvTranspose2d(channels, channels, 2, 2)
         self.smooth = DoubleSize((gaussian, lanczos), 5)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return torch.cat([self.smooth(self.mix(x_BCHW)), self.enlarge(x_BCHW)], dim=1)
+        return torch.cat([self.smooth(self.mix(x_BCHW)), self.upsample(x_BCHW)], dim=1)
 
 
 def gaussian(x: float) -> float:
@@ -169,7 +170,7 @@ def lanczos(x: float) -> float:
 
 
 class DoubleSize(nn.Module):
-    """Enlarges by two with the mean of filters of up to `radius` px about pixel centres; edges go on beyond.
+    """Enlarges by two with the mean of filters of up to `radius` px about pixel centers; edges go on beyond.
 
     As products with matrices: PyTorch's convolutions of single channels take many times as long on a CPU.
     """
@@ -179,10 +180,10 @@ class DoubleSize(nn.Module):
     def __init__(self, kernels: Sequence[Callable[[float], float]], radius: int) -> None:
         super().__init__()
         self.radius = radius
-        # a fine pixel's centre is a quarter of a coarse one before or behind the centre of its coarse pixel
+        # a fine pixel's center is a quarter of a coarse one before or behind the center of its coarse pixel
         taps = torch.tensor(
             [
-                [[kernel(place - shift) for place in range(-radius, radius + 1)] for shift in (-0.25, 0.25)]
+                [[kernel(step - shift) for step in range(-radius, radius + 1)] for shift in (-0.25, 0.25)]
                 for kernel in kernels
             ],
             dtype=torch.float64,
@@ -197,11 +198,11 @@ class DoubleSize(nn.Module):
 
     def _matrices(self, length: int) -> Sequence[Tensor]:
         """(2 · length, length) for each filter: what it makes of each pixel of a row."""
-        places = torch.arange(length, device=self.taps.device)
-        pixels = (places[:, None] == places).to(self.taps.dtype)[:, None]
+        positions = torch.arange(length, device=self.taps.device)
+        pixels = (positions[:, None] == positions).to(self.taps.dtype)[:, None]
         pixels = F.pad(pixels, (self.radius, self.radius), mode="replicate")
-        made = F.conv1d(pixels, self.taps.flatten(0, 1)[:, None])
-        return made.reshape(length, len(self.taps), 2, length).permute(1, 3, 2, 0).flatten(1, 2).unbind(0)
+        responses = F.conv1d(pixels, self.taps.flatten(0, 1)[:, None])
+        return responses.reshape(length, len(self.taps), 2, length).permute(1, 3, 2, 0).flatten(1, 2).unbind(0)
 
 
 class _Kernels(nn.Module):

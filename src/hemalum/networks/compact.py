@@ -14,14 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hemalum.networks.blocks import Residual, conv_norm_relu
+from hemalum.networks.contract import Network
 
 
-class Compact(nn.Module):
+class Compact(Network):
     """(B, 3, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
 
     `widths` are the channels at 1/2, 1/4, 1/8 … resolution, `depths` the residual blocks of the encoder at each;
     the decoder has one convolution at each finer level.
     """
+
+    late_modules = ("lateral", "decoder", "head")
 
     def __init__(
         self, outputs: int, widths: Sequence[int] = (32, 64, 128), depths: Sequence[int] = (0, 1, 3)

@@ -12,17 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
+from hemalum.networks.contract import Network
 
 
-class DDUNet(nn.Module):
+class DDUNet(Network):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
 
     The first output is the segmentation decoder's, the others are the second decoder's: foreground and distance with
     representation `distance`. `bottom` are the channels of the deepest two convolutions, `dropout` is applied
     between the two convolutions of each level, the deepest last.
-    Raises HemalumError for fewer than two outputs or a number of dropouts that is not one per level.
+    Raises ValueError for fewer than two outputs or a number of dropouts that is not one per level.
     """
+
+    late_modules = ("segmentation", "distance")
+    final_layer = "distance.head"  # of the two decoders, the one whose maps part touching nuclei
 
     def __init__(
         self,
@@ -34,11 +37,11 @@ class DDUNet(nn.Module):
     ) -> None:
         super().__init__()
         if outputs < 2:
-            raise HemalumError(
+            raise ValueError(
                 f"ddu_net has two decoders and gives at least 2 maps, not {outputs}: use representation 'distance'"
             )
         if len(bottom) != 2 or len(dropout) != len(widths) + 1:
-            raise HemalumError(
+            raise ValueError(
                 f"ddu_net takes 2 widths as bottom and {len(widths) + 1} values as dropout, one per level, "
                 f"not {len(bottom)} and {len(dropout)}"
             )
@@ -51,7 +54,7 @@ class DDUNet(nn.Module):
         self.segmentation = _Decoder(bottom[-1], widths, dropout, 1)
         self.distance = _Decoder(bottom[-1], widths, dropout, outputs - 1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # nothing is normalised: the start matters
+            if isinstance(module, nn.Conv2d):  # nothing is normalized: the start matters
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 

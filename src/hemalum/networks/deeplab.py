@@ -1,14 +1,14 @@
 """DeepLabV3 (Chen et al. 2017) and DeepLabV3+ (Chen et al. 2018) on a dilated ResNet."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
 from hemalum.networks.blocks import conv_norm_relu
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Network, Outputs
 from hemalum.networks.resnet import ResNet
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # of the atrous pyramid, by output stride
@@ -46,18 +46,19 @@ class AtrousPyramid(nn.Module):
         return norm(x_BC11)  # type: ignore[no-any-return]
 
 
-class DeepLabV3(nn.Module):
-    """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
+class DeepLab(Network):
+    """What the networks share: a dilated ResNet and the atrous pyramid over its last scale. It has no decoder.
 
-    The encoder's last scale, the atrous pyramid, a 3×3 convolution and the head, enlarged bilinearly. `channels` are
-    those after the pyramid; the other options are ResNet's.
+    `channels` are those after the pyramid, `rates` its dilations (None: those of the output stride); the other
+    options are ResNet's.
     """
 
     global_context = True
+    late_modules = ("decoder", "head")
 
     def __init__(
         self,
-        outputs: int = 1,
+        *,
         inputs: int = 3,
         backbone: str = "resnet50",
         output_stride: int = 16,
@@ -70,21 +71,32 @@ class DeepLabV3(nn.Module):
     ) -> None:
         super().__init__()
         self.stride = output_stride
+        self.channels = channels
         self.encoder = ResNet(inputs, backbone, output_stride, layers, widths, reduction, pretrained)
         self.pyramid = AtrousPyramid(widths[3], channels, rates or RATES[output_stride])
-        self.decoder = conv_norm_relu(channels, channels)
-        self.head = nn.Conv2d(channels, outputs, 1)
+
+
+class DeepLabV3(DeepLab):
+    """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`. `options` are `DeepLab`'s.
+
+    The encoder's last scale, the atrous pyramid, a 3×3 convolution and the head, enlarged bilinearly.
+    """
+
+    def __init__(self, outputs: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        self.decoder = conv_norm_relu(self.channels, self.channels)
+        self.head = nn.Conv2d(self.channels, outputs, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         deep = self.encoder(x_BCHW)[3]
         return _to_size(self.head(self.decoder(self.pyramid(deep))), x_BCHW)
 
 
-class DeepLabV3Plus(nn.Module):
-    """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
+class DeepLabV3Plus(DeepLab):
+    """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`. `options` are `DeepLab`'s.
 
-    The pyramid's features at a quarter of the size, beside 48 channels of each encoder scale in `skips` (1, 2, 3;
-    the paper takes the first alone), two 3×3 convolutions, the head, enlarged bilinearly.
+    The pyramid's features at a quarter of the size, beside `low_level` channels of each encoder scale in `skips` (1,
+    2, 3; the paper takes the first alone), two 3×3 convolutions, the head, enlarged bilinearly.
 
     In training `dropped=n` asks for a second pass of the decoder over the last n images with half of the encoder's
     channels left out (UniMatch, Yang et al. 2023): `extras["dropped"]` are its logits (n, outputs, H, W). The decoder
@@ -92,35 +104,29 @@ class DeepLabV3Plus(nn.Module):
     `extras["features"]` (B, channels, H/4, W/4) and `extras["prototypes"]` (outputs, channels).
     """
 
-    global_context = True
+    feature_outputs = True
 
     def __init__(
         self,
         outputs: int = 1,
-        inputs: int = 3,
+        *,
         backbone: str = "resnet101",
-        output_stride: int = 16,
-        layers: Sequence[int] | None = None,
-        widths: Sequence[int] = (256, 512, 1024, 2048),
-        reduction: int = 4,
-        channels: int = 256,
-        rates: Sequence[int] | None = None,
         skips: Sequence[int] = (1,),
         low_level: int = LOW_LEVEL,
-        pretrained: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__()
         if not skips or sorted(set(skips)) != list(skips) or not set(skips) <= {1, 2, 3}:
-            raise HemalumError(f"skips {list(skips)}: want one or more of 1, 2, 3, in order")
-        self.stride = output_stride
+            raise ValueError(f"skips {list(skips)}: want one or more of 1, 2, 3, in order")
+        super().__init__(backbone=backbone, **options)
         self.skips = tuple(skips)
-        self.encoder = ResNet(inputs, backbone, output_stride, layers, widths, reduction, pretrained)
-        self.pyramid = AtrousPyramid(widths[3], channels, rates or RATES[output_stride])
-        self.laterals = nn.ModuleList(conv_norm_relu(widths[skip - 1], low_level, kernel=1) for skip in skips)
-        self.decoder = nn.Sequential(
-            conv_norm_relu(channels + low_level * len(skips), channels), conv_norm_relu(channels, channels)
+        self.laterals = nn.ModuleList(
+            conv_norm_relu(self.encoder.widths[skip - 1], low_level, kernel=1) for skip in skips
         )
-        self.head = nn.Conv2d(channels, outputs, 1)
+        self.decoder = nn.Sequential(
+            conv_norm_relu(self.channels + low_level * len(skips), self.channels),
+            conv_norm_relu(self.channels, self.channels),
+        )
+        self.head = nn.Conv2d(self.channels, outputs, 1)
 
     def forward(self, x_BCHW: Tensor, dropped: int = 0, features: bool = False) -> Tensor | Outputs:
         scales = self.encode(x_BCHW)

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
-from hemalum.names import nearest
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Outputs
+from hemalum.networks.options import check_choice
 from hemalum.networks.unet3plus import Down, UNet3Plus
 
 FUSIONS = ("guided", "advanced", "concat", "none")
@@ -28,7 +27,9 @@ class EUNet3Plus(UNet3Plus):
     hidden layer, `dropout` drops whole channels after the fusion.
     """
 
-    def __init__(
+    late_modules = ("decoder", "fuse", "head")
+
+    def __init__(  # noqa: PLR0913 (the network's options)
         self,
         outputs: int = 1,
         inputs: int = 3,
@@ -44,9 +45,8 @@ class EUNet3Plus(UNet3Plus):
         reduction: int = 16,
         dropout: float = 0.3,
     ) -> None:
-        for what, value, known in (("fusion", fusion, FUSIONS), ("gate", gate, GATES)):
-            if value not in known:
-                raise HemalumError(f"{what} '{value}'{nearest(value, known)}: it can be {', '.join(known)}")
+        check_choice("fusion", fusion, FUSIONS)
+        check_choice("gate", gate, GATES)
         wider = widths[-1] + embedding if fusion == "concat" else None
         super().__init__(outputs, inputs, widths, skip, activation, down, deep_supervision, cgm, wider)
         self.fusion = fusion
@@ -54,7 +54,7 @@ class EUNet3Plus(UNet3Plus):
         if fusion == "none":
             return
         self.conditions = ("embedding",)
-        self.embedding = embedding
+        self.embedding_channels = embedding
         self.global_context = True
         self.blur = Down(blurred=True)
         if fusion in ("guided", "advanced"):
@@ -66,15 +66,15 @@ class EUNet3Plus(UNet3Plus):
             )
 
     def forward(self, x_BCHW: Tensor, embedding: Tensor | None = None) -> Tensor | Outputs:
-        """Raises HemalumError when the embedding is missing or has another number of channels."""
+        """Raises ValueError when the embedding is missing or has another number of channels."""
         levels = self.encode(x_BCHW)
         if self.fusion == "none":
             levels[-1] = self.drop(levels[-1])
             return self.decode(levels)
-        if embedding is None or embedding.ndim != 4 or embedding.shape[1] != self.embedding:
-            given = "none is given" if embedding is None else f"its shape is {tuple(embedding.shape)}"
-            raise HemalumError(
-                f"fusion '{self.fusion}' needs an embedding of (B, {self.embedding}, h, w), {given}: "
+        if embedding is None or embedding.ndim != 4 or embedding.shape[1] != self.embedding_channels:
+            problem = "none is given" if embedding is None else f"its shape is {tuple(embedding.shape)}"
+            raise ValueError(
+                f"fusion '{self.fusion}' needs an embedding of (B, {self.embedding_channels}, h, w), {problem}: "
                 "give the recipe a key 'sam', or fusion none"
             )
         embedding = embedding.to(x_BCHW.dtype)
@@ -109,16 +109,16 @@ class Gate(nn.Module):
         self.excite = nn.Linear(hidden, 2 * channels if kind == "glu" else channels)
         self.kind = kind
 
-    def forward(self, own_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
         """The gated features, (B, channels, H, W)."""
-        means = torch.cat([own_BCHW.mean((2, 3)), other_BCHW.mean((2, 3))], dim=1)
+        means = torch.cat([x_BCHW.mean((2, 3)), other_BCHW.mean((2, 3))], dim=1)
         raw = self.excite(F.relu(self.squeeze(means)))
         factor = F.glu(raw, dim=1) if self.kind == "glu" else raw.sigmoid()
-        return own_BCHW * factor[:, :, None, None]
+        return x_BCHW * factor[:, :, None, None]
 
 
 class FusionBlock(nn.Module):
-    """Gate and cross-attention with one head over the places of the bottleneck; no residual, no norm, no positions.
+    """Gate and cross-attention with one head over the pixels of the bottleneck; no residual, no norm, no positions.
 
     SAM enters through the gate alone, as means over the grid.
     """
@@ -132,15 +132,15 @@ class FusionBlock(nn.Module):
         self.value = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
 
-    def forward(self, own_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
-        gated = self.gate(own_BCHW, other_BCHW).flatten(2).transpose(1, 2)
-        seen = gated if self.advanced else own_BCHW.flatten(2).transpose(1, 2)
+    def forward(self, x_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
+        gated = self.gate(x_BCHW, other_BCHW).flatten(2).transpose(1, 2)
+        seen = gated if self.advanced else x_BCHW.flatten(2).transpose(1, 2)
         # one head as an axis of its own: the form that export knows
         query, key, value = (
             part(x)[:, None] for part, x in ((self.query, gated), (self.key, seen), (self.value, seen))
         )
         mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]
-        return self.out(mixed).transpose(1, 2).reshape(own_BCHW.shape)  # type: ignore[no-any-return]
+        return self.out(mixed).transpose(1, 2).reshape(x_BCHW.shape)  # type: ignore[no-any-return]
 
 
 class LevelGate(nn.Module):
@@ -157,8 +157,8 @@ class LevelGate(nn.Module):
         self.gate = Gate(channels, narrow, gate, reduction)
         self.blur = Down(blurred=True)
 
-    def forward(self, own_BCHW: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, embedding: Tensor) -> Tensor:
         other = self.project(embedding)
-        while other.shape[2] >= 2 * own_BCHW.shape[2] and other.shape[3] >= 2 * own_BCHW.shape[3]:
+        while other.shape[2] >= 2 * x_BCHW.shape[2] and other.shape[3] >= 2 * x_BCHW.shape[3]:
             other = self.blur(other)
-        return self.gate(own_BCHW, other)  # type: ignore[no-any-return]
+        return self.gate(x_BCHW, other)  # type: ignore[no-any-return]

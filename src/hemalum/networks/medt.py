@@ -12,24 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
 from hemalum.networks.blocks import conv_norm_relu
+from hemalum.networks.contract import Network
 
 PARTS = 4  # the local branch sees the image in PARTS × PARTS parts
 ROWS_AT_ONCE = 4096  # in eval: positions whose similarities are held at a time, so that memory grows with pixels
 
 
-class MedT(nn.Module):
+class MedT(Network):
     """(B, inputs, size, size) → (B, outputs, size, size) logits; `size` a multiple of 128.
 
     `width` are the channels of the attention at the finest level, doubled from level to level; `stem` those between
     the first convolutions, `heads` of each attention, `blocks` per level: the global branch has the first two
     levels, the local branch all four. `gates` are the start values of the gates of query's, key's and value's
     positions, and of value.
-    Raises HemalumError for a size that is no multiple of 128, and in forward for images of another.
+    Raises ValueError for a size that is no multiple of 128, and in forward for images of another.
     """
 
     global_context = True
+    late_modules = ("last", "head")
 
     def __init__(
         self,
@@ -44,27 +45,27 @@ class MedT(nn.Module):
     ) -> None:
         super().__init__()
         if size < 128 or size % 128:
-            raise HemalumError(f"medt's size must be a multiple of 128, not {size}")
+            raise ValueError(f"medt's size must be a multiple of 128, not {size}")
         if width % (2 * heads):
-            raise HemalumError(f"medt's width must be a multiple of twice its heads ({2 * heads}), not {width}")
+            raise ValueError(f"medt's width must be a multiple of twice its heads ({2 * heads}), not {width}")
         if len(blocks) != 4:
-            raise HemalumError(f"medt takes 4 numbers of blocks, not {len(blocks)}")
-        self.size, self.stride = size, 1
-        self.whole = _Branch(inputs, size, width, width // 2, stem, heads, blocks[:2], gates)
+            raise ValueError(f"medt takes 4 numbers of blocks, not {len(blocks)}")
+        self.fixed_window = self.size = size
+        self.global_branch = _Branch(inputs, size, width, width // 2, stem, heads, blocks[:2], gates)
         # four times as wide a stem, as published
-        self.parts = _Branch(inputs, size // PARTS, width, 4 * width, stem, heads, blocks, None)
+        self.local_branch = _Branch(inputs, size // PARTS, width, 4 * width, stem, heads, blocks, None)
         self.last = nn.Conv2d(width, width, 3, padding=1)
         self.head = nn.Conv2d(width, outputs, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         batch, channels, height, width = x_BCHW.shape
         if height != self.size or width != self.size:
-            raise HemalumError(f"medt was built for images of {self.size}×{self.size} px, not {height}×{width}")
+            raise ValueError(f"medt was built for images of {self.size}×{self.size} px, not {height}×{width}")
         side = self.size // PARTS
         parts = x_BCHW.reshape(batch, channels, PARTS, side, PARTS, side).permute(0, 2, 4, 1, 3, 5)
-        parts = self.parts(parts.reshape(-1, channels, side, side))
+        parts = self.local_branch(parts.reshape(-1, channels, side, side))
         parts = parts.reshape(batch, PARTS, PARTS, -1, side, side).permute(0, 3, 1, 4, 2, 5)
-        x = self.whole(x_BCHW) + parts.reshape(batch, -1, self.size, self.size)
+        x = self.global_branch(x_BCHW) + parts.reshape(batch, -1, self.size, self.size)
         return self.head(F.relu(self.last(x)))  # type: ignore[no-any-return]
 
 
@@ -152,7 +153,7 @@ class AxialAttention(nn.Module):
     each term; with None positions play no part. Memory in eval grows with R · L, in training with its power 3/2.
     """
 
-    places: Tensor
+    distances: Tensor
 
     def __init__(
         self, channels: int, length: int, heads: int, gates: tuple[float, float, float, float] | None
@@ -170,8 +171,8 @@ class AxialAttention(nn.Module):
             self.norm_position = nn.BatchNorm2d(channels)
             self.relative = nn.Parameter(torch.randn(2 * self.share, 2 * length - 1) * self.share**-0.5)
             steps = torch.arange(length)
-            places = (steps[:, None] - steps + length - 1).flatten()
-            self.register_buffer("places", places, persistent=False)
+            distances = (steps[:, None] - steps + length - 1).flatten()
+            self.register_buffer("distances", distances, persistent=False)
 
     def forward(self, x_BCRL: Tensor) -> Tensor:
         x = self.norm_inputs(self.query_key_value(x_BCRL))
@@ -179,13 +180,13 @@ class AxialAttention(nn.Module):
         x = x.reshape(batch, self.heads, 2 * self.share, rows, length).permute(0, 3, 1, 2, 4)
         embedding = None
         if self.gates is not None:
-            embedding = self.relative[:, self.places].reshape(-1, self.length, self.length)
+            embedding = self.relative[:, self.distances].reshape(-1, self.length, self.length)
         # batch norm needs all rows at once while it takes its statistics
         at_once = rows if self.training else max(1, ROWS_AT_ONCE // self.length)
-        found = [self._attend(part, embedding) for part in torch.split(x, at_once, dim=1)]
+        sums = [self._attend(part, embedding) for part in torch.split(x, at_once, dim=1)]
         value, position = (
             torch.cat(parts, dim=1).permute(0, 2, 3, 1, 4).reshape(batch, -1, rows, length)
-            for parts in zip(*found, strict=True)
+            for parts in zip(*sums, strict=True)
         )
         value = self.norm_value(value)
         if self.gates is None:
@@ -205,7 +206,7 @@ class AxialAttention(nn.Module):
         similarity = similarity + gate_query * self._normed(1, _with_positions(query, of_query))
         similarity = similarity + gate_key * self._normed(2, _with_positions(key, of_key)).transpose(3, 4)
         weight = similarity.softmax(-1)
-        # (L, …) as batch of the matrix products: each place has its own embeddings
+        # (L, …) as batch of the matrix products: each position has its own embeddings
         position = weight.permute(3, 0, 1, 2, 4).flatten(1, 3) @ of_value.permute(1, 2, 0)
         position = position.reshape(-1, *weight.shape[:3], self.share).permute(1, 2, 3, 4, 0)
         return value @ weight.transpose(3, 4), position

@@ -9,24 +9,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Network, Outputs
 
 Padding = Literal["valid", "same"]
 
 LEVELS = 4
+SIZE = 252  # px, of the unpadded form's input
 BYPASS = (128, 64, 32, 16)  # px: the image beside each level of the unpadded form, so that both paths meet
 
 
-class MicroNet(nn.Module):
-    """(B, inputs, H, W) → (B, outputs, H, W) logits; in training with three auxiliary heads as `sides`.
+class MicroNet(Network):
+    """(B, inputs, H, W) → (B, outputs, H, W) logits; in training with three `aux_logits`.
 
     `base` is the channels of the first level, 64 as published (184 million parameters), and halves in a narrow form.
     `padding` "valid" is as published and takes 252 × 252 px, no other size; "same" pads every convolution, so
     any multiple of 32 px fits: level k is 1/2^k of the input, and the step from 12 to 8 px at the bottom, which
     unpadded convolutions make, becomes a pooling. Both forms have the same parameters. `dropout` drops whole channels
-    before each head. Raises HemalumError for values or sizes that it does not take.
+    before each head. Raises ValueError for values or sizes that it does not take.
     """
+
+    late_modules = ("head", "up")
 
     def __init__(
         self,
@@ -38,15 +40,14 @@ class MicroNet(nn.Module):
     ) -> None:
         super().__init__()
         if padding not in get_args(Padding):
-            raise HemalumError(f"micro_net: padding '{padding}', want one of {', '.join(get_args(Padding))}")
+            raise ValueError(f"micro_net: padding '{padding}', want one of {', '.join(get_args(Padding))}")
         if base < 1:
-            raise HemalumError(f"micro_net: base {base}, want at least one channel")
+            raise ValueError(f"micro_net: base {base}, want at least one channel")
         self.padded = padding == "same"
         if self.padded:
             self.stride = 2 ** (LEVELS + 1)
         else:
-            self.stride = 1
-            self.size = 252
+            self.fixed_window = SIZE
         pad = int(self.padded)
         widths = [base * 2**level for level in range(LEVELS)]
         self.down = nn.ModuleList(
@@ -69,14 +70,14 @@ class MicroNet(nn.Module):
             )
             for level, width in enumerate(widths[:3])
         )
-        self.sides = nn.ModuleList(_head(width, outputs, pad, dropout) for width in widths[:3])
+        self.aux_heads = nn.ModuleList(_head(width, outputs, pad, dropout) for width in widths[:3])
         self.head = _head(sum(widths[:3]), outputs, pad, dropout)
 
     def forward(self, x_BCHW: Tensor) -> Tensor | Outputs:
-        if not self.padded and tuple(x_BCHW.shape[2:]) != (self.size, self.size):
+        if not self.padded and tuple(x_BCHW.shape[2:]) != (SIZE, SIZE):
             height, width = x_BCHW.shape[2:]
-            raise HemalumError(
-                f"micro_net: padding 'valid' takes {self.size} × {self.size} px, not {height} × {width}; "
+            raise ValueError(
+                f"micro_net: padding 'valid' takes {SIZE} × {SIZE} px, not {height} × {width}; "
                 "padding 'same' takes any multiple of 32"
             )
         x, skips = x_BCHW, []
@@ -88,11 +89,11 @@ class MicroNet(nn.Module):
         for up, skip in zip(self.up, reversed(skips), strict=True):
             x = up(x, skip)
             decoded.append(x)
-        full = [enlarge(part) for enlarge, part in zip(self.full, decoded[::-1], strict=False)]
+        full = [upsample(part) for upsample, part in zip(self.full, decoded[::-1], strict=False)]
         logits: Tensor = self.head(torch.cat(full, dim=1))
         if not self.training:
             return logits
-        return Outputs(logits, sides=tuple(side(part) for side, part in zip(self.sides, full, strict=True)))
+        return Outputs(logits, aux_logits=tuple(head(part) for head, part in zip(self.aux_heads, full, strict=True)))
 
     def _smaller(self, x_BCHW: Tensor, level: int) -> Tensor:
         """The input image for the bypass of a level, bicubic."""
@@ -106,14 +107,14 @@ class _Up(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, pad: int) -> None:
         super().__init__()
-        self.enlarge = nn.ConvTranspose2d(inputs, outputs, 2, 2)
+        self.upsample = nn.ConvTranspose2d(inputs, outputs, 2, 2)
         self.block = _double(outputs, outputs, pad)
         self.main = nn.ConvTranspose2d(outputs, outputs, 5, padding=2 * pad)
         self.skip = nn.ConvTranspose2d(outputs, outputs, 5, padding=2 * pad)
         self.join = nn.Sequential(nn.Conv2d(2 * outputs, outputs, 1), nn.Tanh())
 
     def forward(self, x_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
-        x = self.main(self.block(self.enlarge(x_BCHW)))
+        x = self.main(self.block(self.upsample(x_BCHW)))
         return self.join(torch.cat([x, self.skip(skip_BCHW)], dim=1))  # type: ignore[no-any-return]
 
 

@@ -7,12 +7,12 @@ docs/systems/csra_net.md says what the paper leaves open.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
 from hemalum.networks.blocks import conv_norm_relu
 from hemalum.networks.deeplab import DeepLabV3Plus
 
@@ -36,9 +36,9 @@ def region_weights(features_BCHW: Tensor, region: int) -> Tensor:
     if region == 1:
         length = F.pad(length, (1, 1, 1, 1), mode="replicate")
     size, step = (3, 1) if region == 1 else (region, region)
-    centred = length - length.mean((2, 3), keepdim=True)  # the variance stays, its rounding error does not
-    mean = F.avg_pool2d(centred, size, step)
-    variance = (F.avg_pool2d(centred.square(), size, step) - mean.square()).mean(1, keepdim=True)
+    centered = length - length.mean((2, 3), keepdim=True)  # the variance stays, its rounding error does not
+    mean = F.avg_pool2d(centered, size, step)
+    variance = (F.avg_pool2d(centered.square(), size, step) - mean.square()).mean(1, keepdim=True)
     spread = variance.var((1, 2, 3), keepdim=True, correction=0)
     variance = variance - variance.mean((1, 2, 3), keepdim=True)
     return torch.sigmoid(variance / (spread + _FLAT).sqrt()).to(features_BCHW.dtype)
@@ -62,15 +62,15 @@ class ChannelCrossAttention(nn.Module):
         self.outs = nn.ModuleList(nn.Linear(width, width, bias=False) for width in widths)
 
     def forward(self, tokens: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
-        every = self.norm_of_all(torch.cat(tokens, dim=2))
-        key, value = self._by_head(self.key(every)), self._by_head(self.value(every))
-        found = []
-        for own, weight, norm, query, out in zip(tokens, weights, self.norms, self.queries, self.outs, strict=True):
-            q = self._by_head(query(norm(own)) * weight)
+        all_scales = self.norm_of_all(torch.cat(tokens, dim=2))
+        key, value = self._by_head(self.key(all_scales)), self._by_head(self.value(all_scales))
+        mixed = []
+        for x, weight, norm, query, out in zip(tokens, weights, self.norms, self.queries, self.outs, strict=True):
+            q = self._by_head(query(norm(x)) * weight)
             scores = q.transpose(2, 3) @ key / key.shape[-1] ** 0.5  # (B, heads, C_i, C of all scales)
             shares = F.instance_norm(scores).softmax(-1)
-            found.append(out((value @ shares.transpose(2, 3)).mean(1)))
-        return found
+            mixed.append(out((value @ shares.transpose(2, 3)).mean(1)))
+        return mixed
 
     def _by_head(self, x_BNC: Tensor) -> Tensor:
         """(B, N, heads * C) → (B, heads, N, C)."""
@@ -102,20 +102,18 @@ class RegionLayer(nn.Module):
         self.mlps = nn.ModuleList(DepthwiseMLP(width, growth) for width in widths)
 
     def forward(self, tokens: list[Tensor], weights: list[Tensor], height: int) -> list[Tensor]:
-        found = []
-        for own, change, norm, mlp in zip(
-            tokens, self.attention(tokens, weights), self.norms, self.mlps, strict=True
-        ):
-            own = own + change
-            found.append(own + _as_tokens(mlp(_as_map(norm(own), height))))
-        return found
+        result = []
+        for x, change, norm, mlp in zip(tokens, self.attention(tokens, weights), self.norms, self.mlps, strict=True):
+            x = x + change
+            result.append(x + _as_tokens(mlp(_as_map(norm(x), height))))
+        return result
 
 
 class RegionAttention(nn.Module):
-    """Four scales of an encoder → the same scales, each with what its regions have learnt from all.
+    """Four scales of an encoder → the same scales, each with what its regions have learned from all.
 
     Scale i, at 1/`strides`[i] of the image, is reduced to `reduced`[i] channels by a 1 x 1 convolution; one region
-    of `region` px of the image is one token. Positions are learnt for `grid` x `grid` tokens and interpolated to any
+    of `region` px of the image is one token. Positions are learned for `grid` x `grid` tokens and interpolated to any
     other number. Back at its own size each scale is added to what came in, through 1 x 1 convolution, batch norm and
     ReLU.
     """
@@ -145,11 +143,11 @@ class RegionAttention(nn.Module):
             tokens.append(_as_tokens(x + F.interpolate(position, size=x.shape[2:], mode="bilinear")))
         for layer in self.layers:
             tokens = layer(tokens, weights, height)
-        found = []
-        for x, own, norm, back in zip(scales, tokens, self.norms, self.back, strict=True):
-            own = F.interpolate(_as_map(norm(own), height), size=x.shape[2:], mode="nearest")
-            found.append(x + back(own))
-        return found
+        attended = []
+        for x, token, norm, back in zip(scales, tokens, self.norms, self.back, strict=True):
+            change = F.interpolate(_as_map(norm(token), height), size=x.shape[2:], mode="nearest")
+            attended.append(x + back(change))
+        return attended
 
 
 class CSRANet(DeepLabV3Plus):
@@ -157,23 +155,14 @@ class CSRANet(DeepLabV3Plus):
 
     (B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`, which is the larger of region and
     output stride. `raa: false` leaves the attention out; `grid` is the number of regions along a training tile. The
-    other options are those of DeepLabV3+.
+    other `options` are those of DeepLabV3+.
     """
 
     def __init__(
         self,
         outputs: int = 1,
-        inputs: int = 3,
-        backbone: str = "resnet101",
-        output_stride: int = 16,
-        layers: Sequence[int] | None = None,
-        widths: Sequence[int] = (256, 512, 1024, 2048),
-        reduction: int = 4,
-        channels: int = 256,
-        rates: Sequence[int] | None = None,
+        *,
         skips: Sequence[int] = (1, 2, 3),
-        low_level: int = 48,
-        pretrained: str | None = None,
         raa: bool = True,
         reduced: Sequence[int] = (64, 128, 256, 512),
         region: int = 16,
@@ -181,23 +170,22 @@ class CSRANet(DeepLabV3Plus):
         heads: int = 4,
         depth: int = 4,
         growth: int = 2,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            outputs, inputs, backbone, output_stride, layers, widths, reduction, channels, rates, skips, low_level,
-            pretrained,
-        )  # fmt: skip
+        super().__init__(outputs, skips=skips, **options)
+        output_stride = self.stride
         if region % output_stride:
-            raise HemalumError(f"region {region}: want a multiple of output_stride, {output_stride}")
+            raise ValueError(f"region {region}: want a multiple of output_stride, {output_stride}")
         if len(reduced) != 4 or min(grid, heads, depth, growth) < 1:
-            raise HemalumError(
+            raise ValueError(
                 f"reduced {list(reduced)}, grid {grid}, heads {heads}, depth {depth}, growth {growth}: want four "
                 "widths, and at least 1 of each"
             )
-        self.stride = region if raa else output_stride
-        strides = [min(2**power, output_stride) for power in (2, 3, 4, 5)]
-        self.attention = (
-            RegionAttention(widths, strides, reduced, region, grid, heads, depth, growth) if raa else None
-        )
+        self.attention: RegionAttention | None = None
+        if raa:
+            self.stride = region
+            widths, strides = self.encoder.widths, [min(2**power, output_stride) for power in (2, 3, 4, 5)]
+            self.attention = RegionAttention(widths, strides, reduced, region, grid, heads, depth, growth)
 
     def encode(self, x_BCHW: Tensor) -> list[Tensor]:
         """The four scales that the decoder takes."""

@@ -6,8 +6,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
-
 BACKBONES: dict[str, tuple[int, int, int, int]] = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -35,7 +33,7 @@ class ResNet(nn.Module):
     (Chen et al. 2017); the first block of a stage keeps the dilation before it. `backbone` names the number of
     blocks; `layers` and `widths` say others, for a narrow form. `pretrained` is what transformers loads a ResNet
     from: a name on its hub or a folder.
-    Raises HemalumError for a backbone or output stride that is not there, and weights that cannot be had or do not
+    Raises ValueError for a backbone or output stride that is not there, and weights that cannot be had or do not
     fit.
     """
 
@@ -51,15 +49,15 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if backbone not in BACKBONES:
-            raise HemalumError(f"backbone '{backbone}': there are {', '.join(BACKBONES)}")
+            raise ValueError(f"backbone '{backbone}': there are {', '.join(BACKBONES)}")
         if output_stride not in OUTPUT_STRIDES:
             allowed = ", ".join(map(str, OUTPUT_STRIDES))
-            raise HemalumError(f"output_stride {output_stride}: it can be {allowed}")
+            raise ValueError(f"output_stride {output_stride}: it can be {allowed}")
         layers = BACKBONES[backbone] if layers is None else layers
         if len(layers) != 4 or len(widths) != 4 or min(layers) < 1:
-            raise HemalumError(f"layers {list(layers)}, widths {list(widths)}: a ResNet has four stages")
+            raise ValueError(f"layers {list(layers)}, widths {list(widths)}: a ResNet has four stages")
         if any(width % reduction for width in widths):
-            raise HemalumError(f"widths {list(widths)}: each must be a multiple of reduction, {reduction}")
+            raise ValueError(f"widths {list(widths)}: each must be a multiple of reduction, {reduction}")
         self.widths = tuple(widths)
         stem = widths[0] // reduction
         self.stem = nn.Sequential(
@@ -102,40 +100,40 @@ def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation
 def load_pretrained(network: ResNet, source: str) -> None:
     """Take the weights of a ResNet that transformers loads from `source`, a name on its hub or a folder.
 
-    They were trained on ImageNet's colours, not ours; batch norm follows within some hundred steps.
-    Raises HemalumError when transformers or the weights are missing, or they are those of another ResNet.
+    They were trained on ImageNet's colors; batch norm follows within some hundred steps.
+    Raises ValueError when transformers or the weights are missing, or they are those of another ResNet.
     """
     try:
         from transformers import ResNetModel
     except ImportError:
-        raise HemalumError(
+        raise ValueError(
             'pretrained weights come through transformers, which is not installed: pip install "hemalum[sam]"'
         ) from None
     try:
-        given: Any = ResNetModel.from_pretrained(source)
+        pretrained: Any = ResNetModel.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise HemalumError(
+        raise ValueError(
             f"no ResNet to load from '{source}': give a folder that transformers saved, or a name on its hub and a "
             f"connection ({' '.join(str(error).split())[:120]})"
         ) from error
-    if given.config.layer_type != "bottleneck" or given.config.downsample_in_bottleneck:
-        raise HemalumError(f"'{source}' is a ResNet of another build: want bottlenecks whose 3×3 convolution strides")
-    tensors = {_own_name(name): value for name, value in given.state_dict().items()}
+    if pretrained.config.layer_type != "bottleneck" or pretrained.config.downsample_in_bottleneck:
+        raise ValueError(f"'{source}' is a ResNet of another build: want bottlenecks whose 3×3 convolution strides")
+    tensors = {_rename(name): value for name, value in pretrained.state_dict().items()}
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise HemalumError(f"'{source}' does not fit the network's layers, widths or inputs: {reason}") from error
+        raise ValueError(f"'{source}' does not fit the network's layers, widths or inputs: {reason}") from error
 
 
-def _own_name(name: str) -> str:
+def _rename(name: str) -> str:
     """The name here of what transformers' ResNetModel calls `name`."""
     part = {"convolution": "0", "normalization": "1"}
     words = name.split(".")
     if words[0] == "embedder":
         return f"stem.{part[words[2]]}.{words[3]}"
-    stage, block, kind = words[2], words[4], words[5]
-    if kind == "shortcut":
+    stage, block, path = words[2], words[4], words[5]
+    if path == "shortcut":
         return f"stages.{stage}.{block}.shortcut.{part[words[6]]}.{words[7]}"
-    which = ("first", "second", "third")[int(words[6])]
-    return f"stages.{stage}.{block}.{which}.{part[words[7]]}.{words[8]}"
+    layer = ("first", "second", "third")[int(words[6])]
+    return f"stages.{stage}.{block}.{layer}.{part[words[7]]}.{words[8]}"

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
+from hemalum.networks.contract import Network
 
 Design = Literal["parameters", "operations"]
 UNKNOWN = -1
 _FEWEST = 4  # channels between the two layers of a squeeze-excitation, however narrow the stage
 
 
-class SEUNet(nn.Module):
+class SEUNet(Network):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
 
     `widths` are the channels of the encoder's stages, the decoder mirrors them: seven stages for four widths.
@@ -28,10 +28,12 @@ class SEUNet(nn.Module):
     shifts the channels of each stage by linear functions of the organ's embedding (Perez et al. 2018; the scale
     goes through a sigmoid): `organs` rows of `embedding` numbers. `edge` gives the last of the logits a branch of
     its own. An unknown organ has the mean of the known organs' embeddings (`unknown`: "mean").
-    Raises HemalumError for options that make no network.
+    Raises ValueError for options that make no network.
     """
 
-    def __init__(
+    late_modules = ("up", "decoder", "head", "edge", "film", "embedding")
+
+    def __init__(  # noqa: PLR0913 (the network's options)
         self,
         outputs: int = 2,
         inputs: int = 3,
@@ -49,7 +51,7 @@ class SEUNet(nn.Module):
         _check(outputs, widths, edge, {"embedding": embedding, "organs": organs, "ratio": ratio}, unknown, design)
         self.stride = 2 ** (len(widths) - 1)
         self.global_context = se  # the squeeze looks at the whole input
-        self.conditions: tuple[str, ...] = ("organ",) if film else ()
+        self.conditions = ("organ",) if film else ()
         residual = design == "parameters"
         rising = list(pairwise(widths))[::-1]
 
@@ -65,7 +67,7 @@ class SEUNet(nn.Module):
             self.decoder = nn.ModuleList(stage(2 * narrow, narrow) for narrow, _ in rising)
         self.head = nn.Conv2d(widths[0], outputs - edge, 1)
         self.edge = (
-            _edge_branch(widths[0] if residual else widths[1], widths[0], finer=not residual) if edge else None
+            _edge_branch(widths[0] if residual else widths[1], widths[0], upsample=not residual) if edge else None
         )
         self.embedding = nn.Embedding(organs, embedding) if film else None
         self.film = nn.ModuleList(_Film(embedding, w) for w in (*widths, *widths[-2::-1])) if film else None
@@ -164,10 +166,10 @@ def _doubled(x_BCHW: Tensor) -> Tensor:
     return F.interpolate(x_BCHW, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def _edge_branch(inputs: int, between: int, *, finer: bool) -> nn.Sequential:
-    """One logit, from a 3×3 and a 1×1 convolution; `finer`: of features that are enlarged twofold first."""
+def _edge_branch(inputs: int, between: int, *, upsample: bool) -> nn.Sequential:
+    """One logit, from a 3×3 and a 1×1 convolution; `upsample`: of features that are enlarged twofold first."""
     return nn.Sequential(
-        _Doubled() if finer else nn.Identity(),
+        _Doubled() if upsample else nn.Identity(),
         nn.Conv2d(inputs, between, 3, padding=1),
         nn.BatchNorm2d(between),
         nn.ReLU(inplace=True),
@@ -179,16 +181,16 @@ def _check(
     outputs: int, widths: Sequence[int], edge: bool, counts: dict[str, int], unknown: str, design: str
 ) -> None:
     if len(widths) < 2 or min(widths) < 1:
-        raise HemalumError(f"seu_net: widths {list(widths)}: want two stages of the encoder or more, each 1 or wider")
+        raise ValueError(f"seu_net: widths {list(widths)}: want two stages of the encoder or more, each 1 or wider")
     if outputs < 1 + edge:
-        raise HemalumError(
+        raise ValueError(
             f"seu_net: {outputs} output with the edge branch: it needs 2 or more, the last is the edge "
             "(representation foreground_edge), or edge: false"
         )
     for name, value in counts.items():
         if value < 1:
-            raise HemalumError(f"seu_net: {name} is {value}, must be at least 1")
+            raise ValueError(f"seu_net: {name} is {value}, must be at least 1")
     if unknown != "mean":
-        raise HemalumError(f"seu_net: unknown is '{unknown}'; the only rule is 'mean'")
+        raise ValueError(f"seu_net: unknown is '{unknown}'; the only rule is 'mean'")
     if design not in get_args(Design):
-        raise HemalumError(f"seu_net: design '{design}' is unknown; use {' or '.join(get_args(Design))}")
+        raise ValueError(f"seu_net: design '{design}' is unknown; use {' or '.join(get_args(Design))}")

@@ -12,21 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
+from hemalum.networks.contract import Network
 
 OUT_OF_REACH = -100.0  # added to a score: its share of attention is below float32's rounding
 
 
-class SwinUNet(nn.Module):
+class SwinUNet(Network):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`, 32 as published.
 
     Tokens are 4×4 px; `width` are their channels at the finest level, doubled from level to level; `depths` are the
     blocks per level on the way down and, but for the deepest, on the way up; `heads` per level. `drop_path` is the
     share of residual branches left out in training in the deepest block, rising linearly to there.
-    Raises HemalumError where depths and heads differ in number or a level's channels are no multiple of its heads.
+    Raises ValueError where depths and heads differ in number or a level's channels are no multiple of its heads.
     """
 
     global_context = True
+    late_modules = ("expands", "joins", "decoder", "last", "norm", "head")
 
     def __init__(
         self,
@@ -40,11 +41,11 @@ class SwinUNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(depths) != len(heads):
-            raise HemalumError(f"swin_unet takes as many depths as heads, not {len(depths)} and {len(heads)}")
+            raise ValueError(f"swin_unet takes as many depths as heads, not {len(depths)} and {len(heads)}")
         levels = len(depths)
         for level, count in enumerate(heads):
             if width * 2**level % count:
-                raise HemalumError(
+                raise ValueError(
                     f"swin_unet's {width * 2**level} channels at level {level + 1} are no multiple of {count} heads"
                 )
         self.stride = 4 * 2 ** (levels - 1)
@@ -92,12 +93,12 @@ class SwinUNet(nn.Module):
 
     def _run(self, blocks: nn.Module, x_BHWC: Tensor) -> Tensor:
         """The blocks of one level; which tokens see each other is the same for all that are shifted alike."""
-        kept: dict[int, Tensor] = {}
+        masks: dict[int, Tensor] = {}
         for block in blocks.children():
             shift = int(block.shift)  # type: ignore[arg-type]
-            if shift not in kept:
-                kept[shift] = window_mask(x_BHWC, self.window, shift)
-            x_BHWC = block(x_BHWC, kept[shift])
+            if shift not in masks:
+                masks[shift] = window_mask(x_BHWC, self.window, shift)
+            x_BHWC = block(x_BHWC, masks[shift])
         return x_BHWC
 
 
@@ -106,14 +107,14 @@ def window_mask(x_BHWC: Tensor, window: int, shift: int) -> Tensor:
 
     After a cyclic shift a window holds tokens from opposite edges, and padded ones: none of these see each other.
     """
-    kinds = []
-    for side in (x_BHWC.shape[1], x_BHWC.shape[2]):
-        padded = side + -side % window
-        place = torch.arange(padded, device=x_BHWC.device).roll(-shift)
-        kinds.append((place < shift).int() + 2 * (place >= side).int())  # from the opposite edge; padded
-    kind = (kinds[0][:, None] * 4 + kinds[1])[None, :, :, None]
-    one = split_windows(kind, window)[..., 0]
-    return (one[:, :, None] != one[:, None, :]).to(x_BHWC.dtype) * OUT_OF_REACH
+    origins = []
+    for length in (x_BHWC.shape[1], x_BHWC.shape[2]):
+        padded = length + -length % window
+        position = torch.arange(padded, device=x_BHWC.device).roll(-shift)
+        origins.append((position < shift).int() + 2 * (position >= length).int())  # from the opposite edge; padded
+    origin = (origins[0][:, None] * 4 + origins[1])[None, :, :, None]
+    tokens = split_windows(origin, window)[..., 0]
+    return (tokens[:, :, None] != tokens[:, None, :]).to(x_BHWC.dtype) * OUT_OF_REACH
 
 
 def split_windows(x_BHWC: Tensor, window: int) -> Tensor:
@@ -126,7 +127,7 @@ def split_windows(x_BHWC: Tensor, window: int) -> Tensor:
 class Block(nn.Module):
     """Attention within windows, moved by half a window where `shifted`; then two linear layers; both residual."""
 
-    where: Tensor
+    bias_index: Tensor
 
     def __init__(self, channels: int, heads: int, window: int, shifted: bool, drop: float) -> None:
         super().__init__()
@@ -140,16 +141,16 @@ class Block(nn.Module):
         y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
         y, x = y.flatten(), x.flatten()
         offset = (y[:, None] - y + window - 1) * (2 * window - 1) + x[:, None] - x + window - 1
-        self.register_buffer("where", offset.flatten(), persistent=False)
+        self.register_buffer("bias_index", offset.flatten(), persistent=False)
         self.mlp = nn.Sequential(
             nn.LayerNorm(channels), nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels)
         )
 
     def forward(self, x_BHWC: Tensor, mask: Tensor) -> Tensor:
-        x = x_BHWC + self._kept(self.attend(self.norm(x_BHWC), mask))
-        return x + self._kept(self.mlp(x))
+        x = x_BHWC + self._drop_path(self.attend(self.norm(x_BHWC), mask))
+        return x + self._drop_path(self.mlp(x))
 
-    def _kept(self, branch: Tensor) -> Tensor:
+    def _drop_path(self, branch: Tensor) -> Tensor:
         """Stochastic depth (Huang et al. 2016): a branch is left out for whole images."""
         if not self.training or not self.drop:
             return branch
@@ -157,7 +158,7 @@ class Block(nn.Module):
         return branch * (keep / (1 - self.drop)).to(branch.dtype)
 
     def attend(self, x_BHWC: Tensor, mask: Tensor) -> Tensor:
-        """Attention alone, of tokens already normalised; `mask` from `window_mask`."""
+        """Attention alone, of tokens already normalized; `mask` from `window_mask`."""
         (batch, height, width, channels), side = x_BHWC.shape, self.window
         x = F.pad(x_BHWC, (0, 0, 0, -width % side, 0, -height % side))
         rows, columns = x.shape[1], x.shape[2]
@@ -168,7 +169,7 @@ class Block(nn.Module):
         # windows and heads as one axis: attention takes four axes on its fast paths
         x = x.reshape(batch, -1, tokens, 3, self.heads, channels // self.heads).permute(3, 0, 1, 4, 2, 5)
         query, key, value = x.flatten(2, 3).unbind(0)
-        bias = self.bias[self.where].reshape(tokens, tokens, self.heads).permute(2, 0, 1)
+        bias = self.bias[self.bias_index].reshape(tokens, tokens, self.heads).permute(2, 0, 1)
         scores = (mask[:, None] + bias).flatten(0, 1)[None].to(query.dtype)
         if self.training and not x.is_cuda:
             # the fused kernel of the CPU has no gradient of the added scores; what PyTorch falls back to is slower

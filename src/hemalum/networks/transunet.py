@@ -1,7 +1,7 @@
 """TransUNet (Chen et al. 2021): ResNet-50 to 1/16, a vision transformer (ViT-B/16) over its cells, a U-Net's way up.
 
 Ours: neither transformers nor MONAI has it, and their vision transformers take images, not another network's
-features. The backbone is ResNet-50 in its V2 form of "Big Transfer" as the paper uses it: standardised weights, group
+features. The backbone is ResNet-50 in its V2 form of "Big Transfer" as the paper uses it: standardized weights, group
 norm (Kolesnikov et al. 2020). The authors start from weights of ImageNet-21k; these are not reachable here.
 """
 
@@ -11,23 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
 from hemalum.networks.blocks import conv_norm_relu
+from hemalum.networks.contract import Network
 
 
-class TransUNet(nn.Module):
+class TransUNet(Network):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of 16.
 
     `width` are the channels of the backbone's first convolution, `blocks` its bottleneck blocks at 1/4, 1/8 and
     1/16; `hidden`, `depth`, `heads` and `mlp` are the transformer's channels, layers, heads and inner channels;
-    `decoder` the channels at 1/8, 1/4, 1/2 and 1. Position embeddings are learnt for a grid of `grid` × `grid` cells
+    `decoder` the channels at 1/8, 1/4, 1/2 and 1. Position embeddings are learned for a grid of `grid` × `grid` cells
     (14: 224 px) and interpolated for any other. `dropout` is the transformer's.
-    Raises HemalumError when `hidden` is no multiple of `heads`, `width` of 8, or the numbers of levels are others.
+    Raises ValueError when `hidden` is no multiple of `heads`, `width` of 8, or the numbers of levels are others.
     """
 
+    stride = 16
     global_context = True
+    late_modules = ("decoder", "head")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the network's options)
         self,
         outputs: int = 1,
         inputs: int = 3,
@@ -43,16 +45,15 @@ class TransUNet(nn.Module):
     ) -> None:
         super().__init__()
         if hidden % heads or width % 8:
-            raise HemalumError(
+            raise ValueError(
                 f"transunet's hidden must be a multiple of its heads and its width of 8, not {hidden} of {heads} "
                 f"and {width}"
             )
         if len(blocks) != 3 or len(decoder) != 4:
-            raise HemalumError(
+            raise ValueError(
                 f"transunet takes 3 numbers of blocks and 4 widths of its decoder, "
                 f"not {len(blocks)} and {len(decoder)}"
             )
-        self.stride = 16
         self.backbone = _Backbone(inputs, width, blocks)
         self.patches = nn.Conv2d(16 * width, hidden, 1)
         self.positions = nn.Parameter(torch.zeros(1, hidden, grid, grid))
@@ -118,7 +119,7 @@ class _Backbone(nn.Module):
     def __init__(self, inputs: int, width: int, blocks: Sequence[int]) -> None:
         super().__init__()
         self.root = nn.Sequential(
-            StandardisedConv(inputs, width, 7, 2, 3, bias=False), _group_norm(width), nn.ReLU(inplace=True)
+            StandardizedConv(inputs, width, 7, 2, 3, bias=False), _group_norm(width), nn.ReLU(inplace=True)
         )
         stages, before = [], width
         for level, count in enumerate(blocks):
@@ -147,24 +148,25 @@ class _Bottleneck(nn.Module):
         super().__init__()
         outputs = 4 * inner
         self.body = nn.Sequential(
-            StandardisedConv(inputs, inner, 1, bias=False), _group_norm(inner), nn.ReLU(inplace=True),
-            StandardisedConv(inner, inner, 3, stride, 1, bias=False), _group_norm(inner), nn.ReLU(inplace=True),
-            StandardisedConv(inner, outputs, 1, bias=False), _group_norm(outputs),
+            StandardizedConv(inputs, inner, 1, bias=False), _group_norm(inner), nn.ReLU(inplace=True),
+            StandardizedConv(inner, inner, 3, stride, 1, bias=False), _group_norm(inner), nn.ReLU(inplace=True),
+            StandardizedConv(inner, outputs, 1, bias=False), _group_norm(outputs),
         )  # fmt: skip
         self.shortcut = nn.Identity() if stride == 1 and inputs == outputs else nn.Sequential(
-            StandardisedConv(inputs, outputs, 1, stride, bias=False), nn.GroupNorm(outputs, outputs)
+            StandardizedConv(inputs, outputs, 1, stride, bias=False), nn.GroupNorm(outputs, outputs)
         )  # fmt: skip
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         return F.relu(self.shortcut(x_BCHW) + self.body(x_BCHW))
 
 
-class StandardisedConv(nn.Conv2d):
+class StandardizedConv(nn.Conv2d):
     """A convolution whose weights have mean 0 and variance 1 per output channel (Qiao et al. 2019)."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, unbiased=False)
-        return self._conv_forward(x_BCHW, (self.weight - mean) * torch.rsqrt(variance + 1e-5), self.bias)  # type: ignore[no-any-return]
+        weight = (self.weight - mean) * torch.rsqrt(variance + 1e-5)
+        return F.conv2d(x_BCHW, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

@@ -7,13 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hemalum.networks.contract import Network
 
-class UNet(nn.Module):
+
+class UNet(Network):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
 
     Two 3×3 convolutions with bias per level, 2×2 max-pooling, transposed 2×2 convolutions, a 1×1 head.
     `norm` adds batch norm after each 3×3 convolution (off in the sizes that the digests check).
     """
+
+    late_modules: tuple[str, ...] = ("decoder", "head", "up")
 
     def __init__(
         self,

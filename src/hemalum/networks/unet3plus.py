@@ -6,27 +6,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
-from hemalum.names import nearest
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Network, Outputs
+from hemalum.networks.options import check_choice
 
 ACTIVATIONS = ("relu", "leaky_relu", "swish", "glu")
 DOWN = ("max", "max_blur")
 _ABSENT = -10.0  # logit of a map that the classification-guided module empties: finite in half precision
 
 
-class UNet3Plus(nn.Module):
+class UNet3Plus(Network):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
 
     `widths` are the channels of the encoder's levels, the finest first. Each decoder level brings every scale to
     `skip` channels (None: the first width) and joins them. `activation` is that of the encoder: with "glu" a
     convolution gives twice the channels and one half gates the other (Dauphin et al. 2017). `down` "max_blur" blurs
-    after pooling (Zhang 2019). `deep_supervision` gives the logits of the coarser levels as `sides` while training.
-    `cgm`, the classification-guided module, empties the maps of images in which it sees no nucleus; its two logits
-    (absent, present) per image are extras["presence"] while training.
+    after pooling (Zhang 2019). `deep_supervision` gives `aux_logits` of the coarser levels while training. `cgm`, the
+    classification-guided module, empties the maps of images in which it sees no nucleus; its two logits (absent,
+    present) per image are extras["presence"] while training.
     """
 
-    conditions: tuple[str, ...] = ()
+    late_modules: tuple[str, ...] = ("decoder", "head")
 
     def __init__(
         self,
@@ -41,11 +40,10 @@ class UNet3Plus(nn.Module):
         deepest: int | None = None,
     ) -> None:
         super().__init__()
-        for what, value, known in (("activation", activation, ACTIVATIONS), ("down", down, DOWN)):
-            if value not in known:
-                raise HemalumError(f"{what} '{value}'{nearest(value, known)}: it can be {', '.join(known)}")
+        check_choice("activation", activation, ACTIVATIONS)
+        check_choice("down", down, DOWN)
         if len(widths) < 2:
-            raise HemalumError(f"widths {list(widths)}: U-Net3+ has at least two levels")
+            raise ValueError(f"widths {list(widths)}: U-Net3+ has at least two levels")
         self.stride = 2 ** (len(widths) - 1)
         self.global_context = cgm
         self.down = Down(blurred=down == "max_blur")
@@ -60,10 +58,10 @@ class UNet3Plus(nn.Module):
         )
         joined = skip * len(widths)
         self.head = nn.Conv2d(joined, outputs, 3, padding=1)
-        self.sides = nn.ModuleList()
+        self.aux_heads = nn.ModuleList()
         if deep_supervision:
             channels = [*(joined for _ in range(len(widths) - 2)), coarsest]
-            self.sides.extend(nn.Conv2d(wide, outputs, 3, padding=1) for wide in channels)
+            self.aux_heads.extend(nn.Conv2d(wide, outputs, 3, padding=1) for wide in channels)
         self.presence: nn.Module | None = None
         if cgm:
             self.presence = nn.Sequential(
@@ -85,20 +83,20 @@ class UNet3Plus(nn.Module):
         return levels
 
     def decode(self, levels: list[Tensor]) -> Tensor | Outputs:
-        """From the encoder's levels to logits; in training mode with sides and extras, where there are any."""
+        """From the encoder's levels to logits; in training with `aux_logits` and extras, where there are any."""
         decoded = [levels[-1]]  # the coarsest first
         for block in self.decoder:
             decoded.append(block(levels[:-1], decoded))
         present = None if self.presence is None else self.presence(levels[-1])
         logits = _where_present(self.head(decoded[-1]), present)
-        if not self.training or (not self.sides and present is None):
+        if not self.training or (not self.aux_heads and present is None):
             return logits
         size = logits.shape[2:]
-        sides = tuple(
-            _where_present(F.interpolate(side(x), size=size, mode="bilinear"), present)
-            for side, x in zip(self.sides, decoded[-2::-1], strict=False)
+        aux_logits = tuple(
+            _where_present(F.interpolate(head(x), size=size, mode="bilinear"), present)
+            for head, x in zip(self.aux_heads, decoded[-2::-1], strict=False)
         )
-        return Outputs(logits, sides, {} if present is None else {"presence": present})
+        return Outputs(logits, aux_logits, {} if present is None else {"presence": present})
 
 
 class Down(nn.Module):
@@ -138,9 +136,9 @@ class Level(nn.Module):
     def forward(self, levels: list[Tensor], decoded: list[Tensor]) -> Tensor:
         """`levels` from the finest, `decoded` from the coarsest on; gives the next decoded one."""
         parts = []
-        for finer, block in enumerate(self.from_encoder):
-            ratio = 2 ** (self.level - finer)
-            parts.append(block(levels[finer] if ratio == 1 else F.max_pool2d(levels[finer], ratio)))
+        for level, block in enumerate(self.from_encoder):
+            ratio = 2 ** (self.level - level)
+            parts.append(block(levels[level] if ratio == 1 else F.max_pool2d(levels[level], ratio)))
         for step, block in enumerate(self.from_decoder):
             ratio = 2 ** (len(levels) - step - self.level)
             parts.append(block(F.interpolate(decoded[step], scale_factor=float(ratio), mode="bilinear")))
@@ -170,5 +168,5 @@ def _where_present(logits_BCHW: Tensor, presence_B2: Tensor | None) -> Tensor:
     """
     if presence_B2 is None:
         return logits_BCHW
-    seen = (presence_B2[:, 1] >= presence_B2[:, 0])[:, None, None, None]
-    return torch.where(seen, logits_BCHW, torch.full_like(logits_BCHW, _ABSENT))
+    present = (presence_B2[:, 1] >= presence_B2[:, 0])[:, None, None, None]
+    return torch.where(present, logits_BCHW, torch.full_like(logits_BCHW, _ABSENT))

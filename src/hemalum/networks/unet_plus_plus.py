@@ -8,23 +8,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.errors import HemalumError
-from hemalum.networks.outputs import Outputs
+from hemalum.networks.contract import Network, Outputs
 
 Inference = Literal["last", "average"]
 
 
-class UNetPlusPlus(nn.Module):
+class UNetPlusPlus(Network):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
 
     Node x(i, j) at level i (0 is full resolution) joins x(i, 0) … x(i, j - 1) with x(i + 1, j - 1), enlarged by a
     transposed 2×2 convolution, and has two 3×3 convolutions with bias. `norm` adds batch norm after each, `dropout`
     drops single activations after each ReLU (the public code has 0.5 there).
 
-    With `deep_supervision` each of x(0, 1) … x(0, n) has a 1×1 head of its own. In training the last one's logits
-    come with the others as `sides`; in eval mode `inference` says whether the last head speaks or the mean of all
-    heads' probabilities (sigmoid), given as logits. Raises HemalumError for values that it does not know.
+    With `deep_supervision` each of x(0, 1) … x(0, n) has a 1×1 head of its own. In training the others'
+    are the `aux_logits`; in eval mode `inference` says whether the last head speaks or the mean of all heads'
+    probabilities (sigmoid), as logits. Raises ValueError for values that it does not know.
     """
+
+    late_modules = ("nested", "up", "head", "aux_heads")
 
     def __init__(
         self,
@@ -38,13 +39,11 @@ class UNetPlusPlus(nn.Module):
     ) -> None:
         super().__init__()
         if inference not in get_args(Inference):
-            raise HemalumError(
-                f"unet_plus_plus: inference '{inference}', want one of {', '.join(get_args(Inference))}"
-            )
+            raise ValueError(f"unet_plus_plus: inference '{inference}', want one of {', '.join(get_args(Inference))}")
         if inference == "average" and not deep_supervision:
-            raise HemalumError("unet_plus_plus: inference 'average' needs deep_supervision, else there is one head")
+            raise ValueError("unet_plus_plus: inference 'average' needs deep_supervision, else there is one head")
         if len(widths) < 2:
-            raise HemalumError(f"unet_plus_plus: widths {list(widths)}, want at least two levels")
+            raise ValueError(f"unet_plus_plus: widths {list(widths)}, want at least two levels")
         self.stride = 2 ** (len(widths) - 1)
         self.inference = inference
         self.encoder = nn.ModuleList(
@@ -62,7 +61,7 @@ class UNetPlusPlus(nn.Module):
             for j in columns
         )
         others = len(widths) - 2 if deep_supervision else 0
-        self.sides = nn.ModuleList(nn.Conv2d(widths[0], outputs, 1) for _ in range(others))  # x(0, n - 1) first
+        self.aux_heads = nn.ModuleList(nn.Conv2d(widths[0], outputs, 1) for _ in range(others))  # x(0, n - 1) first
         self.head = nn.Conv2d(widths[0], outputs, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor | Outputs:
@@ -74,12 +73,12 @@ class UNetPlusPlus(nn.Module):
                 rows[level].append(node(torch.cat([*rows[level], up(rows[level + 1][-1])], dim=1)))
         *others, last = rows[0][1:]
         logits: Tensor = self.head(last)
-        if not len(self.sides) or (not self.training and self.inference == "last"):
+        if not len(self.aux_heads) or (not self.training and self.inference == "last"):
             return logits
-        sides = tuple(side(x) for side, x in zip(self.sides, reversed(others), strict=True))
+        aux_logits = tuple(head(x) for head, x in zip(self.aux_heads, reversed(others), strict=True))
         if self.training:
-            return Outputs(logits, sides)
-        mean = torch.stack([logits, *sides]).float().sigmoid().mean(0)
+            return Outputs(logits, aux_logits)
+        mean = torch.stack([logits, *aux_logits]).float().sigmoid().mean(0)
         return torch.logit(mean, eps=1e-6).to(logits.dtype)
 
 

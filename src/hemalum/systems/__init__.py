@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hemalum.models.settings import build_named
+from hemalum.settings import build_named
 from hemalum.systems.al_net import ALNet
 from hemalum.systems.clin_seg_net import ClinSegNet
 from hemalum.systems.csra_net import CSRANet

@@ -1,6 +1,6 @@
 """The classical floor: Otsu on the hematoxylin channel, then a distance-transform watershed.
 
-Nothing is learnt. Every learnt system is reported beside it; one that does not clear it has learnt nothing.
+Nothing is learned. Every learned system is reported beside it; one that does not clear it has learned nothing.
 """
 
 import math
@@ -12,7 +12,7 @@ from skimage.color import rgb2hed
 from skimage.filters import gaussian, threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
-from hemalum.data.touching import SMOOTHING_UM, split_touching
+from hemalum.data.label_maps import SMOOTHING_UM, split_touching
 from hemalum.errors import HemalumError
 
 MIN_NUCLEUS_UM2 = 8.0  # a disc 3.2 µm across; smaller pieces are debris or a nucleus barely grazed
@@ -28,8 +28,8 @@ Signal = NDArray[np.float64]
 def segment_classical(image: NDArray[np.uint8], mpp: float | None = None) -> NDArray[np.int32]:
     """Label map (H, W) int32, 0 = background, of an (H, W, 3) uint8 RGB image.
 
-    Nuclear signal: hematoxylin after Ruifrok and Johnston's colour deconvolution; brightness where the
-    image looks like fluorescence (`is_fluorescence`); darkness where it is bright and colourless. All sizes
+    Nuclear signal: hematoxylin after Ruifrok and Johnston's color deconvolution; brightness where the
+    image looks like fluorescence (`is_fluorescence`); darkness where it is bright and colorless. All sizes
     are in µm; with `mpp` None the scale is taken from the thresholded nuclei themselves (`_estimate_mpp`),
     which is rougher. Raises HemalumError when the image is not (H, W, 3) uint8 or mpp is not positive.
     """
@@ -53,13 +53,13 @@ def segment_classical(image: NDArray[np.uint8], mpp: float | None = None) -> NDA
 def is_fluorescence(image: NDArray[np.uint8]) -> bool:
     """True when nuclei are brighter than the background.
 
-    The rule: the median pixel is black (brightness below 0.1), or it is dark and colourless (brightness
-    below 0.5 and channels within 0.03 of each other). Dark H&E has colour.
+    The rule: the median pixel is black (brightness below 0.1), or it is dark and colorless (brightness
+    below 0.5 and channels within 0.03 of each other). Dark H&E has color.
     """
     brightness = float(np.median(image.mean(axis=2))) / 255
     spread = float(np.median(np.ptp(image, axis=2))) / 255
-    colourless = spread < FLUORESCENCE_SPREAD
-    return brightness < BLACK_BRIGHTNESS or (brightness < FLUORESCENCE_BRIGHTNESS and colourless)
+    colorless = spread < FLUORESCENCE_SPREAD
+    return brightness < BLACK_BRIGHTNESS or (brightness < FLUORESCENCE_BRIGHTNESS and colorless)
 
 
 def nuclear_signal(image: NDArray[np.uint8]) -> Signal:

@@ -1,4 +1,4 @@
-"""The phases that a training is made of: what trains, with which loss, optimiser and schedule, until when."""
+"""The phases that a training is made of: what trains, with which loss, optimizer and schedule, until when."""
 
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
@@ -9,8 +9,8 @@ from hemalum.errors import HemalumError
 from hemalum.losses import build_loss
 from hemalum.losses.loss import Loss
 from hemalum.losses.maps import Maps
-from hemalum.models.card import Strict
-from hemalum.systems.unlabelled import Unlabelled
+from hemalum.settings import Strict
+from hemalum.systems.semi_supervised import SemiSupervised
 
 
 class AdamW(Strict):
@@ -50,11 +50,11 @@ class Lion(Strict):
     betas: tuple[float, float] = (0.9, 0.99)
 
 
-Optimiser = Annotated[AdamW | Adam | SGD | Lion, Field(discriminator="name")]
+Optimizer = Annotated[AdamW | Adam | SGD | Lion, Field(discriminator="name")]
 
 
 class Constant(Strict):
-    """The optimiser's learning rate throughout, after the warm-up."""
+    """The optimizer's learning rate throughout, after the warm-up."""
 
     name: Literal["constant"] = "constant"
     warmup: int = Field(0, ge=0, description="steps of linear rise from 0")
@@ -92,7 +92,7 @@ class Threshold(Strict):
 
 
 class Swats(Strict):
-    """Time to switch: the rate at which SGD would take the optimiser's steps is settled (Keskar & Socher 2017).
+    """Time to switch: the rate at which SGD would take the optimizer's steps is settled (Keskar & Socher 2017).
 
     γ = p·p / -p·g for a step p and its gradient g, over all weights; settled when γ is within `tolerance` of its own
     corrected running mean, which is then the rate.
@@ -106,10 +106,10 @@ class Swats(Strict):
 
 
 class Switch(Strict):
-    """Another optimiser takes over within a phase, with a fresh state, once `when` says so."""
+    """Another optimizer takes over within a phase, with a fresh state, once `when` says so."""
 
     when: Annotated[Threshold | Swats, Field(discriminator="name")] = Threshold()
-    to: Optimiser = AdamW()
+    to: Optimizer = AdamW()
     factor: float | None = Field(
         None, gt=0, description="its rate, as a multiple of the rate before; none: as `to` says, or as found by swats"
     )
@@ -124,8 +124,8 @@ class Switch(Strict):
         return self
 
 
-class Levelled(Strict):
-    """A score has levelled off when its mean over the last `window` validations is less than `delta` above the
+class ScorePlateau(Strict):
+    """A score has leveled off when its mean over the last `window` validations is less than `delta` above the
     mean over the `window` before, after at least `earliest` of the phase's steps."""
 
     window: int = Field(5, ge=1, description="validations")
@@ -136,7 +136,7 @@ class Levelled(Strict):
 Monitor = Literal["pq", "dice", "miou", "loss"]
 
 
-class Until(Strict):
+class StopCriteria(Strict):
     """When a phase ends, whichever comes first."""
 
     steps: int = Field(ge=1, description="at most so many steps")
@@ -148,7 +148,7 @@ class Until(Strict):
         description="what is best, on the validation images: PQ, Dice, mIoU over classes, or the least loss",
     )
     patience: int | None = Field(None, ge=1, description="so many validations without a better score")
-    levelled: Levelled | None = Field(None, description="when the validation Dice has levelled off")
+    score_plateau: ScorePlateau | None = Field(None, description="when the validation Dice has leveled off")
 
 
 def _loss(spec: Any) -> Loss:
@@ -158,8 +158,11 @@ def _loss(spec: Any) -> Loss:
         raise ValueError(str(error)) from error
 
 
+AnyLoss = Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)]
+
+
 class Phase(Strict):
-    """What trains, with which loss, optimiser and schedule, until when."""
+    """What trains, with which loss, optimizer and schedule, until when."""
 
     name: str
     start: Literal["last", "best"] = Field(
@@ -169,20 +172,20 @@ class Phase(Strict):
         ["*"],
         description="patterns of parameter names, '!' before those to leave out; the rest is frozen, in eval mode",
     )
-    switches: dict[str, bool] = Field({}, description="what of the network is off, by its own names; all else is on")
-    loss: Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)] = Field(
-        Maps(), description="name in hemalum.losses.LOSSES, or a mapping of name and options"
+    stage_toggles: dict[str, bool] = Field(
+        {}, description="what of the network is off, by its own names; all else is on"
     )
-    unlabelled: Unlabelled | None = Field(
-        None, description="what is learnt from training images beside the labelled ones; none: nothing"
+    loss: AnyLoss = Field(Maps(), description="name in hemalum.losses.LOSSES, or a mapping of name and options")
+    semi_supervised: SemiSupervised | None = Field(
+        None, description="what is learned from training images beside the labeled ones; none: nothing"
     )
-    optimiser: Optimiser = AdamW()
+    optimizer: Optimizer = AdamW()
     schedule: Annotated[Constant | Cosine | Plateau, Field(discriminator="name")] = Cosine()
-    switch: Switch | None = Field(None, description="another optimiser, later in the phase")
-    carry: bool = Field(
-        False, description="go on with the optimiser of the phase before, its state, and where its switch stands"
+    switch: Switch | None = Field(None, description="another optimizer, later in the phase")
+    keep_optimizer: bool = Field(
+        False, description="go on with the optimizer of the phase before, its state, and where its switch stands"
     )
-    until: Until
+    until: StopCriteria
 
     def trains(self, parameter: str) -> bool:
         """Whether a parameter of that name trains."""
@@ -192,25 +195,25 @@ class Phase(Strict):
         return matches[0] and not matches[1]
 
 
-def carried_on(phases: list[Phase]) -> list[Phase]:
-    """Give phases that carry on the optimiser and switch of the one before.
+def with_kept_optimizers(phases: list[Phase]) -> list[Phase]:
+    """Give phases that carry on the optimizer and switch of the one before.
 
     Raises ValueError where there is none, other weights train, or the phase asks for others.
     """
     result: list[Phase] = []
     for phase in phases:
-        if phase.carry:
+        if phase.keep_optimizer:
             if not result:
                 raise ValueError(f"phase '{phase.name}' carries on, and there is no phase before it")
             before = result[-1]
             if phase.train != before.train:
                 raise ValueError(f"phase '{phase.name}' carries on: it has to train what '{before.name}' trains")
-            for key in ("optimiser", "switch"):
+            for key in ("optimizer", "switch"):
                 # a recipe that was written out in full has the default there
                 if getattr(phase, key) not in (Phase.model_fields[key].default, getattr(before, key)):
                     raise ValueError(
                         f"phase '{phase.name}' carries on with the {key} of '{before.name}': leave it out"
                     )
-            phase = phase.model_copy(update={"optimiser": before.optimiser, "switch": before.switch})
+            phase = phase.model_copy(update={"optimizer": before.optimizer, "switch": before.switch})
         result.append(phase)
     return result

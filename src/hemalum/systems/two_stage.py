@@ -4,76 +4,76 @@ The control that the paper lacks is here, too: the base alone, trained for as lo
 docs/systems/two_stage.md.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from hemalum.losses.cross_entropy import Sides
+from hemalum.losses import build_loss
 from hemalum.models.card import NetworkSpec
-from hemalum.systems.phases import Phase
-from hemalum.systems.system import SystemSettings
+from hemalum.systems.phases import Adam, Constant, Optimizer, Phase, StopCriteria
+from hemalum.systems.system import SystemSettings, complete_network
 
 
 class TwoStageEnhancement(SystemSettings):
     """Options of two-stage enhancement over any registered network."""
 
+    networks: ClassVar[tuple[str, ...]] = ("two_stage",)
+
     name: Literal["two_stage"] = "two_stage"
     base: NetworkSpec = Field(NetworkSpec(name="unet"), description="the first stage: any network, and its options")
+    network: dict[str, Any] = Field({}, description="options of network two_stage: those of the second stage")
     form: Literal["two_stage", "base", "control"] = Field(
         "two_stage",
         description="two_stage: base, then enhance, then joint; base: the first of these alone; control: the base, "
         "then the base again for as many steps as enhance and joint have",
     )
+    loss: dict[str, Any] = Field(
+        {"name": "bce"},
+        description="bce or border_bce, and its options: `aux_logits` while the base trains alone (by_epoch for "
+        "micro_net, else mean), `stage1_weight` while both train together",
+    )
+    optimizer: Optimizer = Field(Adam(lr=1e-4), description="its rate is the same throughout")
     steps: int = Field(20_000, ge=1, description="at most so many for the base")
     enhance_steps: int | None = Field(None, ge=1, description="at most so many for the second stage; none: `steps`")
     joint_steps: int | None = Field(None, ge=1, description="at most so many for both together; none: `steps`")
     patience: int | None = Field(10, ge=1, description="a phase ends after so many validations without less loss")
-    lr: float = Field(1e-4, gt=0, description="learning rate of Adam, the same throughout")
-    width: int = Field(64, ge=1, description="channels of the second stage")
-    batch_norm: bool = Field(False, description="batch norm in the second stage")
-    binarise: bool = Field(False, description="the second stage sees the first one's map as 0 and 1")
-    first: float = Field(0.0, ge=0, description="weight of the first stage's own loss while both train together")
-    sides: Sides | None = Field(
-        None, description="further heads of the base, see loss bce; none: by_epoch for micro_net, else mean"
-    )
-    border_weights: bool = Field(False, description="pixels between two nuclei weigh more, as U-Net has it")
 
-    def recipe(self) -> dict[str, Any]:
+    @model_validator(mode="after")
+    def _check_nested(self) -> Self:
+        if "base" in self.network:
+            raise ValueError("the base stands beside network, not in it")
+        if self.loss.get("name") not in ("bce", "border_bce"):
+            raise ValueError(f"the loss is bce or border_bce, not {self.loss.get('name')}")
+        return self
+
+    def to_recipe(self) -> dict[str, Any]:
         """See `SystemSettings`."""
         enhance, joint = self.enhance_steps or self.steps, self.joint_steps or self.steps
+        base = self.base.model_dump()
+        network = complete_network("two_stage", self.network | {"base": base}, left_out=("embedding",))
+        alone = {"aux_logits": "by_epoch" if self.base.name == "micro_net" else "mean"} | self.loss
+        alone["stage1_weight"] = 0.0
+        frozen = alone | {"aux_logits": "none"}  # the base's further heads lead nowhere then
+        together = self.loss | {"aux_logits": "none"}
         if self.form == "two_stage":
-            stages = {"width": self.width, "batch_norm": self.batch_norm, "binarise": self.binarise}
-            network = {"name": "two_stage", "options": {"base": self.base.model_dump(), **stages}}
             phases = [
-                self._phase("base", self.steps, self._loss(), train=["base.*"], switches={"enhanced": False}),
-                self._phase("enhance", enhance, self._loss(sides="none"), train=["enhance.*"], start="best"),
-                # the base's further heads lead nowhere now
-                self._phase(
-                    "joint", joint, self._loss(sides="none", first=self.first), train=["*", "!base.sides.*"],
-                    start="best",
-                ),
-            ]  # fmt: skip
+                self._phase("base", self.steps, alone, train=["base.*"], stage_toggles={"enhanced": False}),
+                self._phase("enhance", enhance, frozen, train=["enhance.*"], start="best"),
+                self._phase("joint", joint, together, train=["*", "!base.aux_heads.*"], start="best"),
+            ]
         else:
-            network = self.base.model_dump()
-            phases = [self._phase("base", self.steps, self._loss())]
+            network = base
+            phases = [self._phase("base", self.steps, alone)]
             if self.form == "control":
-                phases.append(self._phase("continue", enhance + joint, self._loss(), start="best"))
+                phases.append(self._phase("continue", enhance + joint, alone, start="best"))
         return {"network": network, "representation": "foreground", "phases": phases}
 
-    def _loss(self, **options: Any) -> dict[str, Any]:
-        name = "border_bce" if self.border_weights else "bce"
-        sides = self.sides or ("by_epoch" if self.base.name == "micro_net" else "mean")
-        return {"name": name, "sides": sides} | options
-
     def _phase(self, name: str, steps: int, loss: dict[str, Any], **rest: Any) -> Phase:
-        until = {"steps": steps, "patience": self.patience, "monitor": "loss"}
-        return Phase.model_validate(
-            {
-                "name": name,
-                "loss": loss,
-                "optimiser": {"name": "adam", "lr": self.lr},
-                "schedule": {"name": "constant"},
-                "until": until,
-            }
-            | rest
+        return Phase(
+            name=name,
+            loss=build_loss(loss),
+            optimizer=self.optimizer,
+            schedule=Constant(),
+            until=StopCriteria(steps=steps, patience=self.patience, monitor="loss"),
+            **rest,
         )

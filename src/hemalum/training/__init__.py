@@ -1,0 +1,8 @@
+"""One training loop for every system: recipe, phases, loader, losses, validation, checkpoint.
+
+`train` is a module here; the function is `hemalum.train`.
+"""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

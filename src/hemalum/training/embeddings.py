@@ -1,8 +1,8 @@
-"""SAM's embedding of whole images: made once, kept on disk, cut where a training crop lies.
+"""SAM's embedding of images in full: made once, kept on disk, cut where a training crop lies.
 
 An image is covered by fields of `field` px (the last ones mirrored beyond its border), each embedded by itself, and
 the embeddings are put together to one map. Entries of the cache are named by what they were made from: the image's
-pixels as prepared (so by its scale and colours as well), the encoder's weights and configuration, and the field.
+pixels as prepared (so by its scale and colors as well), the encoder's weights and configuration, and the field.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from hemalum.cache import cached
 from hemalum.data.dataset import pixel_hash
-from hemalum.networks.sam import SamEncoder
+from hemalum.models.sam import SamEncoder
 
 log = logging.getLogger(__name__)
 
-KIND = "embeddings"
+KIND = "embeddings"  # of the cache's entries
 _FILE = "embedding.npy"
 _VERSION = 1  # raise when the same image and encoder give another map
 
@@ -33,38 +33,38 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """An image's embedding on disk: `cells` of it to a px of the image, which is `shape` (H, W) px."""
+    """An image's embedding on disk: `tokens_per_px` of it along an axis of the image, which is `shape` (H, W) px."""
 
     path: Path
     shape: tuple[int, int]
-    cells: float
+    tokens_per_px: float
 
     def read(self) -> NDArray[np.float16]:
-        """The whole map, (C, h, w)."""
+        """The full map, (C, h, w)."""
         values: NDArray[np.float16] = np.load(self.path, mmap_mode="r")
         return values
 
     def cut(self, affine: Floats, size: int) -> Tensor:
-        """The embedding of a crop, (C, n, n) float16, n = size · cells rounded, interpolated bilinearly.
+        """The embedding of a crop, (C, n, n) float16, n = size · tokens_per_px rounded, interpolated bilinearly.
 
         `affine` (2, 3) leads from px of the crop, which is `size` px wide, to px of the image; beyond the image's
         border the map is mirrored, as the image is.
         """
-        count = max(1, round(size * self.cells))
-        centres = (np.arange(count) + 0.5) * (size / count)
-        down, across = np.meshgrid(centres, centres, indexing="ij")
+        count = max(1, round(size * self.tokens_per_px))
+        centers = (np.arange(count) + 0.5) * (size / count)
+        down, across = np.meshgrid(centers, centers, indexing="ij")
         x, y = (row[0] * across + row[1] * down + row[2] for row in affine.astype(np.float64))
         u, v = (
-            _mirrored(place, length) * self.cells - 0.5
-            for place, length in zip((x, y), (self.shape[1], self.shape[0]), strict=True)
+            _mirror(positions, length) * self.tokens_per_px - 0.5
+            for positions, length in zip((x, y), (self.shape[1], self.shape[0]), strict=True)
         )
         values = self.read()
-        box = [_bounds(place, length) for place, length in zip((v, u), values.shape[1:], strict=True)]
+        box = [_find_bounds(tokens, length) for tokens, length in zip((v, u), values.shape[1:], strict=True)]
         part = torch.from_numpy(np.ascontiguousarray(values[:, slice(*box[0]), slice(*box[1])], np.float32))
         grid = np.stack(
             [
-                (2 * (place - start) + 1) / (stop - start) - 1
-                for place, (start, stop) in zip((u, v), box[::-1], strict=True)
+                (2 * (tokens - start) + 1) / (stop - start) - 1
+                for tokens, (start, stop) in zip((u, v), box[::-1], strict=True)
             ],
             axis=-1,
         )
@@ -75,51 +75,6 @@ class Embedding:
 
 
 Embed = Callable[[Sequence[Image]], list[Embedding]]
-
-
-def _mirrored(place: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """A place along an axis of `length` px, mirrored at both borders."""
-    folded = np.abs(place) % (2 * length)
-    result: NDArray[np.float64] = np.minimum(folded, 2 * length - folded)
-    return result
-
-
-def _bounds(place: NDArray[np.float64], length: int) -> tuple[int, int]:
-    """Which cells of an axis are needed to interpolate at `place`."""
-    return max(0, int(np.floor(place.min()))), min(length, int(np.ceil(place.max())) + 1)
-
-
-def embed_image(encoder: SamEncoder, image: Image, field: int) -> NDArray[np.float16]:
-    """Embedding (C, h, w) of an image (H, W, 3) uint8, h = H · tokens / field rounded up, and w likewise."""
-    height, width = image.shape[:2]
-    padded = np.pad(image, ((0, -height % field), (0, -width % field), (0, 0)), mode="symmetric")
-    rows, columns = padded.shape[0] // field, padded.shape[1] // field
-    tokens = encoder.tokens
-    whole = np.empty((encoder.channels, rows * tokens, columns * tokens), np.float16)
-    for row in range(rows):
-        for column in range(columns):
-            part = padded[row * field : (row + 1) * field, column * field : (column + 1) * field]
-            pixels = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None]
-            with torch.inference_mode():
-                embedding = encoder(pixels.to(encoder.mean.device).float() / 255)[0].cpu().numpy()
-            whole[:, row * tokens : (row + 1) * tokens, column * tokens : (column + 1) * tokens] = embedding
-    h, w = (-(-length * tokens // field) for length in (height, width))
-    return np.ascontiguousarray(whole[:, :h, :w])
-
-
-def entry_key(image: Image, encoder: SamEncoder, field: int) -> str:
-    """The name of an image's entry in the cache."""
-    return hashlib.sha256(f"{pixel_hash(image)}:{encoder.digest}:{field}:{_VERSION}".encode()).hexdigest()[:40]
-
-
-def embed(encoder: SamEncoder, image: Image, field: int) -> Embedding:
-    """The image's embedding from the cache, where it is made when it is missing or damaged (the log says so)."""
-
-    def make(folder: Path) -> None:
-        np.save(folder / _FILE, embed_image(encoder, image, field))
-
-    folder = cached(KIND, entry_key(image, encoder, field), make)
-    return Embedding(folder / _FILE, (image.shape[0], image.shape[1]), encoder.tokens / field)
 
 
 def embed_all(
@@ -138,3 +93,48 @@ def embed_all(
         embed(encoder, image, field)
     wait()
     return [embed(encoder, image, field) for image in images]
+
+
+def embed(encoder: SamEncoder, image: Image, field: int) -> Embedding:
+    """The image's embedding from the cache, where it is made when it is missing or damaged (the log says so)."""
+
+    def make(folder: Path) -> None:
+        np.save(folder / _FILE, embed_image(encoder, image, field))
+
+    folder = cached(KIND, make_key(image, encoder, field), make)
+    return Embedding(folder / _FILE, (image.shape[0], image.shape[1]), encoder.tokens / field)
+
+
+def make_key(image: Image, encoder: SamEncoder, field: int) -> str:
+    """The name of an image's entry in the cache."""
+    return hashlib.sha256(f"{pixel_hash(image)}:{encoder.digest}:{field}:{_VERSION}".encode()).hexdigest()[:40]
+
+
+def embed_image(encoder: SamEncoder, image: Image, field: int) -> NDArray[np.float16]:
+    """Embedding (C, h, w) of an image (H, W, 3) uint8, h = H · tokens / field rounded up, and w likewise."""
+    height, width = image.shape[:2]
+    padded = np.pad(image, ((0, -height % field), (0, -width % field), (0, 0)), mode="symmetric")
+    rows, columns = padded.shape[0] // field, padded.shape[1] // field
+    tokens = encoder.tokens
+    values = np.empty((encoder.channels, rows * tokens, columns * tokens), np.float16)
+    for row in range(rows):
+        for column in range(columns):
+            part = padded[row * field : (row + 1) * field, column * field : (column + 1) * field]
+            pixels = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None]
+            with torch.inference_mode():
+                embedding = encoder(pixels.to(encoder.mean.device).float() / 255)[0].cpu().numpy()
+            values[:, row * tokens : (row + 1) * tokens, column * tokens : (column + 1) * tokens] = embedding
+    h, w = (-(-length * tokens // field) for length in (height, width))
+    return np.ascontiguousarray(values[:, :h, :w])
+
+
+def _mirror(positions: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    """Positions along an axis of `length` px, mirrored at both borders."""
+    folded = np.abs(positions) % (2 * length)
+    mirrored: NDArray[np.float64] = np.minimum(folded, 2 * length - folded)
+    return mirrored
+
+
+def _find_bounds(tokens: NDArray[np.float64], length: int) -> tuple[int, int]:
+    """Which of the `length` tokens of an axis are needed to interpolate at these."""
+    return max(0, int(np.floor(tokens.min()))), min(length, int(np.ceil(tokens.max())) + 1)

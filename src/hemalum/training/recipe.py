@@ -1,23 +1,25 @@
 """The recipe: everything that decides a training run, as validated YAML."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from hemalum.data.augment import AugmentSettings
-from hemalum.data.fractions import Labelled
+from hemalum.data.augmentation.settings import AugmentSettings
+from hemalum.data.labeled_fraction import LabeledFraction
 from hemalum.data.sampling import CategoryAdaptive
-from hemalum.data.stain_normalisation import StainNormalisation
-from hemalum.errors import HemalumError
-from hemalum.instances.representations import BY_CLASS
-from hemalum.models.card import Channels, NetworkSpec, SeparationSettings, Strict
-from hemalum.names import nearest
+from hemalum.data.stain.normalization import StainNormalization
+from hemalum.errors import HemalumError, nearest
+from hemalum.models.card import Channels, NetworkSpec
+from hemalum.nuclei.settings import SeparationSettings
+from hemalum.settings import RENAMED, Strict, as_plain, known_keys, merge
 from hemalum.systems import build_system
-from hemalum.systems.phases import Phase, carried_on
+from hemalum.systems.phases import Phase, with_kept_optimizers
+from hemalum.targets.representations import BY_CLASS
 
 
 class Source(Strict):
@@ -50,7 +52,7 @@ class Recipe(Strict):
     seed: int = Field(0, ge=0)
     system: dict[str, Any] | None = Field(None, description="name in hemalum.systems.SYSTEMS, and its options")
     network: NetworkSpec
-    input: Channels = Field("RGB", description="what the network sees: colours, or one channel made of them")
+    input: Channels = Field("RGB", description="what the network sees: colors, or one channel made of them")
     organs: list[str] | Literal["auto"] = Field(
         "auto", description="organs that the network tells apart; auto: those of the training images"
     )
@@ -58,23 +60,23 @@ class Recipe(Strict):
         "dataset", description="for representation semantic: the dataset's classes, or all nuclei as one"
     )
     representation: str = "distance"
-    keep: str | None = Field(
+    output_representation: str | None = Field(
         None, description="representation that the model file keeps, where the network was trained on more maps"
     )
     mpp: float = Field(gt=0, description="scale of the network's input, µm per pixel")
-    enlarge: int = Field(1, ge=1, le=4)
+    output_upsampling: int = Field(1, ge=1, le=4)
     tile: int = Field(256, ge=16, description="side of a training crop, px at `mpp`")
     batch: int = Field(16, ge=1)
-    finer: int = Field(
+    target_supersampling: int = Field(
         1, ge=1, le=4, description="targets are made on a grid this much finer and averaged: shares of a pixel"
     )
     data: dict[str, Source] = Field({}, description="datasets by name; none: whatever is given, in equal shares")
-    labelled: Labelled | None = Field(None, description="the training images that keep their labels; none: all")
+    labeled: LabeledFraction | None = Field(None, description="the training images that keep their labels; none: all")
     sampling: CategoryAdaptive | None = Field(
         None, description="how often each image of a set is drawn, in the place of its `balance`; none: alike"
     )
-    stain_normalisation: StainNormalisation | None = Field(
-        None, description="colours that every image is brought to, in training and wherever the model is used"
+    stain_normalization: StainNormalization | None = Field(
+        None, description="colors that every image is brought to, in training and wherever the model is used"
     )
     sam: Sam | None = Field(None, description="for a network that takes an embedding; made once and kept")
     augment: AugmentSettings = AugmentSettings()
@@ -89,25 +91,25 @@ class Recipe(Strict):
 
     @field_validator("phases")
     @classmethod
-    def _carried_on(cls, phases: list[Phase]) -> list[Phase]:
-        return carried_on(phases)
+    def _keep_optimizers(cls, phases: list[Phase]) -> list[Phase]:
+        return with_kept_optimizers(phases)
 
     @model_validator(mode="before")
     @classmethod
-    def _of_system(cls, content: Any) -> Any:
+    def _apply_system(cls, content: Any) -> Any:
         """Put in what the system decides, under what the recipe says itself."""
         if not isinstance(content, Mapping) or not content.get("system"):
             return content
         try:
             system = build_system(content["system"])
-            decided = _plain(system.recipe())
-            own = {key: value for key, value in content.items() if key != "system"}
-            return merged(decided, own, "recipe") | {"system": system.model_dump(mode="json")}
+            decided = as_plain(system.to_recipe())
+            changes = {key: value for key, value in content.items() if key != "system"}
+            return merge(decided, changes, "recipe") | {"system": system.model_dump(mode="json")}
         except HemalumError as error:  # pydantic collects ValueErrors and says where they stand
             raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
-    def _monitors(self) -> Self:
+    def _check_monitors(self) -> Self:
         """A score that nothing has would end the training at its first validation."""
         for phase in self.phases:
             if phase.until.monitor == "miou" and self.representation not in BY_CLASS:
@@ -122,8 +124,8 @@ class Recipe(Strict):
         """Steps over all phases, if none ends earlier."""
         steps = 0
         for phase in self.phases:
-            own = phase.until.steps
-            steps += own if phase.until.total is None else max(0, min(own, phase.until.total - steps))
+            until = phase.until
+            steps += until.steps if until.total is None else max(0, min(until.steps, until.total - steps))
         return steps
 
     @property
@@ -152,17 +154,17 @@ def load_recipe(path: Path | str, budget: Budget = "full", variant: str | None =
     if variant is not None:
         if variant not in variants:
             raise HemalumError(f"{path} has no variant '{variant}'{nearest(variant, variants)}")
-        content = merged(content, variants[variant], f"{path}: '{VARIANTS}.{variant}'")
+        content = merge(content, variants[variant], f"{path}: '{VARIANTS}.{variant}'")
         content = content | {"name": f"{name}.{variant}"}
     changes = content.pop(SMALL, None)
-    full = _validated(path, content, variant)
+    full = _validate(path, content, variant)
     if changes is None:
         if budget == SMALL:
             raise HemalumError(f"{path} has no small form: give it a key 'small' with what differs")
         return full
     if not isinstance(changes, dict):
         raise HemalumError(f"{path}: '{SMALL}' must be a mapping of the keys that differ")
-    small = _validated(path, merged(content, changes, f"{path}: '{SMALL}'") | {"budget": SMALL}, variant, SMALL)
+    small = _validate(path, merge(content, changes, f"{path}: '{SMALL}'") | {"budget": SMALL}, variant, SMALL)
     return small if budget == SMALL else full
 
 
@@ -187,7 +189,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     return content, {str(name): changes for name, changes in variants.items()}
 
 
-def _validated(path: Path, content: dict[str, Any], variant: str | None, form: str = "") -> Recipe:
+def _validate(path: Path, content: dict[str, Any], variant: str | None, form: str = "") -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
@@ -195,61 +197,68 @@ def _validated(path: Path, content: dict[str, Any], variant: str | None, form: s
         raise HemalumError(f"{path}: {_explain(error)}{f' (in {where})' if where else ''}") from error
 
 
-def merged(content: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`content` with `changes`: mappings key by key, lists of named things (phases) by name; all else is replaced.
-
-    A mapping that is given another `name` (of a network, an optimiser) is another thing, and replaced as a whole.
-    Raises HemalumError for a change to a thing of a list that is not there.
-    """
-    result: dict[str, Any] = dict(content)
-    for key, change in changes.items():
-        old = result.get(key)
-        if isinstance(old, dict) and isinstance(change, dict):
-            another = "name" in change and change["name"] != old.get("name", change["name"])
-            result[key] = change if another else merged(old, change, where)
-        elif isinstance(old, list) and isinstance(change, dict):
-            names = [item.get("name") for item in old]
-            for name in change:
-                if name not in names:
-                    raise HemalumError(f"{where} changes {key}, '{name}'{nearest(name, map(str, names))}")
-            result[key] = [merged(item, change.get(item["name"], {}), where) for item in old]
-        else:
-            result[key] = change
-    return result
-
-
-def _plain(value: Any) -> Any:
-    """Settings as the mappings that a recipe would write."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value
-
-
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{where}'{nearest(str(first['loc'][-1]), _keys(Recipe))}"
-    said = str(first["msg"]).removeprefix("Value error, ")
-    return f"'{where}': {said}" if where else said
+        key = str(first["loc"][-1])
+        if key in RENAMED:
+            return f"key '{where}' is called '{RENAMED[key]}' since version 0.2"
+        return f"unknown key '{where}'{nearest(key, known_keys(Recipe))}"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"'{where}': {message}" if where else message
 
 
-def _keys(model: type[BaseModel]) -> set[str]:
-    """Every key that a recipe may hold, at any depth."""
-    found: set[str] = set()
+_SHIPPED = Path(__file__).resolve().parents[1] / "recipes"
 
-    def walk(schema: Any) -> None:
-        if isinstance(schema, dict):
-            found.update(schema.get("properties", {}))
-            for value in schema.values():
-                walk(value)
-        elif isinstance(schema, list):
-            for value in schema:
-                walk(value)
 
-    walk(model.model_json_schema())
-    return found
+def shipped_recipes() -> dict[str, Path]:
+    """Name → file of every shipped recipe, sorted by name."""
+    return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))}
+
+
+def find_recipe(recipe: Path | str) -> Path:
+    """Give the file of a recipe: a path to one, or the name of a shipped one.
+
+    Raises HemalumError for a name that is neither, with the nearest shipped name.
+    """
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if str(recipe) not in shipped:
+        raise HemalumError(f"no recipe file and no shipped recipe '{recipe}'{nearest(str(recipe), shipped)}")
+    return shipped[str(recipe)]
+
+
+def open_recipe(word: Path | str, budget: Budget = "full") -> Recipe:
+    """Load the one recipe that `word` names: a file or a shipped name, `:VARIANT` after it where it has variants.
+
+    Raises HemalumError as `find_recipe` and `load_recipe` do.
+    """
+    recipe, variant = _split_variant(word)
+    return load_recipe(find_recipe(recipe), budget, variant)
+
+
+def open_recipes(word: Path | str, budget: Budget = "full") -> dict[str, Recipe]:
+    """Load what `word` names, by short name: all variants of a recipe that has some, or the one recipe.
+
+    Raises HemalumError as `open_recipe` does.
+    """
+    recipe, variant = _split_variant(word)
+    path = find_recipe(recipe)
+    if variant is not None:
+        return {variant: load_recipe(path, budget, variant)}
+    variants = recipe_variants(path)
+    if variants:
+        return {variant: load_recipe(path, budget, variant) for variant in variants}
+    loaded = load_recipe(path, budget)
+    return {loaded.name: loaded}
+
+
+def _split_variant(word: Path | str) -> tuple[str, str | None]:
+    """RECIPE and VARIANT of `RECIPE:VARIANT`."""
+    match = re.fullmatch(r"(.+):([\w.+-]+)", str(word))
+    if match is None or Path(word).exists():
+        return str(word), None
+    return match[1], match[2]

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from hemalum.data.ihc.chromogen import EOSIN, HEMATOXYLIN
-from hemalum.data.ihc.synthesis import KnownPair, make_pair
+from ihc_synthesis import KnownPair, make_pair
 
 MPP = 0.5
 
@@ -17,7 +18,7 @@ class Tile(NamedTuple):
     labels: np.ndarray
 
 
-def unit(vector) -> np.ndarray:
+def unit(vector: ArrayLike) -> np.ndarray:
     return np.array(vector) / np.linalg.norm(vector)
 
 
@@ -48,6 +49,6 @@ def tile() -> Tile:
 
 
 @pytest.fixture(scope="session")
-def pair(tile) -> KnownPair:
+def pair(tile: Tile) -> KnownPair:
     """DAB, rotated, sheared and bent."""
     return make_pair(tile.image, tile.labels, 3)

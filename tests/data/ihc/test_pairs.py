@@ -3,22 +3,23 @@
 import csv
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hemalum.data.formats import ihc_pairs
 from hemalum.data.ihc.pairs import find_pairs, read_landmarks
-from hemalum.data.ihc.synthesis import Warp, make_pair
 from hemalum.data.importing import import_dataset
+from hemalum.data.readers import ihc_pairs
 from hemalum.errors import HemalumError
+from ihc_synthesis import Warp, make_pair
 
 from .conftest import MPP, make_tile
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     """Two pairs that fit, of one patient, and one whose IHC section is of another place."""
     root = tmp_path / "melanoma"
     warp = Warp.draw(np.random.default_rng(7), (256, 256), bend=1.5)
@@ -32,12 +33,12 @@ def folder(tmp_path):
     return root
 
 
-def write(path, text: str):
+def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
 
 
-def test_index_joins_and_describes(folder):
+def test_index_joins_and_describes(folder: Path) -> None:
     (folder / "ihc/roi_1.png").rename(folder / "ihc/sox10.png")
     write(
         folder / "index.csv",
@@ -50,7 +51,7 @@ def test_index_joins_and_describes(folder):
     assert (second.id, second.group, second.organ, second.mpp) == ("roi_0", "roi_0", None, None)
 
 
-def test_landmarks_are_read(folder):
+def test_landmarks_are_read(folder: Path) -> None:
     path = write(folder / "landmarks.csv", "id,he_x,he_y,ihc_x,ihc_y\nroi_0,1,2,3,4\nroi_0,5,6,7,8.5\n")
     points = read_landmarks(path, find_pairs(folder))
     assert np.array_equal(points["roi_0"][0], [[1, 2], [5, 6]])
@@ -71,7 +72,7 @@ def test_landmarks_are_read(folder):
         ("he,ihc\n", "index.csv: no pairs"),
     ],
 )
-def test_faults_of_an_index(folder, index, message):
+def test_faults_of_an_index(folder: Path, index: str, message: str) -> None:
     write(folder / "index.csv", index)
     with pytest.raises(HemalumError) as raised:
         find_pairs(folder)
@@ -79,7 +80,7 @@ def test_faults_of_an_index(folder, index, message):
 
 
 @pytest.mark.parametrize(("kind", "other"), [("he", "ihc"), ("ihc", "he")])
-def test_a_missing_partner_is_named(folder, kind, other):
+def test_a_missing_partner_is_named(folder: Path, kind: str, other: str) -> None:
     (folder / kind / "roi_1.png").unlink()
     with pytest.raises(HemalumError, match=rf"{other}/roi_1.png: its partner roi_1\.\* is missing in .*{kind}"):
         find_pairs(folder)
@@ -93,14 +94,16 @@ def test_a_missing_partner_is_named(folder, kind, other):
         ("id,x,y\n", "column 'he_x' is missing"),
     ],
 )
-def test_faults_of_landmarks(folder, text, message):
+def test_faults_of_landmarks(folder: Path, text: str, message: str) -> None:
     path = write(folder / "landmarks.csv", text)
     with pytest.raises(HemalumError) as raised:
         read_landmarks(path, find_pairs(folder))
     assert message in str(raised.value)
 
 
-def test_import_keeps_what_fits_and_names_the_rest(folder, tmp_path, caplog):
+def test_import_keeps_what_fits_and_names_the_rest(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("SimpleITK")
     write(
         folder / "index.csv",
@@ -114,7 +117,7 @@ def test_import_keeps_what_fits_and_names_the_rest(folder, tmp_path, caplog):
     ]
     assert dataset[0].instances.max() > 5
     assert dataset[0].ambiguous.any()  # the corners that the turned section leaves
-    assert "derived" in dataset.info.licence
+    assert "derived" in dataset.info.license
     with (dataset.path / "quality.csv").open() as stream:
         scores = {row["id"]: row for row in csv.DictReader(stream)}
     assert [scores[f"roi_{number}"]["imported"] for number in range(3)] == ["yes", "yes", "no"]
@@ -125,7 +128,7 @@ def test_import_keeps_what_fits_and_names_the_rest(folder, tmp_path, caplog):
         assert Image.open(dataset.path / f"pairs/roi_{number}.png").width > 1000
 
 
-def test_all_refused_is_an_error_and_leaves_nothing(folder, tmp_path):
+def test_all_refused_is_an_error_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("SimpleITK")
     for number in range(3):
         Image.fromarray(np.full((256, 256, 3), 245, np.uint8)).save(folder / "ihc" / f"roi_{number}.png")
@@ -135,7 +138,7 @@ def test_all_refused_is_an_error_and_leaves_nothing(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_wrong_chromogen_is_named(folder, tmp_path):
+def test_a_wrong_chromogen_is_named(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("SimpleITK")
     tile = make_tile(1)
     for number in range(3):
@@ -145,24 +148,24 @@ def test_a_wrong_chromogen_is_named(folder, tmp_path):
         import_dataset("ihc-pairs", folder, tmp_path / "out", mpp=MPP, chromogen="dab")
 
 
-def test_no_scale(folder):
+def test_no_scale(folder: Path) -> None:
     pytest.importorskip("SimpleITK")
     with pytest.raises(HemalumError, match=r"roi_0.png: its scale is not known; give --mpp, or a column mpp"):
         next(ihc_pairs.read(folder))
 
 
-def test_an_unreadable_file_is_named(folder):
+def test_an_unreadable_file_is_named(folder: Path) -> None:
     pytest.importorskip("SimpleITK")
     (folder / "ihc/roi_0.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     with pytest.raises(HemalumError, match=r"ihc/roi_0.png: "):
         next(ihc_pairs.read(folder, mpp=MPP))
 
 
-def test_no_simpleitk(folder):
+def test_no_simpleitk(folder: Path) -> None:
     """In a process of its own, where the import fails."""
     program = (
         "import sys; sys.modules['SimpleITK'] = None\n"
-        "from hemalum.data.formats import ihc_pairs\n"
+        "from hemalum.data.readers import ihc_pairs\n"
         "from hemalum.errors import HemalumError\n"
         "try:\n    next(ihc_pairs.read(sys.argv[1], mpp=0.5))\n"
         "except HemalumError as error:\n    print(error)\n"

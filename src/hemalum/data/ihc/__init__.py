@@ -1,12 +1,15 @@
 """IHC → H&E: masks for an H&E section derived from a section stained by immunohistochemistry.
 
 tissue.py        where there is tissue
-chromogen.py     colour deconvolution, and the mask of what the chromogen stained
+chromogen.py     color deconvolution, and the mask of what the chromogen stained
 search.py        the rough position: all rotations and shifts at once
 registration.py  rigid, affine, B-spline, from that position on
 quality.py       how far the result can be trusted
 derive.py        one pair, from two images to instances
 pairs.py         the files of a folder of pairs
 picture.py       what to look at
-synthesis.py     pairs whose warp and mask are known, to measure all of the above
 """
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Colour deconvolution of an IHC section, and the mask of what its chromogen stained."""
+"""Color deconvolution of an IHC section, and the mask of what its chromogen stained."""
 
 import math
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def chromogen_mask(amount: Float, tissue: Mask, mpp: float, *, min_area_um2: flo
     """Threshold the amount of chromogen (H, W) by Otsu within the tissue, and clean the mask.
 
     The threshold never falls below `FLOOR`, and where the two classes differ by less than `CONTRAST` it is sought
-    again among the higher values: a grey section with two stained nuclei gives these two, a section without
+    again among the higher values: a gray section with two stained nuclei gives these two, a section without
     chromogen an empty mask, not noise.
     Opening and closing take off grain, holes up to 20 µm² are filled, pieces below `min_area_um2` dropped.
     """

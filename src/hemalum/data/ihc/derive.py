@@ -12,8 +12,7 @@ from hemalum.data.ihc.quality import LandmarkError, Quality, error_at, error_of_
 from hemalum.data.ihc.registration import LEVELS, Alignment, Level, make_field, register
 from hemalum.data.ihc.search import Field, search
 from hemalum.data.ihc.tissue import optical_density, tissue_mask
-from hemalum.data.label_map import components
-from hemalum.data.touching import split_touching
+from hemalum.data.label_maps import components, split_touching
 from hemalum.errors import HemalumError
 
 MIN_TISSUE = 0.01  # of the image; below it a section is blank

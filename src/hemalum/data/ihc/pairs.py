@@ -60,18 +60,18 @@ def find_pairs(path: Path, *, he: str = "he", ihc: str = "ihc", index: str | Non
 def read_landmarks(path: Path, pairs: list[IhcPair]) -> dict[str, Landmarks]:
     """Points by pair id, each two (N, 2) float64 of x, y in px (H&E, IHC). Raises HemalumError naming the row."""
     known = {pair.id for pair in pairs}
-    found: dict[str, list[list[float]]] = defaultdict(list)
+    rows_by_id: dict[str, list[list[float]]] = defaultdict(list)
     for where, line in _rows(path, ("id", "he_x", "he_y", "ihc_x", "ihc_y")):
         name = _safe(line["id"])
         if name not in known:
             raise HemalumError(f"{where}: no pair has the id {line['id']!r}")
-        found[name].append([_number(where, line, axis) for axis in ("he_x", "he_y", "ihc_x", "ihc_y")])
-    arrays = {name: np.array(points, np.float64) for name, points in found.items()}
+        rows_by_id[name].append([_number(where, line, axis) for axis in ("he_x", "he_y", "ihc_x", "ihc_y")])
+    arrays = {name: np.array(points, np.float64) for name, points in rows_by_id.items()}
     return {name: (points[:, :2], points[:, 2:]) for name, points in arrays.items()}
 
 
 def _by_stem(path: Path, he: str, ihc: str) -> Iterator[IhcPair]:
-    sides: list[dict[str, Path]] = []
+    sections: list[dict[str, Path]] = []
     for folder in (path / he, path / ihc):
         if not folder.is_dir():
             raise HemalumError(f"{folder}: no such folder; want {he}/ and {ihc}/, or an index.csv with he,ihc")
@@ -82,13 +82,13 @@ def _by_stem(path: Path, he: str, ihc: str) -> Iterator[IhcPair]:
             if file.stem in files:
                 raise HemalumError(f"{file}: {files[file.stem].name} has the same stem; keep one of them")
             files[file.stem] = file
-        sides.append(files)
-    for mine, other, folder in ((sides[0], sides[1], path / ihc), (sides[1], sides[0], path / he)):
+        sections.append(files)
+    for mine, other, folder in ((sections[0], sections[1], path / ihc), (sections[1], sections[0], path / he)):
         alone = sorted(set(mine) - set(other))
         if alone:
             raise HemalumError(f"{mine[alone[0]]}: its partner {alone[0]}.* is missing in {folder}")
-    for stem, file in sides[0].items():
-        yield IhcPair(file, sides[1][stem], _safe(stem), _safe(stem))
+    for stem, file in sections[0].items():
+        yield IhcPair(file, sections[1][stem], _safe(stem), _safe(stem))
 
 
 def _from_index(path: Path, listed: Path, he: str, ihc: str) -> Iterator[IhcPair]:
@@ -97,8 +97,8 @@ def _from_index(path: Path, listed: Path, he: str, ihc: str) -> Iterator[IhcPair
         for name, folder in (("he", he), ("ihc", ihc)):
             if not line[name]:
                 raise HemalumError(f"{where}: {name} is empty")
-            places = [path / folder / line[name], path / line[name]]
-            existing = [place for place in places if place.is_file()]
+            candidates = [path / folder / line[name], path / line[name]]
+            existing = [file for file in candidates if file.is_file()]
             if not existing:
                 raise HemalumError(f"{where}: {name} {line[name]!r} is neither in {path / folder} nor in {path}")
             files.append(existing[0])

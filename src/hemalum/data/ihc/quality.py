@@ -70,7 +70,7 @@ class LandmarkError:
 
     @classmethod
     def of(cls, distances: NDArray[np.float64], source: Literal["landmarks", "patches"]) -> "LandmarkError | None":
-        """Summarise; None where there are no landmarks."""
+        """Summarize; None where there are no landmarks."""
         if len(distances) == 0:
             return None
         middle, high = np.percentile(distances, [50, 95])

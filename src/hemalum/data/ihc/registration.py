@@ -66,15 +66,15 @@ class Alignment:
         return np.array(moved, np.float64).reshape(-1, 2)
 
     def field(self, shape: tuple[int, int], mpp: float) -> NDArray[np.float64]:
-        """(H, W, 2): for each pixel centre of an H&E grid, its place on the IHC section in µm."""
+        """(H, W, 2): for each pixel center of an H&E grid, its place on the IHC section in µm."""
         sitk = load_simpleitk()
         moves = sitk.TransformToDisplacementField(
             self.transform, sitk.sitkVectorFloat64, (shape[1], shape[0]), (mpp / 2, mpp / 2), (mpp, mpp)
         )
         y, x = np.mgrid[: shape[0], : shape[1]]
-        places: NDArray[np.float64] = np.stack([(x + 0.5) * mpp, (y + 0.5) * mpp], axis=-1)
-        places += sitk.GetArrayFromImage(moves)
-        return places
+        positions: NDArray[np.float64] = np.stack([(x + 0.5) * mpp, (y + 0.5) * mpp], axis=-1)
+        positions += sitk.GetArrayFromImage(moves)
+        return positions
 
     def warp(
         self, pixels: NDArray[Any], mpp: float, shape: tuple[int, int], onto: float, *, smooth: bool, fill: float = 0
@@ -134,7 +134,7 @@ def make_field(hematoxylin: Float, tissue: Mask, mpp: float) -> Field:
 def register(fixed: Field, moving: Field, level: Level = "bspline") -> Alignment | None:
     """Find where each point of `fixed` (H&E) lies on `moving` (IHC); None where nothing overlaps.
 
-    All rotations and shifts are tried on a coarse image, the best five refined. The rigid step maximises the
+    All rotations and shifts are tried on a coarse image, the best five refined. The rigid step maximizes the
     correlation of hematoxylin over the tissue of both, affine and B-spline their mutual information (Mattes);
     each starts from the one before and is kept only when hematoxylin correlates better. One thread and every
     pixel: the same pair gives the same transform on every run. Raises HemalumError when SimpleITK is missing.
@@ -150,19 +150,19 @@ def register(fixed: Field, moving: Field, level: Level = "bspline") -> Alignment
         starts = [pair.rigid(_euler(position), coarse=True) for position in positions]
         chosen = max(range(len(starts)), key=lambda number: pair.correlation(starts[number]))
         rigid = pair.rigid(starts[chosen], coarse=False)
-        found = Alignment(
+        alignment = Alignment(
             rigid,
             "rigid",
             pair.correlation(rigid),
             _clarity(positions, [start.GetAngle() for start in starts], chosen),
         )
         if level != "rigid":
-            affine = pair.affine(found.transform)
+            affine = pair.affine(alignment.transform)
             if pair.plausible(affine):
-                found = pair.better(found, affine, "affine")
+                alignment = pair.better(alignment, affine, "affine")
         if level == "bspline":
-            found = pair.better(found, pair.bspline(found.transform), "bspline")
-        return found if math.isfinite(found.correlation) else None
+            alignment = pair.better(alignment, pair.bspline(alignment.transform), "bspline")
+        return alignment if math.isfinite(alignment.correlation) else None
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
@@ -194,21 +194,21 @@ class _Pair:
         return method
 
     def rigid(self, start: Any, *, coarse: bool) -> Any:
-        found = self.sitk.Euler2DTransform(start)
-        return self._descend(found, self.shrink[:1] if coarse else self.shrink[1:] or self.shrink)
+        transform = self.sitk.Euler2DTransform(start)
+        return self._descend(transform, self.shrink[:1] if coarse else self.shrink[1:] or self.shrink)
 
     def affine(self, rigid: Any) -> Any:
-        found = self.sitk.AffineTransform(2)
-        found.SetCenter(rigid.GetCenter())
-        found.SetMatrix(rigid.GetMatrix())
-        found.SetTranslation(rigid.GetTranslation())
-        return self._descend(found, self.shrink, mutual=True)
+        transform = self.sitk.AffineTransform(2)
+        transform.SetCenter(rigid.GetCenter())
+        transform.SetMatrix(rigid.GetMatrix())
+        transform.SetTranslation(rigid.GetTranslation())
+        return self._descend(transform, self.shrink, mutual=True)
 
     def bspline(self, affine: Any) -> Any:
         steps = [affine]
         shorter = min(self.extent)
-        for cells in MESHES:
-            distance = shorter / cells
+        for mesh_size in MESHES:
+            distance = shorter / mesh_size
             if distance < CONTROL_UM and len(steps) > 1:
                 break
             mesh = [max(round(side / distance), 1) for side in self.extent]
@@ -294,9 +294,9 @@ def _clarity(positions: Sequence[Position], angles: Sequence[float], chosen: int
 def _euler(position: Position) -> Any:
     sitk = load_simpleitk()
     transform = sitk.Euler2DTransform()
-    transform.SetCenter(position.centre)
+    transform.SetCenter(position.center)
     transform.SetAngle(position.angle)
-    transform.SetTranslation([to - here for to, here in zip(position.target, position.centre, strict=True)])
+    transform.SetTranslation([to - here for to, here in zip(position.target, position.center, strict=True)])
     return transform
 
 

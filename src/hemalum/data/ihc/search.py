@@ -30,10 +30,10 @@ class Field(NamedTuple):
 
 
 class Position(NamedTuple):
-    """A rigid guess: a point p of the fixed section (µm) lies at R(angle)(p - centre) + target on the other."""
+    """A rigid guess: a point p of the fixed section (µm) lies at R(angle)(p - center) + target on the other."""
 
     angle: float
-    centre: tuple[float, float]
+    center: tuple[float, float]
     target: tuple[float, float]
     score: float
 
@@ -41,10 +41,10 @@ class Position(NamedTuple):
 def search(fixed: Field, moving: Field, *, count: int = 6) -> list[Position]:
     """The `count` best rigid positions of `moving` under `fixed`, best first, none for a section without tissue.
 
-    Of neighbouring angles only the best is one.
+    Of neighboring angles only the best is one.
 
     Score: correlation of the signals over the tissue that both have, for every shift at once by FFT (masked
-    normalised correlation: Padfield, IEEE Trans. Image Process. 21, 2706, 2012), for every 4° of rotation.
+    normalized correlation: Padfield, IEEE Trans. Image Process. 21, 2706, 2012), for every 4° of rotation.
     """
     spacing = max(*fixed.extent, *moving.extent) / SIDE
     still, still_tissue = _coarse(fixed, spacing)
@@ -54,17 +54,19 @@ def search(fixed: Field, moving: Field, *, count: int = 6) -> list[Position]:
     need = MIN_OVERLAP * min(still_tissue.sum(), turning_tissue.sum())
     side = math.ceil(math.hypot(*turning.shape))
     frame = _Frame(still, still_tissue, side)
-    found = []
+    positions = []
     for angle in np.deg2rad(np.arange(0, 360, STEP)):
         scores = frame.correlate(*_turned(turning, turning_tissue, float(angle), side), need)
         row, column = np.unravel_index(int(scores.argmax()), scores.shape)
         shift = (float(column) - (side - 1), float(row) - (side - 1))
-        centre = ((shift[0] + side / 2) * spacing, (shift[1] + side / 2) * spacing)
+        center = ((shift[0] + side / 2) * spacing, (shift[1] + side / 2) * spacing)
         target = (moving.extent[0] / 2, moving.extent[1] / 2)
-        found.append(Position(float(angle), centre, target, float(scores[row, column])))
+        positions.append(Position(float(angle), center, target, float(scores[row, column])))
     peaks = [
         here
-        for before, here, after in zip(found[-1:] + found[:-1], found, found[1:] + found[:1], strict=True)
+        for before, here, after in zip(
+            positions[-1:] + positions[:-1], positions, positions[1:] + positions[:1], strict=True
+        )
         if here.score > 0 and here.score >= max(before.score, after.score)
     ]
     return sorted(peaks, key=lambda position: -position.score)[:count]
@@ -113,7 +115,7 @@ def _coarse(field: Field, spacing: float) -> tuple[Float, Mask]:
 
 
 def _turned(image: Float, mask: Mask, angle: float, side: int) -> tuple[Float, Mask]:
-    """The image about its centre on a square of `side`: turned(u) = image(R(angle)(u - c) + centre)."""
+    """The image about its center on a square of `side`: turned(u) = image(R(angle)(u - c) + center)."""
     cosine, sine = math.cos(angle), math.sin(angle)
     matrix = np.array([[cosine, sine], [-sine, cosine]])  # rows are y, x
     middle = (np.array(image.shape) - 1) / 2

@@ -1,0 +1,74 @@
+"""Whether two checkouts find the same nuclei: label maps, tables and outlines, to the last bit.
+
+    python benchmarks/same_nuclei.py OLD_CHECKOUT --model accurate --model fast IMAGE… [--mpp 0.25]
+
+Runs `hemalum segment` of this checkout and of the old one on the same images, and the demo, and compares what they
+write; the version, the command and the times may differ. Ends with 1 when a nucleus does.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hemalum.data.image import read_label_map
+from record import ROOT
+
+
+def run_program(checkout: Path, *arguments: str) -> None:
+    """Run the program of a checkout; its messages are shown only when it fails."""
+    command = [sys.executable, "-m", "hemalum", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(checkout / "src")}
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=checkout)
+    if completed.returncode:
+        sys.exit(f"{checkout}: {' '.join(command)}\n{completed.stderr}")
+
+
+def read_nuclei(path: Path) -> Any:
+    """What a result file says of its nuclei."""
+    if path.suffix == ".tif":
+        return read_label_map(path).tolist()
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.reader(file))
+    features = json.loads(path.read_text(encoding="utf-8"))["features"]
+    return [(feature["geometry"], feature["properties"]) for feature in features]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old", type=Path, help="checkout of the version to compare with")
+    parser.add_argument("images", nargs="+", type=Path)
+    parser.add_argument("--model", action="append", required=True)
+    parser.add_argument("--mpp", default="auto")
+    arguments = parser.parse_args()
+    images = [str(path.resolve()) for path in arguments.images]
+    differing = 0
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = {"old": Path(folder) / "old", "new": Path(folder) / "new"}
+        for name, checkout in (("old", arguments.old.resolve()), ("new", ROOT)):
+            run_program(checkout, "demo", "-o", str(outputs[name] / "demo"))
+            for model in arguments.model:
+                options = ["-m", model, "--mpp", arguments.mpp, "-f", "geojson,csv,labels"]
+                run_program(checkout, "segment", *images, *options, "-o", str(outputs[name] / model))
+        files = sorted(path for path in outputs["old"].rglob("*") if path.suffix in (".tif", ".csv", ".geojson"))
+        for path in files:
+            relative = path.relative_to(outputs["old"])
+            old, new = read_nuclei(path), read_nuclei(outputs["new"] / relative)
+            is_same = old == new
+            differing += not is_same
+            count = int(np.max(old)) if path.suffix == ".tif" else len(old) - (path.suffix == ".csv")
+            print(f"{'same' if is_same else 'DIFFERENT':10} {count:6} nuclei  {relative}")
+    print(f"{len(files)} files, {differing} different")
+    return int(differing > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

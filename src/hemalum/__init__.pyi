@@ -1,0 +1,25 @@
+from .data.check import check_dataset as check_dataset
+from .data.dataset import Dataset as Dataset
+from .data.importing import import_dataset as import_dataset
+from .errors import HemalumError as HemalumError
+from .experiments.compare import compare as compare
+from .experiments.evaluate import evaluate as evaluate
+from .inference.segment import segment as segment
+from .models.model import load_model as load_model
+from .nuclei.nuclei import Nuclei as Nuclei
+from .training.train import train as train
+
+__version__: str
+
+__all__ = [
+    "Dataset",
+    "HemalumError",
+    "Nuclei",
+    "check_dataset",
+    "compare",
+    "evaluate",
+    "import_dataset",
+    "load_model",
+    "segment",
+    "train",
+]

@@ -1,0 +1,78 @@
+"""Train a model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hemalum.cli.options import Accelerator, BudgetOption, Threads, budget_of, chosen, named_datasets
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Recipe file, or the name of a shipped recipe; RECIPE:VARIANT where it has variants.",
+        ),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="[NAME=]PATH",
+            help="Dataset folder, by the recipe's name for it; repeat for several.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Folder of the run.")],
+    budget: BudgetOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in RUN, exactly where it stopped.")
+    ] = False,
+    accelerator: Accelerator = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes on this machine that share each batch, one per GPU; not under torchrun."),
+    ] = None,
+    threads: Threads = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that make training batches; default: 1 beside the CPU, all cores but two beside a GPU.",
+        ),
+    ] = None,
+    initial: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Have PyTorch compile the network first.")] = False,
+) -> None:
+    """Train a model by a recipe; the model file and the log are in RUN."""
+    from hemalum.cli.console import training_progress
+    from hemalum.reports.training.page import try_run_report
+    from hemalum.training.distributed import is_first, report_once
+    from hemalum.training.recipe import open_recipe
+    from hemalum.training.train import train as run
+
+    with report_once():
+        loaded, datasets = open_recipe(recipe, **chosen(budget=budget_of(budget))), named_datasets(data)
+    with training_progress(quiet=context.obj.quiet) as on_progress:
+        path = run(
+            loaded,
+            datasets,
+            output,
+            resume=resume,
+            devices=devices,
+            threads=threads,
+            workers=workers,
+            initial=initial,
+            compiled=compiled,
+            on_progress=on_progress,
+            **chosen(accelerator=accelerator),
+        )
+    if is_first():
+        try_run_report(output)
+        if not context.obj.quiet:
+            print(path)

@@ -1,0 +1,5 @@
+"""Outlines and masks of other programs: Aperio XML, ImageJ RoiSets, QuPath GeoJSON, MATLAB, NumPy."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

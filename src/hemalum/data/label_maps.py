@@ -1,0 +1,84 @@
+"""Label maps and binary masks: which is which, from a mask to instances, from stored numbers to ids."""
+
+from pathlib import Path
+from typing import Any
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.filters import gaussian
+from skimage.segmentation import watershed
+
+from hemalum.data.image import read_label_map
+from hemalum.errors import HemalumError
+
+MIN_RADIUS_UM = 1.6  # centers nearer than a small nucleus's width are one nucleus
+SMOOTHING_UM = 0.5  # stain grain, well below the size of a nucleus
+
+
+def read_instances(path: Path) -> tuple[NDArray[np.int32], bool]:
+    """(H, W) int32 instances of a label file, and whether it was a binary mask.
+
+    The nuclei of a binary mask are its connected components (8 neighbors), so touching nuclei are one.
+    """
+    stored = read_label_map(path)
+    if is_binary(stored):
+        return components(stored), True
+    return stored, False
+
+
+def is_binary(stored: NDArray[np.int32]) -> bool:
+    """Whether a label file holds a mask: one value besides 0, which is 255 or lies in several pieces."""
+    values = np.unique(stored)
+    values = values[values != 0]
+    if len(values) != 1:
+        return False
+    return int(values[0]) == 255 or int(cc3d.connected_components(stored != 0, connectivity=8).max()) > 1
+
+
+def components(mask: NDArray[np.int32] | NDArray[np.bool_]) -> NDArray[np.int32]:
+    """(H, W) int32 numbers of the 8-connected components of a mask."""
+    numbered: NDArray[np.int32] = cc3d.connected_components(mask != 0, connectivity=8).astype(np.int32)
+    return numbered
+
+
+def to_integers(values: NDArray[Any], where: str, *, largest: int | None = None) -> NDArray[np.int32]:
+    """Ids or classes that an array stores in any numeric dtype, as int32 of the same shape.
+
+    `where` (file and field) is for messages; ids run from 0 to `largest`, by default the number of values:
+    an image cannot have more nuclei than pixels, and tables by id are as long as the largest id.
+
+    Raises HemalumError for fractions, NaN, negative numbers and numbers that are too large.
+    """
+    if values.dtype.kind not in "uifb":
+        raise HemalumError(f"{where}: holds {values.dtype}, want whole numbers")
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        raise HemalumError(f"{where}: holds fractions or NaN; ids and classes are whole numbers")
+    top = values.size if largest is None else largest
+    if values.size and (values.min() < 0 or values.max() > top):
+        raise HemalumError(f"{where}: runs from {values.min():g} to {values.max():g}, must lie in 0 to {top}")
+    return values.astype(np.int32)
+
+
+def same_size(where: str, labels: NDArray[Any], image: NDArray[np.uint8]) -> None:
+    """Raise HemalumError when labels (H, W) and image (H, W, 3) differ in size."""
+    if labels.shape[:2] != image.shape[:2]:
+        raise HemalumError(
+            f"{where}: labels are {labels.shape[1]} x {labels.shape[0]}, "
+            f"their image {image.shape[1]} x {image.shape[0]}"
+        )
+
+
+def split_touching(mask: NDArray[np.bool_], mpp: float) -> NDArray[np.int32]:
+    """(H, W) int32 nuclei of a mask (H, W) bool: a watershed on the smoothed distance transform. mpp in µm per px."""
+    depth = gaussian(ndimage.distance_transform_edt(mask), SMOOTHING_UM / mpp)
+    pieces, _ = ndimage.label(mask)
+    peaks = peak_local_max(
+        depth, min_distance=max(1, round(MIN_RADIUS_UM / mpp)), labels=pieces, exclude_border=False
+    )
+    markers = np.zeros(mask.shape, np.int32)
+    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    labels: NDArray[np.int32] = watershed(-depth, markers, mask=mask).astype(np.int32)
+    return labels

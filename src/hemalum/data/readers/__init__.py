@@ -1,0 +1,49 @@
+"""The formats that `import` reads: one file per public dataset or layout, with its facts, and this table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hemalum.data.readers import (
+    conic,
+    consep,
+    cryonuseg,
+    dsb2018,
+    folder,
+    ihc_pairs,
+    kumar,
+    lizard,
+    monuseg,
+    nuinsseg,
+    pannuke,
+    polyps,
+    tnbc,
+)
+from hemalum.data.readers.reader import Reader as Reader
+
+READERS: dict[str, Reader] = {
+    "folder": folder.READER,
+    "dsb2018": dsb2018.READER,
+    "tnbc": tnbc.READER,
+    "nuinsseg": nuinsseg.READER,
+    "lizard": lizard.READER,
+    "conic": conic.READER,
+    "pannuke": pannuke.READER,
+    "consep": consep.READER,
+    "kumar": kumar.READER,
+    "monuseg": monuseg.READER,
+    "cryonuseg": cryonuseg.READER,
+    "etis": polyps.READERS["etis"],
+    "colondb": polyps.READERS["colondb"],
+    "clinicdb": polyps.READERS["clinicdb"],
+    "kvasir": polyps.READERS["kvasir"],
+    "ihc-pairs": ihc_pairs.READER,
+}
+
+
+def looks_like(path: Path) -> list[str]:
+    """The formats whose markers are found in a folder, in the order of the table."""
+    return [name for name, reader in READERS.items() if _has_marker(path, reader.markers)]
+
+
+def _has_marker(path: Path, markers: Sequence[str]) -> bool:
+    return path.is_dir() and any(next(path.glob(pattern), None) is not None for pattern in markers)

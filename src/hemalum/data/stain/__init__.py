@@ -1,0 +1,5 @@
+"""Everything about stain: separation, normalization, jitter, H-DAB, recognition, how a stain is shown as H&E."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,239 @@
+"""What a network costs on this machine: parameters, operations, memory, latency.
+
+Measured by a program of its own (`python -m hemalum.experiments.cost FILE`), so that the peak of memory is that of
+this network alone. Operations are multiply-accumulates (MACs) of convolutions and matrix products in one forward
+pass; activations, norms and pooling are not counted. One MAC is two FLOPs in papers that count those.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from hemalum.errors import HemalumError
+from hemalum.models.card import Card
+from hemalum.systems.phases import Phase
+from hemalum.training.data_spec import DataSpec
+from hemalum.training.recipe import Recipe
+
+SIDE = 256  # px of the image whose operations and latency are given, unless the network takes one size alone
+COUNTING_RULE = (
+    "multiply-accumulates of convolutions and matrix products for one {side} × {side} px input of the network"
+)
+REPEATS = 9
+
+
+def measure_cost(
+    measured: Recipe | Card,
+    *,
+    data_spec: DataSpec | None = None,
+    accelerator: str = "auto",
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Measure the network of a recipe or of a model's card in a fresh process.
+
+    `data_spec` is what a recipe's network takes from the data: classes and organs.
+
+    Gives parameters, macs, macs_side_px, latency_ms, images_per_second, device, machine, and for a recipe
+    peak_memory_mb: what two training steps of the phase that needs most need beside the loaded program, resident
+    memory on a CPU, allocated memory of the device on CUDA, None where the system does not say. `latency_ms` is one
+    forward pass of one image of `macs_side_px` in PyTorch, the fastest of nine; `images_per_second` that of a batch
+    of eight.
+    Raises HemalumError when the process fails.
+    """
+    task = {
+        "recipe" if isinstance(measured, Recipe) else "card": measured.model_dump(mode="json"),
+        "data_spec": asdict(data_spec or DataSpec()),
+        "threads": threads,
+        "cpu": accelerator == "cpu",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task.json"
+        path.write_text(json.dumps(task), encoding="utf-8")
+        command = [sys.executable, "-m", "hemalum.experiments.cost", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+        raise HemalumError(f"{measured.name}: its cost could not be measured: {last}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _measure(measured: Recipe | Card, data_spec: DataSpec, *, cpu: bool, threads: int | None) -> dict[str, Any]:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from hemalum.models.input import input_channels
+    from hemalum.models.network import build_network
+    from hemalum.targets.representations import find_representation
+    from hemalum.training.building import build_for
+    from hemalum.training.train import keep_freed_memory
+
+    keep_freed_memory()  # as in training
+    if threads:
+        torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    if isinstance(measured, Recipe):
+        network, inputs = build_for(measured, data_spec)[0], input_channels(measured.input)
+    else:
+        logits = find_representation(measured.representation, measured.classes).logits
+        network, inputs = (
+            build_network(measured.network.name, logits, measured.network.options),
+            input_channels(measured.channels),
+        )
+    side = network.fixed_window or SIDE
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    low = isinstance(measured, Card) or measured.precision == "bf16-mixed"
+    peak = _training_memory(measured, data_spec, network, device, low) if isinstance(measured, Recipe) else None
+    network.eval()
+
+    def forward(count: int) -> float:
+        batch = torch.zeros(count, inputs, side, side, device=device).contiguous(memory_format=torch.channels_last)
+        conditions = _conditions(network, batch)
+        start = time.perf_counter()
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+            network(batch, **conditions)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    with FlopCounterMode(display=False) as counter:
+        forward(1)
+    # the fastest: what else the machine does can only add to it
+    single = min(forward(1) for _ in range(REPEATS))
+    batched = min(forward(8) for _ in range(REPEATS))
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "macs": counter.get_total_flops() // 2,
+        "macs_side_px": side,
+        "macs_rule": COUNTING_RULE.format(side=side),
+        "mpp": measured.mpp,
+        "peak_memory_mb": None if peak is None else round(peak / 2**20, 1),
+        "latency_ms": 1000 * single,
+        "images_per_second": 8 / batched,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "machine": platform.node(),
+    }
+
+
+def _conditions(network: Any, batch: Any) -> dict[str, Any]:
+    """The network's inputs besides the images, all zeros."""
+    import torch
+
+    shapes = {
+        "organ": ((len(batch),), torch.int64),
+        "embedding": (
+            (len(batch), network.embedding_channels or 0, batch.shape[2] // 8, batch.shape[3] // 8),
+            torch.float32,
+        ),
+    }
+    return {
+        name: torch.zeros(shapes[name][0], dtype=shapes[name][1], device=batch.device) for name in network.conditions
+    }
+
+
+def _training_memory(recipe: Recipe, data_spec: DataSpec, network: Any, device: Any, low: bool) -> int | None:
+    """Bytes that two training steps of the recipe's phases need at most beside what is there before."""
+    before = _peak(device.type)
+    seen = set()
+    for phase in recipe.phases:
+        # what else differs between phases takes no memory
+        kind = repr((phase.train, phase.stage_toggles, phase.loss.name, phase.semi_supervised, phase.optimizer.name))
+        if kind not in seen:
+            _train_twice(recipe, phase, data_spec, network, device, low)
+        seen.add(kind)
+    after = _peak(device.type)
+    return None if before is None or after is None else after - before
+
+
+def _train_twice(recipe: Recipe, phase: Phase, data_spec: DataSpec, network: Any, device: Any, low: bool) -> None:
+    """Two steps of a phase, on blank images."""
+    import numpy as np
+    import torch
+
+    from hemalum.losses.loss import LossInputs, identity
+    from hemalum.models.input import input_channels
+    from hemalum.networks.contract import Outputs
+    from hemalum.targets.representations import find_representation
+    from hemalum.training.encoding import encode_extra
+    from hemalum.training.optimizers import build_optimizer
+    from hemalum.training.semi_supervised import semi_supervised_losses
+    from hemalum.training.weights import set_stage_toggles
+
+    representation, side, batch = (
+        find_representation(recipe.representation, data_spec.classes),
+        recipe.tile,
+        recipe.batch,
+    )
+    set_stage_toggles(network, phase)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(phase.trains(name))
+    optimizer = build_optimizer(phase.optimizer, [one for one in network.parameters() if one.requires_grad])
+
+    def blank(count: int) -> Any:
+        shape = (count, input_channels(recipe.input), side, side)
+        return torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+
+    images = blank(batch)
+    targets = torch.zeros(batch, len(representation.channels), side, side, device=device)
+    labels = np.zeros((batch, side, side), np.int32)
+    extra = {name: value.to(device) for name, value in encode_extra(labels, phase.loss.needs).items()}
+
+    def judge(outputs: Outputs) -> dict[str, Any]:
+        return phase.loss(LossInputs(outputs, targets, representation.heads, extra))
+
+    views = {}
+    if phase.semi_supervised is not None:
+        views = {
+            "weak": blank(batch),
+            "strong": blank(batch * phase.semi_supervised.views),
+            "labeled": blank(batch),
+            "boxes": torch.zeros(phase.semi_supervised.views, batch, side, side, dtype=torch.bool, device=device),
+            "inside": torch.ones(batch, side, side, device=device),
+            "truth": torch.zeros(batch, side, side, dtype=torch.int64, device=device),
+        }
+    for _ in range(2):
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            if phase.semi_supervised is None:
+                parts = judge(Outputs.of(network(images, **_conditions(network, images))))
+            else:
+                with torch.no_grad():
+                    weak = network.eval()(views["weak"]).float()
+                parts, _ = semi_supervised_losses(
+                    phase.semi_supervised, network.train(), weak, images, views, judge, identity
+                )
+        torch.autograd.backward(torch.stack(list(parts.values())).sum())
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def _peak(device: str) -> int | None:
+    """The most bytes so far."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux: what getrusage says holds for the program that started this one as well
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+if __name__ == "__main__":
+    task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    measured = Recipe.model_validate(task["recipe"]) if "recipe" in task else Card.model_validate(task["card"])
+    data_spec = TypeAdapter(DataSpec).validate_python(task["data_spec"])
+    print(json.dumps(_measure(measured, data_spec, cpu=task["cpu"], threads=task["threads"])))

@@ -1,0 +1,210 @@
+"""A segmenter against a labeled dataset: every metric, per image and averaged, with the time it took."""
+
+import csv
+import io
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hemalum.data.dataset import Dataset
+from hemalum.data.sample import Sample
+from hemalum.errors import HemalumError
+from hemalum.experiments.label_maps import LabelMaps, Truth
+from hemalum.experiments.scores import (
+    BOUNDARY_TOLERANCE_PX,
+    ByClass,
+    ImageScores,
+    Row,
+    row_of,
+    score_image,
+    summarize,
+    table_by,
+    without_nan,
+)
+from hemalum.experiments.segmentation import Scale, Segmentation, Segmenter
+from hemalum.experiments.segmenters import build_segmenter
+from hemalum.files import write_text
+from hemalum.models.engines.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """Scores of one model on one dataset. Undefined scores are nan (empty or null in the files).
+
+    `per_image` has one flat row per image; `summary` the averages, tables by group and organ, and times.
+    """
+
+    per_image: list[Row]
+    summary: Row
+
+    def save(self, out: Path | str) -> None:
+        """Write summary.json and per_image.csv into the folder `out`, each atomically.
+
+        Raises HemalumError when the folder cannot be written.
+        """
+        out = Path(out)
+        text = json.dumps(without_nan(self.summary), indent=2, ensure_ascii=False, allow_nan=False)
+        write_text(out / "summary.json", text + "\n")
+        lines = io.StringIO()
+        columns = list(dict.fromkeys(name for row in self.per_image for name in row))
+        writer = csv.DictWriter(lines, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(without_nan(self.per_image))
+        write_text(out / "per_image.csv", lines.getvalue())
+
+
+def evaluate(
+    model: Any,
+    dataset: Dataset | Path | str | Iterable[Sample],
+    *,
+    split: str | None = "test",
+    mpp: Scale = None,
+    engine: str | Engine = "auto",
+    tta: bool = False,
+    out: Path | str | None = None,
+    leave_out_ambiguous: bool = False,
+    on_image: Callable[[int, Row], None] | None = None,
+) -> Evaluation:
+    """Segment every image of a split and score it.
+
+    `model` is "classical" (the floor), a folder of label maps that another program made (or `LabelMaps`, which
+    has options), a callable Sample → label map or `Segmentation`, or whatever `hemalum.segment` takes as a
+    model. `dataset` is a dataset folder or an open Dataset, of which `split` is taken (None: all of it), or any
+    iterable of Samples, which is taken whole, such as `Truth`, a folder of label maps. `mpp` None uses each
+    sample's own scale and an estimate where it has none; "auto" estimates always; a number holds for all.
+    An image with too few nuclei for an estimate counts as one where nothing was found. Where dataset and model tell
+    classes of nuclei apart, both must have the same ones, by name.
+    With `tta` a model looks at each window in eight ways, as in `hemalum.segment`.
+    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `on_image` is
+    called after each image with its number from 0 and its row. With `out`, the result is also saved there.
+
+    Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, a segmentation
+    does not fit its image, or `tta` is asked of what runs no network.
+    """
+    if isinstance(dataset, (str, Path)):
+        dataset = Dataset.open(dataset)
+    samples, class_names, data_description = _open(dataset, split)
+    organs = [row.organ for row in _part(dataset, split).rows] if isinstance(dataset, Dataset) else []
+    name = data_description["dataset"]
+    built = build_segmenter(model, data=name, classes=class_names, organs=organs, mpp=mpp, engine=engine, tta=tta)
+    segmenter, description = built.segmenter, built.description
+    if isinstance(segmenter, LabelMaps):
+        _check_files(segmenter, dataset, split)
+    seen = built.seen.get(name)
+    if seen is not None and seen != {data_description["split_hash"]}:
+        log.warning(
+            "%s was trained on another split of %s: images that it has seen may be among these",
+            description["model"],
+            name,
+        )
+    images: list[ImageScores] = []
+    rows: list[Row] = []
+    groups: dict[str, list[str | None]] = {"group": [], "organ": []}
+    for sample in samples:
+        scores, row = _evaluate_image(sample, segmenter, class_names, leave_out_ambiguous)
+        images.append(scores)
+        rows.append(row)
+        groups["group"].append(sample.group)
+        groups["organ"].append(sample.organ)
+        if on_image is not None:
+            on_image(len(rows) - 1, row)
+    if not rows:
+        raise HemalumError(f"nothing to evaluate: {name} has no images in split '{split}'")
+    if isinstance(segmenter, LabelMaps):
+        description["counted_as_empty"] = segmenter.counted_as_empty
+    summary: Row = {
+        **description,
+        **data_description,
+        "split_as_in_training": None if seen is None else seen == {data_description["split_hash"]},
+        "mpp": "own" if mpp is None else mpp,
+        "ambiguous": "left out" if leave_out_ambiguous else "counted",
+        "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
+        **({"class_names": class_names} if class_names else {}),
+        **summarize(images),
+        "seconds": _times(rows),
+        **{f"by_{kind}": table_by(names, images) for kind, names in groups.items()},
+    }
+    evaluation = Evaluation(per_image=rows, summary=summary)
+    if out is not None:
+        evaluation.save(out)
+    return evaluation
+
+
+def _open(dataset: Dataset | Iterable[Sample], split: str | None) -> tuple[Iterator[Sample], dict[int, str], Row]:
+    """The samples, the names of the classes to score, and what the summary says of the data."""
+    if not isinstance(dataset, Dataset):
+        name = dataset.name if isinstance(dataset, Truth) else "samples"
+        return iter(dataset), {}, {"dataset": name, "split": None, "split_hash": None}
+    part = _part(dataset, split)
+    description = {"dataset": dataset.info.name, "split": split, "split_hash": dataset.split_hash}
+    return iter(part), dataset.class_names, description
+
+
+def _part(dataset: Dataset, split: str | None) -> Dataset:
+    return dataset if split is None else dataset.split(split)
+
+
+def _check_files(maps: LabelMaps, dataset: Dataset | Iterable[Sample], split: str | None) -> None:
+    """Files and images are compared before the first is scored, where the images are known by name."""
+    if isinstance(dataset, Dataset):
+        part = _part(dataset, split)
+        maps.check([row.id for row in part.rows], [row.id for row in dataset.rows])
+    elif isinstance(dataset, Truth):
+        maps.check(dataset.ids)
+
+
+def _evaluate_image(
+    sample: Sample, segmenter: Segmenter, classes: dict[int, str], leave_out_ambiguous: bool
+) -> tuple[ImageScores, Row]:
+    start = time.perf_counter()
+    result = segmenter(sample)
+    segmented = time.perf_counter()
+    segmentation = Segmentation.of(result)
+    if segmentation.labels.shape != sample.instances.shape:
+        raise HemalumError(
+            f"sample {sample.id}: the segmentation is {segmentation.labels.shape}, its image {sample.instances.shape}"
+        )
+    by_class = None
+    if classes and sample.classes is not None:
+        by_class = ByClass(sample.classes, segmentation.classes, classes, segmentation.pixel_classes)
+    try:
+        scores = score_image(
+            sample.instances,
+            segmentation.labels,
+            ambiguous=sample.ambiguous if leave_out_ambiguous else None,
+            mpp=sample.mpp,
+            classes=by_class,
+        )
+    except HemalumError as error:
+        raise HemalumError(f"sample {sample.id}: {error}") from error
+    row: Row = {
+        "id": sample.id,
+        "group": sample.group,
+        "organ": sample.organ,
+        "mpp": sample.mpp,
+        "mpp_used": segmentation.mpp,
+        "megapixels": sample.instances.size / 1e6,
+        "seconds_segment": segmented - start,
+    }
+    row |= row_of(scores)
+    row["seconds_metrics"] = time.perf_counter() - segmented
+    return scores, row
+
+
+def _times(rows: list[Row]) -> Row:
+    """The first image may hold loading and compiling: the median image says what the next one costs."""
+    segment = [row["seconds_segment"] for row in rows]
+    areas = [row["megapixels"] * row["mpp"] ** 2 for row in rows if row["mpp"] is not None]
+    return {
+        "segment": sum(segment),
+        "segment_median_image": statistics.median(segment),
+        "segment_per_mm2": sum(segment) / sum(areas) if len(areas) == len(rows) and sum(areas) else None,
+        "metrics": sum(row["seconds_metrics"] for row in rows),
+    }

@@ -1,0 +1,189 @@
+"""A model on labeled images: its pixels by probability, so that every threshold can be asked for, and its nuclei."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.dataset import Dataset
+from hemalum.data.sample import Sample
+from hemalum.errors import HemalumError
+from hemalum.experiments.segmentation import require_mpp
+from hemalum.experiments.segmenters import model_for_organ
+from hemalum.files import atomic_path
+from hemalum.inference.probability import segment_with_probability
+from hemalum.metrics import MatchCounts, PixelCounts, area_under, average_pixel_scores, match, measure_overlap
+from hemalum.metrics.curves import BINS, ProbabilityCounts, count_probabilities
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.slides.image_source import ImageSource
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a model gives on N images.
+
+    `positive` and `negative` are (N, BINS) int64, each image's pixels by probability (`ProbabilityCounts`);
+    `matches` its nuclei at IoU above 0.5, separated at the foreground threshold `threshold`.
+    """
+
+    ids: tuple[str, ...]
+    organs: tuple[str | None, ...]
+    groups: tuple[str, ...]
+    positive: Counts
+    negative: Counts
+    matches: tuple[MatchCounts, ...]
+    threshold: float
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pixels(self, threshold: float | None = None) -> list[PixelCounts]:
+        """Each image's pixels when those of at least this probability are nucleus; None: the model's threshold."""
+        first = round((self.threshold if threshold is None else threshold) * BINS)
+        return [
+            PixelCounts(
+                tp=int(positive[first:].sum()),
+                fp=int(negative[first:].sum()),
+                fn=int(positive[:first].sum()),
+                tn=int(negative[:first].sum()),
+            )
+            for positive, negative in zip(self.positive, self.negative, strict=True)
+        ]
+
+    @property
+    def probabilities(self) -> ProbabilityCounts:
+        """The pixels of all images together."""
+        return ProbabilityCounts(self.positive.sum(axis=0), self.negative.sum(axis=0))
+
+    def of_organ(self, organ: str | None) -> "Measured":
+        """The images of one organ."""
+        kept = [index for index, image_organ in enumerate(self.organs) if image_organ == organ]
+        return replace(
+            self,
+            ids=tuple(self.ids[index] for index in kept),
+            organs=tuple(self.organs[index] for index in kept),
+            groups=tuple(self.groups[index] for index in kept),
+            positive=self.positive[kept],
+            negative=self.negative[kept],
+            matches=tuple(self.matches[index] for index in kept),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write everything into one .npz, whole or not at all."""
+        with atomic_path(path) as temporary:
+            np.savez_compressed(
+                temporary,
+                ids=np.array(self.ids, np.str_),
+                organs=np.array([organ or "" for organ in self.organs], np.str_),
+                groups=np.array(self.groups, np.str_),
+                positive=self.positive,
+                negative=self.negative,
+                matches=np.array([(m.tp, m.fp, m.fn, m.iou_sum) for m in self.matches], np.float64).reshape(-1, 4),
+                threshold=np.float64(self.threshold),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "Measured":
+        """Read what `save` wrote. Raises HemalumError when it cannot be read."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(
+                    ids=tuple(file["ids"].tolist()),
+                    organs=tuple(organ or None for organ in file["organs"].tolist()),
+                    groups=tuple(file["groups"].tolist()),
+                    positive=file["positive"],
+                    negative=file["negative"],
+                    matches=tuple(MatchCounts(int(a), int(b), int(c), float(d)) for a, b, c, d in file["matches"]),
+                    threshold=float(file["threshold"]),
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise HemalumError(f"{path}: cannot be read ({error}); remove it and run again") from error
+
+
+def predict(sample: Sample, model: Model, engine: Engine) -> tuple[Nuclei, NDArray[np.float32]]:
+    """Nuclei of a sample and the probability of nucleus (H, W) on its own grid.
+
+    A model that tells organs apart is told the sample's, where it knows it. Raises HemalumError without a scale.
+    """
+    mpp = require_mpp(sample)
+    with ImageSource.of(sample.image, name=sample.id) as source:
+        return segment_with_probability(source, model_for_organ(model, sample.organ), engine, mpp=mpp)
+
+
+def measure(model: Model, dataset: Dataset, engine: Engine, on_image: Callable[[], None] | None = None) -> Measured:
+    """Run a model on every image of a dataset. Raises HemalumError for an empty one."""
+    if not len(dataset):
+        raise HemalumError(f"{dataset.path}: no images to measure on")
+    counts: list[ProbabilityCounts] = []
+    matches: list[MatchCounts] = []
+    for sample in dataset:
+        nuclei, probability = predict(sample, model, engine)
+        counts.append(count_probabilities(probability, sample.instances > 0))
+        matches.append(match(measure_overlap(sample.instances, nuclei.label_map())))
+        if on_image is not None:
+            on_image()
+    return Measured(
+        ids=tuple(row.id for row in dataset.rows),
+        organs=tuple(row.organ for row in dataset.rows),
+        groups=tuple(row.group for row in dataset.rows),
+        positive=np.stack([one.positive for one in counts]),
+        negative=np.stack([one.negative for one in counts]),
+        matches=tuple(matches),
+        threshold=model.card.separation.foreground,
+    )
+
+
+def with_threshold(model: Model, threshold: float) -> Model:
+    """The same model with another threshold on the foreground."""
+    separation = model.card.separation.model_copy(update={"foreground": threshold})
+    return replace(model, card=model.card.model_copy(update={"separation": separation}))
+
+
+def threshold_of_recall(measured: Measured, recall: float) -> float:
+    """The highest threshold at which the pooled recall of pixels is at least `recall`, a multiple of 1 / BINS.
+
+    At most 0.999 and at least 0.001, where also a recall that cannot be reached ends.
+    """
+    positive = measured.positive.sum(axis=0)
+    detected = np.cumsum(positive[::-1])[::-1]  # by threshold k / BINS
+    reached = np.flatnonzero(detected >= recall * positive.sum() - 1e-9)
+    highest = int(reached[-1]) if reached.size else 0
+    return min(max(highest, 1), BINS - 1) / BINS
+
+
+def scores(measured: Measured, threshold: float | None = None) -> dict[str, Any]:
+    """Pixel scores pooled and as means over images, PQ pooled, and the area under the precision–recall curve.
+
+    PQ is of the nuclei as they were separated, whatever `threshold` says.
+    """
+    pixels = measured.pixels(threshold)
+    return {
+        "images": len(measured),
+        "pooled": asdict(average_pixel_scores(pixels, "pooled")),
+        "per_image": asdict(average_pixel_scores(pixels, "per_image")),
+        "pq": sum(measured.matches, MatchCounts(0, 0, 0, 0.0)).pq,
+        "average_precision": area_under(measured.probabilities),
+        "threshold": measured.threshold if threshold is None else threshold,
+    }
+
+
+def organ_recall(measured: Measured, threshold: float | None = None) -> dict[str, dict[str, float]]:
+    """Images, and pooled recall, precision and Dice of each organ, sorted by name; without organs: none."""
+    table = {}
+    for organ in sorted({organ for organ in measured.organs if organ is not None}):
+        part = measured.of_organ(organ)
+        pooled = average_pixel_scores(part.pixels(threshold), "pooled")
+        table[organ] = {
+            "images": float(len(part)),
+            "recall": pooled.recall,
+            "precision": pooled.precision,
+            "dice": pooled.dice,
+        }
+    return table

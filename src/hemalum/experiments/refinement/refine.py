@@ -1,0 +1,386 @@
+"""Offline refinement: train a model again on the images that it is least sure of, beside two controls.
+
+    OUT/refinement.yaml        what is requested: a second run goes on with the same, and refuses anything else
+    OUT/uncertainty.csv        every training image with its entropy, and which subsets it is in
+    OUT/refined/, OUT/random-N/   trainings (`hemalum.train`) on the chosen images, and on as many at random
+    OUT/measured/<what>.npz    each model on the independent images (`Measured`)
+    OUT/model.safetensors      the refined model
+
+ClinSegNet (Bioengineering 2025, 12, 1156) refines with the labels that are there: its "expert" is the existing truth.
+It has no control; here the same extra steps on random images, and the threshold of the model as it was moved until it
+finds as much, say what the choice of images is worth.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hemalum.data.dataset import Dataset, Row
+from hemalum.errors import HemalumError
+from hemalum.experiments.manifest import Content, check_manifest, require_equal
+from hemalum.experiments.refinement.measure import (
+    Measured,
+    measure,
+    predict,
+    scores,
+    threshold_of_recall,
+    with_threshold,
+)
+from hemalum.experiments.refinement.selection import (
+    Ranked,
+    Top,
+    choose_random,
+    choose_uncertain,
+    exhausted,
+    mean_entropy,
+    read_uncertainty,
+    write_uncertainty,
+)
+from hemalum.experiments.refinement.trainable import choose_trainable
+from hemalum.experiments.resources import Resources
+from hemalum.experiments.segmentation import check_scales
+from hemalum.inference.segment import as_engine
+from hemalum.models.file import save_model
+from hemalum.models.model import Model, load_model
+from hemalum.systems.phases import Adam, Constant, Phase, StopCriteria
+from hemalum.training.recipe import Recipe, Source
+from hemalum.training.train import MODEL_FILE, train
+
+log = logging.getLogger(__name__)
+
+BEFORE, MOVED, REFINED = "before", "threshold", "refined"
+UNCERTAINTY = "uncertainty.csv"
+KIND = "refinement"  # of folder
+
+ProgressCallback = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """What came of it. `arms` are the measured models in the order of the tables: before, with its threshold moved,
+    refined, and each random control; `chosen` are the subsets by arm; `notes` is what a reader has to know."""
+
+    out: Path
+    model: Path
+    record: dict[str, Any]
+    images: tuple[Ranked, ...]
+    chosen: dict[str, tuple[Ranked, ...]]
+    arms: dict[str, Measured]
+    steps: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Scores by arm; see `measure.scores`."""
+        return {name: scores(arm) for name, arm in self.arms.items()}
+
+
+@dataclass
+class _Work:
+    """What the steps share."""
+
+    model: Model
+    recipe: Recipe
+    dataset: Dataset
+    test: Dataset
+    out: Path
+    record: dict[str, Any]
+    top: Top
+    resources: Resources
+    on_progress: ProgressCallback | None
+    notes: list[str] = field(default_factory=list)
+
+    def report(self, step: str, done: int, total: int) -> None:
+        """Call `on_progress`, where there is one."""
+        if self.on_progress is not None:
+            self.on_progress(step, done, total)
+
+    def counter(self, step: str, total: int) -> Callable[[], None]:
+        """A function that reports one more of `total` done."""
+        done = count(1)
+        return lambda: self.report(step, next(done), total)
+
+
+def refine(  # noqa: PLR0913 (the verb's options)
+    model: Path | str | Model,
+    dataset: Dataset | Path | str,
+    out: Path | str,
+    *,
+    top: int | str | Top = "10%",
+    patterns: Sequence[str] = (),
+    lr: float = 1e-4,
+    epochs: int = 10,
+    draws: int = 3,
+    seed: int = 0,
+    test: Dataset | Path | str | None = None,
+    split: str = "test",
+    resources: Resources | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> Refinement:
+    """Refine a model on the `top` most uncertain images of each organ of a dataset's training part.
+
+    The parameters that `patterns` name train (default: decoder, heads and conditioning) for `epochs` passes over the
+    chosen images with Adam at `lr`; so does a control on each of `draws` random subsets. All are measured on the part
+    `split` ("all": the whole) of `test`, by default the dataset itself. `on_progress` is called with (step, done,
+    of how many). What is finished in `out` is kept: the same call goes on where it stopped.
+
+    Raises HemalumError, before any training, when the model does not say how it was trained, a part of the data is
+    empty, test images are among the training images, every image would be chosen, or `out` holds something else.
+    """
+    top, loaded = Top.of(top), load_model(model)
+    opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+    independent = _independent(opened, test, split)
+    _check_numbers(lr, epochs, draws)
+    trainable = choose_trainable(loaded, patterns)
+    record = {
+        "model": loaded.digest,
+        "data": digest_rows(opened.rows),
+        "test": digest_rows(independent.rows),
+        "top": str(top),
+        "train": trainable,
+        "lr": lr,
+        "epochs": epochs,
+        "seed": seed,
+    }
+    recipe = training_recipe(loaded)
+    _check_data(loaded, opened, independent)
+    draws = _check_manifest(Path(out), record, draws)
+    work = _Work(loaded, recipe, opened, independent, Path(out), record, top, resources or Resources(), on_progress)
+    return _run(work, trainable, draws)
+
+
+def digest_rows(rows: Sequence[Row]) -> str:
+    """sha256 over what decides what images are and how they are used."""
+    lines = [f"{row.id}:{row.sha256}:{row.mpp}:{row.organ}:{row.split}" for row in rows]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _check_manifest(out: Path, record: Content, draws: int) -> int:
+    """Start or join the refinement in `out`; gives how many random subsets there are, which may become more."""
+
+    def merge(held: Content) -> Content:
+        require_equal(out, KIND, held, record)
+        known = held.get("draws")
+        return {**record, "draws": max(draws, known if isinstance(known, int) else 0)}
+
+    return int(check_manifest(out, KIND, {**record, "draws": draws}, merge)["draws"])
+
+
+def training_recipe(model: Model) -> Recipe:
+    """The recipe that a model was trained by, from its card. Raises HemalumError when it holds none of today's."""
+    training = model.card.training
+    if training is None or training.settings is None:
+        raise HemalumError(
+            f"model '{model.card.name}' does not say how it was trained, which refining needs: train one with this "
+            "version (hemalum train)"
+        )
+    try:
+        return Recipe.model_validate(training.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise HemalumError(
+            f"model '{model.card.name}': its recipe is of another version of hemalum and cannot be read: "
+            f"{where}: {first['msg']}"
+        ) from error
+
+
+def refinement_recipe(
+    model: Model, recipe: Recipe, dataset: Dataset, trainable: Sequence[str], lr: float, epochs: int
+) -> Recipe:
+    """The recipe of one more phase on `dataset`, whose training part is the chosen images."""
+    steps = math.ceil(epochs * len(dataset.split("train")) / recipe.batch)
+    last = recipe.phases[-1]
+    phase = Phase(
+        name="refine",
+        train=list(trainable),
+        loss=last.loss,
+        optimizer=Adam(lr=lr),
+        schedule=Constant(),
+        until=StopCriteria(steps=steps, monitor=last.until.monitor),
+    )
+    name = dataset.info.name
+    changes: dict[str, Any] = {
+        "name": f"{model.card.name}_refined",
+        "system": None,  # its keys stand in the recipe already
+        "network": model.card.network,
+        "representation": model.card.representation,
+        "output_representation": None,
+        "separation": model.card.separation,
+        "stain_normalization": None,  # the model's own target is passed
+        "labeled": None,  # the chosen images are all of them
+        "sampling": None,
+        "data": {name: recipe.data.get(name, Source())},
+        "phases": [phase],
+        "validate_every": steps,  # once, at the end: the last weights are the ones
+        "checkpoint_every": min(recipe.checkpoint_every, steps),
+    }
+    if model.card.organs:
+        changes["organs"] = list(model.card.organs)
+    return recipe.model_copy(update=changes)
+
+
+def _run(work: _Work, trainable: list[str], draws: int) -> Refinement:
+    images = _uncertainty(work)
+    chosen = {REFINED: choose_uncertain(images, work.top)}
+    for draw in range(1, draws + 1):
+        chosen[f"random-{draw}"] = choose_random(images, work.top, work.record["seed"], draw)
+    if len(chosen[REFINED]) == len(images):
+        raise HemalumError(
+            f"--top {work.top} chooses all {len(images)} training images: nothing is selected; choose fewer"
+        )
+    taken = exhausted(images, work.top)
+    if taken:
+        work.notes.append(f"All images of {', '.join(taken)} are chosen: there, random images are the same ones.")
+    if all(image.organ is None for image in images):
+        work.notes.append("The dataset names no organs: its images are one group.")
+    write_uncertainty(work.out / UNCERTAINTY, images, chosen)
+    models, steps = {BEFORE: work.model}, 0
+    for name, subset in chosen.items():
+        path, steps = _train(work, name, subset, trainable)
+        models[name] = load_model(path)
+    arms = _measure_all(work, models)
+    _save_refined(work, models[REFINED])
+    return Refinement(
+        out=work.out,
+        model=work.out / MODEL_FILE,
+        record=work.record,
+        images=tuple(images),
+        chosen={name: tuple(subset) for name, subset in chosen.items()},
+        arms=arms,
+        steps=steps,
+        notes=tuple(work.notes),
+    )
+
+
+def _uncertainty(work: _Work) -> list[Ranked]:
+    """The entropy of every training image; read again where it is known."""
+    path, part = work.out / UNCERTAINTY, work.dataset.split("train")
+    if path.is_file():
+        return read_uncertainty(path, part.rows)
+    engine = as_engine(work.resources.engine, work.model, threads=work.resources.threads)
+    count_image, images = work.counter("predicting", len(part)), []
+    for row, sample in zip(part.rows, part, strict=True):
+        images.append(Ranked(row.id, row.organ, mean_entropy(predict(sample, work.model, engine)[1])))
+        count_image()
+    return images
+
+
+def _train(work: _Work, name: str, subset: Sequence[Ranked], trainable: list[str]) -> tuple[Path, int]:
+    """Train the model's copy on a subset, or go on; gives the model file and how many steps it took."""
+    ids = {image.id for image in subset}
+    rows = tuple(row for row in work.dataset.rows if row.split != "train" or row.id in ids)
+    data = replace(work.dataset, rows=rows)
+    recipe = refinement_recipe(work.model, work.recipe, data, trainable, work.record["lr"], work.record["epochs"])
+    folder = work.out / name
+    path = folder / MODEL_FILE
+    if path.is_file():
+        return path, recipe.steps
+    initial = folder / "start.safetensors"
+    save_model(initial, work.model.card, work.model.tensors)
+    train(
+        recipe,
+        {data.info.name: data},
+        folder,
+        resume=(folder / "checkpoint.safetensors").exists(),
+        accelerator=work.resources.accelerator,
+        threads=work.resources.threads,
+        initial=initial,
+        stain=work.model.card.stain,
+        on_progress=lambda step, steps, _: work.report(f"training {name}", step, steps),
+    )
+    initial.unlink()
+    return path, recipe.steps
+
+
+def _measure_all(work: _Work, models: dict[str, Model]) -> dict[str, Measured]:
+    """Every arm on the independent images; the moved threshold is chosen on the validation part."""
+    val = work.dataset.split("val")
+    before, refined = (_measured(work, f"{name}-val", models[name], val) for name in (BEFORE, REFINED))
+    recall = scores(refined)["pooled"]["recall"]
+    moved = threshold_of_recall(before, recall)
+    work.notes.append(
+        f"On the {len(val)} validation images the refined model has a recall of {recall:.4f}; the model as it was "
+        f"reaches it at a threshold of {moved:.3f} in the place of {before.threshold:g}."
+    )
+    everyone = {BEFORE: models[BEFORE], MOVED: with_threshold(models[BEFORE], moved)}
+    everyone |= {name: model for name, model in models.items() if name != BEFORE}
+    return {name: _measured(work, name, model, work.test) for name, model in everyone.items()}
+
+
+def _measured(work: _Work, name: str, model: Model, data: Dataset) -> Measured:
+    path = work.out / "measured" / f"{name}.npz"
+    if path.is_file():
+        return Measured.load(path)
+    engine = as_engine(work.resources.engine, model, threads=work.resources.threads)
+    result = measure(model, data, engine, work.counter(f"measuring {name}", len(data)))
+    result.save(path)
+    return result
+
+
+def _save_refined(work: _Work, refined: Model) -> None:
+    """The refined model under OUT; its card names what all its weights have seen, before and now."""
+    path, before = work.out / MODEL_FILE, work.model.card.training
+    training = refined.card.training
+    if training is None or before is None:
+        raise HemalumError(f"{work.out / REFINED} holds a model that does not say how it was trained")
+    known = {used.name for used in before.data}
+    data = [*before.data, *(used for used in training.data if used.name not in known)]
+    # both trainings as one, so what it started from is what the one before started from
+    both = {"data": data, "steps": before.steps + training.steps, "initial": before.initial}
+    card = refined.card.model_copy(update={"training": training.model_copy(update=both)})
+    save_model(path, card, refined.tensors)
+
+
+def _independent(dataset: Dataset, test: Dataset | Path | str | None, split: str) -> Dataset:
+    opened = dataset if test is None else test if isinstance(test, Dataset) else Dataset.open(test)
+    part = opened if split == "all" else opened.split(split)
+    if not len(part):
+        raise HemalumError(f"{opened.path}: no images in part '{split}' to measure on")
+    seen = {row.sha256: row for row in dataset.rows if row.split in ("train", "val")}
+    for row in part.rows:
+        if row.sha256 in seen:
+            other = seen[row.sha256]
+            name, use = ("training", "trained on") if other.split == "train" else ("validation", "chosen by")
+            raise HemalumError(
+                f"{opened.path}: image {row.id} of part '{split}' is also {name} image {other.id}: "
+                f"measure on images that are not {use}"
+            )
+    return part
+
+
+def _check_data(model: Model, dataset: Dataset, test: Dataset) -> None:
+    for part in ("train", "val"):
+        if not len(dataset.split(part)):
+            raise HemalumError(f"{dataset.path}: no images in part '{part}', which refining needs")
+    for data in (dataset, test):
+        check_scales(data)
+    training = model.card.training
+    for used in training.seen if training is not None else []:
+        for other in (dataset, test):
+            if used.name == other.info.name and used.split_hash != other.split_hash:
+                log.warning(
+                    "%s was trained on another split of %s: test images may be among those that it has seen",
+                    model.card.name,
+                    other.info.name,
+                )
+    known = {organ.casefold() for organ in model.card.organs}
+    unknown = sorted({row.organ for row in dataset.rows if row.organ and row.organ.casefold() not in known})
+    if known and unknown:
+        log.warning("%s does not know %s: as an unknown organ", model.card.name, ", ".join(unknown))
+
+
+def _check_numbers(lr: float, epochs: int, draws: int) -> None:
+    if not lr > 0 or not math.isfinite(lr):
+        raise HemalumError(f"lr must be above 0, not {lr}")
+    if epochs < 1:
+        raise HemalumError(f"epochs must be at least 1, not {epochs}")
+    if draws < 1:
+        raise HemalumError(f"at least one random subset is needed as a control, not {draws}")

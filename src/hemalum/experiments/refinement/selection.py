@@ -1,0 +1,137 @@
+"""Which images a model is least sure of, organ by organ, and as many drawn at random beside them."""
+
+import csv
+import io
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.dataset import Row
+from hemalum.errors import HemalumError
+from hemalum.files import write_text
+
+
+def mean_entropy(probability: NDArray[np.floating[Any]]) -> float:
+    """U(x): mean over the pixels of −[p log p + (1 − p) log(1 − p)], in nats (at most log 2); nan without pixels.
+
+    Source: ClinSegNet (Bioengineering 2025, 12, 1156), its uncertainty of an image.
+    """
+    if probability.size == 0:
+        return math.nan
+    return float(pixel_entropy(probability).mean(dtype=np.float64))
+
+
+def pixel_entropy(probability: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Entropy in nats of each pixel's probability of nucleus, float32."""
+    p = np.clip(probability.astype(np.float32), 0, 1)
+    entropy = np.zeros_like(p)
+    for share in (p, 1 - p):
+        known = share > 0  # 0 log 0 is 0
+        entropy[known] -= share[known] * np.log(share[known])
+    return entropy
+
+
+@dataclass(frozen=True)
+class Top:
+    """How many images of each organ: `count` of them, or a share `percent` of its images, rounded up."""
+
+    count: int | None = None
+    percent: float | None = None
+
+    @classmethod
+    def of(cls, value: "int | str | Top") -> "Top":
+        """A number of images, or a share as `10%`. Raises HemalumError for anything else."""
+        if isinstance(value, Top):
+            return value
+        text = str(value).strip()
+        try:
+            if text.endswith("%"):
+                percent = float(text[:-1])
+                if 0 < percent < 100:
+                    return cls(percent=percent)
+            elif int(text) >= 1:
+                return cls(count=int(text))
+        except ValueError:
+            pass
+        raise HemalumError(f"top '{value}': want a number of images per organ like 5, or a share like 10%")
+
+    def within(self, images: int) -> int:
+        """How many of so many images; at least one, at most all."""
+        wanted = self.count if self.count is not None else math.ceil((self.percent or 0) / 100 * images - 1e-9)
+        return min(max(wanted, 1), images)
+
+    def __str__(self) -> str:
+        return f"{self.percent:g}%" if self.percent is not None else str(self.count)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An image of the training part with its uncertainty (nats per pixel); `organ` None where there is none."""
+
+    id: str
+    organ: str | None
+    entropy: float
+
+
+def choose_uncertain(images: Sequence[Ranked], top: Top) -> list[Ranked]:
+    """The images of the highest entropy of each organ, organs in order of their names; ties go by id."""
+    return [
+        image
+        for part in _by_organ(images)
+        for image in sorted(part, key=lambda image: (-image.entropy, image.id))[: top.within(len(part))]
+    ]
+
+
+def choose_random(images: Sequence[Ranked], top: Top, seed: int, draw: int) -> list[Ranked]:
+    """As many of each organ as `choose_uncertain` gives, drawn without regard to entropy; `draw` from 1."""
+    rng = np.random.default_rng([seed, draw])
+    chosen = []
+    for part in _by_organ(images):
+        known = sorted(part, key=lambda image: image.id)
+        indices = sorted(rng.choice(len(known), top.within(len(known)), replace=False).tolist())
+        chosen += [known[index] for index in indices]
+    return chosen
+
+
+def exhausted(images: Sequence[Ranked], top: Top) -> list[str]:
+    """Organs of which every image is chosen, so that there is nothing to choose from."""
+    return [part[0].organ or "no organ" for part in _by_organ(images) if top.within(len(part)) == len(part)]
+
+
+def write_uncertainty(path: Path, images: Sequence[Ranked], chosen: Mapping[str, Sequence[Ranked]]) -> None:
+    """Write every image with its entropy, and a column of 0 and 1 for each subset."""
+    subsets = {name: {image.id for image in subset} for name, subset in chosen.items()}
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["id", "organ", "entropy", *subsets])
+    for image in images:
+        marks = [int(image.id in ids) for ids in subsets.values()]
+        writer.writerow([image.id, image.organ or "", repr(image.entropy), *marks])
+    write_text(path, stream.getvalue())
+
+
+def read_uncertainty(path: Path, rows: Sequence[Row]) -> list[Ranked]:
+    """Read the entropies again. Raises HemalumError when the file does not list these images."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            images = [
+                Ranked(row["id"], row["organ"] or None, float(row["entropy"])) for row in csv.DictReader(stream)
+            ]
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise HemalumError(f"{path}: cannot be read ({error}); remove it and run again") from error
+    if [image.id for image in images] != [row.id for row in rows]:
+        raise HemalumError(f"{path}: does not list the training images; remove it and run again")
+    return images
+
+
+def _by_organ(images: Sequence[Ranked]) -> list[list[Ranked]]:
+    parts: dict[str, list[Ranked]] = defaultdict(list)
+    for image in images:
+        parts[image.organ or ""].append(image)
+    return [part for _, part in sorted(parts.items())]

@@ -1,0 +1,193 @@
+"""OpenVINO on the CPU, in the precision that is faster on the processor.
+
+The converted model and the measured precision are kept (see `cache`), so later runs need no PyTorch.
+"""
+
+import hashlib
+import logging
+import platform
+import queue
+import threading
+import time
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as ops
+
+from hemalum import __version__
+from hemalum.cache import cached
+from hemalum.files import atomic_path
+from hemalum.models.card import Card
+from hemalum.models.file import CARD_KEY, Tensors
+from hemalum.models.model import UNKNOWN_ORGAN, Model
+
+log = logging.getLogger(__name__)
+
+_first_use = threading.Lock()
+CONVERSION = 1  # raise when `_convert` changes what it writes
+
+# the convolutions that are timed, and how often
+WIDTH, SIDE, LAYERS, ROUNDS = 64, 128, 4, 7
+CLEARLY = 1.2  # times as long as in f32: what is nearly level stays bf16, whatever else the processor did just then
+_PRECISION_FILE = "precision.txt"
+
+
+@cache
+def shared_core() -> Any:
+    """The one `openvino.Core` of the process, which is never given up.
+
+    Its CPU plugin replaces the thread's stack for signals, and puts back the one before when it goes. Two that go in
+    the order they came leave a stack that is no longer there, and the next signal of a child process, such as one
+    that loads training data, ends the program (OpenVINO 2026.4).
+    """
+    return ov.Core()
+
+
+class OpenVinoEngine:
+    """Runs the model with dynamic height and width, `parallel` windows at once, one thread each."""
+
+    name = "openvino"
+
+    def __init__(self, model: Model, *, threads: int | None = None, precision: str | None = None) -> None:
+        key = f"{model.digest[:32]}-{CONVERSION}-{__version__}-ov{ov.__version__.split('-')[0]}"
+        folder = cached("openvino", key, lambda folder: _convert(model, folder))
+        core = shared_core()
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT"}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        if precision is None:
+            with _first_use:
+                precision = choose_precision(core)
+        if precision is not None:
+            settings["INFERENCE_PRECISION_HINT"] = precision
+        compiled = core.compile_model(core.read_model(folder / "model.xml"), "CPU", settings)
+        computed_in = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+        self.precision = "bf16" if computed_in == "bf16" else "f32"
+        self.parallel = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self.parallel):
+            self._requests.put(compiled.create_infer_request())
+        # the bindings set themselves up when they first meet an array, and two threads that come there at
+        # the same time wait for each other for ever (OpenVINO 2026.4: a static's guard against the GIL)
+        self._organs = bool(model.card.organs)
+        with _first_use:
+            side = model.card.window or model.card.stride
+            self.maps(np.zeros((1, side, side, 3), np.uint8))
+
+    def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
+        """See `Engine.maps`."""
+        inputs: dict[int, Any] = {0: np.ascontiguousarray(images)}
+        if self._organs:
+            inputs[1] = np.full(len(images), UNKNOWN_ORGAN if organ is None else organ, np.int64)
+        request = self._requests.get()
+        try:
+            request.infer(inputs, share_inputs=True)
+            return np.array(request.get_output_tensor().data, np.float32)
+        finally:
+            self._requests.put(request)
+
+
+def convert(card: Card, tensors: Tensors) -> ov.Model:
+    """Convert a model: `images` (N, H, W, 3) uint8 → `maps`; N, H and W are free, or H and W the card's window.
+
+    Where the card has organs and names none, `organ` (N,) int64 is a second input: the index in the card's organs,
+    -1 for unknown.
+    """
+    import torch
+
+    from hemalum.models.map_model import build_map_model
+
+    side = card.window or 4 * card.stride
+    free = card.window or -1
+    example: dict[str, Any] = {"images_NHWC": torch.zeros(1, side, side, 3, dtype=torch.uint8)}
+    shapes: dict[int, list[int]] = {0: [-1, free, free, 3]}
+    names = ["images"]
+    if card.organs and card.organ is None:
+        example["organ_N"] = torch.zeros(1, dtype=torch.int64)
+        shapes[1] = [-1]
+        names.append("organ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own insides
+        converted = ov.convert_model(build_map_model(card, tensors), example_input=example)
+    converted.reshape(shapes)
+    for index, name in enumerate(names):
+        converted.input(index).get_tensor().set_names({name})
+    converted.output(0).get_tensor().set_names({"maps"})
+    return converted
+
+
+def export_openvino(card: Card, tensors: Tensors, path: Path | str) -> None:
+    """Write the model as OpenVINO IR, OUT.xml and OUT.bin beside it, with the card as `hemalum_card` in rt_info.
+
+    Inputs and output are those of `convert`. Raises HemalumError when the files cannot be written.
+    """
+    path = Path(path)
+    converted = convert(card, tensors)
+    converted.set_rt_info(card.model_dump_json(), [CARD_KEY])
+    # weights and description share a stem; the weights come first: a description without them is no model
+    with atomic_path(path) as description, atomic_path(path.with_suffix(".bin")):
+        ov.save_model(converted, description, compress_to_fp16=False)
+
+
+def _convert(model: Model, folder: Path) -> None:
+    log.info("converting model '%s' for OpenVINO, once", model.card.name)
+    ov.save_model(convert(model.with_organ(None).card, model.tensors), folder / "model.xml", compress_to_fp16=False)
+
+
+def choose_precision(core: Any) -> str | None:
+    """The faster of bf16 and f32 on this processor; None, OpenVINO's own choice, where it has no bf16.
+
+    OpenVINO takes bf16 wherever the processor has instructions for it. An Intel processor with AVX512_BF16 and
+    without AMX takes longer so than in float32 (`benchmarks/throughput.py --precision`). So it is measured, once for
+    each processor, and kept, so that one always computes alike where the cache can be written.
+    """
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return None
+    name = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {_instructions()} {ov.__version__}"
+    key = hashlib.sha256(name.encode()).hexdigest()[:32]
+    folder = cached("precision", key, lambda folder: _write_faster(folder / _PRECISION_FILE, time_precisions(core)))
+    return (folder / _PRECISION_FILE).read_text().strip()
+
+
+def time_precisions(core: Any) -> dict[str, float]:
+    """Seconds for a few convolutions by precision, the least of some rounds in turns."""
+    model = _convolutions()
+    compiled = {
+        precision: core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+        for precision in ("bf16", "f32")
+    }
+    x = np.ones((1, WIDTH, SIDE, SIDE), np.float32)
+    seconds = dict.fromkeys(compiled, float("inf"))
+    for _ in range(ROUNDS):
+        for precision, network in compiled.items():
+            start = time.perf_counter()
+            network(x)
+            seconds[precision] = min(seconds[precision], time.perf_counter() - start)
+    return seconds
+
+
+def _convolutions() -> ov.Model:
+    rng = np.random.default_rng(0)
+    first = x = ops.parameter([1, WIDTH, SIDE, SIDE], np.float32)
+    for _ in range(LAYERS):
+        weights = ops.constant(rng.normal(0, 0.05, (WIDTH, WIDTH, 3, 3)).astype(np.float32))
+        x = ops.relu(ops.convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
+    return ov.Model([x], [first])
+
+
+def _write_faster(path: Path, seconds: dict[str, float]) -> None:
+    path.write_text("f32\n" if seconds["bf16"] > CLEARLY * seconds["f32"] else "bf16\n")
+
+
+def _instructions() -> str:
+    """What tells processors of one name apart: a virtual machine may hide some of their instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    return next((line.partition(":")[2] for line in lines if line.startswith("flags")), platform.machine())

@@ -1,0 +1,125 @@
+"""A model in memory: its card, its tensors and where they came from; loaded, and exported to other programs."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from hemalum.errors import HemalumError, nearest
+from hemalum.models.card import Card
+from hemalum.models.file import Tensors, load_model_file
+
+UNKNOWN_ORGAN = -1  # the index of an image whose organ nobody knows, for a network that tells organs apart
+EXPORTS = (".onnx", ".xml")
+
+
+@dataclass(frozen=True)
+class Model:
+    """Card, tensors by name, and the file they were read from (None for a model made in memory)."""
+
+    card: Card
+    tensors: Tensors
+    path: Path | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over all that decides the maps: network, scale, representation and weights."""
+        decisive = {"network", "representation", "output_upsampling", "mean", "std"}
+        # fields that came later count where they say something, so that what was converted before stays good
+        for name in ("channels", "window", "organs", "classes", "sam"):
+            if getattr(self.card, name) != Card.model_fields[name].get_default(call_default_factory=True):
+                decisive.add(name)
+        digest = hashlib.sha256(self.card.model_dump_json(include=decisive).encode())
+        for name in sorted(self.tensors):
+            value = np.ascontiguousarray(self.tensors[name])
+            digest.update(f"{name}{value.dtype}{value.shape}".encode())
+            digest.update(value.view(np.uint8).data if value.ndim else value.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def organ(self) -> int | None:
+        """The organ's index for an engine, -1 where it is not known; None: the model tells none apart."""
+        card = self.card
+        if not card.organs:
+            return None
+        return UNKNOWN_ORGAN if card.organ is None else card.organs.index(card.organ)
+
+    def with_organ(self, name: str | None) -> "Model":
+        """The same model for images of one organ, by its name in the card; None: not known.
+
+        Upper and lower case are one. Raises HemalumError for an organ that the model does not know (the nearest is
+        named), or when it knows none.
+        """
+        if name is None:
+            return self._with_card_organ(None)
+        if not self.card.organs:
+            raise HemalumError(f"model '{self.card.name}' tells no organs apart: leave the organ out")
+        known = {organ.casefold(): organ for organ in self.card.organs}
+        if name.strip().casefold() not in known:
+            raise HemalumError(
+                f"model '{self.card.name}' does not know organ '{name}'{nearest(name, self.card.organs)}"
+            )
+        return self._with_card_organ(known[name.strip().casefold()])
+
+    def _with_card_organ(self, organ: str | None) -> "Model":
+        return replace(self, card=self.card.model_copy(update={"organ": organ}))
+
+
+def load_model(model: "str | Path | Model | None" = None) -> Model:
+    """Load a model file by its path, a shipped model by its name, or the default one.
+
+    Raises HemalumError when there is no such model or its file cannot be read.
+    """
+    if isinstance(model, Model):
+        return model
+    shipped = shipped_models()
+    if model is None:
+        if not shipped:
+            raise HemalumError("no model is shipped with this installation: give a model file with --model")
+        path = shipped[default_model(list(shipped))]
+    elif str(model) in shipped:
+        path = shipped[str(model)]
+    else:
+        path = Path(model)
+        if not path.suffix and not path.exists():
+            raise HemalumError(f"no shipped model and no file is called '{model}'{nearest(str(model), shipped)}")
+    card, tensors = load_model_file(path)
+    return Model(card, tensors, path)
+
+
+def shipped_models() -> dict[str, Path]:
+    """Model files inside the package, by name."""
+    folder = Path(__file__).parent / "weights"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def default_model(names: list[str]) -> str:
+    """The shipped model that is taken when none is named: `accurate` where there is one, else the first."""
+    return "accurate" if "accurate" in names else names[0]
+
+
+def export_model(model: Model, path: Path | str) -> list[Path]:
+    """Write a model as ONNX (.onnx) or OpenVINO IR (.xml, with its weights in .bin); give the files.
+
+    uint8 pixels in, maps out, the card inside. A model with an organ (`Model.with_organ`) has it built in; one that
+    tells organs apart and has none takes the index as a second input.
+    Raises HemalumError for another suffix, a missing extra, or when a file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        from hemalum.models.engines.onnx import export_onnx
+
+        export_onnx(model.card, model.tensors, path)
+        return [path]
+    if suffix == ".xml":
+        from hemalum.models.engines.engine import require
+
+        require("openvino", "openvino")
+        from hemalum.models.engines.openvino import export_openvino
+
+        export_openvino(model.card, model.tensors, path)
+        return [path, path.with_suffix(".bin")]
+    raise HemalumError(f"{path}: no format has this ending{nearest(suffix, EXPORTS)} (ONNX, OpenVINO)")

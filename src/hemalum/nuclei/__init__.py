@@ -1,0 +1,5 @@
+"""From maps to nuclei: separation, outlines, measurements, and `Nuclei`, the one result of every verb."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,5 @@
+"""Files and pictures of nuclei: GeoJSON for QuPath, tables, label maps, overlays."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

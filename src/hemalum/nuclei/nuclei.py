@@ -1,0 +1,367 @@
+"""Nuclei: the one result that every verb returns."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hemalum.errors import HemalumError
+from hemalum.nuclei.dab import RING_UM, measure_dab
+from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
+from hemalum.nuclei.io import geojson, label_map, overlay, table
+from hemalum.nuclei.io.colors import INTENSITIES, Classes, combine_classes
+from hemalum.nuclei.morphology import Columns, describe, moments, vote
+from hemalum.nuclei.polygons import Polygons, fill, split_pieces, trace
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Finished nuclei of one band of an image, measured on the separation grid."""
+
+    polygons: Polygons
+    first: NDArray[np.int32]
+    raw: Columns
+
+    def __len__(self) -> int:
+        return len(self.polygons)
+
+    def where(self, kept: NDArray[np.bool_]) -> "Part":
+        """Give the nuclei of a mask (N,) bool."""
+        return Part(
+            self.polygons.take(np.flatnonzero(kept)),
+            self.first[kept],
+            {name: values[kept] for name, values in self.raw.items()},
+        )
+
+
+def measure(
+    labels: NDArray[np.int32],
+    image: NDArray[np.uint8] | None = None,
+    probability: NDArray[np.float32] | None = None,
+    *,
+    class_map: NDArray[np.float32] | None = None,
+    threshold: float | None = None,
+    origin: tuple[int, int] = (0, 0),
+    smooth: bool = True,
+) -> Part:
+    """Outline and measure every nucleus of a label map (H, W) int32 whose labels are 4-connected pieces.
+
+    `image` (H, W, 3) uint8, or smaller by a whole factor, and `probability` (H, W) float32 belong to the same
+    pixels; with a `threshold`, outlines lie where the probability crosses it. `origin` is row and column of
+    labels[0, 0] on the full separation grid. `class_map` (H, W) float32, the most probable class of each pixel from
+    1, gives each nucleus a class by `vote`. A nucleus gives the same numbers to the last bit whichever band it is
+    measured in.
+    """
+    along = None if threshold is None else probability
+    outlines = trace(labels, along, threshold or 0.5, smooth=smooth, origin=origin)
+    raw = moments(labels, outlines, image, probability)
+    if class_map is not None:
+        raw["class"] = vote(labels, outlines.ids, class_map, probability, threshold or 0.0)
+    return Part(outlines.polygons, outlines.first, raw)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nuclei:
+    """The nuclei of one image: a table, one polygon each, and what is known of the scale.
+
+    `table` (pyarrow) has one row per nucleus: id (uint32, 1..N), x, y (centroid), and the columns of
+    `hemalum.nuclei.morphology.describe`; px are pixels of the input image, µm columns are null without
+    mpp. `outlines` are the exterior rings in px. `shape` is (H, W) of the input. `mpp_source` is "file",
+    "user", "estimate" or "none". `model` and `source` name the model and the image. `class_names` are the classes
+    that the model tells apart; where it does, the table has a column `class` with the name of each nucleus's.
+    `thresholds` are those that nuclei of an H-DAB image were graded by (`graded`), with the column `intensity`.
+    """
+
+    table: pa.Table
+    outlines: Polygons
+    shape: tuple[int, int]
+    mpp: float | None = None
+    mpp_source: str = "none"
+    model: str | None = None
+    source: str | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()
+
+    @classmethod
+    def from_parts(
+        cls,
+        parts: Sequence[Part],
+        *,
+        shape: tuple[int, int],
+        scale: tuple[float, float] = (1.0, 1.0),
+        mpp: float | None = None,
+        mpp_source: str = "none",
+        model: str | None = None,
+        source: str | None = None,
+        notes: dict[str, Any] | None = None,
+        class_names: Sequence[str] = (),
+    ) -> "Nuclei":
+        """Join the parts of one image; ids follow the first pixel in raster order, whatever the parts were.
+
+        `scale` is input px per separation-grid px in x and y. `class_names` are those of the parts' `class_map`.
+        """
+        joined = Polygons.joined([part.polygons for part in parts])
+        first = np.concatenate([np.zeros((0, 2), np.int32), *(part.first for part in parts)])
+        order = np.lexsort((first[:, 1], first[:, 0]))
+        names = parts[0].raw if parts else measure(np.zeros((1, 1), np.int32)).raw
+        raw = {name: np.concatenate([part.raw[name] for part in parts] or [names[name]]) for name in names}
+        raw = {name: values[order] for name, values in raw.items()}
+        columns = describe(raw, scale=scale, mpp=mpp)
+        if class_names:
+            columns["class"] = np.array(["", *class_names], np.object_)[raw.get("class", np.zeros(0, np.int32))]
+        return cls(
+            _make_table(columns, mpp, mpp_source, model),
+            joined.take(order).scaled(*scale),
+            shape,
+            mpp,
+            mpp_source,
+            model,
+            source,
+            notes or {},
+            tuple(class_names),
+        )
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: NDArray[Any],
+        image: NDArray[np.uint8] | None = None,
+        *,
+        mpp: float | None = None,
+        mpp_source: str | None = None,
+        source: str | None = None,
+    ) -> "Nuclei":
+        """Measure a label map (H, W) integer from elsewhere; each connected piece of a label is a nucleus.
+
+        Raises HemalumError when the label map is not 2-D or does not fit the image.
+        """
+        if labels.ndim != 2 or (image is not None and image.shape[:2] != labels.shape):
+            raise HemalumError(f"label map {labels.shape} must be (H, W) and as large as the image")
+        height, width = labels.shape
+        part = measure(split_pieces(labels), image)
+        origin = mpp_source or ("none" if mpp is None else "user")
+        return cls.from_parts([part], shape=(height, width), mpp=mpp, mpp_source=origin, source=source)
+
+    @classmethod
+    def concat(cls, results: Sequence["Nuclei"]) -> "Nuclei":
+        """Join nuclei found in one image, one after the other; ids are counted anew.
+
+        Raises HemalumError when there are none, or they are not of one image and scale.
+        """
+        if not results:
+            raise HemalumError("nothing to join: give at least one Nuclei")
+        first = results[0]
+        if any(result.shape != first.shape or result.mpp != first.mpp for result in results):
+            raise HemalumError("only nuclei of one image, with one shape and mpp, can be joined")
+        if any(result.class_names != first.class_names for result in results):
+            raise HemalumError("only nuclei of the same classes can be joined")
+        if any(result.thresholds != first.thresholds for result in results):
+            raise HemalumError("only nuclei that were graded by the same thresholds can be joined")
+        joined = pa.concat_tables([result.table for result in results])
+        ids = pa.array(np.arange(1, joined.num_rows + 1, dtype=np.uint32))
+        return cls(
+            joined.set_column(0, "id", ids),
+            Polygons.joined([result.outlines for result in results]),
+            first.shape,
+            first.mpp,
+            first.mpp_source,
+            first.model,
+            first.source,
+            first.notes,
+            first.class_names,
+            first.thresholds,
+        )
+
+    def with_dab(self, image: NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]]) -> "Nuclei":
+        """The same nuclei with columns dab_mean, dab_std and dab_ring_mean, optical density of DAB (log10).
+
+        `image` is the H-DAB image (H, W, 3) uint8, or what reads its rows start..stop. The ring is `RING_UM` wide,
+        and its column null without mpp. Raises HemalumError for an image of another size.
+        """
+        if isinstance(image, np.ndarray):
+            if image.shape != (*self.shape, 3) or image.dtype != np.uint8:
+                raise HemalumError(
+                    f"image is {image.shape} {image.dtype}; the nuclei are of {(*self.shape, 3)} uint8"
+                )
+            pixels = image
+            read = lambda start, stop: pixels[start:stop]  # noqa: E731
+        else:
+            read = image
+        columns = measure_dab(self.outlines, read, self.shape, ring=RING_UM / self.mpp if self.mpp else 0.0)
+        extended = self.table.drop_columns([name for name in columns if name in self.table.column_names])
+        position = extended.column_names.index("probability") + 1
+        for name, values in columns.items():
+            extended = extended.add_column(position, name, pa.array(values.astype(np.float32), from_pandas=True))
+            position += 1
+        return replace(self, table=extended)
+
+    def graded(self, positive: Positive) -> "Nuclei":
+        """The same nuclei, negative or positive by their mean DAB, with a last column `intensity`.
+
+        `positive` is one threshold of optical density, three for 1+, 2+ and 3+, or "otsu". Raises HemalumError for
+        other thresholds, or before `with_dab`.
+        """
+        requested = check_positive(positive)
+        if requested is None or "dab_mean" not in self.table.column_names:
+            raise HemalumError(
+                "nuclei are graded by thresholds of DAB, which has to be measured first: with_dab(image)"
+            )
+        values = self.table.column("dab_mean").to_numpy().astype(np.float64)
+        thresholds = (otsu_threshold(values),) if isinstance(requested, str) else requested
+        names = np.array([None, *GRADES[len(thresholds)]], np.object_)[grade(values, thresholds)]
+        ungraded = self.table.drop_columns([name for name in ("intensity",) if name in self.table.column_names])
+        source = "Otsu of the nuclei" if isinstance(requested, str) else "set"
+        return replace(
+            self,
+            table=ungraded.append_column("intensity", pa.array(names, pa.string())),
+            thresholds=thresholds,
+            notes=self.notes | {"positive": list(thresholds), "positive_source": source},
+        )
+
+    def __len__(self) -> int:
+        return len(self.outlines)
+
+    @property
+    def count(self) -> int:
+        """Number of nuclei."""
+        return len(self.outlines)
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Area of the image in mm², None without mpp."""
+        return None if self.mpp is None else self.shape[0] * self.shape[1] * self.mpp**2 / 1e6
+
+    @property
+    def density_per_mm2(self) -> float | None:
+        """Nuclei per mm² of image, None without mpp; an estimate where `mpp_source` is "estimate"."""
+        return self.count / self.area_mm2 if self.area_mm2 else None
+
+    @property
+    def classes(self) -> Classes | None:
+        """The class of each nucleus by number, names and counts; None where the model tells no classes apart."""
+        if not self.class_names:
+            return None
+        return Classes(self._number_by_name("class", self.class_names), self.class_names)
+
+    def _number_by_name(self, column: str, names: Sequence[str]) -> NDArray[np.int32]:
+        numbers = {name: number for number, name in enumerate(names, start=1)}
+        return np.array([numbers.get(name, 0) for name in self.table.column(column).to_pylist()], np.int32)
+
+    @property
+    def intensities(self) -> Classes | None:
+        """The grade of each nucleus by number, names and counts; None where they have none."""
+        if not self.thresholds:
+            return None
+        names = GRADES[len(self.thresholds)]
+        return Classes(self._number_by_name("intensity", names), names, [INTENSITIES[name] for name in names])
+
+    def ihc_score(self, class_name: str | None = None) -> IhcScore:
+        """Score of the graded nuclei, all or those of one class. Raises HemalumError where there are no grades."""
+        intensities, classes = self.intensities, self.classes
+        if intensities is None:
+            raise HemalumError("no nuclei are graded: segment with stain hdab and positive, or use graded()")
+        if class_name is None:
+            return IhcScore(intensities.counts)
+        if classes is None or class_name not in classes.names:
+            raise HemalumError(f"there is no class '{class_name}'; classes: {', '.join(self.class_names) or 'none'}")
+        grades = intensities.numbers[classes.numbers == list(classes.names).index(class_name) + 1]
+        return IhcScore(Classes(grades, intensities.names).counts)
+
+    @property
+    def positive_share(self) -> float | None:
+        """Share of nuclei that are positive, in [0, 1]; None without nuclei or grades."""
+        return self.ihc_score().positive_share if self.thresholds else None
+
+    @property
+    def h_score(self) -> float | None:
+        """H-score, 0 to 300; None without nuclei or with other than three thresholds."""
+        return self.ihc_score().h_score if self.thresholds else None
+
+    @property
+    def allred(self) -> Allred | None:
+        """Allred's score; None without nuclei or with other than three thresholds."""
+        return self.ihc_score().allred if self.thresholds else None
+
+    def polygons(self) -> NDArray[np.object_]:
+        """Give the outlines as (N,) shapely polygons in px of the input image."""
+        return self.outlines.shapely()
+
+    def polygons_um(self) -> NDArray[np.object_]:
+        """Give the outlines as (N,) shapely polygons in µm. Raises HemalumError without mpp."""
+        if self.mpp is None:
+            raise HemalumError("no mpp is known for this image, so there are no µm: give mpp")
+        return self.outlines.scaled(self.mpp, self.mpp).shapely()
+
+    def label_map(self) -> NDArray[np.uint32]:
+        """Give the label map (H, W) uint32 at the size of the input image; values are the table's ids.
+
+        Drawn from the outlines by pixel center, so an enclosed hole belongs to the nucleus around it.
+        """
+        return fill(self.outlines, self.shape)
+
+    def to_geojson(self, path: str | Path, *, simplify: float = 0.0) -> None:
+        """Write polygons and measurements as GeoJSON that QuPath opens.
+
+        Outlines may be moved by up to `simplify` px to save points. Graded nuclei are classified by their grade,
+        those of a model with classes by both, in QuPath's manner: `epithelial: Positive`.
+        """
+        outlines = self.outlines.simplified(simplify)
+        geojson.write_geojson(
+            path,
+            outlines.coords,
+            outlines.offsets,
+            self.table,
+            note={
+                "mpp": self.mpp,
+                "mpp_source": self.mpp_source,
+                "model": self.model,
+                "source": self.source,
+                "shape": list(self.shape),
+                **self.notes,
+                **({"classes": list(self.class_names)} if self.class_names else {}),
+                **({"ihc": self.ihc_score().as_dict()} if self.thresholds else {}),
+            },
+            classes=combine_classes(self.classes, self.intensities),
+        )
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the table as CSV."""
+        table.write_csv(path, self.table)
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the table as Parquet, with a `polygon` column of x, y, x, y … in px."""
+        table.write_parquet(path, self.table, self.outlines.coords, self.outlines.offsets)
+
+    def to_labels(self, path: str | Path) -> None:
+        """Write the label map as compressed TIFF, uint32."""
+        label_map.write_labels(path, self.label_map(), mpp=self.mpp)
+
+    def to_overlay(
+        self, path: str | Path, image: NDArray[np.uint8], *, color: tuple[int, int, int] = overlay.COLOR
+    ) -> None:
+        """Write the input image (H, W, 3) uint8 with the outlines drawn on it, PNG.
+
+        Graded nuclei have the color of their grade (positive red, negative blue), others that of their class where
+        they have one, and a legend is added below the image. Raises HemalumError when the image is not the one that
+        the nuclei are of.
+        """
+        overlay.write_overlay(path, image, self.label_map(), color=color, classes=self.intensities or self.classes)
+
+
+def _make_table(columns: Columns, mpp: float | None, mpp_source: str, model: str | None) -> pa.Table:
+    count = len(columns["x"])
+    arrays = {"id": pa.array(np.arange(1, count + 1, dtype=np.uint32))}
+    for name, values in columns.items():
+        # a thousandth of a pixel is more than any outline knows
+        if name == "class":
+            arrays[name] = pa.array(values, pa.string())
+            continue
+        rounded = np.round(values, 3) if name in ("x", "y") else values.astype(np.float32)
+        arrays[name] = pa.array(rounded, from_pandas=True)
+    metadata = {"mpp": str(mpp), "mpp_source": mpp_source, "model": str(model)}
+    return pa.table(arrays).replace_schema_metadata({f"hemalum.{key}": v for key, v in metadata.items()})

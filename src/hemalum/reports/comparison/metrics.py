@@ -1,0 +1,135 @@
+"""The metrics of a comparison, each under every averaging that it has and named in full."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hemalum.metrics import THRESHOLDS
+
+PIXEL = {"dice": "Dice", "iou": "IoU", "precision": "Precision of pixels", "recall": "Recall of pixels"}
+BOUNDARY = {
+    "hd95_px": "HD95 (px)",
+    "hd95_um": "HD95 (µm)",
+    "assd_px": "Average surface distance (px)",
+    "assd_um": "Average surface distance (µm)",
+    "boundary_f1": "Boundary F1",
+}
+INSTANCE = {
+    "pq": "PQ",
+    "dq": "DQ (F1 of nuclei, IoU > 0.5)",
+    "sq": "SQ (mean IoU of matched nuclei)",
+    "aji": "AJI",
+    "aji_plus": "AJI+",
+    "ap": "AP, mean over IoU 0.50–0.95",
+}
+SEMANTIC = {
+    "f1": "F1 of pixels by class",
+    "miou": "mIoU of pixels by class",
+    "precision": "Precision of pixels by class",
+    "recall": "Recall of pixels by class",
+}
+AVERAGED = {
+    ("pixel", "pooled"): "pooled over all pixels",
+    ("pixel", "per_image"): "mean over images",
+    ("pixel", "support_weighted"): "weighted over background and nuclei (support-weighted), mean over images",
+    ("boundary", "pooled"): "pooled over the boundary pixels of all images",
+    ("boundary", "per_image"): "mean over images",
+    ("instance", "pooled"): "pooled over the nuclei of all images",
+    ("instance", "per_image"): "mean over images",
+    ("semantic", "pooled"): "pooled over all pixels, mean over classes without background",
+    ("semantic", "per_image"): "mean over the classes of an image without background, then over images",
+}
+KIND_TITLES = {
+    "pixel": "Pixels",
+    "boundary": "Boundaries",
+    "instance": "Nuclei",
+    "semantic": "Pixels by class of nucleus",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric under one averaging; `key` and `averaging` are its keys in an evaluation's summary."""
+
+    kind: str
+    key: str
+    averaging: str
+    name: str
+
+    @property
+    def title(self) -> str:
+        """Name with the averaging: "Dice, pooled over all pixels"."""
+        return f"{self.name}, {AVERAGED[self.kind, self.averaging]}"
+
+    @property
+    def distance(self) -> bool:
+        """A distance is better the smaller it is; everything else the larger."""
+        return self.key.startswith(("hd95", "assd"))
+
+    def of(self, summary: Mapping[str, Any]) -> float:
+        """The value in `summary`, nan where it is missing or undefined."""
+        return number(summary.get(self.kind, {}).get(self.averaging, {}).get(self.key))
+
+    def text(self, value: float, sd: float = math.nan) -> str:
+        """`0.812 ± 0.004`; a dash where undefined, no sd where there is none."""
+        return mean_text(value, sd, decimals=2 if self.distance else 3)
+
+
+def number(value: object) -> float:
+    """A float; nan for what is missing."""
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def mean_text(value: float, sd: float = math.nan, *, decimals: int = 3, sign: str = "") -> str:
+    """A number with fixed decimals, its sd behind ± where it has one; a dash where it is undefined."""
+    if not math.isfinite(value):
+        return "–"
+    # what rounds to zero carries no sign
+    rounded = round(value, decimals) + 0.0
+    text = f"{rounded:{sign if rounded else ''}.{decimals}f}".replace("-", "−")
+    return f"{text} ± {sd:.{decimals}f}" if math.isfinite(sd) else text
+
+
+def _metrics() -> tuple[Metric, ...]:
+    pixel = ("pooled", "per_image", "support_weighted")
+    both = ("pooled", "per_image")
+    return (
+        *(Metric("pixel", key, by, name) for key, name in PIXEL.items() for by in pixel),
+        *(Metric("boundary", key, by, name) for key, name in BOUNDARY.items() for by in both),
+        *(Metric("instance", key, by, name) for key, name in INSTANCE.items() for by in both),
+        *(Metric("semantic", key, by, name) for key, name in SEMANTIC.items() for by in both),
+    )
+
+
+METRICS = _metrics()
+BY_THRESHOLD = tuple(
+    Metric("instance", f"{key}_{round(100 * threshold)}", by, f"{name} at IoU > {threshold:.2f}")
+    for key, name in {"f1": "F1 of nuclei", "ap": "AP"}.items()
+    for by in ("pooled", "per_image")
+    for threshold in THRESHOLDS
+)
+HEADLINE = tuple(
+    next(metric for metric in METRICS if (metric.kind, metric.key, metric.averaging) == chosen)
+    for chosen in (
+        ("pixel", "dice", "pooled"),
+        ("pixel", "dice", "per_image"),
+        ("instance", "aji", "per_image"),
+        ("instance", "pq", "per_image"),
+        ("instance", "pq", "pooled"),
+        ("boundary", "hd95_px", "per_image"),
+    )
+)
+# beside them where methods tell classes of nuclei apart
+HEADLINE_BY_CLASS = tuple(
+    metric
+    for metric in METRICS
+    if (metric.kind, metric.averaging) == ("semantic", "pooled") and metric.key in ("f1", "miou")
+)
+# the columns of per_image.csv that are tested and drawn; those by class where several methods have them
+PER_IMAGE = {"dice": "Dice", "aji": "AJI", "pq": "PQ", "hd95_px": "HD95 (px)"}
+PER_IMAGE_BY_CLASS = {
+    "semantic_f1": "F1 of pixels by class",
+    "semantic_miou": "mIoU of pixels by class",
+    "mpq": "mPQ",
+}

@@ -1,0 +1,246 @@
+"""Paired tests of a comparison, image by image, and what may be said of them in words."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from hemalum.metrics.statistics import FEWEST_PAIRS, PairedComparison, compare_paired, holm
+from hemalum.reports.comparison.metrics import PER_IMAGE, PER_IMAGE_BY_CLASS, mean_text
+from hemalum.reports.comparison.results import DatasetResults, counted
+from hemalum.reports.grid import Grid, Row
+
+if TYPE_CHECKING:
+    from hemalum.experiments.records import Method
+
+FEWEST_GROUPS = 10  # below, a bootstrap over groups is known to give intervals that are too narrow
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PairedTest:
+    """One pair of methods on one metric; differences are `method` − `against`.
+
+    `adjusted` and `adjusted_groups` are the p values over images and over groups after Holm, within the
+    family that they were tested in.
+    """
+
+    dataset: str
+    method: str
+    against: str
+    column: str
+    paired: PairedComparison
+    adjusted: float
+    adjusted_groups: float
+    family: str
+
+    @property
+    def better(self) -> int:
+        """1 where the method is better than the other on average, -1 where it is worse, 0 where equal."""
+        difference = self.paired.mean_difference
+        if math.isnan(difference) or difference == 0:
+            return 0
+        return -1 if (difference > 0) == self.column.startswith("hd95") else 1
+
+
+def pair_with_reference(results: DatasetResults) -> list[PairedTest]:
+    """Every other method against the first, on each metric of `PER_IMAGE`: one family.
+
+    Where two methods or more tell classes of nuclei apart, on those of `PER_IMAGE_BY_CLASS` as well.
+    """
+    reference, others = results.methods[0], results.methods[1:]
+    return _family(results, [(method, reference) for method in others], "against the reference")
+
+
+def pair_all(results: DatasetResults) -> list[PairedTest]:
+    """Every pair of methods: one family of its own, so its adjusted p values are larger."""
+    pairs = [(second, first) for first, second in combinations(results.methods, 2)]
+    return _family(results, pairs, "all pairs")
+
+
+def _family(results: DatasetResults, pairs: Sequence[tuple["Method", "Method"]], family: str) -> list[PairedTest]:
+    scored = [(a, b) for a, b in pairs if results.runs_of(a) and results.runs_of(b)]
+    with_classes = {run.method for run in results.runs if "semantic" in run.summary}
+    wanted = [
+        (a, b, column)
+        for a, b in scored
+        for column in (*PER_IMAGE, *(PER_IMAGE_BY_CLASS if {a.name, b.name} <= with_classes else ()))
+    ]
+    groups = results.groups if results.n_groups < len(results.images) else None
+    compared = [
+        compare_paired(results.image_values(a, column), results.image_values(b, column), groups=groups)
+        for a, b, column in wanted
+    ]
+    adjusted = holm([paired.p for paired in compared]).tolist()
+    adjusted_groups = holm([paired.p_groups for paired in compared]).tolist()
+    return [
+        PairedTest(results.name, a.name, b.name, column, paired, over_images, over_groups, family)
+        for (a, b, column), paired, over_images, over_groups in zip(
+            wanted, compared, adjusted, adjusted_groups, strict=True
+        )
+    ]
+
+
+def p_text(p: float) -> str:
+    """Three decimals, `< 0.001` below, a dash where there is no test."""
+    if math.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def decimals_of(column: str) -> int:
+    """Digits that a column of `PER_IMAGE` is given with."""
+    return 2 if column.startswith("hd95") else 3
+
+
+def findings(results: DatasetResults, tests: Sequence[PairedTest]) -> list[str]:
+    """What the tests against the reference say of PQ and Dice, one sentence per method, and no more."""
+    sentences = []
+    for method in dict.fromkeys(tested.method for tested in tests):
+        by_column = {tested.column: tested for tested in tests if tested.method == method}
+        differences = "; ".join(_finding(by_column[column]) for column in ("pq", "dice"))
+        sentences.append(f"{method} against {by_column['pq'].against}: {differences}.")
+    return sentences
+
+
+def _finding(tested: PairedTest) -> str:
+    """A difference is called one where the interval leaves out 0 and the adjusted p is below 0.05."""
+    paired, name = tested.paired, PER_IMAGE[tested.column]
+    if paired.n == 0:
+        return f"{name}: no image in common"
+    decimals = decimals_of(tested.column)
+    start = f"{name} {mean_text(paired.mean_difference, decimals=decimals, sign='+')}"
+    if math.isnan(paired.low):
+        return f"{start}, one image is too few for an interval"
+    start += f" ({interval_text(paired, decimals)})"
+    if paired.low <= 0 <= paired.high or not tested.adjusted < ALPHA:
+        return f"{start}, no difference shown"
+    return f"{start}, {'better' if tested.better > 0 else 'worse'}"
+
+
+def caution(results: DatasetResults, tests: Sequence[PairedTest]) -> str:
+    """How far the findings on a dataset carry; empty where there is nothing to warn of."""
+    if not tests:
+        return ""
+    cautions = []
+    detectable = next((t.paired.detectable for t in tests if t.column == "pq"), math.nan)
+    if math.isfinite(detectable) and any("no difference" in _finding(tested) for tested in tests):
+        cautions.append(
+            "No difference shown is not the same as none: see the detectable differences in the table of tests."
+        )
+    if results.one_group:
+        cautions.append(results.one_group)
+    elif results.grouped:
+        shown = [t for t in tests if t.column in ("pq", "dice") and not math.isnan(t.adjusted) and t.adjusted < ALPHA]
+        carried = [t for t in shown if t.adjusted_groups < ALPHA]
+        if results.n_groups < FEWEST_GROUPS:
+            cautions.append(
+                f"The images come from only {counted(results.n_groups, 'group')}: what holds for these may not hold "
+                "for others."
+            )
+        if shown and all(math.isnan(t.adjusted_groups) for t in shown):
+            cautions.append("They are too few for a test over groups instead of images.")
+        elif shown and not carried:
+            cautions.append("The same tests over groups instead of images show none of the differences.")
+        elif len(carried) < len(shown):
+            cautions.append(f"Tested over groups, {len(carried)} of {len(shown)} differences are left.")
+    elif results.n_groups < FEWEST_GROUPS:
+        cautions.append(f"Only {counted(len(results.images), 'image')}: too few to speak of others.")
+    return " ".join(cautions)
+
+
+def interval_text(paired: PairedComparison, decimals: int) -> str:
+    """`−0.012 to +0.034`; a dash where there is none."""
+    if math.isnan(paired.low):
+        return "–"
+    low, high = (mean_text(end, decimals=decimals, sign="+") for end in (paired.low, paired.high))
+    return f"{low} to {high}"
+
+
+def paired_grid(results: DatasetResults, tests: Sequence[PairedTest], *, folded: bool = False) -> Grid:
+    """The paired tests of one family."""
+    grouped = results.grouped
+    rows: list[Row] = []
+    pair = ("", "")
+    for tested in tests:
+        paired, decimals = tested.paired, decimals_of(tested.column)
+        if (tested.method, tested.against) != pair:
+            pair = (tested.method, tested.against)
+            rows.append(Row(f"{pair[0]} − {pair[1]}", heading=True))
+        values = [
+            f"{paired.n:,} ({paired.n_groups:,})" if grouped else f"{paired.n:,}",
+            mean_text(paired.mean_difference, decimals=decimals, sign="+"),
+            interval_text(paired, decimals),
+            mean_text(paired.effect_size, decimals=2, sign="+"),
+            p_text(paired.p),
+            p_text(tested.adjusted),
+            *([p_text(paired.p_groups), p_text(tested.adjusted_groups)] if grouped else []),
+            mean_text(paired.detectable, decimals=decimals),
+            *([mean_text(paired.detectable_groups, decimals=decimals)] if grouped else []),
+        ]
+        rows.append(Row((PER_IMAGE | PER_IMAGE_BY_CLASS)[tested.column], tuple(values)))
+    by = ("by image", "by group") if grouped else ("",)
+    spans = [("", 4), *((f"Wilcoxon test {unit}".strip(), 2) for unit in by), ("Detectable difference", len(by))]
+    columns = ["Images (groups)" if grouped else "Images", "Mean difference", "95 % interval", "Effect size"]
+    columns += ["p", "p, Holm"] * len(by) + [unit or "80 % power" for unit in by]
+    family = tests[0].family if tests else ""
+    return Grid(
+        caption=f"{results.name}: paired tests per image, {family}",
+        corner="Metric",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        spans=tuple(spans),
+        notes=_test_notes(results, tests, grouped),
+        folded=folded,
+    )
+
+
+def _test_notes(results: DatasetResults, tests: Sequence[PairedTest], grouped: bool) -> tuple[str, ...]:
+    defined = sum(not math.isnan(tested.paired.p) for tested in tests)
+    notes = [
+        "The unit is the image: its value is first averaged over seeds; undefined with one seed, it is left out. "
+        "Difference: first method − second. For HD95, "
+        "smaller is better.",
+        "Interval: bootstrap of the mean difference, drawing "
+        + ("whole groups (images of one group are not independent)" if grouped else "images")
+        + ". Test: two-sided Wilcoxon signed-rank"
+        + (", over images and over the mean differences of groups" if grouped else "")
+        + f". Holm's correction is over the {counted(defined, 'test')} of this table that could be made"
+        + (", for images and for groups apart." if grouped else "."),
+        "Effect size: matched-pairs rank-biserial correlation, from −1 to +1; +1 says that the first method has "
+        "the larger value on every "
+        "image. Detectable difference: the smallest mean difference that so many "
+        + ("images or groups" if grouped else "images")
+        + ", spread as these are, would show with 80 % power at p < 0.05 before correction.",
+    ]
+    if grouped:
+        notes.append(
+            "The test by image takes images as independent, which those of one group are not: trust it less."
+        )
+    if results.one_group:
+        notes.append(results.one_group)
+    elif results.n_groups < FEWEST_GROUPS:
+        notes.append(
+            f"Only {counted(results.n_groups, 'group')}: too few to speak of groups that are not among them. "
+            f"With fewer than {FEWEST_GROUPS} the bootstrap interval is too narrow."
+        )
+    single = sorted({t.paired.only_group for t in tests if t.paired.only_group is not None}) if grouped else []
+    if single:
+        notes.append(
+            f"Where a metric is defined in one group only ({', '.join(single)}), images are drawn as if independent: "
+            "that interval is too narrow."
+        )
+    all_reasons = {r for t in tests for r in (t.paired.reason, t.paired.reason_groups if grouped else None) if r}
+    needs = f"; the test needs {FEWEST_PAIRS}"  # said once, however many numbers of groups are too few
+    short = any(reason.endswith(needs) for reason in all_reasons)
+    reasons = {reason.removesuffix(needs) for reason in all_reasons}
+    if reasons:
+        notes.append(f"A dash under p: no test. {'; '.join(sorted(reasons)).capitalize()}{needs if short else ''}.")
+    left_out = sum(tested.paired.left_out for tested in tests)
+    if left_out:
+        notes.append(
+            "Images on which a metric is undefined (for either method, with any seed), or that only one "
+            "of the two methods was scored on, are left out."
+        )
+    return tuple(notes)

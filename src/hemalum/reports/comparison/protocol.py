@@ -1,0 +1,138 @@
+"""What was compared, on what and under which rules: the part of a report that makes its numbers checkable."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hemalum.reports.comparison.results import DatasetResults, counted
+from hemalum.reports.grid import Grid, Row
+
+if TYPE_CHECKING:
+    from hemalum.experiments.records import Comparison
+
+HOW_MADE = {
+    "recipe": "trained here from its recipe",
+    "model": "a trained model, not trained here",
+    "classical": "not learned",
+    "labels": "label maps made by another program",
+}
+UNSTATED = "not stated"
+UNEQUAL_NOTE = "Crops differ in size or scale: as many crops are not as many pixels or as much tissue."
+
+
+def protocol(comparison: "Comparison") -> list[tuple[str, str]]:
+    """Name and value of each rule of the comparison, in words."""
+    plan = comparison.description
+    folds, crops = plan.get("folds"), plan.get("crops")
+    budget = f"{comparison.budget}; {'each recipe for' if crops else 'crops'} "
+    budget += f"{crops:,} crops" if crops else "as the recipes say"
+    if plan.get("own_budget"):
+        budget += "; the recipes' budgets differ, so methods were not trained for equally long"
+    return [
+        ("Training budget", budget),
+        ("Stop rule", _words(plan.get("stop_rule"))),
+        (
+            "Seeds",
+            _words(plan.get("seeds"))
+            + (" (methods that are not trained: one run)" if _untrained(comparison) else ""),
+        ),
+        (
+            "Split",
+            f"{folds} folds by group; every group is tested on once"
+            if folds
+            else "each dataset's own, by group, the same for all methods",
+        ),
+        ("Scored on", f"the {plan.get('part') or 'test'} part"),
+        (
+            "Ambiguous areas",
+            "left out of all counts" if plan.get("leave_out_ambiguous") else "counted like all other pixels",
+        ),
+        ("Reference", comparison.methods[0].name if comparison.methods else UNSTATED),
+        ("Finished", _finished(comparison)),
+        ("hemalum", _words(plan.get("version"))),
+    ]
+
+
+def command(comparison: "Comparison") -> str:
+    """The command that made the comparison."""
+    return str(comparison.description.get("command") or "")
+
+
+def _untrained(comparison: "Comparison") -> bool:
+    return any(method.kind != "recipe" for method in comparison.methods)
+
+
+def _words(value: Any) -> str:
+    if value is None or value in ("", []):
+        return UNSTATED
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _finished(comparison: "Comparison") -> str:
+    done, absent = len(comparison.runs), len(missing(comparison))
+    return f"{done} of {counted(done + absent, 'run')}"
+
+
+def missing(comparison: "Comparison") -> list[str]:
+    """The runs that have not been finished, each with the reason where one is known."""
+    lines = []
+    for run in comparison.description.get("missing") or []:
+        name = f"{run.get('dataset')}: {run.get('method')}"
+        if comparison.description.get("folds"):
+            name += f", fold {run.get('fold')}"
+        if run.get("seed"):
+            name += f", seed {run.get('seed')}"
+        reason = run.get("reason")
+        lines.append(f"{name} ({reason})" if reason else name)
+    return lines
+
+
+def methods_table(comparison: "Comparison") -> Grid:
+    """The methods: what each is, how it was made, what its training sees, how many of its runs are finished."""
+    rows = []
+    sizes = {
+        (m.recipe["tile"], m.recipe["mpp"])
+        for m in comparison.methods
+        if m.recipe and {"tile", "mpp"} <= m.recipe.keys()
+    }
+    for method in comparison.methods:
+        done = sum(run.method == method.name for run in comparison.runs)
+        absent = sum(run.get("method") == method.name for run in comparison.description.get("missing") or [])
+        title = method.title if method.title != method.name else "–"
+        made, sees, crops = HOW_MADE.get(method.kind, method.kind), *_trained_on(method.recipe)
+        rows.append(Row(method.name, (title, made, sees, crops, f"{done} of {done + absent}")))
+    return Grid(
+        caption="Methods; the first is the reference that the others are tested against",
+        corner="Method",
+        columns=("What it is", "How it was made", "What its training sees", "Steps × batch", "Runs finished"),
+        rows=tuple(rows),
+        words=frozenset({0, 1, 2}),
+        notes=(UNEQUAL_NOTE,) if len(sizes) > 1 else (),
+    )
+
+
+def _trained_on(recipe: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Size and scale of a recipe's crops, and how many there are; dashes where nothing is trained here."""
+    if not recipe or not {"tile", "mpp", "batch", "phases"} <= recipe.keys():
+        return "–", "–"
+    steps, batch = sum(phase["until"]["steps"] for phase in recipe["phases"]), recipe["batch"]
+    early = any(phase["until"].get("patience") for phase in recipe["phases"])
+    crops = f"{steps:,} × {batch:,} = {steps * batch:,} crops"
+    return f"crops of {recipe['tile']:,} px at {recipe['mpp']:.3g} µm/px", f"at most {crops}" if early else crops
+
+
+def data_table(comparison: "Comparison", results: list[DatasetResults]) -> Grid:
+    """The datasets: what was tested on, and the hash that fixes the split."""
+    rows = []
+    for dataset in results:
+        planned = (comparison.description.get("datasets") or {}).get(dataset.name) or {}
+        hashes = planned.get("split_hashes") or [run.summary.get("split_hash") for run in dataset.runs[:1]]
+        short = ", ".join(str(value)[:12] for value in hashes if value) or UNSTATED
+        counts = (f"{len(dataset.images):,}", f"{dataset.n_groups:,}", f"{dataset.nuclei:,}")
+        rows.append(Row(dataset.name, (*counts, short)))
+    return Grid(
+        caption="Data that the methods were scored on (as far as finished)",
+        corner="Dataset",
+        columns=("Images", "Groups", "Nuclei", "Split hash, first 12 digits of each fold's"),
+        rows=tuple(rows),
+        words=frozenset({3}),
+    )

@@ -1,0 +1,145 @@
+"""One dataset's part of a comparison: values by run and by image, in one order for every table and figure."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.metrics.statistics import mean_sd
+from hemalum.reports.comparison.metrics import Metric, number
+
+if TYPE_CHECKING:
+    from hemalum.experiments.records import Comparison, Method, Run
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredImage:
+    """What the tables hold of an image besides its scores."""
+
+    id: str
+    group: str | None
+    organ: str | None
+    nuclei: int
+
+
+@dataclass(frozen=True)
+class DatasetResults:
+    """The finished runs on one dataset. `methods` are all of the comparison, the reference first."""
+
+    name: str
+    methods: tuple["Method", ...]
+    runs: tuple["Run", ...]
+
+    @cached_property
+    def scored(self) -> tuple["Method", ...]:
+        """The methods that have a finished run here."""
+        return tuple(method for method in self.methods if self.runs_of(method))
+
+    def runs_of(self, method: "Method") -> list["Run"]:
+        """The finished runs of a method, by fold and seed."""
+        runs = [run for run in self.runs if run.method == method.name]
+        return sorted(runs, key=lambda run: (run.fold, run.seed))
+
+    @cached_property
+    def images(self) -> tuple[ScoredImage, ...]:
+        """Every test image that some run scored, sorted by id."""
+        images: dict[str, ScoredImage] = {}
+        for run in self.runs:
+            for row in run.per_image:
+                name = str(row["id"])
+                images.setdefault(
+                    name,
+                    ScoredImage(name, row.get("group"), row.get("organ"), int(row.get("nuclei_truth") or 0)),
+                )
+        return tuple(images[name] for name in sorted(images))
+
+    @property
+    def nuclei(self) -> int:
+        """True nuclei on the test images."""
+        return sum(image.nuclei for image in self.images)
+
+    @cached_property
+    def groups(self) -> list[str | None]:
+        """Group (patient, slide, …) of each image."""
+        return [image.group for image in self.images]
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups; an image without one is its own."""
+        return len({group for group in self.groups if group is not None}) + self.groups.count(None)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether there are groups to draw and to test: several, and fewer than images."""
+        return 1 < self.n_groups < len(self.images)
+
+    @property
+    def one_group(self) -> str:
+        """A note where all of several images are of one group, such as the fold of a published split; else empty."""
+        if self.n_groups != 1 or len(self.images) < 2:
+            return ""
+        return (
+            f"All images are of one group ({self.groups[0]}): images are taken as independent, which makes the "
+            "interval too narrow."
+        )
+
+    def image_values(self, method: "Method", column: str) -> Floats:
+        """(N,) value of each image, averaged over the method's seeds; nan where it has none.
+
+        An image that is undefined with one seed is nan: a mean over the other seeds would be of other trainings.
+        """
+        index = {image.id: position for position, image in enumerate(self.images)}
+        total, count = np.zeros(len(index)), np.zeros(len(index))
+        for run in self.runs_of(method):
+            for row in run.per_image:
+                total[index[str(row["id"])]] += number(row.get(column))  # nan stays nan
+                count[index[str(row["id"])]] += 1
+        means: Floats = np.divide(total, count, out=np.full(len(index), np.nan), where=count > 0)
+        return means
+
+    def n_images(self, method: "Method") -> int:
+        """How many of the images the method has been scored on."""
+        return len({str(row["id"]) for run in self.runs_of(method) for row in run.per_image})
+
+    def n_undefined(self, method: "Method", column: str) -> int:
+        """On how many of its images a value of the method is undefined in any of its runs."""
+        return len(
+            {
+                str(row["id"])
+                for run in self.runs_of(method)
+                for row in run.per_image
+                if not np.isfinite(number(row.get(column)))
+            }
+        )
+
+    def mean_sd(self, method: "Method", metric: Metric) -> tuple[float, float]:
+        """Mean and sd over the method's runs; the sd is nan for a single one."""
+        return mean_sd([metric.of(run.summary) for run in self.runs_of(method)])
+
+    def describe_runs(self, method: "Method") -> str:
+        """`3 seeds`, `5 folds × 3 seeds`; the bare number of runs for one, or where some are missing."""
+        runs = self.runs_of(method)
+        folds, seeds = {run.fold for run in runs}, {run.seed for run in runs}
+        if len(runs) == 1 or len(runs) != len(folds) * len(seeds):
+            return counted(len(runs), "run")
+        counts = [counted(len(keys), noun) for keys, noun in ((folds, "fold"), (seeds, "seed")) if len(keys) > 1]
+        return " × ".join(counts)
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 image`, `2,000 images`."""
+    plural = {"class": "classes", "nucleus": "nuclei"}.get(noun, noun + "s")
+    return f"{n:,} {noun if n == 1 else plural}"
+
+
+def by_dataset(comparison: "Comparison") -> list[DatasetResults]:
+    """The results on each dataset, in the comparison's order."""
+    methods = comparison.methods
+    return [
+        DatasetResults(name, methods, tuple(run for run in comparison.runs if run.dataset == name))
+        for name in comparison.datasets
+    ]

@@ -1,0 +1,235 @@
+"""The pictures of a comparison: the best, the median and the worst image, and who is right where."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemalum.data.image import read_label_map
+from hemalum.errors import HemalumError
+from hemalum.nuclei.io.overlay import draw_outlines
+from hemalum.reports.comparison.metrics import mean_text, number
+from hemalum.reports.comparison.results import DatasetResults
+
+if TYPE_CHECKING:
+    from hemalum.data.dataset import Dataset
+    from hemalum.data.sample import Sample
+    from hemalum.experiments.records import Comparison, Method, Run
+
+SIDES = (512, 384, 256, 160)  # longer side of a picture, px: the largest that keeps within the bytes
+MOST_BYTES = 3_000_000
+MOST_METHODS = 3  # up to so many, each is set against the reference; of more only the second
+
+# red is dark and green is bright, so that the two differ for readers who do not see the hue
+WHITE, GRAY, RED, GREEN = (255, 255, 255), (176, 176, 176), (178, 24, 24), (64, 214, 120)
+BLUE, ORANGE, PALE = (0, 114, 178), (245, 150, 20), (205, 205, 205)
+
+Labels = NDArray[np.integer[Any]]
+Colors = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of the sheet. `data` is a data URI, empty where there is no picture: `caption` then says why."""
+
+    title: str
+    caption: str
+    data: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class SheetLine:
+    """One image of the sheet: the image, the truth, every method, and the reference against its rivals."""
+
+    rank: str
+    image: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The images of one dataset. `rivals` are set against the reference; `absent` says what is not there."""
+
+    lines: tuple[SheetLine, ...] = ()
+    rivals: tuple[str, ...] = ()
+    absent: str = ""
+
+
+def error_map(truth: Labels, prediction: Labels) -> Colors:
+    """(H, W, 3) uint8: true positive pixels gray, false positive red, false negative green, background white."""
+    is_true, is_predicted = truth != 0, prediction != 0
+    colors = np.full((*truth.shape, 3), WHITE, np.uint8)
+    colors[is_true & is_predicted] = GRAY
+    colors[~is_true & is_predicted] = RED
+    colors[is_true & ~is_predicted] = GREEN
+    return colors
+
+
+def difference_map(truth: Labels, first: Labels, second: Labels) -> Colors:
+    """(H, W, 3) uint8: blue where only the first is right, orange where only the second, pale where neither."""
+    is_true = truth != 0
+    first_right, second_right = (first != 0) == is_true, (second != 0) == is_true
+    colors = np.full((*truth.shape, 3), WHITE, np.uint8)
+    colors[first_right & ~second_right] = BLUE
+    colors[~first_right & second_right] = ORANGE
+    colors[~first_right & ~second_right] = PALE
+    return colors
+
+
+def chosen_images(results: DatasetResults) -> list[tuple[str, str]]:
+    """(rank, image id) of the best, median and worst image by the reference's PQ (Dice without one), first seed."""
+    if not results.runs_of(results.methods[0]):
+        return []
+    for column in ("pq", "dice"):
+        scores: dict[str, float] = {}
+        for run in results.runs_of(results.methods[0]):
+            for row in run.per_image:
+                value = number(row.get(column))
+                if np.isfinite(value):
+                    scores.setdefault(str(row["id"]), value)
+        if scores:
+            break
+    # between equals the name decides, so that the sheet is the same every time
+    order = sorted(scores, key=lambda name: (-scores[name], name))
+    if len(order) < 3:
+        return list(zip(("Best", "Worst") if len(order) == 2 else ("Only image",), order, strict=False))
+    return [("Best", order[0]), ("Median", order[len(order) // 2]), ("Worst", order[-1])]
+
+
+def sheets(comparison: "Comparison", results: Sequence[DatasetResults]) -> dict[str, Sheet]:
+    """The sheet of each dataset, in pictures small enough for one page. Without its images it says only that."""
+    chosen = [(dataset, chosen_images(dataset)) for dataset in results]
+    drawn: dict[str, Sheet] = {}
+    for side in SIDES:
+        drawn = {dataset.name: _sheet(comparison, dataset, images, side) for dataset, images in chosen}
+        lines = [line for sheet in drawn.values() for line in sheet.lines]
+        if sum(len(picture.data) for line in lines for picture in line.pictures) <= MOST_BYTES:
+            break
+    return drawn
+
+
+def _sheet(comparison: "Comparison", results: DatasetResults, chosen: Sequence[tuple[str, str]], side: int) -> Sheet:
+    if not chosen:
+        return Sheet()
+    path = comparison.datasets[results.name]
+    try:
+        dataset = comparison.dataset(results.name)
+    except HemalumError:
+        return Sheet(absent=f"No pictures: the images of {results.name} were not found at {path}.")
+    positions = {row.id: position for position, row in enumerate(dataset.rows)}
+    methods = results.methods
+    rivals = methods[1:] if len(methods) <= MOST_METHODS else methods[1:2]
+    lines, absent = [], []
+    for rank, name in chosen:
+        sample = _sample(dataset, positions.get(name))
+        if sample is None:
+            absent.append(f"{name} ({rank.lower()})")
+        else:
+            lines.append(SheetLine(rank, name, _line(results, rivals, sample, side)))
+    note = f"Not shown: {', '.join(absent)}, not found or not readable at {path}." if absent else ""
+    return Sheet(tuple(lines), tuple(method.name for method in rivals), note)
+
+
+def _sample(dataset: "Dataset", position: int | None) -> "Sample | None":
+    try:
+        return dataset[position] if position is not None else None
+    except HemalumError:
+        return None
+
+
+def _line(results: DatasetResults, rivals: Sequence["Method"], sample: "Sample", side: int) -> tuple[Picture, ...]:
+    truth = sample.instances
+    outlined = draw_outlines(sample.image, truth.astype(np.uint32))
+    count = int(np.count_nonzero(np.unique(truth)))
+    pictures = [
+        _photograph("Image", _describe_sample(sample), sample.image, side),
+        _photograph("Truth", f"{count:,} nuclei outlined in green", outlined, side),
+    ]
+    predictions: dict[str, Labels | None] = {}
+    for method in results.methods:
+        run, scores = _scored(results, method, sample.id)
+        prediction = kept_prediction(run, sample) if run is not None else None
+        predictions[method.name] = prediction
+        if prediction is None:
+            reason = "not scored on this image" if run is None else "its label map has not been kept"
+            pictures.append(Picture(method.name, reason, "", 0, 0))
+        else:
+            pictures.append(_drawing(method.name, scores, error_map(truth, prediction), side))
+    reference = results.methods[0].name
+    for rival in rivals:
+        title = f"{reference} or {rival.name}"
+        first, second = predictions[reference], predictions[rival.name]
+        if first is None or second is None:
+            pictures.append(Picture(title, "one of the two is missing", "", 0, 0))
+        else:
+            pictures.append(
+                _drawing(
+                    title, _describe_difference(truth, first, second), difference_map(truth, first, second), side
+                )
+            )
+    return tuple(pictures)
+
+
+def _describe_sample(sample: "Sample") -> str:
+    height, width = sample.instances.shape
+    parts = [f"{width} × {height} px", f"{sample.mpp:.3g} µm/px" if sample.mpp else "", sample.organ or ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _describe_difference(truth: Labels, first: Labels, second: Labels) -> str:
+    first_right, second_right = ((prediction != 0) == (truth != 0) for prediction in (first, second))
+    only_first, only_second = (first_right & ~second_right).mean(), (second_right & ~first_right).mean()
+    return f"only the first right on {only_first:.1%} of pixels, only the second on {only_second:.1%}"
+
+
+def _scored(results: DatasetResults, method: "Method", image: str) -> tuple["Run | None", str]:
+    """The method's first run (by fold and seed) with the image, and its scores in words."""
+    for run in results.runs_of(method):
+        for row in run.per_image:
+            if str(row["id"]) == image:
+                return run, f"PQ {mean_text(number(row.get('pq')))}, Dice {mean_text(number(row.get('dice')))}"
+    return None, ""
+
+
+def kept_prediction(run: "Run", sample: "Sample") -> Labels | None:
+    """The label map that the comparison keeps of an image; None where there is none that fits."""
+    for ending in (".png", ".tif", ".tiff"):
+        path: Path = run.folder / "predictions" / f"{sample.id}{ending}"
+        if path.is_file():
+            try:
+                labels = read_label_map(path)
+            except HemalumError:
+                return None
+            return labels if labels.shape == sample.instances.shape else None
+    return None
+
+
+def _photograph(title: str, caption: str, pixels: Colors, side: int) -> Picture:
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return _picture(title, caption, image, "jpeg", stream)
+
+
+def _drawing(title: str, caption: str, colors: Colors, side: int) -> Picture:
+    image = Image.fromarray(colors)
+    # means over whole pixels, so that thin errors fade and do not vanish
+    image.thumbnail((side, side), Image.Resampling.BOX)
+    image = image.quantize(32, dither=Image.Dither.NONE)
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return _picture(title, caption, image, "png", stream)
+
+
+def _picture(title: str, caption: str, image: Image.Image, kind: str, stream: io.BytesIO) -> Picture:
+    data = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return Picture(title, caption, data, image.size[0], image.size[1])

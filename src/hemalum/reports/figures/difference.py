@@ -1,0 +1,235 @@
+"""What one method of a comparison changes against another, in one picture: pixels that it gains and that it loses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemalum.errors import HemalumError, nearest
+from hemalum.files import atomic_path
+from hemalum.nuclei.io.overlay import draw_outlines
+from hemalum.reports.comparison.metrics import number
+from hemalum.reports.comparison.sheet import (
+    BLUE,
+    GRAY,
+    GREEN,
+    ORANGE,
+    PALE,
+    RED,
+    Labels,
+    difference_map,
+    error_map,
+    kept_prediction,
+)
+from hemalum.reports.figures.contact_sheet import Panel, Row, Sheet, draw_sheet
+
+if TYPE_CHECKING:
+    from hemalum.data.dataset import Dataset
+    from hemalum.data.sample import Sample
+    from hemalum.experiments.records import Comparison, Run
+
+PICTURE = 320  # px of a picture's side
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Dice of one image under both methods, from the same fold and seed of each."""
+
+    image: str
+    first: float
+    second: float
+    runs: "tuple[Run, Run]"
+
+    @property
+    def gain(self) -> float:
+        """How much better the second is."""
+        return self.second - self.first
+
+
+def write_difference(
+    comparison: "Comparison", first: str, second: str, path: Path | str, dataset: str | None = None
+) -> Path:
+    """Draw three images (most gained, median, most lost in Dice by `second` over `first`), write `path`, give it.
+
+    `first` and `second` are names of methods of the comparison; `dataset` is needed where it has several. Raises
+    HemalumError for unknown names, an ending that is no picture's, or when images, scores or predictions are not
+    there.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise HemalumError(f"picture '{path}': the picture is a .png or a .jpg")
+    dataset = _one_of(comparison, first, second, dataset)
+    changes = list_changes(comparison, first, second, dataset)
+    if not changes:
+        raise HemalumError(
+            f"{comparison.out}: {first} and {second} have no image of {dataset} in common that both have finished"
+        )
+    picture = draw_sheet(_sheet(comparison, first, second, dataset, changes))
+    try:
+        with atomic_path(path) as temporary:
+            if path.suffix.lower() == ".png":
+                picture.save(temporary, format="PNG", optimize=True)
+            else:
+                picture.save(temporary, format="JPEG", quality=92)
+    except OSError as error:
+        raise HemalumError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def list_changes(comparison: "Comparison", first: str, second: str, dataset: str) -> list[Change]:
+    """Dice of every image that both methods scored, the most gained first; between equals the name decides.
+
+    Of several trainings the one with the least seed speaks, the same seed for both where both are trained.
+    """
+    changes: dict[str, Change] = {}
+    for pair in _pairs(comparison, first, second, dataset):
+        scores = [{str(row["id"]): number(row.get("dice")) for row in run.per_image} for run in pair]
+        for image in scores[0].keys() & scores[1].keys():
+            change = Change(image, scores[0][image], scores[1][image], pair)
+            if np.isfinite(change.gain):
+                changes.setdefault(image, change)
+    return sorted(changes.values(), key=lambda change: (-change.gain, change.image))
+
+
+def _pairs(comparison: "Comparison", first: str, second: str, dataset: str) -> list[tuple["Run", "Run"]]:
+    """One run of each method for every fold that both have finished."""
+    by_fold: list[dict[int, dict[int, Run]]] = [{}, {}]
+    for method, folds in zip((first, second), by_fold, strict=True):
+        for run in comparison.runs:
+            if (run.method, run.dataset) == (method, dataset):
+                folds.setdefault(run.fold, {})[run.seed] = run
+    trained = {method.name for method in comparison.methods if method.kind == "recipe"}
+    pairs = []
+    for fold in sorted(by_fold[0].keys() & by_fold[1].keys()):
+        a, b = by_fold[0][fold], by_fold[1][fold]  # by seed
+        if {first, second} <= trained:  # a method that is not trained has no seed to share
+            a, b = ({seed: runs[seed] for seed in a.keys() & b.keys()} for runs in (a, b))
+        if a and b:
+            pairs.append((a[min(a)], b[min(b)]))
+    return pairs
+
+
+def _one_of(comparison: "Comparison", first: str, second: str, dataset: str | None) -> str:
+    """The dataset that is meant, after a look at all names."""
+    methods = [method.name for method in comparison.methods]
+    for name in (first, second):
+        if name not in methods:
+            raise HemalumError(f"{comparison.out} has no method '{name}'{nearest(name, methods)}")
+    if first == second:
+        raise HemalumError(f"'{first}' against itself: name two methods of {', '.join(methods)}")
+    names = list(comparison.datasets)
+    if dataset is None and len(names) > 1:
+        raise HemalumError(f"{comparison.out} has several datasets, choose one with --data: {', '.join(names)}")
+    if dataset is not None and dataset not in names:
+        raise HemalumError(f"{comparison.out} has no dataset '{dataset}'{nearest(dataset, names)}")
+    return dataset or names[0]
+
+
+def _sheet(comparison: "Comparison", first: str, second: str, dataset: str, changes: Sequence[Change]) -> Sheet:
+    opened = comparison.dataset(dataset)
+    positions = {row.id: position for position, row in enumerate(opened.rows)}
+    rows = []
+    for rank, change in _ranked(changes):
+        if change.image not in positions:
+            raise HemalumError(f"image {change.image} of the comparison is not in {comparison.datasets[dataset]}")
+        rows.append(_row(rank, change, opened[positions[change.image]]))
+    better, worse = (sum(sign * change.gain > 0 for change in changes) for sign in (1, -1))
+    means = [float(np.mean([getattr(change, name) for change in changes])) for name in ("first", "second")]
+    facts = [
+        f"{dataset}, {len(changes)} images",
+        f"mean Dice {means[0]:.3f} to {means[1]:.3f}",
+        f"better on {better}, worse on {worse}",
+        f"budget {comparison.budget}",
+    ]
+    legend = [
+        (GRAY, "found (true positive)"),
+        (RED, "too much (false positive)"),
+        (GREEN, "missed (false negative)"),
+        (BLUE, f"gained: right by {second} alone"),
+        (ORANGE, f"lost: right by {first} alone"),
+        (PALE, "wrong in both"),
+    ]
+    return Sheet(
+        title=f"What {second} changes against {first}",
+        subtitle="  ·  ".join(facts),
+        columns=[
+            ("Image", "as it was segmented"),
+            ("Truth", "nuclei outlined"),
+            (first, "its pixels against the truth"),
+            (second, "its pixels against the truth"),
+            ("Difference", "where one of the two is right"),
+        ],
+        rows=rows,
+        legend=legend,
+        footnotes=_footnotes(opened, changes),
+        filled=True,
+    )
+
+
+def _footnotes(dataset: "Dataset", changes: Sequence[Change]) -> list[str]:
+    seeds = sorted({change.runs[0].seed for change in changes})
+    note = "Rows: the image whose Dice gained most, the median, and the one that lost most"
+    note += f", of {len(changes)}; seed {', '.join(map(str, seeds))}."
+    info = dataset.info
+    source = [f"Images: {info.citation} ({info.license or 'license not stated'})"] if info.citation else []
+    return [note, *source]
+
+
+def _ranked(changes: Sequence[Change]) -> list[tuple[str, Change]]:
+    """The rows: most gained, median, most lost; fewer where there are fewer images."""
+    if len(changes) < 3:
+        return list(zip(("Best", "Worst"), changes, strict=False))
+    return [("Best", changes[0]), ("Median", changes[len(changes) // 2]), ("Worst", changes[-1])]
+
+
+def _row(rank: str, change: Change, sample: "Sample") -> Row:
+    truth = sample.instances
+    predictions = [_prediction(run, sample) for run in change.runs]
+    outlined = draw_outlines(sample.image, truth.astype(np.uint32))
+    gained, lost = _shares(truth, *predictions)
+    wide = max(truth.shape)
+    bar = None if sample.mpp is None else (20 / sample.mpp * PICTURE / wide, "20 µm")
+    pictures = [
+        Panel(_fitted(sample.image, Image.Resampling.LANCZOS), bar=bar),
+        Panel(_fitted(outlined, Image.Resampling.LANCZOS), note=f"{np.unique(truth[truth > 0]).size} nuclei"),
+        # means over whole pixels, so that thin errors fade and do not vanish
+        Panel(_fitted(error_map(truth, predictions[0]), Image.Resampling.BOX), note=f"Dice {change.first:.3f}"),
+        Panel(_fitted(error_map(truth, predictions[1]), Image.Resampling.BOX), note=f"Dice {change.second:.3f}"),
+        Panel(
+            _fitted(difference_map(truth, predictions[1], predictions[0]), Image.Resampling.BOX),
+            note=f"gained {gained:.1%}, lost {lost:.1%} of pixels",
+        ),
+    ]
+    height, width = truth.shape
+    about = [sample.organ or "", f"{width} × {height} px", f"{sample.mpp:.3g} µm/px" if sample.mpp else ""]
+    lines = [f"{rank}: Dice {change.gain:+.3f}".replace("-", "−"), change.image, *about]
+    return Row([line for line in lines if line], pictures)
+
+
+def _prediction(run: "Run", sample: "Sample") -> Labels:
+    labels = kept_prediction(run, sample)
+    if labels is None:
+        raise HemalumError(f"{run.folder / 'predictions'}: no label map of {sample.id} that fits its image")
+    return labels
+
+
+def _shares(truth: Labels, first: Labels, second: Labels) -> tuple[float, float]:
+    """The shares of pixels that only the second, and only the first, has right."""
+    is_true = truth != 0
+    first_right, second_right = ((labels != 0) == is_true for labels in (first, second))
+    return float((second_right & ~first_right).mean()), float((first_right & ~second_right).mean())
+
+
+def _fitted(pixels: NDArray[Any], how: Image.Resampling) -> NDArray[np.uint8]:
+    """The picture in a square of PICTURE px, at the top left, white beside it."""
+    height, width = pixels.shape[:2]
+    scale = PICTURE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    square = Image.new("RGB", (PICTURE, PICTURE), (255, 255, 255))
+    square.paste(Image.fromarray(np.ascontiguousarray(pixels[..., :3])).resize(size, how))
+    return np.asarray(square)

@@ -1,0 +1,263 @@
+"""Published tables, and our values beside them: for the terminal, as Markdown, CSV and one HTML page."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from hemalum import __version__
+from hemalum.experiments.papers import Paper, PublishedTable, load_paper, papers
+from hemalum.experiments.reproduce import NOT_YET, Difference, Line, Reproduction, TablePart
+from hemalum.experiments.reproduced_values import ReproducedValue
+from hemalum.files import write_text
+from hemalum.reports.files import write_csv
+from hemalum.reports.grid import Grid, Row
+from hemalum.reports.html import render
+from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_page, markdown_table
+from hemalum.reports.tables import Table
+
+AVERAGED = {
+    "pooled": "pooled over all pixels",
+    "per_image": "mean over images",
+    "support_weighted": "weighted over background and nucleus, mean over images",
+}
+TAGS = {"stated": "stated", "code": "its public code", "derived": "derived", "unknown": "unknown"}
+
+
+def papers_table() -> Table:
+    """Every table of every paper, with the rows that can be run here and what they run on."""
+    rows = []
+    for name in papers():
+        paper = load_paper(name)
+        for table in paper.tables:
+            runs = ", ".join(table.runnable)
+            on = ", ".join(dict.fromkeys(paper.runs_on(data) for data in table.datasets)) if runs else ""
+            rows.append([name, table.id, table.title, str(len(table.rows)), runs or "–", on or "–"])
+    return ["paper", "table", "what", "rows", "can be run here", "on"], rows
+
+
+def published_grid(table: PublishedTable) -> Grid:
+    """A table as the paper prints it, with what stands for each row here."""
+    several = len(table.datasets) > 1
+    heads = [
+        f"{column.dataset} {column.name}" if several and column.dataset else column.name for column in table.columns
+    ]
+    notes: list[str] = list(table.notes)
+    rows = []
+    for row in table.rows:
+        sds = row.sd or [None] * len(row.values)
+        values = [printed(value, sd) for value, sd in zip(row.values, sds, strict=True)]
+        behind = " − ".join(recipe for recipe in (row.recipe, row.minus) if recipe)
+        rows.append(Row(row.method, (*values, f"recipe {behind}" if behind else row.otherwise or NOT_YET)))
+        if row.note:
+            notes.append(f"{row.method}: {row.note}.")
+    if table.averaging is not None:
+        of_rows = [f"{row.method}: {AVERAGED[row.averaging]}" for row in table.rows if row.averaging]
+        notes.insert(0, f"Averaging: {'; '.join([AVERAGED[table.averaging], *of_rows])}.")
+    if any(row.varies for row in table.rows):
+        variants = dict.fromkeys(column.variant for column in table.columns if column.variant)
+        notes.append(f"{{}} in a recipe is, in the order of the columns: {', '.join(variants)}.")
+    return Grid(
+        caption=f"{table.id}: {table.title}",
+        corner="method",
+        columns=(*heads, "here"),
+        rows=tuple(rows),
+        notes=tuple(notes),
+        words=frozenset({len(heads)}),
+    )
+
+
+def protocol_grid(paper: Paper) -> Grid:
+    """The choices of a paper's protocol, each with its tag."""
+    rows = []
+    for name, data in paper.datasets.items():
+        rows.append(Row(f"split of {name}", (data.split.text, TAGS[data.split.tag], "")))
+        rows += [
+            Row(f"{what} of {name}", (item.text, TAGS[item.tag], item.reading))
+            for what, item in data.protocol.items()
+        ]
+    rows += [Row(what, (item.text, TAGS[item.tag], item.reading)) for what, item in paper.protocol.items()]
+    return Grid(
+        caption="Protocol",
+        corner="what",
+        columns=("the paper", "how it is known", "our reading"),
+        rows=tuple(rows),
+        words=frozenset({0, 1, 2}),
+    )
+
+
+def paper_grids(paper: Paper, table: str | None = None) -> list[Grid]:
+    """The tables of a paper, or one of them, and its protocol. Raises HemalumError for an unknown table."""
+    tables = paper.tables if table is None else [paper.table(table)]
+    return [*(published_grid(printed_table) for printed_table in tables), protocol_grid(paper)]
+
+
+def data_pairs(paper: Paper) -> list[tuple[str, str]]:
+    """What is cited, where the figures were taken from, and how to get each dataset."""
+    where = f"https://doi.org/{paper.doi}" if paper.doi else paper.url
+    pairs = [("paper", f"{paper.citation}{f'; {where}' if where else ''}"), ("figures from", paper.figures)]
+    return pairs + [(f"data: {name}", f"{data.title}; {data.get}") for name, data in paper.datasets.items()]
+
+
+def printed(value: str | None, sd: str | None = None) -> str:
+    """A figure as printed, with a 0 before a bare point and a true minus; a dash where there is none."""
+    if value is None:
+        return "–"
+    text = _with_zero(value) if sd is None else f"{_with_zero(value)} ± {_with_zero(sd)}"
+    return text.replace("-", "−").replace("..", " to ")
+
+
+def _with_zero(text: str) -> str:
+    bare = text.lstrip("~<>+-")
+    return f"{text.removesuffix(bare)}0{bare}" if bare.startswith(".") else text
+
+
+def side_by_side(table: PublishedTable, part: TablePart) -> tuple[Grid, Grid | None]:
+    """Published, ours under the paper's protocol, ours split by group; and the protocols themselves."""
+    notes: list[str] = []
+    rows = []
+    for line in part.lines:
+        mark = _mark(f"{line.row.method}: {line.row.note}.", notes) if line.row.note else ""
+        published = printed(line.printed, line.sd)
+        values = (line.status, "") if line.status else (_text(line, line.paper), _text(line, line.group_split))
+        rows.append(Row(line.row.method + mark, (line.column.name, published, *values)))
+    ran = any(line.paper or line.group_split for line in part.lines)
+    if ran:
+        notes.append("How the two runs differ from the paper, and from each other, stands in the table below.")
+    data = part.dataset if part.dataset == part.run_on else f"{part.dataset} (run on {part.run_on})"
+    results = Grid(
+        caption=f"{table.id}: {table.title}; {data}",
+        corner="method",
+        columns=("figure", "published", "ours, the paper's protocol", "ours, split by group"),
+        rows=tuple(rows),
+        notes=tuple(notes),
+        words=frozenset({0}),
+    )
+    if not part.differences:
+        return results, None
+    protocols = Grid(
+        caption=f"Protocols side by side; {data}",
+        corner="what",
+        columns=("the paper", "how it is known", "ours, the paper's protocol", "ours, split by group"),
+        rows=tuple(map(_protocol_row, part.differences)),
+        words=frozenset({0, 1, 2, 3}),
+    )
+    return results, protocols
+
+
+def _protocol_row(difference: Difference) -> Row:
+    settings = (AVERAGED.get(setting, setting) for setting in (difference.paper, difference.group_split))
+    return Row(difference.choice, (difference.published or "–", TAGS.get(difference.tag, "–"), *settings))
+
+
+def _mark(note: str, notes: list[str]) -> str:
+    numbered = [text.partition(" ")[2] for text in notes]
+    if note not in numbered:
+        notes.append(f"[{len(notes) + 1}] {note}")
+        numbered.append(note)
+    return f" [{numbered.index(note) + 1}]"
+
+
+def _text(line: Line, value: ReproducedValue | None) -> str:
+    """A value with as many decimals as are printed."""
+    if value is None:
+        return "failed"
+    decimals = len(line.printed.partition(".")[2]) if line.printed is not None else 3
+    if line.printed is None and line.column.scale == 100:
+        decimals = 2
+    text = f"{value.mean:.{decimals}f}"
+    if math.isfinite(value.sd):
+        text += f" ± {value.sd:.{decimals}f} ({value.runs} runs)"
+    return text.replace("-", "−")
+
+
+def reproduction_grids(reproduction: Reproduction) -> list[Grid]:
+    """All tables of a reproduction, in the order of the paper."""
+    grids: list[Grid] = []
+    for table, parts in reproduction.tables:
+        if not parts:
+            grids.append(published_grid(table))
+        for part in parts:
+            results, protocols = side_by_side(table, part)
+            grids += [results, protocols] if protocols is not None else [results]
+    return grids
+
+
+def write_reproduction(reproduction: Reproduction, out: Path, command: str = "") -> list[Path]:
+    """Write report.html, report.md, results.csv and protocol.csv into `out`; gives the paths.
+
+    Raises HemalumError when a file cannot be written.
+    """
+    paper = reproduction.paper
+    page = {
+        "title": f"{paper.title}: published figures and ours",
+        "citation": paper.citation,
+        "url": f"https://doi.org/{paper.doi}" if paper.doi else paper.url,
+        "figures": paper.figures,
+        "lead": f"Budget {reproduction.budget}, seeds: {reproduction.seeds}. hemalum {__version__}.",
+        "command": command,
+        "failed": reproduction.failed,
+        "grids": reproduction_grids(reproduction),
+        "tables_notes": [note for table, _ in reproduction.tables for note in table.notes],
+    }
+    return [
+        write_text(out / "report.html", render("reproduction/page.html.j2", **page)),
+        write_text(out / "report.md", _markdown(page)),
+        write_csv(out / "results.csv", _results(reproduction), empty=["table"]),
+        write_csv(out / "protocol.csv", _protocols(reproduction), empty=["table"]),
+    ]
+
+
+def _markdown(page: dict[str, Any]) -> str:
+    blocks = [
+        [escaped(page["citation"])],
+        [escaped(page["lead"])],
+        [f"Published figures from: {escaped(page['figures'])}."],
+        markdown_code(page["command"]),
+        *([f"Failed: {escaped(name)}: {escaped(reason)}"] for name, reason in page["failed"]),
+        *map(markdown_table, page["grids"]),
+        markdown_list(page["tables_notes"]),
+    ]
+    return markdown_page(page["title"], blocks)
+
+
+def _results(reproduction: Reproduction) -> list[dict[str, Any]]:
+    rows = []
+    for table, parts in reproduction.tables:
+        for part in parts:
+            for line in part.lines:
+                row: dict[str, Any] = {
+                    "paper": reproduction.paper.name,
+                    "table": table.id,
+                    "dataset": part.dataset,
+                    "run_on": part.run_on,
+                    "method": line.row.method,
+                    "recipe": " − ".join(line.row.recipes_of(line.column)) or None,
+                    "figure": line.column.name,
+                    "metric": line.column.metric,
+                    "paper_averaging": line.row.averaging or table.averaging,
+                    "published": line.printed,
+                    "published_sd": line.sd,
+                }
+                for name, value in (("paper_protocol", line.paper), ("group_split", line.group_split)):
+                    row[name] = None if value is None else value.mean
+                    row[f"{name}_sd"] = None if value is None else value.sd
+                    row[f"{name}_runs"] = None if value is None else value.runs
+                rows.append(row | {"status": line.status, "note": line.row.note})
+    return rows
+
+
+def _protocols(reproduction: Reproduction) -> list[dict[str, Any]]:
+    return [
+        {
+            "table": table.id,
+            "dataset": part.dataset,
+            "what": difference.choice,
+            "paper": difference.published,
+            "tag": difference.tag,
+            "paper_protocol": difference.paper,
+            "group_split": difference.group_split,
+        }
+        for table, parts in reproduction.tables
+        for part in parts
+        for difference in part.differences
+    ]

@@ -1,0 +1,89 @@
+"""What is kept of a batch of images: one line each for the table, and the page."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hemalum.inference.batch import FileResult
+from hemalum.reports.segmentation.page import (
+    SCALE_TEXTS,
+    Summarized,
+    SummaryPage,
+    density_text,
+    score_texts,
+    stain_text,
+)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows for the table of what was done, and the images that failed with the reason."""
+
+    rows: list[list[str]] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Headers and rows: file, nuclei, of each class, scores, density (marked on an estimate), mpp, its source,
+        stain (with what speaks against it), time."""
+        headers = ["file", "nuclei", *self.classes, *self.scores, "per mm²", "mpp", "scale", "stain", "seconds"]
+        return headers, self.rows
+
+
+def collect(
+    results: Iterable[FileResult],
+    page: SummaryPage | None = None,
+    on_result: Callable[[FileResult], None] | None = None,
+) -> Batch:
+    """Take results as they come, keep one line of each, add them to `page`, and write the page at the end.
+
+    Raises HemalumError when the page cannot be written.
+    """
+    batch = Batch()
+    for result in results:
+        if result.nuclei is None:
+            reason = result.error or "no result"
+            batch.failed.append((result.path, reason))
+            if page is not None:
+                page.add_failed(str(result.path), reason)
+        else:
+            batch.rows.append(_row(result))
+            batch.classes = result.nuclei.class_names
+            batch.scores = tuple(score_texts(result.nuclei))
+            batch.files += result.files.values()
+            if page is not None:
+                page.add(_summarized(result))
+        if on_result is not None:
+            on_result(result)
+    if page is not None:
+        page.write()
+        batch.files.append(page.path)
+    return batch
+
+
+def _row(result: FileResult) -> list[str]:
+    nuclei = result.nuclei
+    if nuclei is None:
+        return [result.path.name]
+    estimated = nuclei.mpp_source == "estimate"
+    return [
+        result.path.name,
+        f"{nuclei.count:,}",
+        *(f"{count:,}" for count in (nuclei.classes.counts.values() if nuclei.classes is not None else ())),
+        *score_texts(nuclei).values(),
+        density_text(nuclei) + (" (estimated)" if estimated else ""),
+        f"{nuclei.mpp:.4g}" if nuclei.mpp is not None else "unknown",
+        SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source),
+        stain_text(nuclei) or "unknown",
+        f"{result.seconds:.1f}",
+    ]
+
+
+def _summarized(result: FileResult) -> Summarized:
+    if result.nuclei is None:
+        raise ValueError(f"{result.path} has no nuclei to summarize")
+    files = list(result.files.values())
+    return Summarized(result.path.name, result.nuclei, result.seconds, result.files.get("overlay"), files)

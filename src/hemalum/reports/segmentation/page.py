@@ -1,0 +1,299 @@
+"""The one-page summary: a single HTML file that works offline, with pictures and figures inside it."""
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemalum import __version__
+from hemalum.data.stain.recognition import STAIN_TITLES
+from hemalum.files import atomic_path
+from hemalum.models.card import Card
+from hemalum.nuclei.io.colors import Color
+from hemalum.reports.html import render
+from hemalum.reports.segmentation.histogram import histogram_svg
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from hemalum.nuclei.nuclei import Nuclei
+
+PICTURE_SIDE = 1400
+PICTURES_MOST = 24
+SCALE_TEXTS = {
+    "file": "from the file",
+    "user": "given by the user",
+    "estimate": "estimated from the nuclei",
+    "none": "unknown: nothing in µm can be said",
+}
+_UNITS = {"um2": "µm²", "um": "µm", "px2": "px²", "px": "px"}
+# an orientation has no mean on a line: 1° and 179° are neighbors
+_NOT_MEASURED = {"id", "x", "y", "orientation"}
+_LABELS = {
+    "hematoxylin_mean": "Hematoxylin, mean (OD)",
+    "hematoxylin_std": "Hematoxylin, spread (OD)",
+    "dab_mean": "DAB, mean (OD)",
+    "dab_std": "DAB, spread (OD)",
+    "dab_ring_mean": "DAB around the nucleus, mean (OD)",
+}
+_HISTOGRAMS = ("area", "circularity", "hematoxylin_mean", "dab_mean")
+
+
+@dataclass(frozen=True)
+class Summarized:
+    """One segmented image for the page.
+
+    `picture` is the overlay, as an image file or (H, W, 3) uint8; `files` are the results to link to.
+    """
+
+    name: str
+    nuclei: "Nuclei"
+    seconds: float
+    picture: Path | NDArray[np.uint8] | None = None
+    files: Sequence[Path] = ()
+
+
+class SummaryPage:
+    """The page in the making: results are added as they come, and only what the page shows of them is kept.
+
+    Pictures are embedded no larger than 1400 px on the longer side and for the first 24 images only, so that the
+    page stays small enough to send.
+    """
+
+    def __init__(
+        self, path: Path | str, *, card: Card | None = None, command: str = "", title: str = "Nuclei"
+    ) -> None:
+        self.path = Path(path)
+        self.card, self.command, self.title = card, command, title
+        self.images: list[dict[str, Any]] = []
+        self.failed: list[tuple[str, str]] = []
+
+    def add(self, result: Summarized) -> None:
+        """Add one segmented image."""
+        self.images.append(_image(result, self.path.parent, picture=len(self.images) < PICTURES_MOST))
+
+    def add_failed(self, name: str, reason: str) -> None:
+        """Name an image that could not be segmented."""
+        self.failed.append((name, reason.removeprefix(f"{name}: ")))
+
+    def write(self) -> None:
+        """Write the page, atomically. Raises HemalumError when it cannot be written."""
+        page = render(
+            "segmentation/page.html.j2",
+            title=self.title,
+            made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+            version=__version__,
+            card=self.card,
+            command=self.command,
+            failed=self.failed,
+            images=self.images,
+            any_estimate=any(image["estimated"] for image in self.images),
+            doubts=[(image["name"], image["stain_doubt"]) for image in self.images if image["stain_doubt"]],
+        )
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+
+
+def statistics(table: "pyarrow.Table") -> list[tuple[str, str, str, str, str, str]]:
+    """Median, mean, standard deviation, 5th and 95th percentile of each measured column, as text.
+
+    A length or area is given once: in µm where the table has it, in pixels otherwise.
+    """
+    rows = []
+    for name in measured_columns(table):
+        values = _values(table, name)
+        figures = [np.median(values), values.mean(), values.std(), *np.percentile(values, [5, 95])]
+        texts = [f"{figure:.4g}" for figure in figures]
+        rows.append((column_label(name), texts[0], texts[1], texts[2], texts[3], texts[4]))
+    return rows
+
+
+def measured_columns(table: "pyarrow.Table") -> list[str]:
+    """Names of the columns with a measurement, without those in px that are also there in µm."""
+    names = [
+        name
+        for name in table.column_names
+        if name not in _NOT_MEASURED and _is_number(table.column(name).type) and len(_values(table, name))
+    ]
+    in_microns = {stem for name in names for stem, unit in [_unit(name)] if unit.startswith("µm")}
+    return [name for name in names if not (_unit(name)[1].startswith("px") and _unit(name)[0] in in_microns)]
+
+
+def column_label(name: str) -> str:
+    """A column's name as a reader wants it: `area_um2` → `Area (µm²)`, `area_px` → `Area (px)`."""
+    if name in _LABELS:
+        return _LABELS[name]
+    stem, unit = _unit(name)
+    words = stem.replace("_", " ")
+    return words[:1].upper() + words[1:] + (f" ({unit})" if unit else "")
+
+
+def _unit(name: str) -> tuple[str, str]:
+    stem, _, last = name.rpartition("_")
+    return (stem, _UNITS[last]) if stem and last in _UNITS else (name, "")
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow
+
+    return bool(pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind))
+
+
+def _values(table: "pyarrow.Table", name: str) -> NDArray[np.float64]:
+    column = table.column(name).drop_null()
+    values: NDArray[np.float64] = np.asarray(column.to_numpy(), dtype=np.float64)
+    finite: NDArray[np.float64] = values[np.isfinite(values)]
+    return finite
+
+
+def _image(result: Summarized, folder: Path, *, picture: bool) -> dict[str, Any]:
+    nuclei = result.nuclei
+    height, width = nuclei.shape
+    columns = {_unit(name)[0]: name for name in measured_columns(nuclei.table)}
+    shown: dict[str, Any] = {
+        "name": result.name,
+        "count": f"{nuclei.count:,}",
+        "density": density_text(nuclei),
+        "mpp": f"{nuclei.mpp:.4g}" if nuclei.mpp is not None else "unknown",
+        "mpp_source": nuclei.mpp_source,
+        "mpp_text": SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source),
+        "estimated": nuclei.mpp_source == "estimate",
+        "size": f"{width:,} × {height:,} px",
+        "area": f"{width * height * nuclei.mpp**2 / 1e6:.4g} mm²" if nuclei.mpp is not None else "",
+        "seconds": f"{result.seconds:.1f}",
+        "stain": stain_text(nuclei, doubt=False),
+        "stain_doubt": nuclei.notes.get("stain_doubt", ""),
+        "classes": by_class(nuclei),
+        "scores": score_texts(nuclei),
+        "grades": by_grade(nuclei),
+        "thresholds": thresholds_text(nuclei),
+        "histograms": [
+            histogram_svg(_values(nuclei.table, columns[stem]), column_label(columns[stem]))
+            for stem in _HISTOGRAMS
+            if stem in columns
+        ],
+        "statistics": statistics(nuclei.table),
+        "files": [(file.name, _link(file, folder)) for file in result.files],
+        "picture": "",
+        "picture_caption": "",
+    }
+    if picture and result.picture is not None:
+        shown |= _embed(result.picture)
+    elif result.picture is not None:
+        shown["picture_caption"] = (
+            f"Only the first {PICTURES_MOST} pictures are in this page; the overlays are files."
+        )
+    return shown
+
+
+def density_text(nuclei: "Nuclei") -> str:
+    """Nuclei per mm² as text, `unknown` without a scale; whether it is an estimate is said beside it."""
+    density = nuclei.density_per_mm2
+    return "unknown" if density is None or not np.isfinite(density) else f"{density:,.0f}"
+
+
+def by_class(nuclei: "Nuclei") -> list[dict[str, str]]:
+    """Name, color, count, share and density of each class as text; none where the model tells none apart."""
+    if nuclei.classes is None:
+        return []
+    area = nuclei.area_mm2
+    return [
+        {
+            "name": name,
+            "color": _hex(color),
+            "count": f"{count:,}",
+            "share": f"{100 * count / nuclei.count:.1f} %" if nuclei.count else "–",
+            "density": f"{count / area:,.0f}" if area else "unknown",
+        }
+        for color, (name, count) in zip(nuclei.classes.colors, nuclei.classes.counts.items(), strict=True)
+    ]
+
+
+def stain_text(nuclei: "Nuclei", *, doubt: bool = True) -> str:
+    """The stain, where that is from and, with `doubt`, what speaks against it; empty where nothing is known of it."""
+    name = nuclei.notes.get("stain")
+    if name is None:
+        return ""
+    doubted = nuclei.notes.get("stain_doubt") if doubt else None
+    return f"{STAIN_TITLES[name]}, {nuclei.notes['stain_source']}" + (f", but {doubted}" if doubted else "")
+
+
+def score_texts(nuclei: "Nuclei") -> dict[str, str]:
+    """Scores of graded nuclei by name, as text: positive share, with three thresholds H-score and Allred."""
+    if not nuclei.thresholds:
+        return {}
+    score = nuclei.ihc_score()
+    texts = {"positive": "–" if score.positive_share is None else f"{100 * score.positive_share:.1f} %"}
+    if len(nuclei.thresholds) > 1:
+        texts["H-score"] = "–" if score.h_score is None else f"{score.h_score:.0f}"
+        texts["Allred"] = "–" if score.allred is None else str(score.allred)
+    return texts
+
+
+def thresholds_text(nuclei: "Nuclei") -> str:
+    """The thresholds that nuclei were graded by, and where they come from."""
+    values = ", ".join(f"{value:g}" for value in nuclei.thresholds)
+    return f"{values} ({nuclei.notes.get('positive_source', 'set')})" if values else ""
+
+
+def by_grade(nuclei: "Nuclei") -> dict[str, Any]:
+    """Graded nuclei: `grades` with name and color, `rows` for all and for each class with counts and scores."""
+    intensities = nuclei.intensities
+    if intensities is None:
+        return {}
+    rows = []
+    for name in (None, *nuclei.class_names):
+        score = nuclei.ihc_score(name)
+        share = "–" if score.positive_share is None else f"{100 * score.positive_share:.1f} %"
+        values = [f"{count:,}" for count in score.counts.values()] + [share]
+        if len(nuclei.thresholds) > 1:
+            values += ["–" if score.h_score is None else f"{score.h_score:.0f}", str(score.allred or "–")]
+        rows.append((name or "all", values))
+    return {
+        "grades": [{"name": n, "color": _hex(c)} for n, c in zip(intensities.names, intensities.colors, strict=True)],
+        "scores": ["Positive share", *(["H-score", "Allred"] if len(nuclei.thresholds) > 1 else [])],
+        "rows": rows,
+    }
+
+
+def _hex(color: Color) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def _link(file: Path, folder: Path) -> str:
+    """Link relative to the page, so that the folder can be moved; empty on another drive."""
+    try:
+        return quote(Path(os.path.relpath(file, folder)).as_posix())
+    except ValueError:
+        return ""
+
+
+def _embed(picture: Path | NDArray[np.uint8]) -> dict[str, Any]:
+    try:
+        image = Image.open(picture) if isinstance(picture, Path) else Image.fromarray(picture)
+        full = image.size
+        # draft and thumbnail decode and shrink in one go where the format can
+        image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
+        stream = io.BytesIO()
+        image.convert("RGB").save(stream, "JPEG", quality=88, subsampling=0)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return {"picture_caption": f"The picture could not be put into this page: {error}"}
+    caption = "Outlines as segmented."
+    if image.size != full:
+        caption += f" Shown at {image.size[0]} × {image.size[1]} px, shrunk from {full[0]:,} × {full[1]:,}."
+    return {
+        "picture": Markup("data:image/jpeg;base64,") + base64.b64encode(stream.getvalue()).decode(),
+        "picture_width": image.size[0],
+        "picture_height": image.size[1],
+        "picture_caption": caption,
+    }

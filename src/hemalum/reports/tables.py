@@ -1,0 +1,268 @@
+"""Results as text tables: headers and rows, or name-value pairs; the console prints them."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hemalum.data.stain.recognition import STAIN_TITLES
+from hemalum.models.card import Card
+from hemalum.reports.segmentation.page import SCALE_TEXTS, density_text, score_texts, stain_text, thresholds_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hemalum.data.check import Problem
+    from hemalum.data.dataset import Dataset, SplitInfo
+    from hemalum.nuclei.nuclei import Nuclei
+
+Table = tuple[list[str], list[list[str]]]
+Pairs = list[tuple[str, str]]
+
+UNSTATED = "license not stated"
+
+
+def formats_table() -> Table:
+    """The formats that `import` reads: what they hold, what may be done with it, and where to get it."""
+    from hemalum.data.readers import READERS
+
+    rows = [
+        [
+            name,
+            reader.title,
+            reader.size or "yours",
+            ", ".join(reader.classes.values()) or "none",
+            _number(reader.mpp) + (" (measured)" if reader.mpp_source == "nuclei" else ""),
+            reader.group,
+            reader.published_rule or "none",
+            reader.license or "yours",
+            short_citation(reader.citation) or "yours",
+            reader.url or "yours",
+        ]
+        for name, reader in READERS.items()
+    ]
+    headers = ["format", "data", "size", "classes", "mpp", "keeps together", "published split", "license"]
+    return [*headers, "cite", "get it from"], rows
+
+
+def short_citation(citation: str) -> str:
+    """Authors, year and DOI of a citation: "Kumar et al. 2017, doi:10.1109/TMI.2017.2677499"."""
+    authors = citation.partition(",")[0]
+    year = re.search(r"\((\d{4})\)", citation)
+    doi = re.search(r"doi:\S+", citation)
+    return authors + (f" {year[1]}" if year else "") + (f", {doi[0]}" if doi else "")
+
+
+def dataset_pairs(dataset: "Dataset") -> Pairs:
+    """What a dataset folder holds."""
+    info = dataset.info
+    counts = ", ".join(f"{part} {count}" for part, count in info.split.counts.items())
+    scale = f"{_number(info.mpp)} µm/px" if info.mpp is not None else "by image, see index.csv"
+    if not any(row.mpp is not None for row in dataset.rows):
+        scale = "unknown: give --mpp NUMBER, or --mpp nuclei"
+    elif info.mpp_source:
+        scale += f" ({info.mpp_source})"
+    return [
+        ("dataset", str(dataset.path)),
+        ("images", f"{info.images:,}"),
+        ("nuclei", f"{info.nuclei:,}"),
+        ("scale", scale),
+        *([("classes", ", ".join(f"{n} {name}" for n, name in info.classes.items()))] if info.classes else []),
+        ("split", f"{counts}; {_split_text(info.split)}"),
+        ("split hash", info.split.sha256[:16]),
+        ("license", info.license or UNSTATED),
+    ]
+
+
+def _split_text(split: "SplitInfo") -> str:
+    if split.published is None:
+        return f"by {split.by}, seed {split.seed}"
+    fold = f" (fold {split.fold})" if split.fold else ""
+    return f"as published{fold}: {split.published}" + (f"; {split.note}" if split.note else "")
+
+
+def problems_table(problems: "Sequence[Problem]") -> Table:
+    """What `check` found, errors first."""
+    rows = [[problem.level, problem.kind, problem.file or "(dataset)", problem.message] for problem in problems]
+    return ["level", "kind", "where", "what"], rows
+
+
+def card_pairs(card: Card) -> Pairs:
+    """A model's card, without its metrics."""
+    pairs = [
+        ("model", card.name),
+        *([("use", card.use)] if card.use else []),
+        ("network", " ".join([card.network.name, *(f"{k}={v}" for k, v in card.network.options.items())])),
+        ("scale", f"{_number(card.mpp)} µm per pixel; every image is resampled to it"),
+        (
+            "maps",
+            card.representation + (f", enlarged {card.output_upsampling}×" if card.output_upsampling > 1 else ""),
+        ),
+        ("classes", ", ".join(card.classes)),
+        ("separation", ", ".join(f"{k} {_number(v)}" for k, v in card.separation.model_dump().items())),
+        *_stain_pairs(card),
+        *_input_pairs(card),
+        ("median nucleus", f"{_number(card.nucleus_diameter_um)} µm across (what --mpp auto scales to)"),
+        ("license", card.license),
+        ("hemalum", card.code_version),
+    ]
+    training = card.training
+    if training is not None:
+        pairs += [
+            ("trained", f"{training.date}, {training.steps:,} steps, seed {training.seed}"),
+            ("recipe", f"{training.recipe} ({training.recipe_hash[:12]})"),
+            ("command", training.command),
+        ]
+        pairs += [
+            (
+                "started from",
+                f"weights of {start.date}, {start.steps:,} steps, recipe {start.recipe} ({start.recipe_hash[:12]})",
+            )
+            for start in training.earlier
+        ]
+        for data in training.seen:
+            cited = f"; {data.citation}" if data.citation else ""
+            license = data.license or UNSTATED
+            text = f"{data.name}: {data.samples:,} images, {license}, split {data.split_hash[:12]}{cited}"
+            pairs.append(("data", text))
+    return pairs
+
+
+def _input_pairs(card: Card) -> Pairs:
+    """What the network is shown and told, where that is more than colors of any size."""
+    pairs = []
+    if card.channels != "RGB":
+        pairs.append(("input", f"{card.channels}, one channel"))
+    if card.window is None:
+        pairs.append(("halo, stride", f"{card.halo} px, {card.stride} px"))
+    else:
+        pairs.append(("windows", f"{card.window} px a side: a pixel depends on the whole window"))
+    if card.organs:
+        pairs.append(("organs", ", ".join(card.organs)))
+    if card.sam is not None:
+        pairs.append(("SAM", card.sam.encoder))
+    return pairs
+
+
+def _stain_pairs(card: Card) -> Pairs:
+    pairs = []
+    if card.native_stains:
+        pairs.append(("trained on", ", ".join(STAIN_TITLES[name] for name in card.native_stains) + ": seen as it is"))
+    if card.stain is not None:
+        unfit = {"pass": "passes unchanged", "refuse": "is refused"}[card.stain.unfit]
+        pairs.append(("stain", f"{card.stain.method}, to {card.stain.origin}; an unfit image {unfit}"))
+    return pairs
+
+
+def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pairs:
+    """What the demonstration gave."""
+    estimated = " (estimated: the image does not say its scale)" if nuclei.mpp_source == "estimate" else ""
+    pairs = [
+        ("nuclei", f"{nuclei.count:,}"),
+        ("density", f"{density_text(nuclei)} per mm²{estimated}"),
+        *([("classes", _counts_text(nuclei.classes.counts))] if nuclei.classes is not None else []),
+        *([("intensity", _counts_text(nuclei.intensities.counts))] if nuclei.intensities is not None else []),
+        *score_texts(nuclei).items(),
+        *([("from DAB of", thresholds_text(nuclei))] if nuclei.thresholds else []),
+        ("scale", f"{_number(nuclei.mpp)} µm per pixel, {SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source)}"),
+        *([("stain", stain_text(nuclei))] if stain_text(nuclei) else []),
+        ("time", f"{seconds:.1f} s"),
+    ]
+    return pairs + [("wrote", str(file)) for file in files]
+
+
+def _counts_text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
+    """Held-out set by metric; a set that lacks a metric has an empty cell."""
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    rows = [
+        [data, *(_number(values[name]) if name in values else "" for name in names)]
+        for data, values in metrics.items()
+    ]
+    return ["held-out set", *names], rows
+
+
+AVERAGINGS = {"pooled": "pooled", "per_image": "mean over images", "support_weighted": "support-weighted"}
+
+
+def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
+    """Titles and tables of an evaluation: pixel, boundary and instance metrics by averaging, then by group.
+
+    `summary` is that of `hemalum.experiments.evaluate.Evaluation`. Groups are left out when there is only one, or
+    as many as images.
+    """
+    about = (
+        f"{summary['model']} on {summary['dataset']}"
+        + (f", split {summary['split']}" if summary["split"] else "")
+        + f": {summary['images']:,} images, {summary['nuclei_truth']:,} nuclei, "
+        + f"{summary['nuclei_predicted']:,} found; scale: {summary['mpp']}"
+        + (f"; {summary['tta']}" if "tta" in summary else "")
+    )
+    instance = {
+        averaging: {name: value for name, value in scores.items() if name in INSTANCE_SHOWN}
+        for averaging, scores in summary["instance"].items()
+    }
+    tables = [
+        (about, _by_averaging("pixels", summary["pixel"])),
+        ("", _by_averaging("boundary", summary["boundary"])),
+        ("", _by_averaging("instances", instance)),
+    ]
+    if "found_by_class" in summary:
+        by_true_class = summary["found_by_class"]
+        names = list((summary.get("class_names") or {}).values())
+        rows = [
+            [name, f"{count:,}", _number(recall)]
+            for name, count, recall in zip(names, by_true_class["nuclei"], by_true_class["recall"], strict=True)
+        ]
+        tables.append(("", (["true class", "nuclei", "recall"], rows)))
+    if "classes" in summary:
+        classes = summary["classes"]
+        names = list((summary.get("class_names") or {}).values())
+        rows = [["mPQ", _number(classes["mpq"])], ["mPQ+", _number(classes["mpq_plus"])]]
+        rows += [[f"PQ pooled, {name}", _number(pq)] for name, pq in zip(names, classes["pq_pooled"], strict=True)]
+        tables.append(("", (["classes", ""], rows)))
+    if "semantic" in summary:
+        tables.append(("", _by_averaging("pixels by class", summary["semantic"])))
+        tables.append(("", _pixels_by_class(summary["semantic_by_class"])))
+    for kind in ("organ", "group"):
+        by = summary[f"by_{kind}"]
+        if 1 < len(by) < summary["images"]:
+            names = [name for name in by[0] if name != "name"]
+            rows = [[str(row["name"]), *(_number(row[name]) for name in names)] for row in by]
+            tables.append(("", ([kind, *names], rows)))
+    return tables
+
+
+def _pixels_by_class(by_class: Mapping[str, Any]) -> Table:
+    """Precision, recall, F1 and IoU of the pixels of each class, pooled and as the mean over images."""
+    metrics = ("precision", "recall", "f1", "iou")
+    rows = []
+    for name, counts in by_class.items():
+        label = name if counts["true_pixels"] else f"{name} (absent: in no mean)"
+        values = [_number(counts[averaging][metric]) for averaging in ("pooled", "per_image") for metric in metrics]
+        rows.append([label, f"{counts['true_pixels']:,}", *values])
+    headers = ["class", "true pixels", *metrics, *(f"{metric} by image" for metric in metrics)]
+    return headers, rows
+
+
+INSTANCE_SHOWN = ("aji", "aji_plus", "pq", "dq", "sq", "ap", "f1_50", "f1_75", "f1_90")
+
+
+def _by_averaging(kind: str, scores: Mapping[str, Mapping[str, float]]) -> Table:
+    names = list(dict.fromkeys(name for values in scores.values() for name in values))
+    rows = [
+        [AVERAGINGS.get(averaging, averaging), *(_number(values.get(name)) for name in names)]
+        for averaging, values in scores.items()
+    ]
+    return [kind, *names], rows
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, float) and math.isnan(value):
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

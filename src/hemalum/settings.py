@@ -1,0 +1,135 @@
+"""Settings: pydantic models that know their keys, and those that a recipe writes by name (losses, systems)."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hemalum.errors import HemalumError, nearest
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def option_paths(cls) -> dict[str, str]:
+        """Give where each option is written, dotted, by its name; the shallowest where nested settings share one."""
+        nested = [
+            (option, f"{name}.{path}")
+            for name, field in cls.model_fields.items()
+            for part in (type(field.default), *_classes(field.annotation))
+            if issubclass(part, Strict)
+            for option, path in part.option_paths().items()
+        ]
+        paths = {name: name for name in cls.model_fields}
+        for option, path in sorted(nested, key=lambda pair: pair[1].count(".")):
+            paths.setdefault(option, path)
+        return paths
+
+
+RENAMED = {  # keys of version 0.1 and what they became
+    "carry": "keep_optimizer",
+    "enlarge": "output_upsampling",
+    "finer": "target_supersampling",
+    "grey": "gray",
+    "keep": "output_representation",
+    "labelled": "labeled",
+    "levelled": "score_plateau",
+    "optimiser": "optimizer",
+    "sides": "aux_logits",
+    "stain_normalisation": "stain_normalization",
+    "switches": "stage_toggles",
+    "unlabelled": "semi_supervised",
+}
+
+T = TypeVar("T", bound=Strict)
+
+
+def build_named(kind: str, spec: Any, table: Mapping[str, type[T]]) -> T:
+    """Give the settings of `kind` that `spec` writes: a name in `table`, or a mapping of `name` and options.
+
+    Raises HemalumError for an unknown name or option (the nearest is named), or a value that is not possible.
+    """
+    content = {"name": spec} if isinstance(spec, str) else spec
+    if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+        raise HemalumError(f"'{kind}' is a name, or a mapping with 'name' and its options")
+    name = content["name"]
+    if name not in table:
+        raise HemalumError(f"unknown {kind} '{name}'{nearest(name, table)}")
+    try:
+        return table[name].model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            if first["loc"][-1] in RENAMED:
+                renamed = RENAMED[str(first["loc"][-1])]
+                raise HemalumError(f"{kind} '{name}': '{key}' is called '{renamed}' since version 0.2") from error
+            paths = table[name].option_paths()
+            match = get_close_matches(str(first["loc"][-1]), paths, n=1)
+            hint = f", did you mean '{paths[match[0]]}'?" if match else nearest(key, table[name].model_fields)
+            raise HemalumError(f"{kind} '{name}' has no option '{key}'{hint}") from error
+        raise HemalumError(f"{kind} '{name}', '{key}': {str(first['msg']).removeprefix('Value error, ')}") from error
+
+
+def _classes(annotation: Any) -> list[type]:
+    """The classes that an annotation names, in a union or a list too."""
+    if isinstance(annotation, type):
+        return [annotation]
+    return [nested for part in get_args(annotation) for nested in _classes(part)]
+
+
+def merge(content: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Give `content` with `changes`: mappings key by key, lists of named things (phases) by name, all else replaced.
+
+    A mapping that is given another `name` (of a network, an optimizer) is another thing, and replaced as a whole; a
+    name alone is the mapping of that name. Raises HemalumError for a change to a thing of a list that is not there.
+    """
+    result: dict[str, Any] = dict(content)
+    for key, change in changes.items():
+        old = result.get(key)
+        if isinstance(old, str) and isinstance(change, Mapping):
+            old = {"name": old}
+        if isinstance(old, Mapping) and isinstance(change, Mapping):
+            another = "name" in change and change["name"] != old.get("name", change["name"])
+            result[key] = change if another else merge(old, change, where)
+        elif isinstance(old, list) and isinstance(change, Mapping):
+            names = [item.get("name") for item in old]
+            for name in change:
+                if name not in names:
+                    raise HemalumError(f"{where} changes {key}, '{name}'{nearest(name, map(str, names))}")
+            result[key] = [merge(item, change.get(item["name"], {}), where) for item in old]
+        else:
+            result[key] = change
+    return result
+
+
+def as_plain(value: Any) -> Any:
+    """Give settings, and what holds some, as the mappings and lists that a recipe would write."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {key: as_plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(part) for part in value]
+    return value
+
+
+def known_keys(model: type[BaseModel]) -> set[str]:
+    """Give every key that a mapping of `model` may hold, at any depth."""
+    keys: set[str] = set()
+
+    def walk(schema: Any) -> None:
+        if isinstance(schema, dict):
+            keys.update(schema.get("properties", {}))
+            for value in schema.values():
+                walk(value)
+        elif isinstance(schema, list):
+            for value in schema:
+                walk(value)
+
+    walk(model.model_json_schema())
+    return keys

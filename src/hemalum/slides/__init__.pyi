@@ -1,0 +1,5 @@
+from .image_source import ImageSource as ImageSource
+
+__all__ = [
+    "ImageSource",
+]

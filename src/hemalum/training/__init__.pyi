@@ -1,0 +1,61 @@
+from .building import build_for as build_for
+from .checkpoint import Progress as Progress
+from .context import ProgressCallback as ProgressCallback
+from .context import TrainContext as TrainContext
+from .data_spec import DataSpec as DataSpec
+from .data_spec import gather_data_spec as gather_data_spec
+from .distributed import is_first as is_first
+from .distributed import report_once as report_once
+from .embeddings import embed as embed
+from .embeddings import embed_all as embed_all
+from .encoding import encode_extra as encode_extra
+from .head import keep_head as keep_head
+from .loader import Batch as Batch
+from .loader import TrainLoader as TrainLoader
+from .loader import Views as Views
+from .optimizers import build_optimizer as build_optimizer
+from .recipe import Budget as Budget
+from .recipe import Recipe as Recipe
+from .recipe import Sam as Sam
+from .recipe import Source as Source
+from .recipe import find_recipe as find_recipe
+from .recipe import load_recipe as load_recipe
+from .recipe import open_recipe as open_recipe
+from .recipe import open_recipes as open_recipes
+from .semi_supervised import semi_supervised_losses as semi_supervised_losses
+from .train import MODEL_FILE as MODEL_FILE
+from .train import keep_freed_memory as keep_freed_memory
+from .validation import Validation as Validation
+from .weights import set_stage_toggles as set_stage_toggles
+
+__all__ = [
+    "MODEL_FILE",
+    "Batch",
+    "Budget",
+    "DataSpec",
+    "Progress",
+    "ProgressCallback",
+    "Recipe",
+    "Sam",
+    "Source",
+    "TrainContext",
+    "TrainLoader",
+    "Validation",
+    "Views",
+    "build_for",
+    "build_optimizer",
+    "embed",
+    "embed_all",
+    "encode_extra",
+    "find_recipe",
+    "gather_data_spec",
+    "is_first",
+    "keep_freed_memory",
+    "keep_head",
+    "load_recipe",
+    "open_recipe",
+    "open_recipes",
+    "report_once",
+    "semi_supervised_losses",
+    "set_stage_toggles",
+]

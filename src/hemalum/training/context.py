@@ -1,0 +1,46 @@
+"""What the parts of one training share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from hemalum.data.stain.normalization import StainNormalizer
+from hemalum.targets.representations import Representation, find_representation
+from hemalum.training.data_spec import DataSpec
+from hemalum.training.recipe import Recipe
+
+ProgressCallback = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainContext:
+    """All that is decided before the first step of a run in `folder`.
+
+    `stride` is the network's, and `window` the side of every input where it takes no other, px. `stain` brings every
+    image to the recipe's colors. `workers` processes make batches. With `compiled` PyTorch compiles the network's
+    part of a step. After each step the first process calls `on_progress(step, steps in all, figures)`; the figures
+    are those just logged, or none.
+    """
+
+    recipe: Recipe
+    fabric: Fabric
+    folder: Path
+    data_spec: DataSpec = field(default_factory=DataSpec)
+    stain: StainNormalizer | None = None
+    stride: int = 1
+    window: int | None = None
+    workers: int = 1
+    compiled: bool = False
+    on_progress: ProgressCallback | None = None
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """The part of each batch, and of the validation images, that this process has: (which, of how many)."""
+        return self.fabric.global_rank, self.fabric.world_size
+
+    @property
+    def representation(self) -> Representation:
+        """The maps that are trained."""
+        return find_representation(self.recipe.representation, self.data_spec.classes)

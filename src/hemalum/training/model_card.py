@@ -1,0 +1,85 @@
+"""The card of a model as its training leaves it."""
+
+import datetime
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum import __version__
+from hemalum.data.dataset import Dataset
+from hemalum.data.stain.recognition import known_stains
+from hemalum.models.card import Card, NetworkSpec, SamEncoding, Training, TrainingSet
+from hemalum.targets.representations import find_representation
+from hemalum.training.checkpoint import Progress
+from hemalum.training.context import TrainContext
+from hemalum.training.encoding import MEAN, STD
+
+RECOGNIZED = 24  # images of each set whose stain is recognized
+
+
+def describe(
+    context: TrainContext, datasets: Sequence[Dataset], progress: Progress, network: NetworkSpec, *,
+    halo: int, nucleus_diameter_um: float, sam: SamEncoding | None = None,
+) -> Card:  # fmt: skip
+    """The card of a trained model; `halo` is in px, `sam` the encoder whose embedding its network takes."""
+    recipe, stain = context.recipe, context.stain
+    output = find_representation(recipe.output_representation or recipe.representation, context.data_spec.classes)
+    sets = [
+        TrainingSet(
+            name=dataset.info.name,
+            license=dataset.info.license,
+            citation=dataset.info.citation,
+            split_hash=dataset.split_hash,
+            samples=len(dataset.split("train")),
+        )
+        for dataset in datasets
+    ]
+    return Card(
+        name=recipe.name,
+        network=network,
+        representation=output.name,
+        mpp=recipe.mpp,
+        nucleus_diameter_um=round(nucleus_diameter_um, 2),
+        output_upsampling=recipe.output_upsampling,
+        channels=recipe.input,
+        mean=MEAN,
+        std=STD,
+        stain=None if stain is None else stain.target,
+        native_stains=known_stains(_sample_images(dataset) for dataset in datasets),
+        stride=context.stride,
+        halo=halo,
+        window=context.window,
+        sam=sam,
+        classes=list(output.classes) or ["nucleus"],
+        organs=list(context.data_spec.organs),
+        separation=recipe.separation,
+        training=Training(
+            recipe=recipe.name,
+            recipe_hash=recipe.digest,
+            command=shlex.join([*_name_program(), *sys.argv[1:]]),
+            steps=progress.step,
+            seed=recipe.seed,
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            data=sets,
+            settings=recipe.model_dump(mode="json"),
+            initial=progress.initial,
+        ),
+        code_version=__version__,
+    )
+
+
+def _sample_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:
+    """Some of the training images, spread evenly: enough to tell what they are stained with."""
+    train = dataset.split("train")
+    for index in np.unique(np.linspace(0, len(train) - 1, min(len(train), RECOGNIZED)).astype(int)):
+        yield train[int(index)].image
+
+
+def _name_program() -> list[str]:
+    """What was called: the program `hemalum`, or the script that trained through the Python API."""
+    script = Path(sys.argv[0]).name
+    return ["python", script] if script.endswith(".py") and script != "__main__.py" else ["hemalum"]

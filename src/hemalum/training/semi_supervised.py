@@ -1,0 +1,275 @@
+"""Learning from images whose truth no loss sees: which they are, the stream of their views, and the losses on them.
+
+The stream is the second one beside that of the labeled images. Its batch n is a pure function of (recipe, data, n).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hemalum.data.augmentation.crops import augment
+from hemalum.data.augmentation.strong_views import draw_box, partners, strengthen
+from hemalum.data.augmentation.warp import Prepared, inside_of
+from hemalum.data.dataset import Dataset
+from hemalum.data.labeled_fraction import divide, present_classes
+from hemalum.errors import HemalumError
+from hemalum.losses.consistency import consistency, contrast
+from hemalum.losses.loss import AllReduceSum
+from hemalum.losses.maps import with_background
+from hemalum.networks import NETWORKS, Network, Outputs
+from hemalum.systems.semi_supervised import SemiSupervised
+from hemalum.training.context import TrainContext
+from hemalum.training.data_spec import DataSpec
+from hemalum.training.embeddings import Embed
+from hemalum.training.encoding import encode_targets, normalize_images, prepare_sample
+from hemalum.training.loader import Draw, TrainLoader, list_positions, take_share
+from hemalum.training.recipe import Recipe
+
+# last word of a generator's seed, beside (seed, epoch, position): the labeled stream's have none
+_ORDER, _WEAK, _LABELED, _VIEW = 1, 2, 3, 4
+
+
+def open_train_loader(
+    context: TrainContext, datasets: Sequence[Dataset], network: Network, embed: Embed | None = None
+) -> TrainLoader:
+    """The stream over the labeled training images; the others are with it where a phase learns from them.
+
+    Raises HemalumError when the recipe, its network and the data do not fit together.
+    """
+    recipe, data_spec = context.recipe, context.data_spec
+    labeled, unlabeled = divide_training(recipe, datasets, data_spec)
+    loader = TrainLoader(context, labeled, embed)
+    if any(phase.semi_supervised for phase in recipe.phases):
+        check_semi_supervised(context, network, sum(map(len, unlabeled)))
+        loader.unlabeled = [
+            prepare_sample(sample, recipe.mpp, context.stain, data_spec.class_map(part))
+            for part in unlabeled
+            for sample in part
+        ]
+    return loader
+
+
+def divide_training(
+    recipe: Recipe, datasets: Sequence[Dataset], data_spec: DataSpec
+) -> tuple[list[Dataset], list[Dataset]]:
+    """The labeled training images of each dataset, and the others, whose truth no loss may see.
+
+    Raises HemalumError when a class is left without a labeled image.
+    """
+    labeled = [dataset.split("train") for dataset in datasets]
+    unlabeled = [replace(part, rows=()) for part in labeled]
+    if recipe.labeled is None:
+        return labeled, unlabeled
+    classes = data_spec.classes or ("nucleus",)
+    for index, part in enumerate(labeled):
+        present = present_classes(part, data_spec.class_map(part), len(classes))
+        try:
+            labeled[index], unlabeled[index] = divide(part, recipe.labeled, present, classes)
+        except HemalumError as error:
+            raise HemalumError(f"recipe {recipe.name}, {part.path}: {error}") from error
+    return labeled, unlabeled
+
+
+def check_semi_supervised(context: TrainContext, network: Network, unlabeled: int) -> None:
+    """Raise HemalumError unless the recipe's phases can learn from `unlabeled` images; before any training."""
+    recipe, heads, (_, processes) = context.recipe, context.representation.heads, context.share
+    for phase in recipe.phases:
+        settings = phase.semi_supervised
+        if settings is None:
+            continue
+        where = f"recipe {recipe.name}, phase '{phase.name}' learns from unlabeled images"
+        if not unlabeled:
+            raise HemalumError(f"{where} and there are none: give 'labeled: {{fraction: 1/8}}', or leave it out")
+        if len(heads) != 1 or heads[0].kind != "softmax":
+            raise HemalumError(
+                f"{where}: it needs one softmax head, of representation semantic (with 'classes: nucleus' for nuclei "
+                f"of one class) or interior_boundary, not '{recipe.representation}'"
+            )
+        if network.conditions:
+            raise HemalumError(f"{where}, but its network is conditioned on {', '.join(network.conditions)}")
+        if settings.contrast and settings.views < 2:
+            raise HemalumError(f"{where}: the contrastive term needs views: 2")
+        if (settings.contrast or settings.dropped) and not network.feature_outputs:
+            raise HemalumError(
+                f"{where}: network '{recipe.network.name}' gives no features for 'contrast' or 'dropped'; "
+                f"{' and '.join(name for name, one in NETWORKS.items() if one.feature_outputs)} do"
+            )
+        if processes > 1 and recipe.batch // processes % 2:
+            raise HemalumError(
+                f"{where} in pairs: batch {recipe.batch} gives each of {processes} processes an odd number"
+            )
+
+
+class UnlabeledLoader:
+    """Views of the images that a phase learns from without their truth; as many in a batch as there are labeled.
+
+    Each epoch is the images in another order. The weak view is the recipe's own augmentation.
+    """
+
+    def __init__(self, context: TrainContext, prepared: Sequence[Prepared], settings: SemiSupervised) -> None:
+        # not the context as a whole: see `TrainLoader`
+        self.recipe, self.representation, self.share = context.recipe, context.representation, context.share
+        self.prepared, self.settings = prepared, settings
+        self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def make_views(self, number: int, images_BCHW: Tensor, draws: Sequence[Draw]) -> dict[str, Tensor]:
+        """Views of batch `number`, or of the share of it that is made here, beside labeled images in [0, 1].
+
+        `weak` (B, 3 or 1, H, W) and `strong` (V · B, 3 or 1, H, W) are normalized; the strong views have a box of
+        their neighbor's where `boxes` (V, B, H, W) is True. `inside` (B, H, W) float32 is 0 beyond the image.
+        `truth` (B, H, W) int64 is the class of each pixel: to be looked at, not learned from. `labeled` are strong
+        views of the labeled images, of these `draws`, where they are asked for.
+        """
+        recipe, settings = self.recipe, self.settings
+        draws_here = take_share(self._draws(number), self.share)
+        samples = [self.prepared[draw.sample] for draw in draws_here]
+        images, labels = augment(samples, self._rngs(draws_here, _WEAK), recipe.tile, recipe.augment)
+        targets = encode_targets(labels, self.representation, classes=[sample.classes for sample in samples])
+        strong, boxes = self._make_strong(images, draws_here)
+        inside = np.ones(labels.shape, np.float32)
+        if settings.beyond == "ignore":
+            for map_HW, sample, rng in zip(inside, samples, self._rngs(draws_here, _WEAK), strict=True):
+                map_HW[:] = inside_of(sample, rng, recipe.tile, recipe.augment)
+        views = {
+            "weak": normalize_images(images, recipe.input),
+            "strong": normalize_images(strong, recipe.input),
+            "boxes": torch.from_numpy(boxes),
+            "inside": torch.from_numpy(inside),
+            "truth": with_background(targets).argmax(1),
+        }
+        if settings.labeled != "weak":
+            labeled = strengthen(images_BCHW, self._rngs(draws, _LABELED), settings.strong)
+            views["labeled"] = normalize_images(labeled, recipe.input)
+        return views
+
+    def _make_strong(self, images_BCHW: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Strong views (V · B, 3, H, W) of weak ones, and where they have a box of their partner's (V, B, H, W)."""
+        size, side = len(draws), self.recipe.tile
+        views, boxes = [], np.zeros((self.settings.views, size, side, side), bool)
+        for view, boxes_BHW in enumerate(boxes):
+            rngs = self._rngs(draws, _VIEW + view)
+            strong = strengthen(images_BCHW, rngs, self.settings.strong)
+            mixed = strong.clone()
+            for index, (partner, rng) in enumerate(zip(partners(size), rngs, strict=True)):
+                box = draw_box(rng, side, side, self.settings.strong)
+                if box is not None and partner != index:
+                    boxes_BHW[(index, *box)] = True
+                    mixed[(index, slice(None), *box)] = strong[(partner, slice(None), *box)]
+            views.append(mixed)
+        return torch.cat(views), boxes
+
+    def _draws(self, number: int) -> list[Draw]:
+        positions = list_positions(number, self.recipe.batch, len(self.prepared))
+        return [Draw(epoch, position, int(self._order(epoch)[position])) for epoch, position in positions]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self._epoch[0] != epoch:
+            rng = np.random.default_rng([self.recipe.seed, epoch, 0, _ORDER])
+            self._epoch = (epoch, rng.permutation(len(self.prepared)))
+        return self._epoch[1]
+
+    def _rngs(self, draws: Sequence[Draw], purpose: int) -> list[np.random.Generator]:
+        return [np.random.default_rng([self.recipe.seed, draw.epoch, draw.position, purpose]) for draw in draws]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PseudoLabels:
+    """Classes ŷ (…, H, W) int64, and as float32 0 or 1: where they are sure enough, where an image is."""
+
+    label: Tensor
+    keep: Tensor
+    inside: Tensor
+
+    def mix(self, boxes_BHW: Tensor) -> "PseudoLabels":
+        """Those of views (B, H, W) whose boxes come from their partners."""
+        order = partners(len(self.label))
+        maps = (self.label, self.keep, self.inside)
+        return PseudoLabels(*(torch.where(boxes_BHW, x_BHW[order], x_BHW) for x_BHW in maps))
+
+
+def make_pseudo_labels(logits_BCHW: Tensor, inside_BHW: Tensor, threshold: float) -> PseudoLabels:
+    """ŷ = argmax p, kept where max p is at least τ and the pixel lies inside its image (eq. 8 and 9)."""
+    probability, label = logits_BCHW.softmax(1).max(1)
+    return PseudoLabels(label, (probability >= threshold).float() * inside_BHW, inside_BHW)
+
+
+def semi_supervised_losses(
+    settings: SemiSupervised,
+    network: nn.Module,
+    weak_logits: Tensor,
+    images: Tensor,
+    views: Mapping[str, Tensor],
+    supervised: Callable[[Outputs], dict[str, Tensor]],
+    all_reduce_sum: AllReduceSum,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The weighted parts of the loss by name, and what the pseudo-labels are worth (3,): pixels seen, kept, right.
+
+    `images` are the labeled ones, `views` those of `UnlabeledLoader.make_views`; `weak_logits` (B, C, H, W) are what
+    ŷ is read from. `supervised` gives the phase's loss of outputs.
+    """
+    labeled = [images] if settings.labeled != "strong" else []
+    if settings.labeled != "weak":
+        labeled.append(views["labeled"])
+    weak = [views["weak"]] if settings.dropped else []
+    # those whose channels are left out come last, which is where the network looks for them
+    inputs = torch.cat([*labeled, views["strong"], *weak]).contiguous(memory_format=torch.channels_last)
+    requested: dict[str, int | bool] = {"dropped": len(views["weak"])} if settings.dropped else {}
+    if settings.contrast:
+        requested["features"] = True
+    outputs = Outputs.of(network(inputs, **requested))
+
+    parts: dict[str, Tensor] = {}
+    batch = len(images)
+    for number in range(len(labeled)):
+        rows = slice(number * batch, (number + 1) * batch)
+        for name, part in supervised(_take_rows(outputs, rows)).items():
+            parts[name] = parts.get(name, 0) + settings.supervised * part
+
+    pseudo = make_pseudo_labels(weak_logits, views["inside"], settings.threshold)
+    mixed = [pseudo.mix(boxes) for boxes in views["boxes"]]
+    start = len(labeled) * batch
+    strong = [slice(start + view * batch, start + (view + 1) * batch) for view in range(settings.views)]
+    if settings.consistency:
+        terms = [
+            consistency(outputs.logits[rows], view.label, view.keep, view.inside, all_reduce_sum)
+            for rows, view in zip(strong, mixed, strict=True)
+        ]
+        parts["consistency"] = settings.consistency * torch.stack(terms).mean()
+    if settings.dropped:
+        term = consistency(outputs.extras["dropped"], pseudo.label, pseudo.keep, pseudo.inside, all_reduce_sum)
+        parts["dropped"] = settings.dropped * term
+    if settings.contrast:
+        features, prototypes = outputs.extras["features"], outputs.extras["prototypes"]
+        # a pixel is the same in both views where both show their own image, or both the partner's
+        same = views["boxes"][0] == views["boxes"][1]
+        step = same.shape[-1] // features.shape[-1]
+        label, keep = (_subsample(x, step) for x in (mixed[0].label, mixed[0].keep * same))
+        term = contrast(
+            features[strong[0]], features[strong[1]], prototypes, label, keep, settings.temperature, all_reduce_sum
+        )
+        parts["contrast"] = settings.contrast * term
+    right = pseudo.keep * (pseudo.label == views["truth"])
+    return parts, torch.stack([pseudo.inside.sum(), pseudo.keep.sum(), right.sum()])
+
+
+def summarize_pseudo_labels(counts: Tensor) -> dict[str, float]:
+    """Pixels seen, kept and right, added up, as figures: how many are kept, and how many of those are right."""
+    seen, kept, right = counts.tolist()
+    figures = {"mask_rate": kept / max(seen, 1)}
+    return figures | ({"pseudo_accuracy": right / kept} if kept else {})
+
+
+def _take_rows(outputs: Outputs, rows: slice) -> Outputs:
+    """Logits of a part of the batch; extras stay those of all."""
+    return outputs._replace(
+        logits=outputs.logits[rows], aux_logits=tuple(logits[rows] for logits in outputs.aux_logits)
+    )
+
+
+def _subsample(x_BHW: Tensor, step: int) -> Tensor:
+    """The pixel nearest to the middle of each step x step block."""
+    return x_BHW[:, step // 2 :: step, step // 2 :: step]

@@ -1,0 +1,95 @@
+"""A network's weights while it trains: which of them a phase moves, and their running average.
+
+A network in stages (two_stage) is trained stage by stage: while the first one trains, the second one is off, and what
+is trained and validated is what the first one gives. Its `stage_toggles` name the stages that a phase can turn off.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from hemalum.errors import HemalumError, nearest
+from hemalum.networks import Network
+from hemalum.systems.phases import Phase
+
+Weights = dict[str, Tensor]  # a state dict
+
+
+def check_stage_toggles(network: Network, phases: Sequence[Phase]) -> None:
+    """Raise HemalumError for a toggle that the network does not have, or one that is off at the end of the run."""
+    known = network.stage_toggles
+    for phase in phases:
+        for name in phase.stage_toggles:
+            if name not in known:
+                hint = nearest(name, known) if known else "; this network has none"
+                raise HemalumError(f"phase '{phase.name}': the network has no stage toggle '{name}'{hint}")
+    off = [name for name, on in phases[-1].stage_toggles.items() if not on]
+    if off:
+        raise HemalumError(
+            f"phase '{phases[-1].name}' is the last one and has {', '.join(off)} off, which the trained model has on"
+        )
+
+
+def set_stage_toggles(network: Network, phase: Phase) -> None:
+    """Turn the network's parts on or off for a phase."""
+    for name in network.stage_toggles:
+        setattr(network, name, phase.stage_toggles.get(name, True))
+
+
+def freeze(network: Network, phase: Phase) -> list[nn.Parameter]:
+    """Let only the phase's parameters train, and give them; a module that has none of them goes to eval mode.
+
+    Raises HemalumError when no parameter trains.
+    """
+    set_stage_toggles(network, phase)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(phase.trains(name))
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not trained:
+        raise HemalumError(f"phase '{phase.name}': no parameter matches {', '.join(phase.train)}")
+    set_mode(network)
+    return trained
+
+
+def set_mode(network: nn.Module, training: bool = True) -> None:
+    """Put what trains in train mode; a module without parameters (dropout) goes with the one that holds it."""
+    parameters = list(network.parameters())
+    network.training = any(parameter.requires_grad for parameter in parameters) if parameters else training
+    for child in network.children():
+        set_mode(child, network.training)
+
+
+def copy_weights(network: nn.Module) -> Weights:
+    """The state dict as it stands, which later steps do not change."""
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def update_average(average: Weights, network: nn.Module, largest_decay: float, step: int) -> None:
+    """Move averaged weights towards those after `step`; the decay starts low so that the beginning is forgotten."""
+    decay = min(largest_decay, (1 + step) / (10 + step))
+    averages: list[Tensor] = []
+    values: list[Tensor] = []
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            averages.append(average[name])
+            values.append(value)
+        else:
+            average[name].copy_(value)
+    # a kernel or two, not one for each tensor
+    get_ema_multi_avg_fn(decay)(averages, values, 0)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def averaged(network: nn.Module, average: Weights | None) -> Iterator[nn.Module]:
+    """The network in eval mode, with the averaged weights where there are any, for the block's time."""
+    weights = copy_weights(network)
+    if average is not None:
+        network.load_state_dict(average)
+    network.eval()
+    try:
+        yield network
+    finally:
+        network.load_state_dict(weights)
+        set_mode(network)

@@ -1,0 +1,1 @@
+"""What tests build: scenes of nuclei, small models with known answers, comparisons of made-up methods."""

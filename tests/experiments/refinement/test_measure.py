@@ -1,0 +1,129 @@
+"""Counts at every threshold, and the threshold that finds as much."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hemalum.data.dataset import Dataset
+from hemalum.errors import HemalumError
+from hemalum.experiments.refinement.measure import (
+    Measured,
+    measure,
+    organ_recall,
+    predict,
+    scores,
+    threshold_of_recall,
+    with_threshold,
+)
+from hemalum.experiments.segmenters import model_for_organ
+from hemalum.inference.segment import as_engine
+from hemalum.metrics import MatchCounts, PixelCounts
+from hemalum.metrics.curves import BINS
+from hemalum.models.model import load_model
+
+
+def made(*images: tuple[str | None, dict[float, tuple[int, int]]]) -> Measured:
+    """Images by organ, each with pixels (nucleus, other) at some probabilities."""
+    positive, negative = np.zeros((2, len(images), BINS), np.int64)
+    for index, (_, pixels) in enumerate(images):
+        for probability, (yes, no) in pixels.items():
+            positive[index, round(probability * BINS)] += yes
+            negative[index, round(probability * BINS)] += no
+    return Measured(
+        ids=tuple(f"i{n}" for n in range(len(images))),
+        organs=tuple(organ for organ, _ in images),
+        groups=tuple(f"g{n}" for n in range(len(images))),
+        positive=positive,
+        negative=negative,
+        matches=(MatchCounts(1, 1, 0, 0.8),) * len(images),
+        threshold=0.5,
+    )
+
+
+TWO = made(
+    ("liver", {0.9: (6, 1), 0.5: (2, 0), 0.3: (2, 3), 0.1: (0, 6)}),
+    ("brain", {0.8: (1, 0), 0.4: (3, 1), 0.0: (0, 5)}),
+)
+
+
+def test_pixels_at_a_threshold_by_hand() -> None:
+    assert TWO.pixels() == [PixelCounts(8, 1, 2, 9), PixelCounts(1, 0, 3, 6)]
+    assert TWO.pixels(0.3) == [PixelCounts(10, 4, 0, 6), PixelCounts(4, 1, 0, 5)]
+    assert TWO.pixels(0.9) == [PixelCounts(6, 1, 4, 9), PixelCounts(0, 0, 4, 6)]
+
+
+def test_scores_by_hand() -> None:
+    result = scores(TWO)
+    assert result["pooled"]["recall"] == pytest.approx(9 / 14)
+    assert result["per_image"]["recall"] == pytest.approx((8 / 10 + 1 / 4) / 2)
+    assert result["pooled"]["precision"] == pytest.approx(9 / 10)
+    assert result["pq"] == pytest.approx(1.6 / 3)
+    assert result["threshold"] == 0.5
+
+
+def test_recall_by_organ() -> None:
+    table = organ_recall(TWO)
+    assert list(table) == ["brain", "liver"]
+    assert table["brain"] == pytest.approx({"images": 1, "recall": 0.25, "precision": 1, "dice": 0.4})
+    assert organ_recall(TWO, 0.3)["brain"]["recall"] == 1
+    assert organ_recall(made((None, {0.5: (1, 1)}))) == {}
+
+
+def test_the_highest_threshold_that_finds_as_much() -> None:
+    # of 14: 6 at 0.9, 7 at 0.8, 9 at 0.5, 12 at 0.4, 14 at 0.3
+    assert [threshold_of_recall(TWO, n / 14) for n in (6, 7, 8, 9, 10, 12, 13, 14)] == [
+        0.9, 0.8, 0.5, 0.5, 0.4, 0.4, 0.3, 0.3,
+    ]  # fmt: skip
+    assert threshold_of_recall(TWO, 0.0) == 0.999
+    assert threshold_of_recall(TWO, 1.1) == 0.001  # cannot be reached
+    assert scores(TWO, threshold_of_recall(TWO, 10 / 14))["pooled"]["recall"] == pytest.approx(12 / 14)
+
+
+def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
+    some = made(("liver", {0.9: (6, 1)}), (None, {0.2: (1, 4)}))
+    some.save(tmp_path / "m.npz")
+    again = Measured.load(tmp_path / "m.npz")
+    assert (again.ids, again.organs, again.groups) == (some.ids, some.organs, some.groups)
+    assert (again.matches, again.threshold) == (some.matches, some.threshold)
+    np.testing.assert_array_equal(again.positive, some.positive)
+    np.testing.assert_array_equal(again.negative, some.negative)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.npz").write_bytes(b"PK not a zip")
+    with pytest.raises(HemalumError, match=r"m\.npz: cannot be read .*; remove it and run again"):
+        Measured.load(tmp_path / "m.npz")
+
+
+def test_a_model_on_images(tiny: Path, organs: Path) -> None:
+    model = load_model(tiny)
+    engine = as_engine("torch", model)
+    part = Dataset.open(organs).split("test")
+    measured = measure(model, part, engine)
+    assert measured.ids == tuple(row.id for row in part.rows)
+    for counts, sample in zip(measured.pixels(), part, strict=True):
+        _, probability = predict(sample, model, engine)
+        predicted, true = probability >= 0.5, sample.instances > 0
+        assert counts.tp == np.count_nonzero(predicted & true)
+        assert counts.fp == np.count_nonzero(predicted & ~true)
+        assert counts.fn == np.count_nonzero(~predicted & true)
+    assert measure(with_threshold(model, 0.3), part, engine).threshold == 0.3
+
+
+def test_a_model_is_told_the_organ_of_an_image(tiny: Path, organs: Path) -> None:
+    model = load_model(tiny)
+    assert model.card.organs == ["brain", "liver"]
+    assert model_for_organ(model, "Liver").organ == 1
+    assert model_for_organ(model, "kidney").organ == -1
+    assert model_for_organ(model, None).organ == -1
+    engine = as_engine("torch", model)
+    sample = Dataset.open(organs)[0]
+    liver, brain = (predict(_of(sample, organ), model, engine)[1] for organ in ("liver", "brain"))
+    assert not np.array_equal(liver, brain)
+
+
+def _of(sample: object, organ: str) -> object:
+    from dataclasses import replace
+
+    return replace(sample, organ=organ)  # type: ignore[type-var]

@@ -1,0 +1,86 @@
+"""Entropy by hand, and what is chosen by it."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hemalum.errors import HemalumError
+from hemalum.experiments.refinement.selection import (
+    Ranked,
+    Top,
+    choose_random,
+    choose_uncertain,
+    exhausted,
+    mean_entropy,
+)
+
+IMAGES = [
+    Ranked("a1", "liver", 0.1),
+    Ranked("a2", "liver", 0.4),
+    Ranked("a3", "liver", 0.3),
+    Ranked("a4", "liver", 0.4),
+    Ranked("b1", "brain", 0.9),
+    Ranked("b2", "brain", 0.8),
+]
+
+
+def test_entropy_by_hand() -> None:
+    assert mean_entropy(np.float32([[0.5, 0.0], [1.0, 0.5]])) == pytest.approx(math.log(2) / 2)
+    quarter = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert mean_entropy(np.float32([[0.25, 0.75]])) == pytest.approx(quarter)
+    assert mean_entropy(np.float32([[0, 1]])) == 0
+    assert math.isnan(mean_entropy(np.empty((0, 4), np.float32)))
+
+
+def test_the_most_uncertain_of_each_organ() -> None:
+    # the brain's are more uncertain than all of the liver's, and still only as many are taken; ties go by id
+    assert [image.id for image in choose_uncertain(IMAGES, Top(count=1))] == ["b1", "a2"]
+    assert [image.id for image in choose_uncertain(IMAGES, Top(percent=50))] == ["b1", "a2", "a4"]
+    assert [image.id for image in choose_uncertain(IMAGES, Top(count=3))] == ["b1", "b2", "a2", "a4", "a3"]
+
+
+def test_images_without_an_organ_are_one_group() -> None:
+    images = [Ranked(str(n), None, n / 10) for n in range(5)]
+    assert [image.id for image in choose_uncertain(images, Top(count=2))] == ["4", "3"]
+    assert exhausted(images, Top(count=5)) == ["no organ"]
+
+
+def test_a_share_of_an_organ_is_rounded_up_and_never_none() -> None:
+    assert [Top(percent=10).within(n) for n in (1, 10, 11, 20)] == [1, 1, 2, 2]
+    assert [Top(count=5).within(n) for n in (1, 10)] == [1, 5]
+    assert Top(percent=7).within(100) == 7  # 7.000000000000001 in floating point
+
+
+def test_organs_that_are_taken_whole_are_named() -> None:
+    assert exhausted(IMAGES, Top(count=2)) == ["brain"]
+    assert exhausted(IMAGES, Top(count=1)) == []
+
+
+@given(st.integers(1, 4), st.integers(0, 5), st.integers(1, 3))
+def test_random_takes_as_many_of_each_organ(count: int, seed: int, draw: int) -> None:
+    top = Top(count=count)
+    chosen = choose_random(IMAGES, top, seed, draw)
+    organs = sorted(str(image.organ) for image in chosen)
+    assert organs == sorted(str(image.organ) for image in choose_uncertain(IMAGES, top))
+    assert len({image.id for image in chosen}) == len(chosen)
+    assert chosen == choose_random(IMAGES[::-1], top, seed, draw)  # not by the order of the rows
+
+
+def test_draws_differ() -> None:
+    many = [Ranked(f"{n:02}", "liver", 0.1) for n in range(50)]
+    assert choose_random(many, Top(count=5), 0, 1) != choose_random(many, Top(count=5), 0, 2)
+
+
+@pytest.mark.parametrize(("text", "top"), [("5", Top(count=5)), (3, Top(count=3)), ("12.5%", Top(percent=12.5))])
+def test_how_many_as_written(text: int | str, top: Top) -> None:
+    assert Top.of(text) == top
+    assert Top.of(str(top)) == top
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "0%", "100%", "many", "1.5", "%"])
+def test_what_is_not_a_number_of_images(text: str) -> None:
+    with pytest.raises(HemalumError, match="want a number of images per organ like 5, or a share like 10%"):
+        Top.of(text)

@@ -1,0 +1,67 @@
+"""Our figure beside a printed one, from runs written by hand."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hemalum.experiments.papers import Column, Row
+from hemalum.experiments.records import Comparison, Run
+from hemalum.experiments.reproduced_values import reproduced_value
+
+
+def comparison() -> Comparison:
+    """Two methods on one set, two seeds each."""
+    runs = []
+    for method, offset in (("a.x", 0.1), ("b", 0.0)):
+        for seed in (1, 2):
+            organs = [
+                {"name": "human kidney", "recall": 0.2 * seed + offset, "recall_pooled": 0.3 * seed + offset},
+                {"name": "tonsile", "recall": 0.9, "recall_pooled": 0.8},
+            ]
+            summary: dict[str, Any] = {
+                "pixel": {"pooled": {"recall": 0.4 * seed + offset}, "per_image": {"recall": 0.1}},
+                "by_organ": organs,
+            }
+            runs.append(Run("set", method, 0, seed, Path(), [], summary, {"parameters": 7000}, None))
+    return Comparison(Path(), (), {"set": Path()}, tuple(runs), "full", {})
+
+
+def row(**fields: Any) -> Row:
+    return Row.model_validate({"method": "m", "values": ["~"], "recipe": "a:x"} | fields)
+
+
+RECALL = Column(name="recall", dataset="set", metric="pixel.recall", scale=100)
+
+
+@pytest.mark.parametrize(
+    ("fields", "averaging", "mean"),
+    [
+        ({}, "pooled", 70),  # of 0.5 and 0.9
+        ({}, "per_image", 10),
+        ({"minus": "b"}, "pooled", 10),
+        ({"organs": ["kidney"]}, "per_image", 40),  # of 0.3 and 0.5
+        ({"organs": ["Kidney"]}, "pooled", 55),
+        ({"organs": ["tonsil", "tonsile"]}, "pooled", 80),
+    ],
+)
+def test_a_figure_is_the_mean_over_runs(fields: dict[str, Any], averaging: str, mean: float) -> None:
+    value = reproduced_value(comparison(), "set", row(**fields), RECALL, averaging)
+    assert value is not None
+    assert value.mean == pytest.approx(mean)
+    assert value.runs == 2
+
+
+def test_what_is_not_there_has_no_figure() -> None:
+    assert reproduced_value(comparison(), "other", row(), RECALL, "pooled") is None
+    assert reproduced_value(comparison(), "set", row(organs=["liver"]), RECALL, "pooled") is None
+    assert reproduced_value(comparison(), "set", row(recipe="c"), RECALL, "pooled") is None
+
+
+def test_the_cost_of_a_network_is_one_figure() -> None:
+    column = Column(name="parameters", metric="cost.parameters", scale=0.001)
+    value = reproduced_value(comparison(), "set", row(), column, "pooled")
+    assert value is not None
+    assert (value.mean, value.runs) == (7, 1)
+    assert math.isnan(value.sd)

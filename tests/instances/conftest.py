@@ -1,6 +1,0 @@
-"""Lets the tests of this room import scenes.py, which importlib mode does not put on the path."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,232 @@
+import csv
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import shapely
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from hemalum.errors import HemalumError
+from hemalum.nuclei.io.geojson import write_geojson
+from hemalum.nuclei.io.overlay import COLOR, draw_outlines
+from hemalum.nuclei.nuclei import Nuclei
+
+
+def blocks(rows: int = 6, columns: int = 7, size: int = 9, gap: int = 3) -> NDArray[np.int32]:
+    labels = np.zeros((rows * (size + gap), columns * (size + gap)), np.int32)
+    for n in range(rows * columns):
+        y, x = n // columns * (size + gap), n % columns * (size + gap)
+        labels[y : y + size - n % 3, x : x + size] = n + 1
+    return labels
+
+
+@pytest.fixture
+def labels() -> NDArray[np.int32]:
+    return blocks()
+
+
+@pytest.fixture
+def image(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(60, 240, (*labels.shape, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def nuclei(labels: NDArray[np.int32], image: NDArray[np.uint8]) -> Nuclei:
+    return Nuclei.from_labels(labels, image, mpp=0.25, source="slide é.png")
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name))
+
+
+def test_geojson_gives_the_polygons_back(nuclei: Nuclei, tmp_path: Path) -> None:
+    path = tmp_path / "out.geojson"
+    nuclei.to_geojson(path)
+    geometries = shapely.from_geojson(json.dumps(read(path)))
+    assert len(geometries.geoms) == nuclei.count
+    expected = nuclei.polygons()
+    assert shapely.is_valid(geometries)
+    assert all(a.equals_exact(b, 0.005) for a, b in zip(geometries.geoms, expected, strict=True))
+
+
+def test_geojson_has_what_qupath_reads(nuclei: Nuclei, tmp_path: Path) -> None:
+    path = tmp_path / "out.geojson"
+    nuclei.to_geojson(path)
+    document = read(path)
+    assert document["type"] == "FeatureCollection"
+    assert document["hemalum"]["mpp"] == 0.25
+    assert document["hemalum"]["mpp_source"] == "user"
+    assert document["hemalum"]["source"] == "slide é.png"
+    rows = nuclei.table.to_pylist()
+    ids = set()
+    for feature, row in zip(document["features"], rows, strict=True):
+        assert feature["type"] == "Feature"
+        ids.add(uuid.UUID(feature["id"]))
+        ring = feature["geometry"]["coordinates"][0]
+        assert feature["geometry"]["type"] == "Polygon"
+        assert ring[0] == ring[-1]
+        properties = feature["properties"]
+        assert properties["objectType"] == "detection"
+        assert properties["classification"]["name"] == "Nucleus"
+        assert len(properties["classification"]["color"]) == 3
+        measured = properties["measurements"]
+        assert measured["Area µm^2"] == pytest.approx(row["area_um2"], rel=1e-5)
+        assert measured["Hematoxylin OD mean"] == pytest.approx(row["hematoxylin_mean"], rel=1e-5)
+        assert "Probability" not in measured  # unknown for labels from elsewhere
+    assert len(ids) == nuclei.count
+
+
+def test_geojson_of_one_result_is_one_file(nuclei: Nuclei, tmp_path: Path) -> None:
+    nuclei.to_geojson(tmp_path / "a.geojson")
+    nuclei.to_geojson(tmp_path / "b.geojson")
+    assert (tmp_path / "a.geojson").read_bytes() == (tmp_path / "b.geojson").read_bytes()
+
+
+def test_geojson_leaves_out_a_single_unknown_value(nuclei: Nuclei, tmp_path: Path) -> None:
+    values = nuclei.table["solidity"].to_numpy().copy()
+    values[3] = np.nan
+    table = nuclei.table.set_column(nuclei.table.column_names.index("solidity"), "solidity", pyarrow.array(values))
+    write_geojson(tmp_path / "a.geojson", nuclei.outlines.coords, nuclei.outlines.offsets, table)
+    features = read(tmp_path / "a.geojson")["features"]
+    known = ["Solidity" in feature["properties"]["measurements"] for feature in features]
+    assert known == [i != 3 for i in range(nuclei.count)]
+    assert "Circularity" in features[3]["properties"]["measurements"]
+
+
+@pytest.mark.parametrize(
+    "value", [0, 0.01, 0.1, 0.5, 9.99, 10, 99.994, 99.995, 100, 12345.67, 131071.99, -0.01, -10.5]
+)
+def test_coordinates_are_written_to_a_hundredth(value: float, tmp_path: Path) -> None:
+    coords = np.array([[value, 0], [value + 1, 0], [value, 2], [value, 0]], np.float32)
+    table = pyarrow.table({"id": [1]})
+    write_geojson(tmp_path / "a.geojson", coords, np.array([0, 4]), table)
+    ring = read(tmp_path / "a.geojson")["features"][0]["geometry"]["coordinates"][0]
+    assert ring[0][0] == pytest.approx(float(np.float32(value)), abs=0.00501)
+    assert round(ring[0][0], 2) == ring[0][0]
+
+
+def test_geojson_of_many_batches(tmp_path: Path) -> None:
+    nuclei = Nuclei.from_labels(np.kron(np.eye(100, dtype=np.int32).repeat(2, 0)[::2], np.ones((3, 3), int)))
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 0]], np.float32)
+    n = 9000
+    coords = (square[None] + np.arange(n)[:, None, None]).reshape(-1, 2).astype(np.float32)
+    table = nuclei.table.take(np.zeros(n, int))
+    write_geojson(tmp_path / "a.geojson", coords, 4 * np.arange(n + 1), table)
+    features = read(tmp_path / "a.geojson")["features"]
+    assert [f["geometry"]["coordinates"][0][0][0] for f in features] == list(range(n))
+
+
+def test_simplified_geojson_has_fewer_points(nuclei: Nuclei, tmp_path: Path) -> None:
+    nuclei.to_geojson(tmp_path / "a.geojson")
+    nuclei.to_geojson(tmp_path / "b.geojson", simplify=1.0)
+    assert (tmp_path / "b.geojson").stat().st_size < (tmp_path / "a.geojson").stat().st_size
+    assert shapely.is_valid(shapely.from_geojson((tmp_path / "b.geojson").read_text()))
+
+
+def test_csv(nuclei: Nuclei, tmp_path: Path) -> None:
+    nuclei.to_csv(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0]) == nuclei.table.column_names
+    for row, expected in zip(rows, nuclei.table.to_pylist(), strict=True):
+        assert row["id"] == str(expected["id"])
+        assert float(row["area_um2"]) == pytest.approx(expected["area_um2"])
+        assert row["probability"] == ""
+
+
+def test_parquet_has_table_outlines_and_scale(nuclei: Nuclei, tmp_path: Path) -> None:
+    nuclei.to_parquet(tmp_path / "a.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "a.parquet")
+    assert table.drop_columns(["polygon"]).equals(nuclei.table)
+    ring = np.array(table["polygon"][5].as_py()).reshape(-1, 2)
+    np.testing.assert_array_equal(
+        ring, nuclei.outlines.coords[nuclei.outlines.offsets[5] : nuclei.outlines.offsets[6]]
+    )
+    assert table.schema.metadata[b"hemalum.mpp"] == b"0.25"
+    assert table.schema.metadata[b"hemalum.mpp_source"] == b"user"
+
+
+def test_label_tiff(nuclei: Nuclei, labels: NDArray[np.int32], tmp_path: Path) -> None:
+    nuclei.to_labels(tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        page = file.pages[0]
+        assert page.dtype == np.uint32
+        assert page.compression != 1
+        numerator, denominator = page.tags["XResolution"].value
+        assert numerator / denominator == pytest.approx(40_000)  # px per cm at 0.25 µm/px
+        assert (page.asarray() == labels).all()
+
+
+def test_label_tiff_keeps_ids_beyond_16_bits(tmp_path: Path) -> None:
+    labels = np.zeros((540, 540), np.uint32)
+    labels[::2, ::2] = np.arange(1, 270 * 270 + 1).reshape(270, 270)
+    Nuclei.from_labels(labels).to_labels(tmp_path / "a.tif")
+    assert tifffile.imread(tmp_path / "a.tif").max() == 72_900
+
+
+def test_overlay_draws_on_edges_only(
+    nuclei: Nuclei, labels: NDArray[np.int32], image: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    nuclei.to_overlay(tmp_path / "a.png", image)
+    drawn = np.asarray(Image.open(tmp_path / "a.png"))
+    changed = (drawn != image).any(-1)
+    assert (drawn[changed] == COLOR).all()
+    assert not changed[labels == 0].any()
+    assert changed[7, 14]  # the last row of the second block
+    assert not changed[0, 14]  # where the image cuts a nucleus there is no edge of it
+
+
+def test_overlay_of_one_block_by_hand() -> None:
+    labels = np.zeros((7, 7), np.uint32)
+    labels[1:6, 1:6] = 4
+    drawn = draw_outlines(np.zeros((7, 7, 3), np.uint8), labels, color=(1, 2, 3))
+    ring = np.zeros((7, 7), bool)
+    ring[1:6, 1:6] = True
+    ring[2:5, 2:5] = False
+    assert ((drawn == (1, 2, 3)).all(-1) == ring).all()
+    assert (drawn[~ring] == 0).all()
+
+
+def test_overlay_has_one_line_between_touching_nuclei() -> None:
+    labels = np.ones((5, 8), np.uint32)
+    labels[:, 4:] = 2
+    drawn = draw_outlines(np.zeros((5, 8, 3), np.uint8), labels)
+    assert drawn.any(-1).any(0).tolist() == [False, False, False, True, False, False, False, False]
+
+
+def test_overlay_of_another_image_is_refused(nuclei: Nuclei, tmp_path: Path) -> None:
+    with pytest.raises(HemalumError, match="one size"):
+        nuclei.to_overlay(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", ["to_geojson", "to_csv", "to_parquet", "to_labels"])
+def test_empty_results_are_written(verb: str, tmp_path: Path) -> None:
+    getattr(Nuclei.from_labels(np.zeros((5, 6), int)), verb)(tmp_path / "out.x")
+    assert (tmp_path / "out.x").stat().st_size > 0
+
+
+@pytest.mark.parametrize("verb", ["to_geojson", "to_csv", "to_parquet", "to_labels", "to_overlay"])
+def test_folder_that_cannot_be_made_is_one_line(
+    verb: str, nuclei: Nuclei, image: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    extra = [image] if verb == "to_overlay" else []
+    with pytest.raises(HemalumError, match="file"):
+        getattr(nuclei, verb)(tmp_path / "file" / "out.x", *extra)
+
+
+def test_failure_leaves_the_old_file(nuclei: Nuclei, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nuclei.to_geojson(tmp_path / "a.geojson")
+    before = (tmp_path / "a.geojson").read_bytes()
+    monkeypatch.setattr("hemalum.nuclei.io.geojson._write_features", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        nuclei.to_geojson(tmp_path / "a.geojson")
+    assert (tmp_path / "a.geojson").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.geojson"]

@@ -1,0 +1,37 @@
+"""Changes to settings: key by key, by name, or as another thing."""
+
+import pytest
+
+from hemalum.errors import HemalumError
+from hemalum.settings import merge
+
+CONTENT = {
+    "network": {"name": "unet", "options": {"widths": [4, 8], "norm": True}},
+    "augment": "flips",
+    "phases": [{"name": "one", "steps": 1}, {"name": "two", "steps": 2}],
+}
+
+
+def test_mappings_change_key_by_key_and_other_values_as_they_are() -> None:
+    changed = merge(CONTENT, {"network": {"options": {"widths": [6]}}, "mpp": 0.5}, "r")
+    assert changed["network"] == {"name": "unet", "options": {"widths": [6], "norm": True}}
+    assert changed["mpp"] == 0.5
+    assert CONTENT["network"] == {"name": "unet", "options": {"widths": [4, 8], "norm": True}}
+
+
+def test_another_name_replaces_and_the_same_name_does_not() -> None:
+    assert merge(CONTENT, {"network": {"name": "medt"}}, "r")["network"] == {"name": "medt"}
+    assert merge(CONTENT, {"network": {"name": "unet"}}, "r")["network"] == CONTENT["network"]
+
+
+def test_a_name_alone_is_the_mapping_of_that_name() -> None:
+    assert merge(CONTENT, {"augment": {"stain": 0.3}}, "r")["augment"] == {"name": "flips", "stain": 0.3}
+    assert merge(CONTENT, {"augment": {"name": "none", "stain": 0.3}}, "r")["augment"]["name"] == "none"
+    assert merge(CONTENT, {"augment": "none"}, "r")["augment"] == "none"
+
+
+def test_named_things_of_a_list_change_by_name() -> None:
+    phases = merge(CONTENT, {"phases": {"two": {"steps": 5}}}, "r")["phases"]
+    assert phases == [{"name": "one", "steps": 1}, {"name": "two", "steps": 5}]
+    with pytest.raises(HemalumError, match="r changes phases, 'tow', did you mean 'two'"):
+        merge(CONTENT, {"phases": {"tow": {}}}, "r")

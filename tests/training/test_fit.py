@@ -1,0 +1,131 @@
+"""What the loop does with phases: what trains, when one ends, where the next one starts, and what stops a run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from hemalum.errors import HemalumError
+from hemalum.losses.loss import LossInputs
+from hemalum.losses.maps import Maps
+from hemalum.models.file import load_card
+from hemalum.models.network import build_network
+from hemalum.systems.phases import Phase, ScorePlateau, StopCriteria
+from hemalum.training.fit import has_plateaued
+from hemalum.training.recipe import Recipe
+from hemalum.training.train import train
+from hemalum.training.validation import Validation
+
+
+def test_a_phase_trains_only_what_it_names(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    second = recipe.model_copy(update={"phases": recipe.phases[1:], "ema": 0.0})
+    train(second, [mini], tmp_path / "run")
+    torch.manual_seed(recipe.seed)
+    start = build_network("compact", 2, recipe.network.options).state_dict()
+    end = load_file(tmp_path / "run" / "best.safetensors")
+    changed = {name for name, value in start.items() if not np.array_equal(value.numpy(), end[name])}
+    assert changed
+    assert all(name.startswith(("decoder.", "head.")) for name in changed)
+    assert "head.weight" in changed
+
+
+def test_a_phase_that_trains_nothing_is_refused(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    phase = recipe.phases[0].model_copy(update={"train": ["tail.*"]})
+    with pytest.raises(HemalumError, match=r"phase 'first': no parameter matches tail\.\*"):
+        train(recipe.model_copy(update={"phases": [phase]}), [mini], tmp_path / "run")
+
+
+def test_patience_ends_a_phase(recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.9])
+    monkeypatch.setattr(Validation, "score", lambda *_: {"score": next(scores)})
+    phase = Phase.model_validate({"name": "p", "until": {"steps": 100, "patience": 2}})
+    card = load_card(train(recipe.model_copy(update={"phases": [phase]}), [mini], tmp_path / "run"))
+    assert card.training is not None
+    assert card.training.steps == 8  # validated every 2 steps; the fourth is the second without a better score
+
+
+def test_not_finite_loss_stops_and_keeps_the_checkpoint(
+    recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, calls = Maps.__call__, []
+
+    def break_fourth(loss: Maps, inputs: LossInputs) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        parts = compute(loss, inputs)
+        return {name: part * float("nan") if len(calls) == 4 else part for name, part in parts.items()}
+
+    monkeypatch.setattr(Maps, "__call__", break_fourth)
+    with pytest.raises(HemalumError, match="the loss is not finite at step 3 of phase 'first'"):
+        train(recipe, [mini], tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_scores_level_off() -> None:
+    rule = ScorePlateau(window=2, delta=0.01, earliest=0.5)
+    rising, flat = [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.395, 0.4, 0.4, 0.4]
+    assert not has_plateaued(rule, rising, 1.0)
+    assert has_plateaued(rule, flat, 0.5)  # 0.4 against 0.3975
+    assert not has_plateaued(rule, flat, 0.49)
+    assert not has_plateaued(rule, flat[-3:], 1.0)  # too few to compare
+
+
+def test_a_later_phase_gets_what_an_earlier_one_saves(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    # leveled off at the second validation: a Dice gains less than 2
+    flat = ScorePlateau(window=1, delta=2.0, earliest=0)
+    phases = [
+        Phase(name="first", until=StopCriteria(steps=9, score_plateau=flat)),
+        Phase(name="second", until=StopCriteria(steps=9, total=10)),
+    ]
+    changed = recipe.model_copy(update={"phases": phases})
+    assert changed.steps == 10
+    train(changed, [mini], tmp_path / "run")
+    log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [('"first"' in line, '"second"' in line) for line in log] == [(True, False)] * 2 + [(False, True)] * 3
+    assert '"step": 10' in log[-1]
+
+
+def test_a_phase_that_is_left_no_steps_is_skipped(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    phases = [
+        Phase(name="first", until=StopCriteria(steps=4)),
+        Phase(name="second", until=StopCriteria(steps=9, total=4)),
+    ]
+    changed = recipe.model_copy(update={"phases": phases})
+    assert changed.steps == 4
+    path = train(changed, [mini], tmp_path / "run")
+    assert path.is_file()
+    assert '"phase": "second"' not in (tmp_path / "run" / "log.jsonl").read_text()
+
+
+def test_a_phase_may_start_from_the_best_of_the_one_before(
+    recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.2, 0.1, 0.3, 0.5, 0.2, 0.1, 0.3])
+    monkeypatch.setattr(Validation, "score", lambda *_: {"score": next(scores), "dice": 0.0})
+    still = {"optimizer": {"name": "sgd", "lr": 1e-12}, "schedule": {"name": "constant"}, "until": {"steps": 2}}
+    ends = {}
+    for start in ("last", "best"):
+        phases = [
+            Phase(name="one", until=StopCriteria(steps=6)),
+            Phase.model_validate({"name": "two", "start": start} | still),
+        ]
+        changed = recipe.model_copy(update={"phases": phases, "ema": 0.0})
+        train(changed, [mini], tmp_path / start)
+        ends[start] = load_file(tmp_path / start / "best.safetensors")["head.weight"]
+    alone = recipe.model_copy(update={"phases": [Phase(name="one", until=StopCriteria(steps=6))], "ema": 0.0})
+    scores = iter([0.5, 0.2, 0.1])
+    train(alone, [mini], tmp_path / "alone")
+    best = load_file(tmp_path / "alone" / "best.safetensors")["head.weight"]
+    np.testing.assert_allclose(ends["best"], best, atol=1e-7)
+    assert np.abs(ends["last"] - best).max() > 1e-4
+
+
+def test_the_best_by_loss_is_the_least(
+    recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([0.5, 0.2, 0.3, 0.4, 0.1])
+    monkeypatch.setattr(Validation, "score", lambda *_: {"score": 0.0, "dice": 0.0, "val_loss": next(losses)})
+    phase = Phase(name="p", until=StopCriteria(steps=100, patience=2, monitor="loss"))
+    train(recipe.model_copy(update={"phases": [phase]}), [mini], tmp_path / "run")
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 4
