@@ -52,3 +52,9 @@ class Sample:
             raise HemalumError(f"sample {self.id}: ambiguous mask is {self.ambiguous.shape}, image differs")
         if self.mpp is not None and not 0.01 < self.mpp < 100:
             raise HemalumError(f"sample {self.id}: mpp {self.mpp} µm/px is out of range")
+
+    def require_mpp(self) -> float:
+        """The scale, µm per pixel. Raises HemalumError where the sample has none."""
+        if self.mpp is None:
+            raise HemalumError(f"sample {self.id} has no mpp: import its dataset with --mpp NUMBER or --mpp nuclei")
+        return self.mpp

@@ -22,7 +22,6 @@ from .scores import score_image as score_image
 from .scores import without_nan as without_nan
 from .segmentation import CLASSICAL as CLASSICAL
 from .segmentation import check_scales as check_scales
-from .segmentation import require_mpp as require_mpp
 from .segmenters import model_for_organ as model_for_organ
 
 __all__ = [
@@ -48,7 +47,6 @@ __all__ = [
     "load_paper",
     "model_for_organ",
     "require_equal",
-    "require_mpp",
     "row_of",
     "score_image",
     "without_nan",

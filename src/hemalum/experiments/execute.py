@@ -20,7 +20,7 @@ from hemalum.experiments.plan import Plan, PlannedMethod, RunKey
 from hemalum.experiments.records import PREDICTIONS, RUN_FILE, TRAINING, write_json
 from hemalum.experiments.resources import Resources
 from hemalum.experiments.resplit import fold_of
-from hemalum.experiments.segmentation import CLASSICAL, Segmentation, Segmenter, require_mpp
+from hemalum.experiments.segmentation import CLASSICAL, Segmentation, Segmenter
 from hemalum.experiments.segmenters import build_segmenter
 from hemalum.metrics import measure_overlap
 from hemalum.metrics.curves import ProbabilityCounts, count_probabilities
@@ -118,7 +118,7 @@ class _Recorder:
         self.folder.mkdir(parents=True)
 
     def __call__(self, sample: Sample) -> Segmentation:
-        require_mpp(sample)
+        sample.require_mpp()
         start = time.perf_counter()
         result = self.segmenter(sample)
         self.seconds.append(time.perf_counter() - start)

@@ -42,13 +42,6 @@ class Segmentation:
 Segmenter = Callable[[Sample], NDArray[np.integer[Any]] | Segmentation]
 
 
-def require_mpp(sample: Sample) -> float:
-    """The scale of a sample. Raises HemalumError where it has none."""
-    if sample.mpp is None:
-        raise HemalumError(f"sample {sample.id} has no mpp: import its dataset with --mpp NUMBER or --mpp nuclei")
-    return sample.mpp
-
-
 def check_scales(dataset: Dataset) -> None:
     """Raise HemalumError where images of a dataset have no scale."""
     scaleless = [row.id for row in dataset.rows if row.mpp is None]

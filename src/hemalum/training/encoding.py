@@ -14,7 +14,6 @@ from hemalum.data.augmentation.appearance import normalize
 from hemalum.data.augmentation.warp import Prepared
 from hemalum.data.sample import Sample
 from hemalum.data.stain.normalization import StainNormalizer, sample_image
-from hemalum.errors import HemalumError
 from hemalum.models.card import Channels
 from hemalum.models.input import to_input
 from hemalum.targets.extra_targets import EXTRA_TARGETS
@@ -31,10 +30,8 @@ def prepare_sample(
 
     `class_map` is that of `DataSpec.class_map`. Raises HemalumError when the sample does not say its scale.
     """
-    if sample.mpp is None:
-        raise HemalumError(f"sample {sample.id} has no mpp: import its dataset with --mpp NUMBER or --mpp nuclei")
     height, width = sample.instances.shape
-    factor = sample.mpp / mpp
+    factor = sample.require_mpp() / mpp
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     resized = np.array(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
     # as in inference: measured on the image as it is, applied at the model's scale

@@ -139,6 +139,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         ('{"step": 1', "is empty"),
         ('[1, 2]\n{"step": 1, "phase": "p"}\n', r"log\.jsonl, line 1: not a line of a training's log"),
         ('{"phase": "p"}\n{"step": 1, "phase": "p"}\n', "line 1: not a line"),
+        ('{"step": 1, "phase": "p", "optimiser": "adamw"}\n', "was written by version 0.1 of hemalum"),
     ],
 )
 def test_a_log_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
-from hemalum.experiments.segmentation import require_mpp
 from hemalum.experiments.segmenters import model_for_organ
 from hemalum.files import atomic_path
 from hemalum.inference.probability import segment_with_probability
@@ -112,7 +111,7 @@ def predict(sample: Sample, model: Model, engine: Engine) -> tuple[Nuclei, NDArr
 
     A model that tells organs apart is told the sample's, where it knows it. Raises HemalumError without a scale.
     """
-    mpp = require_mpp(sample)
+    mpp = sample.require_mpp()
     with ImageSource.of(sample.image, name=sample.id) as source:
         return segment_with_probability(source, model_for_organ(model, sample.organ), engine, mpp=mpp)
 

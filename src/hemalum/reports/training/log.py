@@ -134,7 +134,10 @@ def read_run(folder: Path | str) -> RunLog:
     lines = []
     for number, text in enumerate(texts, start=1):
         try:
-            lines.append(_line(json.loads(text)))
+            row = json.loads(text)
+            if "optimiser" in row:
+                raise HemalumError(f"{log} was written by version 0.1 of hemalum, whose logs have other keys")
+            lines.append(_line(row))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if number == len(texts):
                 break
