@@ -33,6 +33,7 @@ from hemalum.training.phase_optimizer import (
     compute_switched_rate,
     copy_parameters,
     find_optimizer_end,
+    find_phase_end,
     measure_step,
     select_optimizer,
     update_swats,
@@ -331,3 +332,9 @@ def test_lion_decays_matrices_only() -> None:
         phase, [nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))], SwitchState(), 1, 1
     )
     assert [group["weight_decay"] for group in phase_optimizer.optimizer.param_groups] == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(("start", "expected"), [(0, 4), (2, 4), (4, 4), (6, 6)])
+def test_a_phase_never_ends_before_it_begins(start: int, expected: int) -> None:
+    phase = Phase(name="p", until=StopCriteria(steps=9, total=4))
+    assert find_phase_end(phase, start) == expected
