@@ -146,7 +146,7 @@ def run_experiment(name: str, arguments: argparse.Namespace) -> None:
         seeds=arguments.seeds or experiment.seeds,
         budget="small",
         crops=experiment.crops,
-        own_budget=experiment.crops is None,
+        mixed_budgets=experiment.crops is None,
         resources=Resources("cpu", arguments.threads),
         on_progress=lambda progress: print(
             f"\r{progress.done}/{progress.total} {progress.name} {progress.step}", end=""

@@ -52,10 +52,10 @@ def build(recipe: Recipe) -> Network:
     return build_network(recipe.network.name, logits, recipe.network.options)
 
 
-def open_context(recipe: Recipe, accelerator: str = "cpu", compiled: bool = False) -> TrainContext:
+def open_context(recipe: Recipe, accelerator: str = "cpu", compile: bool = False) -> TrainContext:
     """What the parts of the loop share; `seconds_per_step` gives each run a folder."""
     fabric = Fabric(accelerator=accelerator, devices=1, precision=recipe.precision)
-    return TrainContext(recipe, fabric, Path(), stride=build(recipe).stride, compiled=compiled)
+    return TrainContext(recipe, fabric, Path(), stride=build(recipe).stride, compile=compile)
 
 
 def seconds_per_step(
@@ -69,7 +69,7 @@ def seconds_per_step(
             folder=Path(folder),
             on_progress=lambda *_: ticks.append((time.perf_counter(), time.process_time())),
         )
-        fit(context, network, loader, validation, Progress(recipe_digest="", data_digest=""))
+        fit(context, network, loader, validation, Progress())
     # the last step validates
     clock, processor = (
         (last - first) / (len(ticks) - 1 - WARMUP) for first, last in zip(ticks[WARMUP - 1], ticks[-2], strict=True)

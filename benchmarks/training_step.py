@@ -39,7 +39,7 @@ def main() -> None:
         contexts = {
             "eager": open_context(recipe, arguments.accelerator),
             "32-true": open_context(full, arguments.accelerator),
-            "compiled": open_context(recipe, arguments.accelerator, compiled=True),
+            "compiled": open_context(recipe, arguments.accelerator, compile=True),
         }
         held = HeldBatch(contexts["eager"], [dataset.split("train")])
         validation = Validation(contexts["eager"], [dataset.split("val")])

@@ -85,7 +85,7 @@ def train_all(words: list[str], datasets: dict[str, Dataset], out: Path, argumen
             path = train(
                 recipe.model_copy(update={"data": kept}), {name: parts[name] for name in kept}, folder,
                 workers=arguments.workers, resume=(folder / "checkpoint.safetensors").is_file(),
-                accelerator=arguments.accelerator, compiled=arguments.compile,
+                accelerator=arguments.accelerator, compile=arguments.compile,
             )  # fmt: skip
             print(path, flush=True)
 

@@ -13,6 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hemalum"
 FLOORS = [
     {"errors", "networks"},  # networks stand on torch, and on nothing of this package
     {"cache", "files", "settings"},
+    {"manifest"},
     {"metrics", "nuclei"},
     {"targets", "data"},
     {"losses", "slides"},

@@ -39,11 +39,11 @@ OPTIONS = {
         "RECIPE --data --output --budget --resume --accelerator --devices --threads --workers --initial --compile"
     ),
     "report": "RUN",
-    "refine": "MODEL DATASET --output --offline --top --train --lr --epochs --draws --test --split --seed --engine "
-    "--accelerator --threads",
+    "refine": "MODEL DATASET --output --offline --top --trainable --lr --epochs --draws --test --split --seed "
+    "--engine --accelerator --threads",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "
     "--missing --tta",
-    "compare": "[NAME=]METHOD… --data --output --folds --seeds --budget --crops --own-budget --split "
+    "compare": "[NAME=]METHOD… --data --output --folds --seeds --budget --crops --mixed-budgets --split "
     "--leave-out-ambiguous --engine --accelerator --threads",
     "reproduce": "[PAPER] [TABLE] --data --output --seeds --budget --crops --engine --accelerator --threads",
     "figure": "",
@@ -553,7 +553,7 @@ def test_train_hands_over_what_was_given(
         {
             "recipe": load_recipe(shipped_recipes()["unet"], "small"), "data": {"a": "x", "b": "y"},
             "out": tmp_path / "run", "resume": True, "accelerator": "auto", "devices": None, "threads": 1,
-            "workers": 2, "initial": None, "stain": None, "compiled": True, "on_progress": None,
+            "workers": 2, "initial": None, "stain": None, "compile": True, "on_progress": None,
         }
     ]  # fmt: skip
     printed = capsys.readouterr()

@@ -111,7 +111,7 @@ def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
         timing_recipe = with_steps(recipe, TIMING_STEPS).model_copy(update={"validation_images": 4})
         train(
             timing_recipe, datasets, out / "runs" / f"{name}.trial", accelerator=arguments.accelerator,
-            workers=arguments.workers, compiled=arguments.compile,
+            workers=arguments.workers, compile=arguments.compile,
             on_progress=lambda *_: times.append(time.perf_counter()),
         )  # fmt: skip
         # the last step validates
@@ -128,7 +128,7 @@ def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
     folder = out / "runs" / name
     model = train(
         recipe, datasets, folder, accelerator=arguments.accelerator, workers=arguments.workers, initial=initial,
-        compiled=arguments.compile, on_progress=on_progress,
+        compile=arguments.compile, on_progress=on_progress,
     )  # fmt: skip
     card, tensors = load_model_file(model)
     half = {key: value.astype(np.float16) if value.dtype == np.float32 else value for key, value in tensors.items()}

@@ -95,7 +95,7 @@ def comparison(
         budget="small",
         description={
             "crops": 4000,
-            "part": "test",
+            "split": "test",
             "folds": None,
             "seeds": list(seeds),
             "leave_out_ambiguous": False,

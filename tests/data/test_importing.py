@@ -171,7 +171,7 @@ def test_ids_become_file_names(tmp_path: Path, grid_labels: np.ndarray, monkeypa
 
 def test_progress(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     seen = []
-    import_dataset("folder", make_folder(3), tmp_path / "set", on_sample=lambda sample: seen.append(sample.id))
+    import_dataset("folder", make_folder(3), tmp_path / "set", on_progress=lambda sample: seen.append(sample.id))
     assert seen == ["tile_0", "tile_1", "tile_2"]
 
 
@@ -191,7 +191,7 @@ def test_nothing_is_left_when_interrupted(make_folder: Callable[..., Path], tmp_
     root = make_folder(3)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(KeyboardInterrupt):
-        import_dataset("folder", root, tmp_path / "set", on_sample=stop)
+        import_dataset("folder", root, tmp_path / "set", on_progress=stop)
     assert sorted(tmp_path.iterdir()) == before
 
 

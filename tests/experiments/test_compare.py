@@ -19,10 +19,10 @@ from hemalum.experiments import compare as compare_module
 from hemalum.experiments import execute, segmenters
 from hemalum.experiments.compare import compare, make_plan
 from hemalum.experiments.evaluate import evaluate
-from hemalum.experiments.manifest import write_manifest
 from hemalum.experiments.plan import one_budget, plan_methods
 from hemalum.experiments.records import load_comparison
 from hemalum.experiments.resources import Resources
+from hemalum.manifest import write_manifest
 from hemalum.metrics import match, measure_overlap
 from hemalum.training.recipe import Recipe
 
@@ -283,7 +283,7 @@ def test_mistakes_are_found_before_any_training(
         (["a="], {}, "method 'a=': give NAME=METHOD"),
         ([plain], {"seeds": 0}, "seeds 0: want at least one"),
         ([plain], {"crops": 0}, "crops 0: want at least one"),
-        ([plain], {"part": "train"}, "part 'train': a comparison is scored on test"),
+        ([plain], {"split": "train"}, "split 'train': a comparison is scored on test"),
         ([plain], {"folds": 9}, "5 groups .* cannot be divided into 9 folds"),
         ([plain, "unet"], {}, "do not train under one budget .* give --crops N"),
     ):

@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None
 
 def test_each_image_is_told_as_it_is_done() -> None:
     calls = []
-    evaluate(perfect_then_half, SAMPLES, on_image=lambda number, row: calls.append((number, row["id"])))
+    evaluate(perfect_then_half, SAMPLES, on_progress=lambda number, row: calls.append((number, row["id"])))
     assert calls == [(0, "a"), (1, "b"), (2, "c")]
 
 

@@ -29,7 +29,7 @@ def test_compiled_it_trains_the_same_but_for_rounding(recipe: Recipe, mini: Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.compile", compile_and_note)
         for compiled in (False, True):
-            train(recipe, [mini], tmp_path / str(compiled), compiled=compiled)
+            train(recipe, [mini], tmp_path / str(compiled), compile=compiled)
             weights[compiled] = load_file(tmp_path / str(compiled) / "best.safetensors")
             assert bool(compilations) == compiled
     assert weights[True].keys() == weights[False].keys()
@@ -50,5 +50,5 @@ def test_a_network_that_cannot_be_compiled_is_one_line(
 
     monkeypatch.setattr("torch.compile", Broken)
     with pytest.raises(HemalumError) as raised:
-        train(recipe, [mini], tmp_path / "run", compiled=True)
+        train(recipe, [mini], tmp_path / "run", compile=True)
     assert str(raised.value) == "PyTorch could not compile the network: no compiler; train without --compile"

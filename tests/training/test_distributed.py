@@ -33,7 +33,7 @@ SIX_STEPS = {
     "validation_images": 3,
     "phases": [
         {"name": "first", "optimizer": SGD, "until": {"steps": 4}},
-        {"name": "second", "train": ["decoder.*", "head.*"], "optimizer": SGD, "until": {"steps": 2}},
+        {"name": "second", "train": ["*", "!encoder.*"], "optimizer": SGD, "until": {"steps": 2}},
     ],
 }
 NETWORKS = {

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from builders.trainings import assert_same_run, read_log, train_until_killed
 from hemalum.errors import HemalumError
+from hemalum.manifest import lock_folder
 from hemalum.training.recipe import Recipe
 from hemalum.training.train import train
 
@@ -77,3 +78,18 @@ def test_resume_with_a_damaged_checkpoint(recipe: Recipe, mini: Path, tmp_path: 
     (tmp_path / "checkpoint.safetensors").write_bytes(b"damaged")
     with pytest.raises(HemalumError, match=r"checkpoint.safetensors is not a readable checkpoint"):
         train(recipe, [mini], tmp_path, resume=True)
+
+
+def test_two_cannot_train_in_one_folder(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "run"), pytest.raises(HemalumError, match="run: another process is training there$"):
+        train(recipe, [mini], tmp_path / "run")
+    train(recipe, [mini], tmp_path / "run")
+    with lock_folder(tmp_path / "run"), pytest.raises(HemalumError, match="run: another process is training there$"):
+        train(recipe, [mini], tmp_path / "run", resume=True)
+
+
+def test_resume_without_its_manifest(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    train(recipe, [mini], tmp_path / "run")
+    (tmp_path / "run" / "training.yaml").unlink()
+    with pytest.raises(HemalumError, match=r"training\.yaml: cannot be read"):
+        train(recipe, [mini], tmp_path / "run", resume=True)

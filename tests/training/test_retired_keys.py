@@ -1,6 +1,7 @@
 """Files of version 0.1: one line that says what a key is called now, or which version reads the file."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,15 @@ def test_an_old_key_is_named_with_the_new_one(recipe: Recipe, tmp_path: Path, ke
         load_recipe(path)
 
 
-@pytest.mark.parametrize("pattern", ["!sides.*", "sides.0.weight", "!base.sides.*"])
-def test_an_old_name_of_parameters_is_not_passed_over(recipe: Recipe, tmp_path: Path, pattern: str) -> None:
+@pytest.mark.parametrize("pattern", ["!sides.*", "sides.0.weight", "!heads.*", "!decoder", "aux_head.*"])
+def test_a_pattern_that_matches_nothing_is_not_passed_over(
+    recipe: Recipe, mini: Path, tmp_path: Path, pattern: str
+) -> None:
     path = written(tmp_path / "r.yaml", recipe, {}, {"train": ["*", pattern]})
-    with pytest.raises(HemalumError, match="the further heads are called 'aux_heads' since version"):
-        load_recipe(path)
-    phase = recipe.phases[0].model_copy(update={"train": ["*", "!besides.*"]})
-    assert phase.trains("head.weight")
+    line = f"phase 'first': no parameter matches '{pattern}'; the network's parts are "
+    with pytest.raises(HemalumError, match=re.escape(line) + ".*decoder, head"):
+        train(path, [mini], tmp_path / "run")
+    assert not (tmp_path / "run" / CHECKPOINT_FILE).exists()
 
 
 def test_an_old_dataset(mini: Path) -> None:

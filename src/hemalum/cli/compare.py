@@ -42,8 +42,8 @@ def compare(
         int | None,
         typer.Option(min=1, metavar="N", help="Train all recipes for N crops; best of 10 validations."),
     ] = None,
-    own_budget: Annotated[
-        bool, typer.Option("--own-budget", help="Let recipes differ in budget and stop rule; the report says so.")
+    mixed_budgets: Annotated[
+        bool, typer.Option("--mixed-budgets", help="Let recipes differ in budget and stop rule; the report says so.")
     ] = False,
     split: Annotated[
         str | None, typer.Option(help="Part to score on: test, the default, or val while developing.")
@@ -71,11 +71,11 @@ def compare(
             output,
             folds=folds,
             crops=crops,
-            own_budget=own_budget,
+            mixed_budgets=mixed_budgets,
             leave_out_ambiguous=leave_out_ambiguous,
             resources=Resources(**chosen(accelerator=accelerator, threads=threads, engine=engine)),
             on_progress=on_progress,
-            **chosen(seeds=seeds, budget=budget_of(budget), part=split),
+            **chosen(seeds=seeds, budget=budget_of(budget), split=split),
         )
         files = write_comparison(comparison)
     if not context.obj.quiet:

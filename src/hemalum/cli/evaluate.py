@@ -64,7 +64,7 @@ def evaluate(
             tta=tta,
             out=output,
             leave_out_ambiguous=leave_out_ambiguous,
-            on_image=lambda *_: advance(),
+            on_progress=lambda *_: advance(),
             **part,
             **chosen(engine=engine),
         )

@@ -104,7 +104,7 @@ def import_(
             license=license,
             citation=citation,
             overwrite=overwrite,
-            on_sample=lambda _: advance(),
+            on_progress=lambda _: advance(),
             **chosen(seed=seed),
             **(folders | pairs | reader_options(option or [])),
         )

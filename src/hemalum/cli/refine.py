@@ -25,7 +25,7 @@ def refine(
             metavar="K|SHARE%", help="Most uncertain training images of each organ: 5, or a share; default: 10%."
         ),
     ] = None,
-    train: Annotated[
+    trainable: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
@@ -70,7 +70,7 @@ def refine(
             model,
             dataset,
             output,
-            patterns=train or (),
+            trainable=trainable or (),
             test=test,
             resources=Resources(**chosen(accelerator=accelerator, threads=threads, engine=engine)),
             on_progress=on_progress,

@@ -47,7 +47,7 @@ def train(
     initial: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Have PyTorch compile the network first.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Have PyTorch compile the network first.")] = False,
 ) -> None:
     """Train a model by a recipe; the model file and the log are in RUN."""
     from hemalum.cli.console import training_progress
@@ -68,7 +68,7 @@ def train(
             threads=threads,
             workers=workers,
             initial=initial,
-            compiled=compiled,
+            compile=compile,
             on_progress=on_progress,
             **chosen(accelerator=accelerator),
         )

@@ -61,7 +61,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     url: str | None = None,
     mpp_note: str = "",
     overwrite: bool = False,
-    on_sample: Callable[[Sample], None] | None = None,
+    on_progress: Callable[[Sample], None] | None = None,
     **options: object,
 ) -> Dataset:
     """Read `src` with the reader `format`, write a dataset folder at `dst`, and open it.
@@ -75,7 +75,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     part by group. None takes the published split where there is one that has a test part and keeps groups
     together, else the shares 0.7, 0.1, 0.2. `stratify` spreads a property over all parts where the groups allow
     it; `test_groups` names the test part.
-    `options` go to the reader. `on_sample` is called after each image (for progress).
+    `options` go to the reader. `on_progress` is called after each image (for progress).
 
     The folder is built beside `dst` and renamed when complete; a `dst` with something in it is refused
     unless `overwrite`. Raises HemalumError for every mistake in the data or the arguments.
@@ -116,8 +116,8 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
             written.append(
                 _Written(row, equivalent_diameters(sample.instances), kind, edges, sample.part, sample.fold)
             )
-            if on_sample is not None:
-                on_sample(sample)
+            if on_progress is not None:
+                on_progress(sample)
         if not written:
             raise HemalumError(f"{src}: no images of format {format}")
         rows = _grouped(written)

@@ -1,8 +1,5 @@
 from .compare import Progress as Progress
 from .label_maps import evaluation_inputs as evaluation_inputs
-from .manifest import Content as Content
-from .manifest import check_manifest as check_manifest
-from .manifest import require_equal as require_equal
 from .papers import Paper as Paper
 from .papers import PublishedTable as PublishedTable
 from .papers import load_paper as load_paper
@@ -28,7 +25,6 @@ __all__ = [
     "CLASSICAL",
     "NOT_YET",
     "Comparison",
-    "Content",
     "Difference",
     "Line",
     "Method",
@@ -40,13 +36,11 @@ __all__ = [
     "Resources",
     "Run",
     "TablePart",
-    "check_manifest",
     "check_scales",
     "evaluation_inputs",
     "load_comparison",
     "load_paper",
     "model_for_organ",
-    "require_equal",
     "row_of",
     "score_image",
     "without_nan",

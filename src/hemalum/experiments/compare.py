@@ -13,7 +13,6 @@ from hemalum.data.dataset import Dataset, Row
 from hemalum.errors import HemalumError
 from hemalum.experiments.cost import measure_cost
 from hemalum.experiments.execute import execute_run, label_maps
-from hemalum.experiments.manifest import lock_folder
 from hemalum.experiments.plan import (
     Plan,
     PlannedData,
@@ -28,6 +27,7 @@ from hemalum.experiments.plan import (
 from hemalum.experiments.records import FAILED_FILE, Comparison, is_finished, load_comparison, write_json
 from hemalum.experiments.resources import Resources
 from hemalum.experiments.segmentation import check_scales
+from hemalum.manifest import lock_folder
 from hemalum.models.card import Card
 from hemalum.models.model import load_model
 from hemalum.models.sam import check_sam
@@ -64,8 +64,8 @@ def compare(  # noqa: PLR0913 (the verb's options)
     seeds: int = 1,
     budget: Budget = "full",
     crops: int | None = None,
-    own_budget: bool = False,
-    part: str = "test",
+    mixed_budgets: bool = False,
+    split: str = "test",
     leave_out_ambiguous: bool = False,
     resources: Resources | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -74,10 +74,10 @@ def compare(  # noqa: PLR0913 (the verb's options)
 
     `methods` are `[NAME=]WHAT` as `plan.plan_methods` reads them; the first is what the others are tested
     against. `data` are dataset folders, by name or by their own names. Each recipe is trained on the train part of
-    one dataset at a time, keeps its best validation, and is scored on `part`. With `folds`, the dataset's groups are
+    one dataset at a time, keeps its best validation, and is scored on `split`. With `folds`, the dataset's groups are
     dealt into that many parts, each the test part once; without, the dataset's own split holds. `seeds` trainings
     differ in everything random. `crops` sets the training of all recipes; otherwise they have to agree in budget
-    and stop rule, unless `own_budget`.
+    and stop rule, unless `mixed_budgets`.
 
     A finished run in `out` is never run again, and one that was interrupted goes on. Several processes, on one
     machine or on machines that share `out`, divide the runs among them; each ends when all are done. A run that
@@ -87,7 +87,7 @@ def compare(  # noqa: PLR0913 (the verb's options)
     """
     out, resources = Path(out), resources or Resources()
     plan = make_plan(
-        methods, data, folds=folds, seeds=seeds, budget=budget, crops=crops, own_budget=own_budget, part=part,
+        methods, data, folds=folds, seeds=seeds, budget=budget, crops=crops, mixed_budgets=mixed_budgets, split=split,
         leave_out_ambiguous=leave_out_ambiguous,
     )  # fmt: skip
     plan = plan.start(out)
@@ -105,13 +105,13 @@ def make_plan(
     seeds: int = 1,
     budget: Budget = "full",
     crops: int | None = None,
-    own_budget: bool = False,
-    part: str = "test",
+    mixed_budgets: bool = False,
+    split: str = "test",
     leave_out_ambiguous: bool = False,
 ) -> Plan:
     """Check everything that a comparison is asked for and give its plan; nothing is written."""
-    if part not in ("val", "test"):
-        raise HemalumError(f"part '{part}': a comparison is scored on test (or, while developing, on val)")
+    if split not in ("val", "test"):
+        raise HemalumError(f"split '{split}': a comparison is scored on test (or, while developing, on val)")
     if not 1 <= seeds <= 1000:
         raise HemalumError(f"seeds {seeds}: want at least one")
     if crops is not None and crops < 1:
@@ -123,18 +123,18 @@ def make_plan(
     for name in names:
         if [other.lower() for other in names].count(name.lower()) > 1:  # folders that some systems cannot tell apart
             raise HemalumError(f"two methods are called '{name}': give one as NAME={name}")
-    planned = one_budget(planned, crops, own_budget)
-    datasets = {name: _planned_data(name, path, folds, part) for name, path in name_datasets(data).items()}
+    planned = one_budget(planned, crops, mixed_budgets)
+    datasets = {name: _planned_data(name, path, folds, split) for name, path in name_datasets(data).items()}
     for method in planned:
         if method.kind == "labels":
             for name, planned_data in datasets.items():
-                _check_label_maps(method, name, Path(planned_data.path), None if folds else part)
+                _check_label_maps(method, name, Path(planned_data.path), None if folds else split)
     rules = dict.fromkeys(stop_rule(Recipe.model_validate(m.recipe)) for m in planned if m.recipe is not None)
     return Plan(
         budget=budget,
         crops=crops,
-        own_budget=own_budget,
-        part=part,
+        mixed_budgets=mixed_budgets,
+        split=split,
         folds=folds,
         seeds=list(range(1, seeds + 1)),
         leave_out_ambiguous=leave_out_ambiguous,
@@ -146,13 +146,13 @@ def make_plan(
     )
 
 
-def _planned_data(name: str, path: Path, folds: int | None, part: str) -> PlannedData:
+def _planned_data(name: str, path: Path, folds: int | None, split: str) -> PlannedData:
     planned = plan_data(name, path, folds)
     dataset = Dataset.open(path)
     check_scales(dataset)
     _check_copies(path, dataset, folds)
     if folds is None:
-        for needed in ("train", "val", part):
+        for needed in ("train", "val", split):
             if not dataset.split(needed).rows:
                 raise HemalumError(
                     f"{path}: its {needed} part is empty; import it with other shares, or give --folds"
@@ -172,9 +172,9 @@ def _check_copies(path: Path, dataset: Dataset, folds: int | None) -> None:
             )
 
 
-def _check_label_maps(method: PlannedMethod, name: str, path: Path, part: str | None) -> None:
+def _check_label_maps(method: PlannedMethod, name: str, path: Path, split: str | None) -> None:
     dataset = Dataset.open(path)
-    tested = dataset if part is None else dataset.split(part)
+    tested = dataset if split is None else dataset.split(split)
     label_maps(method, name).check([row.id for row in tested.rows], [row.id for row in dataset.rows])
 
 

@@ -70,7 +70,7 @@ def evaluate(
     tta: bool = False,
     out: Path | str | None = None,
     leave_out_ambiguous: bool = False,
-    on_image: Callable[[int, Row], None] | None = None,
+    on_progress: Callable[[int, Row], None] | None = None,
 ) -> Evaluation:
     """Segment every image of a split and score it.
 
@@ -82,7 +82,7 @@ def evaluate(
     An image with too few nuclei for an estimate counts as one where nothing was found. Where dataset and model tell
     classes of nuclei apart, both must have the same ones, by name.
     With `tta` a model looks at each window in eight ways, as in `hemalum.segment`.
-    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `on_image` is
+    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `on_progress` is
     called after each image with its number from 0 and its row. With `out`, the result is also saved there.
 
     Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, a segmentation
@@ -113,8 +113,8 @@ def evaluate(
         rows.append(row)
         groups["group"].append(sample.group)
         groups["organ"].append(sample.organ)
-        if on_image is not None:
-            on_image(len(rows) - 1, row)
+        if on_progress is not None:
+            on_progress(len(rows) - 1, row)
     if not rows:
         raise HemalumError(f"nothing to evaluate: {name} has no images in split '{split}'")
     if isinstance(segmenter, LabelMaps):

@@ -13,7 +13,9 @@ from pydantic import Field, ValidationError
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.experiments.manifest import (
+from hemalum.experiments.resplit import fold_of
+from hemalum.experiments.segmentation import CLASSICAL
+from hemalum.manifest import (
     Content,
     check_manifest,
     holds_another,
@@ -21,8 +23,6 @@ from hemalum.experiments.manifest import (
     read_manifest,
     require_equal,
 )
-from hemalum.experiments.resplit import fold_of
-from hemalum.experiments.segmentation import CLASSICAL
 from hemalum.settings import Strict
 from hemalum.training.recipe import Budget, Recipe, open_recipes
 
@@ -78,8 +78,8 @@ class Plan(Strict):
 
     budget: Budget
     crops: int | None = Field(description="training crops of every recipe; None: as each recipe says")
-    own_budget: bool
-    part: Literal["val", "test"]
+    mixed_budgets: bool
+    split: Literal["val", "test"]
     folds: int | None
     seeds: list[int]
     leave_out_ambiguous: bool
@@ -106,7 +106,7 @@ class Plan(Strict):
 
         Raises HemalumError when the two contradict each other.
         """
-        settings = {"budget", "crops", "own_budget", "part", "folds", "leave_out_ambiguous"}
+        settings = {"budget", "crops", "mixed_budgets", "split", "folds", "leave_out_ambiguous"}
         require_equal(out, KIND, older.model_dump(include=settings), self.model_dump(include=settings))
         methods = {method.name: method for method in older.methods}
         for method in self.methods:
@@ -245,7 +245,7 @@ def one_budget(methods: Sequence[PlannedMethod], crops: int | None, own_budgets:
     if crops is None and len(set(rules.values())) > 1 and not own_budgets:
         differing = "; ".join(f"{name}: {rule}" for name, rule in rules.items())
         raise HemalumError(
-            f"the recipes do not train under one budget ({differing}): give --crops N for all, or --own-budget to "
+            f"the recipes do not train under one budget ({differing}): give --crops N for all, or --mixed-budgets to "
             "compare them as they are"
         )
     return result

@@ -19,13 +19,13 @@ from typing import Any
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError, nearest
 from hemalum.experiments.compare import Progress, compare, make_plan
-from hemalum.experiments.manifest import check_manifest
 from hemalum.experiments.papers import Column, Paper, PublishedTable, Row, load_paper
 from hemalum.experiments.plan import holds_comparison, name_datasets, stop_rule
 from hemalum.experiments.records import Comparison, load_comparison
 from hemalum.experiments.reproduced_values import ReproducedValue, method_name, reproduced_value
 from hemalum.experiments.resources import Resources
 from hemalum.experiments.resplit import imitate_split, write_resplit
+from hemalum.manifest import check_manifest
 from hemalum.models.sam import check_sam
 from hemalum.training.recipe import Budget, Recipe, open_recipe
 
@@ -133,7 +133,7 @@ def reproduce(
         if recipes[name]
     ]
     for _, name, paths in jobs:  # all are checked before the first is trained
-        make_plan(recipes[name], paths, seeds=seeds, budget=budget, crops=crops, own_budget=crops is None)
+        make_plan(recipes[name], paths, seeds=seeds, budget=budget, crops=crops, mixed_budgets=crops is None)
     for protocol, name, paths in jobs:
         comparisons[name][protocol], failures = compare(
             recipes[name],
@@ -142,7 +142,7 @@ def reproduce(
             seeds=seeds,
             budget=budget,
             crops=crops,
-            own_budget=crops is None,
+            mixed_budgets=crops is None,
             resources=resources,
             on_progress=None if on_progress is None else partial(on_progress, protocol),
         )

@@ -10,8 +10,8 @@ from pathlib import Path
 from hemalum.data.dataset import INDEX_FILE, Dataset, SplitInfo, write_index
 from hemalum.data.splits import PARTS, Member, Part, split_by_counts, split_by_group, split_hash
 from hemalum.errors import HemalumError
-from hemalum.experiments.manifest import holds_another, lock_folder
 from hemalum.experiments.papers import Split
+from hemalum.manifest import holds_another, lock_folder
 
 
 def imitate_split(dataset: Dataset, split: Split, *, seed: int = 0) -> dict[str, Part]:

@@ -3,7 +3,7 @@
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from hemalum.errors import HemalumError
 from hemalum.losses import build_loss
@@ -186,17 +186,6 @@ class Phase(Strict):
         False, description="go on with the optimizer of the phase before, its state, and where its switch stands"
     )
     until: StopCriteria
-
-    @field_validator("train")
-    @classmethod
-    def _no_retired_names(cls, patterns: list[str]) -> list[str]:
-        """A pattern of version 0.1 would match nothing now, and train what it was to leave out."""
-        for pattern in patterns:
-            if "sides" in pattern.removeprefix("!").split("."):
-                raise ValueError(
-                    f"'{pattern}': the further heads are called 'aux_heads' since version 0.2, not 'sides'"
-                )
-        return patterns
 
     def trains(self, parameter: str) -> bool:
         """Whether a parameter of that name trains."""

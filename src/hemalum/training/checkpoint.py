@@ -29,8 +29,6 @@ class Progress(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal[2] = FORMAT
-    recipe_digest: str
-    data_digest: str
     step: int = 0
     phase: int = 0
     phase_step: int = 0

@@ -19,7 +19,7 @@ class TrainContext:
     """All that is decided before the first step of a run in `folder`.
 
     `stride` is the network's, and `window` the side of every input where it takes no other, px. `stain` brings every
-    image to the recipe's colors. `workers` processes make batches. With `compiled` PyTorch compiles the network's
+    image to the recipe's colors. `workers` processes make batches. With `compile` PyTorch compiles the network's
     part of a step. After each step the first process calls `on_progress(step, steps in all, figures)`; the figures
     are those just logged, or none.
     """
@@ -32,7 +32,7 @@ class TrainContext:
     stride: int = 1
     window: int | None = None
     workers: int = 1
-    compiled: bool = False
+    compile: bool = False
     on_progress: ProgressCallback | None = None
 
     @property

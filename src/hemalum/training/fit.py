@@ -164,7 +164,7 @@ def _begin_phase(run: RunState, phase: Phase, resume: bool) -> ActivePhase:
     if resume:
         load_checkpoint(run.checkpoint, run.network, run.average, run.optimizer.optimizer)
     # validation, with windows of many sizes, runs the network as it is
-    module = cast(nn.Module, torch.compile(run.network)) if context.compiled else run.network
+    module = cast(nn.Module, torch.compile(run.network)) if context.compile else run.network
     module = context.fabric.setup_module(module)
     run.optimizer.set_up(context.fabric)
     return ActivePhase(phase, run.optimizer, module, find_phase_end(phase, start))

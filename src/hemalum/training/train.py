@@ -21,6 +21,7 @@ from hemalum.data.stain.statistics import StainTarget
 from hemalum.data.stain.target import fit_stain_target
 from hemalum.errors import HemalumError, nearest
 from hemalum.files import atomic_path
+from hemalum.manifest import lock_folder, read_manifest, write_manifest
 from hemalum.models.card import SamEncoding
 from hemalum.models.file import save_model
 from hemalum.models.sam import SamEncoder, load_sam
@@ -37,12 +38,13 @@ from hemalum.training.model_card import describe
 from hemalum.training.recipe import Recipe, Source, open_recipe
 from hemalum.training.semi_supervised import open_train_loader
 from hemalum.training.validation import Validation
-from hemalum.training.weights import check_stage_toggles
+from hemalum.training.weights import check_phases
 
 log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
 RECIPE_FILE = "recipe.yaml"
+KIND = "training"  # of the manifest: digests of recipe and data
 
 Data = Mapping[str, Path | str | Dataset] | Sequence[Path | str | Dataset]
 
@@ -59,7 +61,7 @@ def train(  # noqa: PLR0913 (the verb's options)
     workers: int | None = None,
     initial: Path | str | None = None,
     stain: StainTarget | None = None,
-    compiled: bool = False,
+    compile: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> Path:
     """Train `recipe` on dataset folders and give the path of the model file, `out`/model.safetensors.
@@ -69,7 +71,7 @@ def train(  # noqa: PLR0913 (the verb's options)
     ahead of their use: by default one beside a training on the CPU, all cores but two beside a GPU. `initial` is a
     model file whose weights are the start; what it has no maps for starts afresh, which the log says. `stain` are
     colors that every image is brought to, instead of those that the recipe's `stain_normalization` would fit.
-    `compiled` has PyTorch compile the network first, which takes a while and changes rounding.
+    `compile` has PyTorch compile the network first, which takes a while and changes rounding.
     Under torchrun or srun the processes share each batch; `devices` starts so many on this machine, each by the
     program's own command line. Only the first of them calls `on_progress`, and all return when the model file is
     there. Raises HemalumError for a recipe, data or run folder that do not fit together, before any training.
@@ -79,68 +81,73 @@ def train(  # noqa: PLR0913 (the verb's options)
         check_losses(recipe)
         fabric = start_processes(accelerator, devices, recipe.precision)
         workers = count_workers(workers, fabric)
-    with abort_together(fabric), explain_compiler_errors(compiled):
+    with abort_together(fabric), explain_compiler_errors(compile):
         check_batch(recipe.name, recipe.batch, fabric.world_size)
         recipe, datasets = open_datasets(recipe, data)
         normalizer = fit_normalizer(recipe, datasets) if stain is None else StainNormalizer(stain)
         sam = None if recipe.sam is None else load_sam(recipe.sam.encoder)
         folder = Path(out)
-        progress = start_or_resume(folder, recipe.digest, digest_data(datasets, normalizer, sam), resume)
-        keep_freed_memory()
-        if threads:
-            torch.set_num_threads(threads)
-        torch.manual_seed(recipe.seed)
+        data_digest = digest_data(datasets, normalizer, sam)
+        with open_run(folder, recipe.digest, data_digest, resume, writes=fabric.is_global_zero) as progress:
+            keep_freed_memory()
+            if threads:
+                torch.set_num_threads(threads)
+            torch.manual_seed(recipe.seed)
 
-        data_spec = gather_data_spec(recipe, datasets, 0 if sam is None else sam.channels)
-        network, spec = build_for(recipe, data_spec)
-        data_spec = data_spec.with_conditions(network.conditions)
-        trained, kept = find_representation(recipe.representation, data_spec.classes), None
-        if recipe.output_representation is not None:
-            kept = find_representation(recipe.output_representation, data_spec.classes)
-            find_logits(trained, kept)  # what cannot be kept is refused now, not at the end
-        check_stage_toggles(network, recipe.phases)
-        network = network.to(fabric.device)  # where its halo is measured in no time
-        window = find_window(recipe, network)
-        halo = find_halo(recipe, network, window)
-        if initial is not None:
-            card = load_initial(network, trained, initial, report=fabric.is_global_zero)
-            if not resume:
-                progress.initial = card.training
-        context = TrainContext(
-            recipe,
-            fabric,
-            folder,
-            data_spec,
-            stain=normalizer,
-            stride=network.stride,
-            window=window,
-            workers=workers,
-            compiled=compiled,
-            on_progress=on_progress,
-        )
-        if fabric.world_size > 1:
-            network = share_batch_norm(network, fabric.device)
+            data_spec = gather_data_spec(recipe, datasets, 0 if sam is None else sam.channels)
+            network, spec = build_for(recipe, data_spec)
+            data_spec = data_spec.with_conditions(network.conditions)
+            trained, kept = find_representation(recipe.representation, data_spec.classes), None
+            if recipe.output_representation is not None:
+                kept = find_representation(recipe.output_representation, data_spec.classes)
+                find_logits(trained, kept)  # what cannot be kept is refused now, not at the end
+            check_phases(network, recipe.phases)
+            network = network.to(fabric.device)  # where its halo is measured in no time
+            window = find_window(recipe, network)
+            halo = find_halo(recipe, network, window)
+            if initial is not None:
+                card = load_initial(network, trained, initial, report=fabric.is_global_zero)
+                if not resume:
+                    progress.initial = card.training
+            context = TrainContext(
+                recipe,
+                fabric,
+                folder,
+                data_spec,
+                stain=normalizer,
+                stride=network.stride,
+                window=window,
+                workers=workers,
+                compile=compile,
+                on_progress=on_progress,
+            )
+            if fabric.world_size > 1:
+                network = share_batch_norm(network, fabric.device)
 
-        embed = encoding = None
-        if sam is not None and recipe.sam is not None and window is not None:
-            encoding = SamEncoding(encoder=recipe.sam.encoder, digest=sam.digest, field=window)
-            embed = partial(embed_all, sam.to(fabric.device), field=window, share=context.share, wait=fabric.barrier)
-        loader = open_train_loader(context, datasets, network, embed)
-        diameter = loader.measure_nucleus_diameter_um()
-        validation = Validation(context, [dataset.split("val") for dataset in datasets], embed)
-        del sam, embed  # the embeddings are on disk: the encoder's memory is wanted for the training
-        if normalizer is not None and fabric.is_global_zero:
-            normalizer.warn()
-        fabric.barrier()  # all have looked at the run folder before the first one writes
-        if fabric.is_global_zero:
-            write_recipe(folder / RECIPE_FILE, recipe)
-        best = fit(context, network, loader, validation, progress, resume)
-        if fabric.is_global_zero:
-            card = describe(context, datasets, progress, spec, halo=halo, nucleus_diameter_um=diameter, sam=encoding)
-            tensors = load_file(best)
-            save_model(folder / MODEL_FILE, card, tensors if kept is None else keep_head(tensors, trained, kept))
-        fabric.barrier()
-        return folder / MODEL_FILE
+            embed = encoding = None
+            if sam is not None and recipe.sam is not None and window is not None:
+                encoding = SamEncoding(encoder=recipe.sam.encoder, digest=sam.digest, field=window)
+                embed = partial(
+                    embed_all, sam.to(fabric.device), field=window, share=context.share, wait=fabric.barrier
+                )
+            loader = open_train_loader(context, datasets, network, embed)
+            diameter = loader.measure_nucleus_diameter_um()
+            validation = Validation(context, [dataset.split("val") for dataset in datasets], embed)
+            del sam, embed  # the embeddings are on disk: the encoder's memory is wanted for the training
+            if normalizer is not None and fabric.is_global_zero:
+                normalizer.warn()
+            fabric.barrier()  # all have looked at the run folder before the first one writes
+            if fabric.is_global_zero:
+                write_recipe(folder / RECIPE_FILE, recipe)
+            best = fit(context, network, loader, validation, progress, resume)
+            if fabric.is_global_zero:
+                card = describe(
+                    context, datasets, progress, spec, halo=halo, nucleus_diameter_um=diameter, sam=encoding
+                )
+                tensors = load_file(best)
+                save_model(folder / MODEL_FILE, card, tensors if kept is None else keep_head(tensors, trained, kept))
+            fabric.barrier()
+            return folder / MODEL_FILE
 
 
 def count_workers(workers: int | None, fabric: Fabric) -> int:
@@ -154,12 +161,12 @@ def count_workers(workers: int | None, fabric: Fabric) -> int:
 
 
 @contextmanager
-def explain_compiler_errors(compiled: bool) -> Iterator[None]:
+def explain_compiler_errors(compile: bool) -> Iterator[None]:
     """Give an error of PyTorch's compiler as one HemalumError, which says how to do without."""
     try:
         yield
     except RuntimeError as error:
-        if not compiled:
+        if not compile:
             raise
         # the base of all that the compiler raises has no public name; its module takes seconds to import, and is
         # there by now
@@ -218,27 +225,38 @@ def digest_data(datasets: Sequence[Dataset], stain: StainNormalizer | None, sam:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def start_or_resume(folder: Path, recipe_digest: str, data_digest: str, resume: bool) -> Progress:
-    """Where the run in `folder` stands. Raises HemalumError when it holds another run, or none to resume."""
+@contextmanager
+def open_run(
+    folder: Path, recipe_digest: str, data_digest: str, resume: bool, *, writes: bool = True
+) -> Iterator[Progress]:
+    """Where the run in `folder` stands; the process that `writes` keeps others from training there meanwhile.
+
+    Raises HemalumError when it holds another run, or none to resume.
+    """
     checkpoint = folder / CHECKPOINT_FILE
-    if not resume:
-        if checkpoint.exists():
-            raise HemalumError(f"{folder} already holds a run: give --resume to go on, or another folder")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise HemalumError(f"cannot create {folder}: {error.strerror}") from error
-        return Progress(recipe_digest=recipe_digest, data_digest=data_digest)
-    if not checkpoint.exists():
+    if resume and not checkpoint.exists():
         raise HemalumError(f"nothing to resume: {checkpoint} does not exist")
-    progress = read_progress(checkpoint)
-    if progress.recipe_digest != recipe_digest:
-        raise HemalumError(
-            f"cannot resume {folder}: the recipe has changed since (compare it with {folder / RECIPE_FILE})"
-        )
-    if progress.data_digest != data_digest:
-        raise HemalumError(f"cannot resume {folder}: the data or its split has changed since")
-    return progress
+    if not resume and checkpoint.exists():
+        raise HemalumError(f"{folder} already holds a run: give --resume to go on, or another folder")
+    if not writes:
+        yield read_progress(checkpoint) if resume else Progress()
+        return
+    with lock_folder(folder, wait=False) as locked:
+        if not locked:
+            raise HemalumError(f"{folder}: another process is training there")
+        if resume:
+            progress, held = read_progress(checkpoint), read_manifest(folder, KIND)
+            if held.get("recipe") != recipe_digest:
+                recipe_file = folder / RECIPE_FILE
+                raise HemalumError(
+                    f"cannot resume {folder}: the recipe has changed since (compare it with {recipe_file})"
+                )
+            if held.get("data") != data_digest:
+                raise HemalumError(f"cannot resume {folder}: the data or its split has changed since")
+        else:
+            progress = Progress()
+            write_manifest(folder, KIND, {"recipe": recipe_digest, "data": data_digest})
+        yield progress
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:

@@ -4,6 +4,7 @@ A network in stages (two_stage) is trained stage by stage: while the first one t
 is trained and validated is what the first one gives. Its `stage_toggles` name the stages that a phase can turn off.
 """
 
+import fnmatch
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,14 +18,25 @@ from hemalum.systems.phases import Phase
 Weights = dict[str, Tensor]  # a state dict
 
 
-def check_stage_toggles(network: Network, phases: Sequence[Phase]) -> None:
-    """Raise HemalumError for a toggle that the network does not have, or one that is off at the end of the run."""
+def check_phases(network: Network, phases: Sequence[Phase]) -> None:
+    """Raise HemalumError for a toggle or a pattern of parameters that matches nothing, or a toggle off at the end.
+
+    A pattern may name the `aux_heads` of a network that has none.
+    """
     known = network.stage_toggles
+    names = [name for name, _ in network.named_parameters()]
+    names += [f"{name}.aux_heads.".removeprefix(".") for name, _ in network.named_modules()]
     for phase in phases:
         for name in phase.stage_toggles:
             if name not in known:
                 hint = nearest(name, known) if known else "; this network has none"
                 raise HemalumError(f"phase '{phase.name}': the network has no stage toggle '{name}'{hint}")
+        for pattern in phase.train:
+            if not fnmatch.filter(names, pattern.removeprefix("!")):
+                parts = ", ".join(name for name, _ in network.named_children())
+                raise HemalumError(
+                    f"phase '{phase.name}': no parameter matches '{pattern}'; the network's parts are {parts}"
+                )
     off = [name for name, on in phases[-1].stage_toggles.items() if not on]
     if off:
         raise HemalumError(
@@ -48,7 +60,7 @@ def freeze(network: Network, phase: Phase) -> list[nn.Parameter]:
         parameter.requires_grad_(phase.trains(name))
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not trained:
-        raise HemalumError(f"phase '{phase.name}': no parameter matches {', '.join(phase.train)}")
+        raise HemalumError(f"phase '{phase.name}': no parameter trains by {', '.join(phase.train)}")
     set_mode(network)
     return trained
 

@@ -173,7 +173,7 @@ def test_parts_that_are_empty_are_named(tiny: Path, organs: Path, tmp_path: Path
         ({"lr": 0.0}, "lr must be above 0"),
         ({"draws": 0}, "at least one random subset"),
         ({"top": "none"}, "want a number of images per organ"),
-        ({"patterns": ["nothing"]}, "--train 'nothing': no parameter"),
+        ({"trainable": ["nothing"]}, "--trainable 'nothing': no parameter"),
     ],
 )
 def test_bad_numbers(tiny: Path, organs: Path, tmp_path: Path, changed: dict, message: str) -> None:

@@ -44,7 +44,7 @@ def made(tmp_path: Path) -> Refinement:
         "random-1": arm([6, 6, 6]),
         "random-2": arm([8, 6, 6]),
     }
-    record = {"top": "1", "train": ["head.*"], "lr": 1e-4, "epochs": 10, "seed": 0}
+    record = {"top": "1", "trainable": ["head.*"], "lr": 1e-4, "epochs": 10, "seed": 0}
     chosen = {"refined": (IMAGES[3],), "random-1": (IMAGES[0],), "random-2": (IMAGES[3],)}
     return Refinement(tmp_path, tmp_path / "model.safetensors", record, IMAGES, chosen, arms, 7, ("<b>mind</b>",))
 

@@ -116,7 +116,9 @@ def predict(sample: Sample, model: Model, engine: Engine) -> tuple[Nuclei, NDArr
         return segment_with_probability(source, model_for_organ(model, sample.organ), engine, mpp=mpp)
 
 
-def measure(model: Model, dataset: Dataset, engine: Engine, on_image: Callable[[], None] | None = None) -> Measured:
+def measure(
+    model: Model, dataset: Dataset, engine: Engine, on_progress: Callable[[], None] | None = None
+) -> Measured:
     """Run a model on every image of a dataset. Raises HemalumError for an empty one."""
     if not len(dataset):
         raise HemalumError(f"{dataset.path}: no images to measure on")
@@ -126,8 +128,8 @@ def measure(model: Model, dataset: Dataset, engine: Engine, on_image: Callable[[
         nuclei, probability = predict(sample, model, engine)
         counts.append(count_probabilities(probability, sample.instances > 0))
         matches.append(match(measure_overlap(sample.instances, nuclei.label_map())))
-        if on_image is not None:
-            on_image()
+        if on_progress is not None:
+            on_progress()
     return Measured(
         ids=tuple(row.id for row in dataset.rows),
         organs=tuple(row.organ for row in dataset.rows),

@@ -24,7 +24,6 @@ from pydantic import ValidationError
 
 from hemalum.data.dataset import Dataset, Row
 from hemalum.errors import HemalumError
-from hemalum.experiments.manifest import Content, check_manifest, require_equal
 from hemalum.experiments.refinement.measure import (
     Measured,
     measure,
@@ -47,6 +46,7 @@ from hemalum.experiments.refinement.trainable import choose_trainable
 from hemalum.experiments.resources import Resources
 from hemalum.experiments.segmentation import check_scales
 from hemalum.inference.segment import as_engine
+from hemalum.manifest import Content, check_manifest, require_equal
 from hemalum.models.file import save_model
 from hemalum.models.model import Model, load_model
 from hemalum.systems.phases import Adam, Constant, Phase, StopCriteria
@@ -114,7 +114,7 @@ def refine(  # noqa: PLR0913 (the verb's options)
     out: Path | str,
     *,
     top: int | str | Top = "10%",
-    patterns: Sequence[str] = (),
+    trainable: Sequence[str] = (),
     lr: float = 1e-4,
     epochs: int = 10,
     draws: int = 3,
@@ -126,10 +126,10 @@ def refine(  # noqa: PLR0913 (the verb's options)
 ) -> Refinement:
     """Refine a model on the `top` most uncertain images of each organ of a dataset's training part.
 
-    The parameters that `patterns` name train (default: decoder, heads and conditioning) for `epochs` passes over the
-    chosen images with Adam at `lr`; so does a control on each of `draws` random subsets. All are measured on the part
-    `split` ("all": the whole) of `test`, by default the dataset itself. `on_progress` is called with (step, done,
-    of how many). What is finished in `out` is kept: the same call goes on where it stopped.
+    The parameters that match `trainable` train (default: decoder, heads and conditioning) for `epochs` passes over
+    the chosen images with Adam at `lr`; so does a control on each of `draws` random subsets. All are measured on the
+    part `split` ("all": the whole) of `test`, by default the dataset itself. `on_progress` is called with (step,
+    done, of how many). What is finished in `out` is kept: the same call goes on where it stopped.
 
     Raises HemalumError, before any training, when the model does not say how it was trained, a part of the data is
     empty, test images are among the training images, every image would be chosen, or `out` holds something else.
@@ -138,13 +138,13 @@ def refine(  # noqa: PLR0913 (the verb's options)
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     independent = _independent(opened, test, split)
     _check_numbers(lr, epochs, draws)
-    trainable = choose_trainable(loaded, patterns)
+    patterns = choose_trainable(loaded, trainable)
     record = {
         "model": loaded.digest,
         "data": digest_rows(opened.rows),
         "test": digest_rows(independent.rows),
         "top": str(top),
-        "train": trainable,
+        "trainable": patterns,
         "lr": lr,
         "epochs": epochs,
         "seed": seed,
@@ -153,7 +153,7 @@ def refine(  # noqa: PLR0913 (the verb's options)
     _check_data(loaded, opened, independent)
     draws = _check_manifest(Path(out), record, draws)
     work = _Work(loaded, recipe, opened, independent, Path(out), record, top, resources or Resources(), on_progress)
-    return _run(work, trainable, draws)
+    return _run(work, patterns, draws)
 
 
 def digest_rows(rows: Sequence[Row]) -> str:

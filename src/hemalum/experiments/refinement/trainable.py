@@ -23,14 +23,15 @@ def choose_trainable(model: Model, patterns: Sequence[str] = ()) -> list[str]:
         for pattern in patterns:
             if not fnmatch.filter(parameters, pattern):
                 raise HemalumError(
-                    f"--train '{pattern}': no parameter of network '{name}' matches; its parts are {', '.join(parts)}"
+                    f"--trainable '{pattern}': no parameter of network '{name}' matches; "
+                    f"its parts are {', '.join(parts)}"
                 )
         return list(patterns)
     late = [] if name not in NETWORKS else [f"{module}.*" for module in NETWORKS[name].late_modules]
     matching = [pattern for pattern in late if fnmatch.filter(parameters, pattern)]
     if not matching:
         raise HemalumError(
-            f"network '{name}': which of its parts are the last ones is not known; name them with --train PATTERN, "
-            f"such as '{parts[-1]}.*'{nearest('head', parts)}"
+            f"network '{name}': which of its parts are the last ones is not known; name them with "
+            f"--trainable PATTERN, such as '{parts[-1]}.*'{nearest('head', parts)}"
         )
     return matching

@@ -25,7 +25,7 @@ def protocol(comparison: "Comparison") -> list[tuple[str, str]]:
     folds, crops = plan.get("folds"), plan.get("crops")
     budget = f"{comparison.budget}; {'each recipe for' if crops else 'crops'} "
     budget += f"{crops:,} crops" if crops else "as the recipes say"
-    if plan.get("own_budget"):
+    if plan.get("mixed_budgets"):
         budget += "; the recipes' budgets differ, so methods were not trained for equally long"
     return [
         ("Training budget", budget),
@@ -41,7 +41,7 @@ def protocol(comparison: "Comparison") -> list[tuple[str, str]]:
             if folds
             else "each dataset's own, by group, the same for all methods",
         ),
-        ("Scored on", f"the {plan.get('part') or 'test'} part"),
+        ("Scored on", f"the {plan['split']} part"),
         (
             "Ambiguous areas",
             "left out of all counts" if plan.get("leave_out_ambiguous") else "counted like all other pixels",

@@ -50,7 +50,7 @@ def _page(refinement: Refinement, command: str) -> dict[str, Any]:
         "lead": (
             f"{len(chosen)} of {len(refinement.images)} training images, {record['top']} of each organ, for "
             f"{record['epochs']} epochs ({refinement.steps} steps) with Adam at {record['lr']:g}; training: "
-            f"{', '.join(record['train'])}. hemalum {__version__}."
+            f"{', '.join(record['trainable'])}. hemalum {__version__}."
         ),
         "command": command,
         "findings": findings(refinement),

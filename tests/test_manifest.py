@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hemalum.errors import HemalumError
-from hemalum.experiments.manifest import FORMAT, LOCK, Content, check_manifest, lock_folder, read_manifest
+from hemalum.manifest import FORMAT, LOCK, Content, check_manifest, lock_folder, read_manifest
 
 CONTENT = {"top": "10%", "lr": 1e-4, "train": ["head.*"]}
 
