@@ -81,10 +81,10 @@ def test_resume_with_a_damaged_checkpoint(recipe: Recipe, mini: Path, tmp_path: 
 
 
 def test_two_cannot_train_in_one_folder(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
-    with lock_folder(tmp_path / "run"), pytest.raises(HemalumError, match="run: another process is training there$"):
+    with lock_folder(tmp_path / "run"), pytest.raises(HemalumError, match=r"run: another process is training there$"):
         train(recipe, [mini], tmp_path / "run")
     train(recipe, [mini], tmp_path / "run")
-    with lock_folder(tmp_path / "run"), pytest.raises(HemalumError, match="run: another process is training there$"):
+    with lock_folder(tmp_path / "run"), pytest.raises(HemalumError, match=r"run: another process is training there$"):
         train(recipe, [mini], tmp_path / "run", resume=True)
 
 
