@@ -27,11 +27,10 @@ FONT = "'DejaVu Sans', Verdana, 'Segoe UI', system-ui, sans-serif"
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SvgFigure:
     """A finished figure: `svg` is a whole file; `caption` stands under it, `alt_text` is read aloud instead of it."""
 
     name: str
-    title: str
     caption: str
     alt_text: str
     svg: str
@@ -117,7 +116,7 @@ def _tidy(svg: str) -> str:
     return svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
 
 
-def inline(drawn: Drawn, prefix: str) -> str:
+def inline(figure: SvgFigure, prefix: str) -> str:
     """The svg element for a page: ids made the figure's own, colors the page's, with a title to be read aloud."""
     from markupsafe import escape
 
@@ -130,13 +129,12 @@ def inline(drawn: Drawn, prefix: str) -> str:
         return text
 
     # only tags: what stands between them is text, and some of it the user's
-    svg = re.sub(r"<[^>]+>", localize, drawn.svg)
+    svg = re.sub(r"<[^>]+>", localize, figure.svg)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = svg.replace(' xmlns="http://www.w3.org/2000/svg"', "", 1)
-    head = f'<svg role="img" aria-labelledby="{prefix}-said" '
-    svg = svg.replace("<svg ", head, 1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-labelledby="{prefix}-said" ', 1)
     end = svg.index(">") + 1
-    return f'{svg[:end]}<title id="{prefix}-said">{escape(drawn.alt_text)}</title>{svg[end:].strip()}'
+    return f'{svg[:end]}<title id="{prefix}-said">{escape(figure.alt_text)}</title>{svg[end:].strip()}'
 
 
 def color_of(position: int) -> str:

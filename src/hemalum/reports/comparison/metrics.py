@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hemalum.metrics import THRESHOLDS
+from hemalum.reports.numbers import mean_text, number
 
 PIXEL = {"dice": "Dice", "iou": "IoU", "precision": "Precision of pixels", "recall": "Recall of pixels"}
 BOUNDARY = {
@@ -74,21 +75,6 @@ class Metric:
     def text(self, value: float, sd: float = math.nan) -> str:
         """`0.812 ± 0.004`; a dash where undefined, no sd where there is none."""
         return mean_text(value, sd, decimals=2 if self.distance else 3)
-
-
-def number(value: object) -> float:
-    """A float; nan for what is missing."""
-    return float(value) if isinstance(value, (int, float)) else math.nan
-
-
-def mean_text(value: float, sd: float = math.nan, *, decimals: int = 3, sign: str = "") -> str:
-    """A number with fixed decimals, its sd behind ± where it has one; a dash where it is undefined."""
-    if not math.isfinite(value):
-        return "–"
-    # what rounds to zero carries no sign
-    rounded = round(value, decimals) + 0.0
-    text = f"{rounded:{sign if rounded else ''}.{decimals}f}".replace("-", "−")
-    return f"{text} ± {sd:.{decimals}f}" if math.isfinite(sd) else text
 
 
 def _metrics() -> tuple[Metric, ...]:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.metrics.statistics import mean_sd
-from hemalum.reports.comparison.metrics import Metric, number
+from hemalum.reports.comparison.metrics import Metric
+from hemalum.reports.numbers import counted, number
 
 if TYPE_CHECKING:
     from hemalum.experiments.records import Comparison, Method, Run
@@ -128,12 +129,6 @@ class DatasetResults:
             return counted(len(runs), "run")
         counts = [counted(len(keys), noun) for keys, noun in ((folds, "fold"), (seeds, "seed")) if len(keys) > 1]
         return " × ".join(counts)
-
-
-def counted(n: int, noun: str) -> str:
-    """`1 image`, `2,000 images`."""
-    plural = {"class": "classes", "nucleus": "nuclei"}.get(noun, noun + "s")
-    return f"{n:,} {noun if n == 1 else plural}"
 
 
 def by_dataset(comparison: "Comparison") -> list[DatasetResults]:

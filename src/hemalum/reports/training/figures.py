@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hemalum.reports.style import INK, LINE, SOFT, Drawn, color_of, dash_of, draw, short
+from hemalum.reports.style import INK, LINE, SOFT, SvgFigure, color_of, dash_of, draw, short
 from hemalum.reports.training.log import RunLog
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _WIDE = 20  # a rate that changes by this factor is drawn on a logarithmic axis
 Panel = Callable[["Axes", RunLog], None]
 
 
-def training_curves(run: RunLog) -> Drawn:
+def training_curves(run: RunLog) -> SvgFigure:
     """All curves of a run, one panel below the other; borders of phases and switches of the optimizer are marked."""
     panels: list[Panel] = [_scores, _losses, _rate]
     if run.factors:
@@ -34,9 +34,8 @@ def training_curves(run: RunLog) -> Drawn:
         rows[-1].xaxis.set_major_formatter(lambda step, _: f"{step:,.0f}")
         rows[-1].set_xlim(0, run.lines[-1].step * 1.01)
 
-    return Drawn(
+    return SvgFigure(
         name="training",
-        title="Training",
         caption="Gray lines: where a phase ends and the next begins. Dotted: another optimizer takes over. "
         "Ring: the validation whose weights the model file has.",
         alt_text=_describe(run),
