@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.models.card import Card
+from hemalum.reports.files import columns_of
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.page import SCALE_TEXTS, density_text, score_texts, stain_text, thresholds_text
 
@@ -89,10 +90,16 @@ def problems_table(problems: "Sequence[Problem]") -> Table:
 
 def card_pairs(card: Card) -> Pairs:
     """A model's card, without its metrics."""
-    pairs = [
+    options = (f"{k}={v}" for k, v in card.network.options.items())
+    trained_on = ", ".join(STAIN_TITLES[name] for name in card.native_stains)
+    stain = None
+    if card.stain is not None:
+        unfit = {"pass": "passes unchanged", "refuse": "is refused"}[card.stain.unfit]
+        stain = f"{card.stain.method}, to {card.stain.origin}; an unfit image {unfit}"
+    optional = [
         ("model", card.name),
-        *([("use", card.use)] if card.use else []),
-        ("network", " ".join([card.network.name, *(f"{k}={v}" for k, v in card.network.options.items())])),
+        ("use", card.use or None),
+        ("network", " ".join([card.network.name, *options])),
         ("scale", f"{number_text(card.mpp)} µm per pixel; every image is resampled to it"),
         (
             "maps",
@@ -100,12 +107,21 @@ def card_pairs(card: Card) -> Pairs:
         ),
         ("classes", ", ".join(card.classes)),
         ("separation", ", ".join(f"{k} {number_text(v)}" for k, v in card.separation.model_dump().items())),
-        *_stain_pairs(card),
-        *_input_pairs(card),
+        ("trained on", f"{trained_on}: seen as it is" if trained_on else None),
+        ("stain", stain),
+        ("input", f"{card.channels}, one channel" if card.channels != "RGB" else None),
+        ("halo, stride", f"{card.halo} px, {card.stride} px" if card.window is None else None),
+        (
+            "windows",
+            f"{card.window} px a side: a pixel depends on the whole window" if card.window is not None else None,
+        ),
+        ("organs", ", ".join(card.organs) or None),
+        ("SAM", card.sam.encoder if card.sam is not None else None),
         ("median nucleus", f"{number_text(card.nucleus_diameter_um)} µm across (what --mpp auto scales to)"),
         ("license", card.license),
         ("hemalum", card.code_version),
     ]
+    pairs = [(name, value) for name, value in optional if value is not None]
     training = card.training
     if training is not None:
         pairs += [
@@ -128,61 +144,37 @@ def card_pairs(card: Card) -> Pairs:
     return pairs
 
 
-def _input_pairs(card: Card) -> Pairs:
-    """What goes into the network, where that is more than colors of any size."""
-    pairs = []
-    if card.channels != "RGB":
-        pairs.append(("input", f"{card.channels}, one channel"))
-    if card.window is None:
-        pairs.append(("halo, stride", f"{card.halo} px, {card.stride} px"))
-    else:
-        pairs.append(("windows", f"{card.window} px a side: a pixel depends on the whole window"))
-    if card.organs:
-        pairs.append(("organs", ", ".join(card.organs)))
-    if card.sam is not None:
-        pairs.append(("SAM", card.sam.encoder))
-    return pairs
-
-
-def _stain_pairs(card: Card) -> Pairs:
-    pairs = []
-    if card.native_stains:
-        pairs.append(("trained on", ", ".join(STAIN_TITLES[name] for name in card.native_stains) + ": seen as it is"))
-    if card.stain is not None:
-        unfit = {"pass": "passes unchanged", "refuse": "is refused"}[card.stain.unfit]
-        pairs.append(("stain", f"{card.stain.method}, to {card.stain.origin}; an unfit image {unfit}"))
-    return pairs
-
-
 def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pairs:
     """What the demonstration gave."""
     estimated = " (estimated: the image does not say its scale)" if nuclei.mpp_source == "estimate" else ""
     pairs = [
         ("nuclei", f"{nuclei.count:,}"),
         ("density", f"{density_text(nuclei)} per mm²{estimated}"),
-        *([("classes", _counts_text(nuclei.classes.counts))] if nuclei.classes is not None else []),
-        *([("intensity", _counts_text(nuclei.intensities.counts))] if nuclei.intensities is not None else []),
+        ("classes", _counts_text(nuclei.classes.counts) if nuclei.classes is not None else None),
+        ("intensity", _counts_text(nuclei.intensities.counts) if nuclei.intensities is not None else None),
         *score_texts(nuclei).items(),
-        *([("from DAB of", thresholds_text(nuclei))] if nuclei.thresholds else []),
+        ("from DAB of", thresholds_text(nuclei) or None),
         ("scale", f"{number_text(nuclei.mpp)} µm per pixel, {SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source)}"),
-        *([("stain", stain_text(nuclei))] if stain_text(nuclei) else []),
+        ("stain", stain_text(nuclei) or None),
         ("time", f"{seconds:.1f} s"),
+        *(("wrote", str(file)) for file in files),
     ]
-    return pairs + [("wrote", str(file)) for file in files]
+    return [(name, value) for name, value in pairs if value is not None]
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
-def metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
+def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
     """Held-out set by metric; a set that lacks a metric has an empty cell."""
-    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
-    rows = [
-        [data, *(number_text(values[name]) if name in values else "" for name in names)]
-        for data, values in metrics.items()
-    ]
-    return ["held-out set", *names], rows
+    return _by_row("held-out set", metrics, missing="")
+
+
+def _by_row(corner: str, rows: Mapping[str, Mapping[str, Any]], missing: str | None = None) -> Table:
+    names = columns_of(list(rows.values()))
+    texts = [[head, *(number_text(values.get(name, missing)) for name in names)] for head, values in rows.items()]
+    return [corner, *names], texts
 
 
 AVERAGINGS = {"pooled": "pooled", "per_image": "mean over images", "support_weighted": "support-weighted"}
@@ -232,9 +224,8 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
     for kind in ("organ", "group"):
         by = summary[f"by_{kind}"]
         if 1 < len(by) < summary["images"]:
-            names = [name for name in by[0] if name != "name"]
-            rows = [[str(row["name"]), *(number_text(row[name]) for name in names)] for row in by]
-            tables.append(("", ([kind, *names], rows)))
+            rows_by_name = {str(row["name"]): {key: row[key] for key in row if key != "name"} for row in by}
+            tables.append(("", _by_row(kind, rows_by_name)))
     return tables
 
 
@@ -256,9 +247,4 @@ INSTANCE_SHOWN = ("aji", "aji_plus", "pq", "dq", "sq", "ap", "f1_50", "f1_75", "
 
 
 def _by_averaging(kind: str, scores: Mapping[str, Mapping[str, float]]) -> Table:
-    names = list(dict.fromkeys(name for values in scores.values() for name in values))
-    rows = [
-        [AVERAGINGS.get(averaging, averaging), *(number_text(values.get(name)) for name in names)]
-        for averaging, values in scores.items()
-    ]
-    return [kind, *names], rows
+    return _by_row(kind, {AVERAGINGS.get(averaging, averaging): values for averaging, values in scores.items()})

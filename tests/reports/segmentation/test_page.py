@@ -5,7 +5,6 @@ import io
 import os
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from builders.pages import Page
 from hemalum.errors import HemalumError
 from hemalum.inference.batch import FileResult
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
@@ -44,39 +44,6 @@ def nuclei(count: int = 40, mpp: float | None = 0.5, mpp_source: str = "file", c
         thresholds=(),
         intensities=None,
     )
-
-
-class Page(HTMLParser):
-    """Tags with attributes, and the text, of a page; complains about tags that do not match."""
-
-    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
 
 def result(name: str, nuclei: Any, seconds: float = 1, **files: Path) -> FileResult:

@@ -12,7 +12,7 @@ import numpy as np
 from hemalum.metrics import THRESHOLDS
 from hemalum.metrics.curves import reliability
 from hemalum.metrics.statistics import mean_sd
-from hemalum.reports.comparison.curves import UNITS, MethodCurves, pooled_counts
+from hemalum.reports.comparison.curves import UNITS, pooled_counts
 from hemalum.reports.comparison.metrics import BY_THRESHOLD, PER_IMAGE
 from hemalum.reports.comparison.results import DatasetResults
 from hemalum.reports.numbers import counted, mean_text, number
@@ -82,21 +82,13 @@ def _strip(axes: "Axes", height: float, values: Any, color: str) -> None:
         axes.plot([median, median], [height - 0.075, height + 0.075], color="white", linewidth=2, zorder=4)
 
 
-def precision_recall_figures(results: DatasetResults) -> list[SvgFigure]:
-    """Curves over pixels and over nuclei, with the points at which the methods work; none without curves."""
-    figures = []
-    for title, curves_of in UNITS.items():
-        curves = [curves_of(results, method) for method in results.scored]
-        if any(curve.runs for curve in curves):
-            name, score = ("pixels", "Dice") if title == "Pixels" else ("nuclei", "F1")
-            figures.append(_precision_recall(results, name, title, curves, score))
-    return figures
-
-
-def _precision_recall(
-    results: DatasetResults, name: str, title: str, curves: Sequence[MethodCurves], score: str
-) -> SvgFigure:
+def precision_recall_figure(results: DatasetResults, title: str) -> SvgFigure | None:
+    """Curves over pixels or nuclei (`title` in `UNITS`), with the points at which the methods work; None without."""
     titles, position = _titles(results)
+    name, score = ("pixels", "Dice") if title == "Pixels" else ("nuclei", "F1")
+    curves = [UNITS[title](results, method) for method in results.scored]
+    if not any(curve.runs for curve in curves):
+        return None
     points = [(p, r) for curve in curves for p, r in curve.points if math.isfinite(p) and math.isfinite(r)]
     low = min((value for point in points for value in point), default=0.0)
     low = max(math.floor((low - 0.15) * 10) / 10, 0.0)

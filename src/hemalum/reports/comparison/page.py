@@ -9,9 +9,9 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from hemalum.files import write_text
-from hemalum.reports.comparison.curves import recall_table
+from hemalum.reports.comparison.curves import UNITS, recall_table
 from hemalum.reports.comparison.figures import (
-    precision_recall_figures,
+    precision_recall_figure,
     reliability_figure,
     spread_figure,
     threshold_figure,
@@ -129,7 +129,11 @@ def _section(
             "curves",
             "At every threshold",
             [recall_table(results)],
-            [*precision_recall_figures(results), reliability_figure(results), threshold_figure(results)],
+            [
+                *(precision_recall_figure(results, unit) for unit in UNITS),
+                reliability_figure(results),
+                threshold_figure(results),
+            ],
         ),
         part(
             "parts",
@@ -145,7 +149,7 @@ def _section(
         "empty": False,
         "about": f"{counted(len(results.images), 'image')} of {counted(results.n_groups, 'group')} "
         f"with {counted(results.nuclei, 'nucleus')}",
-        "findings": findings(results, tests),
+        "findings": findings(tests),
         "caution": caution(results, tests),
         "methods": [method.name for method in results.methods],
         "parts": [p for p in parts if p["grids"] or p["figures"] or p["sheet"].lines or p["sheet"].absent],

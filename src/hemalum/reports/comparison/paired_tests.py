@@ -94,7 +94,7 @@ def _family(results: DatasetResults, pairs: Sequence[tuple["Method", "Method"]],
     ]
 
 
-def findings(results: DatasetResults, tests: Sequence[PairedTest]) -> list[str]:
+def findings(tests: Sequence[PairedTest]) -> list[str]:
     """What the tests against the reference say of PQ and Dice, one sentence per method, and no more."""
     sentences = []
     for method in dict.fromkeys(tested.method for tested in tests):
@@ -183,12 +183,13 @@ def paired_grid(results: DatasetResults, tests: Sequence[PairedTest], *, folded:
         columns=tuple(columns),
         rows=tuple(rows),
         spans=tuple(spans),
-        notes=_test_notes(results, tests, grouped),
+        notes=_test_notes(results, tests),
         folded=folded,
     )
 
 
-def _test_notes(results: DatasetResults, tests: Sequence[PairedTest], grouped: bool) -> tuple[str, ...]:
+def _test_notes(results: DatasetResults, tests: Sequence[PairedTest]) -> tuple[str, ...]:
+    grouped = results.grouped
     defined = sum(not math.isnan(tested.paired.p) for tested in tests)
     notes = [
         "The unit is the image: its value is first averaged over seeds; undefined with one seed, it is left out. "

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,18 +45,18 @@ class DatasetResults:
         runs = [run for run in self.runs if run.method == method.name]
         return sorted(runs, key=lambda run: (run.fold, run.seed))
 
+    def rows_of(self, method: "Method") -> list[dict[str, Any]]:
+        """The rows of per_image.csv of a method's runs, in the order of `runs_of`."""
+        return [row for run in self.runs_of(method) for row in run.per_image]
+
     @cached_property
     def images(self) -> tuple[ScoredImage, ...]:
         """Every test image that some run scored, sorted by id."""
-        images: dict[str, ScoredImage] = {}
-        for run in self.runs:
-            for row in run.per_image:
-                name = str(row["id"])
-                images.setdefault(
-                    name,
-                    ScoredImage(name, row.get("group"), row.get("organ"), int(row.get("nuclei_truth") or 0)),
-                )
-        return tuple(images[name] for name in sorted(images))
+        first = {str(row["id"]): row for run in reversed(self.runs) for row in reversed(run.per_image)}
+        return tuple(
+            ScoredImage(name, row.get("group"), row.get("organ"), int(row.get("nuclei_truth") or 0))
+            for name, row in sorted(first.items())
+        )
 
     @property
     def nuclei(self) -> int:
@@ -95,27 +95,19 @@ class DatasetResults:
         """
         index = {image.id: position for position, image in enumerate(self.images)}
         total, count = np.zeros(len(index)), np.zeros(len(index))
-        for run in self.runs_of(method):
-            for row in run.per_image:
-                total[index[str(row["id"])]] += number(row.get(column))  # nan stays nan
-                count[index[str(row["id"])]] += 1
+        for row in self.rows_of(method):
+            total[index[str(row["id"])]] += number(row.get(column))  # nan stays nan
+            count[index[str(row["id"])]] += 1
         means: Floats = np.divide(total, count, out=np.full(len(index), np.nan), where=count > 0)
         return means
 
     def n_images(self, method: "Method") -> int:
         """How many of the images the method has been scored on."""
-        return len({str(row["id"]) for run in self.runs_of(method) for row in run.per_image})
+        return len({str(row["id"]) for row in self.rows_of(method)})
 
     def n_undefined(self, method: "Method", column: str) -> int:
         """On how many of its images a value of the method is undefined in any of its runs."""
-        return len(
-            {
-                str(row["id"])
-                for run in self.runs_of(method)
-                for row in run.per_image
-                if not np.isfinite(number(row.get(column)))
-            }
-        )
+        return len({str(row["id"]) for row in self.rows_of(method) if not np.isfinite(number(row.get(column)))})
 
     def mean_sd(self, method: "Method", metric: Metric) -> tuple[float, float]:
         """Mean and sd over the method's runs; the sd is nan for a single one."""

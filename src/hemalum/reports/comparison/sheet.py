@@ -98,17 +98,12 @@ def best_median_worst(ordered: Sequence[T], only: str = "Only image") -> list[tu
 
 def chosen_images(results: DatasetResults) -> list[tuple[str, str]]:
     """(rank, image id) of the best, median and worst image by the reference's PQ (Dice without one), first seed."""
-    if not results.runs_of(results.methods[0]):
-        return []
+    rows = results.rows_of(results.methods[0])
+    scores: dict[str, float] = {}
     for column in ("pq", "dice"):
-        scores: dict[str, float] = {}
-        for run in results.runs_of(results.methods[0]):
-            for row in run.per_image:
-                value = number(row.get(column))
-                if np.isfinite(value):
-                    scores.setdefault(str(row["id"]), value)
-        if scores:
-            break
+        for row in rows if not scores else ():
+            if np.isfinite(value := number(row.get(column))):
+                scores.setdefault(str(row["id"]), value)
     # between equals the name decides, so that the sheet is the same every time
     return best_median_worst(sorted(scores, key=lambda name: (-scores[name], name)))
 

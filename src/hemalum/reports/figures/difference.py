@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,20 +92,17 @@ def list_changes(comparison: "Comparison", first: str, second: str, dataset: str
 
 def _pairs(comparison: "Comparison", first: str, second: str, dataset: str) -> list[tuple["Run", "Run"]]:
     """One run of each method for every fold that both have finished."""
-    by_fold: list[dict[int, dict[int, Run]]] = [{}, {}]
-    for method, folds in zip((first, second), by_fold, strict=True):
-        for run in comparison.runs:
-            if (run.method, run.dataset) == (method, dataset):
-                folds.setdefault(run.fold, {})[run.seed] = run
+    firsts, seconds = (
+        [run for run in comparison.runs if (run.method, run.dataset) == (method, dataset)]
+        for method in (first, second)
+    )
     trained = {method.name for method in comparison.methods if method.kind == "recipe"}
-    pairs = []
-    for fold in sorted(by_fold[0].keys() & by_fold[1].keys()):
-        a, b = by_fold[0][fold], by_fold[1][fold]  # by seed
-        if {first, second} <= trained:  # a method that is not trained has no seed to share
-            a, b = ({seed: runs[seed] for seed in a.keys() & b.keys()} for runs in (a, b))
-        if a and b:
-            pairs.append((a[min(a)], b[min(b)]))
-    return pairs
+    share_seed = {first, second} <= trained  # a method that is not trained has no seed to share
+    by_fold: dict[int, list[tuple[Run, Run]]] = {}
+    for a, b in product(firsts, seconds):
+        if a.fold == b.fold and (a.seed == b.seed or not share_seed):
+            by_fold.setdefault(a.fold, []).append((a, b))
+    return [min(pairs, key=lambda pair: (pair[0].seed, pair[1].seed)) for _, pairs in sorted(by_fold.items())]
 
 
 def _one_of(comparison: "Comparison", first: str, second: str, dataset: str | None) -> str:
