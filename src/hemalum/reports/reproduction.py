@@ -230,9 +230,8 @@ def _results(reproduction: Reproduction) -> list[dict[str, Any]]:
                     "published_sd": line.sd,
                 }
                 for name, value in (("paper_protocol", line.paper), ("group_split", line.group_split)):
-                    row[name] = None if value is None else value.mean
-                    row[f"{name}_sd"] = None if value is None else value.sd
-                    row[f"{name}_runs"] = None if value is None else value.runs
+                    for ending, figure in (("", "mean"), ("_sd", "sd"), ("_runs", "runs")):
+                        row[name + ending] = getattr(value, figure, None)
                 rows.append(row | {"status": line.status, "note": line.row.note})
     return rows
 

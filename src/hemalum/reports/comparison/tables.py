@@ -155,13 +155,13 @@ def by_part(results: DatasetResults, kind: str) -> Grid | None:
     for name in names:
         inside = np.array([label == name for label in labels])
         nuclei = sum(image.nuclei for image, belongs in zip(results.images, inside, strict=True) if belongs)
-        means = {key: mean_sd(by_image[inside])[0] for key, by_image in values.items()}
+        texts: list[str] = [f"{inside.sum():,}", f"{nuclei:,}"]
         best: set[int] = set()
-        for k, column in enumerate(shown):
-            first = 2 + k * len(results.scored)
-            best |= {first + i for i in best_of([means[column, method.name] for method in results.scored])}
-        texts = [mean_text(mean) for mean in means.values()]
-        rows.append(Row(str(name), (f"{inside.sum():,}", f"{nuclei:,}", *texts), frozenset(best)))
+        for column in shown:
+            means = [mean_sd(values[column, method.name][inside])[0] for method in results.scored]
+            best |= {len(texts) + i for i in best_of(means)}
+            texts += map(mean_text, means)
+        rows.append(Row(str(name), tuple(texts), frozenset(best)))
     return Grid(
         caption=f"{results.name}: by {kind}, mean over images",
         corner=kind.capitalize(),
