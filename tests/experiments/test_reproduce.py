@@ -18,7 +18,7 @@ from hemalum.experiments.plan import RunKey
 from hemalum.experiments.records import load_comparison
 from hemalum.experiments.reproduce import NOT_YET, Line, Reproduction, reproduce
 from hemalum.experiments.resources import Resources
-from hemalum.reports.reproduction.page import published_grid, write_reproduction
+from hemalum.reports.reproduction import published_grid, write_reproduction
 from hemalum.training import recipe as shipped
 from hemalum.training.recipe import Recipe
 

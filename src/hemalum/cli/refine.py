@@ -63,7 +63,7 @@ def refine(
     from hemalum.experiments.refinement.refine import refine as run
     from hemalum.experiments.resources import Resources
     from hemalum.reports.grid import console_table
-    from hemalum.reports.refinement.page import findings, organ_grid, scores_grid, write_refinement
+    from hemalum.reports.refinement import findings, organ_grid, scores_grid, write_refinement
 
     with steps_progress(quiet=context.obj.quiet) as on_progress:
         result = run(

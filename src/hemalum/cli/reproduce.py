@@ -45,7 +45,7 @@ def reproduce(
     from hemalum.experiments.reproduce import reproduce as run
     from hemalum.experiments.resources import Resources
     from hemalum.reports.grid import console_table
-    from hemalum.reports.reproduction.page import (
+    from hemalum.reports.reproduction import (
         data_pairs,
         paper_grids,
         papers_table,

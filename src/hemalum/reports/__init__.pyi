@@ -1,19 +1,34 @@
 from .files import columns_of as columns_of
+from .files import data_uri as data_uri
 from .files import defined as defined
+from .files import render as render
 from .files import write_csv as write_csv
+from .files import write_report as write_report
 from .grid import Grid as Grid
 from .grid import Row as Row
 from .grid import console_table as console_table
-from .html import render as render
 from .markdown import escaped as escaped
 from .markdown import markdown_code as markdown_code
 from .markdown import markdown_list as markdown_list
-from .markdown import markdown_page as markdown_page
 from .markdown import markdown_table as markdown_table
+from .numbers import counted as counted
+from .numbers import mean_text as mean_text
+from .numbers import number as number
+from .numbers import number_text as number_text
+from .numbers import p_text as p_text
+from .refinement import findings as findings
+from .refinement import organ_grid as organ_grid
+from .refinement import scores_grid as scores_grid
+from .refinement import write_refinement as write_refinement
+from .reproduction import data_pairs as data_pairs
+from .reproduction import paper_grids as paper_grids
+from .reproduction import papers_table as papers_table
+from .reproduction import reproduction_grids as reproduction_grids
+from .reproduction import write_reproduction as write_reproduction
 from .style import INK as INK
 from .style import LINE as LINE
 from .style import SOFT as SOFT
-from .style import Drawn as Drawn
+from .style import SvgFigure as SvgFigure
 from .style import color_of as color_of
 from .style import dash_of as dash_of
 from .style import draw as draw
@@ -31,39 +46,3 @@ from .tables import evaluation_tables as evaluation_tables
 from .tables import formats_table as formats_table
 from .tables import metrics_table as metrics_table
 from .tables import problems_table as problems_table
-
-__all__ = [
-    "INK",
-    "LINE",
-    "SOFT",
-    "Drawn",
-    "Grid",
-    "Row",
-    "Table",
-    "card_pairs",
-    "color_of",
-    "columns_of",
-    "console_table",
-    "dash_of",
-    "dataset_pairs",
-    "defined",
-    "demo_pairs",
-    "draw",
-    "escaped",
-    "evaluation_tables",
-    "formats_table",
-    "has_matplotlib",
-    "inline",
-    "markdown_code",
-    "markdown_list",
-    "markdown_page",
-    "markdown_table",
-    "marker_of",
-    "metrics_table",
-    "problems_table",
-    "render",
-    "require_report",
-    "short",
-    "spread",
-    "write_csv",
-]

@@ -5,8 +5,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +23,41 @@ INK, SOFT, LINE = "#221b2e", "#5f5770", "#ddd6e6"
 # matplotlib writes plain colors; the page replaces these by its own, light or dark
 VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", **{c: f"method-{n}" for n, c in enumerate(COLORS)}}
 FONT = "'DejaVu Sans', Verdana, 'Segoe UI', system-ui, sans-serif"
+SETTINGS: Any = {
+    "svg.fonttype": "none",  # text stays text: searchable, and sharp at every size
+    "svg.hashsalt": "hemalum",  # ids from content, not from chance
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that layouts do not depend on the machine
+    "font.size": 9,
+    "text.parse_math": False,  # a $ in a name is a $
+    "text.color": INK,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "lines.linewidth": 1.6,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SvgFigure:
     """A finished figure: `svg` is a whole file; `caption` stands under it, `alt_text` is read aloud instead of it."""
 
     name: str
-    title: str
     caption: str
     alt_text: str
     svg: str
@@ -48,60 +74,23 @@ def require_report() -> None:
         raise HemalumError("a report needs matplotlib: pip install 'hemalum[report]'")
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """The report's style, and no other, whatever the user's matplotlibrc says."""
-    import matplotlib
-
-    settings: Any = {
-        "svg.fonttype": "none",  # text stays text: searchable, and sharp at every size
-        "svg.hashsalt": "hemalum",  # ids from content, not from chance
-        "font.family": "DejaVu Sans",  # comes with matplotlib, so that layouts do not depend on the machine
-        "font.size": 9,
-        "text.parse_math": False,  # a $ in a name is a $
-        "text.color": INK,
-        "axes.edgecolor": SOFT,
-        "axes.labelcolor": INK,
-        "axes.titlecolor": INK,
-        "axes.titlesize": 10,
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.unicode_minus": True,
-        "grid.color": LINE,
-        "grid.linewidth": 0.6,
-        "xtick.color": SOFT,
-        "ytick.color": SOFT,
-        "legend.frameon": False,
-        "legend.fontsize": 8.5,
-        "figure.facecolor": "none",
-        "axes.facecolor": "none",
-        "savefig.facecolor": "none",
-        "lines.linewidth": 1.6,
-    }
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(settings)
-        # a name in a script that the font lacks is drawn by the reader's browser, which has it
-        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-        yield
-
-
 def draw(size: tuple[float, float], paint: Callable[["Figure"], None]) -> str:
-    """The SVG file of a figure of `size` inches that `paint` has drawn on."""
+    """The SVG file of a figure of `size` inches that `paint` has drawn on, whatever the user's matplotlibrc says."""
+    import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with style():
+    stream = io.StringIO()
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        # a name in a script that the font lacks is drawn by the reader's browser, which has it
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         paint(figure)
-        stream = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(stream, format="svg", metadata=nothing)
+        figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _tidy(stream.getvalue())
 
 
@@ -117,7 +106,7 @@ def _tidy(svg: str) -> str:
     return svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
 
 
-def inline(drawn: Drawn, prefix: str) -> str:
+def inline(figure: SvgFigure, prefix: str) -> str:
     """The svg element for a page: ids made the figure's own, colors the page's, with a title to be read aloud."""
     from markupsafe import escape
 
@@ -130,13 +119,12 @@ def inline(drawn: Drawn, prefix: str) -> str:
         return text
 
     # only tags: what stands between them is text, and some of it the user's
-    svg = re.sub(r"<[^>]+>", localize, drawn.svg)
+    svg = re.sub(r"<[^>]+>", localize, figure.svg)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = svg.replace(' xmlns="http://www.w3.org/2000/svg"', "", 1)
-    head = f'<svg role="img" aria-labelledby="{prefix}-said" '
-    svg = svg.replace("<svg ", head, 1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-labelledby="{prefix}-said" ', 1)
     end = svg.index(">") + 1
-    return f'{svg[:end]}<title id="{prefix}-said">{escape(drawn.alt_text)}</title>{svg[end:].strip()}'
+    return f'{svg[:end]}<title id="{prefix}-said">{escape(figure.alt_text)}</title>{svg[end:].strip()}'
 
 
 def color_of(position: int) -> str:

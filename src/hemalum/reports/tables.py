@@ -1,12 +1,13 @@
 """Results as text tables: headers and rows, or name-value pairs; the console prints them."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.models.card import Card
+from hemalum.reports.files import columns_of
+from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.page import SCALE_TEXTS, density_text, score_texts, stain_text, thresholds_text
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def formats_table() -> Table:
             reader.title,
             reader.size or "yours",
             ", ".join(reader.classes.values()) or "none",
-            _number(reader.mpp) + (" (measured)" if reader.mpp_source == "nuclei" else ""),
+            number_text(reader.mpp) + (" (measured)" if reader.mpp_source == "nuclei" else ""),
             reader.group,
             reader.published_rule or "none",
             reader.license or "yours",
@@ -57,7 +58,7 @@ def dataset_pairs(dataset: "Dataset") -> Pairs:
     """What a dataset folder holds."""
     info = dataset.info
     counts = ", ".join(f"{part} {count}" for part, count in info.split.counts.items())
-    scale = f"{_number(info.mpp)} µm/px" if info.mpp is not None else "by image, see index.csv"
+    scale = f"{number_text(info.mpp)} µm/px" if info.mpp is not None else "by image, see index.csv"
     if not any(row.mpp is not None for row in dataset.rows):
         scale = "unknown: give --mpp NUMBER, or --mpp nuclei"
     elif info.mpp_source:
@@ -89,23 +90,38 @@ def problems_table(problems: "Sequence[Problem]") -> Table:
 
 def card_pairs(card: Card) -> Pairs:
     """A model's card, without its metrics."""
-    pairs = [
+    options = (f"{k}={v}" for k, v in card.network.options.items())
+    trained_on = ", ".join(STAIN_TITLES[name] for name in card.native_stains)
+    stain = None
+    if card.stain is not None:
+        unfit = {"pass": "passes unchanged", "refuse": "is refused"}[card.stain.unfit]
+        stain = f"{card.stain.method}, to {card.stain.origin}; an unfit image {unfit}"
+    optional = [
         ("model", card.name),
-        *([("use", card.use)] if card.use else []),
-        ("network", " ".join([card.network.name, *(f"{k}={v}" for k, v in card.network.options.items())])),
-        ("scale", f"{_number(card.mpp)} µm per pixel; every image is resampled to it"),
+        ("use", card.use or None),
+        ("network", " ".join([card.network.name, *options])),
+        ("scale", f"{number_text(card.mpp)} µm per pixel; every image is resampled to it"),
         (
             "maps",
             card.representation + (f", enlarged {card.output_upsampling}×" if card.output_upsampling > 1 else ""),
         ),
         ("classes", ", ".join(card.classes)),
-        ("separation", ", ".join(f"{k} {_number(v)}" for k, v in card.separation.model_dump().items())),
-        *_stain_pairs(card),
-        *_input_pairs(card),
-        ("median nucleus", f"{_number(card.nucleus_diameter_um)} µm across (what --mpp auto scales to)"),
+        ("separation", ", ".join(f"{k} {number_text(v)}" for k, v in card.separation.model_dump().items())),
+        ("trained on", f"{trained_on}: seen as it is" if trained_on else None),
+        ("stain", stain),
+        ("input", f"{card.channels}, one channel" if card.channels != "RGB" else None),
+        ("halo, stride", f"{card.halo} px, {card.stride} px" if card.window is None else None),
+        (
+            "windows",
+            f"{card.window} px a side: a pixel depends on the whole window" if card.window is not None else None,
+        ),
+        ("organs", ", ".join(card.organs) or None),
+        ("SAM", card.sam.encoder if card.sam is not None else None),
+        ("median nucleus", f"{number_text(card.nucleus_diameter_um)} µm across (what --mpp auto scales to)"),
         ("license", card.license),
         ("hemalum", card.code_version),
     ]
+    pairs = [(name, value) for name, value in optional if value is not None]
     training = card.training
     if training is not None:
         pairs += [
@@ -128,61 +144,37 @@ def card_pairs(card: Card) -> Pairs:
     return pairs
 
 
-def _input_pairs(card: Card) -> Pairs:
-    """What the network is shown and told, where that is more than colors of any size."""
-    pairs = []
-    if card.channels != "RGB":
-        pairs.append(("input", f"{card.channels}, one channel"))
-    if card.window is None:
-        pairs.append(("halo, stride", f"{card.halo} px, {card.stride} px"))
-    else:
-        pairs.append(("windows", f"{card.window} px a side: a pixel depends on the whole window"))
-    if card.organs:
-        pairs.append(("organs", ", ".join(card.organs)))
-    if card.sam is not None:
-        pairs.append(("SAM", card.sam.encoder))
-    return pairs
-
-
-def _stain_pairs(card: Card) -> Pairs:
-    pairs = []
-    if card.native_stains:
-        pairs.append(("trained on", ", ".join(STAIN_TITLES[name] for name in card.native_stains) + ": seen as it is"))
-    if card.stain is not None:
-        unfit = {"pass": "passes unchanged", "refuse": "is refused"}[card.stain.unfit]
-        pairs.append(("stain", f"{card.stain.method}, to {card.stain.origin}; an unfit image {unfit}"))
-    return pairs
-
-
 def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pairs:
     """What the demonstration gave."""
     estimated = " (estimated: the image does not say its scale)" if nuclei.mpp_source == "estimate" else ""
     pairs = [
         ("nuclei", f"{nuclei.count:,}"),
         ("density", f"{density_text(nuclei)} per mm²{estimated}"),
-        *([("classes", _counts_text(nuclei.classes.counts))] if nuclei.classes is not None else []),
-        *([("intensity", _counts_text(nuclei.intensities.counts))] if nuclei.intensities is not None else []),
+        ("classes", _counts_text(nuclei.classes.counts) if nuclei.classes is not None else None),
+        ("intensity", _counts_text(nuclei.intensities.counts) if nuclei.intensities is not None else None),
         *score_texts(nuclei).items(),
-        *([("from DAB of", thresholds_text(nuclei))] if nuclei.thresholds else []),
-        ("scale", f"{_number(nuclei.mpp)} µm per pixel, {SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source)}"),
-        *([("stain", stain_text(nuclei))] if stain_text(nuclei) else []),
+        ("from DAB of", thresholds_text(nuclei) or None),
+        ("scale", f"{number_text(nuclei.mpp)} µm per pixel, {SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source)}"),
+        ("stain", stain_text(nuclei) or None),
         ("time", f"{seconds:.1f} s"),
+        *(("wrote", str(file)) for file in files),
     ]
-    return pairs + [("wrote", str(file)) for file in files]
+    return [(name, value) for name, value in pairs if value is not None]
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
-def metrics_table(metrics: dict[str, dict[str, float]]) -> Table:
+def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> Table:
     """Held-out set by metric; a set that lacks a metric has an empty cell."""
-    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
-    rows = [
-        [data, *(_number(values[name]) if name in values else "" for name in names)]
-        for data, values in metrics.items()
-    ]
-    return ["held-out set", *names], rows
+    return _by_row("held-out set", metrics, missing="")
+
+
+def _by_row(corner: str, rows: Mapping[str, Mapping[str, Any]], missing: str | None = None) -> Table:
+    names = columns_of(list(rows.values()))
+    texts = [[head, *(number_text(values.get(name, missing)) for name in names)] for head, values in rows.items()]
+    return [corner, *names], texts
 
 
 AVERAGINGS = {"pooled": "pooled", "per_image": "mean over images", "support_weighted": "support-weighted"}
@@ -210,19 +202,21 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         ("", _by_averaging("boundary", summary["boundary"])),
         ("", _by_averaging("instances", instance)),
     ]
+    class_names = list((summary.get("class_names") or {}).values())
     if "found_by_class" in summary:
         by_true_class = summary["found_by_class"]
-        names = list((summary.get("class_names") or {}).values())
         rows = [
-            [name, f"{count:,}", _number(recall)]
-            for name, count, recall in zip(names, by_true_class["nuclei"], by_true_class["recall"], strict=True)
+            [name, f"{count:,}", number_text(recall)]
+            for name, count, recall in zip(class_names, by_true_class["nuclei"], by_true_class["recall"], strict=True)
         ]
         tables.append(("", (["true class", "nuclei", "recall"], rows)))
     if "classes" in summary:
         classes = summary["classes"]
-        names = list((summary.get("class_names") or {}).values())
-        rows = [["mPQ", _number(classes["mpq"])], ["mPQ+", _number(classes["mpq_plus"])]]
-        rows += [[f"PQ pooled, {name}", _number(pq)] for name, pq in zip(names, classes["pq_pooled"], strict=True)]
+        rows = [["mPQ", number_text(classes["mpq"])], ["mPQ+", number_text(classes["mpq_plus"])]]
+        rows += [
+            [f"PQ pooled, {name}", number_text(pq)]
+            for name, pq in zip(class_names, classes["pq_pooled"], strict=True)
+        ]
         tables.append(("", (["classes", ""], rows)))
     if "semantic" in summary:
         tables.append(("", _by_averaging("pixels by class", summary["semantic"])))
@@ -230,9 +224,8 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
     for kind in ("organ", "group"):
         by = summary[f"by_{kind}"]
         if 1 < len(by) < summary["images"]:
-            names = [name for name in by[0] if name != "name"]
-            rows = [[str(row["name"]), *(_number(row[name]) for name in names)] for row in by]
-            tables.append(("", ([kind, *names], rows)))
+            rows_by_name = {str(row["name"]): {key: row[key] for key in row if key != "name"} for row in by}
+            tables.append(("", _by_row(kind, rows_by_name)))
     return tables
 
 
@@ -242,7 +235,9 @@ def _pixels_by_class(by_class: Mapping[str, Any]) -> Table:
     rows = []
     for name, counts in by_class.items():
         label = name if counts["true_pixels"] else f"{name} (absent: in no mean)"
-        values = [_number(counts[averaging][metric]) for averaging in ("pooled", "per_image") for metric in metrics]
+        values = [
+            number_text(counts[averaging][metric]) for averaging in ("pooled", "per_image") for metric in metrics
+        ]
         rows.append([label, f"{counts['true_pixels']:,}", *values])
     headers = ["class", "true pixels", *metrics, *(f"{metric} by image" for metric in metrics)]
     return headers, rows
@@ -252,17 +247,4 @@ INSTANCE_SHOWN = ("aji", "aji_plus", "pq", "dq", "sq", "ap", "f1_50", "f1_75", "
 
 
 def _by_averaging(kind: str, scores: Mapping[str, Mapping[str, float]]) -> Table:
-    names = list(dict.fromkeys(name for values in scores.values() for name in values))
-    rows = [
-        [AVERAGINGS.get(averaging, averaging), *(_number(values.get(name)) for name in names)]
-        for averaging, values in scores.items()
-    ]
-    return [kind, *names], rows
-
-
-def _number(value: object) -> str:
-    if value is None:
-        return "unknown"
-    if isinstance(value, float) and math.isnan(value):
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return _by_row(kind, {AVERAGINGS.get(averaging, averaging): values for averaging, values in scores.items()})

@@ -4,9 +4,7 @@ import base64
 import io
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +14,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from builders.pages import Page
 from hemalum.errors import HemalumError
+from hemalum.inference.batch import FileResult
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.nuclei.io.colors import INTENSITIES, PALETTE, Classes
 from hemalum.nuclei.nuclei import Nuclei, measure
-from hemalum.reports.segmentation.page import Summarized, SummaryPage, column_label, measured_columns, statistics
+from hemalum.reports.segmentation.page import SummaryPage, column_label, measured_columns, statistics
 
 
 def nuclei(count: int = 40, mpp: float | None = 0.5, mpp_source: str = "file", classes: Classes | None = None) -> Any:
@@ -46,51 +46,26 @@ def nuclei(count: int = 40, mpp: float | None = 0.5, mpp_source: str = "file", c
     )
 
 
-class Page(HTMLParser):
-    """Tags with attributes, and the text, of a page; complains about tags that do not match."""
-
-    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+def result(name: str, nuclei: Any, seconds: float = 1, **files: Path) -> FileResult:
+    return FileResult(Path(name), nuclei, None, files, seconds)
 
 
-def write(tmp_path: Path, *results: Summarized, failed: Sequence[tuple[str, str]] = (), **options: Any) -> Page:
+def save_picture(tmp_path: Path, shape: tuple[int, int] = (10, 20)) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "overlay.png")
+    return tmp_path / "overlay.png"
+
+
+def write(tmp_path: Path, *results: FileResult, **options: Any) -> Page:
     page = SummaryPage(tmp_path / "summary.html", **options)
-    for result in results:
-        page.add(result)
-    for name, reason in failed:
-        page.add_failed(name, reason)
+    for one in results:
+        page.add(one)
     page.write()
     return Page(tmp_path / "summary.html")
 
 
 def test_says_count_density_and_scale(tmp_path: Path) -> None:
-    page = write(tmp_path, Summarized("a.png", nuclei(), 1.25))
+    page = write(tmp_path, result("a.png", nuclei(), 1.25))
     assert "Nuclei 40" in page.text
     assert "Nuclei per mm² 8,000" in page.text  # 40 over 100 × 200 px at 0.5 µm: 0.005 mm²
     assert "0.5 from the file" in page.text
@@ -101,14 +76,14 @@ def test_says_count_density_and_scale(tmp_path: Path) -> None:
 def test_counts_by_class(tmp_path: Path) -> None:
     class_ids = np.repeat(np.array([1, 3], np.int32), [30, 10])
     classes = Classes(class_ids, ("epithelial", "<other>", "lymphocyte"))
-    page = write(tmp_path, Summarized("a.png", nuclei(classes=classes), 1))
+    page = write(tmp_path, result("a.png", nuclei(classes=classes)))
     assert "Nuclei by class Class Nuclei Share Nuclei per mm²" in page.text
     assert "epithelial 30 75.0 % 6,000 <other> 0 0.0 % 0 lymphocyte 10 25.0 % 2,000" in page.text
     swatches = [attributes["style"] for tag, attributes in page.tags if attributes.get("class") == "swatch"]
     assert swatches[2] == "border-color: #{:02x}{:02x}{:02x}".format(*PALETTE[2])
-    none = write(tmp_path, Summarized("a.png", nuclei(0, None, "none", Classes(class_ids[:0], ("a",))), 1))
+    none = write(tmp_path, result("a.png", nuclei(0, None, "none", Classes(class_ids[:0], ("a",)))))
     assert "a 0 – unknown" in none.text
-    assert "by class" not in write(tmp_path, Summarized("a.png", nuclei(), 1)).text
+    assert "by class" not in write(tmp_path, result("a.png", nuclei())).text
 
 
 def graded(doubt: str = "", classes: tuple[str, ...] = ()) -> Nuclei:
@@ -125,7 +100,7 @@ def graded(doubt: str = "", classes: tuple[str, ...] = ()) -> Nuclei:
 
 
 def test_scores_of_graded_nuclei(tmp_path: Path) -> None:
-    page = write(tmp_path, Summarized("a.png", graded(), 1))
+    page = write(tmp_path, result("a.png", graded()))
     assert "Stain H-DAB set Positive 75.0 % H-score 200 Allred 8 (5 + 3)" in page.text
     assert "from 0.1, 0.2, 0.6 (set) Nuclei Negative 1+ 2+ 3+ Positive share H-score Allred" in page.text
     assert "all 1 0 1 2 75.0 % 200 8 (5 + 3)" in page.text
@@ -135,11 +110,11 @@ def test_scores_of_graded_nuclei(tmp_path: Path) -> None:
         "border-color: #{:02x}{:02x}{:02x}".format(*INTENSITIES[n]) for n in ("Negative", "1+", "2+", "3+")
     ]
     assert "The stain that was set" not in page.text
-    assert "H-score" not in write(tmp_path, Summarized("a.png", nuclei(), 1)).text
+    assert "H-score" not in write(tmp_path, result("a.png", nuclei())).text
 
 
 def test_scores_of_each_class(tmp_path: Path) -> None:
-    page = write(tmp_path, Summarized("a.png", graded(classes=("a", "b")), 1), Summarized("b.png", graded(), 1))
+    page = write(tmp_path, result("a.png", graded(classes=("a", "b"))), result("b.png", graded()))
     assert (
         "all 1 0 1 2 75.0 % 200 8 (5 + 3) a 1 0 1 0 50.0 % 100 6 (4 + 2) b 0 0 0 2 100.0 % 300 8 (5 + 3)" in page.text
     )
@@ -147,7 +122,7 @@ def test_scores_of_each_class(tmp_path: Path) -> None:
 
 
 def test_a_doubtful_stain_is_said_loudly(tmp_path: Path) -> None:
-    page = write(tmp_path, Summarized("a.png", graded("it looks like H&E"), 1), Summarized("b.png", graded(), 1))
+    page = write(tmp_path, result("a.png", graded("it looks like H&E")), result("b.png", graded()))
     assert "The stain that was set may not be the image's. a.png: it looks like H&E." in page.text
     assert "b.png:" not in page.text
     assert "H-DAB set, but it looks like H&E" in page.text
@@ -156,52 +131,49 @@ def test_a_doubtful_stain_is_said_loudly(tmp_path: Path) -> None:
 
 
 def test_an_estimate_is_said_loudly(tmp_path: Path) -> None:
-    page = write(tmp_path, Summarized("a.png", nuclei(mpp=0.31, mpp_source="estimate"), 1))
+    page = write(tmp_path, result("a.png", nuclei(mpp=0.31, mpp_source="estimate")))
     assert "The scale is an estimate" in page.text
     assert re.search(r"Nuclei per mm² [\d,]+ estimated", page.text)
     assert ("p", {"class": "loud", "role": "note"}) in page.tags
 
 
 def test_without_a_scale_nothing_is_in_microns(tmp_path: Path) -> None:
-    page = write(tmp_path, Summarized("a.png", nuclei(mpp=None, mpp_source="none"), 1))
+    page = write(tmp_path, result("a.png", nuclei(mpp=None, mpp_source="none")))
     assert "Nuclei per mm² unknown" in page.text
     assert "Area (px)" in page.text
     assert "µm²)" not in page.text
 
 
 def test_no_nuclei_at_all(tmp_path: Path) -> None:
-    page = write(tmp_path, Summarized("empty.png", nuclei(0), 1))
+    page = write(tmp_path, result("empty.png", nuclei(0)))
     assert "Nuclei 0" in page.text
     assert not [tag for tag, _ in page.tags if tag == "svg"]
 
 
 def test_works_offline_and_runs_nothing(tmp_path: Path) -> None:
-    picture = np.zeros((10, 20, 3), np.uint8)
-    page = write(tmp_path, Summarized("a.png", nuclei(), 1, picture=picture), command="hemalum demo")
+    page = write(tmp_path, result("a.png", nuclei(), overlay=save_picture(tmp_path)), command="hemalum demo")
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}
     for _, attributes in page.tags:
         for name in ("src", "href"):
             value = attributes.get(name) or "#"
-            assert value.startswith(("data:", "#")), value
+            assert value.startswith(("data:", "#")) or value == "overlay.png", value
     assert "url(" not in (tmp_path / "summary.html").read_text()
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
     page = write(
         tmp_path,
-        Summarized("<script>alert(1)</script>.png", nuclei(), 1, picture=np.zeros((4, 4, 3), np.uint8)),
+        result("<script>alert(1).png", nuclei(), overlay=save_picture(tmp_path)),
+        FileResult(Path("<i>x</i>"), error="<i>x</i>: not & an image"),
         command="hemalum segment '<b>'",
-        failed=[("<i>x</i>", "not & an image")],
     )
     assert not {tag for tag, _ in page.tags} & {"script", "b", "i"}
-    assert "<script>alert(1)</script>.png" in page.text
+    assert "<script>alert(1).png" in page.text
     assert "failed: not & an image" in page.text
 
 
 def test_pictures_are_embedded_bounded_and_described(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (300, 3000, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "overlay.png")
-    page = write(tmp_path, Summarized("a.png", nuclei(), 1, picture=tmp_path / "overlay.png"))
+    page = write(tmp_path, result("a.png", nuclei(), overlay=save_picture(tmp_path, (300, 3000))))
     (attributes,) = [attributes for tag, attributes in page.tags if tag == "img"]
     head, data = (attributes["src"] or "").split(",")
     assert head == "data:image/jpeg;base64"
@@ -213,19 +185,19 @@ def test_pictures_are_embedded_bounded_and_described(tmp_path: Path) -> None:
 
 def test_a_broken_picture_does_not_stop_the_page(tmp_path: Path) -> None:
     (tmp_path / "overlay.png").write_bytes(b"no picture")
-    page = write(tmp_path, Summarized("a.png", nuclei(), 1, picture=tmp_path / "overlay.png"))
+    page = write(tmp_path, result("a.png", nuclei(), overlay=tmp_path / "overlay.png"))
     assert "could not be put into this page" in page.text
 
 
 def test_a_long_batch_stays_small(tmp_path: Path) -> None:
-    picture = np.zeros((8, 8, 3), np.uint8)
-    page = write(tmp_path, *(Summarized(f"{n}.png", nuclei(), 1, picture=picture) for n in range(30)))
+    picture = save_picture(tmp_path)
+    page = write(tmp_path, *(result(f"{n}.png", nuclei(), overlay=picture) for n in range(30)))
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 24
     assert "Only the first 24 pictures" in page.text
 
 
 def test_every_link_within_the_page_has_its_target(tmp_path: Path) -> None:
-    page = write(tmp_path, Summarized("a", nuclei(), 1), Summarized("b", nuclei(), 1), failed=[("c", "broken")])
+    page = write(tmp_path, result("a", nuclei()), result("b", nuclei()), FileResult(Path("c"), error="broken"))
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     wanted = [a["href"][1:] for _, a in page.tags if (a.get("href") or "").startswith("#")]  # type: ignore[index]
@@ -235,7 +207,7 @@ def test_every_link_within_the_page_has_its_target(tmp_path: Path) -> None:
 
 
 def test_files_are_linked_relative_to_the_page(tmp_path: Path) -> None:
-    page = write(tmp_path, Summarized("a", nuclei(), 1, files=[tmp_path / "sub" / "a b#.csv"]))
+    page = write(tmp_path, result("a", nuclei(), csv=tmp_path / "sub" / "a b#.csv"))
     assert [a["href"] for tag, a in page.tags if tag == "a" and a.get("class") != "skip"] == ["sub/a%20b%23.csv"]
 
 
@@ -269,7 +241,7 @@ def test_model_digest(tmp_path: Path) -> None:
         ),
         use="nuclei in H&E",
     )
-    text = write(tmp_path, Summarized("a", nuclei(), 1), card=card).text
+    text = write(tmp_path, result("a", nuclei()), card=card).text
     assert "Model: tiny" in text
     assert "tnbc: 35 images, CC BY 4.0; split ffffffffffff" in text
     assert "PQ 0.6123" in text

@@ -1,6 +1,6 @@
 """Precision–recall curves of a comparison: what each method could do at every threshold, and at equal precision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,13 @@ from hemalum.metrics.curves import (
     recall_at_precision,
 )
 from hemalum.metrics.statistics import mean_sd
-from hemalum.reports.comparison.metrics import mean_text, number
 from hemalum.reports.comparison.results import DatasetResults
-from hemalum.reports.comparison.tables import best_of, method_columns
+from hemalum.reports.comparison.tables import mean_row, method_columns
 from hemalum.reports.grid import Grid, Row
+from hemalum.reports.numbers import number
 
 if TYPE_CHECKING:
-    from hemalum.experiments.records import Method, Run
+    from hemalum.experiments.records import Method
 
 PRECISIONS = (0.7, 0.8, 0.9)
 
@@ -36,25 +36,23 @@ class MethodCurves:
     points: tuple[tuple[float, float], ...]
 
 
-def pixel_counts(run: "Run") -> ProbabilityCounts | None:
-    """Pixels by probability, None where the method has no probabilities."""
-    pixels = (run.curves or {}).get("pixel")
-    return ProbabilityCounts(np.asarray(pixels["positive"]), np.asarray(pixels["negative"])) if pixels else None
-
-
 def pooled_counts(results: DatasetResults, method: "Method") -> ProbabilityCounts | None:
-    """Pixels by probability of all runs of a method together."""
+    """Pixels by probability of all runs of a method together, None where it has no probabilities."""
     by_run = _counts_by_run(results, method)
     return sum(by_run, ProbabilityCounts.none()) if by_run else None
 
 
 def _counts_by_run(results: DatasetResults, method: "Method") -> list[ProbabilityCounts]:
-    return [counts for run in results.runs_of(method) if (counts := pixel_counts(run)) is not None]
+    by_run = [(run.curves or {}).get("pixel") for run in results.runs_of(method)]
+    return [
+        ProbabilityCounts(*(np.asarray(pixels[key]) for key in ("positive", "negative")))
+        for pixels in by_run
+        if pixels
+    ]
 
 
 def pixel_curves(results: DatasetResults, method: "Method") -> MethodCurves:
     """Curves over pixels. The working point is that of the evaluation's pooled pixels."""
-    by_run = _counts_by_run(results, method)
     pooled = pooled_counts(results, method)
     points = [
         (number(scores.get("precision")), number(scores.get("recall")))
@@ -62,7 +60,7 @@ def pixel_curves(results: DatasetResults, method: "Method") -> MethodCurves:
         if (scores := run.summary.get("pixel", {}).get("pooled", {}))
     ]
     return MethodCurves(
-        tuple(map(precision_recall, by_run)),
+        tuple(map(precision_recall, _counts_by_run(results, method))),
         precision_recall(pooled) if pooled is not None else None,
         tuple(points),
     )
@@ -71,28 +69,18 @@ def pixel_curves(results: DatasetResults, method: "Method") -> MethodCurves:
 def nucleus_curves(results: DatasetResults, method: "Method") -> MethodCurves:
     """Curves over predicted nuclei, matched at IoU > 0.5."""
     by_run = [nuclei for run in results.runs_of(method) if (nuclei := (run.curves or {}).get("nuclei"))]
-    runs = tuple(
-        detection_curve(_floats(nuclei["probability"]), _bools(nuclei["matched"]), int(nuclei["truth"]))
-        for nuclei in by_run
+    return MethodCurves(
+        tuple(_detection_curve([nuclei]) for nuclei in by_run),
+        _detection_curve(by_run) if by_run else None,
+        tuple(_nucleus_point(run.summary) for run in results.runs_of(method)),
     )
-    pooled = (
-        detection_curve(
-            np.concatenate([_floats(nuclei["probability"]) for nuclei in by_run]),
-            np.concatenate([_bools(nuclei["matched"]) for nuclei in by_run]),
-            sum(int(nuclei["truth"]) for nuclei in by_run),
-        )
-        if by_run
-        else None
-    )
-    return MethodCurves(runs, pooled, tuple(_nucleus_point(run.summary) for run in results.runs_of(method)))
 
 
-def _floats(values: Any) -> Any:
-    return np.asarray(values, dtype=np.float64)
-
-
-def _bools(values: Any) -> Any:
-    return np.asarray(values).astype(np.bool_)
+def _detection_curve(by_run: Sequence[Mapping[str, Any]]) -> PrecisionRecall:
+    """The curve of the nuclei of several runs together."""
+    probability = np.concatenate([np.asarray(nuclei["probability"], np.float64) for nuclei in by_run])
+    matched = np.concatenate([np.asarray(nuclei["matched"], np.bool_) for nuclei in by_run])
+    return detection_curve(probability, matched, sum(int(nuclei["truth"]) for nuclei in by_run))
 
 
 def _nucleus_point(summary: dict[str, Any]) -> tuple[float, float]:
@@ -103,31 +91,34 @@ def _nucleus_point(summary: dict[str, Any]) -> tuple[float, float]:
     return (matched / predicted if predicted else nan, matched / true if true else nan)
 
 
+UNITS: dict[str, Callable[[DatasetResults, "Method"], MethodCurves]] = {
+    "Pixels": pixel_curves,
+    "Nuclei, matched at IoU > 0.5": nucleus_curves,
+}
+
+
 def recall_table(results: DatasetResults) -> Grid | None:
     """Recall at equal precision, so that a moved threshold is not taken for a better model; None without curves."""
     if not any(run.curves for run in results.runs):
         return None
     rows: list[Row] = []
-    units: tuple[tuple[str, Callable[[DatasetResults, Method], MethodCurves]], ...] = (
-        ("Pixels", pixel_curves),
-        ("Nuclei, matched at IoU > 0.5", nucleus_curves),
-    )
-    for title, curves_of in units:
+    for title, curves_of in UNITS.items():
         curves = [curves_of(results, method) for method in results.scored]
         if not any(curve.runs for curve in curves):
             continue
         rows.append(Row(title, heading=True))
-        rows.append(_line("Precision where the method works", [[p for p, _ in curve.points] for curve in curves]))
-        rows.append(_line("Recall where the method works", [[r for _, r in curve.points] for curve in curves]))
+        for name, which in (("Precision", 0), ("Recall", 1)):
+            values = [[point[which] for point in curve.points] for curve in curves]
+            rows.append(mean_row(f"{name} where the method works", values, bold=False))
         for precision, level in _precisions(curves[0]):
             values = [[recall_at_precision(run, precision) for run in curve.runs] for curve in curves]
-            rows.append(_line(f"Recall at precision {level}", values, best=True))
+            rows.append(mean_row(f"Recall at precision {level}", values))
         areas = [[area_under(run) for run in curve.runs] for curve in curves]
-        rows.append(_line("Area under the curve (average precision)", areas, best=title == "Pixels"))
+        rows.append(mean_row("Area under the curve (average precision)", areas, bold=title == "Pixels"))
     errors = [[calibration_error(counts) for counts in _counts_by_run(results, m)] for m in results.scored]
     if any(errors):
         rows.append(Row("Calibration of pixels", heading=True))
-        rows.append(_line("Expected calibration error, 15 bins (0 is best)", errors))
+        rows.append(mean_row("Expected calibration error, 15 bins (0 is best)", errors, bold=False))
     without = [m.name for m in results.scored if not any(run.curves for run in results.runs_of(m))]
     notes = [
         "Mean ± standard deviation over runs. Read along a line: at one precision for all, which method finds more? "
@@ -151,9 +142,3 @@ def _precisions(reference: MethodCurves) -> list[tuple[float, str]]:
     if 0 < working <= 1 and working not in PRECISIONS:
         levels.append((working, f"{working:.3f}, the reference's"))
     return sorted(levels)
-
-
-def _line(head: str, values: list[list[float]], *, best: bool = False) -> Row:
-    pairs = [mean_sd(by_run) for by_run in values]
-    marked = best_of([mean for mean, _ in pairs]) if best else frozenset()
-    return Row(head, tuple(mean_text(*pair) for pair in pairs), marked)

@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,21 +12,11 @@ import numpy as np
 from hemalum.metrics import THRESHOLDS
 from hemalum.metrics.curves import reliability
 from hemalum.metrics.statistics import mean_sd
-from hemalum.reports.comparison.curves import MethodCurves, nucleus_curves, pixel_curves, pooled_counts
-from hemalum.reports.comparison.metrics import BY_THRESHOLD, PER_IMAGE, mean_text, number
-from hemalum.reports.comparison.results import DatasetResults, counted
-from hemalum.reports.style import (
-    INK,
-    LINE,
-    SOFT,
-    Drawn,
-    color_of,
-    dash_of,
-    draw,
-    marker_of,
-    short,
-    spread,
-)
+from hemalum.reports.comparison.curves import UNITS, pooled_counts
+from hemalum.reports.comparison.metrics import BY_THRESHOLD, PER_IMAGE
+from hemalum.reports.comparison.results import DatasetResults
+from hemalum.reports.numbers import counted, mean_text, number
+from hemalum.reports.style import INK, LINE, SOFT, SvgFigure, color_of, dash_of, draw, marker_of, short, spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,12 +27,8 @@ SQUARE = (4.4, 4.3)
 BINS_SHOWN_FROM = 100  # a share of fewer pixels than this says little
 
 
-def by_image(results: DatasetResults) -> list[Drawn]:
-    """One figure per score: its spread over the test images, one method below the other."""
-    return [drawn for column in ("dice", "pq", "aji") if (drawn := _spread_of(results, column)) is not None]
-
-
-def _spread_of(results: DatasetResults, column: str) -> Drawn | None:
+def spread_figure(results: DatasetResults, column: str) -> SvgFigure | None:
+    """The spread of a score over the test images, one method below the other; None where none has it."""
     titles, position = _titles(results)
     values = [(method.name, results.image_values(method, column)) for method in results.scored]
     shown = [(name, scores[np.isfinite(scores)]) for name, scores in values if np.isfinite(scores).any()]
@@ -65,9 +52,8 @@ def _spread_of(results: DatasetResults, column: str) -> Drawn | None:
     n = f"{min(counts)}–{max(counts)} images" if len(counts) > 1 else counted(min(counts), "image")
     shape = "outline: density; " if max(counts) >= FEWEST_FOR_VIOLIN else ""
     medians = "; ".join(f"{titles[name]} {mean_text(float(np.median(scores)))}" for name, scores in shown)
-    return Drawn(
+    return SvgFigure(
         name=f"per-image-{column}",
-        title=f"{PER_IMAGE[column]} by image",
         caption=f"{PER_IMAGE[column]} by image ({n}, averaged over seeds). Points: images; {shape}bar: middle half; "
         "white line: median.",
         alt_text=f"{PER_IMAGE[column]} by image on {results.name}. Medians: {medians}.",
@@ -96,30 +82,18 @@ def _strip(axes: "Axes", height: float, values: Any, color: str) -> None:
         axes.plot([median, median], [height - 0.075, height + 0.075], color="white", linewidth=2, zorder=4)
 
 
-def precision_recall_figures(results: DatasetResults) -> list[Drawn]:
-    """Curves over pixels and over nuclei, with the points at which the methods work; none without curves."""
-    units = (
-        ("pixels", "Pixels", pixel_curves, "Dice"),
-        ("nuclei", "Nuclei, matched at IoU > 0.5", nucleus_curves, "F1"),
-    )
-    figures = []
-    for name, title, curves_of, score in units:
-        curves = [curves_of(results, method) for method in results.scored]
-        if any(curve.runs for curve in curves):
-            figures.append(_precision_recall(results, name, title, curves, score))
-    return figures
-
-
-def _precision_recall(
-    results: DatasetResults, name: str, title: str, curves: Sequence[MethodCurves], score: str
-) -> Drawn:
+def precision_recall_figure(results: DatasetResults, title: str) -> SvgFigure | None:
+    """Curves over pixels or nuclei (`title` in `UNITS`), with the points at which the methods work; None without."""
     titles, position = _titles(results)
+    name, score = ("pixels", "Dice") if title == "Pixels" else ("nuclei", "F1")
+    curves = [UNITS[title](results, method) for method in results.scored]
+    if not any(curve.runs for curve in curves):
+        return None
     points = [(p, r) for curve in curves for p, r in curve.points if math.isfinite(p) and math.isfinite(r)]
     low = min((value for point in points for value in point), default=0.0)
     low = max(math.floor((low - 0.15) * 10) / 10, 0.0)
 
-    def paint(figure: "Figure") -> None:
-        axes = figure.subplots()
+    def paint(axes: "Axes") -> None:
         _equal_scores(axes, low, score)
         for method, curve in zip(results.scored, curves, strict=True):
             k = position[method.name]
@@ -131,24 +105,22 @@ def _precision_recall(
                 axes.plot(
                     [recall], [precision], marker_of(k), color=color_of(k), markeredgecolor="white", markersize=7
                 )
-        _legend(axes, [(position[method.name], titles[method.name]) for method in results.scored], marker=True)
         axes.set(xlim=(low, 1.005), ylim=(low, 1.005), aspect="equal")
-        axes.set_xlabel("Recall (no unit)")
-        axes.set_ylabel("Precision (no unit)")
-        axes.set_title(title)
 
     working = "; ".join(
         f"{titles[method.name]} works at precision {mean_text(mean_sd([p for p, _ in curve.points])[0])}, "
         f"recall {mean_text(mean_sd([r for _, r in curve.points])[0])}"
         for method, curve in zip(results.scored, curves, strict=True)
     )
-    return Drawn(
+    return _square(
+        results,
+        [method.name for method in results.scored],
+        paint,
+        ("Recall (no unit)", "Precision (no unit)", title),
         name=f"precision-recall-{name}",
-        title=f"Precision and recall: {title}",
         caption=f"{title}: precision and recall at every threshold, runs pooled (thick) and each run (thin). Marks: "
         f"where each run works. Gray: equal {score}." + (f" Axes begin at {low:.1f}." if low else ""),
         alt_text=f"Precision-recall curves on {results.name}, {title.lower()}. {working}.",
-        svg=draw(SQUARE, paint),
     )
 
 
@@ -174,112 +146,95 @@ def _equal_scores(axes: "Axes", low: float, score: str) -> None:
         )
 
 
-def reliability_figure(results: DatasetResults) -> Drawn | None:
+def reliability_figure(results: DatasetResults) -> SvgFigure | None:
     """How often pixels of a probability are nucleus; None where no method gives probabilities."""
     titles, position = _titles(results)
-    counts = [(method.name, pooled) for method in results.scored if (pooled := pooled_counts(results, method))]
+    counts = {method.name: pooled for method in results.scored if (pooled := pooled_counts(results, method))}
     if not counts:
         return None
 
-    def paint(figure: "Figure") -> None:
-        axes = figure.subplots()
+    def paint(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8)
-        for name, pooled in counts:
-            k, curve = position[name], reliability(pooled)
+        for name, pooled in counts.items():
+            curve = reliability(pooled)
             shown = curve.count >= BINS_SHOWN_FROM
-            axes.plot(
-                curve.predicted[shown],
-                curve.observed[shown],
-                color=color_of(k),
-                linestyle=dash_of(k),
-                marker=marker_of(k),
-                markersize=4.5,
-            )
-        _legend(axes, [(position[name], titles[name]) for name, _ in counts], marker=True)
+            axes.plot(curve.predicted[shown], curve.observed[shown], markersize=4.5, **_look(position[name]))
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        axes.set_xlabel("Predicted probability of nucleus (no unit)")
-        axes.set_ylabel("Share of pixels that are nucleus (no unit)")
-        axes.set_title("Reliability")
 
-    return Drawn(
+    return _square(
+        results,
+        [*counts],
+        paint,
+        ("Predicted probability of nucleus (no unit)", "Share of pixels that are nucleus (no unit)", "Reliability"),
         name="reliability",
-        title="Reliability",
         caption="Pixels in 15 bins of predicted probability against the share that truly is nucleus, runs pooled. "
         f"On the diagonal: calibrated; below: too sure. Bins with fewer than {BINS_SHOWN_FROM} pixels are left out.",
-        alt_text=f"Reliability curves on {results.name} of {', '.join(titles[name] for name, _ in counts)}.",
-        svg=draw(SQUARE, paint),
+        alt_text=f"Reliability curves on {results.name} of {', '.join(titles[name] for name in counts)}.",
     )
 
 
-def threshold_figure(results: DatasetResults) -> Drawn | None:
+def threshold_figure(results: DatasetResults) -> SvgFigure | None:
     """F1 of nuclei against the IoU that a match needs."""
     titles, position = _titles(results)
     metrics = [metric for metric in BY_THRESHOLD if metric.key.startswith("f1_") and metric.averaging == "pooled"]
-    lines = [(m.name, [results.mean_sd(m, metric)[0] for metric in metrics]) for m in results.scored]
-    lines = [(name, values) for name, values in lines if not all(map(math.isnan, values))]
+    lines = {m.name: [results.mean_sd(m, metric)[0] for metric in metrics] for m in results.scored}
+    lines = {name: values for name, values in lines.items() if not all(map(math.isnan, values))}
     if not lines:
         return None
 
-    def paint(figure: "Figure") -> None:
-        axes = figure.subplots()
-        for name, values in lines:
-            k = position[name]
-            axes.plot(
-                THRESHOLDS, values, color=color_of(k), linestyle=dash_of(k), marker=marker_of(k), markersize=4.5
-            )
-        _legend(axes, [(position[name], titles[name]) for name, _ in lines], marker=True)
+    def paint(axes: "Axes") -> None:
+        for name, values in lines.items():
+            axes.plot(THRESHOLDS, values, markersize=4.5, **_look(position[name]))
         axes.set(ylim=(0, 1))
-        axes.set_xlabel("IoU above which a nucleus counts as found (no unit)")
-        axes.set_ylabel("F1 of nuclei, pooled (no unit)")
-        axes.set_title("F1 by IoU threshold")
 
-    at_half = "; ".join(f"{titles[name]} {mean_text(values[0])}" for name, values in lines)
-    return Drawn(
+    at_half = "; ".join(f"{titles[name]} {mean_text(values[0])}" for name, values in lines.items())
+    return _square(
+        results,
+        [*lines],
+        paint,
+        (
+            "IoU above which a nucleus counts as found (no unit)",
+            "F1 of nuclei, pooled (no unit)",
+            "F1 by IoU threshold",
+        ),
         name="f1-by-iou",
-        title="F1 by IoU threshold",
         caption="F1 of nuclei, pooled over images, by the IoU that a match needs; mean over runs.",
         alt_text=f"F1 of nuclei by IoU threshold on {results.name}. At 0.50: {at_half}.",
-        svg=draw(SQUARE, paint),
     )
 
 
-def training_figure(results: DatasetResults) -> Drawn | None:
+def training_figure(results: DatasetResults) -> SvgFigure | None:
     """The validation score by training step, one line per run; None where no run has a log."""
     titles, position = _titles(results)
-    lines = []
-    for method in results.scored:
-        for run in results.runs_of(method):
-            log = _scores(run.folder / "training" / "log.jsonl")
-            if log:
-                lines.append((method.name, log))
-    if not lines:
+    logs = [
+        (method.name, log)
+        for method in results.scored
+        for run in results.runs_of(method)
+        if (log := _scores(run.folder / "training" / "log.jsonl"))
+    ]
+    if not logs:
         return None
 
-    def paint(figure: "Figure") -> None:
-        axes = figure.subplots()
-        for name, log in lines:
-            k = position[name]
-            steps, scores = zip(*log, strict=True)
-            single = marker_of(k) if len(log) == 1 else None
-            axes.plot(steps, scores, color=color_of(k), linestyle=dash_of(k), linewidth=1.1, alpha=0.8, marker=single)
-        logged = dict.fromkeys(name for name, _ in lines)
-        _legend(axes, [(position[name], titles[name]) for name in logged], marker=False)
+    def paint(axes: "Axes") -> None:
+        for name, log in logs:
+            look = _look(position[name]) | ({} if len(log) == 1 else {"marker": None})
+            axes.plot(*zip(*log, strict=True), linewidth=1.1, alpha=0.8, **look)
         axes.set_xlim(left=0)
-        axes.set_xlabel("Training step")
-        axes.set_ylabel("Score on the validation images (no unit)")
-        axes.set_title("Training")
 
-    last = "; ".join(f"{titles[name]} {mean_text(max(score for _, score in log))}" for name, log in lines)
-    return Drawn(
+    best = "; ".join(f"{titles[name]} {mean_text(max(score for _, score in log))}" for name, log in logs)
+    return _square(
+        results,
+        [*dict.fromkeys(name for name, _ in logs)],
+        paint,
+        ("Training step", "Score on the validation images (no unit)", "Training"),
         name="training",
-        title="Training",
         caption="The score on the validation images by training step, one line per run. The best step is evaluated.",
-        alt_text=f"Validation score by training step on {results.name}. Best of each run: {last}.",
-        svg=draw(SQUARE, paint),
+        alt_text=f"Validation score by training step on {results.name}. Best of each run: {best}.",
+        marker=False,
     )
 
 
-def _scores(path: Any) -> list[tuple[int, float]]:
+def _scores(path: Path) -> list[tuple[int, float]]:
     """(step, score) from a run's log; a line that a killed run left unfinished is passed over."""
     if not path.is_file():
         return []
@@ -300,23 +255,35 @@ def _titles(results: DatasetResults) -> tuple[dict[str, str], dict[str, int]]:
     return titles, {method.name: k for k, method in enumerate(results.methods)}
 
 
-def _legend(axes: "Axes", entries: Sequence[tuple[int, str]], *, marker: bool) -> None:
-    """A legend above the plot, where no curve can run through it."""
+def _look(position: int) -> dict[str, Any]:
+    return {"color": color_of(position), "linestyle": dash_of(position), "marker": marker_of(position)}
+
+
+def _square(
+    results: DatasetResults,
+    methods: Sequence[str],
+    paint: Callable[["Axes"], None],
+    labels: tuple[str, str, str],
+    *,
+    name: str,
+    caption: str,
+    alt_text: str,
+    marker: bool = True,
+) -> SvgFigure:
+    """A plot that `paint` draws, with `labels` at x, at y and above, and a legend of `methods`."""
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=color_of(k),
-            linestyle=dash_of(k),
-            marker=marker_of(k) if marker else "",
-            markersize=5,
-            label=title,
-        )
-        for k, title in entries
-    ]
-    axes.figure.legend(
-        handles=handles, loc="outside lower left", ncols=1 if len(entries) <= 3 else 2, labelcolor=INK, handlelength=3
-    )
-    axes.grid(visible=True, color=LINE)
+    titles, position = _titles(results)
+
+    def paint_all(figure: "Figure") -> None:
+        axes = figure.subplots()
+        paint(axes)
+        looks = {method: _look(position[method]) | ({} if marker else {"marker": ""}) for method in methods}
+        handles = [Line2D([], [], markersize=5, label=titles[method], **look) for method, look in looks.items()]
+        # above the plot, where no curve can run through it
+        columns = 1 if len(methods) <= 3 else 2
+        figure.legend(handles=handles, loc="outside lower left", ncols=columns, labelcolor=INK, handlelength=3)
+        axes.grid(visible=True, color=LINE)
+        axes.set(xlabel=labels[0], ylabel=labels[1], title=labels[2])
+
+    return SvgFigure(name, caption, alt_text, draw(SQUARE, paint_all))

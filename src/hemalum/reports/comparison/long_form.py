@@ -1,6 +1,6 @@
 """The numbers of a comparison in long form, for other programs: CSV and Parquet."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,11 @@ def write_tables(comparison: "Comparison", tests: Sequence[PairedTest], folder: 
     Undefined values are empty in CSV and null in Parquet. Raises HemalumError when a file cannot be written.
     """
     tables = {
-        "scores": list(_scores(comparison)),
+        "scores": [
+            _key(run) | dict(zip(("kind", "metric", "averaging", "value"), score, strict=True))
+            for run in comparison.runs
+            for score in _scores(run.summary)
+        ],
         "per_image": [
             _key(run) | {key: value for key, value in row.items() if key not in ("dataset", "method")}
             for run in comparison.runs
@@ -42,37 +46,21 @@ def _key(run: "Run") -> Line:
     return {"dataset": run.dataset, "method": run.method, "fold": run.fold, "seed": run.seed}
 
 
-def _scores(comparison: "Comparison") -> Iterator[Line]:
-    for run in comparison.runs:
-        for kind, averaging in AVERAGED:
-            for metric, value in run.summary.get(kind, {}).get(averaging, {}).items():
-                yield _key(run) | {"kind": kind, "metric": metric, "averaging": averaging, "value": value}
-        classes = run.summary.get("classes", {})
-        for metric in ("mpq", "mpq_plus"):
-            if metric in classes:
-                averaging = "per_image" if metric == "mpq" else "pooled"
-                yield _key(run) | {
-                    "kind": "classes",
-                    "metric": metric,
-                    "averaging": averaging,
-                    "value": classes[metric],
-                }
-        for number, value in enumerate(classes.get("pq_pooled", []), start=1):
-            yield _key(run) | {
-                "kind": "classes",
-                "metric": f"pq_class_{number}",
-                "averaging": "pooled",
-                "value": value,
-            }
-        for name, scores in run.summary.get("semantic_by_class", {}).items():
-            for averaging in ("pooled", "per_image"):
-                for metric, value in scores[averaging].items():
-                    yield _key(run) | {
-                        "kind": "semantic",
-                        "metric": f"{metric}, {name}",
-                        "averaging": averaging,
-                        "value": value,
-                    }
+def _scores(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
+    """Kind, metric, averaging and value of every score of a run."""
+    for kind, averaging in AVERAGED:
+        for metric, value in summary.get(kind, {}).get(averaging, {}).items():
+            yield kind, metric, averaging, value
+    classes = summary.get("classes", {})
+    for metric, averaging in (("mpq", "per_image"), ("mpq_plus", "pooled")):
+        if metric in classes:
+            yield "classes", metric, averaging, classes[metric]
+    for number, value in enumerate(classes.get("pq_pooled", []), start=1):
+        yield "classes", f"pq_class_{number}", "pooled", value
+    for name, scores in summary.get("semantic_by_class", {}).items():
+        for averaging in ("pooled", "per_image"):
+            for metric, value in scores[averaging].items():
+                yield "semantic", f"{metric}, {name}", averaging, value
 
 
 def _test(tested: PairedTest) -> Line:

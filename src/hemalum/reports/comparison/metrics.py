@@ -6,28 +6,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from hemalum.metrics import THRESHOLDS
+from hemalum.reports.numbers import mean_text, number
 
-PIXEL = {"dice": "Dice", "iou": "IoU", "precision": "Precision of pixels", "recall": "Recall of pixels"}
-BOUNDARY = {
-    "hd95_px": "HD95 (px)",
-    "hd95_um": "HD95 (µm)",
-    "assd_px": "Average surface distance (px)",
-    "assd_um": "Average surface distance (µm)",
-    "boundary_f1": "Boundary F1",
-}
-INSTANCE = {
-    "pq": "PQ",
-    "dq": "DQ (F1 of nuclei, IoU > 0.5)",
-    "sq": "SQ (mean IoU of matched nuclei)",
-    "aji": "AJI",
-    "aji_plus": "AJI+",
-    "ap": "AP, mean over IoU 0.50–0.95",
-}
-SEMANTIC = {
-    "f1": "F1 of pixels by class",
-    "miou": "mIoU of pixels by class",
-    "precision": "Precision of pixels by class",
-    "recall": "Recall of pixels by class",
+NAMES = {
+    "pixel": {"dice": "Dice", "iou": "IoU", "precision": "Precision of pixels", "recall": "Recall of pixels"},
+    "boundary": {
+        "hd95_px": "HD95 (px)",
+        "hd95_um": "HD95 (µm)",
+        "assd_px": "Average surface distance (px)",
+        "assd_um": "Average surface distance (µm)",
+        "boundary_f1": "Boundary F1",
+    },
+    "instance": {
+        "pq": "PQ",
+        "dq": "DQ (F1 of nuclei, IoU > 0.5)",
+        "sq": "SQ (mean IoU of matched nuclei)",
+        "aji": "AJI",
+        "aji_plus": "AJI+",
+        "ap": "AP, mean over IoU 0.50–0.95",
+    },
+    "semantic": {
+        "f1": "F1 of pixels by class",
+        "miou": "mIoU of pixels by class",
+        "precision": "Precision of pixels by class",
+        "recall": "Recall of pixels by class",
+    },
 }
 AVERAGED = {
     ("pixel", "pooled"): "pooled over all pixels",
@@ -76,33 +79,13 @@ class Metric:
         return mean_text(value, sd, decimals=2 if self.distance else 3)
 
 
-def number(value: object) -> float:
-    """A float; nan for what is missing."""
-    return float(value) if isinstance(value, (int, float)) else math.nan
-
-
-def mean_text(value: float, sd: float = math.nan, *, decimals: int = 3, sign: str = "") -> str:
-    """A number with fixed decimals, its sd behind ± where it has one; a dash where it is undefined."""
-    if not math.isfinite(value):
-        return "–"
-    # what rounds to zero carries no sign
-    rounded = round(value, decimals) + 0.0
-    text = f"{rounded:{sign if rounded else ''}.{decimals}f}".replace("-", "−")
-    return f"{text} ± {sd:.{decimals}f}" if math.isfinite(sd) else text
-
-
-def _metrics() -> tuple[Metric, ...]:
-    pixel = ("pooled", "per_image", "support_weighted")
-    both = ("pooled", "per_image")
-    return (
-        *(Metric("pixel", key, by, name) for key, name in PIXEL.items() for by in pixel),
-        *(Metric("boundary", key, by, name) for key, name in BOUNDARY.items() for by in both),
-        *(Metric("instance", key, by, name) for key, name in INSTANCE.items() for by in both),
-        *(Metric("semantic", key, by, name) for key, name in SEMANTIC.items() for by in both),
-    )
-
-
-METRICS = _metrics()
+METRICS = tuple(
+    Metric(kind, key, averaging, name)
+    for kind, names in NAMES.items()
+    for key, name in names.items()
+    for averaged, averaging in AVERAGED
+    if averaged == kind
+)
 BY_THRESHOLD = tuple(
     Metric("instance", f"{key}_{round(100 * threshold)}", by, f"{name} at IoU > {threshold:.2f}")
     for key, name in {"f1": "F1 of nuclei", "ap": "AP"}.items()
@@ -110,8 +93,8 @@ BY_THRESHOLD = tuple(
     for threshold in THRESHOLDS
 )
 HEADLINE = tuple(
-    next(metric for metric in METRICS if (metric.kind, metric.key, metric.averaging) == chosen)
-    for chosen in (
+    Metric(kind, key, averaging, NAMES[kind][key])
+    for kind, key, averaging in (
         ("pixel", "dice", "pooled"),
         ("pixel", "dice", "per_image"),
         ("instance", "aji", "per_image"),
@@ -121,11 +104,7 @@ HEADLINE = tuple(
     )
 )
 # beside them where methods tell classes of nuclei apart
-HEADLINE_BY_CLASS = tuple(
-    metric
-    for metric in METRICS
-    if (metric.kind, metric.averaging) == ("semantic", "pooled") and metric.key in ("f1", "miou")
-)
+HEADLINE_BY_CLASS = tuple(Metric("semantic", key, "pooled", NAMES["semantic"][key]) for key in ("f1", "miou"))
 # the columns of per_image.csv that are tested and drawn; those by class where several methods have them
 PER_IMAGE = {"dice": "Dice", "aji": "AJI", "pq": "PQ", "hd95_px": "HD95 (px)"}
 PER_IMAGE_BY_CLASS = {

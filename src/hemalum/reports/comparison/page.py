@@ -9,11 +9,11 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from hemalum.files import write_text
-from hemalum.reports.comparison.curves import recall_table
+from hemalum.reports.comparison.curves import UNITS, recall_table
 from hemalum.reports.comparison.figures import (
-    by_image,
-    precision_recall_figures,
+    precision_recall_figure,
     reliability_figure,
+    spread_figure,
     threshold_figure,
     training_figure,
 )
@@ -26,14 +26,15 @@ from hemalum.reports.comparison.paired_tests import (
     pair_with_reference,
     paired_grid,
 )
-from hemalum.reports.comparison.protocol import command, data_table, methods_table, missing, protocol
-from hemalum.reports.comparison.results import DatasetResults, by_dataset, counted
+from hemalum.reports.comparison.protocol import data_table, methods_table, missing, protocol
+from hemalum.reports.comparison.results import DatasetResults, by_dataset
 from hemalum.reports.comparison.sheet import Sheet, sheets
 from hemalum.reports.comparison.tables import by_class, by_part, by_threshold, costs, every_metric, main_results
+from hemalum.reports.files import write_report
 from hemalum.reports.grid import Grid, console_table
-from hemalum.reports.html import render
-from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_page, markdown_table
-from hemalum.reports.style import Drawn, inline, require_report
+from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table
+from hemalum.reports.numbers import counted
+from hemalum.reports.style import SvgFigure, inline, require_report
 
 if TYPE_CHECKING:
     from hemalum.experiments.records import Comparison
@@ -43,8 +44,6 @@ CLAIM = (
     "worse is said where the interval leaves out 0 and the p value, adjusted by Holm over all tests of the dataset, "
     "is below 0.05."
 )
-
-NONE = Sheet()  # of the parts without pictures
 
 
 def write_comparison(comparison: "Comparison") -> list[Path]:
@@ -71,25 +70,21 @@ def write_comparison(comparison: "Comparison") -> list[Path]:
         "title": "Comparison of " + _listed([method.name for method in comparison.methods]),
         "lead": _lead(comparison, results),
         "protocol": protocol(comparison),
-        "command": command(comparison),
+        "command": str(comparison.description.get("command") or ""),
         "about": [methods_table(comparison), data_table(comparison, results)],
         "missing": missing(comparison),
         "claim": CLAIM,
         "sections": sections,
     }
     figures = [
-        write_text(out / figure["file"], figure["drawn"].svg)
+        write_text(out / figure["file"], figure["svg"])
         for section in sections
         for part in section["parts"]
         for figure in part["figures"]
     ]
     every_test = [test for family in (tests, pairs) for of_dataset in family.values() for test in of_dataset]
     tables = write_tables(comparison, every_test, out / "tables")
-    report = [
-        write_text(out / "report.html", render("comparison/page.html.j2", **page)),
-        write_text(out / "report.md", _markdown(page)),
-    ]
-    return [*report, *figures, *tables]
+    return [*write_report(out, "comparison/page.html.j2", page, _markdown(page)), *figures, *tables]
 
 
 def headline(comparison: "Comparison") -> list[tuple[str, tuple[list[str], list[list[str]]]]]:
@@ -109,35 +104,44 @@ def _section(
     """The report's section on one dataset."""
     if not results.scored:
         return {"name": results.name, "anchor": anchor, "empty": True, "parts": [], "findings": [], "about": ""}
-    parts: list[tuple[str, str, list[Grid | None], list[Drawn | None], Sheet]] = [
-        ("scores", "Scores", [main_results(results), every_metric(results), by_threshold(results)], [], NONE),
-        ("images", "Image by image", [], [*by_image(results)], NONE),
-        (
-            "tests",
-            "Paired tests",
-            [
-                paired_grid(results, tests, folded=False) if tests else None,
-                paired_grid(results, pairs, folded=True) if pairs else None,
-            ],
-            [],
-            NONE,
-        ),
-        (
+
+    def part(
+        key: str,
+        title: str,
+        grids: Sequence[Grid | None] = (),
+        figures: Sequence[SvgFigure | None] = (),
+        pictures: Sheet = Sheet(),  # noqa: B008 (frozen)
+    ) -> dict[str, Any]:
+        return {
+            "anchor": f"{anchor}-{key}",
+            "key": key,
+            "title": title,
+            "grids": [grid for grid in grids if grid is not None],
+            "figures": [_figure(figure, slug, anchor) for figure in figures if figure is not None],
+            "sheet": pictures,
+        }
+
+    parts = [
+        part("scores", "Scores", [main_results(results), every_metric(results), by_threshold(results)]),
+        part("images", "Image by image", figures=[spread_figure(results, name) for name in ("dice", "pq", "aji")]),
+        part("tests", "Paired tests", [paired_grid(results, tests), paired_grid(results, pairs, folded=True)]),
+        part(
             "curves",
             "At every threshold",
             [recall_table(results)],
-            [*precision_recall_figures(results), reliability_figure(results), threshold_figure(results)],
-            NONE,
+            [
+                *(precision_recall_figure(results, unit) for unit in UNITS),
+                reliability_figure(results),
+                threshold_figure(results),
+            ],
         ),
-        (
+        part(
             "parts",
             "By organ, group and class",
             [by_part(results, "organ"), by_part(results, "group"), by_class(results)],
-            [],
-            NONE,
         ),
-        ("pictures", "Best, median and worst image", [], [], sheet),
-        ("cost", "Cost and training", [costs(results)], [training_figure(results)], NONE),
+        part("pictures", "Best, median and worst image", pictures=sheet),
+        part("cost", "Cost and training", [costs(results)], [training_figure(results)]),
     ]
     return {
         "name": results.name,
@@ -145,32 +149,21 @@ def _section(
         "empty": False,
         "about": f"{counted(len(results.images), 'image')} of {counted(results.n_groups, 'group')} "
         f"with {counted(results.nuclei, 'nucleus')}",
-        "findings": findings(results, tests),
+        "findings": findings(tests),
         "caution": caution(results, tests),
         "methods": [method.name for method in results.methods],
-        "parts": [
-            {
-                "anchor": f"{anchor}-{key}",
-                "key": key,
-                "title": title,
-                "grids": [grid for grid in grids if grid is not None],
-                "figures": [_figure(drawn, slug, anchor) for drawn in figures if drawn is not None],
-                "sheet": pictures,
-            }
-            for key, title, grids, figures, pictures in parts
-            if any(grids) or any(figures) or pictures.lines or pictures.absent
-        ],
+        "parts": [p for p in parts if p["grids"] or p["figures"] or p["sheet"].lines or p["sheet"].absent],
     }
 
 
-def _figure(drawn: Drawn, slug: str, anchor: str) -> dict[str, Any]:
+def _figure(figure: SvgFigure, slug: str, anchor: str) -> dict[str, Any]:
     return {
-        "file": f"figures/{slug}-{drawn.name}.svg",
-        "drawn": drawn,
-        "caption": drawn.caption,
-        "alt_text": drawn.alt_text,
+        "file": f"figures/{slug}-{figure.name}.svg",
+        "svg": figure.svg,
+        "caption": figure.caption,
+        "alt_text": figure.alt_text,
         # matplotlib escapes every text in it
-        "inline": Markup(inline(drawn, f"{anchor}-{drawn.name}")),
+        "inline": Markup(inline(figure, f"{anchor}-{figure.name}")),
     }
 
 
@@ -200,8 +193,8 @@ def _lead(comparison: "Comparison", results: Sequence[DatasetResults]) -> str:
     return f"{compared}, {counted(images, 'test image')}; {state}."
 
 
-def _markdown(page: dict[str, Any]) -> str:
-    """The report as Markdown: its tables, and links to the figures beside it."""
+def _markdown(page: dict[str, Any]) -> list[list[str]]:
+    """The report as blocks of Markdown: its tables, and links to the figures beside it."""
     blocks = [
         [escaped(page["lead"])],
         [f"Version of this report with pictures: [report.html]({quote('report.html')})"],
@@ -225,4 +218,4 @@ def _markdown(page: dict[str, Any]) -> str:
             for figure in part["figures"]:
                 picture = f"![{escaped(figure['alt_text'])}]({quote(figure['file'])})"
                 blocks += [[picture], [escaped(figure["caption"])]]
-    return markdown_page(page["title"], blocks)
+    return blocks

@@ -7,9 +7,10 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from hemalum.metrics.statistics import FEWEST_PAIRS, PairedComparison, compare_paired, holm
-from hemalum.reports.comparison.metrics import PER_IMAGE, PER_IMAGE_BY_CLASS, mean_text
-from hemalum.reports.comparison.results import DatasetResults, counted
+from hemalum.reports.comparison.metrics import PER_IMAGE, PER_IMAGE_BY_CLASS
+from hemalum.reports.comparison.results import DatasetResults
 from hemalum.reports.grid import Grid, Row
+from hemalum.reports.numbers import counted, mean_text, p_text
 
 if TYPE_CHECKING:
     from hemalum.experiments.records import Method
@@ -34,6 +35,19 @@ class PairedTest:
     adjusted: float
     adjusted_groups: float
     family: str
+
+    @property
+    def decimals(self) -> int:
+        """Digits that values of the metric have."""
+        return 2 if self.column.startswith("hd95") else 3
+
+    @property
+    def interval(self) -> str:
+        """`−0.012 to +0.034`; a dash where there is none."""
+        if math.isnan(self.paired.low):
+            return "–"
+        ends = (mean_text(end, decimals=self.decimals, sign="+") for end in (self.paired.low, self.paired.high))
+        return " to ".join(ends)
 
     @property
     def better(self) -> int:
@@ -75,26 +89,12 @@ def _family(results: DatasetResults, pairs: Sequence[tuple["Method", "Method"]],
     adjusted = holm([paired.p for paired in compared]).tolist()
     adjusted_groups = holm([paired.p_groups for paired in compared]).tolist()
     return [
-        PairedTest(results.name, a.name, b.name, column, paired, over_images, over_groups, family)
-        for (a, b, column), paired, over_images, over_groups in zip(
-            wanted, compared, adjusted, adjusted_groups, strict=True
-        )
+        PairedTest(results.name, a.name, b.name, column, paired, p, p_groups, family)
+        for (a, b, column), paired, p, p_groups in zip(wanted, compared, adjusted, adjusted_groups, strict=True)
     ]
 
 
-def p_text(p: float) -> str:
-    """Three decimals, `< 0.001` below, a dash where there is no test."""
-    if math.isnan(p):
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def decimals_of(column: str) -> int:
-    """Digits that a column of `PER_IMAGE` is given with."""
-    return 2 if column.startswith("hd95") else 3
-
-
-def findings(results: DatasetResults, tests: Sequence[PairedTest]) -> list[str]:
+def findings(tests: Sequence[PairedTest]) -> list[str]:
     """What the tests against the reference say of PQ and Dice, one sentence per method, and no more."""
     sentences = []
     for method in dict.fromkeys(tested.method for tested in tests):
@@ -109,11 +109,10 @@ def _finding(tested: PairedTest) -> str:
     paired, name = tested.paired, PER_IMAGE[tested.column]
     if paired.n == 0:
         return f"{name}: no image in common"
-    decimals = decimals_of(tested.column)
-    start = f"{name} {mean_text(paired.mean_difference, decimals=decimals, sign='+')}"
+    start = f"{name} {mean_text(paired.mean_difference, decimals=tested.decimals, sign='+')}"
     if math.isnan(paired.low):
         return f"{start}, one image is too few for an interval"
-    start += f" ({interval_text(paired, decimals)})"
+    start += f" ({tested.interval})"
     if paired.low <= 0 <= paired.high or not tested.adjusted < ALPHA:
         return f"{start}, no difference shown"
     return f"{start}, {'better' if tested.better > 0 else 'worse'}"
@@ -150,28 +149,22 @@ def caution(results: DatasetResults, tests: Sequence[PairedTest]) -> str:
     return " ".join(cautions)
 
 
-def interval_text(paired: PairedComparison, decimals: int) -> str:
-    """`−0.012 to +0.034`; a dash where there is none."""
-    if math.isnan(paired.low):
-        return "–"
-    low, high = (mean_text(end, decimals=decimals, sign="+") for end in (paired.low, paired.high))
-    return f"{low} to {high}"
-
-
-def paired_grid(results: DatasetResults, tests: Sequence[PairedTest], *, folded: bool = False) -> Grid:
-    """The paired tests of one family."""
+def paired_grid(results: DatasetResults, tests: Sequence[PairedTest], *, folded: bool = False) -> Grid | None:
+    """The paired tests of one family; None without any."""
+    if not tests:
+        return None
     grouped = results.grouped
     rows: list[Row] = []
     pair = ("", "")
     for tested in tests:
-        paired, decimals = tested.paired, decimals_of(tested.column)
+        paired, decimals = tested.paired, tested.decimals
         if (tested.method, tested.against) != pair:
             pair = (tested.method, tested.against)
             rows.append(Row(f"{pair[0]} − {pair[1]}", heading=True))
         values = [
             f"{paired.n:,} ({paired.n_groups:,})" if grouped else f"{paired.n:,}",
             mean_text(paired.mean_difference, decimals=decimals, sign="+"),
-            interval_text(paired, decimals),
+            tested.interval,
             mean_text(paired.effect_size, decimals=2, sign="+"),
             p_text(paired.p),
             p_text(tested.adjusted),
@@ -184,24 +177,23 @@ def paired_grid(results: DatasetResults, tests: Sequence[PairedTest], *, folded:
     spans = [("", 4), *((f"Wilcoxon test {unit}".strip(), 2) for unit in by), ("Detectable difference", len(by))]
     columns = ["Images (groups)" if grouped else "Images", "Mean difference", "95 % interval", "Effect size"]
     columns += ["p", "p, Holm"] * len(by) + [unit or "80 % power" for unit in by]
-    family = tests[0].family if tests else ""
     return Grid(
-        caption=f"{results.name}: paired tests per image, {family}",
+        caption=f"{results.name}: paired tests per image, {tests[0].family}",
         corner="Metric",
         columns=tuple(columns),
         rows=tuple(rows),
         spans=tuple(spans),
-        notes=_test_notes(results, tests, grouped),
+        notes=_test_notes(results, tests),
         folded=folded,
     )
 
 
-def _test_notes(results: DatasetResults, tests: Sequence[PairedTest], grouped: bool) -> tuple[str, ...]:
+def _test_notes(results: DatasetResults, tests: Sequence[PairedTest]) -> tuple[str, ...]:
+    grouped = results.grouped
     defined = sum(not math.isnan(tested.paired.p) for tested in tests)
     notes = [
         "The unit is the image: its value is first averaged over seeds; undefined with one seed, it is left out. "
-        "Difference: first method − second. For HD95, "
-        "smaller is better.",
+        "Difference: first method − second. For HD95, smaller is better.",
         "Interval: bootstrap of the mean difference, drawing "
         + ("whole groups (images of one group are not independent)" if grouped else "images")
         + ". Test: two-sided Wilcoxon signed-rank"
@@ -209,8 +201,7 @@ def _test_notes(results: DatasetResults, tests: Sequence[PairedTest], grouped: b
         + f". Holm's correction is over the {counted(defined, 'test')} of this table that could be made"
         + (", for images and for groups apart." if grouped else "."),
         "Effect size: matched-pairs rank-biserial correlation, from −1 to +1; +1 says that the first method has "
-        "the larger value on every "
-        "image. Detectable difference: the smallest mean difference that so many "
+        "the larger value on every image. Detectable difference: the smallest mean difference that so many "
         + ("images or groups" if grouped else "images")
         + ", spread as these are, would show with 80 % power at p < 0.05 before correction.",
     ]

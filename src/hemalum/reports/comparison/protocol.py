@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hemalum.reports.comparison.results import DatasetResults, counted
+from hemalum.reports.comparison.results import DatasetResults
 from hemalum.reports.grid import Grid, Row
+from hemalum.reports.numbers import counted
 
 if TYPE_CHECKING:
     from hemalum.experiments.records import Comparison
@@ -27,49 +28,30 @@ def protocol(comparison: "Comparison") -> list[tuple[str, str]]:
     budget += f"{crops:,} crops" if crops else "as the recipes say"
     if plan.get("mixed_budgets"):
         budget += "; the recipes' budgets differ, so methods were not trained for equally long"
+    untrained = any(method.kind != "recipe" for method in comparison.methods)
+    seeds = _words(plan.get("seeds")) + (" (methods that are not trained: one run)" if untrained else "")
+    split = "each dataset's own, by group, the same for all methods"
+    if folds:
+        split = f"{folds} folds by group; every group is tested on once"
+    ambiguous = "left out of all counts" if plan.get("leave_out_ambiguous") else "counted like all other pixels"
+    done, absent = len(comparison.runs), len(missing(comparison))
     return [
         ("Training budget", budget),
         ("Stop rule", _words(plan.get("stop_rule"))),
-        (
-            "Seeds",
-            _words(plan.get("seeds"))
-            + (" (methods that are not trained: one run)" if _untrained(comparison) else ""),
-        ),
-        (
-            "Split",
-            f"{folds} folds by group; every group is tested on once"
-            if folds
-            else "each dataset's own, by group, the same for all methods",
-        ),
+        ("Seeds", seeds),
+        ("Split", split),
         ("Scored on", f"the {plan['split']} part"),
-        (
-            "Ambiguous areas",
-            "left out of all counts" if plan.get("leave_out_ambiguous") else "counted like all other pixels",
-        ),
+        ("Ambiguous areas", ambiguous),
         ("Reference", comparison.methods[0].name if comparison.methods else UNSTATED),
-        ("Finished", _finished(comparison)),
+        ("Finished", f"{done} of {counted(done + absent, 'run')}"),
         ("hemalum", _words(plan.get("version"))),
     ]
-
-
-def command(comparison: "Comparison") -> str:
-    """The command that made the comparison."""
-    return str(comparison.description.get("command") or "")
-
-
-def _untrained(comparison: "Comparison") -> bool:
-    return any(method.kind != "recipe" for method in comparison.methods)
 
 
 def _words(value: Any) -> str:
     if value is None or value in ("", []):
         return UNSTATED
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _finished(comparison: "Comparison") -> str:
-    done, absent = len(comparison.runs), len(missing(comparison))
-    return f"{done} of {counted(done + absent, 'run')}"
 
 
 def missing(comparison: "Comparison") -> list[str]:

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.metrics.statistics import mean_sd
-from hemalum.reports.comparison.metrics import Metric, number
+from hemalum.reports.comparison.metrics import Metric
+from hemalum.reports.numbers import counted, number
 
 if TYPE_CHECKING:
     from hemalum.experiments.records import Comparison, Method, Run
@@ -44,18 +45,18 @@ class DatasetResults:
         runs = [run for run in self.runs if run.method == method.name]
         return sorted(runs, key=lambda run: (run.fold, run.seed))
 
+    def rows_of(self, method: "Method") -> list[dict[str, Any]]:
+        """The rows of per_image.csv of a method's runs, in the order of `runs_of`."""
+        return [row for run in self.runs_of(method) for row in run.per_image]
+
     @cached_property
     def images(self) -> tuple[ScoredImage, ...]:
         """Every test image that some run scored, sorted by id."""
-        images: dict[str, ScoredImage] = {}
-        for run in self.runs:
-            for row in run.per_image:
-                name = str(row["id"])
-                images.setdefault(
-                    name,
-                    ScoredImage(name, row.get("group"), row.get("organ"), int(row.get("nuclei_truth") or 0)),
-                )
-        return tuple(images[name] for name in sorted(images))
+        first = {str(row["id"]): row for run in reversed(self.runs) for row in reversed(run.per_image)}
+        return tuple(
+            ScoredImage(name, row.get("group"), row.get("organ"), int(row.get("nuclei_truth") or 0))
+            for name, row in sorted(first.items())
+        )
 
     @property
     def nuclei(self) -> int:
@@ -94,27 +95,19 @@ class DatasetResults:
         """
         index = {image.id: position for position, image in enumerate(self.images)}
         total, count = np.zeros(len(index)), np.zeros(len(index))
-        for run in self.runs_of(method):
-            for row in run.per_image:
-                total[index[str(row["id"])]] += number(row.get(column))  # nan stays nan
-                count[index[str(row["id"])]] += 1
+        for row in self.rows_of(method):
+            total[index[str(row["id"])]] += number(row.get(column))  # nan stays nan
+            count[index[str(row["id"])]] += 1
         means: Floats = np.divide(total, count, out=np.full(len(index), np.nan), where=count > 0)
         return means
 
     def n_images(self, method: "Method") -> int:
         """How many of the images the method has been scored on."""
-        return len({str(row["id"]) for run in self.runs_of(method) for row in run.per_image})
+        return len({str(row["id"]) for row in self.rows_of(method)})
 
     def n_undefined(self, method: "Method", column: str) -> int:
         """On how many of its images a value of the method is undefined in any of its runs."""
-        return len(
-            {
-                str(row["id"])
-                for run in self.runs_of(method)
-                for row in run.per_image
-                if not np.isfinite(number(row.get(column)))
-            }
-        )
+        return len({str(row["id"]) for row in self.rows_of(method) if not np.isfinite(number(row.get(column)))})
 
     def mean_sd(self, method: "Method", metric: Metric) -> tuple[float, float]:
         """Mean and sd over the method's runs; the sd is nan for a single one."""
@@ -128,12 +121,6 @@ class DatasetResults:
             return counted(len(runs), "run")
         counts = [counted(len(keys), noun) for keys, noun in ((folds, "fold"), (seeds, "seed")) if len(keys) > 1]
         return " × ".join(counts)
-
-
-def counted(n: int, noun: str) -> str:
-    """`1 image`, `2,000 images`."""
-    plural = {"class": "classes", "nucleus": "nuclei"}.get(noun, noun + "s")
-    return f"{n:,} {noun if n == 1 else plural}"
 
 
 def by_dataset(comparison: "Comparison") -> list[DatasetResults]:

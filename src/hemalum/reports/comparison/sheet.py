@@ -1,11 +1,9 @@
 """The pictures of a comparison: the best, the median and the worst image, and who is right where."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +12,16 @@ from PIL import Image
 from hemalum.data.image import read_label_map
 from hemalum.errors import HemalumError
 from hemalum.nuclei.io.overlay import draw_outlines
-from hemalum.reports.comparison.metrics import mean_text, number
 from hemalum.reports.comparison.results import DatasetResults
+from hemalum.reports.files import data_uri
+from hemalum.reports.numbers import mean_text, number
 
 if TYPE_CHECKING:
     from hemalum.data.dataset import Dataset
     from hemalum.data.sample import Sample
     from hemalum.experiments.records import Comparison, Method, Run
 
-SIDES = (512, 384, 256, 160)  # longer side of a picture, px: the largest that keeps within the bytes
+PICTURE_SIZES = (512, 384, 256, 160)  # longer side of a picture, px: the largest that keeps within the bytes
 MOST_BYTES = 3_000_000
 MOST_METHODS = 3  # up to so many, each is set against the reference; of more only the second
 
@@ -32,6 +31,7 @@ BLUE, ORANGE, PALE = (0, 114, 178), (245, 150, 20), (205, 205, 205)
 
 Labels = NDArray[np.integer[Any]]
 Colors = NDArray[np.uint8]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Picture:
 
     title: str
     caption: str
-    data: str
-    width: int
-    height: int
+    data: str = ""
+    width: int = 0
+    height: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,42 +73,46 @@ def error_map(truth: Labels, prediction: Labels) -> Colors:
     return colors
 
 
+def right_alone(truth: Labels, first: Labels, second: Labels) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(H, W) bool twice: pixels on which only the first prediction is right, and only the second."""
+    first_right, second_right = ((prediction != 0) == (truth != 0) for prediction in (first, second))
+    return first_right & ~second_right, second_right & ~first_right
+
+
 def difference_map(truth: Labels, first: Labels, second: Labels) -> Colors:
     """(H, W, 3) uint8: blue where only the first is right, orange where only the second, pale where neither."""
-    is_true = truth != 0
-    first_right, second_right = (first != 0) == is_true, (second != 0) == is_true
+    only_first, only_second = right_alone(truth, first, second)
     colors = np.full((*truth.shape, 3), WHITE, np.uint8)
-    colors[first_right & ~second_right] = BLUE
-    colors[~first_right & second_right] = ORANGE
-    colors[~first_right & ~second_right] = PALE
+    colors[(first != 0) != (truth != 0)] = PALE
+    colors[only_first] = BLUE
+    colors[only_second] = ORANGE
     return colors
+
+
+def best_median_worst(ordered: Sequence[T], only: str = "Only image") -> list[tuple[str, T]]:
+    """The first, middle and last, with their ranks; best and worst of two, and one alone is called `only`."""
+    if len(ordered) < 3:
+        return list(zip(("Best", "Worst") if len(ordered) == 2 else (only,), ordered, strict=False))
+    return [("Best", ordered[0]), ("Median", ordered[len(ordered) // 2]), ("Worst", ordered[-1])]
 
 
 def chosen_images(results: DatasetResults) -> list[tuple[str, str]]:
     """(rank, image id) of the best, median and worst image by the reference's PQ (Dice without one), first seed."""
-    if not results.runs_of(results.methods[0]):
-        return []
+    rows = results.rows_of(results.methods[0])
+    scores: dict[str, float] = {}
     for column in ("pq", "dice"):
-        scores: dict[str, float] = {}
-        for run in results.runs_of(results.methods[0]):
-            for row in run.per_image:
-                value = number(row.get(column))
-                if np.isfinite(value):
-                    scores.setdefault(str(row["id"]), value)
-        if scores:
-            break
+        for row in rows if not scores else ():
+            if np.isfinite(value := number(row.get(column))):
+                scores.setdefault(str(row["id"]), value)
     # between equals the name decides, so that the sheet is the same every time
-    order = sorted(scores, key=lambda name: (-scores[name], name))
-    if len(order) < 3:
-        return list(zip(("Best", "Worst") if len(order) == 2 else ("Only image",), order, strict=False))
-    return [("Best", order[0]), ("Median", order[len(order) // 2]), ("Worst", order[-1])]
+    return best_median_worst(sorted(scores, key=lambda name: (-scores[name], name)))
 
 
 def sheets(comparison: "Comparison", results: Sequence[DatasetResults]) -> dict[str, Sheet]:
     """The sheet of each dataset, in pictures small enough for one page. Without its images it says only that."""
     chosen = [(dataset, chosen_images(dataset)) for dataset in results]
     drawn: dict[str, Sheet] = {}
-    for side in SIDES:
+    for side in PICTURE_SIZES:
         drawn = {dataset.name: _sheet(comparison, dataset, images, side) for dataset, images in chosen}
         lines = [line for sheet in drawn.values() for line in sheet.lines]
         if sum(len(picture.data) for line in lines for picture in line.pictures) <= MOST_BYTES:
@@ -150,8 +154,8 @@ def _line(results: DatasetResults, rivals: Sequence["Method"], sample: "Sample",
     outlined = draw_outlines(sample.image, truth.astype(np.uint32))
     count = int(np.count_nonzero(np.unique(truth)))
     pictures = [
-        _photograph("Image", _describe_sample(sample), sample.image, side),
-        _photograph("Truth", f"{count:,} nuclei outlined in green", outlined, side),
+        _picture("Image", _describe_sample(sample), sample.image, side, photograph=True),
+        _picture("Truth", f"{count:,} nuclei outlined in green", outlined, side, photograph=True),
     ]
     predictions: dict[str, Labels | None] = {}
     for method in results.methods:
@@ -160,21 +164,19 @@ def _line(results: DatasetResults, rivals: Sequence["Method"], sample: "Sample",
         predictions[method.name] = prediction
         if prediction is None:
             reason = "not scored on this image" if run is None else "its label map has not been kept"
-            pictures.append(Picture(method.name, reason, "", 0, 0))
+            pictures.append(Picture(method.name, reason))
         else:
-            pictures.append(_drawing(method.name, scores, error_map(truth, prediction), side))
+            pictures.append(_picture(method.name, scores, error_map(truth, prediction), side))
     reference = results.methods[0].name
     for rival in rivals:
         title = f"{reference} or {rival.name}"
         first, second = predictions[reference], predictions[rival.name]
         if first is None or second is None:
-            pictures.append(Picture(title, "one of the two is missing", "", 0, 0))
+            pictures.append(Picture(title, "one of the two is missing"))
         else:
-            pictures.append(
-                _drawing(
-                    title, _describe_difference(truth, first, second), difference_map(truth, first, second), side
-                )
-            )
+            only_first, only_second = (pixels.mean() for pixels in right_alone(truth, first, second))
+            shares = f"only the first right on {only_first:.1%} of pixels, only the second on {only_second:.1%}"
+            pictures.append(_picture(title, shares, difference_map(truth, first, second), side))
     return tuple(pictures)
 
 
@@ -182,12 +184,6 @@ def _describe_sample(sample: "Sample") -> str:
     height, width = sample.instances.shape
     parts = [f"{width} × {height} px", f"{sample.mpp:.3g} µm/px" if sample.mpp else "", sample.organ or ""]
     return ", ".join(part for part in parts if part)
-
-
-def _describe_difference(truth: Labels, first: Labels, second: Labels) -> str:
-    first_right, second_right = ((prediction != 0) == (truth != 0) for prediction in (first, second))
-    only_first, only_second = (first_right & ~second_right).mean(), (second_right & ~first_right).mean()
-    return f"only the first right on {only_first:.1%} of pixels, only the second on {only_second:.1%}"
 
 
 def _scored(results: DatasetResults, method: "Method", image: str) -> tuple["Run | None", str]:
@@ -212,24 +208,14 @@ def kept_prediction(run: "Run", sample: "Sample") -> Labels | None:
     return None
 
 
-def _photograph(title: str, caption: str, pixels: Colors, side: int) -> Picture:
+def _picture(title: str, caption: str, pixels: Colors, side: int, *, photograph: bool = False) -> Picture:
+    """Pixels shrunk to a longer side of `side` px: a JPEG of a photograph, a PNG of a drawing."""
     image = Image.fromarray(pixels)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=85)
-    return _picture(title, caption, image, "jpeg", stream)
-
-
-def _drawing(title: str, caption: str, colors: Colors, side: int) -> Picture:
-    image = Image.fromarray(colors)
-    # means over whole pixels, so that thin errors fade and do not vanish
-    image.thumbnail((side, side), Image.Resampling.BOX)
-    image = image.quantize(32, dither=Image.Dither.NONE)
-    stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return _picture(title, caption, image, "png", stream)
-
-
-def _picture(title: str, caption: str, image: Image.Image, kind: str, stream: io.BytesIO) -> Picture:
-    data = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
-    return Picture(title, caption, data, image.size[0], image.size[1])
+    if photograph:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        data = data_uri(image, "jpeg", quality=85)
+    else:
+        # means over whole pixels, so that thin errors fade and do not vanish
+        image.thumbnail((side, side), Image.Resampling.BOX)
+        data = data_uri(image.quantize(32, dither=Image.Dither.NONE), "png", optimize=True)
+    return Picture(title, caption, data, *image.size)

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import groupby
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,10 @@ from hemalum.reports.comparison.metrics import (
     METRICS,
     PER_IMAGE,
     Metric,
-    mean_text,
-    number,
 )
-from hemalum.reports.comparison.results import DatasetResults, counted
+from hemalum.reports.comparison.results import DatasetResults
 from hemalum.reports.grid import Grid, Row
+from hemalum.reports.numbers import counted, mean_text, number
 
 MEANS_NOTE = (
     "Mean ± standard deviation (n − 1) over the runs named in the heading; one run has none. Bold: the best mean, "
@@ -108,15 +109,21 @@ def _by_metric(results: DatasetResults, metrics: Sequence[Metric], caption: str)
     rows: list[Row] = []
     kind = ""
     for metric in metrics:
-        values = [results.mean_sd(method, metric) for method in results.scored]
-        if all(math.isnan(mean) for mean, _ in values):
+        values = [[metric.of(run.summary) for run in results.runs_of(method)] for method in results.scored]
+        if all(math.isnan(value) for by_run in values for value in by_run):
             continue
         if metric.kind != kind and metrics is METRICS:
             kind = metric.kind
             rows.append(Row(KIND_TITLES[kind], heading=True))
-        texts = tuple(metric.text(mean, sd) for mean, sd in values)
-        rows.append(Row(metric.title, texts, best_of([mean for mean, _ in values], metric)))
+        rows.append(mean_row(metric.title, values, metric))
     return Grid(caption, "Metric", method_columns(results), tuple(rows), notes=(MEANS_NOTE,), folded=True)
+
+
+def mean_row(head: str, values: Sequence[Sequence[float]], metric: Metric | None = None, *, bold: bool = True) -> Row:
+    """Mean ± sd over the runs of each method, the best in bold."""
+    pairs = [mean_sd(by_run) for by_run in values]
+    texts = tuple((metric.text if metric is not None else mean_text)(*pair) for pair in pairs)
+    return Row(head, texts, best_of([mean for mean, _ in pairs], metric) if bold else frozenset())
 
 
 def method_columns(results: DatasetResults) -> tuple[str, ...]:
@@ -148,13 +155,13 @@ def by_part(results: DatasetResults, kind: str) -> Grid | None:
     for name in names:
         inside = np.array([label == name for label in labels])
         nuclei = sum(image.nuclei for image, belongs in zip(results.images, inside, strict=True) if belongs)
-        means = {key: mean_sd(by_image[inside])[0] for key, by_image in values.items()}
+        texts: list[str] = [f"{inside.sum():,}", f"{nuclei:,}"]
         best: set[int] = set()
-        for k, column in enumerate(shown):
-            first = 2 + k * len(results.scored)
-            best |= {first + i for i in best_of([means[column, method.name] for method in results.scored])}
-        texts = [mean_text(mean) for mean in means.values()]
-        rows.append(Row(str(name), (f"{inside.sum():,}", f"{nuclei:,}", *texts), frozenset(best)))
+        for column in shown:
+            means = [mean_sd(values[column, method.name][inside])[0] for method in results.scored]
+            best |= {len(texts) + i for i in best_of(means)}
+            texts += map(mean_text, means)
+        rows.append(Row(str(name), tuple(texts), frozenset(best)))
     return Grid(
         caption=f"{results.name}: by {kind}, mean over images",
         corner=kind.capitalize(),
@@ -179,27 +186,28 @@ def by_class(results: DatasetResults) -> Grid | None:
     numbered = [f"class {n + 1}" for n in range(len(counts))]
     class_names = list(names.values()) if len(names) == len(counts) else numbered
 
-    def line(head: str, part: str, value: Callable[[dict[str, Any]], object]) -> Row:
-        pairs = [
-            mean_sd([number(value(c.summary[part])) for c in results.runs_of(m) if part in c.summary])
-            for m in results.scored
-        ]
-        return Row(head, tuple(mean_text(*pair) for pair in pairs), best_of([mean for mean, _ in pairs]))
+    def line(head: str, *keys: str | int) -> Row:
+        """The value under `keys` of a run's summary, over the runs that have the first of them."""
+        summaries: list[list[Any]] = [[run.summary for run in results.runs_of(m)] for m in results.scored]
+        return mean_row(
+            head,
+            [[number(reduce(getitem, keys, one)) for one in by_run if keys[0] in one] for by_run in summaries],
+        )
 
     rows = [
-        line(f"Recall of {name} ({count:,} nuclei), whatever class they are given", "found_by_class", recall)
-        for name, count, recall in zip(class_names, counts, map(_recall_of, range(len(counts))), strict=True)
+        line(f"Recall of {name} ({count:,} nuclei), whatever class they are given", "found_by_class", "recall", k)
+        for k, (name, count) in enumerate(zip(class_names, counts, strict=True))
     ]
     if any("classes" in run.summary for run in results.runs):
         rows += [
-            line("mPQ: mean over the classes of an image, then over images", "classes", lambda c: c["mpq"]),
-            line("mPQ+: counts of each class pooled, then mean over classes", "classes", lambda c: c["mpq_plus"]),
-            *(line(f"PQ, pooled, {name}", "classes", _pq_of(k)) for k, name in enumerate(class_names)),
+            line("mPQ: mean over the classes of an image, then over images", "classes", "mpq"),
+            line("mPQ+: counts of each class pooled, then mean over classes", "classes", "mpq_plus"),
+            *(line(f"PQ, pooled, {name}", "classes", "pq_pooled", k) for k, name in enumerate(class_names)),
         ]
     absent: list[str] = []
     if any("semantic_by_class" in run.summary for run in results.runs):
         rows += [
-            line(f"{title} of pixels, {words}, {name}", "semantic_by_class", _pixels_of(name, averaging, metric))
+            line(f"{title} of pixels, {words}, {name}", "semantic_by_class", name, averaging, metric)
             for metric, title in {"f1": "F1", "iou": "IoU"}.items()
             for averaging, words in {"pooled": "pooled", "per_image": "mean over images"}.items()
             for name in class_names
@@ -217,30 +225,37 @@ def by_class(results: DatasetResults) -> Grid | None:
     )
 
 
-def _recall_of(position: int) -> Callable[[dict[str, Any]], object]:
-    return lambda recalled: recalled["recall"][position]
+def _three(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _pq_of(position: int) -> Callable[[dict[str, Any]], object]:
-    return lambda classes: classes["pq_pooled"][position]
+def _duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _pixels_of(name: str, averaging: str, metric: str) -> Callable[[dict[str, Any]], object]:
-    return lambda by_class: by_class[name][averaging][metric]
+def _counted(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
 
 
 COSTS: dict[str, tuple[str, str, Callable[[float], str]]] = {
-    "parameters": ("Network", "Parameters", lambda value: _counted(value)),
-    "mpp": ("Network", "µm per pixel", lambda value: f"{value:.3g}"),
-    "macs": ("Network", "MACs", lambda value: _counted(value)),
-    "macs_side_px": ("Network", "of an input of (px)", lambda value: f"{value:,.0f} × {value:,.0f}"),
-    "latency_ms": ("Network", "Latency (ms)", lambda value: _three(value)),
-    "images_per_second": ("Network", "Images per second", lambda value: _three(value)),
-    "test_images_per_second": ("Whole", "Test images per second", lambda value: _three(value)),
-    "steps": ("Training", "Steps", lambda value: f"{value:,.0f}"),
-    "steps_per_second": ("Training", "Steps per second", lambda value: _three(value)),
-    "train_seconds": ("Training", "Time", lambda value: duration(value)),
-    "peak_memory_mb": ("Training", "Peak memory (MB)", lambda value: f"{value:,.0f}"),
+    "parameters": ("Network", "Parameters", _counted),
+    "mpp": ("Network", "µm per pixel", "{:.3g}".format),
+    "macs": ("Network", "MACs", _counted),
+    "macs_side_px": ("Network", "of an input of (px)", "{0:,.0f} × {0:,.0f}".format),
+    "latency_ms": ("Network", "Latency (ms)", _three),
+    "images_per_second": ("Network", "Images per second", _three),
+    "test_images_per_second": ("Whole", "Test images per second", _three),
+    "steps": ("Training", "Steps", "{:,.0f}".format),
+    "steps_per_second": ("Training", "Steps per second", _three),
+    "train_seconds": ("Training", "Time", _duration),
+    "peak_memory_mb": ("Training", "Peak memory (MB)", "{:,.0f}".format),
 }
 
 
@@ -286,22 +301,3 @@ def _cost_notes(results: DatasetResults, kept: list[str], side_lengths: set[floa
         "measured, or there is no such thing."
     )
     return tuple(notes)
-
-
-def _three(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 5 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _counted(value: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f}"

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from hemalum.errors import HemalumError
 from hemalum.nuclei.io.colors import Color
 from hemalum.nuclei.io.text_drawing import TextDrawing
 
@@ -48,6 +50,14 @@ class Sheet:
     legend: Sequence[tuple[Color, str]]
     footnotes: Sequence[str]
     filled: bool = False
+
+
+def picture_path(path: Path | str, name: str = "picture") -> Path:
+    """The path of a sheet. Raises HemalumError, which calls it `name`, for another ending than .png and .jpg."""
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise HemalumError(f"{name} '{path}': the picture is a .png or a .jpg")
+    return path
 
 
 def draw_sheet(sheet: Sheet) -> Image.Image:

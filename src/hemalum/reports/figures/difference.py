@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from PIL import Image
 from hemalum.errors import HemalumError, nearest
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.overlay import draw_outlines
-from hemalum.reports.comparison.metrics import number
 from hemalum.reports.comparison.sheet import (
     BLUE,
     GRAY,
@@ -21,11 +21,14 @@ from hemalum.reports.comparison.sheet import (
     PALE,
     RED,
     Labels,
+    best_median_worst,
     difference_map,
     error_map,
     kept_prediction,
+    right_alone,
 )
-from hemalum.reports.figures.contact_sheet import Panel, Row, Sheet, draw_sheet
+from hemalum.reports.figures.contact_sheet import Panel, Row, Sheet, draw_sheet, picture_path
+from hemalum.reports.numbers import number
 
 if TYPE_CHECKING:
     from hemalum.data.dataset import Dataset
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from hemalum.experiments.records import Comparison, Run
 
 PICTURE = 320  # px of a picture's side
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,7 @@ def write_difference(
     HemalumError for unknown names, an ending that is no picture's, or when images, scores or predictions are not
     there.
     """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise HemalumError(f"picture '{path}': the picture is a .png or a .jpg")
+    path = picture_path(path)
     dataset = _one_of(comparison, first, second, dataset)
     changes = list_changes(comparison, first, second, dataset)
     if not changes:
@@ -70,14 +70,8 @@ def write_difference(
             f"{comparison.out}: {first} and {second} have no image of {dataset} in common that both have finished"
         )
     picture = draw_sheet(_sheet(comparison, first, second, dataset, changes))
-    try:
-        with atomic_path(path) as temporary:
-            if path.suffix.lower() == ".png":
-                picture.save(temporary, format="PNG", optimize=True)
-            else:
-                picture.save(temporary, format="JPEG", quality=92)
-    except OSError as error:
-        raise HemalumError(f"cannot write {path}: {error.strerror or error}") from error
+    with atomic_path(path) as temporary:
+        picture.save(temporary, quality=92, optimize=path.suffix.lower() == ".png")
     return path
 
 
@@ -98,20 +92,17 @@ def list_changes(comparison: "Comparison", first: str, second: str, dataset: str
 
 def _pairs(comparison: "Comparison", first: str, second: str, dataset: str) -> list[tuple["Run", "Run"]]:
     """One run of each method for every fold that both have finished."""
-    by_fold: list[dict[int, dict[int, Run]]] = [{}, {}]
-    for method, folds in zip((first, second), by_fold, strict=True):
-        for run in comparison.runs:
-            if (run.method, run.dataset) == (method, dataset):
-                folds.setdefault(run.fold, {})[run.seed] = run
+    firsts, seconds = (
+        [run for run in comparison.runs if (run.method, run.dataset) == (method, dataset)]
+        for method in (first, second)
+    )
     trained = {method.name for method in comparison.methods if method.kind == "recipe"}
-    pairs = []
-    for fold in sorted(by_fold[0].keys() & by_fold[1].keys()):
-        a, b = by_fold[0][fold], by_fold[1][fold]  # by seed
-        if {first, second} <= trained:  # a method that is not trained has no seed to share
-            a, b = ({seed: runs[seed] for seed in a.keys() & b.keys()} for runs in (a, b))
-        if a and b:
-            pairs.append((a[min(a)], b[min(b)]))
-    return pairs
+    share_seed = {first, second} <= trained  # a method that is not trained has no seed to share
+    by_fold: dict[int, list[tuple[Run, Run]]] = {}
+    for a, b in product(firsts, seconds):
+        if a.fold == b.fold and (a.seed == b.seed or not share_seed):
+            by_fold.setdefault(a.fold, []).append((a, b))
+    return [min(pairs, key=lambda pair: (pair[0].seed, pair[1].seed)) for _, pairs in sorted(by_fold.items())]
 
 
 def _one_of(comparison: "Comparison", first: str, second: str, dataset: str | None) -> str:
@@ -134,7 +125,7 @@ def _sheet(comparison: "Comparison", first: str, second: str, dataset: str, chan
     opened = comparison.dataset(dataset)
     positions = {row.id: position for position, row in enumerate(opened.rows)}
     rows = []
-    for rank, change in _ranked(changes):
+    for rank, change in best_median_worst(changes, only="Best"):
         if change.image not in positions:
             raise HemalumError(f"image {change.image} of the comparison is not in {comparison.datasets[dataset]}")
         rows.append(_row(rank, change, opened[positions[change.image]]))
@@ -180,18 +171,11 @@ def _footnotes(dataset: "Dataset", changes: Sequence[Change]) -> list[str]:
     return [note, *source]
 
 
-def _ranked(changes: Sequence[Change]) -> list[tuple[str, Change]]:
-    """The rows: most gained, median, most lost; fewer where there are fewer images."""
-    if len(changes) < 3:
-        return list(zip(("Best", "Worst"), changes, strict=False))
-    return [("Best", changes[0]), ("Median", changes[len(changes) // 2]), ("Worst", changes[-1])]
-
-
 def _row(rank: str, change: Change, sample: "Sample") -> Row:
     truth = sample.instances
     predictions = [_prediction(run, sample) for run in change.runs]
     outlined = draw_outlines(sample.image, truth.astype(np.uint32))
-    gained, lost = _shares(truth, *predictions)
+    lost, gained = (pixels.mean() for pixels in right_alone(truth, *predictions))
     wide = max(truth.shape)
     bar = None if sample.mpp is None else (20 / sample.mpp * PICTURE / wide, "20 µm")
     pictures = [
@@ -216,13 +200,6 @@ def _prediction(run: "Run", sample: "Sample") -> Labels:
     if labels is None:
         raise HemalumError(f"{run.folder / 'predictions'}: no label map of {sample.id} that fits its image")
     return labels
-
-
-def _shares(truth: Labels, first: Labels, second: Labels) -> tuple[float, float]:
-    """The shares of pixels that only the second, and only the first, has right."""
-    is_true = truth != 0
-    first_right, second_right = ((labels != 0) == is_true for labels in (first, second))
-    return float((second_right & ~first_right).mean()), float((first_right & ~second_right).mean())
 
 
 def _fitted(pixels: NDArray[Any], how: Image.Resampling) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from skimage.segmentation import find_boundaries
 
 from hemalum.data.augmentation.crops import augment
 from hemalum.data.augmentation.settings import AugmentSettings
@@ -23,7 +24,7 @@ from hemalum.data.stain.target import fit_stain_target
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import class_color
-from hemalum.reports.figures.contact_sheet import Panel, Row, Sheet, draw_sheet
+from hemalum.reports.figures.contact_sheet import Panel, Row, Sheet, draw_sheet, picture_path
 
 Pixels = NDArray[np.uint8]
 
@@ -33,7 +34,6 @@ FIELD_UM = 64.0  # side of the field that is shown
 FIELD_PX = 256  # the same, of an image that does not say its scale
 POOLED = 32  # images that the normalization's targets are fitted on
 SPREAD = ("stain", "organ", "group")  # columns of the index, the most telling first
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def write_preview(
@@ -47,18 +47,10 @@ def write_preview(
 
     Raises HemalumError when the ending is unknown, or an image or the target file is not as it should be.
     """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise HemalumError(f"preview '{path}': the picture is a .png or a .jpg")
+    path = picture_path(path, "preview")
     picture = draw_sheet(make_sheet(dataset, seed, settings or AugmentSettings()))
-    try:
-        with atomic_path(path) as temporary:
-            if path.suffix.lower() == ".png":
-                picture.save(temporary, format="PNG")
-            else:
-                picture.save(temporary, format="JPEG", quality=88)
-    except OSError as error:
-        raise HemalumError(f"cannot write {path}: {error.strerror or error}") from error
+    with atomic_path(path) as temporary:
+        picture.save(temporary, quality=88)
     return path
 
 
@@ -111,13 +103,7 @@ def choose_samples(rows: Sequence[IndexRow], seed: int, count: int = SAMPLES) ->
     taken: list[IndexRow] = []
     seen: Counter[tuple[str, str | None]] = Counter()
     while left and len(taken) < count:
-        best = min(
-            left,
-            key=lambda row: (
-                row.nuclei == 0,
-                *(seen[name, getattr(row, name)] for name in SPREAD),
-            ),
-        )
+        best = min(left, key=lambda row: (row.nuclei == 0, *(seen[name, getattr(row, name)] for name in SPREAD)))
         left.remove(best)
         taken.append(best)
         seen.update((name, getattr(best, name)) for name in SPREAD)
@@ -187,14 +173,16 @@ def _row(
     shown: _Shown, row: IndexRow, targets: dict[str, StainTarget | str], settings: AugmentSettings, seed: list[int]
 ) -> Row:
     sample = shown.sample
-    panels = [Panel(shown.image, bar=_bar(shown)), Panel(_outlined(shown))]
-    for number, strength in enumerate((settings.stain / 2, settings.stain)):
-        panels.append(Panel(_jittered(shown.image, strength, np.random.default_rng([*seed, number]))))
-    prepared = Prepared(shown.image, shown.labels)
-    batch, _ = augment([prepared], [np.random.default_rng([*seed, 2])], PICTURE, settings)
-    panels.append(Panel(_bytes(batch[0])))
-    for target in targets.values():
-        panels.append(_normalized(shown, target))
+    rngs = [np.random.default_rng([*seed, number]) for number in range(3)]
+    batch, _ = augment([Prepared(shown.image, shown.labels)], rngs[2:], PICTURE, settings)
+    panels = [
+        Panel(shown.image, bar=_bar(shown)),
+        Panel(_outlined(shown)),
+        Panel(_jittered(shown.image, settings.stain / 2, rngs[0])),
+        Panel(_jittered(shown.image, settings.stain, rngs[1])),
+        Panel(_bytes(batch[0])),
+        *(_normalized(shown, target) for target in targets.values()),
+    ]
     about = dict.fromkeys(part for part in (row.stain, row.organ) if part)
     # a group that is a name of an image, or of an organ, says nothing new
     group = "" if row.group in (row.id, row.source, row.organ, row.stain) else f"group {row.group}"
@@ -213,15 +201,7 @@ def _bar(shown: _Shown) -> tuple[float, str]:
 def _outlined(shown: _Shown) -> Pixels:
     """The image with an outline around every nucleus, drawn at twice the size so that it is smooth and thin."""
     labels = shown.labels
-    edge = np.zeros(labels.shape, np.bool_)
-    for axis in (0, 1):
-        step = [slice(None)] * 2
-        back = list(step)
-        step[axis], back[axis] = slice(1, None), slice(None, -1)
-        differs = labels[tuple(step)] != labels[tuple(back)]
-        edge[tuple(step)] |= differs
-        edge[tuple(back)] |= differs
-    edge &= labels > 0
+    edge = find_boundaries(labels, mode="inner")
     thick = edge.copy()  # one pixel more towards the inside
     thick[1:] |= edge[:-1]
     thick[:, 1:] |= edge[:, :-1]

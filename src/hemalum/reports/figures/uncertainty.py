@@ -28,13 +28,6 @@ _RAMP = np.array(
 )
 
 
-class _Canvas(TextDrawing):
-    def __init__(self, width: int, height: int) -> None:
-        super().__init__()
-        self.picture = Image.new("RGB", (width, height), _PAPER)
-        self.draw = ImageDraw.Draw(self.picture)
-
-
 def write_uncertainty(
     path: Path | str, image: Path | str, model: Model, *, mpp: float | str | None = None, engine: str = "auto"
 ) -> float:
@@ -84,16 +77,22 @@ def draw_panels(
         (_colored(activation, low, high), "mean |activation| before the head", (f"{low:.3g}", f"{high:.3g}")),
     ]
     cell = max(size[0], 200), size[1] + _HEAD + _BAR
-    canvas = _Canvas(2 * cell[0] + 3 * _GAP, 2 * cell[1] + 3 * _GAP)
+    picture = Image.new("RGB", (2 * cell[0] + 3 * _GAP, 2 * cell[1] + 3 * _GAP), _PAPER)
+    pen = TextDrawing()
+    pen.draw = ImageDraw.Draw(picture)
     for index, (pixels, title, ends) in enumerate(panels):
         x = _GAP + index % 2 * (cell[0] + _GAP)
         y = _GAP + index // 2 * (cell[1] + _GAP)
-        canvas.text(x, y, canvas.fit(title, cell[0], _TYPE), _TYPE, _INK)
+        pen.text(x, y, pen.fit(title, cell[0], _TYPE), _TYPE, _INK)
         resample = Image.Resampling.BILINEAR if shrink < 1 else Image.Resampling.NEAREST
-        canvas.picture.paste(Image.fromarray(pixels).resize(size, resample), (x, y + _HEAD))
+        picture.paste(Image.fromarray(pixels).resize(size, resample), (x, y + _HEAD))
         if ends is not None:
-            _draw_bar(canvas, x, y + _HEAD + size[1] + 6, size[0], ends)
-    return canvas.picture
+            bar = y + _HEAD + size[1] + 6
+            ramp = np.linspace(0, 1, size[0], dtype=np.float32)[None].repeat(10, axis=0)
+            picture.paste(Image.fromarray(_colored(ramp, 0, 1)), (x, bar))
+            pen.text(x, bar + 13, ends[0], _TYPE - 2, _INK)
+            pen.text(x + size[0] - pen.length(ends[1], _TYPE - 2), bar + 13, ends[1], _TYPE - 2, _INK)
+    return picture
 
 
 def _colored(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
@@ -101,10 +100,3 @@ def _colored(values: NDArray[np.float32], low: float, high: float) -> NDArray[np
     share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     stops = np.linspace(0, 1, len(_RAMP))
     return np.stack([np.interp(share, stops, _RAMP[:, c]) for c in range(3)], axis=-1).round().astype(np.uint8)
-
-
-def _draw_bar(canvas: _Canvas, x: int, y: int, width: int, ends: tuple[str, str]) -> None:
-    ramp = _colored(np.linspace(0, 1, width, dtype=np.float32)[None].repeat(10, axis=0), 0, 1)
-    canvas.picture.paste(Image.fromarray(ramp), (x, y))
-    canvas.text(x, y + 13, ends[0], _TYPE - 2, _INK)
-    canvas.text(x + width - canvas.length(ends[1], _TYPE - 2), y + 13, ends[1], _TYPE - 2, _INK)

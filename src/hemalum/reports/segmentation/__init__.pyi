@@ -6,14 +6,3 @@ from .page import density_text as density_text
 from .page import score_texts as score_texts
 from .page import stain_text as stain_text
 from .page import thresholds_text as thresholds_text
-
-__all__ = [
-    "SCALE_TEXTS",
-    "Batch",
-    "SummaryPage",
-    "collect",
-    "density_text",
-    "score_texts",
-    "stain_text",
-    "thresholds_text",
-]

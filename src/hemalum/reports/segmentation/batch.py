@@ -5,14 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemalum.inference.batch import FileResult
-from hemalum.reports.segmentation.page import (
-    SCALE_TEXTS,
-    Summarized,
-    SummaryPage,
-    density_text,
-    score_texts,
-    stain_text,
-)
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.reports.numbers import number_text
+from hemalum.reports.segmentation.page import SCALE_TEXTS, SummaryPage, density_text, score_texts, stain_text
 
 
 @dataclass(slots=True)
@@ -45,17 +40,14 @@ def collect(
     batch = Batch()
     for result in results:
         if result.nuclei is None:
-            reason = result.error or "no result"
-            batch.failed.append((result.path, reason))
-            if page is not None:
-                page.add_failed(str(result.path), reason)
+            batch.failed.append((result.path, result.error or "no result"))
         else:
-            batch.rows.append(_row(result))
+            batch.rows.append(_row(result, result.nuclei))
             batch.classes = result.nuclei.class_names
             batch.scores = tuple(score_texts(result.nuclei))
             batch.files += result.files.values()
-            if page is not None:
-                page.add(_summarized(result))
+        if page is not None:
+            page.add(result)
         if on_result is not None:
             on_result(result)
     if page is not None:
@@ -64,10 +56,7 @@ def collect(
     return batch
 
 
-def _row(result: FileResult) -> list[str]:
-    nuclei = result.nuclei
-    if nuclei is None:
-        return [result.path.name]
+def _row(result: FileResult, nuclei: Nuclei) -> list[str]:
     estimated = nuclei.mpp_source == "estimate"
     return [
         result.path.name,
@@ -75,15 +64,8 @@ def _row(result: FileResult) -> list[str]:
         *(f"{count:,}" for count in (nuclei.classes.counts.values() if nuclei.classes is not None else ())),
         *score_texts(nuclei).values(),
         density_text(nuclei) + (" (estimated)" if estimated else ""),
-        f"{nuclei.mpp:.4g}" if nuclei.mpp is not None else "unknown",
+        number_text(nuclei.mpp),
         SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source),
         stain_text(nuclei) or "unknown",
         f"{result.seconds:.1f}",
     ]
-
-
-def _summarized(result: FileResult) -> Summarized:
-    if result.nuclei is None:
-        raise ValueError(f"{result.path} has no nuclei to summarize")
-    files = list(result.files.values())
-    return Summarized(result.path.name, result.nuclei, result.seconds, result.files.get("overlay"), files)

@@ -1,26 +1,23 @@
 """The one-page summary: a single HTML file that works offline, with pictures and figures inside it."""
 
-import base64
-import io
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum import __version__
 from hemalum.data.stain.recognition import STAIN_TITLES
-from hemalum.files import atomic_path
+from hemalum.files import write_text
+from hemalum.inference.batch import FileResult
 from hemalum.models.card import Card
 from hemalum.nuclei.io.colors import Color
-from hemalum.reports.html import render
+from hemalum.reports.files import data_uri, render
+from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.histogram import histogram_svg
 
 if TYPE_CHECKING:
@@ -49,20 +46,6 @@ _LABELS = {
 _HISTOGRAMS = ("area", "circularity", "hematoxylin_mean", "dab_mean")
 
 
-@dataclass(frozen=True)
-class Summarized:
-    """One segmented image for the page.
-
-    `picture` is the overlay, as an image file or (H, W, 3) uint8; `files` are the results to link to.
-    """
-
-    name: str
-    nuclei: "Nuclei"
-    seconds: float
-    picture: Path | NDArray[np.uint8] | None = None
-    files: Sequence[Path] = ()
-
-
 class SummaryPage:
     """The page in the making: results are added as they come, and only what the page shows of them is kept.
 
@@ -78,13 +61,13 @@ class SummaryPage:
         self.images: list[dict[str, Any]] = []
         self.failed: list[tuple[str, str]] = []
 
-    def add(self, result: Summarized) -> None:
-        """Add one segmented image."""
-        self.images.append(_image(result, self.path.parent, picture=len(self.images) < PICTURES_MOST))
-
-    def add_failed(self, name: str, reason: str) -> None:
-        """Name an image that could not be segmented."""
-        self.failed.append((name, reason.removeprefix(f"{name}: ")))
+    def add(self, result: FileResult) -> None:
+        """Add one image, segmented or not."""
+        if result.nuclei is not None:
+            self.images.append(_image(result, result.nuclei, self.path.parent, len(self.images) < PICTURES_MOST))
+        else:
+            reason = result.error or "no result"
+            self.failed.append((str(result.path), reason.removeprefix(f"{result.path}: ")))
 
     def write(self) -> None:
         """Write the page, atomically. Raises HemalumError when it cannot be written."""
@@ -100,11 +83,10 @@ class SummaryPage:
             any_estimate=any(image["estimated"] for image in self.images),
             doubts=[(image["name"], image["stain_doubt"]) for image in self.images if image["stain_doubt"]],
         )
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+        write_text(self.path, page)
 
 
-def statistics(table: "pyarrow.Table") -> list[tuple[str, str, str, str, str, str]]:
+def statistics(table: "pyarrow.Table") -> list[tuple[str, ...]]:
     """Median, mean, standard deviation, 5th and 95th percentile of each measured column, as text.
 
     A length or area is given once: in µm where the table has it, in pixels otherwise.
@@ -113,8 +95,7 @@ def statistics(table: "pyarrow.Table") -> list[tuple[str, str, str, str, str, st
     for name in measured_columns(table):
         values = _values(table, name)
         figures = [np.median(values), values.mean(), values.std(), *np.percentile(values, [5, 95])]
-        texts = [f"{figure:.4g}" for figure in figures]
-        rows.append((column_label(name), texts[0], texts[1], texts[2], texts[3], texts[4]))
+        rows.append((column_label(name), *(f"{figure:.4g}" for figure in figures)))
     return rows
 
 
@@ -156,15 +137,15 @@ def _values(table: "pyarrow.Table", name: str) -> NDArray[np.float64]:
     return finite
 
 
-def _image(result: Summarized, folder: Path, *, picture: bool) -> dict[str, Any]:
-    nuclei = result.nuclei
+def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> dict[str, Any]:
+    overlay = result.files.get("overlay")
     height, width = nuclei.shape
     columns = {_unit(name)[0]: name for name in measured_columns(nuclei.table)}
     shown: dict[str, Any] = {
-        "name": result.name,
+        "name": result.path.name,
         "count": f"{nuclei.count:,}",
         "density": density_text(nuclei),
-        "mpp": f"{nuclei.mpp:.4g}" if nuclei.mpp is not None else "unknown",
+        "mpp": number_text(nuclei.mpp),
         "mpp_source": nuclei.mpp_source,
         "mpp_text": SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source),
         "estimated": nuclei.mpp_source == "estimate",
@@ -183,13 +164,13 @@ def _image(result: Summarized, folder: Path, *, picture: bool) -> dict[str, Any]
             if stem in columns
         ],
         "statistics": statistics(nuclei.table),
-        "files": [(file.name, _link(file, folder)) for file in result.files],
+        "files": [(file.name, _link(file, folder)) for file in result.files.values()],
         "picture": "",
         "picture_caption": "",
     }
-    if picture and result.picture is not None:
-        shown |= _embed(result.picture)
-    elif result.picture is not None:
+    if overlay is not None and embed:
+        shown |= _embed(overlay)
+    elif overlay is not None:
         shown["picture_caption"] = (
             f"Only the first {PICTURES_MOST} pictures are in this page; the overlays are files."
         )
@@ -228,11 +209,11 @@ def stain_text(nuclei: "Nuclei", *, doubt: bool = True) -> str:
     return f"{STAIN_TITLES[name]}, {nuclei.notes['stain_source']}" + (f", but {doubted}" if doubted else "")
 
 
-def score_texts(nuclei: "Nuclei") -> dict[str, str]:
+def score_texts(nuclei: "Nuclei", class_name: str | None = None) -> dict[str, str]:
     """Scores of graded nuclei by name, as text: positive share, with three thresholds H-score and Allred."""
     if not nuclei.thresholds:
         return {}
-    score = nuclei.ihc_score()
+    score = nuclei.ihc_score(class_name)
     texts = {"positive": "–" if score.positive_share is None else f"{100 * score.positive_share:.1f} %"}
     if len(nuclei.thresholds) > 1:
         texts["H-score"] = "–" if score.h_score is None else f"{score.h_score:.0f}"
@@ -253,15 +234,11 @@ def by_grade(nuclei: "Nuclei") -> dict[str, Any]:
         return {}
     rows = []
     for name in (None, *nuclei.class_names):
-        score = nuclei.ihc_score(name)
-        share = "–" if score.positive_share is None else f"{100 * score.positive_share:.1f} %"
-        values = [f"{count:,}" for count in score.counts.values()] + [share]
-        if len(nuclei.thresholds) > 1:
-            values += ["–" if score.h_score is None else f"{score.h_score:.0f}", str(score.allred or "–")]
-        rows.append((name or "all", values))
+        counts = [f"{count:,}" for count in nuclei.ihc_score(name).counts.values()]
+        rows.append((name or "all", [*counts, *score_texts(nuclei, name).values()]))
     return {
         "grades": [{"name": n, "color": _hex(c)} for n, c in zip(intensities.names, intensities.colors, strict=True)],
-        "scores": ["Positive share", *(["H-score", "Allred"] if len(nuclei.thresholds) > 1 else [])],
+        "scores": ["Positive share", *list(score_texts(nuclei))[1:]],
         "rows": rows,
     }
 
@@ -278,22 +255,17 @@ def _link(file: Path, folder: Path) -> str:
         return ""
 
 
-def _embed(picture: Path | NDArray[np.uint8]) -> dict[str, Any]:
+def _embed(picture: Path) -> dict[str, Any]:
     try:
-        image = Image.open(picture) if isinstance(picture, Path) else Image.fromarray(picture)
+        image = Image.open(picture)
         full = image.size
         # draft and thumbnail decode and shrink in one go where the format can
         image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
-        stream = io.BytesIO()
-        image.convert("RGB").save(stream, "JPEG", quality=88, subsampling=0)
+        data = data_uri(image.convert("RGB"), "jpeg", quality=88, subsampling=0)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         return {"picture_caption": f"The picture could not be put into this page: {error}"}
+    width, height = image.size
     caption = "Outlines as segmented."
     if image.size != full:
-        caption += f" Shown at {image.size[0]} × {image.size[1]} px, shrunk from {full[0]:,} × {full[1]:,}."
-    return {
-        "picture": Markup("data:image/jpeg;base64,") + base64.b64encode(stream.getvalue()).decode(),
-        "picture_width": image.size[0],
-        "picture_height": image.size[1],
-        "picture_caption": caption,
-    }
+        caption += f" Shown at {width} × {height} px, shrunk from {full[0]:,} × {full[1]:,}."
+    return {"picture": data, "picture_width": width, "picture_height": height, "picture_caption": caption}

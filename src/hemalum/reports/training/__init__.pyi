@@ -1,7 +1,2 @@
 from .page import try_run_report as try_run_report
 from .page import write_run_report as write_run_report
-
-__all__ = [
-    "try_run_report",
-    "write_run_report",
-]

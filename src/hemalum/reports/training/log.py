@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,10 @@ class RunLog:
     lines: tuple[Line, ...]
     recipe: Mapping[str, Any]
 
+    def values(self, name: str) -> list[float]:
+        """A figure of every line, NaN where a line has none."""
+        return [line.of(name) for line in self.lines]
+
     @property
     def parts(self) -> list[str]:
         """Names of the losses' parts."""
@@ -68,18 +73,16 @@ class RunLog:
     def stretches(self) -> list[Stretch]:
         """The phases, in the order they ran."""
         stretches: list[Stretch] = []
-        for line in self.lines:
-            if stretches and stretches[-1].phase == line.phase:
-                stretches[-1] = Stretch(line.phase, stretches[-1].start, line.step)
-            else:
-                stretches.append(Stretch(line.phase, stretches[-1].end if stretches else 0, line.step))
+        for phase, lines in groupby(self.lines, key=lambda line: line.phase):
+            *_, last = lines
+            stretches.append(Stretch(phase, stretches[-1].end if stretches else 0, last.step))
         return stretches
 
     @property
     def switches(self) -> list[tuple[int, str, str]]:
         """(step, optimizer before, optimizer after) of each switch."""
         switches = []
-        for before, after in zip(self.lines, self.lines[1:], strict=False):
+        for before, after in pairwise(self.lines):
             if before.optimizer != after.optimizer and before.optimizer and after.optimizer:
                 step = after.figures.get("switch_step", before.step)
                 switches.append((int(step), before.optimizer, after.optimizer))

@@ -1,6 +1,7 @@
 """The report of one training: a page that works offline, made from the run's log."""
 
 import logging
+import math
 import statistics
 from pathlib import Path
 
@@ -8,17 +9,23 @@ from markupsafe import Markup
 
 from hemalum import __version__
 from hemalum.errors import HemalumError
-from hemalum.files import atomic_path
+from hemalum.files import write_text
+from hemalum.reports.files import render
 from hemalum.reports.grid import Grid, Row
-from hemalum.reports.html import render
+from hemalum.reports.numbers import number_text
 from hemalum.reports.style import has_matplotlib, inline, require_report
 from hemalum.reports.training.figures import training_curves
 from hemalum.reports.training.log import RunLog, read_run
 
 log = logging.getLogger(__name__)
 
-REPORT = "report.html"
-_NO_FIGURE = "–"
+_TITLES = {
+    "loss": "Loss",
+    "lr": "Learning rate",
+    "score": "PQ, mean",
+    "dice": "Dice, mean",
+    "val_loss": "Loss, val",
+}
 
 
 def write_run_report(folder: Path | str) -> Path:
@@ -29,7 +36,7 @@ def write_run_report(folder: Path | str) -> Path:
     """
     run = read_run(folder)
     require_report()
-    drawn = training_curves(run)
+    figure = training_curves(run)
     page = render(
         "training/page.html.j2",
         title=f"Training: {run.recipe.get('name') or run.folder.resolve().name}",
@@ -37,15 +44,12 @@ def write_run_report(folder: Path | str) -> Path:
         version=__version__,
         unfinished=_unfinished(run),
         summary=_summary(run),
-        caption=drawn.caption,
-        figure=Markup(inline(drawn, "training")),
+        caption=figure.caption,
+        figure=Markup(inline(figure, "training")),
         phases=_phases(run),
         lines=_lines(run),
     )
-    path = run.folder / REPORT
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
+    return write_text(run.folder / "report.html", page)
 
 
 def try_run_report(folder: Path | str) -> None:
@@ -96,21 +100,17 @@ def _phases(run: RunLog) -> Grid:
         within = [line for line in run.lines if stretch.start < line.step <= stretch.end]
         loss = named.get(stretch.phase, {}).get("loss")
         optimizers = dict.fromkeys(line.optimizer for line in within if line.optimizer)
-        rows.append(
-            Row(
-                stretch.phase,
-                (
-                    f"{stretch.start + 1:,} to {stretch.end:,}",
-                    str(loss.get("name", _NO_FIGURE) if isinstance(loss, dict) else loss or _NO_FIGURE),
-                    ", ".join(optimizers) or _NO_FIGURE,
-                    _text(within[-1].of("loss")),
-                    _text(
-                        max((line.of("score") for line in within if "score" in line.figures), default=float("nan"))
-                    ),
-                    _text(max((line.of("dice") for line in within if "dice" in line.figures), default=float("nan"))),
-                ),
-            )
+        best = (
+            max((line.of(name) for line in within if name in line.figures), default=math.nan)
+            for name in ("score", "dice")
         )
+        values = (
+            f"{stretch.start + 1:,} to {stretch.end:,}",
+            str(loss.get("name", "–") if isinstance(loss, dict) else loss or "–"),
+            ", ".join(optimizers) or "–",
+            *map(_text, (within[-1].of("loss"), *best)),
+        )
+        rows.append(Row(stretch.phase, values))
     columns = ("Steps", "Loss", "Optimizer", "Training loss at the end", "Best PQ", "Best Dice")
     return Grid("Phases", "Phase", columns, tuple(rows), words=frozenset({1, 2}))
 
@@ -125,7 +125,7 @@ def _lines(run: RunLog) -> Grid:
     rows = tuple(
         Row(
             f"{line.step:,}",
-            (line.phase, line.optimizer or _NO_FIGURE, *(_text(line.of(name)) for name in names)),
+            (line.phase, line.optimizer or "–", *(_text(line.of(name)) for name in names)),
             frozenset(range(len(columns))) if line is run.best else frozenset(),
         )
         for line in run.lines
@@ -137,15 +137,8 @@ def _lines(run: RunLog) -> Grid:
 
 
 def _title(name: str) -> str:
-    known = {
-        "loss": "Loss",
-        "lr": "Learning rate",
-        "score": "PQ, mean",
-        "dice": "Dice, mean",
-        "val_loss": "Loss, val",
-    }
-    if name in known:
-        return known[name]
+    if name in _TITLES:
+        return _TITLES[name]
     if name.endswith("_pq"):
         return f"PQ {name.removesuffix('_pq')}"
     if name.endswith("_dice"):
@@ -155,4 +148,4 @@ def _title(name: str) -> str:
 
 
 def _text(value: float) -> str:
-    return _NO_FIGURE if value != value else f"{value:.4g}".replace("-", "−")
+    return number_text(value).replace("-", "−")

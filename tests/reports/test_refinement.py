@@ -12,7 +12,7 @@ from hemalum.experiments.refinement.refine import Refinement
 from hemalum.experiments.refinement.selection import Ranked
 from hemalum.metrics import MatchCounts
 from hemalum.metrics.curves import BINS
-from hemalum.reports.refinement.page import findings, organ_grid, scores_grid, write_refinement
+from hemalum.reports.refinement import findings, organ_grid, scores_grid, write_refinement
 
 
 def arm(hits: list[int], threshold: float = 0.5) -> Measured:

@@ -1,7 +1,7 @@
 """Published tables as the terminal and the reports show them."""
 
 from hemalum.experiments.papers import load_paper
-from hemalum.reports.reproduction.page import papers_table, printed, published_grid
+from hemalum.reports.reproduction import papers_table, printed, published_grid
 
 
 def test_figures_are_shown_as_printed() -> None:

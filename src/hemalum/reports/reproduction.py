@@ -1,6 +1,5 @@
 """Published tables, and our values beside them: for the terminal, as Markdown, CSV and one HTML page."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,10 @@ from hemalum import __version__
 from hemalum.experiments.papers import Paper, PublishedTable, load_paper, papers
 from hemalum.experiments.reproduce import NOT_YET, Difference, Line, Reproduction, TablePart
 from hemalum.experiments.reproduced_values import ReproducedValue
-from hemalum.files import write_text
-from hemalum.reports.files import write_csv
+from hemalum.reports.files import write_csv, write_report
 from hemalum.reports.grid import Grid, Row
-from hemalum.reports.html import render
-from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_page, markdown_table
+from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table
+from hemalum.reports.numbers import mean_text
 from hemalum.reports.tables import Table
 
 AVERAGED = {
@@ -93,9 +91,13 @@ def paper_grids(paper: Paper, table: str | None = None) -> list[Grid]:
 
 def data_pairs(paper: Paper) -> list[tuple[str, str]]:
     """What is cited, where the figures were taken from, and how to get each dataset."""
-    where = f"https://doi.org/{paper.doi}" if paper.doi else paper.url
+    where = _address(paper)
     pairs = [("paper", f"{paper.citation}{f'; {where}' if where else ''}"), ("figures from", paper.figures)]
     return pairs + [(f"data: {name}", f"{data.title}; {data.get}") for name, data in paper.datasets.items()]
+
+
+def _address(paper: Paper) -> str:
+    return f"https://doi.org/{paper.doi}" if paper.doi else paper.url
 
 
 def printed(value: str | None, sd: str | None = None) -> str:
@@ -111,7 +113,7 @@ def _with_zero(text: str) -> str:
     return f"{text.removesuffix(bare)}0{bare}" if bare.startswith(".") else text
 
 
-def side_by_side(table: PublishedTable, part: TablePart) -> tuple[Grid, Grid | None]:
+def _side_by_side(table: PublishedTable, part: TablePart) -> list[Grid]:
     """Published, ours under the paper's protocol, ours split by group; and the protocols themselves."""
     notes: list[str] = []
     rows = []
@@ -120,8 +122,7 @@ def side_by_side(table: PublishedTable, part: TablePart) -> tuple[Grid, Grid | N
         published = printed(line.printed, line.sd)
         values = (line.status, "") if line.status else (_text(line, line.paper), _text(line, line.group_split))
         rows.append(Row(line.row.method + mark, (line.column.name, published, *values)))
-    ran = any(line.paper or line.group_split for line in part.lines)
-    if ran:
+    if any(line.paper or line.group_split for line in part.lines):
         notes.append("How the two runs differ from the paper, and from each other, stands in the table below.")
     data = part.dataset if part.dataset == part.run_on else f"{part.dataset} (run on {part.run_on})"
     results = Grid(
@@ -133,7 +134,7 @@ def side_by_side(table: PublishedTable, part: TablePart) -> tuple[Grid, Grid | N
         words=frozenset({0}),
     )
     if not part.differences:
-        return results, None
+        return [results]
     protocols = Grid(
         caption=f"Protocols side by side; {data}",
         corner="what",
@@ -141,7 +142,7 @@ def side_by_side(table: PublishedTable, part: TablePart) -> tuple[Grid, Grid | N
         rows=tuple(map(_protocol_row, part.differences)),
         words=frozenset({0, 1, 2, 3}),
     )
-    return results, protocols
+    return [results, protocols]
 
 
 def _protocol_row(difference: Difference) -> Row:
@@ -161,24 +162,19 @@ def _text(line: Line, value: ReproducedValue | None) -> str:
     """A value with as many decimals as are printed."""
     if value is None:
         return "failed"
-    decimals = len(line.printed.partition(".")[2]) if line.printed is not None else 3
-    if line.printed is None and line.column.scale == 100:
-        decimals = 2
-    text = f"{value.mean:.{decimals}f}"
-    if math.isfinite(value.sd):
-        text += f" ± {value.sd:.{decimals}f} ({value.runs} runs)"
-    return text.replace("-", "−")
+    decimals = 2 if line.column.scale == 100 else 3
+    if line.printed is not None:
+        decimals = len(line.printed.partition(".")[2])
+    text = mean_text(value.mean, value.sd, decimals=decimals)
+    return f"{text} ({value.runs} runs)" if "±" in text else text
 
 
 def reproduction_grids(reproduction: Reproduction) -> list[Grid]:
     """All tables of a reproduction, in the order of the paper."""
     grids: list[Grid] = []
     for table, parts in reproduction.tables:
-        if not parts:
-            grids.append(published_grid(table))
-        for part in parts:
-            results, protocols = side_by_side(table, part)
-            grids += [results, protocols] if protocols is not None else [results]
+        compared = [grid for part in parts for grid in _side_by_side(table, part)]
+        grids += compared or [published_grid(table)]
     return grids
 
 
@@ -188,10 +184,10 @@ def write_reproduction(reproduction: Reproduction, out: Path, command: str = "")
     Raises HemalumError when a file cannot be written.
     """
     paper = reproduction.paper
-    page = {
+    page: dict[str, Any] = {
         "title": f"{paper.title}: published figures and ours",
         "citation": paper.citation,
-        "url": f"https://doi.org/{paper.doi}" if paper.doi else paper.url,
+        "url": _address(paper),
         "figures": paper.figures,
         "lead": f"Budget {reproduction.budget}, seeds: {reproduction.seeds}. hemalum {__version__}.",
         "command": command,
@@ -199,25 +195,20 @@ def write_reproduction(reproduction: Reproduction, out: Path, command: str = "")
         "grids": reproduction_grids(reproduction),
         "tables_notes": [note for table, _ in reproduction.tables for note in table.notes],
     }
-    return [
-        write_text(out / "report.html", render("reproduction/page.html.j2", **page)),
-        write_text(out / "report.md", _markdown(page)),
-        write_csv(out / "results.csv", _results(reproduction), empty=["table"]),
-        write_csv(out / "protocol.csv", _protocols(reproduction), empty=["table"]),
-    ]
-
-
-def _markdown(page: dict[str, Any]) -> str:
-    blocks = [
+    markdown = [
         [escaped(page["citation"])],
         [escaped(page["lead"])],
         [f"Published figures from: {escaped(page['figures'])}."],
-        markdown_code(page["command"]),
+        markdown_code(command),
         *([f"Failed: {escaped(name)}: {escaped(reason)}"] for name, reason in page["failed"]),
         *map(markdown_table, page["grids"]),
         markdown_list(page["tables_notes"]),
     ]
-    return markdown_page(page["title"], blocks)
+    return [
+        *write_report(out, "reproduction.html.j2", page, markdown),
+        write_csv(out / "results.csv", _results(reproduction), empty=["table"]),
+        write_csv(out / "protocol.csv", _protocols(reproduction), empty=["table"]),
+    ]
 
 
 def _results(reproduction: Reproduction) -> list[dict[str, Any]]:
@@ -239,9 +230,8 @@ def _results(reproduction: Reproduction) -> list[dict[str, Any]]:
                     "published_sd": line.sd,
                 }
                 for name, value in (("paper_protocol", line.paper), ("group_split", line.group_split)):
-                    row[name] = None if value is None else value.mean
-                    row[f"{name}_sd"] = None if value is None else value.sd
-                    row[f"{name}_runs"] = None if value is None else value.runs
+                    for ending, figure in (("", "mean"), ("_sd", "sd"), ("_runs", "runs")):
+                        row[name + ending] = getattr(value, figure, None)
                 rows.append(row | {"status": line.status, "note": line.row.note})
     return rows
 

@@ -15,9 +15,10 @@ from hemalum.experiments.refinement.refine import BEFORE, MOVED, REFINED, Refine
 from hemalum.experiments.scores import without_nan
 from hemalum.files import write_text
 from hemalum.metrics import compare_paired, score_pixels
+from hemalum.reports.files import write_report
 from hemalum.reports.grid import Grid, Row
-from hemalum.reports.html import render
-from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_page, markdown_table
+from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table
+from hemalum.reports.numbers import mean_text, p_text
 
 RANDOM = "random images"
 NAMES = {
@@ -26,7 +27,6 @@ NAMES = {
     REFINED: "refined on the most uncertain images",
 }
 PIXELS = ("recall", "precision", "dice", "iou")
-FILES = ("report.html", "report.md", "report.json")
 
 
 def write_refinement(refinement: Refinement, command: str = "") -> list[Path]:
@@ -34,63 +34,60 @@ def write_refinement(refinement: Refinement, command: str = "") -> list[Path]:
 
     Raises HemalumError when a file cannot be written.
     """
-    page = _page(refinement, command)
-    texts = (
-        render("refinement/page.html.j2", **page),
-        _markdown(page),
-        json.dumps(without_nan(_numbers(refinement, command)), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-    )
-    return [write_text(refinement.out / name, text) for name, text in zip(FILES, texts, strict=True)]
-
-
-def _page(refinement: Refinement, command: str) -> dict[str, Any]:
     record, chosen = refinement.record, refinement.chosen[REFINED]
-    return {
-        "title": "Offline refinement",
-        "lead": (
-            f"{len(chosen)} of {len(refinement.images)} training images, {record['top']} of each organ, for "
-            f"{record['epochs']} epochs ({refinement.steps} steps) with Adam at {record['lr']:g}; training: "
-            f"{', '.join(record['trainable'])}. hemalum {__version__}."
-        ),
-        "command": command,
-        "findings": findings(refinement),
-        "grids": grids(refinement),
-        "notes": [
-            "Pixels are nucleus where the probability reaches the threshold, before nuclei are separated; PQ is of "
-            "separated nuclei. Pooled: all pixels together.",
-            "No label was added: refinement looks again at images that the model was trained on.",
-            "Random images: as many of each organ, drawn without regard to uncertainty, for the same steps.",
-            "The moved threshold was chosen on the validation images, not on these.",
-            *refinement.notes,
-        ],
-    }
-
-
-def grids(refinement: Refinement) -> list[Grid]:
-    """The tables: scores, paired differences, recall by organ, and the chosen images."""
-    by_organ = organ_grid(refinement)
-    return [
-        scores_grid(refinement),
-        differences_grid(refinement),
-        *([by_organ] if by_organ is not None else []),
-        _chosen_grid(refinement),
+    lead = (
+        f"{len(chosen)} of {len(refinement.images)} training images, {record['top']} of each organ, for "
+        f"{record['epochs']} epochs ({refinement.steps} steps) with Adam at {record['lr']:g}; training: "
+        f"{', '.join(record['trainable'])}. hemalum {__version__}."
+    )
+    tables, sentences = _grids(refinement), findings(refinement)
+    notes = [
+        "Pixels are nucleus where the probability reaches the threshold, before nuclei are separated; PQ is of "
+        "separated nuclei. Pooled: all pixels together.",
+        "No label was added: refinement looks again at images that the model was trained on.",
+        "Random images: as many of each organ, drawn without regard to uncertainty, for the same steps.",
+        "The moved threshold was chosen on the validation images, not on these.",
+        *refinement.notes,
     ]
+    page = {
+        "title": "Offline refinement",
+        "lead": lead,
+        "command": command,
+        "findings": sentences,
+        "grids": tables,
+        "notes": notes,
+    }
+    markdown = [
+        [escaped(lead)],
+        markdown_code(command),
+        markdown_list(sentences),
+        *map(markdown_table, tables),
+        markdown_list(notes),
+    ]
+    numbers = json.dumps(without_nan(_numbers(refinement, command)), indent=2, ensure_ascii=False, allow_nan=False)
+    return [
+        *write_report(refinement.out, "refinement.html.j2", page, markdown),
+        write_text(refinement.out / "report.json", numbers + "\n"),
+    ]
+
+
+def _grids(refinement: Refinement) -> list[Grid]:
+    tables = (scores_grid, _differences_grid, organ_grid, _chosen_grid)
+    return [grid for table in tables if (grid := table(refinement)) is not None]
 
 
 def scores_grid(refinement: Refinement) -> Grid:
     """Every arm by pixels, pooled and per image, PQ, and the area under the precision–recall curve."""
-    scored = refinement.scores
-    flat = {name: _flat(values) for name, values in scored.items()}
-    random = [flat[name] for name in _draws(refinement)]
-    rows = [Row(NAMES[name], _texts(flat[name])) for name in NAMES]
-    rows.append(Row(f"{RANDOM}, mean of {len(random)}", _texts(_mean(random), _sd(random))))
-    rows += [Row(f"{RANDOM}, draw {name.partition('-')[2]}", _texts(flat[name])) for name in _draws(refinement)]
+    flat = {name: _flat(values) for name, values in refinement.scores.items()}
+    random = {name: flat[name] for name in _draws(refinement)}
+    rows = [Row(title, _texts([flat[name]])) for name, title in NAMES.items()]
+    rows.append(Row(f"{RANDOM}, mean of {len(random)}", _texts([*random.values()])))
+    rows += [Row(f"{RANDOM}, draw {name.partition('-')[2]}", _texts([scores])) for name, scores in random.items()]
     return Grid(
         caption=f"On {len(refinement.arms[BEFORE])} independent images",
         corner="model",
         columns=(
-            *(f"{name}, pooled" for name in ("recall", "precision", "Dice", "IoU")),
-            *(f"{name}, by image" for name in ("recall", "precision", "Dice", "IoU")),
+            *(f"{name}, {by}" for by in ("pooled", "by image") for name in ("recall", "precision", "Dice", "IoU")),
             *("PQ", "area", "threshold"),
         ),
         rows=tuple(rows),
@@ -98,7 +95,7 @@ def scores_grid(refinement: Refinement) -> Grid:
     )
 
 
-def differences_grid(refinement: Refinement) -> Grid:
+def _differences_grid(refinement: Refinement) -> Grid:
     """Refined less each of the others, image by image: mean, 95 % interval over groups, and Wilcoxon's p."""
     rows = []
     refined = refinement.arms[REFINED]
@@ -109,9 +106,9 @@ def differences_grid(refinement: Refinement) -> Grid:
             reference = np.mean([_by_image(refinement.arms[name], metric) for name in names], axis=0)
             paired = compare_paired(_by_image(refined, metric), reference, groups=refined.groups)
             values += [
-                _signed(paired.mean_difference),
-                f"{_signed(paired.low)} to {_signed(paired.high)}",
-                "< 0.001" if paired.p < 0.001 else _text(paired.p, 3),
+                _text(paired.mean_difference, sign="+"),
+                f"{_text(paired.low, sign='+')} to {_text(paired.high, sign='+')}",
+                p_text(paired.p),
             ]
         rows.append(Row(f"refined less {title}", tuple(values)))
     return Grid(
@@ -170,7 +167,7 @@ def findings(refinement: Refinement) -> list[str]:
     lines = []
     for other, against in (("the model as it was", scored[BEFORE]), (f"{RANDOM} at the same steps", random)):
         parts = [
-            f"{name} {_signed(scored[REFINED][key] - against[key])}"
+            f"{name} {_text(scored[REFINED][key] - against[key], sign='+')}"
             for key, name in (("pooled_recall", "recall"), ("pooled_precision", "precision"), ("pooled_dice", "Dice"))
         ]
         lines.append(f"Against {other}, refining on the most uncertain images changes, pooled: {', '.join(parts)}.")
@@ -196,28 +193,21 @@ def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
 
 
-def _sd(rows: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
-    return {name: statistics.stdev([row[name] for row in rows]) for name in rows[0]} if len(rows) > 1 else None
-
-
 def _by_image(arm: Measured, metric: str) -> list[float]:
     return [float(getattr(score_pixels(counts), metric)) for counts in arm.pixels()]
 
 
-def _texts(row: Mapping[str, float], sd: Mapping[str, float] | None = None) -> tuple[str, ...]:
+def _texts(rows: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """The mean of each score over the rows, with its sd where there are several; a threshold has none."""
+    sds = {name: statistics.stdev([row[name] for row in rows]) for name in rows[0]} if len(rows) > 1 else {}
     return tuple(
-        _text(value, 3 if name == "threshold" else 4)
-        + (f" ± {_text(sd[name])}" if sd is not None and name != "threshold" else "")
-        for name, value in row.items()
+        mean_text(value, decimals=3) if name == "threshold" else _text(value, sds.get(name, math.nan))
+        for name, value in _mean(rows).items()
     )
 
 
-def _text(value: float, decimals: int = 4) -> str:
-    return "–" if math.isnan(value) else f"{value:.{decimals}f}"
-
-
-def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.4f}".replace("-", "−")
+def _text(value: float, sd: float = math.nan, sign: str = "") -> str:
+    return mean_text(value, sd, decimals=4, sign=sign)
 
 
 def _numbers(refinement: Refinement, command: str) -> dict[str, Any]:
@@ -237,14 +227,3 @@ def _numbers(refinement: Refinement, command: str) -> dict[str, Any]:
         "findings": findings(refinement),
         "notes": list(refinement.notes),
     }  # fmt: skip
-
-
-def _markdown(page: Mapping[str, Any]) -> str:
-    blocks = [
-        [escaped(page["lead"])],
-        markdown_code(page["command"]),
-        markdown_list(page["findings"]),
-        *map(markdown_table, page["grids"]),
-        markdown_list(page["notes"]),
-    ]
-    return markdown_page(page["title"], blocks)
