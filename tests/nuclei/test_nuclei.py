@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import shapely
 from numpy.typing import DTypeLike, NDArray
 
 from builders.scenes import draw_crowd
@@ -76,14 +75,6 @@ def test_density_needs_a_scale() -> None:
     nuclei = Nuclei.from_labels(labels, mpp=0.5)
     assert nuclei.density_per_mm2 == pytest.approx(nuclei.count / (60 * 70 * 1e-6))
     assert nuclei.mpp_source == "user"
-
-
-def test_polygons_in_micrometers() -> None:
-    labels = separated()
-    nuclei = Nuclei.from_labels(labels, mpp=0.5)
-    np.testing.assert_allclose(shapely.area(nuclei.polygons_um()), shapely.area(nuclei.polygons()) * 0.25, rtol=1e-5)
-    with pytest.raises(HemalumError, match="give mpp"):
-        Nuclei.from_labels(labels).polygons_um()
 
 
 def test_um_columns_are_null_without_a_scale() -> None:

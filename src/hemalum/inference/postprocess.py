@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from hemalum.inference.bands import Band
 from hemalum.nuclei.nuclei import Part, measure
@@ -95,6 +96,7 @@ class _Buffer:
     def _separate(self) -> Part:
         """Separate rows top..due, keep what is unfinished, give what is finished."""
         e, top, due = self.upsampling, self.top, self.due
+        threshold = np.float32(self.settings.foreground)
         maps = np.concatenate([_map_rows(band, top, due, e) for band in self.waiting], axis=1)
         image = np.concatenate([_image_rows(band, top, due) for band in self.waiting])
         foreground, peaks, *classes = maps
@@ -104,8 +106,9 @@ class _Buffer:
         open_pixels = np.zeros((0, 0), np.bool_)
         first_kept, clear = due, False
         if due < self.height:
-            open_pixels = find_open(foreground, np.float32(self.settings.foreground))
-            _mark(labels, open_pixels, open_labels)
+            open_pixels = find_open(foreground, threshold)
+            open_labels[labels[open_pixels]] = True
+            open_labels[0] = False
             first = _first_row(open_pixels)
             clear = len(labels) - first > self.tallest * e
             if clear:
@@ -113,18 +116,20 @@ class _Buffer:
                 first = _first_row(open_pixels)
             first_kept = top + max(first - 1, 0) // e
         if open_labels.any():
-            _remove(labels, open_labels)
+            labels[open_labels[labels]] = 0
         refined = refine(labels, self.settings)  # what follows goes by what nuclei have claimed
         part = measure(
             refined, image, foreground, class_map=class_map, threshold=self.settings.foreground, origin=(top * e, 0)
         )
         if due < self.height:
-            threshold = np.float32(self.settings.foreground)
             cut = (first_kept - top) * e
-            closed: NDArray[np.bool_] = ~open_pixels[cut:]
+            kept = foreground[cut:]
+            # foreground that became no nucleus turns background where it is cut off from what it hung on to
+            closed = (kept >= threshold) & ~open_pixels[cut:]
             if not clear:
-                closed &= find_open(foreground[cut:][::-1], threshold)[::-1]
-            _commit(foreground[cut:], labels[cut:], threshold, closed, TAKEN)
+                closed &= find_open(kept[::-1], threshold)[::-1]
+            kept[closed] = 0
+            kept[labels[cut:] > 0] = TAKEN
         rest = [band for band in self.waiting if band.stop > due]
         if rest and rest[0].start < due:
             band = rest[0]
@@ -140,15 +145,17 @@ class _Buffer:
         """Close what lies more than a step above the last row, in place."""
         rows = len(labels)
         limit = rows - self.step * self.upsampling
-        first, last = _extent(labels, len(open_labels))
+        boxes = ndimage.find_objects(labels, len(open_labels) - 1)
+        first = np.array([rows, *(rows if box is None else box[0].start for box in boxes)])
+        last = np.array([-1, *(-1 if box is None else box[0].stop - 1 for box in boxes)])
         tall = open_labels & (last >= limit) & (first < rows - self.tallest * self.upsampling)
         open_labels &= (last >= limit) & ~tall
         if tall.any():
             if not self.warned:
                 log.warning("areas without a nucleus's shape, over %d rows tall, are left out", self.tallest)
                 self.warned = True
-            _clear(labels, open_pixels, tall, limit)
-        _close_above(labels, open_pixels, open_labels, limit)
+            labels[tall[labels]] = 0
+        open_pixels[:limit] &= open_labels[labels[:limit]]
 
 
 def _first_row(pixels: NDArray[np.bool_]) -> int:
@@ -191,66 +198,3 @@ def find_open(foreground: Any, threshold: Any) -> Any:
                 stack[size] = v * width + u
                 size += 1
     return reached
-
-
-@njit(cache=True, nogil=True)
-def _mark(labels: Any, pixels: Any, marked: Any) -> None:
-    """Mark every label with a pixel among `pixels`."""
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            if pixels[y, x] and labels[y, x]:
-                marked[labels[y, x]] = True
-
-
-@njit(cache=True, nogil=True)
-def _remove(labels: Any, chosen: Any) -> None:
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            if labels[y, x] and chosen[labels[y, x]]:
-                labels[y, x] = 0
-
-
-@njit(cache=True, nogil=True)
-def _commit(foreground: Any, finished: Any, threshold: Any, closed: Any, taken: Any) -> None:
-    """Take committed nuclei out; foreground among `closed` that became none turns background."""
-    for y in range(finished.shape[0]):
-        for x in range(finished.shape[1]):
-            if finished[y, x]:
-                foreground[y, x] = taken
-            elif closed[y, x] and foreground[y, x] >= threshold:
-                foreground[y, x] = 0
-
-
-@njit(cache=True, nogil=True)
-def _extent(labels: Any, count: int) -> Any:
-    """First and last row of each label."""
-    first = np.full(count, labels.shape[0], np.int64)
-    last = np.full(count, -1, np.int64)
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            n = labels[y, x]
-            if n:
-                first[n] = min(first[n], y)
-                last[n] = y
-    return first, last
-
-
-@njit(cache=True, nogil=True)
-def _clear(labels: Any, open_pixels: Any, chosen: Any, limit: int) -> None:
-    """Remove the chosen labels; above `limit` their pixels are background from now on."""
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            n = labels[y, x]
-            if n and chosen[n]:
-                labels[y, x] = 0
-                if y < limit:
-                    open_pixels[y, x] = False
-
-
-@njit(cache=True, nogil=True)
-def _close_above(labels: Any, open_pixels: Any, open_labels: Any, limit: int) -> None:
-    """Only open nuclei are open above `limit`."""
-    for y in range(limit):
-        for x in range(labels.shape[1]):
-            if open_pixels[y, x] and not open_labels[labels[y, x]]:
-                open_pixels[y, x] = False

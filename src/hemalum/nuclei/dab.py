@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hemalum.nuclei.morphology import STAINS, Columns
+from hemalum.nuclei.morphology import STAINS, Columns, deconvolution_table
 from hemalum.nuclei.polygons import Polygons, fill
 
 Pixels = NDArray[np.uint8]
@@ -25,17 +25,9 @@ RING_UM = 2.0
 STEPS = 1 << 16  # of optical density
 BAND_AREA = 1 << 22  # px of the rows in which nuclei of one band begin
 
-
-def _make_dab_table() -> NDArray[np.int64]:
-    """DAB per channel value in steps, (3, 256): the amount in a pixel is the sum over its three channels."""
-    hematoxylin, _, dab = STAINS
-    share = np.linalg.inv(np.stack([hematoxylin, dab, np.cross(hematoxylin, dab)]))[:, 1]
-    density = -np.log10(np.maximum(np.arange(256), 1) / 255.0)
-    table: NDArray[np.int64] = np.rint(STEPS * share[:, None] * density[None, :]).astype(np.int64)
-    return table
-
-
-DAB = _make_dab_table()
+# hematoxylin, DAB and the direction at right angles to both
+HDAB_STAINS = np.stack([STAINS[0], STAINS[2], np.cross(STAINS[0], STAINS[2])])
+DAB = np.rint(STEPS * deconvolution_table(HDAB_STAINS, 1)).astype(np.int64)  # in steps
 
 
 def dab(image: Pixels) -> NDArray[np.float32]:
@@ -68,8 +60,9 @@ def measure_dab(
     sums = np.zeros((count, 5), np.int64)  # pixels, sum and sum of squares; pixels and sum of the ring
     if count:
         starts = outlines.offsets[:-1]
-        first = np.floor(np.minimum.reduceat(outlines.coords[:, 1], starts)).astype(np.int64).clip(0, height - 1)
-        last = np.ceil(np.maximum.reduceat(outlines.coords[:, 1], starts)).astype(np.int64).clip(1, height)
+        left, first = np.floor(np.minimum.reduceat(outlines.coords, starts)).astype(np.int64).T
+        right, last = np.ceil(np.maximum.reduceat(outlines.coords, starts)).astype(np.int64).T
+        first, last = first.clip(0, height - 1), last.clip(1, height)
         reach = int(np.ceil(ring))
         rows = band or max(BAND_AREA // max(width, 1), 1)
         for top in range(0, height, rows):
@@ -80,9 +73,7 @@ def measure_dab(
             below = min(int(last[measured].max()) + reach, height)
             near = np.flatnonzero((first < below) & (last > above))
             labels = fill(outlines.take(near), (below - above, width), near.astype(np.uint32) + 1, top=above)
-            columns = _find_columns(outlines, near)
-            chosen = np.searchsorted(near, measured)
-            box = np.stack([first[measured] - above, last[measured] - above, *columns[:, chosen]], axis=1)
+            box = np.stack([first - above, last - above, left, right], axis=1)[measured]
             image = np.ascontiguousarray(read(above, below))
             _sum_dab(labels, image, DAB, measured, box, float(ring), reach, sums)
     pixels, total, square, around, ring_total = sums.astype(np.float64).T
@@ -94,15 +85,6 @@ def measure_dab(
             "dab_std": spread / STEPS,
             "dab_ring_mean": ring_total / around / STEPS,
         }
-
-
-def _find_columns(outlines: Polygons, which: NDArray[np.int64]) -> NDArray[np.int64]:
-    """First column and the one after the last of these rings, (2, n)."""
-    rings = outlines.take(which)
-    starts = rings.offsets[:-1]
-    left = np.floor(np.minimum.reduceat(rings.coords[:, 0], starts))
-    right = np.ceil(np.maximum.reduceat(rings.coords[:, 0], starts))
-    return np.stack([left, right]).astype(np.int64)
 
 
 @njit(cache=True, nogil=True)

@@ -20,15 +20,14 @@ Columns = dict[str, NDArray[Any]]
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
 
-def _make_hematoxylin_table() -> NDArray[np.float32]:
-    """Hematoxylin per channel value, (3, 256): the amount in a pixel is the sum over its three channels."""
-    share = np.linalg.inv(STAINS)[:, 0]
+def deconvolution_table(stains: NDArray[np.float64], stain: int) -> NDArray[np.float64]:
+    """One of three stains per channel value, (3, 256): the amount in a pixel is the sum over its three channels."""
+    share = np.linalg.inv(stains)[:, stain]
     density = -np.log10(np.maximum(np.arange(256), 1) / 255.0)
-    table: NDArray[np.float32] = (share[:, None] * density[None, :]).astype(np.float32)
-    return table
+    return np.asarray(share[:, None] * density[None, :], np.float64)
 
 
-HEMATOXYLIN = _make_hematoxylin_table()
+HEMATOXYLIN = deconvolution_table(STAINS, 0).astype(np.float32)
 
 
 def hematoxylin(image: NDArray[np.uint8]) -> NDArray[np.float32]:

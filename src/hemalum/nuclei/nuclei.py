@@ -7,15 +7,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from hemalum.errors import HemalumError
+from hemalum.files import atomic_path
 from hemalum.nuclei.dab import RING_UM, measure_dab
 from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
-from hemalum.nuclei.io import geojson, label_map, overlay, table
-from hemalum.nuclei.io.colors import INTENSITIES, Classes, combine_classes
+from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
+from hemalum.nuclei.io.geojson import write_geojson
+from hemalum.nuclei.io.overlay import COLOR, draw_legend, draw_outlines
 from hemalum.nuclei.morphology import Columns, describe, moments, vote
 from hemalum.nuclei.polygons import Polygons, fill, split_pieces, trace
+
+CLASSIC_TIFF_BYTES = 2**31  # above this offsets no longer fit a classic TIFF with room to spare
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,18 +172,8 @@ class Nuclei:
             raise HemalumError("only nuclei that were graded by the same thresholds can be joined")
         joined = pa.concat_tables([result.table for result in results])
         ids = pa.array(np.arange(1, joined.num_rows + 1, dtype=np.uint32))
-        return cls(
-            joined.set_column(0, "id", ids),
-            Polygons.joined([result.outlines for result in results]),
-            first.shape,
-            first.mpp,
-            first.mpp_source,
-            first.model,
-            first.source,
-            first.notes,
-            first.class_names,
-            first.thresholds,
-        )
+        outlines = Polygons.joined([result.outlines for result in results])
+        return replace(first, table=joined.set_column(0, "id", ids), outlines=outlines)
 
     def with_dab(self, image: NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]]) -> "Nuclei":
         """The same nuclei with columns dab_mean, dab_std and dab_ring_mean, optical density of DAB (log10).
@@ -183,15 +181,12 @@ class Nuclei:
         `image` is the H-DAB image (H, W, 3) uint8, or what reads its rows start..stop. The ring is `RING_UM` wide,
         and its column null without mpp. Raises HemalumError for an image of another size.
         """
-        if isinstance(image, np.ndarray):
-            if image.shape != (*self.shape, 3) or image.dtype != np.uint8:
-                raise HemalumError(
-                    f"image is {image.shape} {image.dtype}; the nuclei are of {(*self.shape, 3)} uint8"
-                )
-            pixels = image
-            read = lambda start, stop: pixels[start:stop]  # noqa: E731
-        else:
+        if not isinstance(image, np.ndarray):
             read = image
+        elif image.shape != (*self.shape, 3) or image.dtype != np.uint8:
+            raise HemalumError(f"image is {image.shape} {image.dtype}; the nuclei are of {(*self.shape, 3)} uint8")
+        else:
+            read = lambda start, stop: image[start:stop]  # noqa: E731
         columns = measure_dab(self.outlines, read, self.shape, ring=RING_UM / self.mpp if self.mpp else 0.0)
         extended = self.table.drop_columns([name for name in columns if name in self.table.column_names])
         position = extended.column_names.index("probability") + 1
@@ -291,12 +286,6 @@ class Nuclei:
         """Give the outlines as (N,) shapely polygons in px of the input image."""
         return self.outlines.shapely()
 
-    def polygons_um(self) -> NDArray[np.object_]:
-        """Give the outlines as (N,) shapely polygons in µm. Raises HemalumError without mpp."""
-        if self.mpp is None:
-            raise HemalumError("no mpp is known for this image, so there are no µm: give mpp")
-        return self.outlines.scaled(self.mpp, self.mpp).shapely()
-
     def label_map(self) -> NDArray[np.uint32]:
         """Give the label map (H, W) uint32 at the size of the input image; values are the table's ids.
 
@@ -311,7 +300,7 @@ class Nuclei:
         those of a model with classes by both, in QuPath's manner: `epithelial: Positive`.
         """
         outlines = self.outlines.simplified(simplify)
-        geojson.write_geojson(
+        write_geojson(
             path,
             outlines.coords,
             outlines.offsets,
@@ -330,27 +319,57 @@ class Nuclei:
         )
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the table as CSV."""
-        table.write_csv(path, self.table)
+        """Write the table as CSV: a header line and one line per nucleus; null is an empty field."""
+        with atomic_path(path) as temporary:
+            pyarrow.csv.write_csv(self.table, temporary, pyarrow.csv.WriteOptions(quoting_style="needed"))
 
     def to_parquet(self, path: str | Path) -> None:
-        """Write the table as Parquet, with a `polygon` column of x, y, x, y … in px."""
-        table.write_parquet(path, self.table, self.outlines.coords, self.outlines.offsets)
+        """Write the table as Parquet, with a column `polygon`, a list x, y, x, y … in px per nucleus.
+
+        The schema's metadata keep mpp, its source and the model.
+        """
+        flat = pa.array(np.ascontiguousarray(self.outlines.coords, np.float32).ravel())
+        rings = pa.ListArray.from_arrays(pa.array((2 * self.outlines.offsets).astype(np.int32)), flat)
+        with atomic_path(path) as temporary:
+            pyarrow.parquet.write_table(self.table.append_column("polygon", rings), temporary, compression="zstd")
 
     def to_labels(self, path: str | Path) -> None:
-        """Write the label map as compressed TIFF, uint32."""
-        label_map.write_labels(path, self.label_map(), mpp=self.mpp)
+        """Write the label map as uint32 TIFF, deflate-compressed in tiles; mpp becomes its resolution.
 
-    def to_overlay(
-        self, path: str | Path, image: NDArray[np.uint8], *, color: tuple[int, int, int] = overlay.COLOR
-    ) -> None:
+        Raises HemalumError for an image without a pixel.
+        """
+        labels = self.label_map()
+        if labels.size == 0:
+            raise HemalumError(f"label map must be (H, W) with at least one pixel, not {labels.shape}")
+        with atomic_path(path) as temporary:
+            tifffile.imwrite(
+                temporary,
+                labels,
+                bigtiff=labels.nbytes > CLASSIC_TIFF_BYTES,
+                tile=(256, 256),
+                compression="zlib",
+                compressionargs={"level": 4},
+                predictor=True,
+                photometric="minisblack",
+                metadata=None,
+                resolution=None if self.mpp is None else (1e4 / self.mpp, 1e4 / self.mpp),
+                resolutionunit=None if self.mpp is None else "CENTIMETER",
+            )
+
+    def to_overlay(self, path: str | Path, image: NDArray[np.uint8], *, color: Color = COLOR) -> None:
         """Write the input image (H, W, 3) uint8 with the outlines drawn on it, PNG.
 
         Graded nuclei have the color of their grade (positive red, negative blue), others that of their class where
         they have one, and a legend is added below the image. Raises HemalumError when the image is not the one that
         the nuclei are of.
         """
-        overlay.write_overlay(path, image, self.label_map(), color=color, classes=self.intensities or self.classes)
+        classes = self.intensities or self.classes
+        drawn = draw_outlines(image, self.label_map(), color=color, classes=classes)
+        if classes is not None:
+            drawn = np.concatenate([drawn, draw_legend(drawn.shape[1], classes)])
+        picture = Image.fromarray(drawn)
+        with atomic_path(path) as temporary:
+            picture.save(temporary, format="PNG", compress_level=1)
 
 
 def _make_table(columns: Columns, mpp: float | None, mpp_source: str, model: str | None) -> pa.Table:

@@ -12,6 +12,7 @@ center; pixel (row, column) covers [column, column + 1) × [row, row + 1).
 from dataclasses import dataclass
 from typing import Any
 
+import cc3d
 import numpy as np
 import shapely
 from numba import njit
@@ -114,7 +115,7 @@ def trace(
         raise HemalumError("label map has negative ids; 0 is background and nuclei count from 1")
     dense = np.ascontiguousarray(labels, np.int32)
     size = int(dense.max()) + 1 if dense.size else 1
-    ids, first = _first_pixels(dense, size)
+    ids, first = first_pixels(dense, size)
     if probability is None:
         probability = np.zeros((0, 0), np.float32)
     elif probability.shape != labels.shape:
@@ -143,55 +144,17 @@ def fill(
 
 def split_pieces(labels: NDArray[Any]) -> NDArray[np.int32]:
     """Give the 4-connected pieces of every label of (H, W) integer as labels of their own, 1..N, raster order."""
-    pieces = np.zeros(labels.shape, np.int32)
-    if labels.size:
-        # bool has no order to numba; other integers keep their ids, whatever the width
-        _split(np.ascontiguousarray(labels if labels.dtype != bool else labels.view(np.uint8)), pieces)
+    if labels.size == 0:
+        return np.zeros(labels.shape, np.int32)
+    # of a bool array one row high cc3d underestimates how many labels there may be
+    ids = np.ascontiguousarray(labels.view(np.uint8) if labels.dtype == bool else labels)
+    pieces: NDArray[np.int32] = cc3d.connected_components(ids, connectivity=4, out_dtype=np.uint32).astype(np.int32)
     return pieces
 
 
 @njit(cache=True, nogil=True)
-def _split(labels: Any, pieces: Any) -> None:
-    height, width = labels.shape
-    root: Any = np.zeros(1024, np.int32)
-    count = 0
-    for y in range(height):
-        for x in range(width):
-            if labels[y, x] == 0:
-                continue
-            up = pieces[y - 1, x] if y and labels[y - 1, x] == labels[y, x] else 0
-            left = pieces[y, x - 1] if x and labels[y, x - 1] == labels[y, x] else 0
-            if up == 0 and left == 0:
-                count += 1
-                if count == root.size:
-                    root = np.concatenate((root, np.zeros_like(root)))
-                root[count] = count
-                pieces[y, x] = count
-                continue
-            pieces[y, x] = max(up, left)
-            if up and left and up != left:
-                a, b = up, left
-                while root[a] != a:
-                    a = root[a]
-                while root[b] != b:
-                    b = root[b]
-                root[max(a, b)] = min(a, b)
-                root[up] = root[left] = min(a, b)
-    number = 0
-    for n in range(1, count + 1):  # a root comes before what was joined to it
-        if root[n] == n:
-            number += 1
-            root[n] = -number
-        else:
-            root[n] = root[root[n]]
-    for y in range(height):
-        for x in range(width):
-            if pieces[y, x]:
-                pieces[y, x] = -root[pieces[y, x]]
-
-
-@njit(cache=True, nogil=True)
-def _first_pixels(labels: Any, size: int) -> Any:
+def first_pixels(labels: Any, size: int) -> Any:
+    """Ids below `size` in raster order of their first pixel, and row and column of that."""
     seen = np.zeros(size, np.bool_)
     seen[0] = True
     ids = np.empty(size, np.int32)

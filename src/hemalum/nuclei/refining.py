@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.nuclei.polygons import first_pixels
 from hemalum.nuclei.settings import SeparationSettings
 
 Labels = NDArray[np.int32]
@@ -35,8 +36,10 @@ def refine(labels: Labels, settings: SeparationSettings) -> Labels:
         _straighten(refined, _disc(settings.straighten), ROUNDS)
     if settings.spur_width:
         _remove_spurs(refined, settings.spur_width)
-    _number(refined, np.zeros(int(refined.max()) + 1, np.int32))
-    return refined
+    numbers = np.zeros(int(refined.max()) + 1, np.int32)
+    ids, _ = first_pixels(refined, numbers.size)
+    numbers[ids] = np.arange(1, len(ids) + 1)
+    return numbers[refined]
 
 
 def _disc(radius: int) -> NDArray[np.int64]:
@@ -67,13 +70,13 @@ def _straighten(labels: Any, disc: Any, rounds: int) -> None:
                 if n == 0 or n in (label, other):
                     continue
                 other = n
-                own_pixels = other_pixels = 0
+                label_pixels = other_pixels = 0
                 for k in range(disc.shape[0]):
                     i, j = y + disc[k, 0], x + disc[k, 1]
                     if 0 <= i < height and 0 <= j < width:
-                        own_pixels += labels[i, j] == label
+                        label_pixels += labels[i, j] == label
                         other_pixels += labels[i, j] == other
-                if other_pixels > own_pixels and other_pixels > most:
+                if other_pixels > label_pixels and other_pixels > most:
                     best, most = other, other_pixels
             if best and _can_leave(labels, y, x):
                 labels[y, x] = best
@@ -90,22 +93,17 @@ def _straighten(labels: Any, disc: Any, rounds: int) -> None:
 def _find_borders(labels: Any) -> Any:
     """Pixels (N,) int64, in raster order, with another nucleus at one of their edges."""
     height, width = labels.shape
-    border: Any = np.empty(1024, np.int64)
-    size = 0
+    border = np.zeros(height * width, np.bool_)
     for y in range(height):
-        if size + 4 * width > border.size:
-            border = np.concatenate((border, np.empty(border.size + 4 * width, np.int64)))
         for x in range(width):
             label = labels[y, x]
             if label == 0:
                 continue
             if x + 1 < width and labels[y, x + 1] != label and labels[y, x + 1] != 0:
-                border[size], border[size + 1] = y * width + x, y * width + x + 1
-                size += 2
+                border[y * width + x] = border[y * width + x + 1] = True
             if y + 1 < height and labels[y + 1, x] != label and labels[y + 1, x] != 0:
-                border[size], border[size + 1] = y * width + x, (y + 1) * width + x
-                size += 2
-    return np.unique(border[:size])
+                border[y * width + x] = border[(y + 1) * width + x] = True
+    return np.flatnonzero(border)
 
 
 @njit(cache=True, nogil=True)
@@ -264,17 +262,3 @@ def _is_one_piece(labels: Any, spur: Any, size: int, left: int, label: int) -> b
     for k in range(count):
         labels[piece[k] // width, piece[k] % width] = label
     return count == left
-
-
-@njit(cache=True, nogil=True)
-def _number(labels: Any, numbers: Any) -> None:
-    """Count ids anew, in raster order of the first pixel."""
-    count = 0
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            label = labels[y, x]
-            if label:
-                if numbers[label] == 0:
-                    count += 1
-                    numbers[label] = count
-                labels[y, x] = numbers[label]

@@ -1,6 +1,5 @@
-"""The image with the outline of every nucleus drawn on it, and a legend where nuclei have classes."""
+"""Outlines of nuclei drawn on their image, and a legend where they have classes."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from hemalum.errors import HemalumError
-from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import Classes
 from hemalum.nuclei.io.text_drawing import TextDrawing
 
@@ -62,26 +60,6 @@ def draw_legend(width: int, classes: Classes) -> NDArray[np.uint8]:
         pen.draw.rectangle(box, outline=color, width=max(3, size // 5))
         pen.text(left + size + gap, top - size // 8, text, size, LEGEND_TEXT)
     return np.asarray(strip)
-
-
-def write_overlay(
-    path: str | Path,
-    image: NDArray[np.uint8],
-    labels: NDArray[np.uint32],
-    *,
-    color: tuple[int, int, int] = COLOR,
-    classes: Classes | None = None,
-) -> None:
-    """Write `draw_outlines` as PNG, with `classes` above a legend, which makes the picture higher than the image.
-
-    Raises HemalumError when sizes differ or the file cannot be written.
-    """
-    pixels = draw_outlines(image, labels, color=color, classes=classes)
-    if classes is not None:
-        pixels = np.concatenate([pixels, draw_legend(pixels.shape[1], classes)])
-    drawn = Image.fromarray(pixels)
-    with atomic_path(path) as temporary:
-        drawn.save(temporary, format="PNG", compress_level=1)
 
 
 @njit(cache=True, nogil=True)
