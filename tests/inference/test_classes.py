@@ -13,8 +13,8 @@ from PIL import Image
 
 import hemalum
 from hemalum import cli
-from hemalum.inference import bands as bands_module
 from hemalum.inference import postprocess as stream
+from hemalum.inference import tiles as tiles_module
 from hemalum.inference.probability import segment_with_maps
 from hemalum.models.card import Card
 from hemalum.models.engines.engine import ENGINES, make_engine
@@ -67,8 +67,8 @@ def test_neither_windows_nor_bands_change_a_class(two_class_model: Path, monkeyp
     monkeypatch.setattr(stream, "step_rows", lambda width, upsampling: 31)
     assert any(abs(row - edge) < 5 for row, *_ in made for edge in range(31, 500, 31))  # through the middle of some
     for window, band in ((12_000, 4_000), (30_000, 9_000)):
-        monkeypatch.setattr(bands_module, "WINDOW_AREA", window)
-        monkeypatch.setattr(bands_module, "BAND_AREA", band)
+        monkeypatch.setattr(tiles_module, "WINDOW_AREA", window)
+        monkeypatch.setattr(tiles_module, "BAND_AREA", band)
         cut = hemalum.segment(image, two_class_model, mpp=0.5, engine="torch", device="cpu", precision="f32")
         assert cut.table.equals(reference.table)  # each votes once, with all its pixels
 

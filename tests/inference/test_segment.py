@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.image import read_image
 from hemalum.errors import HemalumError
-from hemalum.inference import bands
+from hemalum.inference import tiles
 from hemalum.inference.segment import segment
 from hemalum.models.card import Card
 from hemalum.models.engines.engine import Engine, make_engine
@@ -59,8 +59,8 @@ def test_a_real_network_gives_the_same_nuclei_in_any_windows(
     image = make_blobs(height, width, seed)
     reference = segment(image, tiny_model, mpp=mpp, engine=torch_engine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "WINDOW_AREA", area)
-        patch.setattr(bands, "BAND_AREA", band)
+        patch.setattr(tiles, "WINDOW_AREA", area)
+        patch.setattr(tiles, "BAND_AREA", band)
         tiled = segment(image, tiny_model, mpp=mpp, engine=torch_engine)
     assert tiled.count == reference.count
     assert np.array_equal(tiled.label_map(), reference.label_map())
@@ -76,8 +76,8 @@ def test_smoothed_and_refined_nuclei_are_the_same_in_any_windows(
     image = make_blobs(200, 160, 1)
     reference = segment(image, model, mpp=0.5, engine=engine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "WINDOW_AREA", 10_000)
-        patch.setattr(bands, "BAND_AREA", 12_000)
+        patch.setattr(tiles, "WINDOW_AREA", 10_000)
+        patch.setattr(tiles, "BAND_AREA", 12_000)
         tiled = segment(image, model, mpp=0.5, engine=engine)
     representation, maps = REPRESENTATIONS["distance"], engine.maps(image[None])[0]
     by_hand = measure(representation.separate(maps, rule), image, maps[0], threshold=rule.foreground)
@@ -92,11 +92,11 @@ def test_smoothed_and_refined_nuclei_are_the_same_in_any_windows(
 def test_the_property_above_cuts_and_finds(
     tiny_model: Model, torch_engine: Engine, make_blobs: Callable[..., NDArray[np.uint8]]
 ) -> None:
-    grid = bands.plan_windows((200, 160), halo=tiny_model.card.halo, stride=4, upsampling=1)
+    grid = tiles.plan_grid(tiny_model.card, (200, 160), reach=0, upsampling=1)
     assert len(grid.rows) == len(grid.columns) == 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "WINDOW_AREA", 10_000)
-        grid = bands.plan_windows((200, 160), halo=tiny_model.card.halo, stride=4, upsampling=1)
+        patch.setattr(tiles, "WINDOW_AREA", 10_000)
+        grid = tiles.plan_grid(tiny_model.card, (200, 160), reach=0, upsampling=1)
     assert len(grid.rows) * len(grid.columns) >= 3
     assert segment(make_blobs(200, 160, 1), tiny_model, mpp=0.5, engine=torch_engine).count >= 10
 
@@ -108,7 +108,7 @@ def test_a_real_tile_gives_the_same_nuclei_in_any_windows(
     image = read_image(paths[0])
     reference = segment(image, tiny_model, mpp=0.25, engine=torch_engine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "WINDOW_AREA", 12_000)
+        patch.setattr(tiles, "WINDOW_AREA", 12_000)
         tiled = segment(image, tiny_model, mpp=0.25, engine=torch_engine)
     assert reference.count > 20
     assert np.array_equal(tiled.label_map(), reference.label_map())
@@ -238,7 +238,7 @@ def test_rows_are_read_once_and_in_order(disk_model: Model, disk_engine: Any) ->
     from hemalum.inference.segment import segment_source
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "WINDOW_AREA", 20_000)
+        patch.setattr(tiles, "WINDOW_AREA", 20_000)
         segment_source(source, disk_model, disk_engine, mpp=0.5)
     begin = asked.index(next(span for span in asked if span[0] == 0))
     assert begin > 100

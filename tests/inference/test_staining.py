@@ -15,8 +15,8 @@ from scipy import ndimage
 from hemalum.data.stain.he_appearance import NUCLEAR_SHARE, FluorescenceMap, HdabMap, find_hdab
 from hemalum.data.stain.normalization import sample_image
 from hemalum.errors import HemalumError
-from hemalum.inference import bands as bands_module
 from hemalum.inference import nuclear_marker
+from hemalum.inference import tiles as tiles_module
 from hemalum.inference.batch import segment_paths
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.segment import segment
@@ -127,8 +127,8 @@ def test_windows_and_bands_change_nothing(
     image = ihc(cells, kind)
     reference = segment(image, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
     assert reference.count > 30
-    monkeypatch.setattr(bands_module, "WINDOW_AREA", 6_000)
-    monkeypatch.setattr(bands_module, "BAND_AREA", 9_000)
+    monkeypatch.setattr(tiles_module, "WINDOW_AREA", 6_000)
+    monkeypatch.setattr(tiles_module, "BAND_AREA", 9_000)
     monkeypatch.setattr(dab_module, "BAND_AREA", 3_000)
     cut = segment(image, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
     path = tmp_path / "strips.tif"

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemalum.inference.tiles import cut, plan
+from hemalum.inference.tiles import cut, plan_windows
 
 
 @given(
@@ -46,7 +46,7 @@ def test_a_cut_in_two_reads_two_halos_more() -> None:
 def test_windows_keep_to_the_budget_or_are_as_small_as_the_halo_allows(
     height: int, width: int, halo: int, area: int
 ) -> None:
-    grid = plan(height, width, halo=halo, stride=8, area=area, band_area=4 * area)
+    grid = plan_windows((height, width), halo=halo, stride=8, area=area, band_area=4 * area)
     tall = grid.rows[0].stop - grid.rows[0].start
     wide = grid.columns[0].stop - grid.columns[0].start
     flattest = 6 * halo + 8
@@ -57,10 +57,10 @@ def test_windows_keep_to_the_budget_or_are_as_small_as_the_halo_allows(
 
 
 def test_a_large_image_costs_little_more_than_its_pixels() -> None:
-    grid = plan(8192, 8192, halo=72, stride=8, area=3_000_000, band_area=10_000_000)
+    grid = plan_windows((8192, 8192), halo=72, stride=8, area=3_000_000, band_area=10_000_000)
     assert grid.cost < 1.2 * 8192**2
 
 
 def test_windows_for_a_whole_slide_are_planned_at_once() -> None:
-    grid = plan(100_000, 100_000, halo=72, stride=8, area=3_000_000, band_area=10_000_000)
+    grid = plan_windows((100_000, 100_000), halo=72, stride=8, area=3_000_000, band_area=10_000_000)
     assert grid.rows[-1].core_stop == 100_000

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hemalum.inference.bands import bands, exact_windows
+from hemalum.inference.bands import bands
+from hemalum.inference.tiles import exact_windows
 from hemalum.models.windows import cut_windows, missing, stitch, window_halo
 from hemalum.slides.image_source import ImageSource
 from hemalum.targets.representations import REPRESENTATIONS
@@ -77,7 +78,7 @@ def run(image: NDArray[np.uint8], engine: WindowEngine, window: int, **options: 
     grid = exact_windows(shape, window, stride=16, reach=0)
     band_iterator = bands(
         ImageSource.of(image), engine, REPRESENTATIONS["distance"], shape, grid,
-        stride=16, upsampling=engine.output_upsampling, window=window, **options,
+        stride=16, upsampling=engine.output_upsampling, **options,
     )  # fmt: skip
     parts = list(band_iterator)
     assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]

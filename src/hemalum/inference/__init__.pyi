@@ -1,5 +1,3 @@
-from .bands import exact_windows as exact_windows
-from .bands import plan_windows as plan_windows
 from .bands import run_image as run_image
 from .batch import FileResult as FileResult
 from .batch import find_images as find_images
@@ -15,6 +13,7 @@ from .segment import scaled_shape as scaled_shape
 from .segment import segment_source as segment_source
 from .staining import check_stain as check_stain
 from .staining import find_staining as find_staining
+from .tiles import plan_grid as plan_grid
 from .tta import describe_tta as describe_tta
 from .tta import without_tta as without_tta
 
@@ -26,11 +25,10 @@ __all__ = [
     "check_stain",
     "describe_tta",
     "estimate_mpp",
-    "exact_windows",
     "find_images",
     "find_scale",
     "find_staining",
-    "plan_windows",
+    "plan_grid",
     "run_image",
     "scaled_shape",
     "segment_paths",

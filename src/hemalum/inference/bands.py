@@ -16,19 +16,17 @@ from numpy.typing import NDArray
 
 from hemalum.data.stain.he_appearance import ColorChange
 from hemalum.inference.resample import Resampler
-from hemalum.inference.tiles import Grid, plan
+from hemalum.inference.tiles import Grid
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
-from hemalum.models.windows import Span, cut_windows, missing, stitch, window_halo
+from hemalum.models.windows import Span, missing, stitch, window_halo
 from hemalum.slides.image_source import ImageSource
 from hemalum.targets.representations import Representation, find_representation
 
 Maps = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
-WINDOW_AREA = 5_000_000  # px that the network sees at once, over all windows at work; about 100 bytes each
-BAND_AREA = 8_000_000  # px of a band on the separation grid; two are held, 11 bytes per px (15 with classes)
-CALL_AREA = 1 << 18  # px of windows of a given size in one call: small ones alone would leave a GPU idle
+CALL_AREA = 1 << 18  # px of windows of one size in one call: small ones alone would leave a GPU idle
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,25 +43,6 @@ class Band:
     maps: Maps
 
 
-def plan_windows(shape: tuple[int, int], *, halo: int, stride: int, upsampling: int, parallel: int = 1) -> Grid:
-    """Windows for an image of (h, w) px at the model's scale; see `tiles.plan`."""
-    height, width = (size + -size % stride for size in shape)
-    return plan(
-        height,
-        width,
-        halo=halo + -halo % stride,
-        stride=stride,
-        area=WINDOW_AREA // parallel,
-        band_area=BAND_AREA // upsampling**2,
-    )
-
-
-def exact_windows(shape: tuple[int, int], window: int, *, stride: int, reach: int) -> Grid:
-    """Windows of exactly `window` px a side for an image of (h, w) px; see `models.windows`."""
-    halo = window_halo(window, stride, reach)
-    return Grid(cut_windows(shape[0], window, halo), cut_windows(shape[1], window, halo))
-
-
 def bands(
     source: ImageSource,
     engine: Engine,
@@ -73,15 +52,13 @@ def bands(
     *,
     stride: int,
     upsampling: int,
-    window: int | None = None,
     change: ColorChange | None = None,
     organ: int | None = None,
 ) -> Iterator[Band]:
-    """Give the bands of `grid` from top to bottom for the image resampled to `shape` (h, w).
+    """Give the bands of `grid` from top to bottom for the image resampled to `shape` (h, w) px, the model's scale.
 
-    `window` is the size of the windows where the grid is one of `exact_windows`. With `change` the network sees other
-    colors; those of the bands are the image's own. `organ` is what a network that tells organs apart is told.
-    While a band is with the caller, the engine works on the next one.
+    With `change` the network sees other colors; those of the bands are the image's own. `organ` is the index of the
+    image's, for a network that tells organs apart. While a band is with the caller, the engine works on the next one.
     """
 
     def run(image: Pixels, span: Span, columns: list[Span], band: Band) -> None:
@@ -94,13 +71,13 @@ def bands(
                     (left - column.start) * upsampling : (right - column.start) * upsampling,
                 ]
 
-    if window is None:
+    if grid.window is None:
         rows = _Rows(source, shape, -shape[1] % stride, "edge")
         per_call = 1
     else:
-        rows = _Rows(source, shape, missing(shape, window)[1], "symmetric")
+        rows = _Rows(source, shape, missing(shape, grid.window)[1], "symmetric")
         # a matter of the size alone, so that no result depends on how many calls the engine takes at once
-        per_call = max(1, CALL_AREA // window**2)
+        per_call = max(1, CALL_AREA // grid.window**2)
     channels = 3 if representation.class_names else 2
     calls = [grid.columns[first : first + per_call] for first in range(0, len(grid.columns), per_call)]
     with ThreadPoolExecutor(engine.parallel, thread_name_prefix="engine") as pool:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from hemalum.data.stain.he_appearance import ColorChange
 from hemalum.errors import HemalumError
-from hemalum.inference.bands import Band, bands, exact_windows, plan_windows
+from hemalum.inference.bands import Band, bands
 from hemalum.inference.nuclear_marker import show_nuclear_dab
 from hemalum.inference.postprocess import separate_bands
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.staining import Staining, check_stain, find_staining
+from hemalum.inference.tiles import plan_grid
 from hemalum.inference.tta import SymmetricEngine, describe_tta, without_tta
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import UNKNOWN_ORGAN, Model, load_model
@@ -232,20 +233,16 @@ def _parts(
     """Parts of the result with the share of the image that is done after each."""
     card = model.card
     representation = find_representation(card.representation, card.classes).smoothed(card.separation)
-    if card.window is not None:
-        grid = exact_windows(shape, card.window, stride=card.stride, reach=representation.reach)
-    else:
-        halo = card.halo + representation.reach
-        grid = plan_windows(
-            shape, halo=halo, stride=card.stride, upsampling=card.output_upsampling, parallel=engine.parallel
-        )
+    grid = plan_grid(
+        card, shape, reach=representation.reach, upsampling=card.output_upsampling, parallel=engine.parallel
+    )
     done = 0.0
 
     def observed_bands() -> Any:
         nonlocal done
         for band in bands(
             source, engine, representation, shape, grid, stride=card.stride, upsampling=card.output_upsampling,
-            window=card.window, change=change, organ=model.organ,
+            change=change, organ=model.organ,
         ):  # fmt: skip
             done = band.stop / shape[0]
             if on_band is not None:

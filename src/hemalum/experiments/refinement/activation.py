@@ -7,9 +7,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.inference.bands import bands, exact_windows, plan_windows
+from hemalum.inference.bands import bands
 from hemalum.inference.segment import find_scale, scaled_shape
 from hemalum.inference.staining import find_staining
+from hemalum.inference.tiles import plan_grid
 from hemalum.models.map_model import build_map_model
 from hemalum.models.model import Model
 from hemalum.slides.image_source import ImageSource
@@ -27,15 +28,12 @@ def activation_map(source: ImageSource, model: Model, *, mpp: float) -> NDArray[
     engine = _Activations(model)
     shape = scaled_shape(source.shape, find_scale(source, model, engine, mpp).mpp / card.mpp)
     reach = find_representation(card.representation, card.classes).smoothed(card.separation).reach
-    if card.window is not None:
-        grid = exact_windows(shape, card.window, stride=card.stride, reach=reach)
-    else:
-        grid = plan_windows(shape, halo=card.halo + reach, stride=card.stride, upsampling=1)
+    grid = plan_grid(card, shape, reach=reach, upsampling=1)
     rows = [
         band.maps[0].copy()
         for band in bands(
             source, engine, REPRESENTATIONS["foreground"], shape, grid, stride=card.stride, upsampling=1,
-            window=card.window, change=find_staining(source, model).change, organ=model.organ,
+            change=find_staining(source, model).change, organ=model.organ,
         )
     ]  # fmt: skip
     height, width = source.shape
