@@ -21,7 +21,7 @@ from hemalum.data.stain.statistics import StainTarget
 from hemalum.data.stain.target import fit_stain_target
 from hemalum.errors import HemalumError
 from hemalum.inference.resample import Resampler
-from hemalum.inference.segment import scaled_shape
+from hemalum.inference.scale import scaled_shape
 from hemalum.inference.staining import find_stain
 from hemalum.models.card import Card, NetworkSpec
 from hemalum.models.file import load_card

@@ -3,13 +3,12 @@ from .batch import FileResult as FileResult
 from .batch import find_images as find_images
 from .batch import segment_paths as segment_paths
 from .probability import segment_with_maps as segment_with_maps
-from .probability import segment_with_probability as segment_with_probability
 from .resample import Resampler as Resampler
 from .scale import estimate_mpp as estimate_mpp
+from .scale import find_scale as find_scale
+from .scale import scaled_shape as scaled_shape
 from .segment import NO_ORGAN as NO_ORGAN
 from .segment import as_engine as as_engine
-from .segment import find_scale as find_scale
-from .segment import scaled_shape as scaled_shape
 from .segment import segment_source as segment_source
 from .staining import check_stain as check_stain
 from .staining import find_staining as find_staining
@@ -34,6 +33,5 @@ __all__ = [
     "segment_paths",
     "segment_source",
     "segment_with_maps",
-    "segment_with_probability",
     "without_tta",
 ]

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from hemalum.data.image import IMAGE_SUFFIXES
 from hemalum.errors import HemalumError, nearest
-from hemalum.inference.segment import as_engine, check_mpp, log_organ, segment_source
+from hemalum.inference.scale import check_mpp
+from hemalum.inference.segment import as_engine, load_for_organ, segment_source
 from hemalum.inference.staining import check_stain
 from hemalum.models.engines.engine import Engine
-from hemalum.models.model import Model, load_model
+from hemalum.models.model import Model
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.slides.image_source import ImageSource
@@ -82,11 +83,8 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     _check_names(images, out)
     check_mpp(mpp)
     stain = check_stain(stain, positive)
-    loaded = load_model(model)
-    if organ is not None:
-        loaded = loaded.with_organ(organ)
+    loaded = load_for_organ(model, organ)
     _check_folder(out)
-    log_organ(loaded)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
 
     def results() -> Iterator[FileResult]:

@@ -7,12 +7,14 @@ nuclei of the first are nuclei of the second, and others join them; if not, they
 and the decision is measured by, `benchmarks/ihc_stain.py`.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.stain.he_appearance import NUCLEAR_SHARE, HdabMap
 from hemalum.inference.scale import contrast_regions, run_region
-from hemalum.inference.staining import Staining, with_nuclear_dab
+from hemalum.inference.staining import Staining
 from hemalum.metrics import MatchCounts, match, measure_overlap
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
@@ -37,7 +39,12 @@ def show_nuclear_dab(staining: Staining, source: ImageSource, model: Model, engi
     kept = share_kept(change, contrast_regions(source, dab, side), model, engine, mpp)
     if kept is not None and kept < LEAST_KEPT:
         return staining
-    return with_nuclear_dab(staining, HdabMap(change.stains, NUCLEAR_SHARE))
+    shown = f"{change.stains.description}; a nuclear marker: {NUCLEAR_SHARE:g} of DAB shown as hematoxylin"
+    return replace(
+        staining,
+        change=HdabMap(change.stains, NUCLEAR_SHARE),
+        notes=staining.notes | {"network_input": shown},
+    )
 
 
 def share_kept(change: HdabMap, regions: list[Pixels], model: Model, engine: Engine, mpp: float) -> float | None:

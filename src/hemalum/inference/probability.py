@@ -50,11 +50,3 @@ def segment_with_maps(
         return nuclei, ImageMaps(probability)
     classes = Image.fromarray(np.concatenate(class_rows)).resize((width, height), Image.Resampling.NEAREST)
     return nuclei, ImageMaps(probability, np.asarray(classes, np.int32))
-
-
-def segment_with_probability(
-    source: ImageSource, model: Model, engine: Engine, *, mpp: float | str | None = None
-) -> tuple[Nuclei, NDArray[np.float32]]:
-    """Find the nuclei of an open image and give the probability of nucleus; see `segment_with_maps`."""
-    nuclei, maps = segment_with_maps(source, model, engine, mpp=mpp)
-    return nuclei, maps.probability

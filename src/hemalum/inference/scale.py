@@ -1,12 +1,13 @@
-"""The scale of an image that does not say it, from its nuclei.
+"""The scale of an image: what the user or the file says, else an estimate from its nuclei.
 
-Crops with much hematoxylin are segmented at eleven assumed scales. A network is most at home at the scale it
-was trained at: there its nuclei are most probable and most convex, and it finds more of them. The estimate is
-the middle of that peak. The size of the nuclei found is no better guide: it differs between tissues by as much
-as the peak is off, and at a wrong scale large nuclei fall into pieces of the expected size. The numbers below
-were chosen on, and the error is measured by, `benchmarks/scale.py`.
+For the estimate, crops with much hematoxylin are segmented at eleven assumed scales. A network is most at home at the
+scale it was trained at: there its nuclei are most probable and most convex, and it finds more of them. The estimate
+is the middle of that peak. The size of the nuclei found is no better guide: it differs between tissues by as much as
+the peak is off, and at a wrong scale large nuclei fall into pieces of the expected size. The numbers below were
+chosen on, and the error is measured by, `benchmarks/scale.py`.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from hemalum.errors import HemalumError
 from hemalum.inference.bands import run_image
 from hemalum.inference.resample import Resampler
 from hemalum.inference.staining import Staining, find_staining
+from hemalum.inference.tta import without_tta
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.morphology import describe, hematoxylin
-from hemalum.nuclei.nuclei import measure
+from hemalum.nuclei.nuclei import Nuclei, measure
 from hemalum.slides.image_source import ImageSource
 from hemalum.targets.representations import find_representation
+
+log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
@@ -36,6 +40,16 @@ FEWEST = 5  # nuclei from which a scale can be judged
 SHARPNESS = 15.0  # weight of a scale is exp(SHARPNESS · score)
 REACH = 2.0  # octaves around the peak that the middle is taken over
 COUNT_WEIGHT = 0.01  # score of e times as many nuclei
+MPP_RANGE = (0.02, 5.0)  # µm per px; beyond it nuclei are larger than a tile or smaller than a few pixels
+ODD_SIZE = 1.8  # nuclei this much larger or smaller than the model's mean that the scale is doubtful
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """µm per px of an image and where that comes from: "user", "file" or "estimate"."""
+
+    mpp: float
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +73,64 @@ class _ScaleResult:
     count: int
     probability: float
     score: float
+
+
+def check_mpp(mpp: float | str | None) -> None:
+    """Raise HemalumError for a scale that nobody can mean: before a model is made ready."""
+    if isinstance(mpp, str) and mpp not in ("auto", "estimate"):
+        raise HemalumError(f"mpp is a number of µm per px or 'auto', not '{mpp}'")
+    if isinstance(mpp, int | float) and (not math.isfinite(mpp) or not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]):
+        raise HemalumError(
+            f"mpp {mpp:g} µm per px is out of range {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}: "
+            "0.25 is usual for 40x, 0.5 for 20x"
+        )
+
+
+def find_scale(
+    source: ImageSource, model: Model, engine: Engine, mpp: float | str | None, staining: Staining | None = None
+) -> Scale:
+    """Decide an image's mpp: what the user says, else the file, else an estimate from the nuclei.
+
+    Raises HemalumError for an impossible number or when nothing is found to estimate from.
+    """
+    check_mpp(mpp)
+    if isinstance(mpp, int | float):
+        return Scale(float(mpp), "user")
+    if source.mpp is not None and mpp != "estimate":
+        if not MPP_RANGE[0] <= source.mpp <= MPP_RANGE[1]:
+            raise HemalumError(
+                f"{source.name}: the file states {source.mpp:g} µm per px, at which no nuclei can be seen: give --mpp"
+            )
+        log.info("%s: %.4g µm per px, from the file", source.name, source.mpp)
+        return Scale(source.mpp, "file")
+    estimate = estimate_mpp(source, model, without_tta(engine), staining)
+    log.warning(
+        "%s does not say its scale: %.3g µm per px is an estimate from its nuclei; --mpp NUMBER sets it",
+        source.name,
+        estimate.mpp,
+    )
+    return Scale(estimate.mpp, "estimate")
+
+
+def scaled_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
+    """Height and width of an image at `factor` times its size."""
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def warn_of_odd_size(nuclei: Nuclei, model: Model, name: str) -> None:
+    """Say in the log when the nuclei have a size that speaks against the scale."""
+    if nuclei.count < 20:
+        return
+    area = float(np.nanmedian(nuclei.table.column("area_um2").to_numpy()))
+    ratio = 2 * math.sqrt(area / math.pi) / model.card.nucleus_diameter_um
+    if max(ratio, 1 / ratio) > ODD_SIZE:
+        log.warning(
+            "%s: at %.3g µm per px the nuclei are %.1f µm across, %.1f is usual: is the scale right?",
+            name,
+            nuclei.mpp or math.nan,
+            ratio * model.card.nucleus_diameter_um,
+            model.card.nucleus_diameter_um,
+        )
 
 
 def estimate_mpp(

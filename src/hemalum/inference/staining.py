@@ -6,7 +6,7 @@ measured on nuclei is measured on the image as it is.
 """
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hemalum.data.stain.he_appearance import ColorChange, FluorescenceMap, HdabMap, HdabStains, find_hdab
@@ -79,7 +79,10 @@ def find_staining(source: ImageSource, model: Model, stain: str = "auto", *, war
     change: ColorChange | None
     if name == "he":
         change = normalization = find_stain(source, model, warn=warn)
-        notes |= describe_stain(normalization, model)
+        if model.card.stain is not None:
+            notes["stain_normalization"] = (
+                "none, the image is unfit" if normalization is None else normalization.method
+            )
         if seen.gray:
             notes["network_input"] = f"{seen.description}, {UNCHANGED}"
     elif name in model.card.native_stains:
@@ -89,12 +92,6 @@ def find_staining(source: ImageSource, model: Model, stain: str = "auto", *, war
     else:
         change, notes["network_input"] = FluorescenceMap.of(pixels), "inverted, in the color of hematoxylin"
     return Staining(name, "recognized" if stain == "auto" else "set", change, doubt, notes)
-
-
-def with_nuclear_dab(staining: Staining, change: HdabMap) -> Staining:
-    """The same, with part of DAB shown as hematoxylin."""
-    shown = f"{change.stains.description}; a nuclear marker: {change.nuclear:g} of DAB shown as hematoxylin"
-    return replace(staining, change=change, notes=staining.notes | {"network_input": shown})
 
 
 def _doubt(name: Stain, seen: Recognition, hdab: HdabStains | None) -> str:
@@ -123,10 +120,3 @@ def find_stain(source: ImageSource, model: Model, *, warn: bool = True) -> Stain
     if warn:
         normalizer.warn()
     return change
-
-
-def describe_stain(change: StainMap | None, model: Model) -> dict[str, str]:
-    """What the result says of it."""
-    if model.card.stain is None:
-        return {}
-    return {"stain_normalization": "none, the image is unfit" if change is None else change.method}

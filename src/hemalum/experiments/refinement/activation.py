@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hemalum.inference.bands import bands
-from hemalum.inference.segment import find_scale, scaled_shape
+from hemalum.inference.scale import find_scale, scaled_shape
 from hemalum.inference.staining import find_staining
 from hemalum.inference.tiles import plan_grid
 from hemalum.models.map_model import build_map_model

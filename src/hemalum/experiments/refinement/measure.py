@@ -13,7 +13,7 @@ from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 from hemalum.experiments.segmenters import model_for_organ
 from hemalum.files import atomic_path
-from hemalum.inference.probability import segment_with_probability
+from hemalum.inference.probability import segment_with_maps
 from hemalum.metrics import MatchCounts, PixelCounts, area_under, average_pixel_scores, match, measure_overlap
 from hemalum.metrics.curves import BINS, ProbabilityCounts, count_probabilities
 from hemalum.models.engines.engine import Engine
@@ -113,7 +113,8 @@ def predict(sample: Sample, model: Model, engine: Engine) -> tuple[Nuclei, NDArr
     """
     mpp = sample.require_mpp()
     with ImageSource.of(sample.image, name=sample.id) as source:
-        return segment_with_probability(source, model_for_organ(model, sample.organ), engine, mpp=mpp)
+        nuclei, maps = segment_with_maps(source, model_for_organ(model, sample.organ), engine, mpp=mpp)
+    return nuclei, maps.probability
 
 
 def measure(

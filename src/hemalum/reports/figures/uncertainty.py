@@ -11,7 +11,7 @@ from hemalum.errors import HemalumError
 from hemalum.experiments.refinement.activation import activation_map
 from hemalum.experiments.refinement.selection import mean_entropy, pixel_entropy
 from hemalum.files import atomic_path
-from hemalum.inference.probability import segment_with_probability
+from hemalum.inference.probability import segment_with_maps
 from hemalum.inference.segment import as_engine
 from hemalum.models.model import Model
 from hemalum.nuclei.io.overlay import draw_outlines
@@ -44,16 +44,16 @@ def write_uncertainty(
                 f"{source.name}: {source.shape[1]} x {source.shape[0]} px is too large for a picture of maps: at "
                 f"most {LARGEST} px a side; cut a part out of it"
             )
-        nuclei, probability = segment_with_probability(source, model, as_engine(engine, model), mpp=mpp)
+        nuclei, maps = segment_with_maps(source, model, as_engine(engine, model), mpp=mpp)
         if nuclei.mpp is None:
             raise HemalumError(f"{source.name}: its scale is not known: give --mpp")
         activation = activation_map(source, model, mpp=nuclei.mpp)
         pixels = source.read(0, source.shape[0])
     outlined = draw_outlines(pixels, nuclei.label_map())
-    picture = draw_panels(outlined, probability, activation, model.card.name)
+    picture = draw_panels(outlined, maps.probability, activation, model.card.name)
     with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
-    return mean_entropy(probability)
+    return mean_entropy(maps.probability)
 
 
 def draw_panels(
