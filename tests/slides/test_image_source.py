@@ -13,7 +13,7 @@ from PIL import Image
 
 from hemalum.data.image import read_image
 from hemalum.errors import HemalumError
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.image_source import ImageSource, TiffRows
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_tiff_rows_equal_the_whole(tmp_path: Path, picture: NDArray[np.uint8], o
     tifffile.imwrite(path, picture, photometric="rgb", **options)
     assert np.array_equal(read_in_bands(path), tifffile.imread(path))
     with ImageSource.open(path) as source:
-        assert source.lazy
+        assert isinstance(source.rows, TiffRows)
         assert source.shape == (157, 109)
         assert source.mpp is None
 

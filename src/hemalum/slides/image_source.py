@@ -1,4 +1,4 @@
-"""ImageSource: the rows of an image, read when they are needed."""
+"""ImageSource: an image whose rows are read when they are needed, and the readers behind it."""
 
 import logging
 from pathlib import Path
@@ -8,9 +8,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.image import check_size, is_tiff, over_white, read_image, stated_dpi, stretch, to_rgb
+from hemalum.data.image import check_size, is_tiff, over_white, read_image, stretch, to_rgb
 from hemalum.errors import HemalumError
-from hemalum.slides.scale_tags import resolution_mpp, tiff_mpp
+from hemalum.slides.scale_tags import file_mpp, tiff_mpp
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,15 @@ MAX_PIXELS_DECODED = 250_000_000  # decoded at once: 750 MB as RGB
 MAX_PIXELS_ROWS = 1_000_000_000  # read row by row: beyond it a file is a slide, or hostile
 
 
-class _Rows(Protocol):
+class Rows(Protocol):
+    """Where the rows of an image come from: one class per way to read a file.
+
+    `shape` is (H, W) px, `mpp` what the file states, µm per px. `read` gets rows within the image.
+    """
+
+    shape: tuple[int, int]
+    mpp: float | None
+
     def read(self, start: int, stop: int) -> Pixels: ...
 
     def close(self) -> None: ...
@@ -33,12 +41,9 @@ class ImageSource:
     `read(y0, y1)` gives rows y0..y1 as (y1 - y0, W, 3) uint8 RGB. Use it as a context manager.
     """
 
-    def __init__(self, rows: _Rows, shape: tuple[int, int], mpp: float | None, name: str, lazy: bool) -> None:
-        self._rows = rows
-        self.shape = shape
-        self.mpp = mpp
-        self.name = name
-        self.lazy = lazy
+    def __init__(self, rows: Rows, name: str) -> None:
+        self.rows, self.name = rows, name
+        self.shape, self.mpp = rows.shape, rows.mpp
 
     @classmethod
     def open(cls, path: Path | str, *, max_pixels: int | None = None) -> Self:
@@ -51,12 +56,12 @@ class ImageSource:
         the limit, or has pixels of another kind.
         """
         path = Path(path)
-        opened = _open_tiff(path, max_pixels) if is_tiff(path) else None
-        if opened is not None:
-            return cls(*opened, name=str(path), lazy=True)
-        pixels = read_image(path, max_pixels=MAX_PIXELS_DECODED if max_pixels is None else max_pixels)
-        _check_small(pixels.shape, path)
-        return cls(_Held(pixels), (pixels.shape[0], pixels.shape[1]), _stated_mpp(path), str(path), False)
+        rows: Rows | None = _open_tiff(path, max_pixels) if is_tiff(path) else None
+        if rows is None:
+            pixels = read_image(path, max_pixels=MAX_PIXELS_DECODED if max_pixels is None else max_pixels)
+            _check_small(pixels.shape, path)
+            rows = DecodedRows(pixels, file_mpp(path))
+        return cls(rows, str(path))
 
     @classmethod
     def of(cls, pixels: NDArray[Any], *, name: str = "image") -> Self:
@@ -64,16 +69,15 @@ class ImageSource:
         if pixels.ndim not in (2, 3) or pixels.size == 0:
             raise HemalumError(f"{name}: pixels have shape {pixels.shape}; want (H, W) gray or (H, W, 3) RGB")
         _check_small(pixels.shape, name)
-        rgb = to_rgb(pixels, name)
-        return cls(_Held(rgb), (rgb.shape[0], rgb.shape[1]), None, name, False)
+        return cls(DecodedRows(to_rgb(pixels, name), None), name)
 
     def read(self, start: int, stop: int) -> Pixels:
         """Rows start..stop (clipped to the image), (rows, W, 3) uint8. Raises HemalumError when damaged."""
-        return self._rows.read(max(start, 0), min(stop, self.shape[0]))
+        return self.rows.read(max(start, 0), min(stop, self.shape[0]))
 
     def close(self) -> None:
         """Close the file."""
-        self._rows.close()
+        self.rows.close()
 
     def __enter__(self) -> Self:
         return self
@@ -91,11 +95,12 @@ def _check_small(shape: tuple[int, ...], name: Path | str) -> None:
         )
 
 
-class _Held:
+class DecodedRows:
     """Rows of an image that is in memory."""
 
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: Pixels, mpp: float | None) -> None:
+        self.pixels, self.mpp = pixels, mpp
+        self.shape = pixels.shape[0], pixels.shape[1]
 
     def read(self, start: int, stop: int) -> Pixels:
         return self.pixels[start:stop]
@@ -104,28 +109,35 @@ class _Held:
         self.pixels = self.pixels[:0]
 
 
-class _Segments:
-    """Rows of a TIFF page, decoded one row of strips or tiles at a time; the last one is kept."""
+class TiffRows:
+    """Rows of a TIFF page, decoded one row of strips or tiles at a time; the last one is kept.
 
-    def __init__(self, tiff: Any, path: Path, tall: int) -> None:
-        self.tiff, self.path, self.tall = tiff, path, tall
-        page = tiff.pages[0]
-        self.page = page
-        self.height, self.width = int(page.imagelength), int(page.imagewidth)
-        self.samples = int(page.samplesperpixel)
+    `tall` and `wide` are rows and columns of a strip or tile, px.
+    """
+
+    def __init__(self, tiff: Any, path: Path, max_pixels: int | None) -> None:
+        self.tiff, self.path = tiff, path
+        self.page = page = tiff.pages[0]
+        self.shape = self.height, self.width = int(page.imagelength), int(page.imagewidth)
+        check_size(path, *self.shape, MAX_PIXELS_ROWS if max_pixels is None else max_pixels)
+        _check_small(self.shape, path)
+        if len(tiff.series[0].shape) > len(page.shape):
+            log.warning("%s: a stack of %d pages; the first is taken", path, len(tiff.pages))
         self.tall = int(page.tilelength if page.is_tiled else min(page.rowsperstrip or self.height, self.height))
         self.wide = int(page.tilewidth) if page.is_tiled else self.width
+        if page.compression != 1:  # one compressed strip may be the whole image
+            check_size(path, self.tall, self.width, MAX_PIXELS_DECODED if max_pixels is None else max_pixels)
         # pixels as they are, one after another: any rows can be read, whatever the strips
         self.direct = bool(page.is_contiguous) and page.compression == 1 and not page.is_tiled
         if self.direct:
             self.tall = 64
         self.across = -(-self.width // self.wide)
+        self.samples = int(page.samplesperpixel)
         self.inverted = page.photometric.name == "MINISWHITE"
         self.warned = False
-        self.extremes: tuple[int, int] | None = None
         self.cached_strip: tuple[int, NDArray[Any]] = (-1, np.empty(0, page.dtype))
-        if page.dtype == np.uint16:
-            self._find_extremes()
+        self.extremes = self._find_extremes() if page.dtype == np.uint16 else None
+        self.mpp = tiff_mpp(tiff, path)
 
     def read(self, start: int, stop: int) -> Pixels:
         parts = []
@@ -186,16 +198,16 @@ class _Segments:
         self.cached_strip = (number, strip)
         return strip
 
-    def _find_extremes(self) -> None:
+    def _find_extremes(self) -> tuple[int, int]:
         low, high = np.iinfo(np.uint16).max, 0
         for number in range(-(-self.height // self.tall)):
             strip = self._strip(number)
             low, high = min(low, int(strip.min())), max(high, int(strip.max()))
         log.info("%s: 16-bit gray %d..%d stretched to 0..255", self.path, low, high)
-        self.extremes = (low, high)
+        return low, high
 
 
-def _open_tiff(path: Path, max_pixels: int | None) -> tuple[_Rows, tuple[int, int], float | None] | None:
+def _open_tiff(path: Path, max_pixels: int | None) -> TiffRows | None:
     """Open a TIFF for reading by rows, or None when its layout or its pixels are not for that."""
     import tifffile  # kept out of the import of the package: it costs 0.1 s
 
@@ -221,26 +233,7 @@ def _open_tiff(path: Path, max_pixels: int | None) -> tuple[_Rows, tuple[int, in
         tiff.close()
         return None
     try:
-        shape = (int(page.imagelength), int(page.imagewidth))
-        check_size(path, *shape, MAX_PIXELS_ROWS if max_pixels is None else max_pixels)
-        _check_small(shape, path)
-        if len(tiff.series[0].shape) > len(page.shape):
-            log.warning("%s: a stack of %d pages; the first is taken", path, len(tiff.pages))
-        tall = page.tilelength if page.is_tiled else min(page.rowsperstrip or shape[0], shape[0])
-        if page.compression != 1:  # one compressed strip may be the whole image
-            check_size(path, int(tall), shape[1], MAX_PIXELS_DECODED if max_pixels is None else max_pixels)
-        return _Segments(tiff, path, int(tall)), shape, tiff_mpp(tiff, path)
+        return TiffRows(tiff, path, max_pixels)
     except BaseException:
         tiff.close()
         raise
-
-
-def _stated_mpp(path: Path) -> float | None:
-    """The mpp that a file decoded whole states."""
-    if is_tiff(path):
-        import tifffile
-
-        with tifffile.TiffFile(path) as tiff:
-            return tiff_mpp(tiff, path)
-    dpi = stated_dpi(path)
-    return resolution_mpp(25400 / dpi[0], 25400 / dpi[1], path) if dpi else None

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from hemalum.data.image import is_tiff, stated_dpi
+
 log = logging.getLogger(__name__)
 
 # a resolution tag is believed only where a microscope could have written it: 72, 96 or 300 dpi are what
@@ -51,11 +53,22 @@ def tiff_mpp(tiff: Any, path: Path) -> float | None:
             return _pair(MICRONS[named] / per_x, MICRONS[named] / per_y, path)
         return None
     microns = {2: 25400.0, 3: 1e4}.get(int(unit))
-    return resolution_mpp(microns / per_x, microns / per_y, path) if microns else None
+    return _resolution(microns / per_x, microns / per_y, path) if microns else None
 
 
-def resolution_mpp(x: float, y: float, path: Path) -> float | None:
-    """Give the mpp of resolution tags, or None when no microscope could have meant it."""
+def file_mpp(path: Path) -> float | None:
+    """Give the mpp that an image file states, or None."""
+    if is_tiff(path):
+        import tifffile  # kept out of the import of the package: it costs 0.1 s
+
+        with tifffile.TiffFile(path) as tiff:
+            return tiff_mpp(tiff, path)
+    dpi = stated_dpi(path)
+    return _resolution(25400 / dpi[0], 25400 / dpi[1], path) if dpi else None
+
+
+def _resolution(x: float, y: float, path: Path) -> float | None:
+    """The mpp of resolution tags, or None when no microscope could have meant it."""
     mpp = _pair(x, y, path)
     return mpp if mpp is not None and PLAUSIBLE[0] <= mpp <= PLAUSIBLE[1] else None
 
