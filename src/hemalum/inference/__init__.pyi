@@ -15,23 +15,3 @@ from .staining import find_staining as find_staining
 from .tiles import plan_grid as plan_grid
 from .tta import describe_tta as describe_tta
 from .tta import without_tta as without_tta
-
-__all__ = [
-    "NO_ORGAN",
-    "FileResult",
-    "Resampler",
-    "as_engine",
-    "check_stain",
-    "describe_tta",
-    "estimate_mpp",
-    "find_images",
-    "find_scale",
-    "find_staining",
-    "plan_grid",
-    "run_image",
-    "scaled_shape",
-    "segment_paths",
-    "segment_source",
-    "segment_with_maps",
-    "without_tta",
-]

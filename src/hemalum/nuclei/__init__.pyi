@@ -16,24 +16,3 @@ from .refining import refine as refine
 from .separation import TAKEN as TAKEN
 from .separation import flood as flood
 from .settings import SeparationSettings as SeparationSettings
-
-__all__ = [
-    "TAKEN",
-    "Nuclei",
-    "Part",
-    "Polygons",
-    "Positive",
-    "SeparationSettings",
-    "check_positive",
-    "describe",
-    "fill",
-    "flood",
-    "hematoxylin",
-    "measure",
-    "measure_depth",
-    "moments",
-    "refine",
-    "smooth",
-    "split_pieces",
-    "trace",
-]

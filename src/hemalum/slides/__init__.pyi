@@ -1,5 +1,1 @@
 from .image_source import ImageSource as ImageSource
-
-__all__ = [
-    "ImageSource",
-]

@@ -6,14 +6,3 @@ from .representations import Head as Head
 from .representations import Representation as Representation
 from .representations import find_representation as find_representation
 from .representations import select as select
-
-__all__ = [
-    "BY_CLASS",
-    "EXTRA_TARGETS",
-    "REPRESENTATIONS",
-    "TYPED",
-    "Head",
-    "Representation",
-    "find_representation",
-    "select",
-]
