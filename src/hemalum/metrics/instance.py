@@ -73,16 +73,16 @@ def measure_overlap(truth: Labels, prediction: Labels, *, ambiguous: Mask | None
     check_pair(truth, prediction, ambiguous)
     true_map, true_largest = _with_small_ids(truth, ambiguous)
     predicted_map, predicted_largest = _with_small_ids(prediction, ambiguous)
-    true_first, predicted_first, true_areas, predicted_areas, keys, lengths = _scan(
-        true_map, predicted_map, true_largest, predicted_largest
+    first, areas, (n_truth, n_prediction), keys, lengths = _scan(
+        true_map, predicted_map, max(true_largest, predicted_largest)
     )
     unique, inverse = np.unique(keys, return_inverse=True)
     intersection = np.bincount(inverse, weights=lengths, minlength=unique.size).astype(np.int64)
     return Overlap(
-        truth_ids=truth.ravel()[true_first].astype(np.int64),
-        prediction_ids=prediction.ravel()[predicted_first].astype(np.int64),
-        truth_areas=true_areas,
-        prediction_areas=predicted_areas,
+        truth_ids=truth.ravel()[first[0, :n_truth]].astype(np.int64),
+        prediction_ids=prediction.ravel()[first[1, :n_prediction]].astype(np.int64),
+        truth_areas=areas[0, :n_truth].copy(),
+        prediction_areas=areas[1, :n_prediction].copy(),
         pair_truth=unique >> 32,
         pair_prediction=unique & 0xFFFFFFFF,
         intersection=intersection,
@@ -102,51 +102,38 @@ def _with_small_ids(labels: Labels, ambiguous: Mask | None) -> tuple[NDArray[np.
 
 
 @njit(cache=True, nogil=True)
-def _scan(
-    truth: NDArray[np.uint32], prediction: NDArray[np.uint32], true_largest: int, predicted_largest: int
-) -> Any:
+def _scan(truth: NDArray[np.uint32], prediction: NDArray[np.uint32], largest: int) -> Any:
     """One raster pass: first pixels and areas of all nuclei, and runs of pixels that share a pair."""
     height, width = truth.shape
-    true_index = np.full(true_largest + 1, -1, np.int64)
-    predicted_index = np.full(predicted_largest + 1, -1, np.int64)
-    true_first = np.empty(true_largest, np.int64)
-    predicted_first = np.empty(predicted_largest, np.int64)
-    true_areas = np.zeros(true_largest, np.int64)
-    predicted_areas = np.zeros(predicted_largest, np.int64)
+    # row 0 is of the true nuclei, row 1 of the predicted ones
+    index = np.full((2, largest + 1), -1, np.int64)
+    first = np.empty((2, largest), np.int64)
+    areas = np.zeros((2, largest), np.int64)
+    count = np.zeros(2, np.int64)
     run_pair = np.empty(height * width, np.int64)
     run_length = np.empty(height * width, np.int64)
-    n_truth = n_prediction = n_runs = 0
+    n_runs = 0
     for row in range(height):
         previous_truth = previous_prediction = np.uint32(0)
         for column in range(width):
             t, p = truth[row, column], prediction[row, column]
-            if t != 0:
-                if true_index[t] < 0:
-                    true_index[t] = n_truth
-                    true_first[n_truth] = row * width + column
-                    n_truth += 1
-                true_areas[true_index[t]] += 1
-            if p != 0:
-                if predicted_index[p] < 0:
-                    predicted_index[p] = n_prediction
-                    predicted_first[n_prediction] = row * width + column
-                    n_prediction += 1
-                predicted_areas[predicted_index[p]] += 1
+            for side in range(2):
+                n = p if side else t
+                if n == 0:
+                    continue
+                if index[side, n] < 0:
+                    index[side, n] = count[side]
+                    first[side, count[side]] = row * width + column
+                    count[side] += 1
+                areas[side, index[side, n]] += 1
             if t != 0 and p != 0:
                 if t != previous_truth or p != previous_prediction:
-                    run_pair[n_runs] = true_index[t] << 32 | predicted_index[p]
+                    run_pair[n_runs] = index[0, t] << 32 | index[1, p]
                     run_length[n_runs] = 0
                     n_runs += 1
                 run_length[n_runs - 1] += 1
             previous_truth, previous_prediction = t, p
-    return (
-        true_first[:n_truth].copy(),
-        predicted_first[:n_prediction].copy(),
-        true_areas[:n_truth].copy(),
-        predicted_areas[:n_prediction].copy(),
-        run_pair[:n_runs].copy(),
-        run_length[:n_runs].copy(),
-    )
+    return first, areas, count, run_pair[:n_runs].copy(), run_length[:n_runs].copy()
 
 
 @dataclass(frozen=True, slots=True)

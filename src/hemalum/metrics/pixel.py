@@ -51,6 +51,9 @@ class PixelScores:
     iou: float
 
 
+UNDEFINED = PixelScores(*[float("nan")] * 4)
+
+
 def count_pixels(truth: Labels, prediction: Labels, *, ambiguous: Mask | None = None) -> PixelCounts:
     """Confusion counts of two (H, W) label maps or masks; any id above 0 is nucleus.
 
@@ -72,7 +75,7 @@ def score_pixels(counts: PixelCounts) -> PixelScores:
     """Scores of the nucleus pixels. Both empty: nan. One empty: 0."""
     union = counts.tp + counts.fp + counts.fn
     if union == 0:
-        return PixelScores(*[float("nan")] * 4)
+        return UNDEFINED
     return PixelScores(
         precision=counts.tp / max(counts.tp + counts.fp, 1),
         recall=counts.tp / max(counts.tp + counts.fn, 1),
@@ -108,10 +111,14 @@ def average_pixel_scores(counts: Sequence[PixelCounts], averaging: Averaging) ->
     if averaging == "pooled":
         return score_pixels(sum(counts, PixelCounts(0, 0, 0, 0)))
     score = score_pixels if averaging == "per_image" else score_pixels_weighted
-    scores = [score(image) for image in counts]
+    return average_scores([score(image) for image in counts])
+
+
+def average_scores(scores: Sequence[PixelScores]) -> PixelScores:
+    """Mean of each score where it is defined."""
     return PixelScores(
-        precision=mean_defined([image.precision for image in scores]),
-        recall=mean_defined([image.recall for image in scores]),
-        dice=mean_defined([image.dice for image in scores]),
-        iou=mean_defined([image.iou for image in scores]),
+        precision=mean_defined([score.precision for score in scores]),
+        recall=mean_defined([score.recall for score in scores]),
+        dice=mean_defined([score.dice for score in scores]),
+        iou=mean_defined([score.iou for score in scores]),
     )

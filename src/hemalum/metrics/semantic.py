@@ -15,11 +15,10 @@ from typing import Literal
 import numpy as np
 
 from hemalum.errors import HemalumError
-from hemalum.metrics.pairs import Labels, Mask, check_pair, mean_defined
-from hemalum.metrics.pixel import PixelCounts, PixelScores, score_pixels
+from hemalum.metrics.pairs import Labels, Mask, check_pair
+from hemalum.metrics.pixel import UNDEFINED, PixelCounts, PixelScores, average_scores, score_pixels
 
 SemanticAveraging = Literal["pooled", "per_image"]
-UNDEFINED = PixelScores(*[float("nan")] * 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +75,10 @@ def average_by_class(images: Sequence[Sequence[PixelCounts]], averaging: Semanti
     """
     if averaging == "pooled":
         columns = zip(*images, strict=True)
-        return _average_classes([score_class(sum(column, PixelCounts(0, 0, 0, 0))) for column in columns])
-    scored = [_average_classes([score_class(counts) for counts in image]) for image in images]
-    return SemanticScores(
-        precision=mean_defined([image.precision for image in scored]),
-        recall=mean_defined([image.recall for image in scored]),
-        f1=mean_defined([image.f1 for image in scored]),
-        miou=mean_defined([image.miou for image in scored]),
-        by_class=tuple(_average_scores(column) for column in zip(*(image.by_class for image in scored), strict=True)),
-    )
-
-
-def _average_classes(scores: Sequence[PixelScores]) -> SemanticScores:
-    mean = _average_scores(scores)
-    return SemanticScores(mean.precision, mean.recall, mean.dice, mean.iou, tuple(scores))
-
-
-def _average_scores(scores: Sequence[PixelScores]) -> PixelScores:
-    return PixelScores(
-        precision=mean_defined([score.precision for score in scores]),
-        recall=mean_defined([score.recall for score in scores]),
-        dice=mean_defined([score.dice for score in scores]),
-        iou=mean_defined([score.iou for score in scores]),
-    )
+        by_class = [score_class(sum(column, PixelCounts(0, 0, 0, 0))) for column in columns]
+        mean = average_scores(by_class)
+    else:
+        scored = [[score_class(counts) for counts in image] for image in images]
+        by_class = [average_scores(column) for column in zip(*scored, strict=True)]
+        mean = average_scores([average_scores(image) for image in scored])
+    return SemanticScores(mean.precision, mean.recall, mean.dice, mean.iou, tuple(by_class))
