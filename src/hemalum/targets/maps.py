@@ -11,31 +11,36 @@ STEEP = np.float32(4)  # a center map that falls by 1 / STEEP over three pixels 
 FAINT = np.float32(0.1)  # no foreground threshold that makes sense is lower
 
 
-# Helpers take numbers, not arrays: passing an array on costs more than what is done with its pixel.
 @njit(cache=True, nogil=True)
-def fill_interior_boundary(labels: Any, distance: Any, ids: int, interior: Any, boundary: Any) -> None:
+def fill_interior_boundary(labels: Any, distance: Any, ids: int, maps: Any) -> None:
+    interior, boundary = maps[0], maps[1]
     largest = _largest(labels, distance, ids)
     _mark_between(labels, boundary)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
             n = labels[y, x]
             if n:
-                inner = _is_inner(distance[y, x], largest[n])
+                # a nucleus that is all rim keeps its middle, so that it can still be told from its neighbors
+                inner = distance[y, x] > RIM or distance[y, x] == largest[n]
                 interior[y, x], boundary[y, x] = inner, not inner
 
 
 @njit(cache=True, nogil=True)
-def fill_distance(labels: Any, distance: Any, ids: int, foreground: Any, relative: Any) -> None:
+def fill_distance(labels: Any, distance: Any, ids: int, maps: Any) -> None:
+    foreground, relative = maps[0], maps[1]
     largest = _largest(labels, distance, ids)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
             n = labels[y, x]
             if n:
-                foreground[y, x], relative[y, x] = 1.0, _relative(distance[y, x], largest[n])
+                foreground[y, x] = 1.0
+                # one nucleus over the whole map has no boundary in sight: infinite distance
+                relative[y, x] = distance[y, x] / largest[n] if np.isfinite(largest[n]) else np.float32(1)
 
 
 @njit(cache=True, nogil=True)
-def fill_center_gradient(labels: Any, ids: int, horizontal: Any, vertical: Any) -> None:
+def fill_center_gradient(labels: Any, ids: int, maps: Any) -> None:
+    horizontal, vertical = maps[0], maps[1]
     center, reach = _extents(labels, ids)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
@@ -45,37 +50,7 @@ def fill_center_gradient(labels: Any, ids: int, horizontal: Any, vertical: Any) 
                 vertical[y, x] = _part(y - center[n, 1], reach[n, 2], reach[n, 3])
 
 
-@njit(cache=True, nogil=True)
-def fill_combined(labels: Any, distance: Any, ids: int, maps: Any) -> None:
-    """The three above in one pass, into maps (6, H, W)."""
-    largest = _largest(labels, distance, ids)
-    center, reach = _extents(labels, ids)
-    interior, boundary, foreground = maps[0], maps[1], maps[2]
-    relative, horizontal, vertical = maps[3], maps[4], maps[5]
-    _mark_between(labels, boundary)
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            n = labels[y, x]
-            if n:
-                inner = _is_inner(distance[y, x], largest[n])
-                interior[y, x], boundary[y, x] = inner, not inner
-                foreground[y, x], relative[y, x] = 1.0, _relative(distance[y, x], largest[n])
-                horizontal[y, x] = _part(x - center[n, 0], reach[n, 0], reach[n, 1])
-                vertical[y, x] = _part(y - center[n, 1], reach[n, 2], reach[n, 3])
-
-
-@njit(cache=True, nogil=True)
-def _is_inner(depth: Any, largest: Any) -> Any:
-    # a nucleus that is all rim keeps its middle, so that it can still be told from its neighbors
-    return depth > RIM or depth == largest
-
-
-@njit(cache=True, nogil=True)
-def _relative(depth: Any, largest: Any) -> Any:
-    # one nucleus over the whole map has no boundary in sight: infinite distance
-    return depth / largest if np.isfinite(largest) else np.float32(1)
-
-
+# Takes numbers, not arrays: passing an array on costs more than what is done with its pixel.
 @njit(cache=True, nogil=True)
 def _part(offset: Any, before: Any, after: Any) -> Any:
     """An offset from the center as part of how far the nucleus reaches on that side."""

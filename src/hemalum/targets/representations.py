@@ -30,7 +30,6 @@ from hemalum.nuclei.settings import SeparationSettings
 from hemalum.targets.maps import (
     fill_center_gradient,
     fill_center_peaks,
-    fill_combined,
     fill_distance,
     fill_interior_boundary,
 )
@@ -100,17 +99,14 @@ class Representation:
         """
         if labels.ndim != 2:
             raise HemalumError(f"label map must be (H, W), not {labels.shape}")
-        shape = len(self.channels) - len(self.classes)  # maps that know no classes
-        if labels.size and not self.classes:
-            return self.encoder(_dense(labels))
-        maps = np.zeros((len(self.channels), *labels.shape), np.float32)
         if labels.size == 0:
-            return maps
-        if shape:
-            maps[:shape] = self.encoder(_dense(labels))
-        if self.classes:
-            maps[shape:] = self._encode_classes(labels, classes)
-        return maps
+            return np.zeros((len(self.channels), *labels.shape), np.float32)
+        if not self.classes:
+            return self.encoder(_dense(labels))
+        class_maps = self._encode_classes(labels, classes)
+        if len(self.channels) == len(self.classes):
+            return class_maps
+        return np.concatenate([self.encoder(_dense(labels)), class_maps])
 
     def _encode_classes(self, labels: Labels, classes: Labels | None) -> Float:
         unknown = self.unknown(labels, classes)
@@ -221,37 +217,34 @@ def _encode_foreground_edge(labels: Labels) -> Float:
 
 def _encode_interior_boundary(labels: Labels) -> Float:
     maps = np.zeros((2, *labels.shape), np.float32)
-    fill_interior_boundary(labels, measure_depth(labels), int(labels.max()) + 1, maps[0], maps[1])
+    fill_interior_boundary(labels, measure_depth(labels), int(labels.max()) + 1, maps)
     return maps
 
 
 def _encode_distance(labels: Labels) -> Float:
     maps = np.zeros((2, *labels.shape), np.float32)
-    fill_distance(labels, measure_depth(labels), int(labels.max()) + 1, maps[0], maps[1])
+    fill_distance(labels, measure_depth(labels), int(labels.max()) + 1, maps)
     return maps
 
 
 def _encode_center_gradient(labels: Labels) -> Float:
     maps = np.zeros((3, *labels.shape), np.float32)
     maps[0] = labels > 0
-    fill_center_gradient(labels, int(labels.max()) + 1, maps[1], maps[2])
+    fill_center_gradient(labels, int(labels.max()) + 1, maps[1:])
     return maps
 
 
 def _encode_combined(labels: Labels) -> Float:
     maps = np.zeros((6, *labels.shape), np.float32)
-    fill_combined(labels, measure_depth(labels), int(labels.max()) + 1, maps)
+    depth, ids = measure_depth(labels), int(labels.max()) + 1
+    fill_interior_boundary(labels, depth, ids, maps[:2])
+    fill_distance(labels, depth, ids, maps[2:4])
+    fill_center_gradient(labels, ids, maps[4:])
     return maps
 
 
 def _first(maps: Float) -> Float:
     foreground: Float = maps[0]
-    return foreground
-
-
-def _sum_of_classes(maps: Float) -> Float:
-    foreground: Float = maps[0] + maps[1]
-    foreground[maps[0] < 0] = TAKEN
     return foreground
 
 
@@ -263,8 +256,7 @@ def _third(maps: Float) -> Float:
 
 def _read_foreground(maps: Float) -> tuple[Float, Float]:
     """Peaks are the distance to the edge of the foreground, up to THICK px, so that it depends on no more around."""
-    inside = (maps[0] >= 0.5) | (maps[0] < 0)  # TAKEN pixels were foreground
-    return maps[0], np.minimum(measure_depth(inside.astype(np.int32)) / np.float32(THICK), np.float32(1))
+    return maps[0], _relative_depth(maps[0], THICK)
 
 
 def _read_foreground_edge(maps: Float) -> tuple[Float, Float]:
@@ -273,9 +265,13 @@ def _read_foreground_edge(maps: Float) -> tuple[Float, Float]:
     Cutting the shape where an edge is likely did worse than the shape alone on networks as they are: faint edges
     count for nothing, and stray ones cut nuclei in two. As a factor each counts as far as it is sure.
     """
-    inside = (maps[0] >= 0.5) | (maps[0] < 0)
-    depth = np.minimum(measure_depth(inside.astype(np.int32)) / np.float32(THIN), np.float32(1))
-    return maps[0], depth * (1 - maps[1])
+    return maps[0], _relative_depth(maps[0], THIN) * (1 - maps[1])
+
+
+def _relative_depth(foreground: Float, deepest: int) -> Float:
+    """Distance to the edge of the foreground as a share of `deepest` px, at most 1."""
+    inside = (foreground >= 0.5) | (foreground < 0)  # TAKEN pixels were foreground
+    return np.minimum(measure_depth(inside.astype(np.int32)) / np.float32(deepest), np.float32(1))
 
 
 def _any_class(maps: Float) -> Float:
@@ -289,7 +285,7 @@ def _read_semantic(maps: Float) -> tuple[Float, Float]:
 
 
 def _read_interior_boundary(maps: Float) -> tuple[Float, Float]:
-    return _sum_of_classes(maps), maps[0]
+    return _any_class(maps), maps[0]
 
 
 def _read_distance(maps: Float) -> tuple[Float, Float]:
@@ -331,7 +327,7 @@ REPRESENTATIONS: dict[str, Representation] = {
             (Head("softmax", ("interior", "boundary")),),
             _encode_interior_boundary,
             _read_interior_boundary,
-            _sum_of_classes,
+            _any_class,
         ),
         Representation(
             "distance", (Head("sigmoid", ("foreground", "distance")),), _encode_distance, _read_distance, _first
