@@ -49,8 +49,7 @@ class SymmetricEngine:
         for turns, mirrored in symmetries():
             seen = np.ascontiguousarray(turn(images, turns, mirrored, (1, 2)))
             total = total + self._back(run_engine(self.engine, seen, organ), turns, mirrored)
-        mean: Maps = total / np.float32(8)
-        return mean
+        return total / np.float32(8)
 
     def _back(self, maps: Maps, turns: int, mirrored: bool) -> Maps:
         """Maps (N, C, H, W) of an image that was turned, as those of the image itself."""

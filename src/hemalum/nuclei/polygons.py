@@ -148,8 +148,7 @@ def split_pieces(labels: NDArray[Any]) -> NDArray[np.int32]:
         return np.zeros(labels.shape, np.int32)
     # of a bool array one row high cc3d underestimates how many labels there may be
     ids = np.ascontiguousarray(labels.view(np.uint8) if labels.dtype == bool else labels)
-    pieces: NDArray[np.int32] = cc3d.connected_components(ids, connectivity=4, out_dtype=np.uint32).astype(np.int32)
-    return pieces
+    return cc3d.connected_components(ids, connectivity=4, out_dtype=np.uint32).astype(np.int32)
 
 
 @njit(cache=True, nogil=True)

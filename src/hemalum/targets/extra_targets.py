@@ -52,8 +52,7 @@ def signed_distance(labels: Labels) -> Float:
         return np.zeros(labels.shape, np.float32)
     depth = edt.edt(inside, black_border=False, parallel=1)
     height = edt.edt(~inside, black_border=False, parallel=1)
-    distance: Float = np.where(inside, 1 - depth, height).astype(np.float32)
-    return distance
+    return np.where(inside, 1 - depth, height).astype(np.float32)
 
 
 def inside(labels: Labels) -> Float:

@@ -205,8 +205,7 @@ def _dense(labels: Labels) -> Labels:
 
 
 def _encode_foreground(labels: Labels) -> Float:
-    foreground: Float = (labels > 0).astype(np.float32)[None]
-    return foreground
+    return (labels > 0).astype(np.float32)[None]
 
 
 def _encode_foreground_edge(labels: Labels) -> Float:
@@ -271,7 +270,8 @@ def _read_foreground_edge(maps: Float) -> tuple[Float, Float]:
 def _relative_depth(foreground: Float, deepest: int) -> Float:
     """Distance to the edge of the foreground as a share of `deepest` px, at most 1."""
     inside = (foreground >= 0.5) | (foreground < 0)  # TAKEN pixels were foreground
-    return np.minimum(measure_depth(inside.astype(np.int32)) / np.float32(deepest), np.float32(1))
+    depth: Float = np.minimum(measure_depth(inside.astype(np.int32)) / np.float32(deepest), np.float32(1))
+    return depth
 
 
 def _any_class(maps: Float) -> Float:
