@@ -194,6 +194,11 @@ def test_mpp_auto_hides_the_scale_from_the_segmenter(folder: Path) -> None:
     assert {row["mpp_used"] for row in evaluate("classical", folder, mpp=0.4).per_image} == {0.4}
 
 
+@pytest.mark.parametrize(("mpp", "stated"), [(None, "per image"), ("auto", "auto"), (0.4, 0.4)])
+def test_the_summary_says_where_the_scale_is_from(folder: Path, mpp: float | str | None, stated: float | str) -> None:
+    assert evaluate("classical", folder, split=None, mpp=mpp).summary["mpp"] == stated
+
+
 def test_classes_where_both_sides_have_them(tmp_path: Path) -> None:
     classed = [replace(one, classes=np.array([0, 1, 2], np.int32)) for one in SAMPLES[:2]]
     rows = [write_sample(tmp_path, one) for one in classed]

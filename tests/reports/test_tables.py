@@ -126,7 +126,7 @@ def summary(**changes: Any) -> dict[str, Any]:
         "model": "classical",
         "dataset": "tnbc",
         "split": "test",
-        "mpp": "own",
+        "mpp": "per image",
         "images": 4,
         "nuclei_truth": 1200,
         "nuclei_predicted": 1100,
@@ -141,7 +141,7 @@ def summary(**changes: Any) -> dict[str, Any]:
 
 def test_every_averaging_is_named() -> None:
     tables = evaluation_tables(summary())
-    assert tables[0][0] == "classical on tnbc, split test: 4 images, 1,200 nuclei, 1,100 found; scale: own"
+    assert tables[0][0] == "classical on tnbc, split test: 4 images, 1,200 nuclei, 1,100 found; scale: per image"
     (pixels, boundary, instances, groups) = (table for _, table in tables)
     assert pixels[0] == ["pixels", "precision", "recall", "dice", "iou"]
     assert pixels[1][0] == ["pooled", "0.5", "1", "0.6667", "0.5"]

@@ -123,7 +123,7 @@ def evaluate(
         **description,
         **data_description,
         "split_as_in_training": None if seen is None else seen == {data_description["split_hash"]},
-        "mpp": "own" if mpp is None else mpp,
+        "mpp": "per image" if mpp is None else mpp,
         "ambiguous": "left out" if leave_out_ambiguous else "counted",
         "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
         **({"class_names": class_names} if class_names else {}),

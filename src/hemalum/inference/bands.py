@@ -42,6 +42,12 @@ class Band:
     image: Pixels
     maps: Maps
 
+    def rows(self, start: int, stop: int, upsampling: int) -> "Band":
+        """Give those of the rows start..stop that the band has; a row is `upsampling` rows of its maps."""
+        first, last = max(start - self.start, 0), max(stop - self.start, 0)
+        maps = self.maps[:, first * upsampling : last * upsampling]
+        return Band(self.start + first, min(stop, self.stop), self.image[first:last], maps)
+
 
 def bands(
     source: ImageSource,

@@ -2,11 +2,9 @@
 
 Why the result is that of one pass over the whole image, to the last pixel:
 
-- Separation (`hemalum.nuclei.separation`) never crosses from one 4-connected component of the foreground
-  into another. A pixel is claimed once, when it is queued, and floods on under its own basin only; ties go by
-  order of queueing, which starts in raster order; whether two basins join depends on these two. So what a
-  component becomes is decided by its own pixels and their order, which does not change when other pixels are
-  added below or other components are taken away.
+- Separation never crosses from one 4-connected component of the foreground into another, and what a component
+  becomes is decided by its own pixels and their order (`hemalum.nuclei.separation` says why), which does not change
+  when other pixels are added below or other components are taken away.
 - A component that does not touch the last row known so far is complete. Its nuclei are committed: outlined,
   measured, and their pixels marked TAKEN. Pixels of it that became no nucleus stay as they are, and become
   none again, unless the component is cut by the first row that is kept; then they are made background.
@@ -97,8 +95,9 @@ class _Buffer:
         """Separate rows top..due, keep what is unfinished, give what is finished."""
         e, top, due = self.upsampling, self.top, self.due
         threshold = np.float32(self.settings.foreground)
-        maps = np.concatenate([_map_rows(band, top, due, e) for band in self.waiting], axis=1)
-        image = np.concatenate([_image_rows(band, top, due) for band in self.waiting])
+        known = [band.rows(top, due, e) for band in self.waiting]
+        maps = np.concatenate([band.maps for band in known], axis=1)
+        image = np.concatenate([band.image for band in known])
         foreground, peaks, *classes = maps
         class_map = classes[0] if classes else None
         labels = flood(foreground, peaks, self.settings)
@@ -124,16 +123,13 @@ class _Buffer:
         if due < self.height:
             cut = (first_kept - top) * e
             kept = foreground[cut:]
-            # foreground that became no nucleus turns background where it is cut off from what it hung on to
+            # of closed components that the first kept row cuts, what became no nucleus turns background
             closed = (kept >= threshold) & ~open_pixels[cut:]
             if not clear:
                 closed &= find_open(kept[::-1], threshold)[::-1]
             kept[closed] = 0
             kept[labels[cut:] > 0] = TAKEN
-        rest = [band for band in self.waiting if band.stop > due]
-        if rest and rest[0].start < due:
-            band = rest[0]
-            rest[0] = Band(due, band.stop, band.image[due - band.start :], band.maps[:, (due - band.start) * e :])
+        rest = [band.rows(due, band.stop, e) for band in self.waiting if band.stop > due]
         unfinished = Band(first_kept, due, image[first_kept - top :].copy(), maps[:, (first_kept - top) * e :].copy())
         self.waiting = [unfinished, *rest]
         self.top = first_kept
@@ -164,14 +160,6 @@ def _first_row(pixels: NDArray[np.bool_]) -> int:
     return int(np.argmax(rows)) if rows.any() else len(rows)
 
 
-def _map_rows(band: Band, start: int, stop: int, upsampling: int) -> NDArray[np.float32]:
-    return band.maps[:, max(start - band.start, 0) * upsampling : max(stop - band.start, 0) * upsampling]
-
-
-def _image_rows(band: Band, start: int, stop: int) -> NDArray[np.uint8]:
-    return band.image[max(start - band.start, 0) : max(stop - band.start, 0)]
-
-
 @njit(cache=True, nogil=True)
 def find_open(foreground: Any, threshold: Any) -> Any:
     """Pixels of the 4-connected components of foreground >= threshold that touch the last row, (H, W) bool."""
@@ -188,9 +176,7 @@ def find_open(foreground: Any, threshold: Any) -> Any:
         size -= 1
         y, x = stack[size] // width, stack[size] % width
         if size + 4 > stack.size:
-            longer = np.empty(2 * stack.size, np.int64)
-            longer[:size] = stack[:size]
-            stack = longer
+            stack = np.concatenate((stack, np.empty_like(stack)))
         for step in range(4):
             v, u = y + (step == 0) - (step == 1), x + (step == 2) - (step == 3)
             if 0 <= v < height and 0 <= u < width and not reached[v, u] and foreground[v, u] >= threshold:

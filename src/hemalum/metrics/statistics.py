@@ -7,6 +7,7 @@ interval resamples groups, and the test is made a second time on groups. See doc
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -190,29 +191,18 @@ def _bootstrap_interval(
     def mean(sums: Floats, counts: Floats, axis: int = -1) -> Floats:
         return np.asarray(sums.sum(axis=axis) / counts.sum(axis=axis))
 
-    drawn = bootstrap(
+    interval = partial(
+        bootstrap,
         (sums, counts.astype(np.float64)),
         mean,
         paired=True,
         vectorized=True,
-        n_resamples=resamples,
         batch=max(1, 2_000_000 // counts.size),
         confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
     )
+    drawn = interval(n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed))
     with np.errstate(invalid="ignore", divide="ignore"):
-        corrected = bootstrap(
-            (sums, counts.astype(np.float64)),
-            mean,
-            paired=True,
-            vectorized=True,
-            n_resamples=0,
-            batch=max(1, 2_000_000 // counts.size),
-            confidence_level=confidence,
-            method="BCa",
-            bootstrap_result=drawn,
-        )
+        corrected = interval(n_resamples=0, method="BCa", bootstrap_result=drawn)
     best = corrected if np.isfinite(corrected.confidence_interval).all() else drawn
     return float(best.confidence_interval.low), float(best.confidence_interval.high)
 

@@ -10,13 +10,11 @@ from numba import njit
 def find_runs(foreground: Any, threshold: Any) -> Any:
     """Row, start and stop of each run of foreground, in raster order, (N, 3) int32."""
     height, width = foreground.shape
-    runs = np.empty((4096, 3), np.int32)
+    runs: Any = np.empty((4096, 3), np.int32)
     count = 0
     for y in range(height):
         if count + width // 2 + 1 > runs.shape[0]:
-            longer = np.empty((2 * runs.shape[0] + width, 3), np.int32)
-            longer[:count] = runs[:count]
-            runs = longer
+            runs = np.concatenate((runs, np.empty((runs.shape[0] + width, 3), np.int32)))
         x = 0
         while x < width:
             if not foreground[y, x] >= threshold:

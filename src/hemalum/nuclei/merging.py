@@ -61,9 +61,7 @@ def merge_convex(
                 continue
             first, last = min(top[a], top[b]), max(bottom[a], bottom[b])
             if size + last - first > ends.shape[0]:
-                longer = np.empty((2 * ends.shape[0] + last - first, 2), np.int32)
-                longer[:size] = ends[:size]
-                ends = longer
+                ends = np.concatenate((ends, np.empty((ends.shape[0] + last - first, 2), np.int32)))
             union = ends[size : size + last - first]
             for y in range(first, last):
                 union[y - first, 0], union[y - first, 1] = stride, -1

@@ -113,12 +113,11 @@ class Nuclei:
 
         `scale` is input px per separation-grid px in x and y. `class_names` are those of the parts' `class_map`.
         """
+        parts = parts or [measure(np.zeros((1, 1), np.int32))]
         joined = Polygons.joined([part.polygons for part in parts])
-        first = np.concatenate([np.zeros((0, 2), np.int32), *(part.first for part in parts)])
+        first = np.concatenate([part.first for part in parts])
         order = np.lexsort((first[:, 1], first[:, 0]))
-        names = parts[0].raw if parts else measure(np.zeros((1, 1), np.int32)).raw
-        raw = {name: np.concatenate([part.raw[name] for part in parts] or [names[name]]) for name in names}
-        raw = {name: values[order] for name, values in raw.items()}
+        raw = {name: np.concatenate([part.raw[name] for part in parts])[order] for name in parts[0].raw}
         columns = describe(raw, scale=scale, mpp=mpp)
         if class_names:
             columns["class"] = np.array(["", *class_names], np.object_)[raw.get("class", np.zeros(0, np.int32))]

@@ -220,9 +220,7 @@ def _walk_all(labels: Any, ids: Any, first: Any, smooth: bool, probability: Any,
         begin = size
         while True:
             if size + 3 > coords.shape[0]:
-                longer = np.empty((2 * coords.shape[0], 2), np.float32)
-                longer[:size] = coords[:size]
-                coords = longer
+                coords = np.concatenate((coords, np.empty_like(coords)))
             mx, my = 2 * x + dx[way], 2 * y + dy[way]
             k = my - 2 * y0
             shift = 0.0
