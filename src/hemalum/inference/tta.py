@@ -30,6 +30,7 @@ class SymmetricEngine:
 
     def __init__(self, engine: Engine, representation: Representation) -> None:
         self.engine = engine
+        self.name, self.precision, self.parallel = engine.name, engine.precision, engine.parallel
         self.directions: list[tuple[int, int]] = []  # channels along x and y
         start = 0
         for head in representation.heads:
@@ -41,21 +42,6 @@ class SymmetricEngine:
                     f"'{representation.name}' turn with the image: leave --tta out"
                 )
             start += len(head.channels)
-
-    @property
-    def name(self) -> str:
-        """That of the engine inside."""
-        return self.engine.name
-
-    @property
-    def precision(self) -> str:
-        """That of the engine inside."""
-        return self.engine.precision
-
-    @property
-    def parallel(self) -> int:
-        """That of the engine inside."""
-        return self.engine.parallel
 
     def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> Maps:
         """See `Engine.maps`."""
