@@ -71,9 +71,15 @@ class SEUNet(Network):
             )
             self.decoder = nn.ModuleList(stage(2 * narrow, narrow) for narrow, _ in rising)
         self.head = nn.Conv2d(widths[0], outputs - edge, 1)
-        self.edge = (
-            _edge_branch(widths[0] if residual else widths[1], widths[0], upsample=not residual) if edge else None
-        )
+        self.edge: nn.Module | None = None
+        if edge:
+            self.edge = nn.Sequential(
+                nn.Identity() if residual else _doubled(),
+                nn.Conv2d(widths[0] if residual else widths[1], widths[0], 3, padding=1),
+                nn.BatchNorm2d(widths[0]),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(widths[0], 1, 1),
+            )
         self.embedding = nn.Embedding(organs, embedding) if film else None
         self.film = nn.ModuleList(_Film(embedding, w) for w in (*widths, *widths[-2::-1])) if film else None
 
@@ -139,17 +145,6 @@ class _Film(nn.Module):
 
 def _doubled() -> nn.Module:
     return nn.Upsample(scale_factor=2.0, mode="bilinear")
-
-
-def _edge_branch(inputs: int, between: int, *, upsample: bool) -> nn.Sequential:
-    """One logit, from a 3×3 and a 1×1 convolution; `upsample`: of features that are enlarged twofold first."""
-    return nn.Sequential(
-        _doubled() if upsample else nn.Identity(),
-        nn.Conv2d(inputs, between, 3, padding=1),
-        nn.BatchNorm2d(between),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(between, 1, 1),
-    )
 
 
 def _check(
