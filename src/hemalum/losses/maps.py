@@ -28,8 +28,8 @@ def soft_dice(
     overlap = (probability_BCHW * target_BCHW).sum(axes)
     total = probability_BCHW.sum(axes) + target_BCHW.sum(axes)
     sums = all_reduce_sum(torch.stack([overlap, total]))
-    whole = sums[1] - sums[0] if over_union else sums[1]
-    return (1 - (2 * sums[0] + _SOFT) / (whole + _SOFT)).mean()
+    area = sums[1] - sums[0] if over_union else sums[1]
+    return (1 - (2 * sums[0] + _SOFT) / (area + _SOFT)).mean()
 
 
 def gradient_error(
