@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from hemalum.models.network import build_network, takes
+from hemalum.models.network import build_network, option_defaults
 from hemalum.networks import NETWORKS, Network
 from hemalum.networks.contract import Outputs
 from network_blocks import BLOCKS, Pair
@@ -47,7 +47,7 @@ ATTENTION = ("attention_unet", "csra_net", "medt", "swin_unet", "transunet")
 
 def make_network(name: str, side: int) -> tuple[Network, int]:
     """The network at its published size for inputs of `side` px, or of the size that it takes."""
-    options = OPTIONS.get(name, {}) | ({"size": side} if takes(name, "size") else {})
+    options = OPTIONS.get(name, {}) | ({"size": side} if "size" in option_defaults(name) else {})
     network = build_network(name, OUTPUTS, options)
     return network, network.fixed_window or side
 

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from hemalum.errors import HemalumError
 from hemalum.losses import build_loss
-from hemalum.losses.consistency import consistency, contrast
 from hemalum.losses.loss import LossInputs
 from hemalum.losses.maps import masked_cross_entropy, with_background
+from hemalum.losses.semi_supervised import consistency, contrast
 from hemalum.networks.contract import Outputs
 from hemalum.targets.representations import Head
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from hemalum.networks.eunet3plus import FUSIONS, EUNet3Plus, FusionBlock, Gate
+from hemalum.networks.blocks import Excitation
+from hemalum.networks.eunet3plus import FUSIONS, EUNet3Plus, FusionBlock
 
 NARROW = {"widths": (4, 8, 16), "embedding": 6, "reduction": 2}
 
@@ -17,7 +18,7 @@ def test_the_fusion_block_has_the_published_size() -> None:
 
 
 def test_the_gate_by_hand() -> None:
-    gate = Gate(1, 1, "sigmoid", 2)
+    gate = Excitation(1, 2, others=1)
     with torch.no_grad():
         gate.squeeze.weight.copy_(torch.tensor([[1.0, 2.0]]))
         gate.squeeze.bias.fill_(0.5)
@@ -31,7 +32,7 @@ def test_the_gate_by_hand() -> None:
 
 
 def test_a_gate_with_glu_gates_itself() -> None:
-    gate = Gate(1, 1, "glu", 2)
+    gate = Excitation(1, 2, others=1, kind="glu")
     with torch.no_grad():
         gate.excite.weight.zero_()
         gate.excite.bias.copy_(torch.tensor([-2.0, 0.0]))

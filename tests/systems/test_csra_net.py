@@ -15,7 +15,7 @@ from hemalum.data.importing import import_dataset
 from hemalum.data.labeled_fraction import LabeledFraction
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.errors import HemalumError
-from hemalum.losses.semantic import CrossEntropy
+from hemalum.losses.cross_entropy import CrossEntropy
 from hemalum.models.file import load_card
 from hemalum.systems import build_system
 from hemalum.systems.csra_net import CSRANet

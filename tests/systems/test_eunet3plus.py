@@ -8,7 +8,7 @@ import pytest
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.losses.focal_dice import FocalDice
+from hemalum.losses.unet3plus import FocalDice
 from hemalum.models.network import build_network
 from hemalum.systems import build_system
 from hemalum.systems.eunet3plus import EUNet3PlusSam

@@ -16,7 +16,7 @@ from hemalum.data.augmentation.strong_views import StrongViews, draw_box, partne
 from hemalum.data.dataset import Dataset
 from hemalum.data.sampling import image_weights
 from hemalum.errors import HemalumError
-from hemalum.losses.consistency import consistency, contrast
+from hemalum.losses.semi_supervised import consistency, contrast
 from hemalum.networks.contract import Outputs
 from hemalum.systems.semi_supervised import SemiSupervised
 from hemalum.training.building import build_for

@@ -8,7 +8,7 @@ no equation: docs/systems/al_net.md says what was read into it.
 """
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -72,7 +72,7 @@ def contour_band(target_B1HW: Tensor, band: int) -> Tensor:
 class Dice(Loss):
     """1 - Dice of the probabilities, over the whole batch, mean over maps."""
 
-    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+    only = frozenset({"sigmoid"})
 
     name: Literal["dice"] = "dice"
 
@@ -84,8 +84,8 @@ class Dice(Loss):
 class ALNetLoss(Loss):
     """Dice and, fading in as the phase begins, the two terms at the contour."""
 
-    needs: ClassVar[tuple[str, ...]] = ("signed_distance",)
-    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+    needs = ("signed_distance",)
+    only = frozenset({"sigmoid"})
 
     name: Literal["al_net"] = "al_net"
     boundary: float = Field(0.1, ge=0, description="λ_b, weight of the signed distance term")
@@ -101,7 +101,7 @@ class ALNetLoss(Loss):
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`. Raises HemalumError for graded maps, and maps without a foreground."""
         probability = _probability(self.name, inputs)
-        channels = [channel for head in inputs.heads for channel in head.channels]
+        channels = inputs.channels
         if "foreground" not in channels:
             raise HemalumError(f"loss '{self.name}' needs a map 'foreground'; there are {', '.join(channels)}")
         index = channels.index("foreground")
@@ -133,7 +133,6 @@ class ALNetLoss(Loss):
 
 
 def _probability(loss: str, inputs: LossInputs) -> Tensor:
-    for head in inputs.heads:
-        if "distance" in head.channels:
-            raise HemalumError(f"loss '{loss}' is for maps of 0 and 1; 'distance' is graded: take loss 'maps'")
+    if "distance" in inputs.channels:
+        raise HemalumError(f"loss '{loss}' is for maps of 0 and 1; 'distance' is graded: take loss 'maps'")
     return inputs.outputs.logits.sigmoid()

@@ -1,6 +1,6 @@
-"""Binary cross-entropy, alone or with more of a network's outputs: further heads, and an inner network."""
+"""Cross-entropy of sigmoid maps, of all that a network gives, and of one softmax head, with Dice."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hemalum.losses.loss import Loss, LossInputs
+from hemalum.losses.maps import masked_cross_entropy, soft_dice, with_background
 
 AuxLogits = Literal["mean", "by_epoch", "none"]
 
@@ -15,7 +16,7 @@ AuxLogits = Literal["mean", "by_epoch", "none"]
 class BinaryCrossEntropy(Loss):
     """Mean binary cross-entropy over all pixels and maps."""
 
-    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+    only = frozenset({"sigmoid"})
 
     name: Literal["bce"] = "bce"
     aux_logits: AuxLogits = Field(
@@ -44,11 +45,8 @@ class BinaryCrossEntropy(Loss):
 
     def factors(self, inputs: LossInputs) -> dict[str, float]:
         """See `Loss`."""
-        return (
-            {"aux_logits_weight": 1 / inputs.epoch}
-            if self.aux_logits == "by_epoch" and inputs.outputs.aux_logits
-            else {}
-        )
+        fading = self.aux_logits == "by_epoch" and inputs.outputs.aux_logits
+        return {"aux_logits_weight": 1 / inputs.epoch} if fading else {}
 
     def _cross_entropy(self, logits_BCHW: Tensor, inputs: LossInputs) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits_BCHW, inputs.targets)
@@ -60,9 +58,34 @@ class BorderCrossEntropy(BinaryCrossEntropy):
     The mean of weight times cross-entropy over all pixels, as U-Net and Micro-Net have it.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("border_weight",)
+    needs = ("border_weight",)
 
     name: Literal["border_bce"] = "border_bce"  # type: ignore[assignment]
 
     def _cross_entropy(self, logits_BCHW: Tensor, inputs: LossInputs) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits_BCHW, inputs.targets, inputs.extra["border_weight"])
+
+
+class CrossEntropy(Loss):
+    """Mean cross-entropy over pixels, plus `dice` times 1 - Dice of the classes without background.
+
+    What a crop shows beyond its image is mirrored; with `beyond` ignore it counts in neither.
+    """
+
+    needs = ("inside",)
+    only = frozenset({"softmax"})
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+    dice: float = Field(1.0, ge=0, description="weight of the Dice term; the paper of CSRA-Net has none")
+    beyond: Literal["ignore", "count"] = Field("ignore", description="pixels of a crop that lie beyond its image")
+
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """See `Loss`."""
+        logits, targets = inputs.outputs.logits, inputs.targets
+        inside = inputs.extra["inside"] if self.beyond == "ignore" else torch.ones_like(targets[:, :1])
+        entropy = masked_cross_entropy(logits, with_background(targets), inside[:, 0], inputs.all_reduce_sum)
+        parts = {"cross_entropy": entropy}
+        if self.dice:
+            shares = logits.softmax(1)[:, 1:] * inside
+            parts["dice"] = self.dice * soft_dice(shares, targets * inside, inputs.all_reduce_sum)
+        return parts

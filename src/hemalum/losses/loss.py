@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from hemalum.networks.contract import Outputs
@@ -16,6 +17,12 @@ AllReduceSum = Callable[[Tensor], Tensor]
 def identity(sums: Tensor) -> Tensor:
     """The sums over a batch that is not shared."""
     return sums
+
+
+def weighted_mean(values: Tensor, weight: Tensor, all_reduce_sum: AllReduceSum) -> Tensor:
+    """Sum of the values, each weighted already, over the sum of the weights, of all parts of a shared batch."""
+    sums = all_reduce_sum(torch.stack([values.sum(), weight.sum()]))
+    return sums[0] / sums[1].clamp_min(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +44,11 @@ class LossInputs:
     phase_epoch: float = 0.0
     run_steps: int = 0
     all_reduce_sum: AllReduceSum = identity
+
+    @property
+    def channels(self) -> list[str]:
+        """The target maps' names, in order."""
+        return [channel for head in self.heads for channel in head.channels]
 
 
 class Loss(Strict):

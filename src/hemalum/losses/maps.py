@@ -11,19 +11,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity
+from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity, weighted_mean
 from hemalum.targets.representations import Head
 
 _SOFT = 1e-6
 
 
-def soft_dice(probability_BCHW: Tensor, target_BCHW: Tensor, all_reduce_sum: AllReduceSum = identity) -> Tensor:
-    """1 - Dice of soft maps, pooled over the batch and averaged over channels (Milletari et al. 2016)."""
+def soft_dice(
+    probability_BCHW: Tensor, target_BCHW: Tensor, all_reduce_sum: AllReduceSum = identity, over_union: bool = False
+) -> Tensor:
+    """1 - Dice of soft maps, pooled over the batch and averaged over channels (Milletari et al. 2016).
+
+    1 - 2I/(P + Y); with `over_union` 1 - 2I/(P + Y - I), which is -1 where prediction and truth are the same.
+    """
     axes = (0, 2, 3)
     overlap = (probability_BCHW * target_BCHW).sum(axes)
     total = probability_BCHW.sum(axes) + target_BCHW.sum(axes)
     sums = all_reduce_sum(torch.stack([overlap, total]))
-    return (1 - (2 * sums[0] + _SOFT) / (sums[1] + _SOFT)).mean()
+    area = sums[1] - sums[0] if over_union else sums[1]
+    return (1 - (2 * sums[0] + _SOFT) / (area + _SOFT)).mean()
 
 
 def gradient_error(
@@ -53,8 +59,7 @@ def masked_cross_entropy(
     `targets` are shares (B, C, H, W) float32 or classes (B, H, W) int64.
     """
     losses = F.cross_entropy(logits_BCHW, targets, reduction="none") * weight_BHW
-    sums = all_reduce_sum(torch.stack([losses.sum(), weight_BHW.sum()]))
-    return sums[0] / sums[1].clamp_min(1)
+    return weighted_mean(losses, weight_BHW, all_reduce_sum)
 
 
 def partial_loss(logits_BCHW: Tensor, target_BCHW: Tensor, all_reduce_sum: AllReduceSum = identity) -> Tensor:
@@ -92,19 +97,16 @@ def map_loss(
     `targets` are (B, channels, H, W) float32 in the order of the heads' channels.
     """
     parts: dict[str, Tensor] = {}
-    logits_at, channel_at = 0, 0
-    for head in heads:
-        logits = logits_BCHW[:, logits_at : logits_at + head.logits]
-        target = targets_BCHW[:, channel_at : channel_at + len(head.channels)]
-        logits_at += head.logits
-        channel_at += len(head.channels)
+    logits_of = torch.split(logits_BCHW, [head.logits for head in heads], dim=1)
+    targets_of = torch.split(targets_BCHW, [len(head.channels) for head in heads], dim=1)
+    for head, logits, target in zip(heads, logits_of, targets_of, strict=True):
+        name = "_".join(head.channels)
         match head.kind:
             case "softmax" if head.partial:
-                parts["_".join(head.channels)] = partial_loss(logits, target, all_reduce_sum)
+                parts[name] = partial_loss(logits, target, all_reduce_sum)
             case "softmax":
-                parts["_".join(head.channels)] = F.cross_entropy(logits, with_background(target)) + soft_dice(
-                    logits.softmax(1)[:, 1:], target, all_reduce_sum
-                )
+                entropy = F.cross_entropy(logits, with_background(target))
+                parts[name] = entropy + soft_dice(logits.softmax(1)[:, 1:], target, all_reduce_sum)
             case "sigmoid":
                 for index, channel in enumerate(head.channels):
                     one, truth = logits[:, index : index + 1], target[:, index : index + 1]
@@ -115,10 +117,8 @@ def map_loss(
                 inside = (target.abs().sum(1) > 0).float()
                 position = logits.tanh()
                 error = (position - target).square() * inside[:, None]
-                sums = all_reduce_sum(torch.stack([error.sum(), 2 * inside.sum()]))
-                parts["_".join(head.channels)] = sums[0] / sums[1].clamp_min(1) + gradient_error(
-                    position, target, inside, all_reduce_sum
-                )
+                slope_error = gradient_error(position, target, inside, all_reduce_sum)
+                parts[name] = weighted_mean(error, 2 * inside, all_reduce_sum) + slope_error
             case "linear":
-                parts["_".join(head.channels)] = F.smooth_l1_loss(logits, target)
+                parts[name] = F.smooth_l1_loss(logits, target)
     return parts

@@ -1,6 +1,6 @@
 """Tversky loss, and the loss of ClinSegNet that weighs it with binary cross-entropy and an edge term."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -31,7 +31,7 @@ def tversky(
 class Tversky(Loss):
     """The Tversky loss of every map."""
 
-    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+    only = frozenset({"sigmoid"})
 
     name: Literal["tversky"] = "tversky"
     alpha: float = Field(0.3, ge=0, description="weight of false positives")
@@ -49,7 +49,7 @@ class Histo(Loss):
     The paper prints w₁ : w₂ (0.3 : 0.7 is its best row); α, β and λ are read (docs/systems/clin_seg_net.md).
     """
 
-    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+    only = frozenset({"sigmoid"})
 
     name: Literal["histo"] = "histo"
     bce: float = Field(0.3, ge=0, description="weight of binary cross-entropy, w₁")
@@ -60,16 +60,15 @@ class Histo(Loss):
 
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
-        channels = [channel for head in inputs.heads for channel in head.channels]
-        regions = [index for index, channel in enumerate(channels) if channel != EDGE]
+        regions = [index for index, channel in enumerate(inputs.channels) if channel != EDGE]
         logits, targets = inputs.outputs.logits[:, regions], inputs.targets[:, regions]
         parts = {
             "bce": self.bce * F.binary_cross_entropy_with_logits(logits, targets),
             "tversky": self.tversky
             * tversky(logits.sigmoid(), targets, self.alpha, self.beta, inputs.all_reduce_sum),
         }
-        if EDGE in channels:
-            edge = slice(channels.index(EDGE), channels.index(EDGE) + 1)
+        if EDGE in inputs.channels:
+            edge = [inputs.channels.index(EDGE)]
             edge_bce = F.binary_cross_entropy_with_logits(inputs.outputs.logits[:, edge], inputs.targets[:, edge])
             parts["edge"] = self.edge * edge_bce
         return parts

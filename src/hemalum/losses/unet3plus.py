@@ -1,18 +1,27 @@
-"""The loss of U-Net3+ (Huang et al. 2020): focal, multi-scale structural similarity and IoU, at every depth."""
+"""The losses of U-Net3+ (Huang et al. 2020) and eU-Net3+ (Swain, Cheoi, Ko 2024), at every depth."""
 
-from functools import cache
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Literal
 
 import kornia
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
-from hemalum.losses.deep_supervision import at_all_depths, presence_part
-from hemalum.losses.focal_dice import focal
 from hemalum.losses.loss import Loss, LossInputs
+from hemalum.losses.maps import soft_dice
 
 _SOFT = 1e-6
+
+
+def focal(logits_BCHW: Tensor, target_BCHW: Tensor, gamma: float = 2.0) -> Tensor:
+    """Mean of -(1 - p_t)^gamma log(p_t), p_t the probability of what is so (Lin et al. 2017); two-class maps."""
+    surprise = F.binary_cross_entropy_with_logits(logits_BCHW, target_BCHW, reduction="none")
+    probability = logits_BCHW.sigmoid()
+    wrong = probability * (1 - target_BCHW) + (1 - probability) * target_BCHW
+    return (wrong**gamma * surprise).mean()
 
 
 def soft_iou(probability_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
@@ -38,10 +47,28 @@ def _similarity(device: torch.device) -> torch.nn.Module:
     return kornia.losses.MS_SSIMLoss(alpha=1.0, compensation=1.0).to(device)
 
 
+def at_all_depths(
+    inputs: LossInputs, parts_of: Callable[[Tensor], dict[str, Tensor]], aux_weight: float, presence: float
+) -> dict[str, Tensor]:
+    """The parts of the logits, and what a network gives besides, where it does.
+
+    "aux_logits" is `aux_weight` times the sum of the parts of all auxiliary logits, "presence" `presence` times the
+    cross-entropy of extras["presence"] (B, 2) against whether the image has a nucleus.
+    """
+    parts, outputs = parts_of(inputs.outputs.logits), inputs.outputs
+    if outputs.aux_logits and aux_weight:
+        sums = [torch.stack(list(parts_of(logits).values())).sum() for logits in outputs.aux_logits]
+        parts["aux_logits"] = aux_weight * torch.stack(sums).sum()
+    if "presence" in outputs.extras:
+        present = (inputs.targets.amax((1, 2, 3)) > 0).long()
+        parts["presence"] = presence * F.cross_entropy(outputs.extras["presence"], present)
+    return parts
+
+
 class UNet3PlusLoss(Loss):
     """Focal + MS-SSIM + IoU of the logits and of each auxiliary output; besides, presence of nuclei by image."""
 
-    only: ClassVar[frozenset[str] | None] = frozenset({"sigmoid"})
+    only = frozenset({"sigmoid"})
 
     name: Literal["unet3plus"] = "unet3plus"
     focal: float = Field(1.0, ge=0, description="weight of the focal loss")
@@ -64,4 +91,37 @@ class UNet3PlusLoss(Loss):
                 parts["ms_ssim"] = self.ms_ssim * ms_ssim(probability, inputs.targets)
             return parts
 
-        return at_all_depths(inputs, parts_of, self.aux_weight) | presence_part(inputs, self.presence)
+        return at_all_depths(inputs, parts_of, self.aux_weight, self.presence)
+
+
+class FocalDice(Loss):
+    """`focal` times the focal loss plus `dice` times 1 - Dice, each over all maps.
+
+    The paper's code has Jaccard's union in the Dice term; `union` takes that form. It has two sigmoid maps, nucleus
+    and background; `background` averages the Dice of the background, 1 - p, into that of each map (the focal loss of
+    both is the same). `aux_weight` weighs auxiliary logits, `presence` those of the classification-guided module.
+    """
+
+    only = frozenset({"sigmoid"})
+
+    name: Literal["focal_dice"] = "focal_dice"
+    focal: float = Field(0.5, ge=0, description="weight of the focal loss")
+    dice: float = Field(0.5, ge=0, description="weight of the Dice loss")
+    gamma: float = Field(2.0, ge=0, description="exponent of the focal loss")
+    union: bool = Field(False, description="the Dice term as the paper's code has it")
+    background: bool = Field(False, description="Dice of the background as well, as with two maps")
+    aux_weight: float = Field(1.0, ge=0, description="weight of each auxiliary output, where there are any")
+    presence: float = Field(1.0, ge=0, description="weight of presence by image, where the network has it")
+
+    def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """See `Loss`."""
+        term = partial(soft_dice, all_reduce_sum=inputs.all_reduce_sum, over_union=self.union)
+
+        def parts_of(logits: Tensor) -> dict[str, Tensor]:
+            probability = logits.sigmoid()
+            dice = term(probability, inputs.targets)
+            if self.background:
+                dice = (dice + term(1 - probability, 1 - inputs.targets)) / 2
+            return {"focal": self.focal * focal(logits, inputs.targets, self.gamma), "dice": self.dice * dice}
+
+        return at_all_depths(inputs, parts_of, self.aux_weight, self.presence)

@@ -15,13 +15,12 @@ from .map_model import activate as activate
 from .map_model import build_map_model as build_map_model
 from .model import UNKNOWN_ORGAN as UNKNOWN_ORGAN
 from .model import Model as Model
-from .model import default_model as default_model
 from .model import export_model as export_model
 from .model import load_model as load_model
 from .model import shipped_models as shipped_models
 from .network import build_network as build_network
 from .network import measure_halo as measure_halo
-from .network import takes as takes
+from .network import option_defaults as option_defaults
 from .sam import SamEncoder as SamEncoder
 from .sam import check_sam as check_sam
 from .sam import load_sam as load_sam
@@ -30,38 +29,3 @@ from .windows import cut_windows as cut_windows
 from .windows import missing as missing
 from .windows import stitch as stitch
 from .windows import window_halo as window_halo
-
-__all__ = [
-    "CARD_KEY",
-    "UNKNOWN_ORGAN",
-    "Card",
-    "Channels",
-    "Model",
-    "NetworkSpec",
-    "SamEncoder",
-    "SamEncoding",
-    "Span",
-    "Tensors",
-    "Training",
-    "TrainingSet",
-    "activate",
-    "build_map_model",
-    "build_network",
-    "check_sam",
-    "cut_windows",
-    "default_model",
-    "export_model",
-    "input_channels",
-    "load_card",
-    "load_model",
-    "load_model_file",
-    "load_sam",
-    "measure_halo",
-    "missing",
-    "save_model",
-    "shipped_models",
-    "stitch",
-    "takes",
-    "to_input",
-    "window_halo",
-]

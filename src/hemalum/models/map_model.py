@@ -67,10 +67,8 @@ class MapModel(nn.Module):
 
 def activate(logits_BCHW: Tensor, heads: tuple[Head, ...]) -> Tensor:
     """Turn the logits of `heads` (B, logits, H, W) into maps (B, channels, H, W)."""
-    maps, start = [], 0
-    for head in heads:
-        part = logits_BCHW[:, start : start + head.logits]
-        start += head.logits
+    maps = []
+    for head, part in zip(heads, torch.split(logits_BCHW, [head.logits for head in heads], dim=1), strict=True):
         match head.kind:
             case "softmax":
                 maps.append(part.softmax(dim=1)[:, 1:])

@@ -52,23 +52,19 @@ class Model:
         Upper and lower case are one. Raises HemalumError for an organ that the model does not know (the nearest is
         named), or when it knows none.
         """
-        if name is None:
-            return self._with_card_organ(None)
-        if not self.card.organs:
-            raise HemalumError(f"model '{self.card.name}' tells no organs apart: leave the organ out")
-        known = {organ.casefold(): organ for organ in self.card.organs}
-        if name.strip().casefold() not in known:
-            raise HemalumError(
-                f"model '{self.card.name}' does not know organ '{name}'{nearest(name, self.card.organs)}"
-            )
-        return self._with_card_organ(known[name.strip().casefold()])
-
-    def _with_card_organ(self, organ: str | None) -> "Model":
+        organ = None
+        if name is not None:
+            if not self.card.organs:
+                raise HemalumError(f"model '{self.card.name}' tells no organs apart: leave the organ out")
+            organ = {known.casefold(): known for known in self.card.organs}.get(name.strip().casefold())
+            if organ is None:
+                line = f"model '{self.card.name}' does not know organ '{name}'{nearest(name, self.card.organs)}"
+                raise HemalumError(line)
         return replace(self, card=self.card.model_copy(update={"organ": organ}))
 
 
 def load_model(model: "str | Path | Model | None" = None) -> Model:
-    """Load a model file by its path, a shipped model by its name, or the default one.
+    """Load a model file by its path, a shipped model by its name, or `accurate`, else the first, where none is named.
 
     Raises HemalumError when there is no such model or its file cannot be read.
     """
@@ -78,7 +74,7 @@ def load_model(model: "str | Path | Model | None" = None) -> Model:
     if model is None:
         if not shipped:
             raise HemalumError("no model is shipped with this installation: give a model file with --model")
-        path = shipped[default_model(list(shipped))]
+        path = shipped.get("accurate") or next(iter(shipped.values()))
     elif str(model) in shipped:
         path = shipped[str(model)]
     else:
@@ -93,11 +89,6 @@ def shipped_models() -> dict[str, Path]:
     """Model files inside the package, by name."""
     folder = Path(__file__).parent / "weights"
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
-
-
-def default_model(names: list[str]) -> str:
-    """The shipped model that is taken when none is named: `accurate` where there is one, else the first."""
-    return "accurate" if "accurate" in names else names[0]
 
 
 def export_model(model: Model, path: Path | str) -> list[Path]:

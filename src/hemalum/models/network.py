@@ -22,10 +22,10 @@ def build_network(name: str, outputs: int, options: Mapping[str, Any]) -> Networ
         raise HemalumError(str(error)) from error
 
 
-def takes(name: str, option: str) -> bool:
-    """Whether a registered network has the option. Raises HemalumError for an unknown network."""
+def option_defaults(name: str) -> dict[str, Any]:
+    """The options of a registered network and their defaults. Raises HemalumError for an unknown network."""
     try:
-        return option in find_network(name).option_defaults()
+        return find_network(name).option_defaults()
     except ValueError as error:
         raise HemalumError(str(error)) from error
 

@@ -65,20 +65,13 @@ def stitch(
     `run` takes a window's rows and columns, beyond the image where that is smaller than a window, and returns its
     maps (C, window · upsampling, window · upsampling).
     """
-    stitched: NDArray[np.float32] | None = None
-    for rows in cut_windows(shape[0], window, halo):
-        for columns in cut_windows(shape[1], window, halo):
-            maps = run(rows, columns)
-            if stitched is None:
-                stitched = np.empty((len(maps), shape[0] * upsampling, shape[1] * upsampling), np.float32)
-            target, source = (
-                tuple(
-                    slice((span.core_start - origin) * upsampling, (span.core_stop - origin) * upsampling)
-                    for span, origin in ((rows, top), (columns, left))
-                )
-                for top, left in ((0, 0), (rows.start, columns.start))
-            )
-            stitched[:, *target] = maps[:, *source]
-    if stitched is None:
-        raise ValueError(f"no windows for {shape}")
-    return stitched
+
+    def core(rows: Span, columns: Span) -> NDArray[np.float32]:
+        high, wide = (
+            slice((span.core_start - span.start) * upsampling, (span.core_stop - span.start) * upsampling)
+            for span in (rows, columns)
+        )
+        return run(rows, columns)[:, high, wide]
+
+    down, across = (cut_windows(length, window, halo) for length in shape)
+    return np.block([[core(rows, columns) for columns in across] for rows in down])

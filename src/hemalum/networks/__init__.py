@@ -10,13 +10,12 @@ from hemalum.networks.al_net import ALNet
 from hemalum.networks.attention_unet import AttentionUNet
 from hemalum.networks.awgunet import AWGUNet
 from hemalum.networks.compact import Compact
-from hemalum.networks.contract import Network, Outputs
+from hemalum.networks.contract import Network, Outputs, nearest
 from hemalum.networks.ddu_net import DDUNet
 from hemalum.networks.deeplab import DeepLabV3, DeepLabV3Plus
 from hemalum.networks.eunet3plus import EUNet3Plus
 from hemalum.networks.medt import MedT
 from hemalum.networks.micro_net import MicroNet
-from hemalum.networks.options import nearest
 from hemalum.networks.region_attention import CSRANet
 from hemalum.networks.seu_net import SEUNet
 from hemalum.networks.swin_unet import SwinUNet

@@ -14,21 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.networks.contract import Network
+from hemalum.networks.blocks import conv_norm_relu
+from hemalum.networks.unet import UShape
 
 _SQUEEZE = 16  # Hu et al.: channels in each hidden unit of the excitation
 _FEWEST = 4  # hidden units, however narrow the level
 
 
-class ALNet(Network):
+class ALNet(UShape):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`.
 
     `widths` are the channels of each level, `rates` the dilations of every block of the encoder but the deepest,
     which has `bottleneck_rates`. `attention` and `se` are the two factors of the skips; without both they are a
     U-Net's. `norm` puts batch norm after every 3×3 convolution. Raises ValueError for values that make no network.
     """
-
-    late_modules = ("decoder", "head", "up")
 
     def __init__(
         self,
@@ -58,20 +57,13 @@ class ALNet(Network):
         self.up = nn.ModuleList(nn.ConvTranspose2d(wide, narrow, 2, 2) for narrow, wide in pairs)
         self.skips = nn.ModuleList(GuidedSkip(narrow, attention, se) for narrow, _ in pairs)
         self.decoder = nn.ModuleList(
-            nn.Sequential(*_convolution(2 * narrow, narrow, 1, norm), *_convolution(narrow, narrow, 1, norm))
+            nn.Sequential(*conv_norm_relu(2 * narrow, narrow, norm=norm), *conv_norm_relu(narrow, narrow, norm=norm))
             for narrow, _ in pairs
         )
         self.head = nn.Conv2d(widths[0], outputs, 1)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        x, levels = x_BCHW, []
-        for level, block in enumerate(self.encoder):
-            x = block(x if level == 0 else F.max_pool2d(x, 2))
-            levels.append(x)
-        for up, skip, block, level_x in zip(self.up, self.skips, self.decoder, levels[-2::-1], strict=True):
-            x = up(x)
-            x = block(torch.cat([skip(level_x, x), x], dim=1))
-        return self.head(x)  # type: ignore[no-any-return]
+    def pass_skip(self, step: int, skip_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        return self.skips[step](skip_BCHW, x_BCHW)  # type: ignore[no-any-return]
 
 
 class DilatedBlock(nn.Module):
@@ -79,7 +71,7 @@ class DilatedBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, rates: Sequence[int], norm: bool) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(nn.Sequential(*_convolution(inputs, outputs, rate, norm)) for rate in rates)
+        self.branches = nn.ModuleList(conv_norm_relu(inputs, outputs, dilation=rate, norm=norm) for rate in rates)
         self.mix = nn.Conv2d(len(rates) * outputs, outputs, 1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)  # the mix has a bias, and they are added
 
@@ -122,10 +114,3 @@ class GuidedSkip(nn.Module):
         if self.excite is not None:
             passed = passed * self.excite(x_BCHW.mean((2, 3), keepdim=True))
         return passed
-
-
-def _convolution(inputs: int, outputs: int, rate: int, norm: bool) -> list[nn.Module]:
-    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=rate, dilation=rate, bias=not norm)]
-    if norm:
-        layers.append(nn.BatchNorm2d(outputs))
-    return [*layers, nn.ReLU(inplace=True)]

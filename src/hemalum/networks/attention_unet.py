@@ -7,7 +7,6 @@ by one convolution, which makes it another network of another size; the figure t
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,15 +32,8 @@ class AttentionUNet(UNet):
         super().__init__(outputs=outputs, inputs=inputs, widths=widths, norm=norm)
         self.gates = nn.ModuleList(AttentionGate(width) for width in widths[-2::-1])
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        x, skips = x_BCHW, []
-        for level, block in enumerate(self.encoder):
-            x = block(x if level == 0 else F.max_pool2d(x, 2))
-            skips.append(x)
-        for up, gate, block, skip in zip(self.up, self.gates, self.decoder, skips[-2::-1], strict=True):
-            x = up(x)
-            x = block(torch.cat([gate(skip, x), x], dim=1))
-        return self.head(x)  # type: ignore[no-any-return]
+    def pass_skip(self, step: int, skip_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        return self.gates[step](skip_BCHW, x_BCHW)  # type: ignore[no-any-return]
 
 
 class AttentionGate(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hemalum.networks.blocks import conv_norm_relu
 from hemalum.networks.contract import Network
 
 
@@ -42,9 +43,7 @@ class AWGUNet(Network):
                 f"awgunet takes 3 numbers of dense layers and 4 even widths of its decoder, "
                 f"not {list(blocks)} and {list(decoder)}"
             )
-        self.root = nn.Sequential(
-            nn.Conv2d(inputs, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
+        self.root = conv_norm_relu(inputs, width, 7, 2)
         stages, transitions, skips, channels = [], [], [inputs, width], width
         for level, count in enumerate(blocks):
             if level:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.networks.blocks import Residual, conv_norm_relu
+from hemalum.networks.blocks import conv_norm, conv_norm_relu
 from hemalum.networks.contract import Network
 
 
@@ -31,12 +31,13 @@ class Compact(Network):
     ) -> None:
         super().__init__()
         self.stride = 2 ** len(widths)
-        stages = [nn.Sequential(conv_norm_relu(12, widths[0]), *(Residual(widths[0]) for _ in range(depths[0])))]
-        for narrow, wide, depth in zip(widths, widths[1:], depths[1:], strict=False):
-            stages.append(
-                nn.Sequential(conv_norm_relu(narrow, wide, stride=2), *(Residual(wide) for _ in range(depth)))
+        # the fold has halved the first stage's pixels already
+        self.encoder = nn.ModuleList(
+            nn.Sequential(
+                conv_norm_relu(before, after, stride=1 if level == 0 else 2), *(Residual(after) for _ in range(depth))
             )
-        self.encoder = nn.ModuleList(stages)
+            for level, ((before, after), depth) in enumerate(zip(pairwise((12, *widths)), depths, strict=False))
+        )
         pairs = list(pairwise(widths))[::-1]
         self.lateral = nn.ModuleList(conv_norm_relu(wide, narrow, kernel=1) for narrow, wide in pairs)
         self.decoder = nn.ModuleList(conv_norm_relu(narrow, narrow) for narrow, _ in pairs)
@@ -51,3 +52,16 @@ class Compact(Network):
         for lateral, block, skip in zip(self.lateral, self.decoder, skips[-2::-1], strict=True):
             x = block(skip + F.interpolate(lateral(x), scale_factor=2.0, mode="nearest"))
         return F.pixel_shuffle(self.head(x), 2)
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions with a shortcut (He et al. 2016, the basic block)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = conv_norm_relu(channels, channels)
+        self.second = conv_norm(channels, channels)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.activation(x_BCHW + self.second(self.first(x_BCHW)))  # type: ignore[no-any-return]

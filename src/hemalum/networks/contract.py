@@ -4,7 +4,8 @@ Whatever builds, trains, runs, refines or measures a network asks these attribut
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -39,18 +40,17 @@ class Network(nn.Module):
     late_modules: tuple[str, ...] = ()  # those behind the encoder: what a refinement trains by default
     final_layer: str = "head"  # dotted name of the module that makes the logits: an activation map shows its input
 
+    # modules whose `__init__` takes what neither the class nor its bases take of `**options`
+    option_takers: tuple[type[nn.Module], ...] = ()
+
     @classmethod
     def option_defaults(cls) -> dict[str, Any]:
-        """Options and their defaults; a class that passes `**options` on to its base has the base's as well."""
+        """Options and their defaults, with those of what a class passes its `**options` on to."""
         defaults: dict[str, Any] = {}
-        for base in cls.__mro__:
-            if "__init__" not in vars(base):
-                continue
-            parameters = list(inspect.signature(base).parameters.values())
-            defaults = {
-                one.name: one.default for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD
-            } | defaults
-            if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in parameters):
+        for taker in (*cls.__mro__[: cls.__mro__.index(Network)], *cls.option_takers):
+            parameters = inspect.signature(taker).parameters
+            defaults = {name: one.default for name, one in parameters.items() if name != "options"} | defaults
+            if "options" not in parameters:
                 break
         return defaults
 
@@ -76,3 +76,16 @@ class Outputs(NamedTuple):
             tuple(logits.float() for logits in outputs.aux_logits),
             {name: value.float() for name, value in outputs.extras.items()},
         )
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The end of an error line, as that of `hemalum.errors`, which networks do not import."""
+    known = sorted(known)
+    matches = get_close_matches(name, known, n=1)
+    return f", did you mean '{matches[0]}'?" if matches else f"; known: {', '.join(known)}"
+
+
+def check_choice(option: str, value: str, choices: Collection[str]) -> None:
+    """Raise ValueError, which names the nearest, unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{option} '{value}'{nearest(value, choices)}: it can be {', '.join(choices)}")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from hemalum.networks.blocks import conv_norm_relu
 from hemalum.networks.contract import Network, Outputs
-from hemalum.networks.resnet import ResNet
+from hemalum.networks.resnet import ResNet, load_pretrained
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}  # of the atrous pyramid, by output stride
 LOW_LEVEL = 48  # channels that the decoder takes of an encoder scale (Chen et al. 2018, table 1)
@@ -21,14 +21,7 @@ class AtrousPyramid(nn.Module):
     def __init__(self, inputs: int, outputs: int, rates: Sequence[int]) -> None:
         super().__init__()
         self.branches = nn.ModuleList([conv_norm_relu(inputs, outputs, kernel=1)])
-        for rate in rates:
-            self.branches.append(
-                nn.Sequential(
-                    nn.Conv2d(inputs, outputs, 3, padding=rate, dilation=rate, bias=False),
-                    nn.BatchNorm2d(outputs),
-                    nn.ReLU(inplace=True),
-                )
-            )
+        self.branches.extend(conv_norm_relu(inputs, outputs, dilation=rate) for rate in rates)
         self.image = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.image_norm = nn.BatchNorm2d(outputs)
         self.join = conv_norm_relu(outputs * (len(rates) + 2), outputs, kernel=1)
@@ -49,31 +42,30 @@ class AtrousPyramid(nn.Module):
 class DeepLab(Network):
     """What the networks share: a dilated ResNet and the atrous pyramid over its last scale. It has no decoder.
 
-    `channels` are those after the pyramid, `rates` its dilations (None: those of the output stride); the other
-    options are ResNet's.
+    `channels` are those after the pyramid, `rates` its dilations (None: those of the output stride). `pretrained` is
+    what transformers loads a ResNet from: a name on its hub or a folder. The other options are ResNet's.
+    Raises ValueError for what ResNet refuses, and weights that cannot be had or do not fit.
     """
 
     global_context = True
     late_modules = ("decoder", "head")
+    option_takers = (ResNet,)
 
     def __init__(
         self,
         *,
-        inputs: int = 3,
-        backbone: str = "resnet50",
-        output_stride: int = 16,
-        layers: Sequence[int] | None = None,
-        widths: Sequence[int] = (256, 512, 1024, 2048),
-        reduction: int = 4,
         channels: int = 256,
         rates: Sequence[int] | None = None,
         pretrained: str | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self.stride = output_stride
         self.channels = channels
-        self.encoder = ResNet(inputs, backbone, output_stride, layers, widths, reduction, pretrained)
-        self.pyramid = AtrousPyramid(widths[3], channels, rates or RATES[output_stride])
+        self.encoder = ResNet(**options)
+        if pretrained is not None:
+            load_pretrained(self.encoder, pretrained)
+        self.stride = self.encoder.output_stride
+        self.pyramid = AtrousPyramid(self.encoder.widths[3], channels, rates or RATES[self.stride])
 
 
 class DeepLabV3(DeepLab):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.networks.contract import Outputs
-from hemalum.networks.options import check_choice
+from hemalum.networks.blocks import Excitation
+from hemalum.networks.contract import Outputs, check_choice
 from hemalum.networks.unet3plus import Down, UNet3Plus
 
 FUSIONS = ("guided", "advanced", "concat", "none")
@@ -87,34 +87,11 @@ class EUNet3Plus(UNet3Plus):
 
     def _to_grid(self, embedding: Tensor, like: Tensor) -> Tensor:
         """Max-pooled and blurred while at least twice as fine as the grid of `like`, then resampled to it."""
+        embedding = _shrink(embedding, self.blur, like)
         height, width = like.shape[2:]
-        while embedding.shape[2] >= 2 * height and embedding.shape[3] >= 2 * width:
-            embedding = self.blur(embedding)
         if embedding.shape[2:] == like.shape[2:]:
             return embedding
         return F.interpolate(embedding, size=(int(height), int(width)), mode="bilinear")
-
-
-class Gate(nn.Module):
-    """A factor per channel from both sources: (B, channels + others) means → (B, channels) in [0, 1].
-
-    Squeeze-and-excitation (Hu et al. 2018) whose squeeze sees another network's features too. With `kind` "glu" the
-    last layer is twice as wide and gates itself, so factors may have any size and sign.
-    """
-
-    def __init__(self, channels: int, others: int, kind: str, reduction: int) -> None:
-        super().__init__()
-        hidden = max(1, (channels + others) // reduction)
-        self.squeeze = nn.Linear(channels + others, hidden)
-        self.excite = nn.Linear(hidden, 2 * channels if kind == "glu" else channels)
-        self.kind = kind
-
-    def forward(self, x_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
-        """The gated features, (B, channels, H, W)."""
-        means = torch.cat([x_BCHW.mean((2, 3)), other_BCHW.mean((2, 3))], dim=1)
-        raw = self.excite(F.relu(self.squeeze(means)))
-        factor = F.glu(raw, dim=1) if self.kind == "glu" else raw.sigmoid()
-        return x_BCHW * factor[:, :, None, None]
 
 
 class FusionBlock(nn.Module):
@@ -125,7 +102,7 @@ class FusionBlock(nn.Module):
 
     def __init__(self, channels: int, others: int, gate: str, reduction: int, advanced: bool) -> None:
         super().__init__()
-        self.gate = Gate(channels, others, gate, reduction)
+        self.gate = Excitation(channels, reduction, others, gate)
         self.advanced = advanced
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
@@ -154,11 +131,15 @@ class LevelGate(nn.Module):
             self.project = nn.Conv2d(embedding, narrow, 1)
         else:
             self.project = nn.ConvTranspose2d(embedding, narrow, 2 * times, times, times // 2)
-        self.gate = Gate(channels, narrow, gate, reduction)
+        self.gate = Excitation(channels, reduction, narrow, gate)
         self.blur = Down(blurred=True)
 
     def forward(self, x_BCHW: Tensor, embedding: Tensor) -> Tensor:
-        other = self.project(embedding)
-        while other.shape[2] >= 2 * x_BCHW.shape[2] and other.shape[3] >= 2 * x_BCHW.shape[3]:
-            other = self.blur(other)
-        return self.gate(x_BCHW, other)  # type: ignore[no-any-return]
+        return self.gate(x_BCHW, _shrink(self.project(embedding), self.blur, x_BCHW))  # type: ignore[no-any-return]
+
+
+def _shrink(x: Tensor, down: nn.Module, like: Tensor) -> Tensor:
+    """Halved by `down` while at least twice as fine as the grid of `like`."""
+    while x.shape[2] >= 2 * like.shape[2] and x.shape[3] >= 2 * like.shape[3]:
+        x = down(x)
+    return x

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.networks.blocks import conv_norm_relu
+from hemalum.networks.blocks import conv_norm, conv_norm_relu
 from hemalum.networks.contract import Network
+
+Gates = tuple[float, float, float, float]  # of query's, key's and value's positions, and of value
 
 PARTS = 4  # the local branch sees the image in PARTS × PARTS parts
 ROWS_AT_ONCE = 4096  # in eval: positions whose similarities are held at a time, so that memory grows with pixels
@@ -41,7 +43,7 @@ class MedT(Network):
         stem: int = 128,
         heads: int = 8,
         blocks: Sequence[int] = (1, 2, 4, 1),
-        gates: tuple[float, float, float, float] = (0.1, 0.1, 0.1, 1.0),
+        gates: Gates = (0.1, 0.1, 0.1, 1.0),
     ) -> None:
         super().__init__()
         if size < 128 or size % 128:
@@ -74,14 +76,12 @@ class _Branch(nn.Module):
 
     def __init__(
         self, inputs: int, size: int, width: int, narrow: int, stem: int, heads: int, blocks: Sequence[int],
-        gates: tuple[float, float, float, float] | None,
+        gates: Gates | None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(inputs, narrow, 7, 2, 3, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(inplace=True),
-            nn.Conv2d(narrow, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True),
-            nn.Conv2d(stem, narrow, 3, 1, 1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU(inplace=True),
-        )  # fmt: skip
+            *conv_norm_relu(inputs, narrow, 7, 2), *conv_norm_relu(narrow, stem), *conv_norm_relu(stem, narrow)
+        )
         levels, before, side = [], narrow, size // 2
         for level, count in enumerate(blocks):
             inner = width * 2**level
@@ -120,21 +120,16 @@ def _enlarged(x_BCHW: Tensor) -> Tensor:
 class _Block(nn.Module):
     """A bottleneck whose middle is attention along columns, then along rows; halved in size after the rows."""
 
-    def __init__(
-        self, inputs: int, inner: int, size: int, heads: int, halve: bool,
-        gates: tuple[float, float, float, float] | None,
-    ) -> None:  # fmt: skip
+    def __init__(self, inputs: int, inner: int, size: int, heads: int, halve: bool, gates: Gates | None) -> None:
         super().__init__()
         self.narrow = conv_norm_relu(inputs, inner, kernel=1)
         self.columns = AxialAttention(inner, size, heads, gates)
         self.rows = AxialAttention(inner, size, heads, gates)
         self.halve = halve
-        self.widen = nn.Sequential(nn.Conv2d(inner, 2 * inner, 1, bias=False), nn.BatchNorm2d(2 * inner))
+        self.widen = conv_norm(inner, 2 * inner, 1)
         self.shortcut: nn.Module = nn.Identity()
         if halve or inputs != 2 * inner:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, 2 * inner, 1, 2 if halve else 1, bias=False), nn.BatchNorm2d(2 * inner)
-            )
+            self.shortcut = conv_norm(inputs, 2 * inner, 1, 2 if halve else 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x = self.narrow(x_BCHW)
@@ -155,9 +150,7 @@ class AxialAttention(nn.Module):
 
     distances: Tensor
 
-    def __init__(
-        self, channels: int, length: int, heads: int, gates: tuple[float, float, float, float] | None
-    ) -> None:
+    def __init__(self, channels: int, length: int, heads: int, gates: Gates | None) -> None:
         super().__init__()
         self.heads, self.length = heads, length
         self.share = channels // heads
@@ -197,12 +190,11 @@ class AxialAttention(nn.Module):
         """What the values and what their positions add up to, each (B, R, heads, share, L)."""
         half = self.share // 2
         query, key, value = torch.split(x_BRHCL, [half, half, self.share], dim=3)
+        similarity = self._normed(0, query.transpose(3, 4) @ key)
         if embedding is None:
-            weight = self._normed(0, query.transpose(3, 4) @ key).softmax(-1)
-            return value @ weight.transpose(3, 4), value
+            return value @ similarity.softmax(-1).transpose(3, 4), value
         of_query, of_key, of_value = torch.split(embedding, [half, half, self.share])
         gate_query, gate_key, _, _ = self.gates  # type: ignore[misc]
-        similarity = self._normed(0, query.transpose(3, 4) @ key)
         similarity = similarity + gate_query * self._normed(1, _with_positions(query, of_query))
         similarity = similarity + gate_key * self._normed(2, _with_positions(key, of_key)).transpose(3, 4)
         weight = similarity.softmax(-1)

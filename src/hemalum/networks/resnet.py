@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hemalum.networks.blocks import conv_norm, conv_norm_relu
+
 BACKBONES: dict[str, tuple[int, int, int, int]] = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -16,10 +18,10 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, outputs: int, reduction: int, stride: int, dilation: int, project: bool) -> None:
         super().__init__()
         inner = outputs // reduction
-        self.first = _conv_norm(inputs, inner, 1)
-        self.second = _conv_norm(inner, inner, 3, stride, dilation)
-        self.third = _conv_norm(inner, outputs, 1)
-        self.shortcut = _conv_norm(inputs, outputs, 1, stride) if project else nn.Identity()
+        self.first = conv_norm(inputs, inner, 1)
+        self.second = conv_norm(inner, inner, 3, stride, dilation)
+        self.third = conv_norm(inner, outputs, 1)
+        self.shortcut = conv_norm(inputs, outputs, 1, stride) if project else nn.Identity()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         inner = F.relu(self.second(F.relu(self.first(x_BCHW))))
@@ -31,10 +33,8 @@ class ResNet(nn.Module):
 
     `output_stride` 16 or 8 keeps the last one or two at that resolution and dilates their 3×3 convolutions instead
     (Chen et al. 2017); the first block of a stage keeps the dilation before it. `backbone` names the number of
-    blocks; `layers` and `widths` say others, for a narrow form. `pretrained` is what transformers loads a ResNet
-    from: a name on its hub or a folder.
-    Raises ValueError for a backbone or output stride that is not there, and weights that cannot be had or do not
-    fit.
+    blocks; `layers` and `widths` say others, for a narrow form.
+    Raises ValueError for a backbone or output stride that is not there.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class ResNet(nn.Module):
         layers: Sequence[int] | None = None,
         widths: Sequence[int] = (256, 512, 1024, 2048),
         reduction: int = 4,
-        pretrained: str | None = None,
     ) -> None:
         super().__init__()
         if backbone not in BACKBONES:
@@ -58,11 +57,9 @@ class ResNet(nn.Module):
             raise ValueError(f"layers {list(layers)}, widths {list(widths)}: a ResNet has four stages")
         if any(width % reduction for width in widths):
             raise ValueError(f"widths {list(widths)}: each must be a multiple of reduction, {reduction}")
-        self.widths = tuple(widths)
+        self.widths, self.output_stride = tuple(widths), output_stride
         stem = widths[0] // reduction
-        self.stem = nn.Sequential(
-            nn.Conv2d(inputs, stem, 7, 2, 3, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True)
-        )
+        self.stem = conv_norm_relu(inputs, stem, 7, 2)
         stages, before, dilation = [], stem, 1
         for number, (count, width) in enumerate(zip(layers, widths, strict=True)):
             stride = 1 if number == 0 else 2
@@ -78,8 +75,6 @@ class ResNet(nn.Module):
         for module in self.modules():  # drawn for ReLU (He et al. 2015)
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if pretrained is not None:
-            load_pretrained(self, pretrained)
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
         x = F.max_pool2d(self.stem(x_BCHW), 3, 2, 1)
@@ -88,13 +83,6 @@ class ResNet(nn.Module):
             x = stage(x)
             scales.append(x)
         return scales
-
-
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    padding = dilation * (kernel // 2)
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False), nn.BatchNorm2d(outputs)
-    )
 
 
 def load_pretrained(network: ResNet, source: str) -> None:

@@ -5,6 +5,7 @@ Two designs, because the paper's number of parameters and its number of operatio
 `operations` has neither and comes near the 83.90 GFLOPs.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hemalum.networks.blocks import Excitation
 from hemalum.networks.contract import Network
 
 Design = Literal["parameters", "operations"]
@@ -63,12 +65,21 @@ class SEUNet(Network):
             self.up = nn.ModuleList(nn.ConvTranspose2d(wide, wide, 2, 2) for _, wide in rising)
             self.decoder = nn.ModuleList(stage(wide + narrow, narrow) for narrow, wide in rising)
         else:
-            self.up = nn.ModuleList(_UpConvolution(wide, narrow) for narrow, wide in rising)
+            self.up = nn.ModuleList(
+                nn.Sequential(OrderedDict(size=_doubled(), convolution=nn.Conv2d(wide, narrow, 3, padding=1)))
+                for narrow, wide in rising
+            )
             self.decoder = nn.ModuleList(stage(2 * narrow, narrow) for narrow, _ in rising)
         self.head = nn.Conv2d(widths[0], outputs - edge, 1)
-        self.edge = (
-            _edge_branch(widths[0] if residual else widths[1], widths[0], upsample=not residual) if edge else None
-        )
+        self.edge: nn.Module | None = None
+        if edge:
+            self.edge = nn.Sequential(
+                nn.Identity() if residual else _doubled(),
+                nn.Conv2d(widths[0] if residual else widths[1], widths[0], 3, padding=1),
+                nn.BatchNorm2d(widths[0]),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(widths[0], 1, 1),
+            )
         self.embedding = nn.Embedding(organs, embedding) if film else None
         self.film = nn.ModuleList(_Film(embedding, w) for w in (*widths, *widths[-2::-1])) if film else None
 
@@ -108,7 +119,7 @@ class _Stage(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs))
         self.second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs))
-        self.excitation = _SqueezeExcitation(outputs, ratio) if ratio is not None else nn.Identity()
+        self.excitation = Excitation(outputs, ratio, fewest=_FEWEST) if ratio is not None else nn.Identity()
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if residual else None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -116,20 +127,6 @@ class _Stage(nn.Module):
         if self.shortcut is None:
             return self.excitation(F.relu(y, inplace=True))  # type: ignore[no-any-return]
         return F.relu(self.excitation(y) + self.shortcut(x_BCHW), inplace=True)
-
-
-class _SqueezeExcitation(nn.Module):
-    """y = x · σ(W₂ ReLU(W₁ mean(x))): a weight for each channel from the means of all."""
-
-    def __init__(self, channels: int, ratio: int) -> None:
-        super().__init__()
-        between = max(channels // ratio, _FEWEST)
-        self.squeeze = nn.Linear(channels, between)
-        self.excite = nn.Linear(between, channels)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        weight_BC: Tensor = self.excite(F.relu(self.squeeze(x_BCHW.mean((2, 3))))).sigmoid()
-        return x_BCHW * weight_BC[:, :, None, None]
 
 
 class _Film(nn.Module):
@@ -146,35 +143,8 @@ class _Film(nn.Module):
         return scale_BC[:, :, None, None] * x_BCHW + shift_BC[:, :, None, None]
 
 
-class _UpConvolution(nn.Module):
-    """Twice the size, bilinearly, then a 3×3 convolution."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.convolution(_doubled(x_BCHW))  # type: ignore[no-any-return]
-
-
-class _Doubled(nn.Module):
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return _doubled(x_BCHW)
-
-
-def _doubled(x_BCHW: Tensor) -> Tensor:
-    return F.interpolate(x_BCHW, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
-def _edge_branch(inputs: int, between: int, *, upsample: bool) -> nn.Sequential:
-    """One logit, from a 3×3 and a 1×1 convolution; `upsample`: of features that are enlarged twofold first."""
-    return nn.Sequential(
-        _Doubled() if upsample else nn.Identity(),
-        nn.Conv2d(inputs, between, 3, padding=1),
-        nn.BatchNorm2d(between),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(between, 1, 1),
-    )
+def _doubled() -> nn.Module:
+    return nn.Upsample(scale_factor=2.0, mode="bilinear")
 
 
 def _check(

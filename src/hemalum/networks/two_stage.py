@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hemalum.networks.blocks import biased_convolutions
 from hemalum.networks.contract import Network, Outputs
 
 
@@ -44,14 +45,9 @@ class TwoStage(Network):
         self.conditions, self.embedding_channels = self.base.conditions, self.base.embedding_channels
         self.global_context = self.base.global_context
         self.probability = nn.Sigmoid()
-        layers: list[nn.Module] = []
-        for before in (inputs + outputs, width, width):
-            layers.append(nn.Conv2d(before, width, 3, padding=1))
-            if batch_norm:
-                layers.append(nn.BatchNorm2d(width))
-            layers.append(nn.ReLU(inplace=True))
-        self.enhance = nn.Sequential(*layers, nn.Conv2d(width, outputs, 1))
+        layers = biased_convolutions((inputs + outputs, width, width, width), batch_norm)
         self.final_layer = f"enhance.{len(layers)}"
+        self.enhance = layers.append(nn.Conv2d(width, outputs, 1))
 
     def forward(self, x_BCHW: Tensor, **conditions: Tensor) -> Tensor | Outputs:
         stage1: Tensor | Outputs = self.base(x_BCHW, **conditions)
@@ -73,16 +69,6 @@ def _build_base(base: Mapping[str, Any], outputs: int, inputs: int, further: Map
     """The base network, with those of the `further` options that it takes."""
     from hemalum.networks import create_network, find_network  # the table holds this module's class, too
 
-    name, options = _split_base(base)
-    if inputs != 3:
-        options["inputs"] = inputs
-    taken = find_network(name).option_defaults().keys()
-    options |= {key: value for key, value in further.items() if value is not None and key in taken}
-    return create_network(name, outputs, options)
-
-
-def _split_base(base: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and options of the base network."""
     name = base.get("name") if isinstance(base, Mapping) else None
     if not isinstance(name, str) or not set(base) <= {"name", "options"}:
         raise ValueError("two_stage: 'base' is a mapping with the 'name' of a network and its 'options'")
@@ -93,4 +79,8 @@ def _split_base(base: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"two_stage: 'options' of base '{name}' is a mapping of option and value")
     if "outputs" in options:
         raise ValueError(f"two_stage: base '{name}' gets its outputs from the representation, not from options")
-    return name, dict(options)
+    taken = find_network(name).option_defaults().keys()
+    added = {key: value for key, value in further.items() if value is not None and key in taken}
+    if inputs != 3:
+        added["inputs"] = inputs
+    return create_network(name, outputs, {**options, **added})

@@ -1,15 +1,21 @@
 """U-Net3+ (Huang et al. 2020): every decoder level sees every scale of the encoder and the coarser decoder levels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hemalum.networks.contract import Network, Outputs
-from hemalum.networks.options import check_choice
+from hemalum.networks.contract import Network, Outputs, check_choice
 
-ACTIVATIONS = ("relu", "leaky_relu", "swish", "glu")
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "leaky_relu": partial(nn.LeakyReLU, 0.01, inplace=True),
+    "swish": partial(nn.SiLU, inplace=True),
+    "glu": partial(nn.GLU, dim=1),
+}
 DOWN = ("max", "max_blur")
 _ABSENT = -10.0  # logit of a map that the classification-guided module empties: finite in half precision
 
@@ -49,7 +55,7 @@ class UNet3Plus(Network):
         self.down = Down(blurred=down == "max_blur")
         self.encoder = nn.ModuleList(
             nn.Sequential(convolve(before, after, activation), convolve(after, after, activation))
-            for before, after in zip((inputs, *widths), widths, strict=False)
+            for before, after in pairwise((inputs, *widths))
         )
         skip = widths[0] if skip is None else skip
         coarsest = widths[-1] if deepest is None else deepest
@@ -151,13 +157,7 @@ def convolve(inputs: int, outputs: int, activation: str = "relu") -> nn.Sequenti
     The bias does nothing before batch norm; it is there because the published parameter counts have it.
     """
     wide = 2 * outputs if activation == "glu" else outputs
-    functions: dict[str, nn.Module] = {
-        "relu": nn.ReLU(inplace=True),
-        "leaky_relu": nn.LeakyReLU(0.01, inplace=True),
-        "swish": nn.SiLU(inplace=True),
-        "glu": nn.GLU(dim=1),
-    }
-    return nn.Sequential(nn.Conv2d(inputs, wide, 3, padding=1), nn.BatchNorm2d(wide), functions[activation])
+    return nn.Sequential(nn.Conv2d(inputs, wide, 3, padding=1), nn.BatchNorm2d(wide), ACTIVATIONS[activation]())
 
 
 def _where_present(logits_BCHW: Tensor, presence_B2: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hemalum.networks.blocks import biased_convolutions
 from hemalum.networks.contract import Network, Outputs
 
 Inference = Literal["last", "average"]
@@ -47,7 +48,8 @@ class UNetPlusPlus(Network):
         self.stride = 2 ** (len(widths) - 1)
         self.inference = inference
         self.encoder = nn.ModuleList(
-            _double(before, after, norm, dropout) for before, after in zip((inputs, *widths), widths, strict=False)
+            biased_convolutions((before, after, after), norm, dropout)
+            for before, after in pairwise((inputs, *widths))
         )
         # column j, level i: nested[j - 1][i] is the node x(i, j), up[j - 1][i] enlarges x(i + 1, j - 1) for it
         columns = range(1, len(widths))
@@ -57,7 +59,10 @@ class UNetPlusPlus(Network):
             for j in columns
         )
         self.nested = nn.ModuleList(
-            nn.ModuleList(_double((j + 1) * width, width, norm, dropout) for width in widths[: len(widths) - j])
+            nn.ModuleList(
+                biased_convolutions(((j + 1) * width, width, width), norm, dropout)
+                for width in widths[: len(widths) - j]
+            )
             for j in columns
         )
         others = len(widths) - 2 if deep_supervision else 0
@@ -80,15 +85,3 @@ class UNetPlusPlus(Network):
             return Outputs(logits, aux_logits)
         mean = torch.stack([logits, *aux_logits]).float().sigmoid().mean(0)
         return torch.logit(mean, eps=1e-6).to(logits.dtype)
-
-
-def _double(inputs: int, outputs: int, norm: bool, dropout: float) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before in (inputs, outputs):
-        layers.append(nn.Conv2d(before, outputs, 3, padding=1))
-        if norm:
-            layers.append(nn.BatchNorm2d(outputs))
-        layers.append(nn.ReLU(inplace=True))
-        if dropout:
-            layers.append(nn.Dropout(dropout))
-    return nn.Sequential(*layers)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PlainSerializer, model_validator
 
 from hemalum.data.sampling import CategoryAdaptive
-from hemalum.losses.semantic import CrossEntropy
+from hemalum.losses.cross_entropy import CrossEntropy
 from hemalum.systems.phases import SGD, AnyLoss, Cosine, Optimizer, Phase, StopCriteria
 from hemalum.systems.semi_supervised import SemiSupervised
 from hemalum.systems.system import SystemSettings, complete_network, network_options

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from hemalum.losses.focal_dice import FocalDice
+from hemalum.losses.unet3plus import FocalDice
 from hemalum.systems.phases import Adam, AnyLoss, Constant, Optimizer, Phase, StopCriteria
 from hemalum.systems.system import SystemSettings, complete_network
 

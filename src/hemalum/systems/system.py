@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, model_validator
 
 from hemalum.errors import HemalumError, nearest
-from hemalum.networks import find_network
+from hemalum.models.network import option_defaults
 from hemalum.settings import Strict, as_plain, merge
 
 _OF_THE_DATA = frozenset({"outputs", "inputs", "organs"})  # options of networks that the training's data decide
@@ -55,10 +55,7 @@ def network_options(name: str) -> dict[str, Any]:
 
     Raises HemalumError for an unknown name.
     """
-    try:
-        defaults = find_network(name).option_defaults()
-    except ValueError as error:
-        raise HemalumError(str(error)) from error
+    defaults = option_defaults(name)
     return {option: as_plain(default) for option, default in defaults.items() if option not in _OF_THE_DATA}
 
 

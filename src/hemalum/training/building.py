@@ -3,7 +3,7 @@
 from hemalum.errors import HemalumError
 from hemalum.models.card import NetworkSpec
 from hemalum.models.input import input_channels
-from hemalum.models.network import build_network, measure_halo, takes
+from hemalum.models.network import build_network, measure_halo, option_defaults
 from hemalum.networks import Network
 from hemalum.targets.representations import BY_CLASS, find_representation
 from hemalum.training.data_spec import DataSpec
@@ -45,7 +45,7 @@ def build_for(recipe: Recipe, data_spec: DataSpec) -> tuple[Network, NetworkSpec
     if data_spec.organs:
         options.setdefault("organs", len(data_spec.organs))
     channels = data_spec.embedding_channels
-    if channels and takes(recipe.network.name, "embedding"):
+    if channels and "embedding" in option_defaults(recipe.network.name):
         options.setdefault("embedding", channels)
     logits = find_representation(recipe.representation, data_spec.classes).logits
     network = build_network(recipe.network.name, logits, options)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.models.network import takes
+from hemalum.models.network import option_defaults
 from hemalum.targets.representations import BY_CLASS, TYPED
 from hemalum.training.recipe import Recipe
 
@@ -83,7 +83,7 @@ def gather_data_spec(recipe: Recipe, datasets: Sequence[Dataset], embedding_chan
 
 def _gather_organs(recipe: Recipe, datasets: Sequence[Dataset]) -> tuple[str, ...]:
     """The organs that the recipe's network tells apart; none for most networks."""
-    if not takes(recipe.network.name, "organs"):
+    if "organs" not in option_defaults(recipe.network.name):
         return ()
     rows = [row for dataset in datasets for row in dataset.split("train").rows]
     present = {row.organ.strip().casefold(): row.organ.strip() for row in rows if row.organ}

@@ -17,9 +17,9 @@ from hemalum.data.augmentation.warp import Prepared, inside_of
 from hemalum.data.dataset import Dataset
 from hemalum.data.labeled_fraction import divide, present_classes
 from hemalum.errors import HemalumError
-from hemalum.losses.consistency import consistency, contrast
 from hemalum.losses.loss import AllReduceSum
 from hemalum.losses.maps import with_background
+from hemalum.losses.semi_supervised import consistency, contrast
 from hemalum.networks import NETWORKS, Network, Outputs
 from hemalum.systems.semi_supervised import SemiSupervised
 from hemalum.training.context import TrainContext

@@ -21,20 +21,9 @@ PRECISIONS = ("f32", "bf16")
 class Engine(Protocol):
     """A model ready to run. `maps` may be called from `parallel` threads at once."""
 
-    @property
-    def name(self) -> str:
-        """One of ENGINES."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """What it computes in, one of PRECISIONS; the maps are float32 in any case."""
-        ...
-
-    @property
-    def parallel(self) -> int:
-        """How many windows it works on at once."""
-        ...
+    name: str  # one of ENGINES
+    precision: str  # what it computes in, one of PRECISIONS; the maps are float32 in any case
+    parallel: int  # how many windows it works on at once
 
     def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
         """Maps (N, C, H·upsampling, W·upsampling) float32 of images (N, H, W, 3) uint8; H, W multiples of stride.

@@ -150,13 +150,23 @@ def choose_precision(core: Any) -> str | None:
         return None
     name = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {_instructions()} {ov.__version__}"
     key = hashlib.sha256(name.encode()).hexdigest()[:32]
-    folder = cached("precision", key, lambda folder: _write_faster(folder / _PRECISION_FILE, time_precisions(core)))
-    return (folder / _PRECISION_FILE).read_text().strip()
+
+    def measure(folder: Path) -> None:
+        seconds = time_precisions(core)
+        faster = "f32" if seconds["bf16"] > CLEARLY * seconds["f32"] else "bf16"
+        (folder / _PRECISION_FILE).write_text(f"{faster}\n")
+
+    return (cached("precision", key, measure) / _PRECISION_FILE).read_text().strip()
 
 
 def time_precisions(core: Any) -> dict[str, float]:
     """Seconds for a few convolutions by precision, the least of some rounds in turns."""
-    model = _convolutions()
+    rng = np.random.default_rng(0)
+    first = last = ops.parameter([1, WIDTH, SIDE, SIDE], np.float32)
+    for _ in range(LAYERS):
+        weights = ops.constant(rng.normal(0, 0.05, (WIDTH, WIDTH, 3, 3)).astype(np.float32))
+        last = ops.relu(ops.convolution(last, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
+    model = ov.Model([last], [first])
     compiled = {
         precision: core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
         for precision in ("bf16", "f32")
@@ -169,19 +179,6 @@ def time_precisions(core: Any) -> dict[str, float]:
             network(x)
             seconds[precision] = min(seconds[precision], time.perf_counter() - start)
     return seconds
-
-
-def _convolutions() -> ov.Model:
-    rng = np.random.default_rng(0)
-    first = x = ops.parameter([1, WIDTH, SIDE, SIDE], np.float32)
-    for _ in range(LAYERS):
-        weights = ops.constant(rng.normal(0, 0.05, (WIDTH, WIDTH, 3, 3)).astype(np.float32))
-        x = ops.relu(ops.convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
-    return ov.Model([x], [first])
-
-
-def _write_faster(path: Path, seconds: dict[str, float]) -> None:
-    path.write_text("f32\n" if seconds["bf16"] > CLEARLY * seconds["f32"] else "bf16\n")
 
 
 def _instructions() -> str:

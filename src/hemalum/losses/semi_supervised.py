@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.losses.loss import AllReduceSum, identity
+from hemalum.losses.loss import AllReduceSum, identity, weighted_mean
 
 TEMPERATURE = 0.1
 
@@ -24,8 +24,7 @@ def consistency(
     `label` (B, H, W) int64 is ŷ, the weak view's class.
     """
     losses = F.cross_entropy(logits_BCHW, label_BHW, reduction="none") * keep_BHW
-    sums = all_reduce_sum(torch.stack([losses.sum(), inside_BHW.sum()]))
-    return sums[0] / sums[1].clamp_min(1)
+    return weighted_mean(losses, inside_BHW, all_reduce_sum)
 
 
 def contrast(
@@ -48,5 +47,4 @@ def contrast(
         against = torch.cat([positive, others.masked_fill(one_hot, -torch.inf)], dim=1)
         terms.append(against.logsumexp(1) - positive[:, 0])
     losses = (terms[0] + terms[1]) / 2 * keep_BHW
-    sums = all_reduce_sum(torch.stack([losses.sum(), keep_BHW.sum()]))
-    return sums[0] / sums[1].clamp_min(1)
+    return weighted_mean(losses, keep_BHW, all_reduce_sum)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from hemalum.errors import HemalumError
 from hemalum.losses import build_loss
-from hemalum.losses.focal_dice import dice_over_union, focal
 from hemalum.losses.loss import LossInputs
-from hemalum.losses.unet3plus import ms_ssim, soft_iou
+from hemalum.losses.maps import soft_dice
+from hemalum.losses.unet3plus import focal, ms_ssim, soft_iou
 from hemalum.networks.contract import Outputs
 from hemalum.targets.representations import Head
 
@@ -56,7 +56,7 @@ def test_focal_dice_by_hand() -> None:
 
 
 def test_the_code_s_form_ranges_to_minus_one() -> None:
-    assert float(dice_over_union(TARGET, TARGET)) == pytest.approx(-1, abs=1e-5)
+    assert float(soft_dice(TARGET, TARGET, over_union=True)) == pytest.approx(-1, abs=1e-5)
 
 
 def test_iou_by_hand() -> None:

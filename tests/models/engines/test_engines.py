@@ -1,6 +1,5 @@
-"""Engines agree, converted models are kept and mended, and what cannot run says so."""
+"""Engines agree, converted models are kept, and what cannot run says so."""
 
-import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,12 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemalum.cache import cached
 from hemalum.errors import HemalumError
 from hemalum.models.engines.engine import make_engine
 from hemalum.models.engines.onnx import export_onnx
 from hemalum.models.file import save_model
-from hemalum.models.model import Model, load_model
+from hemalum.models.model import Model
 
 # largest difference from PyTorch in f32 over maps in [0, 1]: f32 differs by rounding, bf16 by its 8 bits
 TOLERANCE = {"f32": 2e-5, "bf16": 0.06}
@@ -76,37 +74,6 @@ def test_a_model_is_converted_once(
     assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "empty"])
-def test_a_damaged_entry_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("HEMALUM_CACHE", str(tmp_path))
-    made = []
-
-    def make(folder: Path) -> None:
-        made.append(folder)
-        (folder / "weights").write_bytes(bytes(range(256)))
-
-    entry = cached("kind", "key", make)
-    weights = entry / "weights"
-    match damage:
-        case "flip":
-            weights.write_bytes(bytes([255, *range(1, 256)]))
-        case "truncate":
-            weights.write_bytes(bytes(range(255)))
-        case "delete":
-            weights.unlink()
-        case "empty":
-            for path in entry.iterdir():
-                path.unlink()
-    with caplog.at_level(logging.WARNING):
-        assert cached("kind", "key", make) == entry
-    assert weights.read_bytes() == bytes(range(256))
-    assert [record.message for record in caplog.records] == [f"{entry} is damaged; it is made again"]
-    assert cached("kind", "key", make) == entry
-    assert len(made) == 2
-
-
 def test_openvino_starts_from_a_damaged_entry(
     tiny_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: NDArray[np.uint8]
 ) -> None:
@@ -115,37 +82,6 @@ def test_openvino_starts_from_a_damaged_entry(
     (entry,) = (tmp_path / "openvino").iterdir()
     (entry / "model.xml").write_text("<net")
     assert np.array_equal(make_engine("openvino", tiny_model, precision="f32").maps(images), first)
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("HEMALUM_CACHE", str(tmp_path / "file"))
-    folder = cached("kind", "key", lambda folder: (folder / "made").write_text("x") and None)
-    assert (folder / "made").read_text() == "x"
-    assert "nothing is kept" in caplog.records[0].message
-
-
-def test_a_failed_making_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEMALUM_CACHE", str(tmp_path))
-
-    def make(folder: Path) -> None:
-        (folder / "half").write_text("x")
-        raise HemalumError("no")
-
-    with pytest.raises(HemalumError):
-        cached("kind", "key", make)
-    assert list((tmp_path / "kind").iterdir()) == []
-
-
-def test_other_weights_are_another_entry(make_tiny_model: Callable[..., Model]) -> None:
-    one, two = make_tiny_model(), make_tiny_model()
-    assert one.digest == two.digest
-    other = Model(one.card, one.tensors | {"head.bias": one.tensors["head.bias"] + 1})
-    assert other.digest != one.digest
-    assert make_tiny_model(output_upsampling=2).digest != one.digest
-    assert make_tiny_model(name="renamed").digest == one.digest
 
 
 def test_openvino_needs_no_torch_once_converted(
@@ -208,13 +144,6 @@ def test_what_cannot_run_says_so(tiny_model: Model, name: str, options: dict[str
 def test_a_device_that_is_not_there(tiny_model: Model) -> None:
     with pytest.raises(HemalumError, match=r"^device 'cuda:99' cannot be used: "):
         make_engine("auto", tiny_model, device="cuda:99")
-
-
-def test_models_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(HemalumError, match=r"^no such model file: "):
-        load_model(tmp_path / "none.safetensors")
-    with pytest.raises(HemalumError, match=r"^no shipped model and no file is called 'nonsense'"):
-        load_model("nonsense")
 
 
 CHILD_AFTER_ENGINES = """

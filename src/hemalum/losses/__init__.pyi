@@ -1,0 +1,16 @@
+from .boundary import ALNetLoss as ALNetLoss
+from .boundary import Dice as Dice
+from .cross_entropy import BinaryCrossEntropy as BinaryCrossEntropy
+from .cross_entropy import CrossEntropy as CrossEntropy
+from .loss import AllReduceSum as AllReduceSum
+from .loss import Loss as Loss
+from .loss import LossInputs as LossInputs
+from .loss import identity as identity
+from .maps import Maps as Maps
+from .maps import with_background as with_background
+from .registry import LOSSES as LOSSES
+from .registry import build_loss as build_loss
+from .semi_supervised import consistency as consistency
+from .semi_supervised import contrast as contrast
+from .tversky import Histo as Histo
+from .unet3plus import FocalDice as FocalDice
