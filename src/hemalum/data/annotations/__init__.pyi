@@ -6,14 +6,3 @@ from .numpy_arrays import read_npy as read_npy
 from .outlines import draw_outlines as draw_outlines
 from .qupath import read_geojson as read_geojson
 from .qupath import read_geojson_labels as read_geojson_labels
-
-__all__ = [
-    "NpyRows",
-    "draw_outlines",
-    "read_aperio_xml",
-    "read_geojson",
-    "read_geojson_labels",
-    "read_mat",
-    "read_npy",
-    "read_roi_set",
-]

@@ -11,19 +11,3 @@ from .strong_views import strengthen as strengthen
 from .warp import Prepared as Prepared
 from .warp import crop_of as crop_of
 from .warp import inside_of as inside_of
-
-__all__ = [
-    "AugmentSettings",
-    "ImageBank",
-    "Prepared",
-    "StrongViews",
-    "apply_appearance",
-    "augment",
-    "crop_of",
-    "cut",
-    "draw_box",
-    "inside_of",
-    "normalize",
-    "partners",
-    "strengthen",
-]

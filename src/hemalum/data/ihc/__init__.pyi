@@ -19,27 +19,3 @@ from .registration import load_simpleitk as load_simpleitk
 from .tissue import MIN_DENSITY as MIN_DENSITY
 from .tissue import optical_density as optical_density
 from .tissue import tissue_mask as tissue_mask
-
-__all__ = [
-    "AEC",
-    "CHROMOGENS",
-    "DAB",
-    "FAST_RED",
-    "HEMATOXYLIN",
-    "LEVELS",
-    "MIN_AREA_UM2",
-    "MIN_DENSITY",
-    "MIN_QUALITY",
-    "Chromogen",
-    "Derived",
-    "IhcPair",
-    "Level",
-    "Settings",
-    "draw_pair",
-    "find_pairs",
-    "load_simpleitk",
-    "optical_density",
-    "read_landmarks",
-    "tissue_mask",
-    "write_picture",
-]
