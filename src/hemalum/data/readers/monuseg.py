@@ -56,7 +56,6 @@ def read(path: Path | str, *, open_lines: Literal["refuse", "close"] = "refuse")
             image=image,
             instances=draw_outlines(outlines, (image.shape[0], image.shape[1]), annotations),
             id=image_file.stem,
-            source=image_file.stem,
             group=patient,
             organ=ORGAN_OF.get(patient),
             stain="H&E",

@@ -11,7 +11,6 @@ Sources: Silva et al., IJCARS 9, 283 (2014); Bernal et al., Pattern Recognition 
 Computerized Medical Imaging and Graphics 43, 99 (2015); Jha et al., MultiMedia Modeling 2020, 451.
 """
 
-import csv
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.image import IMAGE_SUFFIXES, read_image, read_label_map
-from hemalum.data.label_maps import components
+from hemalum.data.label_maps import components, same_size
+from hemalum.data.readers.files import first_file, read_csv
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
@@ -80,13 +80,14 @@ def reader(name: str) -> Callable[..., Iterator[Sample]]:
             if sequences is not None and file.stem not in sequences:
                 raise HemalumError(f"{root / SEQUENCES}: no row with frame_id {file.stem}; it tells the sequence")
             image = read_image(file)
-            mask_file = _mask_file(root / layout.masks, f"{layout.prefix}{file.stem}", file)
+            stem = root / layout.masks / f"{layout.prefix}{file.stem}"
+            candidates = [Path(f"{stem}{suffix}") for suffix in (file.suffix, *IMAGE_SUFFIXES)]
+            mask_file = first_file(*candidates, role=f"is the mask of {file}")
             yield Sample(
                 image=image,
                 instances=components(_mask(mask_file, image)),
                 id=file.stem,
-                source=file.stem,
-                group=file.stem if sequences is None else f"sequence {sequences[file.stem]}",
+                group="" if sequences is None else f"sequence {sequences[file.stem]}",
                 organ="colon",
             )
 
@@ -131,21 +132,10 @@ def _frames(name: str, folder: Path, prefix: str) -> list[Path]:
     return files
 
 
-def _mask_file(folder: Path, stem: str, frame: Path) -> Path:
-    for suffix in dict.fromkeys((frame.suffix, *IMAGE_SUFFIXES)):
-        file = folder / f"{stem}{suffix}"
-        if file.is_file():
-            return file
-    raise HemalumError(f"{folder / stem}{frame.suffix}: missing; it is the mask of {frame}")
-
-
 def _mask(file: Path, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     lossy = file.suffix.lower() in (".jpg", ".jpeg")
     values = read_image(file).mean(axis=2) if lossy else read_label_map(file)
-    if values.shape != image.shape[:2]:
-        raise HemalumError(
-            f"{file}: mask is {values.shape[1]} x {values.shape[0]}, its frame {image.shape[1]} x {image.shape[0]}"
-        )
+    same_size(file, values, image, "mask is {}, its frame {}")
     if values.max() > 255:
         raise HemalumError(f"{file}: mask has values up to {values.max():g}; want 0 to 255, or 0 and 1")
     mask: NDArray[np.bool_] = values > (0.5 if values.max() <= 1 else 127.5)
@@ -157,21 +147,12 @@ def _sequences(root: Path) -> dict[str, str] | None:
     file = root / SEQUENCES
     if not file.is_file():
         return None
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = csv.DictReader(stream)
-            for column in ("frame_id", "sequence_id"):
-                if column not in (rows.fieldnames or []):
-                    raise HemalumError(f"{file}: column {column!r} is missing")
-            sequences = {}
-            for number, row in enumerate(rows, start=2):
-                frame, sequence = (row["frame_id"] or "").strip(), (row["sequence_id"] or "").strip()
-                if not frame or not sequence:
-                    raise HemalumError(f"{file}, row {number}: frame_id or sequence_id is empty")
-                sequences[frame] = sequence
-            return sequences
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HemalumError(f"{file}: cannot be read as CSV ({error})") from error
+    sequences = {}
+    for where, row in read_csv(file, ("frame_id", "sequence_id")):
+        if not row["frame_id"] or not row["sequence_id"]:
+            raise HemalumError(f"{where}: frame_id or sequence_id is empty")
+        sequences[row["frame_id"]] = row["sequence_id"]
+    return sequences
 
 
 READERS = {
