@@ -3,7 +3,6 @@
 import inspect
 import logging
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from hemalum.data.dataset import Dataset, DatasetInfo, Row, SplitInfo, write_ind
 from hemalum.data.mosaic import Edges, edges_of, same_field
 from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameters, mpp_from_nuclei
 from hemalum.data.readers import READERS, Reader, looks_like
+from hemalum.data.readers.files import safe_name
 from hemalum.data.sample import Sample
 from hemalum.data.splits import PARTS, Member, Part, published_split, split_by_group, split_hash
 from hemalum.errors import HemalumError
@@ -289,7 +289,7 @@ def _prepared(sample: Sample, reader: Reader, mpp: float | str | None, group: st
         if kept is None:
             raise HemalumError(f"sample {sample.id} has no {group}; choose another group")
         sample = replace(sample, group=kept)
-    safe = re.sub(r"[^\w.-]+", "_", sample.id).lstrip(".")
+    safe = safe_name(sample.id)
     if not safe:
         raise HemalumError(f"sample {sample.id!r}: the id has no letter or digit to name a file by")
     return replace(sample, id=safe)

@@ -1,6 +1,7 @@
 """What the layouts have in common: images in a folder, files that belong to them, tables in CSV."""
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def images_by_stem(folder: Path) -> tuple[dict[str, Path], list[HemalumError]]:
             faults.append(HemalumError(f"{file}: {files[file.stem].name} has the same stem; keep one of them"))
         files[file.stem] = file
     return files, faults
+
+
+def safe_name(name: str) -> str:
+    """An id as it names files; empty where it has no letter or digit."""
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".")
 
 
 def find_listed(path: Path, folder: str, row: Mapping[str, str], column: str, where: str) -> Path:
