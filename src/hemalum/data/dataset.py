@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hemalum.data.image import read_image, read_label_map
 from hemalum.data.sample import Sample
-from hemalum.data.splits import PARTS, Part
+from hemalum.data.splits import PARTS, Part, split_hash
 from hemalum.errors import HemalumError
 
 FORMAT = 2  # 1: keys before version 0.2
@@ -51,6 +51,12 @@ class SplitInfo(BaseModel):
     seed: int
     sha256: str
     counts: dict[str, int]
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Part], **how: Any) -> Self:
+        """What is said of parts by id; `how` holds the other fields."""
+        counts = {part: sum(name == part for name in parts.values()) for part in PARTS}
+        return cls(sha256=split_hash(parts), counts=counts, **how)
 
 
 class DatasetInfo(BaseModel):

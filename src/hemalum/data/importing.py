@@ -20,7 +20,7 @@ from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameter
 from hemalum.data.readers import READERS, Reader, looks_like
 from hemalum.data.readers.files import safe_name
 from hemalum.data.sample import Sample
-from hemalum.data.splits import PARTS, Member, Part, published_split, split_by_group, split_hash
+from hemalum.data.splits import Member, Part, published_split, split_by_group
 from hemalum.errors import HemalumError
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,9 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     The folder is built beside `dst` and renamed when complete; a `dst` with something in it is refused
     unless `overwrite`. Raises HemalumError for every mistake in the data or the arguments.
     """
-    reader = _reader(format)
+    if format not in READERS:
+        raise HemalumError(f"no format {format!r}; formats are {', '.join(READERS)}")
+    reader = READERS[format]
     src, dst = Path(src), Path(dst)
     if not src.exists():
         raise HemalumError(f"{src}: no such folder")
@@ -138,7 +140,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
             for row, entry in zip(rows, written, strict=True)
         ]
         named = None if test_groups is None else sorted(set(test_groups))
-        parts, made = _divide(format, reader, members, split, fold, named, seed)
+        parts, how = _divide(format, reader, members, split, fold, named, seed)
         rows = [replace(row, split=parts[row.id]) for row in rows]
         scales = {(row.mpp, row.mpp_source) for row in rows}
         _say_mixed_scales(dst, rows)
@@ -156,21 +158,16 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
             classes=dict(classes) if classes and any(row.classes for row in rows) else None,
             images=len(rows),
             nuclei=sum(row.nuclei for row in rows),
-            split=made.model_copy(
-                update={
-                    "by": by,
-                    "stratified_by": stratify if stratify and any(m.stratum for m in members) else None,
-                }
+            split=SplitInfo.of(
+                parts,
+                by=by,
+                stratified_by=stratify if any(member.stratum for member in members) else None,
+                seed=seed,
+                **how,
             ),
         )
         write_index(folder, info, rows)
     return Dataset.open(dst)
-
-
-def _reader(format: str) -> Reader:
-    if format not in READERS:
-        raise HemalumError(f"no format {format!r}; formats are {', '.join(READERS)}")
-    return READERS[format]
 
 
 def _check_split(
@@ -221,8 +218,8 @@ def _divide(
     fold: int | None,
     test_groups: list[str] | None,
     seed: int,
-) -> tuple[dict[str, Part], SplitInfo]:
-    """Parts by id, and how they were made."""
+) -> tuple[dict[str, Part], dict[str, Any]]:
+    """Parts by id, and how they were made, as SplitInfo has it."""
     shares = split if isinstance(split, tuple) else SHARES
     asked = split == "published" or fold is not None
     unasked = reader.published_unasked and bool(reader.published_rule)
@@ -234,34 +231,22 @@ def _divide(
             if asked:
                 raise
         else:
-            cut = (
-                f"{len(published.apart)} groups are in several parts, e.g. {published.apart[0]!r}"
-                if published.apart
-                else ""
-            )
+            cut = ""
+            if published.apart:
+                cut = f"{len(published.apart)} groups are in several parts, e.g. {published.apart[0]!r}"
             complete = {"train", "test"} <= set(published.parts.values())
             if asked and cut:
                 log.warning("the published split of %s does not keep groups together: %s", format, cut)
             if asked or (complete and not cut):
-                return published.parts, _made(
-                    published.parts,
-                    published=reader.published_rule,
-                    fold=number or None,
-                    note="; ".join(text for text in (published.note, cut) if text) or None,
-                    seed=seed,
-                )
+                note = "; ".join(text for text in (published.note, cut) if text) or None
+                return published.parts, {"published": reader.published_rule, "fold": number or None, "note": note}
             log.warning(
                 "not split as published (%s); shares %s by group instead",
                 cut or "a part of the publication is not here",
                 ", ".join(f"{share:g}" for share in shares),
             )
     parts = split_by_group(members, shares, test_groups=test_groups, seed=seed)
-    return parts, _made(parts, fractions=shares, test_groups=test_groups, seed=seed)
-
-
-def _made(parts: dict[str, Part], **how: Any) -> SplitInfo:
-    counts = {part: sum(assigned == part for assigned in parts.values()) for part in PARTS}
-    return SplitInfo(by="", sha256=split_hash(parts), counts=counts, **how)
+    return parts, {"fractions": shares, "test_groups": test_groups}
 
 
 def _say_mixed_scales(dst: Path, rows: Sequence[Row]) -> None:
