@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
 from hemalum.data.image import read_image, read_label_map
 from hemalum.data.label_maps import is_binary, size_text
-from hemalum.data.mosaic import Edges, edges_of, same_field
-from hemalum.data.near_duplicates import same_content, thumbnail
+from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.readers.folder import Pair, survey
 from hemalum.data.splits import groups_apart, split_hash
@@ -50,7 +49,6 @@ class _ImageFacts:
     row: Row | None
     digest: str
     edges: Edges
-    thumbnail: NDArray[np.float32]
     diameters: NDArray[np.float64]
     mpp: float | None
 
@@ -133,7 +131,7 @@ def _check_pair(
         if row is not None and digest != row.sha256:
             yield Problem("error", image_name, "changed", "pixels are not those of the import; import again")
         diameters = np.empty(0) if labels is None else equivalent_diameters(labels)
-        images.append(_ImageFacts(image_name, row, digest, edges_of(image), thumbnail(image), diameters, mpp))
+        images.append(_ImageFacts(image_name, row, digest, edges_of(image), diameters, mpp))
     if image is not None and labels is not None and labels.shape != image.shape[:2]:
         yield Problem("error", name, "size", f"labels are {size_text(labels)}, the image is {size_text(image)}")
     if labels is not None:
@@ -263,7 +261,7 @@ def _check_across(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
 
 def _check_similar(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
     """One warning for all images that show what an image of another part shows."""
-    pairs = same_content([image.thumbnail for image in images])
+    pairs = same_content([image.edges for image in images])
     apart = [pair for pair in pairs if images[pair[0]].is_apart(images[pair[1]])]
     if apart:
         first, other = (images[index].file for index in apart[0])
