@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hemalum.data.image import read_image, read_label_map
 from hemalum.data.sample import Sample
 from hemalum.data.splits import PARTS, Part, split_hash
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, one_line
 
 FORMAT = 2  # 1: keys before version 0.2
 INFO_FILE = "dataset.yaml"
@@ -261,7 +261,7 @@ def _read_info(path: Path) -> DatasetInfo:
     except FileNotFoundError:
         raise HemalumError(f"{path}: missing; is this a folder that `hemalum import` wrote?") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise HemalumError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]})") from error
+        raise HemalumError(f"{path}: cannot be read ({one_line(error)})") from error
     if isinstance(content, Mapping) and content.get("format", FORMAT) != FORMAT:
         raise HemalumError(f"{path}: dataset format {content['format']}, this version reads {FORMAT}; import again")
     try:

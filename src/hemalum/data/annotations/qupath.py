@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, one_line
 from hemalum.nuclei.polygons import Polygons, fill
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _features(path: Path) -> list[Any]:
     except OSError as error:
         raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:
-        raise HemalumError(f"{path}: not JSON ({' '.join(str(error).split())[:120]})") from error
+        raise HemalumError(f"{path}: not JSON ({one_line(error)})") from error
     if isinstance(content, list):
         return content
     if _member(content, "type") == "Feature":

@@ -10,6 +10,8 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import closing, disk, opening, remove_small_holes, remove_small_objects
 
+from hemalum.data.stain.separation import unmixing
+
 Chromogen = Literal["dab", "red"]
 CHROMOGENS: tuple[Chromogen, ...] = get_args(Chromogen)
 Float = NDArray[np.float32]
@@ -85,14 +87,9 @@ def tissue_mask(density: Float, mpp: float) -> Mask:
 def deconvolve(density: Float, second: NDArray[np.float64]) -> tuple[Float, Float]:
     """Amounts of hematoxylin and of a `second` stain, each (H, W) float32 ≥ 0, in optical density.
 
-    `density` is (H, W, 3) optical density, `second` the (3,) direction of the other stain. What neither explains
-    goes to a third direction at right angles to both, and is dropped (Ruifrok & Johnston, Anal. Quant. Cytol.
-    Histol. 23, 291, 2001).
+    `density` is (H, W, 3) optical density, `second` the (3,) direction of the other stain.
     """
-    first = _unit(HEMATOXYLIN)
-    second = _unit(second)
-    inverse = np.linalg.inv(np.stack([first, second, _unit(np.cross(first, second))])).astype(np.float32)
-    amounts = density @ inverse[:, :2]
+    amounts = density @ unmixing(_unit(HEMATOXYLIN), _unit(second)).astype(np.float32)
     np.maximum(amounts, 0, out=amounts)
     return amounts[..., 0], amounts[..., 1]
 

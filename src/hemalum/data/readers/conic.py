@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hemalum.data.annotations.numpy_arrays import NpyRows
+from hemalum.data.annotations.arrays import NpyRows
 from hemalum.data.dataset import classes_by_instance
 from hemalum.data.label_maps import to_integers
 from hemalum.data.readers.files import read_csv

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hemalum.data.annotations.matlab import read_mat
+from hemalum.data.annotations.arrays import read_mat
 from hemalum.data.dataset import classes_by_instance
 from hemalum.data.image import read_image
 from hemalum.data.label_maps import same_size, to_integers

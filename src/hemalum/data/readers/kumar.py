@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.annotations.aperio_xml import read_aperio_xml
-from hemalum.data.annotations.matlab import read_mat
+from hemalum.data.annotations.arrays import read_mat
 from hemalum.data.annotations.outlines import draw_outlines
 from hemalum.data.image import read_image
 from hemalum.data.label_maps import same_size, to_integers

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations.matlab import read_mat
+from hemalum.data.annotations.arrays import read_mat
 from hemalum.data.image import read_image
 from hemalum.data.label_maps import same_size, to_integers
 from hemalum.data.readers.files import first_file, read_csv

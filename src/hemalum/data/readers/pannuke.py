@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations.numpy_arrays import NpyRows, read_npy
+from hemalum.data.annotations.arrays import NpyRows, read_npy
 from hemalum.data.dataset import classes_by_instance
 from hemalum.data.image import read_image
 from hemalum.data.label_maps import same_size, to_integers
