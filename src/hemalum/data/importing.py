@@ -33,7 +33,7 @@ GROUPS = ("image", "mosaic", "source", "organ", "stain")
 
 
 @dataclass(frozen=True)
-class _Written:
+class _Entry:
     row: Row
     diameters: NDArray[np.float64]
     kind: tuple[str | None, tuple[int, ...]]
@@ -105,26 +105,24 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         filled = {"report_folder": folder, "mpp": mpp if isinstance(mpp, float | int) else None}
         filled = {option: value for option, value in filled.items() if option in takes}
         samples = _or_looks_like(reader.read(src, **options, **filled), format, src)
-        written: list[_Written] = []
+        written: list[_Entry] = []
         seen: set[str] = set()
         for sample in samples:
-            sample = _prepared(sample, reader, mpp, group if format != "folder" else None)
+            sample = _prepare(sample, reader, mpp, group if format != "folder" else None)
             if sample.id in seen:
                 raise HemalumError(f"{src}: the id {sample.id!r} occurs more than once; name the images apart")
             seen.add(sample.id)
             row = write_sample(folder, sample)
             kind = (sample.stain, sample.image.shape)
             edges = edges_of(sample.image) if by == "mosaic" else None
-            written.append(
-                _Written(row, equivalent_diameters(sample.instances), kind, edges, sample.part, sample.fold)
-            )
+            written.append(_Entry(row, equivalent_diameters(sample.instances), kind, edges, sample.part, sample.fold))
             if on_progress is not None:
                 on_progress(sample)
         if not written:
             raise HemalumError(f"{src}: no images of format {format}")
-        rows = _grouped(written)
+        rows = _group_fields(written)
         if mpp == "nuclei":
-            rows = _scaled(rows, written)
+            rows = _scale_by_nuclei(rows, written)
             mpp_note = mpp_note or (
                 f"per image: the median equivalent diameter of its whole nuclei is {REFERENCE_DIAMETER_UM} µm"
             )
@@ -143,7 +141,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         parts, how = _divide(format, reader, members, split, fold, named, seed)
         rows = [replace(row, split=parts[row.id]) for row in rows]
         scales = {(row.mpp, row.mpp_source) for row in rows}
-        _say_mixed_scales(dst, rows)
+        _warn_of_mixed_scales(dst, rows)
         classes = reader.classes if reader.classes_for is None else reader.classes_for(**options)
         info = DatasetInfo(
             name=name or dst.name,
@@ -249,7 +247,7 @@ def _divide(
     return parts, {"fractions": shares, "test_groups": test_groups}
 
 
-def _say_mixed_scales(dst: Path, rows: Sequence[Row]) -> None:
+def _warn_of_mixed_scales(dst: Path, rows: Sequence[Row]) -> None:
     """A set of mixed scales is allowed, since each image has its own, but nobody should find out later."""
     counts = Counter(row.mpp for row in rows if row.mpp_source != "nuclei")
     if len(counts) > 1:
@@ -259,7 +257,7 @@ def _say_mixed_scales(dst: Path, rows: Sequence[Row]) -> None:
         log.warning("%s: the images differ in scale: mpp %s%s", dst, shown, ", …" if len(counts) > 4 else "")
 
 
-def _prepared(sample: Sample, reader: Reader, mpp: float | str | None, group: str | None) -> Sample:
+def _prepare(sample: Sample, reader: Reader, mpp: float | str | None, group: str | None) -> Sample:
     """The sample as it is stored: scale and group as asked, id fit for a file name."""
     if isinstance(mpp, float | int):
         sample = replace(sample, mpp=float(mpp), mpp_source="user")
@@ -280,7 +278,7 @@ def _prepared(sample: Sample, reader: Reader, mpp: float | str | None, group: st
     return replace(sample, id=safe)
 
 
-def _grouped(written: Sequence[_Written]) -> list[Row]:
+def _group_fields(written: Sequence[_Entry]) -> list[Row]:
     """The rows; where edges were asked for, tiles of one field share the group of the first of them."""
     rows = [entry.row for entry in written]
     edges = [entry.edges for entry in written if entry.edges is not None]
@@ -290,7 +288,7 @@ def _grouped(written: Sequence[_Written]) -> list[Row]:
     return [replace(row, group=rows[first].id) for row, first in zip(rows, firsts, strict=True)]
 
 
-def _scaled(rows: Sequence[Row], written: Sequence[_Written]) -> list[Row]:
+def _scale_by_nuclei(rows: Sequence[Row], written: Sequence[_Entry]) -> list[Row]:
     scales = mpp_from_nuclei([entry.diameters for entry in written], [entry.kind for entry in written])
     return [
         replace(row, mpp=scale, mpp_source=None if scale is None else "nuclei")
