@@ -5,4 +5,3 @@ from .arrays import read_npy as read_npy
 from .imagej_rois import read_roi_set as read_roi_set
 from .outlines import draw_outlines as draw_outlines
 from .qupath import read_geojson as read_geojson
-from .qupath import read_geojson_labels as read_geojson_labels

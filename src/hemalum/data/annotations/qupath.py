@@ -21,14 +21,6 @@ NUCLEI = ("detection", "cell")  # QuPath's objectType of what is found; an annot
 Ring = NDArray[np.float64]
 
 
-def read_geojson_labels(path: Path | str, shape: tuple[int, int]) -> NDArray[np.int32]:
-    """Give the label map (H, W) int32 of the polygons in a GeoJSON file, 1..N in the order of the file.
-
-    See `read_geojson`.
-    """
-    return read_geojson(path, shape)[0]
-
-
 def read_geojson(path: Path | str, shape: tuple[int, int]) -> tuple[NDArray[np.int32], list[str | None]]:
     """Give the label map (H, W) int32 of the polygons in a GeoJSON file, and the name of each one's class by its id.
 

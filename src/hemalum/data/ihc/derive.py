@@ -1,6 +1,6 @@
 """One pair, from the two images to instances on the H&E section."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,12 +68,12 @@ class DerivedLabels:
     instances: NDArray[np.int32]
     covered: Mask
     warped: Image
-    quality: Quality
-    landmarks: LandmarkError | None
-    alignment: Alignment | None
-    threshold: float
-    positive: float
     refused: str | None
+    quality: Quality = field(default_factory=Quality)
+    landmarks: LandmarkError | None = None
+    alignment: Alignment | None = None
+    threshold: float = 0.0
+    positive: float = 0.0
 
     @property
     def level(self) -> str:
@@ -175,10 +175,5 @@ def _nothing(he: Image, mpp: float, reason: str) -> DerivedLabels:
         instances=np.zeros(shape, np.int32),
         covered=np.zeros(shape, np.bool_),
         warped=np.full_like(he, 255),
-        quality=Quality(0.0, 0.0, 0.0, 0.0),
-        landmarks=None,
-        alignment=None,
-        threshold=0.0,
-        positive=0.0,
         refused=reason,
     )

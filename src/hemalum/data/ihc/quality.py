@@ -31,10 +31,10 @@ class Quality:
     the position stands out from the best one at another rotation.
     """
 
-    overlap: float
-    coverage: float
-    correlation: float
-    clarity: float
+    overlap: float = 0.0
+    coverage: float = 0.0
+    correlation: float = 0.0
+    clarity: float = 0.0
 
     @property
     def score(self) -> float:
