@@ -29,6 +29,7 @@ from hemalum.errors import HemalumError, one_line
 FORMAT = 2  # 1: keys before version 0.2
 INFO_FILE = "dataset.yaml"
 INDEX_FILE = "index.csv"
+OF_SAMPLES = ("id", "source", "group", "organ", "stain", "mpp", "mpp_source")  # columns that are fields of Sample
 
 
 class SplitInfo(BaseModel):
@@ -162,15 +163,9 @@ class Dataset(Sequence[Sample]):
         return Sample(
             image=read_image(self.path / row.image),
             instances=instances,
-            id=row.id,
-            source=row.source,
-            group=row.group,
-            organ=row.organ,
-            stain=row.stain,
-            mpp=row.mpp,
-            mpp_source=row.mpp_source,
             classes=classes,
             ambiguous=ambiguous,
+            **{name: getattr(row, name) for name in OF_SAMPLES},
         )
 
 
@@ -200,20 +195,14 @@ def write_sample(folder: Path, sample: Sample) -> Row:
         ambiguous = f"ambiguous/{sample.id}.png"
         _save_png(folder / ambiguous, sample.ambiguous.astype(np.uint8) * np.uint8(255))
     return Row(
-        id=sample.id,
         image=image,
         label=label,
-        source=sample.source,
-        group=sample.group,
-        organ=sample.organ,
-        stain=sample.stain,
-        mpp=sample.mpp,
-        mpp_source=sample.mpp_source,
         split="train",
         nuclei=int(np.count_nonzero(np.bincount(sample.instances.ravel())[1:])),
         sha256=pixel_hash(sample.image),
         classes=classes,
         ambiguous=ambiguous,
+        **{name: getattr(sample, name) for name in OF_SAMPLES},
     )
 
 

@@ -135,7 +135,8 @@ def _same_scene(tiles: Sequence[Edges]) -> list[tuple[int, int]]:
 
 def _unit(thumbnail: NDArray[np.float32]) -> NDArray[np.float32]:
     centered = thumbnail.ravel() - thumbnail.mean()
-    return centered / np.float32(max(float(np.linalg.norm(centered)), 1e-6))
+    unit: NDArray[np.float32] = centered / np.float32(max(float(np.linalg.norm(centered)), 1e-6))
+    return unit
 
 
 def same_content(edges: Sequence[Edges]) -> Iterator[tuple[int, int]]:

@@ -43,14 +43,11 @@ def warp_labels(
     sample: TrainingImage, affine: Floats, shift: Floats, size: int, supersampling: int, out: NDArray[np.int32]
 ) -> None:
     """Fill the labels (n, n) of a crop, n = size·supersampling, in place."""
-    _warp_labels(
-        sample.labels,
-        _on_labels(sample, affine, supersampling),
-        shift,
-        spline(size * supersampling),
-        supersampling,
-        out,
-    )
+    # labels have a scale of their own
+    down, across = (a / b for a, b in zip(sample.labels.shape, sample.image.shape, strict=False))
+    source = np.array([[across], [down]], np.float32)
+    crop = np.array([1 / supersampling, 1 / supersampling, 1], np.float32)
+    _warp_labels(sample.labels, affine * source * crop, shift, spline(size * supersampling), supersampling, out)
 
 
 def crop_of(sample: TrainingImage, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Floats:
@@ -110,16 +107,6 @@ def spline(size: int) -> Floats:
     identity = torch.eye(_KNOTS)[:, None, None]
     rows = F.interpolate(identity, size=(1, size), mode="bicubic", align_corners=True)
     return np.ascontiguousarray(rows[:, 0, 0].numpy())
-
-
-def _on_labels(sample: TrainingImage, affine: Floats, supersampling: int) -> Floats:
-    """The affine map from px of the labels' crop to px of the sample's labels, which have a scale of their own."""
-    down, across = (a / b for a, b in zip(sample.labels.shape, sample.image.shape, strict=False))
-    return (
-        affine
-        * np.array([[across], [down]], np.float32)
-        * np.array([1 / supersampling, 1 / supersampling, 1], np.float32)
-    )
 
 
 # Row by row without intermediate grids: resampling by tensor operations took a tenth of a training step. Where the

@@ -134,7 +134,7 @@ def _roi_set(truth: Path, image_file: Path) -> Path:
 
 
 def _drawn(rois: Path, image: NDArray[np.uint8]) -> NDArray[np.int32]:
-    return draw_outlines(read_roi_set(rois), (image.shape[0], image.shape[1]), rois)
+    return draw_outlines(read_roi_set(rois), image.shape[:2], rois)
 
 
 READER = Reader(

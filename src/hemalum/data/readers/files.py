@@ -45,6 +45,19 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name).lstrip(".")
 
 
+def find_index(path: Path, index: str | None) -> Path | None:
+    """The index of a folder: the one that is asked for, or index.csv where it is there.
+
+    Raises HemalumError for a folder or an index that is missing.
+    """
+    if not path.is_dir():
+        raise HemalumError(f"{path}: no such folder")
+    listed = path / (index or "index.csv")
+    if index is not None and not listed.is_file():
+        raise HemalumError(f"{listed}: no such index")
+    return listed if listed.is_file() else None
+
+
 def find_listed(path: Path, folder: str, row: Mapping[str, str], column: str, where: str) -> Path:
     """The file that an index names, in `folder` of `path` or in `path`. Raises HemalumError where it is missing."""
     if not row[column]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from hemalum.data.dataset import classes_by_instance
 from hemalum.data.image import read_image, read_label_map
 from hemalum.data.label_maps import read_instances, same_size
-from hemalum.data.readers.files import find_listed, images_by_stem, read_csv
+from hemalum.data.readers.files import find_index, find_listed, images_by_stem, read_csv
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
@@ -146,17 +146,15 @@ def survey(
 ) -> tuple[list[Pair], list[HemalumError]]:
     """The pairs that can be joined, and every fault that keeps the others from it."""
     path = Path(path)
-    if not path.is_dir():
-        return [], [HemalumError(f"{path}: no such folder")]
-    listed = path / (index or "index.csv")
-    if index is not None and not listed.is_file():
-        return [], [HemalumError(f"{listed}: no such index")]
-    indexed = listed.is_file()
-    entries = list(_from_index(path, listed, images, labels) if indexed else _by_stem(path, images, labels))
+    try:
+        listed = find_index(path, index)
+    except HemalumError as error:
+        return [], [error]
+    entries = list(_from_index(path, listed, images, labels) if listed else _by_stem(path, images, labels))
     pairs = [item for item in entries if isinstance(item, Pair)]
     faults = [item for item in entries if isinstance(item, HemalumError)]
     if not entries:
-        faults.append(HemalumError(f"{listed if indexed else path / images}: no images"))
+        faults.append(HemalumError(f"{listed or path / images}: no images"))
     for name, count in Counter(pair.id for pair in pairs).items():
         if count > 1:
             faults.append(HemalumError(f"{path}: the id {name!r} occurs {count} times; name the images apart"))

@@ -23,7 +23,7 @@ from hemalum.data.ihc.derive import MIN_AREA_UM2, MIN_QUALITY, DerivedLabels, Se
 from hemalum.data.ihc.picture import write_picture
 from hemalum.data.ihc.registration import Level, load_simpleitk
 from hemalum.data.image import read_image
-from hemalum.data.readers.files import find_listed, images_by_stem, read_csv, safe_name
+from hemalum.data.readers.files import find_index, find_listed, images_by_stem, read_csv, safe_name
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
@@ -161,15 +161,10 @@ def find_pairs(path: Path, *, he: str = "he", ihc: str = "ihc", index: str | Non
 
     Raises HemalumError, naming file or row, for missing folders, partners or columns and numbers out of range.
     """
-    if not path.is_dir():
-        raise HemalumError(f"{path}: no such folder")
-    listed = path / (index or "index.csv")
-    if index is not None and not listed.is_file():
-        raise HemalumError(f"{listed}: no such index")
-    indexed = listed.is_file()
-    pairs = list(_from_index(path, listed, he, ihc) if indexed else _by_stem(path, he, ihc))
+    listed = find_index(path, index)
+    pairs = list(_from_index(path, listed, he, ihc) if listed else _by_stem(path, he, ihc))
     if not pairs:
-        raise HemalumError(f"{listed if indexed else path / he}: no pairs")
+        raise HemalumError(f"{listed or path / he}: no pairs")
     for name, count in Counter(pair.id for pair in pairs).items():
         if count > 1:
             raise HemalumError(f"{path}: the id {name!r} occurs {count} times; name the pairs apart")

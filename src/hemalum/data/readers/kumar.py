@@ -97,8 +97,7 @@ def _read_outlines(root: Path, open_lines: Literal["refuse", "close"]) -> Iterat
         label = first_file(root / "Annotations" / f"{file.stem}.xml", role=f"holds the outlines of {file}")
         image = read_image(file)
         annotations = read_aperio_xml(label, open_lines=open_lines)
-        height, width, _ = image.shape
-        instances = draw_outlines(annotations.outlines, (height, width), label)
+        instances = draw_outlines(annotations.outlines, image.shape[:2], label)
         yield _sample(file, image, instances, part_of(file.stem), annotations.mpp)
 
 

@@ -13,7 +13,8 @@ Computerized Medical Imaging and Graphics 43, 99 (2015); Jha et al., MultiMedia 
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,44 +55,41 @@ LAYOUTS = {
 }
 
 
-def reader(name: str) -> Callable[..., Iterator[Sample]]:
-    """The `read` function of one of the four sets."""
+def read(name: str, path: Path | str) -> Iterator[Sample]:
+    """Yield the frames of the set `name` in the order of their numbers.
 
-    def read(path: Path | str) -> Iterator[Sample]:
-        """Yield the frames in the order of their numbers; `path` holds the folders, itself or up to two below.
+    `path` holds the folders, itself or up to two below.
 
-        A mask is cut at half of its range (JPEG masks have values between); each 8-connected component is one
-        object. The group is the video sequence where a metadata.csv says it, else the frame itself: the
-        sets do not say which frames are of one video, which the log repeats.
+    A mask is cut at half of its range (JPEG masks have values between); each 8-connected component is one
+    object. The group is the video sequence where a metadata.csv says it, else the frame itself: the
+    sets do not say which frames are of one video, which the log repeats.
 
-        Raises HemalumError for missing folders or masks, unreadable files, sizes that do not fit, and frames
-        that metadata.csv does not name.
-        """
-        root, layout = _find_layout(name, Path(path))
-        frames = _frames(name, root / layout.frames, layout.prefix)
-        sequences = _sequences(root)
-        if sequences is None and name != "kvasir":
-            log.warning(
-                "%s: the set does not say which frames are of one video, so each frame is a group of its own; "
-                "frames of one video may be on both sides of a split",
-                root,
-            )
-        for file in frames:
-            if sequences is not None and file.stem not in sequences:
-                raise HemalumError(f"{root / SEQUENCES}: no row with frame_id {file.stem}; it tells the sequence")
-            image = read_image(file)
-            stem = root / layout.masks / f"{layout.prefix}{file.stem}"
-            candidates = [Path(f"{stem}{suffix}") for suffix in (file.suffix, *IMAGE_SUFFIXES)]
-            mask_file = first_file(*candidates, role=f"is the mask of {file}")
-            yield Sample(
-                image=image,
-                instances=components(_mask(mask_file, image)),
-                id=file.stem,
-                group="" if sequences is None else f"sequence {sequences[file.stem]}",
-                organ="colon",
-            )
-
-    return read
+    Raises HemalumError for missing folders or masks, unreadable files, sizes that do not fit, and frames
+    that metadata.csv does not name.
+    """
+    root, layout = _find_layout(name, Path(path))
+    frames = _frames(name, root / layout.frames, layout.prefix)
+    sequences = _sequences(root)
+    if sequences is None and name != "kvasir":
+        log.warning(
+            "%s: the set does not say which frames are of one video, so each frame is a group of its own; "
+            "frames of one video may be on both sides of a split",
+            root,
+        )
+    for file in frames:
+        if sequences is not None and file.stem not in sequences:
+            raise HemalumError(f"{root / SEQUENCES}: no row with frame_id {file.stem}; it tells the sequence")
+        image = read_image(file)
+        stem = root / layout.masks / f"{layout.prefix}{file.stem}"
+        candidates = [Path(f"{stem}{suffix}") for suffix in (file.suffix, *IMAGE_SUFFIXES)]
+        mask_file = first_file(*candidates, role=f"is the mask of {file}")
+        yield Sample(
+            image=image,
+            instances=components(_mask(mask_file, image)),
+            id=file.stem,
+            group="" if sequences is None else f"sequence {sequences[file.stem]}",
+            organ="colon",
+        )
 
 
 def _find_layout(name: str, path: Path) -> tuple[Path, Layout]:
@@ -158,7 +156,7 @@ def _sequences(root: Path) -> dict[str, str] | None:
 READERS = {
     "etis": Reader(
         title="ETIS-LaribPolypDB, polyps in colonoscopy, binary",
-        read=reader("etis"),
+        read=partial(read, "etis"),
         group="image: its videos are not told apart",
         license="research use (no license stated)",
         citation="Silva et al., Toward embedded detection of polyps in WCE images for early diagnosis of colorectal "
@@ -169,7 +167,7 @@ READERS = {
     ),
     "colondb": Reader(
         title="CVC-ColonDB, polyps in colonoscopy, binary",
-        read=reader("colondb"),
+        read=partial(read, "colondb"),
         group="image: its videos are not told apart",
         license="research use (no license stated)",
         citation="Bernal et al., Towards automatic polyp detection with a polyp appearance model, Pattern "
@@ -180,7 +178,7 @@ READERS = {
     ),
     "clinicdb": Reader(
         title="CVC-ClinicDB, polyps in colonoscopy, binary",
-        read=reader("clinicdb"),
+        read=partial(read, "clinicdb"),
         group="video where a metadata.csv says it, else image",
         license="research use (no license stated)",
         citation="Bernal et al., WM-DOVA maps for accurate polyp highlighting in colonoscopy, Computerized Medical "
@@ -191,7 +189,7 @@ READERS = {
     ),
     "kvasir": Reader(
         title="Kvasir-SEG, polyps in colonoscopy, binary",
-        read=reader("kvasir"),
+        read=partial(read, "kvasir"),
         group="image",
         license="research and education (stated by its authors)",
         citation="Jha et al., Kvasir-SEG: a segmented polyp dataset, MultiMedia Modeling, 451-462 (2020), "
