@@ -33,7 +33,7 @@ def read_image(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> NDAr
     return to_rgb(_decode(path, max_pixels, labels=False), path)
 
 
-def read_label_map(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.int32]:
+def read_label_map(path: Path | str) -> NDArray[np.int32]:
     """Read a label map (PNG, TIFF; one channel of whole numbers) as (H, W) int32, 0 = background.
 
     A palette image gives its indices; three equal channels give one of them; whole numbers stored as float
@@ -43,7 +43,7 @@ def read_label_map(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> 
     colored, negative, or holding fractions.
     """
     path = Path(path)
-    return to_label_map(_decode(path, max_pixels, labels=True), path)
+    return to_label_map(_decode(path, MAX_PIXELS, labels=True), path)
 
 
 def to_label_map(pixels: NDArray[Any], path: Path | str) -> NDArray[np.int32]:

@@ -118,7 +118,7 @@ def make_field(hematoxylin: Float, tissue: Mask, mpp: float) -> Field:
 def register(fixed: Field, moving: Field, level: Level = "bspline") -> Alignment | None:
     """Find where each point of `fixed` (H&E) lies on `moving` (IHC); None where nothing overlaps.
 
-    All rotations and shifts are tried on a coarse image, the best five refined. The rigid step maximizes the
+    All rotations and shifts are tried on a coarse image, the best six refined. The rigid step maximizes the
     correlation of hematoxylin over the tissue of both, affine and B-spline their mutual information (Mattes);
     each starts from the one before and is kept only when hematoxylin correlates better. One thread and every
     pixel: the same pair gives the same transform on every run. Raises HemalumError when SimpleITK is missing.

@@ -13,6 +13,7 @@ Mask = NDArray[np.bool_]
 
 SIDE = 112  # px of the longer side: enough to see the pattern of nuclei and glands, small enough to try all angles
 STEP = 4.0  # degrees; 2° beside the truth moves the corner of such an image by less than 3 px
+POSITIONS = 6  # that are refined
 MIN_OVERLAP = 0.3  # of the smaller section; less than that fits by chance
 
 
@@ -38,8 +39,8 @@ class Position(NamedTuple):
     score: float
 
 
-def search(fixed: Field, moving: Field, *, count: int = 6) -> list[Position]:
-    """The `count` best rigid positions of `moving` under `fixed`, best first, none for a section without tissue.
+def search(fixed: Field, moving: Field) -> list[Position]:
+    """The best rigid positions of `moving` under `fixed`, best first, none for a section without tissue.
 
     Of neighboring angles only the best is one.
 
@@ -69,7 +70,7 @@ def search(fixed: Field, moving: Field, *, count: int = 6) -> list[Position]:
         )
         if here.score > 0 and here.score >= max(before.score, after.score)
     ]
-    return sorted(peaks, key=lambda position: -position.score)[:count]
+    return sorted(peaks, key=lambda position: -position.score)[:POSITIONS]
 
 
 class _Frame:
