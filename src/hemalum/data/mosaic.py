@@ -91,7 +91,7 @@ def _neighbors(tiles: Sequence[Edges], side: str, facing: str) -> list[tuple[int
     best_of_row = np.full(count, -1)
     best_of_column, column_score = np.full(count, -1), np.full(count, -np.inf)
     row_score = np.full(count, -np.inf)
-    edges, opposite = _stacked(tiles, side), _stacked(tiles, facing)
+    edges, opposite = _stack(tiles, side), _stack(tiles, facing)
     for start in range(0, count, BLOCK):
         rows = slice(start, min(start + BLOCK, count))
         value, *slopes = (_concordance(a[rows], b) for a, b in zip(edges, opposite, strict=True))
@@ -109,7 +109,7 @@ def _neighbors(tiles: Sequence[Edges], side: str, facing: str) -> list[tuple[int
     ]
 
 
-def _stacked(tiles: Sequence[Edges], side: str) -> list[NDArray[np.float32]]:
+def _stack(tiles: Sequence[Edges], side: str) -> list[NDArray[np.float32]]:
     """The values and each of the slopes along one side, (tiles, length) each."""
     slopes = [np.stack([tile.slopes[side][index] for tile in tiles]) for index in range(len(SLOPES_PX))]
     return [np.stack([tile.values[side] for tile in tiles]), *slopes]

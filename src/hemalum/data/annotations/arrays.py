@@ -37,13 +37,13 @@ class NpyRows:
                 f"{path}: holds Python objects, and reading those would run code from the file; {remedy}"
             )
         if not _fits(self.shape, shape):
-            raise HemalumError(f"{path}: shape is {_shown(self.shape)}, want {_shown(shape)}")
+            raise HemalumError(f"{path}: shape is {_shape_text(self.shape)}, want {_shape_text(shape)}")
         if self.dtype.kind not in dtype_kinds:
             wanted = {"f": "numbers", "U": "text"}.get(dtype_kinds[0], "whole numbers")
             names = ", ".join(DTYPE_NAMES[kind] for kind in dtype_kinds)
             raise HemalumError(f"{path}: holds {self.dtype}, want {wanted} ({names})")
         if min(self.shape[1:], default=1) < 1 or self.shape[0] < 0:
-            raise HemalumError(f"{path}: shape is {_shown(self.shape)}; nothing can be in it")
+            raise HemalumError(f"{path}: shape is {_shape_text(self.shape)}; nothing can be in it")
         self._entry = math.prod(self.shape[1:]) * self.dtype.itemsize  # bytes
         size = self._start + self.shape[0] * self._entry
         there = path.stat().st_size
@@ -139,7 +139,7 @@ def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:
     return len(shape) == len(wanted) and all(want in (None, have) for want, have in zip(wanted, shape, strict=True))
 
 
-def _shown(shape: Shape) -> str:
+def _shape_text(shape: Shape) -> str:
     return f"({_lengths(shape)},)" if len(shape) == 1 else f"({_lengths(shape)})"
 
 

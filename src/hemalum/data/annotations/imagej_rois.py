@@ -34,7 +34,7 @@ def read_roi_set(path: Path | str) -> tuple[Outline, ...]:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = _checked(path, archive.infolist())
+            entries = _check_entries(path, archive.infolist())
             return tuple(_outline(path, entry.filename, archive.read(entry)) for entry in entries)
     except FileNotFoundError:
         raise HemalumError(f"{path}: no such file") from None
@@ -42,7 +42,7 @@ def read_roi_set(path: Path | str) -> tuple[Outline, ...]:
         raise HemalumError(f"{path}: not a zip archive, or damaged ({one_line(error)})") from error
 
 
-def _checked(path: Path, infos: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+def _check_entries(path: Path, infos: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     """The entries to read, after every check that needs no unpacking."""
     if len(infos) > MAX_ENTRIES:
         raise HemalumError(f"{path}: {len(infos):,} entries are over the limit of {MAX_ENTRIES:,} for a RoiSet")

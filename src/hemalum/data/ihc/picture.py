@@ -27,7 +27,7 @@ def draw_pair(he: Pixels, ihc: Pixels, derived: DerivedLabels, name: str) -> Pix
     """(h, w, 3) uint8: H&E, IHC, checkerboard of both after registration, outlines of the mask on the H&E."""
     shape = _fit(he.shape[0], he.shape[1])
     checker = _panel(_checkerboard(he, derived.warped), shape)
-    outlined = _outlined(he, derived, shape)
+    outlined = _outline(he, derived, shape)
     scale = min(shape[0] / ihc.shape[0], shape[1] / ihc.shape[1])
     section = _panel(ihc, (max(round(ihc.shape[0] * scale), 1), max(round(ihc.shape[1] * scale), 1)))
     framed = np.full((*shape, 3), 255, np.uint8)
@@ -83,7 +83,7 @@ def _checkerboard(he: Pixels, warped: Pixels) -> Pixels:
     return np.where(((y // side + x // side) % 2 == 0)[..., None], he, warped)
 
 
-def _outlined(he: Pixels, derived: DerivedLabels, shape: tuple[int, int]) -> Pixels:
+def _outline(he: Pixels, derived: DerivedLabels, shape: tuple[int, int]) -> Pixels:
     """Outlines are drawn at the size of the panel: lines of one width, whatever the size of the image."""
     labels = resize(derived.instances, shape, order=0, preserve_range=True, anti_aliasing=False).astype(np.int32)
     covered = resize(derived.covered, shape, order=0, anti_aliasing=False)

@@ -92,7 +92,7 @@ class Alignment:
 
     def onto(self, moving: Field, fixed: Field) -> tuple[Float, Mask]:
         """Signal and tissue of the IHC section on the grid of the H&E section."""
-        return _Pair(fixed, moving).moved(self.transform)
+        return _Pair(fixed, moving).resample(self.transform)
 
 
 def make_field(hematoxylin: Float, tissue: Mask, mpp: float) -> Field:
@@ -234,7 +234,7 @@ class _Pair:
         with suppress(RuntimeError):
             method.Execute(self.fixed, self.moving)
 
-    def moved(self, transform: Any) -> tuple[Float, Mask]:
+    def resample(self, transform: Any) -> tuple[Float, Mask]:
         """Signal and tissue of the moving section on the grid of the fixed one."""
         sitk = self.sitk
         signal = sitk.Resample(self.moving, self.fixed, transform, sitk.sitkLinear, 0.0)
@@ -243,7 +243,7 @@ class _Pair:
 
     def correlation(self, transform: Any) -> float:
         """Pearson correlation over the tissue of both; minus infinity where too little is left of it."""
-        moved, there = self.moved(transform)
+        moved, there = self.resample(transform)
         here = self.sitk.GetArrayViewFromImage(self.fixed_tissue).astype(np.bool_)
         both = here & there
         if both.sum() < max(100, 0.1 * here.sum()):

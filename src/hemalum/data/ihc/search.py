@@ -57,7 +57,7 @@ def search(fixed: Field, moving: Field) -> list[Position]:
     frame = _Frame(still, still_tissue, side)
     positions = []
     for angle in np.deg2rad(np.arange(0, 360, STEP)):
-        scores = frame.correlate(*_turned(turning, turning_tissue, float(angle), side), need)
+        scores = frame.correlate(*_turn(turning, turning_tissue, float(angle), side), need)
         row, column = np.unravel_index(int(scores.argmax()), scores.shape)
         shift = (float(column) - (side - 1), float(row) - (side - 1))
         center = ((shift[0] + side / 2) * spacing, (shift[1] + side / 2) * spacing)
@@ -115,7 +115,7 @@ def _coarse(field: Field, spacing: float) -> tuple[Float, Mask]:
     return signal, weight > 0.5
 
 
-def _turned(image: Float, mask: Mask, angle: float, side: int) -> tuple[Float, Mask]:
+def _turn(image: Float, mask: Mask, angle: float, side: int) -> tuple[Float, Mask]:
     """The image about its center on a square of `side`: turned(u) = image(R(angle)(u - c) + center)."""
     cosine, sine = math.cos(angle), math.sin(angle)
     matrix = np.array([[cosine, sine], [-sine, cosine]])  # rows are y, x
