@@ -70,7 +70,7 @@ def read(
     if cases:
         for file, rois in cases:
             image = read_image(file)
-            instances = _draw_rois(rois, image)
+            instances = _draw(rois, image)
             yield Sample(image=image, instances=instances, id=file.stem, group=file.parent.name, stain="H&E")
         return
     root = next((root for root in (root, *_folders(root)) if (root / IMAGES).is_dir()), root)
@@ -81,7 +81,7 @@ def read(
     truth = _truth(root, ANNOTATORS[annotator])
     for file in list_images(root / IMAGES, ".tif"):
         image = read_image(file)
-        instances = _draw_rois(_roi_set(truth, file), image) if variant == ROIS else _labels(truth, variant, file, image)
+        instances = _draw(_roi_set(truth, file), image) if variant == ROIS else _labels(truth, variant, file, image)
         named = re.fullmatch(r"Human_([A-Za-z]+)_\d+", file.stem)
         organ = None if named is None else ORGANS.get(named[1], named[1].lower())
         yield Sample(image=image, instances=instances, id=file.stem, organ=organ, stain="H&E")
@@ -133,7 +133,7 @@ def _roi_set(truth: Path, image_file: Path) -> Path:
     return archives[0]
 
 
-def _draw_rois(rois: Path, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+def _draw(rois: Path, image: NDArray[np.uint8]) -> NDArray[np.int32]:
     return draw_outlines(read_roi_set(rois), image.shape[:2], rois)
 
 
