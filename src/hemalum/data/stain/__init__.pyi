@@ -29,6 +29,7 @@ from .recognition import known_stains as known_stains
 from .recognition import recognize_stain as recognize_stain
 from .separation import STAINS as STAINS
 from .separation import angle_between as angle_between
+from .separation import unmixing as unmixing
 from .separation import white_of as white_of
 from .simulated_dab import draw_dab as draw_dab
 from .statistics import StainTarget as StainTarget
