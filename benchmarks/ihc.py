@@ -27,11 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemalum.data.ihc.chromogen import CHROMOGENS, Chromogen
-from hemalum.data.ihc.derive import MIN_QUALITY, Derived, Settings, derive
+from hemalum.data.ihc.chromogen import CHROMOGENS, Chromogen, optical_density, tissue_mask
+from hemalum.data.ihc.derive import MIN_QUALITY, DerivedLabels, Settings, derive
 from hemalum.data.ihc.picture import draw_pair
 from hemalum.data.ihc.registration import LEVELS
-from hemalum.data.ihc.tissue import optical_density, tissue_mask
 from ihc_synthesis import KnownPair, make_pair, mirrored
 from record import write_record
 
@@ -52,11 +51,11 @@ def read_tiles(folders: list[Path], count: int) -> list[Tile]:
     return tiles
 
 
-def measure_pair(pair: KnownPair, derived: Derived, mpp: float) -> dict[str, Any]:
+def measure_pair(pair: KnownPair, derived: DerivedLabels, mpp: float) -> dict[str, Any]:
     tissue = tissue_mask(optical_density(pair.he), mpp)
     if derived.alignment is None:
         return {"level": "none", "quality": 0.0}
-    errors = pair.errors(derived.alignment.field(tissue.shape, mpp) / mpp - 0.5, tissue)
+    errors = pair.errors_of(derived.alignment, tissue, mpp)
     mask, truth = (derived.instances > 0) & derived.covered, pair.positive & derived.covered
     return {
         "level": derived.level,

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hemalum.data.ihc.chromogen import AEC, DAB, FAST_RED, HEMATOXYLIN, Chromogen
-from hemalum.data.ihc.tissue import MIN_DENSITY, optical_density
+from hemalum.data.ihc.chromogen import AEC, DAB, FAST_RED, HEMATOXYLIN, MIN_DENSITY, Chromogen, optical_density
+from hemalum.data.ihc.registration import Alignment, load_simpleitk
 
 PALE = np.array([0.50, 0.60, 0.62])  # what is left of the tissue's own color beside the counterstain: grayish
 
@@ -63,6 +63,16 @@ class KnownPair:
     ihc: NDArray[np.uint8]
     warp: Warp
     positive: NDArray[np.bool_]
+
+    def errors_of(self, alignment: Alignment, where: NDArray[np.bool_], mpp: float) -> NDArray[np.float64]:
+        """`errors` of a registration of the pair, whose H&E tile has this scale, µm per px."""
+        sitk = load_simpleitk()
+        size = (where.shape[1], where.shape[0])
+        moves = sitk.TransformToDisplacementField(
+            alignment.transform, sitk.sitkVectorFloat64, size, (mpp / 2, mpp / 2), (mpp, mpp)
+        )
+        y, x = np.mgrid[: where.shape[0], : where.shape[1]]
+        return self.errors(np.stack([x, y], axis=-1) + sitk.GetArrayFromImage(moves) / mpp, where)
 
     def errors(self, positions: NDArray[np.float64], where: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Error in px of H&E at the pixels `where` (H, W) bool, for `positions` (H, W, 2): IHC px (x, y) of each.

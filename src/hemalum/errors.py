@@ -22,3 +22,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "; there are none"
     match = get_close_matches(name, known, n=1)
     return f", did you mean '{match[0]}'?" if match else f"; known: {', '.join(known)}"
+
+
+def one_line(error: Exception, longest: int = 120) -> str:
+    """Give what another library's exception says, as a part of an error line; its type where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemalum.data.near_duplicates import same_content, thumbnail
+from hemalum.data.mosaic import edges_of, same_content
 
 
 def scene(seed: int) -> np.ndarray:
@@ -35,26 +35,26 @@ def halved(image: np.ndarray) -> np.ndarray:
 )
 def test_copies_are_found(changed: Callable[[np.ndarray], np.ndarray]) -> None:
     images = [scene(0), scene(1), np.ascontiguousarray(changed(scene(0))), scene(2)]
-    assert list(same_content([thumbnail(image) for image in images])) == [(0, 2)]
+    assert list(same_content([edges_of(image) for image in images])) == [(0, 2)]
 
 
 def test_blank_images_are_no_copies_of_each_other() -> None:
     blank = [np.full((40, 40, 3), value, np.uint8) for value in (250, 251)]
-    assert list(same_content([thumbnail(image) for image in blank])) == []
+    assert list(same_content([edges_of(image) for image in blank])) == []
     assert list(same_content([])) == []
 
 
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    thumbnails = [thumbnail(scene(number % 5)) for number in range(9)]
-    pairs = sorted(same_content(thumbnails))
-    monkeypatch.setattr("hemalum.data.near_duplicates.ROWS", 2)
-    assert sorted(same_content(thumbnails)) == pairs == [(0, 5), (1, 6), (2, 7), (3, 8)]
+    edges = [edges_of(scene(number % 5)) for number in range(9)]
+    pairs = sorted(same_content(edges))
+    monkeypatch.setattr("hemalum.data.mosaic.BLOCK", 2)
+    assert sorted(same_content(edges)) == pairs == [(0, 5), (1, 6), (2, 7), (3, 8)]
 
 
 @pytest.mark.slow
 def test_real_tiles_that_differ_stay_far_below_the_limit(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hemalum.data.near_duplicates.ALIKE", 0.9)
+    monkeypatch.setattr("hemalum.data.mosaic.ALIKE", 0.9)
     for name, expected in (("tnbc", 0), ("nuinsseg_human", 0), ("consep_train", 0), ("dsb2018", 1)):
         files = sorted((real_data / name / "images").iterdir())
-        thumbnails = [thumbnail(np.asarray(Image.open(file).convert("RGB"))) for file in files]
-        assert len(list(same_content(thumbnails))) == expected, name
+        edges = [edges_of(np.asarray(Image.open(file).convert("RGB"))) for file in files]
+        assert len(list(same_content(edges))) == expected, name

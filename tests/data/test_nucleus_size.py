@@ -22,7 +22,6 @@ def test_nuclei_cut_by_the_border_are_left_out() -> None:
     labels[5:9, 37:40] = 4
     labels[10:20, 10:20] = 5
     assert equivalent_diameters(labels).size == 1
-    assert equivalent_diameters(labels, exclude_border=False).size == 5
     assert equivalent_diameters(np.zeros((3, 3), np.int32)).size == 0
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hemalum.data.sampling import CategoryAdaptive, cell_weights, image_weights, strength, tissue_weights
+from hemalum.data.sampling import CategoryAdaptive, class_weights, image_weights, strength, tissue_weights
 
 TISSUES = ["breast"] * 6 + ["colon"] * 3 + ["skin"]
 
@@ -27,7 +27,7 @@ def test_at_full_strength_a_tissue_weighs_its_inverse_frequency() -> None:
     hnp.arrays(bool, st.tuples(st.integers(1, 8), st.integers(1, 4))).filter(lambda a: a.any()),
     st.floats(0, 1),
 )
-def test_cell_weights_are_those_of_equation_four(present: np.ndarray, gamma: float) -> None:
+def test_class_weights_are_those_of_equation_four(present: np.ndarray, gamma: float) -> None:
     c = present.astype(int).tolist()
     n_c = sum(map(sum, c))
     expected = []
@@ -39,21 +39,21 @@ def test_cell_weights_are_those_of_equation_four(present: np.ndarray, gamma: flo
         expected.append((1 - gamma) * max(row) + gamma * rare)
     smallest = min(w for w, row in zip(expected, c, strict=True) if any(row))
     expected = [w if any(row) else smallest for w, row in zip(expected, c, strict=True)]
-    np.testing.assert_allclose(cell_weights(present, gamma), expected)
+    np.testing.assert_allclose(class_weights(present, gamma), expected)
 
 
 def test_both_together_each_over_its_largest() -> None:
     present = np.array([[1, 0], [1, 0], [1, 1]], bool)
-    tissue, cell = tissue_weights(["a", "a", "b"], 0.5), cell_weights(present, 0.5)
+    tissue, classes = tissue_weights(["a", "a", "b"], 0.5), class_weights(present, 0.5)
     # by hand: w_T = 3 / (1 + 1.5), 3 / (0.5 + 1.5); w_C = .5 + .5 (4 / 3.5), and + .5 (4 / 2.5) for the last
     np.testing.assert_allclose(tissue, [1.2, 1.2, 1.5])
-    np.testing.assert_allclose(cell, [0.5 + 2 / 3.5, 0.5 + 2 / 3.5, 0.5 + 2 / 3.5 + 2 / 2.5])
-    expected = [1.2 / 1.5 + cell[0] / cell[2]] * 2 + [2.0]
+    np.testing.assert_allclose(classes, [0.5 + 2 / 3.5, 0.5 + 2 / 3.5, 0.5 + 2 / 3.5 + 2 / 2.5])
+    expected = [1.2 / 1.5 + classes[0] / classes[2]] * 2 + [2.0]
     np.testing.assert_allclose(image_weights(["a", "a", "b"], present, 0.5), expected)
 
 
 def test_images_without_nuclei_at_all_weigh_the_same() -> None:
-    np.testing.assert_allclose(cell_weights(np.zeros((3, 2), bool), 0.7), 1)
+    np.testing.assert_allclose(class_weights(np.zeros((3, 2), bool), 0.7), 1)
 
 
 def test_the_strength_falls_in_stairs() -> None:

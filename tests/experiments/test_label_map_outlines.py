@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hemalum.data.annotations.qupath import read_geojson_labels
+from hemalum.data.annotations.qupath import read_geojson
 from hemalum.errors import HemalumError
 
 
@@ -28,7 +28,7 @@ def polygon(*rings: object) -> dict[str, Any]:
 def test_a_hole_stays_open_and_parts_are_one_nucleus(tmp_path: Path) -> None:
     hole = polygon(ring(2, 2, 10, 10), ring(5, 5, 4, 4))
     parts = {"type": "MultiPolygon", "coordinates": [[ring(20, 0, 3, 3)], [ring(20, 8, 3, 3)]]}
-    labels = read_geojson_labels(geojson(tmp_path / "a.geojson", hole, parts), (16, 32))
+    labels, _ = read_geojson(geojson(tmp_path / "a.geojson", hole, parts), (16, 32))
     expected = np.zeros((16, 32), int)
     expected[2:12, 2:12] = 1
     expected[5:9, 5:9] = 0
@@ -45,9 +45,9 @@ def test_cells_give_their_nucleus_and_annotations_are_left_out(tmp_path: Path) -
     }
     region = {"type": "Feature", "geometry": polygon(ring(0, 0, 16, 16)), "properties": {"objectType": "annotation"}}
     (tmp_path / "a.geojson").write_text(json.dumps([region, cell]))
-    assert np.count_nonzero(read_geojson_labels(tmp_path / "a.geojson", (16, 16))) == 9
+    assert np.count_nonzero(read_geojson(tmp_path / "a.geojson", (16, 16))[0]) == 9
     (tmp_path / "b.geojson").write_text(json.dumps(region))
-    assert np.count_nonzero(read_geojson_labels(tmp_path / "b.geojson", (16, 16))) == 256
+    assert np.count_nonzero(read_geojson(tmp_path / "b.geojson", (16, 16))[0]) == 256
 
 
 @pytest.mark.parametrize(
@@ -69,16 +69,14 @@ def test_cells_give_their_nucleus_and_annotations_are_left_out(tmp_path: Path) -
 def test_what_is_no_outline(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.geojson").write_text(content)
     with pytest.raises(HemalumError, match=message):
-        read_geojson_labels(tmp_path / "a.geojson", (16, 16))
+        read_geojson(tmp_path / "a.geojson", (16, 16))
 
 
 def test_an_empty_collection_is_an_image_without_nuclei(tmp_path: Path) -> None:
-    assert not read_geojson_labels(geojson(tmp_path / "a.geojson"), (16, 16)).any()
+    assert not read_geojson(geojson(tmp_path / "a.geojson"), (16, 16))[0].any()
 
 
 def test_polygons_under_others_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING"):
-        read_geojson_labels(
-            geojson(tmp_path / "a.geojson", polygon(ring(2, 2, 3, 3)), polygon(ring(0, 0, 9, 9))), (16, 16)
-        )
+        read_geojson(geojson(tmp_path / "a.geojson", polygon(ring(2, 2, 3, 3)), polygon(ring(0, 0, 9, 9))), (16, 16))
     assert "1 of 2 polygons hold no pixel" in caplog.text

@@ -10,7 +10,8 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from hemalum.data.stain.normalization import measure_stain, normalize_stain, sample_image
+from builders.stains import normalize_stain
+from hemalum.data.stain.normalization import measure_stain, sample_image
 from hemalum.data.stain.statistics import StainTarget
 from hemalum.errors import HemalumError
 from hemalum.inference import tiles as tiles_module

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hemalum.cache import cache_folder
 from hemalum.data.augmentation.crops import augment
 from hemalum.data.augmentation.settings import AugmentSettings
-from hemalum.data.augmentation.warp import Prepared, crop_of
+from hemalum.data.augmentation.warp import TrainingImage, crop_of
 from hemalum.errors import HemalumError
 from hemalum.models.sam import SamEncoder, load_sam
 from hemalum.training import embeddings
@@ -184,7 +184,7 @@ def test_crop_and_embedding_lie_on_each_other(ramp: Embedding, seed: int) -> Non
         rotation=1, scale=1.2, elastic=0, stain=0, brightness=0, contrast=0, saturation=0, gamma=0, gray=0, blur=0,
         noise=0,
     )  # fmt: skip
-    sample = Prepared(image, np.zeros((40, 64), np.int32))
+    sample = TrainingImage(image, np.zeros((40, 64), np.int32))
     crop, _ = augment([sample], [np.random.default_rng(seed)], 16, settings)
     affine = crop_of(sample, np.random.default_rng(seed), 16, settings)
     cut = ramp.cut(affine, 16).float()

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.stains import normalize_stain
 from builders.trainings import make_context
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain.normalization import (
     StainNormalization,
     StainNormalizer,
     measure_stain,
-    normalize_stain,
     sample_image,
 )
 from hemalum.data.stain.statistics import StainTarget

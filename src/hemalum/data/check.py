@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
 from hemalum.data.image import read_image, read_label_map
-from hemalum.data.label_maps import is_binary
-from hemalum.data.mosaic import Edges, edges_of, same_field
-from hemalum.data.near_duplicates import same_content, thumbnail
+from hemalum.data.label_maps import is_binary, size_text
+from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.readers.folder import Pair, survey
-from hemalum.data.splits import split_hash
+from hemalum.data.splits import groups_apart, split_hash
 from hemalum.errors import HemalumError
 
 # Touching nuclei under one label have a neck: cut by this share of the typical radius all round, the label
@@ -42,18 +41,24 @@ class Problem:
     message: str
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What the checks across images need of each."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _ImageFacts:
+    """What the checks across images need of each; `row` only in a dataset folder."""
 
-    files: list[str] = field(default_factory=list)
-    rows: list[Row | None] = field(default_factory=list)
-    digests: list[str] = field(default_factory=list)
-    edges: list[Edges] = field(default_factory=list)
-    thumbnails: list[NDArray[np.float32]] = field(default_factory=list)
-    stains: list[object] = field(default_factory=list)
-    diameters: list[NDArray[np.float64]] = field(default_factory=list)
-    mpps: list[float | None] = field(default_factory=list)
+    file: str
+    row: Row | None
+    digest: str
+    edges: Edges
+    diameters: NDArray[np.float64]
+    mpp: float | None
+
+    @property
+    def part(self) -> str | None:
+        return None if self.row is None else self.row.split
+
+    def is_apart(self, other: "_ImageFacts") -> bool:
+        """Whether the two are in different parts, and not the same image, which has an error of its own."""
+        return self.part != other.part and self.digest != other.digest
 
 
 def check_dataset(path: Path | str) -> list[Problem]:
@@ -84,31 +89,31 @@ def _check_imported(path: Path) -> Iterator[Problem]:
     except HemalumError as error:
         yield Problem("error", "", "folder", _without(path, error))
         return
-    seen = _Seen()
+    images: list[_ImageFacts] = []
     for row in dataset.rows:
-        yield from _check_pair(path, path / row.image, path / row.label, row, row.mpp, seen)
+        yield from _check_pair(path, path / row.image, path / row.label, row, row.mpp, images)
         if row.classes is not None:
             yield from _check_extra(path, path / row.classes, path / row.label, dataset.info.classes or {})
         if row.ambiguous is not None:
             yield from _check_extra(path, path / row.ambiguous, path / row.label)
     yield from _check_split(dataset)
-    yield from _check_across(seen)
+    yield from _check_across(images)
 
 
 def _check_folder(path: Path) -> Iterator[Problem]:
     pairs, faults = survey(path)
     for fault in faults:
         yield Problem("error", "", "folder", _without(path, fault))
-    seen = _Seen()
+    images: list[_ImageFacts] = []
     for pair in pairs:
-        yield from _check_pair(path, pair.image, pair.label, None, _mpp(pair), seen)
+        yield from _check_pair(path, pair.image, pair.label, None, _mpp(pair), images)
         if pair.classes is not None:
             yield from _check_extra(path, pair.classes, pair.label, {})
-    yield from _check_across(seen)
+    yield from _check_across(images)
 
 
 def _check_pair(
-    path: Path, image_file: Path, label_file: Path, row: Row | None, mpp: float | None, seen: _Seen
+    path: Path, image_file: Path, label_file: Path, row: Row | None, mpp: float | None, images: list[_ImageFacts]
 ) -> Iterator[Problem]:
     image_name, name = _relative(path, image_file), _relative(path, label_file)
     image: NDArray[np.uint8] | None = None
@@ -125,16 +130,10 @@ def _check_pair(
         digest = pixel_hash(image)
         if row is not None and digest != row.sha256:
             yield Problem("error", image_name, "changed", "pixels are not those of the import; import again")
-        seen.digests.append(digest)
-        seen.files.append(image_name)
-        seen.rows.append(row)
-        seen.edges.append(edges_of(image))
-        seen.thumbnails.append(thumbnail(image))
-        seen.stains.append(None if row is None else row.stain)
-        seen.mpps.append(mpp)
-        seen.diameters.append(np.empty(0) if labels is None else equivalent_diameters(labels))
+        diameters = np.empty(0) if labels is None else equivalent_diameters(labels)
+        images.append(_ImageFacts(image_name, row, digest, edges_of(image), diameters, mpp))
     if image is not None and labels is not None and labels.shape != image.shape[:2]:
-        yield Problem("error", name, "size", f"labels are {_size(labels)}, the image is {_size(image)}")
+        yield Problem("error", name, "size", f"labels are {size_text(labels)}, the image is {size_text(image)}")
     if labels is not None:
         yield from _check_labels(name, labels)
         count = int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
@@ -209,7 +208,7 @@ def _check_extra(
     except HemalumError:
         return
     if extra.shape != labels.shape:
-        yield Problem("error", name, "size", f"is {_size(extra)}, the labels are {_size(labels)}")
+        yield Problem("error", name, "size", f"is {size_text(extra)}, the labels are {size_text(labels)}")
     elif classes is not None:
         yield from _check_classes(name, labels, extra, classes)
 
@@ -238,96 +237,82 @@ def _check_split(dataset: Dataset) -> Iterator[Problem]:
     if split_hash({row.id: row.split for row in dataset.rows}) != dataset.info.split.sha256:
         message = "the split in index.csv is not the one in dataset.yaml (hash differs); import again"
         yield Problem("error", "", "split", message)
-    parts: dict[str, set[str]] = defaultdict(set)
-    for row in dataset.rows:
-        parts[row.group].add(row.split)
-    for group, names in sorted(parts.items()):
-        if len(names) > 1:
-            # a publication may have split so, and the import has warned of it: then it is no fault of the folder
-            level: Literal["error", "warning"] = "warning" if dataset.info.split.published else "error"
-            yield Problem(level, "", "split", f"group {group!r} is in {' and '.join(sorted(names))}")
+    # a publication may have split so, and the import has warned of it: then it is no fault of the folder
+    level: Literal["error", "warning"] = "warning" if dataset.info.split.published else "error"
+    for group, parts in groups_apart((row.group, row.split) for row in dataset.rows).items():
+        yield Problem(level, "", "split", f"group {group!r} is in {' and '.join(parts)}")
 
 
-def _check_across(seen: _Seen) -> Iterator[Problem]:
-    same: dict[str, list[int]] = defaultdict(list)
-    for index, digest in enumerate(seen.digests):
-        same[digest].append(index)
-    for members in same.values():
-        for other in members[1:]:
-            first = members[0]
-            one, two = _part(seen.rows[first]), _part(seen.rows[other])
-            if one != two:
-                message = f"same image as {seen.files[first]}, but in {two}, that in {one}"
-                yield Problem("error", seen.files[other], "duplicate", message)
+def _check_across(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
+    same: dict[str, list[_ImageFacts]] = defaultdict(list)
+    for image in images:
+        same[image.digest].append(image)
+    for first, *others in same.values():
+        for other in others:
+            if first.part != other.part:
+                message = f"same image as {first.file}, but in {other.part}, that in {first.part}"
+                yield Problem("error", other.file, "duplicate", message)
             else:
-                yield Problem("warning", seen.files[other], "duplicate", f"same image as {seen.files[first]}")
-    yield from _check_similar(seen)
-    yield from _check_neighbors(seen)
-    yield from _check_mixed(seen)
-    missing = [name for name, mpp in zip(seen.files, seen.mpps, strict=True) if mpp is None]
-    if missing:
-        message = f"{len(missing)} of {len(seen.files)} images have no mpp; give one at import"
-        yield Problem("warning", "", "mpp", message)
-    known = [
-        float(np.median(values)) * mpp
-        for values, mpp in zip(seen.diameters, seen.mpps, strict=True)
-        if mpp is not None and values.size >= ENOUGH_NUCLEI
-    ]
-    if known and not PLAUSIBLE_UM[0] < np.median(known) < PLAUSIBLE_UM[1]:
-        message = f"at the given mpp the median nucleus is {np.median(known):.1f} µm across; is the mpp right?"
-        yield Problem("warning", "", "mpp", message)
+                yield Problem("warning", other.file, "duplicate", f"same image as {first.file}")
+    yield from _check_similar(images)
+    yield from _check_neighbors(images)
+    yield from _check_scales(images)
 
 
-def _check_similar(seen: _Seen) -> Iterator[Problem]:
+def _check_similar(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
     """One warning for all images that show what an image of another part shows."""
-    apart = [
-        (first, other)
-        for first, other in same_content(seen.thumbnails)
-        if _part(seen.rows[first]) != _part(seen.rows[other]) and seen.digests[first] != seen.digests[other]
-    ]
+    pairs = same_content([image.edges for image in images])
+    apart = [pair for pair in pairs if images[pair[0]].is_apart(images[pair[1]])]
     if apart:
-        first, other = apart[0]
+        first, other = (images[index].file for index in apart[0])
         count = len({index for pair in apart for index in pair})
         message = (
             f"{count} images show the same as an image of another part: re-encoded, flipped, turned, or frames of "
-            f"one video (e.g. {seen.files[first]} and {seen.files[other]}); give them one group"
+            f"one video (e.g. {first} and {other}); give them one group"
         )
         yield Problem("warning", "", "similar", message)
 
 
-def _check_mixed(seen: _Seen) -> Iterator[Problem]:
-    """Scales that differ by more than scanners do; those set image by image from the nuclei are meant to."""
+def _check_neighbors(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
+    """One warning for all: a chance match is possible, and the remedy is the same."""
+    stains = [str(None if image.row is None else image.row.stain) for image in images]
+    firsts = same_field([image.edges for image in images], stains)
+    apart = [
+        (image.file, images[first].file)
+        for image, first in zip(images, firsts, strict=True)
+        if image.is_apart(images[first])
+    ]
+    if apart:
+        message = (
+            f"{len(apart)} tiles look like cuts of one field with tiles of another part "
+            f"(e.g. {apart[0][0]} and {apart[0][1]}); import with group 'mosaic'"
+        )
+        yield Problem("warning", "", "neighbors", message)
+
+
+def _check_scales(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
+    """Scales that differ by more than scanners do (those set from the nuclei are meant to), lack, or are unlikely."""
     counts = Counter(
-        mpp
-        for mpp, row in zip(seen.mpps, seen.rows, strict=True)
-        if mpp is not None and (row is None or row.mpp_source != "nuclei")
+        image.mpp
+        for image in images
+        if image.mpp is not None and (image.row is None or image.row.mpp_source != "nuclei")
     )
     if counts and max(counts) > MIXED * min(counts):
         shown = ", ".join(f"{mpp:g} ({count} images)" for mpp, count in counts.most_common(4))
         more = ", …" if len(counts) > 4 else ""
         message = f"the images differ in scale: mpp {shown}{more}; each is used at its own, if that is meant"
         yield Problem("warning", "", "mpp", message)
-
-
-def _check_neighbors(seen: _Seen) -> Iterator[Problem]:
-    """One warning for all: a chance match is possible, and the remedy is the same."""
-    firsts = same_field(seen.edges, [str(stain) for stain in seen.stains])
-    apart = [
-        (index, first)
-        for index, first in enumerate(firsts)
-        if _part(seen.rows[index]) != _part(seen.rows[first]) and seen.digests[index] != seen.digests[first]
+    missing = sum(image.mpp is None for image in images)
+    if missing:
+        yield Problem("warning", "", "mpp", f"{missing} of {len(images)} images have no mpp; give one at import")
+    known = [
+        float(np.median(image.diameters)) * image.mpp
+        for image in images
+        if image.mpp is not None and image.diameters.size >= ENOUGH_NUCLEI
     ]
-    if apart:
-        index, first = apart[0]
-        message = (
-            f"{len(apart)} tiles look like cuts of one field with tiles of another part "
-            f"(e.g. {seen.files[index]} and {seen.files[first]}); import with group 'mosaic'"
-        )
-        yield Problem("warning", "", "neighbors", message)
-
-
-def _part(row: Row | None) -> str | None:
-    return None if row is None else row.split
+    if known and not PLAUSIBLE_UM[0] < np.median(known) < PLAUSIBLE_UM[1]:
+        message = f"at the given mpp the median nucleus is {np.median(known):.1f} µm across; is the mpp right?"
+        yield Problem("warning", "", "mpp", message)
 
 
 def _mpp(pair: Pair) -> float | None:
@@ -350,7 +335,3 @@ def _ids(labels: Sequence[int]) -> str:
     shown = ", ".join(str(label) for label in labels[:5])
     more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
     return f"label{'s' if len(labels) > 1 else ''} {shown}{more}"
-
-
-def _size(pixels: NDArray[np.int32] | NDArray[np.uint8]) -> str:
-    return f"{pixels.shape[1]} x {pixels.shape[0]}"

@@ -23,12 +23,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hemalum.data.image import read_image, read_label_map
 from hemalum.data.sample import Sample
-from hemalum.data.splits import PARTS, Part
-from hemalum.errors import HemalumError
+from hemalum.data.splits import PARTS, Part, split_hash
+from hemalum.errors import HemalumError, one_line
 
 FORMAT = 2  # 1: keys before version 0.2
 INFO_FILE = "dataset.yaml"
 INDEX_FILE = "index.csv"
+OF_SAMPLES = ("id", "source", "group", "organ", "stain", "mpp", "mpp_source")  # columns that are fields of Sample
 
 
 class SplitInfo(BaseModel):
@@ -51,6 +52,12 @@ class SplitInfo(BaseModel):
     seed: int
     sha256: str
     counts: dict[str, int]
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Part], **how: Any) -> Self:
+        """What is said of parts by id; `how` holds the other fields."""
+        counts = {part: sum(name == part for name in parts.values()) for part in PARTS}
+        return cls(sha256=split_hash(parts), counts=counts, **how)
 
 
 class DatasetInfo(BaseModel):
@@ -156,15 +163,9 @@ class Dataset(Sequence[Sample]):
         return Sample(
             image=read_image(self.path / row.image),
             instances=instances,
-            id=row.id,
-            source=row.source,
-            group=row.group,
-            organ=row.organ,
-            stain=row.stain,
-            mpp=row.mpp,
-            mpp_source=row.mpp_source,
             classes=classes,
             ambiguous=ambiguous,
+            **{name: getattr(row, name) for name in OF_SAMPLES},
         )
 
 
@@ -194,20 +195,14 @@ def write_sample(folder: Path, sample: Sample) -> Row:
         ambiguous = f"ambiguous/{sample.id}.png"
         _save_png(folder / ambiguous, sample.ambiguous.astype(np.uint8) * np.uint8(255))
     return Row(
-        id=sample.id,
         image=image,
         label=label,
-        source=sample.source,
-        group=sample.group,
-        organ=sample.organ,
-        stain=sample.stain,
-        mpp=sample.mpp,
-        mpp_source=sample.mpp_source,
         split="train",
         nuclei=int(np.count_nonzero(np.bincount(sample.instances.ravel())[1:])),
         sha256=pixel_hash(sample.image),
         classes=classes,
         ambiguous=ambiguous,
+        **{name: getattr(sample, name) for name in OF_SAMPLES},
     )
 
 
@@ -255,7 +250,7 @@ def _read_info(path: Path) -> DatasetInfo:
     except FileNotFoundError:
         raise HemalumError(f"{path}: missing; is this a folder that `hemalum import` wrote?") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise HemalumError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]})") from error
+        raise HemalumError(f"{path}: cannot be read ({one_line(error)})") from error
     if isinstance(content, Mapping) and content.get("format", FORMAT) != FORMAT:
         raise HemalumError(f"{path}: dataset format {content['format']}, this version reads {FORMAT}; import again")
     try:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def read_image(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> NDAr
     return to_rgb(_decode(path, max_pixels, labels=False), path)
 
 
-def read_label_map(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.int32]:
+def read_label_map(path: Path | str) -> NDArray[np.int32]:
     """Read a label map (PNG, TIFF; one channel of whole numbers) as (H, W) int32, 0 = background.
 
     A palette image gives its indices; three equal channels give one of them; whole numbers stored as float
@@ -43,7 +43,7 @@ def read_label_map(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> 
     colored, negative, or holding fractions.
     """
     path = Path(path)
-    return to_label_map(_decode(path, max_pixels, labels=True), path)
+    return to_label_map(_decode(path, MAX_PIXELS, labels=True), path)
 
 
 def to_label_map(pixels: NDArray[Any], path: Path | str) -> NDArray[np.int32]:
@@ -134,7 +134,7 @@ def stated_dpi(path: Path | str) -> tuple[float, float] | None:
         with _open_plain(Path(path)) as image:
             dpi = image.info.get("dpi")
     except (OSError, SyntaxError, ValueError) as error:
-        raise HemalumError(f"{path}: image is damaged or truncated ({_line(error)})") from error
+        raise HemalumError(f"{path}: image is damaged or truncated ({one_line(error)})") from error
     if not isinstance(dpi, tuple) or len(dpi) != 2 or not all(float(value) > 0 for value in dpi):
         return None
     return float(dpi[0]), float(dpi[1])
@@ -180,7 +180,7 @@ def _decode_plain(path: Path, head: bytes, max_pixels: int | None, labels: bool)
     except HemalumError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, zlib.error and more
-        raise HemalumError(f"{path}: image is damaged or truncated ({_line(error)})") from error
+        raise HemalumError(f"{path}: image is damaged or truncated ({one_line(error)})") from error
 
 
 def _open_plain(path: Path) -> Image.Image:
@@ -235,7 +235,7 @@ def _decode_tiff(path: Path, _: bytes, max_pixels: int | None, labels: bool) -> 
     except HemalumError:
         raise
     except Exception as error:  # tifffile and its codecs raise zlib.error, struct.error and many more
-        raise HemalumError(f"{path}: TIFF is damaged or truncated ({_line(error)})") from error
+        raise HemalumError(f"{path}: TIFF is damaged or truncated ({one_line(error)})") from error
 
 
 def check_size(path: Path | str, height: int, width: int, max_pixels: int | None) -> None:
@@ -246,7 +246,3 @@ def check_size(path: Path | str, height: int, width: int, max_pixels: int | None
         raise HemalumError(
             f"{path}: {width} x {height} pixels is over the limit of {max_pixels:,}; lift it if it is meant"
         )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -3,7 +3,6 @@
 import inspect
 import logging
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,8 +18,9 @@ from hemalum.data.dataset import Dataset, DatasetInfo, Row, SplitInfo, write_ind
 from hemalum.data.mosaic import Edges, edges_of, same_field
 from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameters, mpp_from_nuclei
 from hemalum.data.readers import READERS, Reader, looks_like
+from hemalum.data.readers.files import safe_name
 from hemalum.data.sample import Sample
-from hemalum.data.splits import PARTS, Member, Part, published_split, split_by_group, split_hash
+from hemalum.data.splits import Member, Part, published_split, split_by_group
 from hemalum.errors import HemalumError
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ GROUPS = ("image", "mosaic", "source", "organ", "stain")
 
 
 @dataclass(frozen=True)
-class _Written:
+class _Entry:
     row: Row
     diameters: NDArray[np.float64]
     kind: tuple[str | None, tuple[int, ...]]
@@ -80,7 +80,9 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     The folder is built beside `dst` and renamed when complete; a `dst` with something in it is refused
     unless `overwrite`. Raises HemalumError for every mistake in the data or the arguments.
     """
-    reader = _reader(format)
+    if format not in READERS:
+        raise HemalumError(f"no format {format!r}; formats are {', '.join(READERS)}")
+    reader = READERS[format]
     src, dst = Path(src), Path(dst)
     if not src.exists():
         raise HemalumError(f"{src}: no such folder")
@@ -103,26 +105,24 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         filled = {"report_folder": folder, "mpp": mpp if isinstance(mpp, float | int) else None}
         filled = {option: value for option, value in filled.items() if option in takes}
         samples = _or_looks_like(reader.read(src, **options, **filled), format, src)
-        written: list[_Written] = []
+        written: list[_Entry] = []
         seen: set[str] = set()
         for sample in samples:
-            sample = _prepared(sample, reader, mpp, group if format != "folder" else None)
+            sample = _prepare(sample, reader, mpp, group if format != "folder" else None)
             if sample.id in seen:
                 raise HemalumError(f"{src}: the id {sample.id!r} occurs more than once; name the images apart")
             seen.add(sample.id)
             row = write_sample(folder, sample)
             kind = (sample.stain, sample.image.shape)
             edges = edges_of(sample.image) if by == "mosaic" else None
-            written.append(
-                _Written(row, equivalent_diameters(sample.instances), kind, edges, sample.part, sample.fold)
-            )
+            written.append(_Entry(row, equivalent_diameters(sample.instances), kind, edges, sample.part, sample.fold))
             if on_progress is not None:
                 on_progress(sample)
         if not written:
             raise HemalumError(f"{src}: no images of format {format}")
-        rows = _grouped(written)
+        rows = _group_fields(written)
         if mpp == "nuclei":
-            rows = _scaled(rows, written)
+            rows = _scale_by_nuclei(rows, written)
             mpp_note = mpp_note or (
                 f"per image: the median equivalent diameter of its whole nuclei is {REFERENCE_DIAMETER_UM} µm"
             )
@@ -138,10 +138,10 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
             for row, entry in zip(rows, written, strict=True)
         ]
         named = None if test_groups is None else sorted(set(test_groups))
-        parts, made = _divide(format, reader, members, split, fold, named, seed)
+        parts, how = _divide(format, reader, members, split, fold, named, seed)
         rows = [replace(row, split=parts[row.id]) for row in rows]
         scales = {(row.mpp, row.mpp_source) for row in rows}
-        _say_mixed_scales(dst, rows)
+        _warn_of_mixed_scales(dst, rows)
         classes = reader.classes if reader.classes_for is None else reader.classes_for(**options)
         info = DatasetInfo(
             name=name or dst.name,
@@ -156,21 +156,16 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
             classes=dict(classes) if classes and any(row.classes for row in rows) else None,
             images=len(rows),
             nuclei=sum(row.nuclei for row in rows),
-            split=made.model_copy(
-                update={
-                    "by": by,
-                    "stratified_by": stratify if stratify and any(m.stratum for m in members) else None,
-                }
+            split=SplitInfo.of(
+                parts,
+                by=by,
+                stratified_by=stratify if any(member.stratum for member in members) else None,
+                seed=seed,
+                **how,
             ),
         )
         write_index(folder, info, rows)
     return Dataset.open(dst)
-
-
-def _reader(format: str) -> Reader:
-    if format not in READERS:
-        raise HemalumError(f"no format {format!r}; formats are {', '.join(READERS)}")
-    return READERS[format]
 
 
 def _check_split(
@@ -221,8 +216,8 @@ def _divide(
     fold: int | None,
     test_groups: list[str] | None,
     seed: int,
-) -> tuple[dict[str, Part], SplitInfo]:
-    """Parts by id, and how they were made."""
+) -> tuple[dict[str, Part], dict[str, Any]]:
+    """Parts by id, and how they were made, as SplitInfo has it."""
     shares = split if isinstance(split, tuple) else SHARES
     asked = split == "published" or fold is not None
     unasked = reader.published_unasked and bool(reader.published_rule)
@@ -234,37 +229,25 @@ def _divide(
             if asked:
                 raise
         else:
-            cut = (
-                f"{len(published.apart)} groups are in several parts, e.g. {published.apart[0]!r}"
-                if published.apart
-                else ""
-            )
+            cut = ""
+            if published.apart:
+                cut = f"{len(published.apart)} groups are in several parts, e.g. {published.apart[0]!r}"
             complete = {"train", "test"} <= set(published.parts.values())
             if asked and cut:
                 log.warning("the published split of %s does not keep groups together: %s", format, cut)
             if asked or (complete and not cut):
-                return published.parts, _made(
-                    published.parts,
-                    published=reader.published_rule,
-                    fold=number or None,
-                    note="; ".join(text for text in (published.note, cut) if text) or None,
-                    seed=seed,
-                )
+                note = "; ".join(text for text in (published.note, cut) if text) or None
+                return published.parts, {"published": reader.published_rule, "fold": number or None, "note": note}
             log.warning(
                 "not split as published (%s); shares %s by group instead",
                 cut or "a part of the publication is not here",
                 ", ".join(f"{share:g}" for share in shares),
             )
     parts = split_by_group(members, shares, test_groups=test_groups, seed=seed)
-    return parts, _made(parts, fractions=shares, test_groups=test_groups, seed=seed)
+    return parts, {"fractions": shares, "test_groups": test_groups}
 
 
-def _made(parts: dict[str, Part], **how: Any) -> SplitInfo:
-    counts = {part: sum(assigned == part for assigned in parts.values()) for part in PARTS}
-    return SplitInfo(by="", sha256=split_hash(parts), counts=counts, **how)
-
-
-def _say_mixed_scales(dst: Path, rows: Sequence[Row]) -> None:
+def _warn_of_mixed_scales(dst: Path, rows: Sequence[Row]) -> None:
     """A set of mixed scales is allowed, since each image has its own, but nobody should find out later."""
     counts = Counter(row.mpp for row in rows if row.mpp_source != "nuclei")
     if len(counts) > 1:
@@ -274,7 +257,7 @@ def _say_mixed_scales(dst: Path, rows: Sequence[Row]) -> None:
         log.warning("%s: the images differ in scale: mpp %s%s", dst, shown, ", …" if len(counts) > 4 else "")
 
 
-def _prepared(sample: Sample, reader: Reader, mpp: float | str | None, group: str | None) -> Sample:
+def _prepare(sample: Sample, reader: Reader, mpp: float | str | None, group: str | None) -> Sample:
     """The sample as it is stored: scale and group as asked, id fit for a file name."""
     if isinstance(mpp, float | int):
         sample = replace(sample, mpp=float(mpp), mpp_source="user")
@@ -289,13 +272,13 @@ def _prepared(sample: Sample, reader: Reader, mpp: float | str | None, group: st
         if kept is None:
             raise HemalumError(f"sample {sample.id} has no {group}; choose another group")
         sample = replace(sample, group=kept)
-    safe = re.sub(r"[^\w.-]+", "_", sample.id).lstrip(".")
+    safe = safe_name(sample.id)
     if not safe:
         raise HemalumError(f"sample {sample.id!r}: the id has no letter or digit to name a file by")
     return replace(sample, id=safe)
 
 
-def _grouped(written: Sequence[_Written]) -> list[Row]:
+def _group_fields(written: Sequence[_Entry]) -> list[Row]:
     """The rows; where edges were asked for, tiles of one field share the group of the first of them."""
     rows = [entry.row for entry in written]
     edges = [entry.edges for entry in written if entry.edges is not None]
@@ -305,7 +288,7 @@ def _grouped(written: Sequence[_Written]) -> list[Row]:
     return [replace(row, group=rows[first].id) for row, first in zip(rows, firsts, strict=True)]
 
 
-def _scaled(rows: Sequence[Row], written: Sequence[_Written]) -> list[Row]:
+def _scale_by_nuclei(rows: Sequence[Row], written: Sequence[_Entry]) -> list[Row]:
     scales = mpp_from_nuclei([entry.diameters for entry in written], [entry.kind for entry in written])
     return [
         replace(row, mpp=scale, mpp_source=None if scale is None else "nuclei")

@@ -62,13 +62,17 @@ def to_integers(values: NDArray[Any], where: str, *, largest: int | None = None)
     return values.astype(np.int32)
 
 
-def same_size(where: str, labels: NDArray[Any], image: NDArray[np.uint8]) -> None:
-    """Raise HemalumError when labels (H, W) and image (H, W, 3) differ in size."""
+def same_size(
+    where: Path | str, labels: NDArray[Any], image: NDArray[np.uint8], words: str = "labels are {}, their image {}"
+) -> None:
+    """Raise HemalumError, in these words, when labels (H, W) and image (H, W, 3) differ in size."""
     if labels.shape[:2] != image.shape[:2]:
-        raise HemalumError(
-            f"{where}: labels are {labels.shape[1]} x {labels.shape[0]}, "
-            f"their image {image.shape[1]} x {image.shape[0]}"
-        )
+        raise HemalumError(f"{where}: {words.format(size_text(labels), size_text(image))}")
+
+
+def size_text(pixels: NDArray[Any]) -> str:
+    """Width and height of an image or label map as messages have them."""
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"
 
 
 def split_touching(mask: NDArray[np.bool_], mpp: float) -> NDArray[np.int32]:

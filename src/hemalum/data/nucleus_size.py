@@ -13,24 +13,17 @@ REFERENCE_DIAMETER_UM = 5.2
 ENOUGH_NUCLEI = 8  # below this an image's own median says less than that of images like it
 
 
-def equivalent_diameters(instances: NDArray[np.int32], *, exclude_border: bool = True) -> NDArray[np.float64]:
-    """(N,) diameters in px of the circles as large as each nucleus; `exclude_border` leaves out those cut by the
-    image border."""
+def equivalent_diameters(instances: NDArray[np.int32]) -> NDArray[np.float64]:
+    """(N,) diameters in px of the circles as large as each nucleus, without those cut by the image border."""
     areas = np.bincount(instances.ravel())
     areas[0] = 0
-    if exclude_border:
-        edge = np.concatenate([instances[0], instances[-1], instances[:, 0], instances[:, -1]])
-        areas[np.unique(edge)] = 0
+    areas[np.concatenate([instances[0], instances[-1], instances[:, 0], instances[:, -1]])] = 0
     diameters: NDArray[np.float64] = np.sqrt(4 / math.pi * areas[areas > 0])
     return diameters
 
 
-def mpp_from_nuclei(
-    diameters: Sequence[NDArray[np.float64]],
-    categories: Sequence[Hashable],
-    reference_um: float = REFERENCE_DIAMETER_UM,
-) -> list[float | None]:
-    """µm per pixel of each image, such that its median nucleus is `reference_um` across.
+def mpp_from_nuclei(diameters: Sequence[NDArray[np.float64]], categories: Sequence[Hashable]) -> list[float | None]:
+    """µm per pixel of each image, such that its median nucleus has the reference diameter.
 
     `diameters[i]` are those of image i in px. An image with fewer than 8 nuclei takes the median of the
     image medians of its kind (`categories[i]`, e.g. stain and size), or else of all; None when nothing is known.
@@ -53,5 +46,5 @@ def mpp_from_nuclei(
         else:
             result.append(None)
             continue
-        result.append(round(reference_um / diameter, 4))
+        result.append(round(REFERENCE_DIAMETER_UM / diameter, 4))
     return result

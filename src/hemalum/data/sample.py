@@ -15,7 +15,8 @@ class Sample:
 
     `image` is (H, W, 3) uint8 RGB; `instances` is (H, W) int32, 0 = background.
     `source` names the image that this one was cut from; `group` is what a split keeps together
-    (patient, organ or source image). `mpp` is in µm per pixel; `mpp_source` says where it comes from.
+    (patient, organ or source image); left empty, either is the id. `mpp` is in µm per pixel; `mpp_source`
+    says where it comes from.
     `classes` is (max id + 1,) int32, the class of each instance by its id; `ambiguous` is (H, W) bool,
     True where the annotators could not tell. `part` and `fold` are where the publication puts the image, if
     its files say so.
@@ -26,8 +27,8 @@ class Sample:
     image: NDArray[np.uint8]
     instances: NDArray[np.int32]
     id: str
-    source: str
-    group: str
+    source: str = ""
+    group: str = ""
     organ: str | None = None
     stain: str | None = None
     mpp: float | None = None
@@ -38,6 +39,8 @@ class Sample:
     fold: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("source", "group"):
+            object.__setattr__(self, name, getattr(self, name) or self.id)
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
             raise HemalumError(
                 f"sample {self.id}: image must be (H, W, 3) uint8, not {self.image.shape} {self.image.dtype}"

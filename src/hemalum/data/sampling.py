@@ -34,7 +34,7 @@ def tissue_weights(tissues: Sequence[str | None], gamma: float) -> Weights:
     return weights
 
 
-def cell_weights(present: NDArray[np.bool_], gamma: float) -> Weights:
+def class_weights(present: NDArray[np.bool_], gamma: float) -> Weights:
     """w_C of each image (eq. 4) from which classes it holds, (images, classes).
 
     (1 - γ) max_j c_ij + γ Σ_j c_ij N_C / (γ Σ_k c_kj + (1 - γ) N_C), N_C the sum of c over images and classes. Images
@@ -53,8 +53,8 @@ def cell_weights(present: NDArray[np.bool_], gamma: float) -> Weights:
 
 def image_weights(tissues: Sequence[str | None], present: NDArray[np.bool_], gamma: float) -> Weights:
     """w of each image (eq. 5): the sum of both, each over its largest."""
-    tissue, cell = tissue_weights(tissues, gamma), cell_weights(present, gamma)
-    weights: Weights = tissue / tissue.max() + cell / cell.max()
+    tissue, classes = tissue_weights(tissues, gamma), class_weights(present, gamma)
+    weights: Weights = tissue / tissue.max() + classes / classes.max()
     return weights
 
 

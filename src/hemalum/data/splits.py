@@ -187,7 +187,8 @@ def published_split(
             count = sum(part == "val" for part in published.values())
             images = f"{count} image{'s' if count > 1 else ''}"
             note = f"val: {images} cut from the published train part by group, seed {seed}"
-    return PublishedSplit(published, note, groups_apart(members, published))
+    apart = groups_apart((member.group, published[member.id]) for member in members)
+    return PublishedSplit(published, note, list(apart))
 
 
 def one_fold_tests(members: Sequence[Member], fold: int) -> dict[str, Part]:
@@ -195,9 +196,9 @@ def one_fold_tests(members: Sequence[Member], fold: int) -> dict[str, Part]:
     return {m.id: "test" if m.fold == fold else "train" for m in members if m.fold is not None}
 
 
-def groups_apart(members: Sequence[Member], parts: Mapping[str, str]) -> list[str]:
-    """Names of the groups that are in more than one part, sorted."""
+def groups_apart(parts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Of each image's group and part: the groups that are in more than one part, with those; all by name."""
     parts_by_group: dict[str, set[str]] = defaultdict(set)
-    for member in members:
-        parts_by_group[member.group].add(parts[member.id])
-    return sorted(group for group, names in parts_by_group.items() if len(names) > 1)
+    for group, part in parts:
+        parts_by_group[group].add(part)
+    return {group: sorted(names) for group, names in sorted(parts_by_group.items()) if len(names) > 1}

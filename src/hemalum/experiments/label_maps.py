@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations.qupath import read_geojson, read_geojson_labels
+from hemalum.data.annotations.qupath import read_geojson
 from hemalum.data.image import MAX_PIXELS, check_size, read_label_map, to_label_map
 from hemalum.data.label_maps import components as connected
 from hemalum.data.label_maps import is_binary
@@ -243,13 +243,13 @@ def read_labels(path: Path, shape: tuple[int, int] | None, *, components: bool =
     """Read one label map (H, W) int32 of any form named above; `shape` (H, W) is what GeoJSON is drawn on.
 
     Raises HemalumError for a pickle, a binary mask (unless `components`: then its 8-connected pieces), a picture
-    in the place of a label map, and what `read_label_map` and `read_geojson_labels` refuse.
+    in the place of a label map, and what `read_label_map` and `read_geojson` refuse.
     """
     suffix = path.suffix.lower()
     if suffix == ".geojson":
         if shape is None:
             raise HemalumError(f"{path}: GeoJSON does not say the size of its image; as truth, give label maps")
-        return read_geojson_labels(path, shape)
+        return read_geojson(path, shape)[0]
     labels = _read_npy(path) if suffix == ".npy" else read_label_map(path)
     if is_binary(labels):
         if not components:

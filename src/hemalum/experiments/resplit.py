@@ -56,17 +56,7 @@ def write_resplit(dataset: Dataset, parts: Mapping[str, Part], folder: Path, *, 
 
 def _write_split(dataset: Dataset, parts: Mapping[str, Part], folder: Path, by: str, note: str) -> None:
     rows = [replace(row, split=parts[row.id]) for row in dataset.rows]
-    info = dataset.info.model_copy(
-        update={
-            "split": SplitInfo(
-                by=by,
-                seed=0,
-                note=note,
-                sha256=split_hash(parts),
-                counts={part: sum(row.split == part for row in rows) for part in PARTS},
-            )
-        }
-    )
+    info = dataset.info.model_copy(update={"split": SplitInfo.of(parts, by=by, seed=0, note=note)})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for kind in sorted(path.name for path in dataset.path.iterdir() if path.is_dir()):
@@ -117,12 +107,6 @@ def fold_of(dataset: Dataset, fold: int, folds: int, *, seed: int = 0) -> Datase
     parts: dict[str, Part] = dict(split_by_group(rest, (1 - VAL_SHARE, VAL_SHARE, 0.0), seed=seed))
     parts |= {row.id: "test" for row in dataset.rows if row.group in tested}
     rows = tuple(replace(row, split=parts[row.id]) for row in dataset.rows)
-    split = SplitInfo(
-        by=dataset.info.split.by,
-        fold=fold + 1,
-        note=f"fold {fold + 1} of {folds} of a comparison",
-        seed=seed,
-        sha256=split_hash(parts),
-        counts={part: sum(row.split == part for row in rows) for part in PARTS},
-    )
+    note = f"fold {fold + 1} of {folds} of a comparison"
+    split = SplitInfo.of(parts, by=dataset.info.split.by, fold=fold + 1, note=note, seed=seed)
     return replace(dataset, rows=rows, info=dataset.info.model_copy(update={"split": split}))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from hemalum.data.augmentation.appearance import normalize
-from hemalum.data.augmentation.warp import Prepared
+from hemalum.data.augmentation.warp import TrainingImage
 from hemalum.data.sample import Sample
 from hemalum.data.stain.normalization import StainNormalizer, sample_image
 from hemalum.models.card import Channels
@@ -25,7 +25,7 @@ STD = (0.25, 0.25, 0.25)
 
 def prepare_sample(
     sample: Sample, mpp: float, stain: StainNormalizer | None = None, class_map: NDArray[np.int32] | None = None
-) -> Prepared:
+) -> TrainingImage:
     """Bring a sample's image to `mpp`, and to the colors of `stain`; its labels keep their own resolution.
 
     `class_map` is that of `DataSpec.class_map`. Raises HemalumError when the sample does not say its scale.
@@ -41,7 +41,7 @@ def prepare_sample(
         ids = int(sample.instances.max()) + 1
         classes = np.full(ids, class_map[0]) if sample.classes is None else class_map[sample.classes]
         classes[0] = 0
-    return Prepared(resized if change is None else change.apply(resized), sample.instances, classes)
+    return TrainingImage(resized if change is None else change.apply(resized), sample.instances, classes)
 
 
 def normalize_images(images_BCHW: Tensor, channels: Channels = "RGB") -> Tensor:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from hemalum.data.augmentation.appearance import apply_appearance
 from hemalum.data.augmentation.crops import cut
 from hemalum.data.augmentation.image_bank import ImageBank
-from hemalum.data.augmentation.warp import Prepared, crop_of, inside_of
+from hemalum.data.augmentation.warp import TrainingImage, crop_of, inside_of
 from hemalum.data.dataset import Dataset
 from hemalum.data.labeled_fraction import present_classes
 from hemalum.data.nucleus_size import equivalent_diameters
@@ -75,7 +75,7 @@ class TrainLoader:
         self.representation = context.representation
         self.needs = sorted({name for phase in recipe.phases for name in phase.loss.needs})
 
-        def read(job: tuple[Dataset, int]) -> Prepared:
+        def read(job: tuple[Dataset, int]) -> TrainingImage:
             dataset, index = job
             class_map = self.data_spec.class_map(dataset)
             sample = prepare_sample(dataset[index], recipe.mpp, context.stain, class_map)
@@ -92,7 +92,7 @@ class TrainLoader:
             f"{name}/{row.id}" for name, dataset in zip(recipe.data, datasets, strict=True) for row in dataset.rows
         ]
         self.embeddings = [] if embed is None else embed([sample.image for sample in self.prepared])
-        self.unlabeled: list[Prepared] = []  # images to learn from without their truth
+        self.unlabeled: list[TrainingImage] = []  # images to learn from without their truth
         self._datasets = datasets
         self._present: list[NDArray[np.bool_]] = []
         if recipe.sampling is not None:

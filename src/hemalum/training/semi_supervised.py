@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hemalum.data.augmentation.crops import augment
 from hemalum.data.augmentation.strong_views import draw_box, partners, strengthen
-from hemalum.data.augmentation.warp import Prepared, inside_of
+from hemalum.data.augmentation.warp import TrainingImage, inside_of
 from hemalum.data.dataset import Dataset
 from hemalum.data.labeled_fraction import divide, present_classes
 from hemalum.errors import HemalumError
@@ -110,7 +110,7 @@ class UnlabeledLoader:
     Each epoch is the images in another order. The weak view is the recipe's own augmentation.
     """
 
-    def __init__(self, context: TrainContext, prepared: Sequence[Prepared], settings: SemiSupervised) -> None:
+    def __init__(self, context: TrainContext, prepared: Sequence[TrainingImage], settings: SemiSupervised) -> None:
         # not the context as a whole: see `TrainLoader`
         self.recipe, self.representation, self.share = context.recipe, context.representation, context.share
         self.prepared, self.settings = prepared, settings

@@ -9,7 +9,7 @@ import pytest
 import shapely
 
 from hemalum.data.annotations import aperio_xml
-from hemalum.data.annotations.aperio_xml import read_aperio_instances, read_aperio_xml
+from hemalum.data.annotations.aperio_xml import read_aperio_xml
 from hemalum.data.annotations.outlines import Outline, draw_outlines
 from hemalum.errors import HemalumError
 
@@ -49,7 +49,7 @@ def test_regions_and_scale(written: Callable[..., Path]) -> None:
     assert [outline.name for outline in outlines] == ["Region 1", "Region 2"]
     assert outlines[0].rings[0].tolist() == [[2, 2], [8, 2], [8, 6], [2, 6]]
     assert mpp == 0.252
-    labels = read_aperio_instances(written(VALID), (24, 32))
+    labels = draw_outlines(read_aperio_xml(written(VALID)).outlines, (24, 32), "")
     assert (labels == 1).sum() == 24
     assert (labels == 2).sum() == pytest.approx(36 * np.pi, rel=0.03)
 
@@ -123,7 +123,7 @@ def test_size_limit(written: Callable[..., Path], monkeypatch: pytest.MonkeyPatc
 
 def test_open_lines_can_be_closed(written: Callable[..., Path]) -> None:
     path = written(VALID.replace(region(2, CIRCLE), region(2, HALF)))
-    labels = read_aperio_instances(path, (24, 32), open_lines="close")
+    labels = draw_outlines(read_aperio_xml(path, open_lines="close").outlines, (24, 32), path)
     assert (labels == 2).sum() == pytest.approx(18 * np.pi, rel=0.05)
     with pytest.raises(HemalumError, match="open_lines 'ignore': choices are refuse, close"):
         read_aperio_xml(path, open_lines="ignore")
@@ -144,7 +144,7 @@ def test_the_real_item_against_an_independent_parse(real_data: Path) -> None:
             for item in ElementTree.parse(file).iter("Region")
         ]
         areas = [float(item.get("Area")) for item in ElementTree.parse(file).iter("Region")]
-        labels = read_aperio_instances(file, (1000, 1000))
+        labels = draw_outlines(read_aperio_xml(file).outlines, (1000, 1000), file)
         assert labels.max() == len(polygons)
         # every nucleus is where its own polygon is, and has its area up to what a smaller one takes
         drawn = np.bincount(labels.ravel(), minlength=len(polygons) + 1)[1:]

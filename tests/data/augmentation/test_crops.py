@@ -8,12 +8,12 @@ import torch
 
 from hemalum.data.augmentation.crops import augment, cut
 from hemalum.data.augmentation.settings import NO_AUGMENTATION, AugmentSettings
-from hemalum.data.augmentation.warp import Prepared
+from hemalum.data.augmentation.warp import TrainingImage
 from hemalum.data.stain.jitter import StainProfile, draw_stain_jitter, jitter_stain
 from hemalum.data.stain.separation import STAINS
 
 
-def scene(side: int = 64, label_side: int | None = None) -> Prepared:
+def scene(side: int = 64, label_side: int | None = None) -> TrainingImage:
     """Bright discs on dark ground: the image shows exactly what the labels say."""
     label_side = label_side or side
 
@@ -25,7 +25,7 @@ def scene(side: int = 64, label_side: int | None = None) -> Prepared:
         return labels
 
     image = np.where(discs(side)[..., None] > 0, np.uint8(220), np.uint8(30)).repeat(3, axis=2)
-    return Prepared(np.ascontiguousarray(image), discs(label_side))
+    return TrainingImage(np.ascontiguousarray(image), discs(label_side))
 
 
 def rngs(*seeds: int) -> list[np.random.Generator]:
@@ -116,7 +116,7 @@ def test_crops_without_images_have_the_same_labels_and_draws() -> None:
 
 
 def test_small_images_are_mirrored_not_padded_with_black() -> None:
-    white = Prepared(np.full((20, 20, 3), 255, np.uint8), np.ones((20, 20), np.int32))
+    white = TrainingImage(np.full((20, 20, 3), 255, np.uint8), np.ones((20, 20), np.int32))
     images, labels = augment([white], rngs(0), 64, GEOMETRY)
     assert images.min() > 0.99
     assert (labels == 1).all()
@@ -159,7 +159,7 @@ def test_brown_turns_eosin_into_dab_and_leaves_hematoxylin() -> None:
 
 
 def test_intensity_scales_all_channels_alike() -> None:
-    flat = Prepared(np.full((32, 32, 3), (120, 80, 40), np.uint8), np.zeros((32, 32), np.int32))
+    flat = TrainingImage(np.full((32, 32, 3), (120, 80, 40), np.uint8), np.zeros((32, 32), np.int32))
     settings = NO_AUGMENTATION.model_copy(update={"intensity": 0.4})
     images, _ = augment([flat] * 6, rngs(*range(6)), 32, settings)
     factors = images[:, :, 0, 0] / (torch.tensor([120.0, 80.0, 40.0]) / 255)
@@ -173,7 +173,7 @@ def test_clahe_evens_out_a_dark_half_and_keeps_to_its_share() -> None:
     texture = np.random.default_rng(0).integers(-6, 7, (64, 64, 1))
     image = np.full((64, 64, 3), 200) + texture
     image[:, :32] = 60 + texture[:, :32]
-    sample = Prepared(image.astype(np.uint8), np.zeros((64, 64), np.int32))
+    sample = TrainingImage(image.astype(np.uint8), np.zeros((64, 64), np.int32))
     plain = augment([sample], rngs(0), 64, NO_AUGMENTATION)[0]
     every = augment([sample], rngs(0), 64, NO_AUGMENTATION.model_copy(update={"clahe": 1.0}))[0]
     contrast = [images[0, 1, 8:-8, 8:24].std() for images in (plain, every)]

@@ -6,7 +6,7 @@ import torch
 
 from hemalum.data.augmentation.image_bank import ImageBank
 from hemalum.data.augmentation.settings import NO_AUGMENTATION
-from hemalum.data.augmentation.warp import Prepared, draw_geometry, warp_image
+from hemalum.data.augmentation.warp import TrainingImage, draw_geometry, warp_image
 
 SIZES = [(64, 90), (33, 41), (100, 57), (5, 7)]  # with crops of 48 px the last ones are mirrored more than once
 PARTS = {
@@ -23,7 +23,8 @@ def test_the_bank_cuts_as_the_warp_does(part: str) -> None:
     settings, size = NO_AUGMENTATION.model_copy(update=PARTS[part]), 48
     rng = np.random.default_rng(0)
     samples = [
-        Prepared(rng.integers(0, 256, (*shape, 3)).astype(np.uint8), np.zeros(shape, np.int32)) for shape in SIZES
+        TrainingImage(rng.integers(0, 256, (*shape, 3)).astype(np.uint8), np.zeros(shape, np.int32))
+        for shape in SIZES
     ]
     bank = ImageBank([sample.image for sample in samples], torch.device("cpu"))
     index = np.array([2, 0, 3, 1, 1, 0, 2, 3, 0, 2])

@@ -9,18 +9,18 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from hemalum.data.augmentation.settings import NO_AUGMENTATION, AugmentSettings
-from hemalum.data.augmentation.warp import Prepared, crop_of, draw_geometry, inside_of, warp_image, warp_labels
+from hemalum.data.augmentation.warp import TrainingImage, crop_of, draw_geometry, inside_of, warp_image, warp_labels
 
 FREE = NO_AUGMENTATION.model_copy(update={"flips": True, "rotation": 1.0, "scale": 1.5, "elastic": 3.0})
 STRAIGHT = FREE.model_copy(update={"elastic": 0.0})
 
 
-def photograph(height: int, width: int, seed: int = 0) -> Prepared:
+def photograph(height: int, width: int, seed: int = 0) -> TrainingImage:
     """An image of noise, half as large as its labels of small blocks."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 9, (-(-height // 4), -(-width // 4))).astype(np.int32)
     labels = np.ascontiguousarray(blocks.repeat(8, axis=0).repeat(8, axis=1)[: 2 * height, : 2 * width])
-    return Prepared(rng.integers(0, 256, (height, width, 3)).astype(np.uint8), labels)
+    return TrainingImage(rng.integers(0, 256, (height, width, 3)).astype(np.uint8), labels)
 
 
 def source_positions(affine: np.ndarray, shift: np.ndarray, size: int, supersampling: int = 1) -> np.ndarray:

@@ -16,8 +16,9 @@ from hemalum.data.ihc.chromogen import (
     chromogen_mask,
     deconvolve,
     misnamed,
+    optical_density,
+    tissue_mask,
 )
-from hemalum.data.ihc.tissue import optical_density, tissue_mask
 
 from .conftest import MPP, make_tile, unit
 

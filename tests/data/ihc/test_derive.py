@@ -10,13 +10,12 @@ from PIL import Image
 
 pytest.importorskip("SimpleITK")
 
-from hemalum.data.ihc.chromogen import EOSIN, VECTORS, Chromogen, deconvolve
+from hemalum.data.ihc.chromogen import EOSIN, VECTORS, Chromogen, deconvolve, optical_density, tissue_mask
 from hemalum.data.ihc.derive import Settings, derive
 from hemalum.data.ihc.picture import draw_pair
 from hemalum.data.ihc.quality import error_at
 from hemalum.data.ihc.registration import Alignment, make_field, register
 from hemalum.data.ihc.search import Field, search
-from hemalum.data.ihc.tissue import optical_density, tissue_mask
 from hemalum.errors import HemalumError
 from ihc_synthesis import KnownPair, Warp, make_pair, mirrored
 
@@ -34,7 +33,7 @@ def fields(pair: KnownPair, ihc_mpp: float = MPP) -> list[Field]:
 
 def errors(pair: KnownPair, alignment: Alignment) -> np.ndarray:
     where = tissue_mask(optical_density(pair.he), MPP)
-    return pair.errors(alignment.field(where.shape, MPP) / MPP - 0.5, where)
+    return pair.errors_of(alignment, where, MPP)
 
 
 def dice(mask: np.ndarray, truth: np.ndarray, covered: np.ndarray) -> float:
@@ -173,7 +172,7 @@ def test_pairs_made_of_real_tiles(real_data: Path, name: str, chromogen: Chromog
     pair = make_pair(image, labels, 0, chromogen=chromogen)
     derived = derive(pair.he, pair.ihc, mpp=0.25, settings=Settings(chromogen))
     where = tissue_mask(optical_density(pair.he), 0.25)
-    off = pair.errors(derived.alignment.field(where.shape, 0.25) / 0.25 - 0.5, where)
+    off = pair.errors_of(derived.alignment, where, 0.25)
     assert derived.refused is None
     assert off.mean() < 4  # px, 1 µm
     assert np.percentile(off, 95) < 12

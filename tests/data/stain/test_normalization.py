@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from builders.stains import normalize_stain
 from hemalum.data.stain.normalization import (
     SAMPLED,
     StainNormalizer,
@@ -17,7 +18,6 @@ from hemalum.data.stain.normalization import (
     match_stain,
     measure_stain,
     median_stain,
-    normalize_stain,
     sample_image,
     sample_pixels,
 )

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.stains import normalize_stain
 from hemalum.data.augmentation.settings import AugmentSettings
 from hemalum.data.dataset import Dataset
 from hemalum.data.dataset import Row as IndexRow
 from hemalum.data.importing import import_dataset
-from hemalum.data.stain.normalization import StainNormalization, normalize_stain
+from hemalum.data.stain.normalization import StainNormalization
 from hemalum.data.stain.target import fit_stain_target
 from hemalum.errors import HemalumError
 from hemalum.nuclei.io.colors import PALETTE

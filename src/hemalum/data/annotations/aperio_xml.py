@@ -14,9 +14,8 @@ from typing import Any, Literal, NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hemalum.data.annotations.outlines import Outline, draw_outlines
+from hemalum.data.annotations.outlines import Outline
 from hemalum.errors import HemalumError
 
 log = logging.getLogger(__name__)
@@ -74,16 +73,6 @@ def read_aperio_xml(path: Path | str, *, open_lines: Literal["refuse", "close"] 
     if negative:
         log.warning("%s: %d regions are marked as negative and left out", path, negative)
     return AperioAnnotations(tuple(outlines), None if root is None else _mpp(root))
-
-
-def read_aperio_instances(
-    path: Path | str, shape: tuple[int, int], *, open_lines: Literal["refuse", "close"] = "refuse"
-) -> NDArray[np.int32]:
-    """(H, W) int32 label map of the regions of an Aperio XML file; see `draw_outlines` for overlaps and edges.
-
-    Raises HemalumError as `read_aperio_xml` and `draw_outlines` do.
-    """
-    return draw_outlines(read_aperio_xml(path, open_lines=open_lines).outlines, shape, path)
 
 
 def _events(path: Path) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hemalum.data.annotations.outlines import Outline
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +34,15 @@ def read_roi_set(path: Path | str) -> tuple[Outline, ...]:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = _checked(path, archive.infolist())
+            entries = _check_entries(path, archive.infolist())
             return tuple(_outline(path, entry.filename, archive.read(entry)) for entry in entries)
     except FileNotFoundError:
         raise HemalumError(f"{path}: no such file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
-        raise HemalumError(f"{path}: not a zip archive, or damaged ({_line(error)})") from error
+        raise HemalumError(f"{path}: not a zip archive, or damaged ({one_line(error)})") from error
 
 
-def _checked(path: Path, infos: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+def _check_entries(path: Path, infos: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     """The entries to read, after every check that needs no unpacking."""
     if len(infos) > MAX_ENTRIES:
         raise HemalumError(f"{path}: {len(infos):,} entries are over the limit of {MAX_ENTRIES:,} for a RoiSet")
@@ -85,11 +85,7 @@ def _outline(path: Path, name: str, content: bytes) -> Outline:
         kind = roi.roitype.name
         rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in roi.coordinates(multi=True)]
     except Exception as error:  # a damaged entry fails wherever the parser happens to be
-        raise HemalumError(f"{path}: entry {name!r} is no ROI that can be read ({_line(error)})") from error
+        raise HemalumError(f"{path}: entry {name!r} is no ROI that can be read ({one_line(error)})") from error
     if kind not in AREAS:
         raise HemalumError(f"{path}: entry {name!r} is a {kind.lower()}, which encloses nothing; outline the nucleus")
     return Outline(name, tuple(rings))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -34,7 +34,7 @@ class Outline:
     rings: tuple[NDArray[np.float64], ...]
 
 
-def draw_outlines(outlines: Sequence[Outline], shape: tuple[int, int], where: Path | str) -> NDArray[np.int32]:
+def draw_outlines(outlines: Sequence[Outline], shape: tuple[int, ...], where: Path | str) -> NDArray[np.int32]:
     """(H, W) int32 label map of outlines, numbered from 1 in their order; `where` is for messages.
 
     A pixel belongs to an outline when its center is inside. Where outlines overlap, the smaller has the pixel,
@@ -77,7 +77,7 @@ def draw_outlines(outlines: Sequence[Outline], shape: tuple[int, int], where: Pa
     return numbered
 
 
-def _box(outline: Outline, shape: tuple[int, int], where: Path | str) -> tuple[int, int, int, int] | None:
+def _box(outline: Outline, shape: tuple[int, ...], where: Path | str) -> tuple[int, int, int, int] | None:
     """Rows and columns (top, left, bottom, right) that an outline can touch; None for none."""
     rings = [ring for ring in outline.rings if len(ring) >= 3]
     if not rings:

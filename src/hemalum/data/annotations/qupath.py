@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, one_line
 from hemalum.nuclei.polygons import Polygons, fill
 
 log = logging.getLogger(__name__)
@@ -19,14 +19,6 @@ STRAY_PX = 2.0  # an outline may be smoothed or rounded across the edge of its i
 NUCLEI = ("detection", "cell")  # QuPath's objectType of what is found; an annotation is a region drawn by hand
 
 Ring = NDArray[np.float64]
-
-
-def read_geojson_labels(path: Path | str, shape: tuple[int, int]) -> NDArray[np.int32]:
-    """Give the label map (H, W) int32 of the polygons in a GeoJSON file, 1..N in the order of the file.
-
-    See `read_geojson`.
-    """
-    return read_geojson(path, shape)[0]
 
 
 def read_geojson(path: Path | str, shape: tuple[int, int]) -> tuple[NDArray[np.int32], list[str | None]]:
@@ -99,7 +91,7 @@ def _features(path: Path) -> list[Any]:
     except OSError as error:
         raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:
-        raise HemalumError(f"{path}: not JSON ({' '.join(str(error).split())[:120]})") from error
+        raise HemalumError(f"{path}: not JSON ({one_line(error)})") from error
     if isinstance(content, list):
         return content
     if _member(content, "type") == "Feature":

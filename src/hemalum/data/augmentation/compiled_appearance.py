@@ -42,7 +42,8 @@ def paint(pixels: NDArray[np.uint8], drawn: Mapping[str, Any], mean: Floats, std
     if "matrix" in drawn or "saturation" in drawn:
         painted = np.empty(pixels.shape, np.float32)
         matrix, offset = (drawn["matrix"], drawn["offset"]) if "matrix" in drawn else _UNSTAINED
-        brown, direction = (drawn["brown"][0], drawn["direction"]) if _is_brown(drawn) else _NO_BROWN
+        is_brown = "brown" in drawn and drawn["direction"].any()
+        brown, direction = (drawn["brown"][0], drawn["direction"]) if is_brown else _NO_BROWN
         _color(
             pixels, "matrix" in drawn, matrix, offset, brown, direction, np.float32(drawn.get("saturation", 1)),
             _tones(_LEVELS, drawn), painted,
@@ -56,10 +57,6 @@ def paint(pixels: NDArray[np.uint8], drawn: Mapping[str, Any], mean: Floats, std
     noise = np.ascontiguousarray(drawn["noise"].transpose(1, 2, 0)) if "noise" in drawn else _NO_NOISE
     deviation = np.float32(drawn.get("deviation", 0) / BYTE_DEVIATION)
     _finish(painted, kernel, noise, deviation, mean, np.float32(1) / std, out)
-
-
-def _is_brown(drawn: Mapping[str, Any]) -> bool:
-    return "brown" in drawn and bool(drawn["direction"].any())
 
 
 def _tones(x: Floats, drawn: Mapping[str, Any]) -> Floats:

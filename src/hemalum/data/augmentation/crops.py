@@ -14,12 +14,12 @@ from torch import Tensor
 
 from hemalum.data.augmentation.appearance import apply_appearance, draw_appearance
 from hemalum.data.augmentation.settings import AugmentSettings
-from hemalum.data.augmentation.warp import Prepared, draw_geometry, warp_image, warp_labels
+from hemalum.data.augmentation.warp import TrainingImage, draw_geometry, warp_image, warp_labels
 from hemalum.data.stain.jitter import StainProfile
 
 
 def augment(
-    samples: Sequence[Prepared],
+    samples: Sequence[TrainingImage],
     rngs: Sequence[np.random.Generator],
     size: int,
     settings: AugmentSettings,
@@ -52,7 +52,7 @@ class Crops:
 
 
 def cut(
-    samples: Sequence[Prepared],
+    samples: Sequence[TrainingImage],
     rngs: Sequence[np.random.Generator],
     size: int,
     settings: AugmentSettings,

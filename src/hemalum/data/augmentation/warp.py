@@ -20,7 +20,7 @@ _KNOTS = 6  # of the elastic displacement, per side of the crop
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
+class TrainingImage:
     """A training image at the model's scale with its labels at their own: (H, W, 3) uint8, (H', W') int32.
 
     Both cover the same field. Labels keep their resolution so that cropping at another scale does not
@@ -34,26 +34,23 @@ class Prepared:
     stains: StainProfile | None = None
 
 
-def warp_image(sample: Prepared, affine: Floats, shift: Floats, size: int, out: NDArray[np.uint8]) -> None:
+def warp_image(sample: TrainingImage, affine: Floats, shift: Floats, size: int, out: NDArray[np.uint8]) -> None:
     """Fill a crop (size, size, 3) of the sample's image, in place; see `draw_geometry`."""
     _warp_image(sample.image, affine, shift, spline(size), out)
 
 
 def warp_labels(
-    sample: Prepared, affine: Floats, shift: Floats, size: int, supersampling: int, out: NDArray[np.int32]
+    sample: TrainingImage, affine: Floats, shift: Floats, size: int, supersampling: int, out: NDArray[np.int32]
 ) -> None:
     """Fill the labels (n, n) of a crop, n = size·supersampling, in place."""
-    _warp_labels(
-        sample.labels,
-        _on_labels(sample, affine, supersampling),
-        shift,
-        spline(size * supersampling),
-        supersampling,
-        out,
-    )
+    # labels have a scale of their own
+    down, across = (a / b for a, b in zip(sample.labels.shape, sample.image.shape, strict=False))
+    source = np.array([[across], [down]], np.float32)
+    crop = np.array([1 / supersampling, 1 / supersampling, 1], np.float32)
+    _warp_labels(sample.labels, affine * source * crop, shift, spline(size * supersampling), supersampling, out)
 
 
-def crop_of(sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Floats:
+def crop_of(sample: TrainingImage, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Floats:
     """The affine map (2, 3) from crop px to image px of the crop that `warp` cuts with a generator as `rng` is.
 
     The elastic displacement, some px at most, is left out.
@@ -61,7 +58,7 @@ def crop_of(sample: Prepared, rng: np.random.Generator, size: int, settings: Aug
     return draw_geometry(sample, rng, size, settings)[0]
 
 
-def inside_of(sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Floats:
+def inside_of(sample: TrainingImage, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Floats:
     """1 where the crop that `warp` cuts with a generator as `rng` is lies within its image (size, size) float32.
 
     The elastic displacement, some px at most, is left out.
@@ -76,7 +73,7 @@ def inside_of(sample: Prepared, rng: np.random.Generator, size: int, settings: A
 
 
 def draw_geometry(
-    sample: Prepared, rng: np.random.Generator, size: int, settings: AugmentSettings
+    sample: TrainingImage, rng: np.random.Generator, size: int, settings: AugmentSettings
 ) -> tuple[Floats, Floats]:
     """Draw where the crop lies: an affine map (2, 3) from crop px to image px, and a displacement at knots.
 
@@ -110,16 +107,6 @@ def spline(size: int) -> Floats:
     identity = torch.eye(_KNOTS)[:, None, None]
     rows = F.interpolate(identity, size=(1, size), mode="bicubic", align_corners=True)
     return np.ascontiguousarray(rows[:, 0, 0].numpy())
-
-
-def _on_labels(sample: Prepared, affine: Floats, supersampling: int) -> Floats:
-    """The affine map from px of the labels' crop to px of the sample's labels, which have a scale of their own."""
-    down, across = (a / b for a, b in zip(sample.labels.shape, sample.image.shape, strict=False))
-    return (
-        affine
-        * np.array([[across], [down]], np.float32)
-        * np.array([1 / supersampling, 1 / supersampling, 1], np.float32)
-    )
 
 
 # Row by row without intermediate grids: resampling by tensor operations took a tenth of a training step. Where the

@@ -1,12 +1,10 @@
 """IHC → H&E: masks for an H&E section derived from a section stained by immunohistochemistry.
 
-tissue.py        where there is tissue
-chromogen.py     color deconvolution, and the mask of what the chromogen stained
+chromogen.py     where there is tissue, color deconvolution, and the mask of what the chromogen stained
 search.py        the rough position: all rotations and shifts at once
 registration.py  rigid, affine, B-spline, from that position on
 quality.py       how far the result can be trusted
 derive.py        one pair, from two images to instances
-pairs.py         the files of a folder of pairs
 picture.py       what to look at
 """
 

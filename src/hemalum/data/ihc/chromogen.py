@@ -1,4 +1,4 @@
-"""Color deconvolution of an IHC section, and the mask of what its chromogen stained."""
+"""Optical density of a section, where it has tissue, its color deconvolution, and what its chromogen stained."""
 
 import math
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import closing, disk, opening, remove_small_holes, remove_small_objects
+
+from hemalum.data.stain.separation import unmixing
 
 Chromogen = Literal["dab", "red"]
 CHROMOGENS: tuple[Chromogen, ...] = get_args(Chromogen)
@@ -21,6 +23,14 @@ EOSIN = (0.072, 0.990, 0.105)
 DAB = (0.268, 0.570, 0.776)
 AEC = (0.274, 0.680, 0.680)
 FAST_RED = (0.214, 0.851, 0.478)
+
+BLACK = 12  # RGB; nothing stained is as dark in all channels: such pixels are a scanner's blank border
+WHITE = 220  # the brightest pixels of a tile that is all tissue are no measure of the light; glass is above this
+MIN_DENSITY = 0.04  # mean optical density over R, G, B; glass is at 0.00 to 0.03, pale stroma at 0.08
+CYTOPLASM_UM = 3.0  # bridges the pale cytoplasm between nuclei
+STROMA_UM = 20.0  # bridges stroma that an IHC section leaves as pale as glass, between the nuclei that lie in it
+MIN_PIECE_UM2 = 30.0  # a nucleus by itself, blurred by the smoothing, is larger
+MIN_HOLE = 0.01  # of the image; a smaller hole belongs to the tissue
 
 FLOOR = 0.15  # optical density (log10) along the chromogen; below it is background staining, not a nucleus
 CONTRAST = 0.2  # what is stained stands out from what is not by this much in the mean, or it is background
@@ -42,17 +52,44 @@ def _unit(vector: ArrayLike) -> NDArray[np.float64]:
 VECTORS: dict[Chromogen, NDArray[np.float64]] = {"dab": _unit(DAB), "red": _unit(_unit(AEC) + _unit(FAST_RED))}
 
 
+def optical_density(image: NDArray[np.uint8]) -> Float:
+    """(H, W, 3) float32: optical density (log10) against the section's own white, 0 where it is brighter.
+
+    White is the 99.5th percentile of each channel, but at least 220: a tile may hold no glass at all.
+    Pixels that are black in all channels count as glass.
+    """
+    pixels = image.reshape(-1, 3)
+    sparse = pixels[:: max(1, len(pixels) // 250_000)]
+    white = np.maximum(np.percentile(sparse, 99.5, axis=0), WHITE)
+    # a table instead of a logarithm per pixel: there are 256 values only
+    table = np.log10((white[None] + 1) / (np.arange(256)[:, None] + 1)).clip(0).astype(np.float32)
+    density = np.stack([table[:, channel][image[..., channel]] for channel in range(3)], axis=-1)
+    density[(image <= BLACK).all(axis=2)] = 0
+    return density
+
+
+def tissue_mask(density: Float, mpp: float) -> Mask:
+    """(H, W) bool: True on tissue. `density` is (H, W, 3) optical density, `mpp` in µm per pixel.
+
+    A fixed level of optical density, not Otsu's: a field of view is often all tissue, and Otsu would then cut
+    the stroma off. Gaps up to 40 µm wide and holes below 1 % of the image belong to the tissue around.
+    """
+    smooth = ndimage.gaussian_filter(density.mean(axis=2), CYTOPLASM_UM / mpp)
+    kept: Mask = remove_small_objects(smooth > MIN_DENSITY, max_size=round(MIN_PIECE_UM2 / mpp**2))
+    if not kept.any() or kept.all():
+        return kept
+    reached = ndimage.distance_transform_edt(~kept) <= STROMA_UM / mpp
+    closed = kept | (ndimage.distance_transform_edt(reached) > STROMA_UM / mpp) if not reached.all() else reached
+    filled: Mask = remove_small_holes(closed, max_size=max(round(MIN_HOLE * smooth.size), 1))
+    return filled
+
+
 def deconvolve(density: Float, second: NDArray[np.float64]) -> tuple[Float, Float]:
     """Amounts of hematoxylin and of a `second` stain, each (H, W) float32 ≥ 0, in optical density.
 
-    `density` is (H, W, 3) optical density, `second` the (3,) direction of the other stain. What neither explains
-    goes to a third direction at right angles to both, and is dropped (Ruifrok & Johnston, Anal. Quant. Cytol.
-    Histol. 23, 291, 2001).
+    `density` is (H, W, 3) optical density, `second` the (3,) direction of the other stain.
     """
-    first = _unit(HEMATOXYLIN)
-    second = _unit(second)
-    inverse = np.linalg.inv(np.stack([first, second, _unit(np.cross(first, second))])).astype(np.float32)
-    amounts = density @ inverse[:, :2]
+    amounts = density @ unmixing(_unit(HEMATOXYLIN), _unit(second)).astype(np.float32)
     np.maximum(amounts, 0, out=amounts)
     return amounts[..., 0], amounts[..., 1]
 

@@ -1,17 +1,26 @@
 """One pair, from the two images to instances on the H&E section."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.morphology import remove_small_objects
 
-from hemalum.data.ihc.chromogen import CHROMOGENS, EOSIN, VECTORS, Chromogen, chromogen_mask, deconvolve, misnamed
+from hemalum.data.ihc.chromogen import (
+    CHROMOGENS,
+    EOSIN,
+    VECTORS,
+    Chromogen,
+    chromogen_mask,
+    deconvolve,
+    misnamed,
+    optical_density,
+    tissue_mask,
+)
 from hemalum.data.ihc.quality import LandmarkError, Quality, error_at, error_of_patches, measure_quality
 from hemalum.data.ihc.registration import LEVELS, Alignment, Level, make_field, register
 from hemalum.data.ihc.search import Field, search
-from hemalum.data.ihc.tissue import optical_density, tissue_mask
 from hemalum.data.label_maps import components, split_touching
 from hemalum.errors import HemalumError
 
@@ -46,7 +55,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Derived:
+class DerivedLabels:
     """What came of a pair, on the grid of the H&E image (H, W).
 
     `instances` int32, `covered` bool (False where the IHC section has no pixels: nothing is known there), `warped`
@@ -59,12 +68,12 @@ class Derived:
     instances: NDArray[np.int32]
     covered: Mask
     warped: Image
-    quality: Quality
-    landmarks: LandmarkError | None
-    alignment: Alignment | None
-    threshold: float
-    positive: float
     refused: str | None
+    quality: Quality = field(default_factory=Quality)
+    landmarks: LandmarkError | None = None
+    alignment: Alignment | None = None
+    threshold: float = 0.0
+    positive: float = 0.0
 
     @property
     def level(self) -> str:
@@ -80,7 +89,7 @@ def derive(
     ihc_mpp: float | None = None,
     settings: Settings | None = None,
     landmarks: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
-) -> Derived:
+) -> DerivedLabels:
     """Derive the nuclei of an H&E image (H, W, 3) uint8 from an IHC image (h, w, 3) uint8.
 
     `mpp` is in µm per pixel; `ihc_mpp` where the IHC section has another. `landmarks` are (N, 2) points x, y in px
@@ -112,7 +121,7 @@ def derive(
     quality = measure_quality(he_tissue, onto(tissue), covered, alignment)
     staining = chromogen_mask(amount, tissue, ihc_mpp, min_area_um2=settings.min_area_um2)
     mask = onto(staining.mask)
-    return Derived(
+    return DerivedLabels(
         mpp=mpp,
         instances=_instances(mask, mpp, settings),
         covered=covered,
@@ -159,17 +168,12 @@ def _instances(mask: Mask, mpp: float, settings: Settings) -> NDArray[np.int32]:
     return split_touching(kept, mpp) if settings.split else components(kept)
 
 
-def _nothing(he: Image, mpp: float, reason: str) -> Derived:
+def _nothing(he: Image, mpp: float, reason: str) -> DerivedLabels:
     shape = he.shape[:2]
-    return Derived(
+    return DerivedLabels(
         mpp=mpp,
         instances=np.zeros(shape, np.int32),
         covered=np.zeros(shape, np.bool_),
         warped=np.full_like(he, 255),
-        quality=Quality(0.0, 0.0, 0.0, 0.0),
-        landmarks=None,
-        alignment=None,
-        threshold=0.0,
-        positive=0.0,
         refused=reason,
     )

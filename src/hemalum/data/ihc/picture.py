@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
 from skimage.transform import resize
 
-from hemalum.data.ihc.derive import Derived
+from hemalum.data.ihc.derive import DerivedLabels
 from hemalum.files import atomic_path
 
 PANEL = 720  # px of a panel's longer side
@@ -23,11 +23,11 @@ UNKNOWN = 0.55  # brightness where the IHC section does not reach
 Pixels = NDArray[np.uint8]
 
 
-def draw_pair(he: Pixels, ihc: Pixels, derived: Derived, name: str) -> Pixels:
+def draw_pair(he: Pixels, ihc: Pixels, derived: DerivedLabels, name: str) -> Pixels:
     """(h, w, 3) uint8: H&E, IHC, checkerboard of both after registration, outlines of the mask on the H&E."""
     shape = _fit(he.shape[0], he.shape[1])
     checker = _panel(_checkerboard(he, derived.warped), shape)
-    outlined = _outlined(he, derived, shape)
+    outlined = _outline(he, derived, shape)
     scale = min(shape[0] / ihc.shape[0], shape[1] / ihc.shape[1])
     section = _panel(ihc, (max(round(ihc.shape[0] * scale), 1), max(round(ihc.shape[1] * scale), 1)))
     framed = np.full((*shape, 3), 255, np.uint8)
@@ -47,14 +47,14 @@ def draw_pair(he: Pixels, ihc: Pixels, derived: Derived, name: str) -> Pixels:
     return np.asarray(canvas)
 
 
-def write_picture(path: Path, he: Pixels, ihc: Pixels, derived: Derived, name: str) -> None:
+def write_picture(path: Path, he: Pixels, ihc: Pixels, derived: DerivedLabels, name: str) -> None:
     """Write `draw_pair` as PNG. Raises HemalumError when the file cannot be written."""
     drawn = Image.fromarray(draw_pair(he, ihc, derived, name))
     with atomic_path(path) as temporary:
         drawn.save(temporary, format="PNG", compress_level=6)
 
 
-def _line(derived: Derived, name: str) -> str:
+def _line(derived: DerivedLabels, name: str) -> str:
     parts = [name, f"quality {derived.quality.score:.2f}", derived.level, f"{int(derived.instances.max())} nuclei"]
     if derived.landmarks is not None:
         kind = derived.landmarks.source
@@ -83,7 +83,7 @@ def _checkerboard(he: Pixels, warped: Pixels) -> Pixels:
     return np.where(((y // side + x // side) % 2 == 0)[..., None], he, warped)
 
 
-def _outlined(he: Pixels, derived: Derived, shape: tuple[int, int]) -> Pixels:
+def _outline(he: Pixels, derived: DerivedLabels, shape: tuple[int, int]) -> Pixels:
     """Outlines are drawn at the size of the panel: lines of one width, whatever the size of the image."""
     labels = resize(derived.instances, shape, order=0, preserve_range=True, anti_aliasing=False).astype(np.int32)
     covered = resize(derived.covered, shape, order=0, anti_aliasing=False)

@@ -31,10 +31,10 @@ class Quality:
     the position stands out from the best one at another rotation.
     """
 
-    overlap: float
-    coverage: float
-    correlation: float
-    clarity: float
+    overlap: float = 0.0
+    coverage: float = 0.0
+    correlation: float = 0.0
+    clarity: float = 0.0
 
     @property
     def score(self) -> float:
@@ -58,7 +58,7 @@ def measure_quality(tissue: Mask, warped: Mask, covered: Mask, alignment: Alignm
 class LandmarkError:
     """Distances in µm between where landmarks lie and where the registration puts them.
 
-    `source` is "landmarks" where a person gave them, "patches" where patches of hematoxylin were matched: these
+    `source` is "landmarks" for those of a file, "patches" where patches of hematoxylin were matched: these
     are not independent of the registration, and see no error larger than `REACH_UM`.
     """
 

@@ -65,17 +65,6 @@ class Alignment:
         moved = [transform.TransformPoint((float(x), float(y))) for x, y in points]
         return np.array(moved, np.float64).reshape(-1, 2)
 
-    def field(self, shape: tuple[int, int], mpp: float) -> NDArray[np.float64]:
-        """(H, W, 2): for each pixel center of an H&E grid, its place on the IHC section in µm."""
-        sitk = load_simpleitk()
-        moves = sitk.TransformToDisplacementField(
-            self.transform, sitk.sitkVectorFloat64, (shape[1], shape[0]), (mpp / 2, mpp / 2), (mpp, mpp)
-        )
-        y, x = np.mgrid[: shape[0], : shape[1]]
-        positions: NDArray[np.float64] = np.stack([(x + 0.5) * mpp, (y + 0.5) * mpp], axis=-1)
-        positions += sitk.GetArrayFromImage(moves)
-        return positions
-
     def warp(
         self, pixels: NDArray[Any], mpp: float, shape: tuple[int, int], onto: float, *, smooth: bool, fill: float = 0
     ) -> NDArray[Any]:
@@ -103,12 +92,7 @@ class Alignment:
 
     def onto(self, moving: Field, fixed: Field) -> tuple[Float, Mask]:
         """Signal and tissue of the IHC section on the grid of the H&E section."""
-        sitk = load_simpleitk()
-        still = _image(fixed.signal, fixed.spacing)
-        signal = sitk.Resample(_image(moving.signal, moving.spacing), still, self.transform, sitk.sitkLinear, 0.0)
-        tissue = _image(moving.tissue.astype(np.uint8), moving.spacing)
-        there = sitk.Resample(tissue, still, self.transform, sitk.sitkNearestNeighbor, 0)
-        return sitk.GetArrayFromImage(signal), sitk.GetArrayFromImage(there).astype(np.bool_)
+        return _Pair(fixed, moving).resample(self.transform)
 
 
 def make_field(hematoxylin: Float, tissue: Mask, mpp: float) -> Field:
@@ -134,7 +118,7 @@ def make_field(hematoxylin: Float, tissue: Mask, mpp: float) -> Field:
 def register(fixed: Field, moving: Field, level: Level = "bspline") -> Alignment | None:
     """Find where each point of `fixed` (H&E) lies on `moving` (IHC); None where nothing overlaps.
 
-    All rotations and shifts are tried on a coarse image, the best five refined. The rigid step maximizes the
+    All rotations and shifts are tried on a coarse image, the best six refined. The rigid step maximizes the
     correlation of hematoxylin over the tissue of both, affine and B-spline their mutual information (Mattes);
     each starts from the one before and is kept only when hematoxylin correlates better. One thread and every
     pixel: the same pair gives the same transform on every run. Raises HemalumError when SimpleITK is missing.
@@ -250,18 +234,21 @@ class _Pair:
         with suppress(RuntimeError):
             method.Execute(self.fixed, self.moving)
 
+    def resample(self, transform: Any) -> tuple[Float, Mask]:
+        """Signal and tissue of the moving section on the grid of the fixed one."""
+        sitk = self.sitk
+        signal = sitk.Resample(self.moving, self.fixed, transform, sitk.sitkLinear, 0.0)
+        tissue = sitk.Resample(self.moving_tissue, self.fixed, transform, sitk.sitkNearestNeighbor, 0)
+        return sitk.GetArrayFromImage(signal), sitk.GetArrayFromImage(tissue).astype(np.bool_)
+
     def correlation(self, transform: Any) -> float:
         """Pearson correlation over the tissue of both; minus infinity where too little is left of it."""
-        sitk = self.sitk
-        moved = sitk.GetArrayFromImage(sitk.Resample(self.moving, self.fixed, transform, sitk.sitkLinear, 0.0))
-        there = sitk.GetArrayFromImage(
-            sitk.Resample(self.moving_tissue, self.fixed, transform, sitk.sitkNearestNeighbor, 0)
-        )
-        here = sitk.GetArrayViewFromImage(self.fixed_tissue).astype(np.bool_)
-        both = here & (there > 0)
+        moved, there = self.resample(transform)
+        here = self.sitk.GetArrayViewFromImage(self.fixed_tissue).astype(np.bool_)
+        both = here & there
         if both.sum() < max(100, 0.1 * here.sum()):
             return -math.inf
-        a = sitk.GetArrayViewFromImage(self.fixed)[both].astype(np.float64)
+        a = self.sitk.GetArrayViewFromImage(self.fixed)[both].astype(np.float64)
         b = moved[both].astype(np.float64)
         spread = float(a.std() * b.std())
         return float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread > 0 else -math.inf

@@ -13,6 +13,7 @@ Mask = NDArray[np.bool_]
 
 SIDE = 112  # px of the longer side: enough to see the pattern of nuclei and glands, small enough to try all angles
 STEP = 4.0  # degrees; 2° beside the truth moves the corner of such an image by less than 3 px
+POSITIONS = 6  # that are refined
 MIN_OVERLAP = 0.3  # of the smaller section; less than that fits by chance
 
 
@@ -38,8 +39,8 @@ class Position(NamedTuple):
     score: float
 
 
-def search(fixed: Field, moving: Field, *, count: int = 6) -> list[Position]:
-    """The `count` best rigid positions of `moving` under `fixed`, best first, none for a section without tissue.
+def search(fixed: Field, moving: Field) -> list[Position]:
+    """The best rigid positions of `moving` under `fixed`, best first, none for a section without tissue.
 
     Of neighboring angles only the best is one.
 
@@ -56,7 +57,7 @@ def search(fixed: Field, moving: Field, *, count: int = 6) -> list[Position]:
     frame = _Frame(still, still_tissue, side)
     positions = []
     for angle in np.deg2rad(np.arange(0, 360, STEP)):
-        scores = frame.correlate(*_turned(turning, turning_tissue, float(angle), side), need)
+        scores = frame.correlate(*_turn(turning, turning_tissue, float(angle), side), need)
         row, column = np.unravel_index(int(scores.argmax()), scores.shape)
         shift = (float(column) - (side - 1), float(row) - (side - 1))
         center = ((shift[0] + side / 2) * spacing, (shift[1] + side / 2) * spacing)
@@ -69,7 +70,7 @@ def search(fixed: Field, moving: Field, *, count: int = 6) -> list[Position]:
         )
         if here.score > 0 and here.score >= max(before.score, after.score)
     ]
-    return sorted(peaks, key=lambda position: -position.score)[:count]
+    return sorted(peaks, key=lambda position: -position.score)[:POSITIONS]
 
 
 class _Frame:
@@ -114,7 +115,7 @@ def _coarse(field: Field, spacing: float) -> tuple[Float, Mask]:
     return signal, weight > 0.5
 
 
-def _turned(image: Float, mask: Mask, angle: float, side: int) -> tuple[Float, Mask]:
+def _turn(image: Float, mask: Mask, angle: float, side: int) -> tuple[Float, Mask]:
     """The image about its center on a square of `side`: turned(u) = image(R(angle)(u - c) + center)."""
     cosine, sine = math.cos(angle), math.sin(angle)
     matrix = np.array([[cosine, sine], [-sine, cosine]])  # rows are y, x

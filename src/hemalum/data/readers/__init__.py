@@ -1,6 +1,5 @@
 """The formats that `import` reads: one file per public dataset or layout, with its facts, and this table."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from hemalum.data.readers import (
@@ -42,8 +41,6 @@ READERS: dict[str, Reader] = {
 
 def looks_like(path: Path) -> list[str]:
     """The formats whose markers are found in a folder, in the order of the table."""
-    return [name for name, reader in READERS.items() if _has_marker(path, reader.markers)]
-
-
-def _has_marker(path: Path, markers: Sequence[str]) -> bool:
-    return path.is_dir() and any(next(path.glob(pattern), None) is not None for pattern in markers)
+    if not path.is_dir():
+        return []
+    return [name for name, reader in READERS.items() if any(any(path.glob(marker)) for marker in reader.markers)]

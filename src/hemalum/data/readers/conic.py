@@ -8,15 +8,15 @@
 Source: Graham et al., Medical Image Analysis 92, 103047 (2024).
 """
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hemalum.data.annotations.numpy_arrays import NpyRows
+from hemalum.data.annotations.arrays import NpyRows
 from hemalum.data.dataset import classes_by_instance
 from hemalum.data.label_maps import to_integers
+from hemalum.data.readers.files import read_csv
 from hemalum.data.readers.lizard import CLASSES
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
@@ -47,7 +47,10 @@ def read(path: Path | str) -> Iterator[Sample]:
     if images.shape[:3] != labels.shape[:3]:
         raise HemalumError(f"{labels.path}: shape is {labels.shape}, which does not fit images of {images.shape}")
     names = _names(root / "patch_info.csv", len(images))
-    _check_counts(root / "counts.csv", len(images))
+    counts = root / "counts.csv"
+    rows = len(list(read_csv(counts))) if counts.is_file() else len(images)
+    if rows != len(images):
+        raise HemalumError(f"{counts}: has {rows} rows, images.npy holds {len(images)}")
     for index, name in enumerate(names):
         where = f"{labels.path}, patch {index}"
         pair = labels[index]
@@ -78,29 +81,12 @@ def source_of(patch: str) -> str:
 def _names(file: Path, count: int) -> list[str]:
     if not file.is_file():
         raise HemalumError(f"{file}: missing; it names the image that each patch was cut from, and a split needs it")
-    rows = _rows(file)
-    if not rows or "patch_info" not in rows[0]:
-        raise HemalumError(f"{file}: column 'patch_info' is missing")
-    column = rows[0].index("patch_info")
-    names = [row[column].strip() if len(row) > column else "" for row in rows[1:]]
+    names = [row["patch_info"] for _, row in read_csv(file, ("patch_info",))]
     if len(names) != count:
         raise HemalumError(f"{file}: names {len(names)} patches, images.npy holds {count}")
     if "" in names:
         raise HemalumError(f"{file}, row {names.index('') + 2}: patch_info is empty")
     return names
-
-
-def _check_counts(file: Path, count: int) -> None:
-    if file.is_file() and len(_rows(file)) - 1 != count:
-        raise HemalumError(f"{file}: has {len(_rows(file)) - 1} rows, images.npy holds {count}")
-
-
-def _rows(file: Path) -> list[list[str]]:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            return [row for row in csv.reader(stream) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HemalumError(f"{file}: cannot be read as CSV ({error})") from error
 
 
 READER = Reader(

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hemalum.data.annotations.matlab import read_mat
+from hemalum.data.annotations.arrays import read_mat
 from hemalum.data.dataset import classes_by_instance
 from hemalum.data.image import read_image
 from hemalum.data.label_maps import same_size, to_integers
+from hemalum.data.readers.files import first_file, list_images
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Part
@@ -52,13 +53,8 @@ def read(path: Path | str, *, merged: bool = False) -> Iterator[Sample]:
     if not folders:
         raise HemalumError(f"{path}: no Train/Images and no Test/Images; want the unpacked CoNSeP archive")
     for folder, part in folders:
-        files = sorted(file for file in (folder / "Images").glob("*.png") if not file.name.startswith("."))
-        if not files:
-            raise HemalumError(f"{folder / 'Images'}: no images")
-        for file in files:
-            label = folder / "Labels" / f"{file.stem}.mat"
-            if not label.is_file():
-                raise HemalumError(f"{label}: missing; it holds the labels of {file}")
+        for file in list_images(folder / "Images", ".png"):
+            label = first_file(folder / "Labels" / f"{file.stem}.mat", role=f"holds the labels of {file}")
             image = read_image(file)
             content = read_mat(label, {"inst_map": (None, None), "type_map": (None, None)})
             instances = to_integers(content["inst_map"], f"{label}: inst_map")
@@ -70,8 +66,6 @@ def read(path: Path | str, *, merged: bool = False) -> Iterator[Sample]:
                 image=image,
                 instances=instances,
                 id=file.stem,
-                source=file.stem,
-                group=file.stem,
                 organ="colon",
                 stain="H&E",
                 classes=MERGED[classes] if merged else classes,

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from hemalum.data.annotations.imagej_rois import read_roi_set
 from hemalum.data.annotations.outlines import draw_outlines
 from hemalum.data.image import read_image, read_label_map
-from hemalum.data.label_maps import components
+from hemalum.data.label_maps import components, same_size
+from hemalum.data.readers.files import first_file, list_images
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
@@ -69,7 +70,8 @@ def read(
     if cases:
         for file, rois in cases:
             image = read_image(file)
-            yield _sample(file.stem, file.parent.name, None, image, _drawn(rois, image))
+            instances = _draw(rois, image)
+            yield Sample(image=image, instances=instances, id=file.stem, group=file.parent.name, stain="H&E")
         return
     root = next((root for root in (root, *_folders(root)) if (root / IMAGES).is_dir()), root)
     if not (root / IMAGES).is_dir():
@@ -77,21 +79,12 @@ def read(
         first = f", or the cases as folders: unpack {packed[0]} and the others first" if packed else ""
         raise HemalumError(f"{path}: no '{IMAGES}'; want the unpacked CryoNuSeg archive{first}")
     truth = _truth(root, ANNOTATORS[annotator])
-    files = sorted(file for file in (root / IMAGES).glob("*.tif") if not file.name.startswith("."))
-    if not files:
-        raise HemalumError(f"{root / IMAGES}: no images")
-    for file in files:
+    for file in list_images(root / IMAGES, ".tif"):
         image = read_image(file)
-        instances = _drawn(_roi_set(truth, file), image) if variant == ROIS else _labels(truth, variant, file, image)
+        instances = _draw(_roi_set(truth, file), image) if variant == ROIS else _labels(truth, variant, file, image)
         named = re.fullmatch(r"Human_([A-Za-z]+)_\d+", file.stem)
         organ = None if named is None else ORGANS.get(named[1], named[1].lower())
-        yield _sample(file.stem, file.stem, organ, image, instances)
-
-
-def _sample(
-    name: str, group: str, organ: str | None, image: NDArray[np.uint8], instances: NDArray[np.int32]
-) -> Sample:
-    return Sample(image=image, instances=instances, id=name, source=name, group=group, organ=organ, stain="H&E")
+        yield Sample(image=image, instances=instances, id=file.stem, organ=organ, stain="H&E")
 
 
 def _folders(path: Path) -> list[Path]:
@@ -125,17 +118,11 @@ def _labels(truth: Path, variant: str, image_file: Path, image: NDArray[np.uint8
     if not folder.is_dir():
         known = ", ".join(sorted(item.name for item in truth.iterdir() if item.is_dir()))
         raise HemalumError(f"{folder}: no such folder of labels; there are {known or 'none'}, and '{ROIS}'")
-    for suffix in (".tif", ".png"):
-        file = folder / f"{image_file.stem}{suffix}"
-        if file.is_file():
-            labels = read_label_map(file)
-            if labels.shape != image.shape[:2]:
-                raise HemalumError(
-                    f"{file}: label map is {labels.shape[1]} x {labels.shape[0]}, "
-                    f"its image {image.shape[1]} x {image.shape[0]}"
-                )
-            return components(labels) if "binary" in variant else labels
-    raise HemalumError(f"{folder / image_file.stem}.tif: missing; it holds the labels of {image_file.name}")
+    candidates = [folder / f"{image_file.stem}{suffix}" for suffix in (".tif", ".png")]
+    file = first_file(*candidates, role=f"holds the labels of {image_file.name}")
+    labels = read_label_map(file)
+    same_size(file, labels, image, "label map is {}, its image {}")
+    return components(labels) if "binary" in variant else labels
 
 
 def _roi_set(truth: Path, image_file: Path) -> Path:
@@ -146,8 +133,8 @@ def _roi_set(truth: Path, image_file: Path) -> Path:
     return archives[0]
 
 
-def _drawn(rois: Path, image: NDArray[np.uint8]) -> NDArray[np.int32]:
-    return draw_outlines(read_roi_set(rois), (image.shape[0], image.shape[1]), rois)
+def _draw(rois: Path, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    return draw_outlines(read_roi_set(rois), image.shape[:2], rois)
 
 
 READER = Reader(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.image import read_image, read_label_map
+from hemalum.data.label_maps import same_size
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
@@ -45,8 +46,6 @@ def read(path: Path | str) -> Iterator[Sample]:
             image=image,
             instances=_instances(folder, image),
             id=folder.name,
-            source=folder.name,
-            group=folder.name,
             stain=stain_of(image),
         )
 
@@ -75,10 +74,7 @@ def _instances(folder: Path, image: NDArray[np.uint8]) -> NDArray[np.int32]:
     number = shared = empty = 0
     for file in files:
         mask = read_label_map(file) > 0
-        if mask.shape != instances.shape:
-            raise HemalumError(
-                f"{file}: mask is {mask.shape[1]} x {mask.shape[0]}, its image {image.shape[1]} x {image.shape[0]}"
-            )
+        same_size(file, mask, image, "mask is {}, its image {}")
         free = mask & (instances == 0)
         shared += int(mask.sum() - free.sum())
         if not free.any():

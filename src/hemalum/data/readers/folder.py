@@ -6,19 +6,16 @@ The index has columns `image` and `label` (paths from SRC, or from SRC/images an
 id, source, group, organ, stain, mpp and any other column that a split can go by.
 """
 
-import csv
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hemalum.data.dataset import classes_by_instance
-from hemalum.data.image import IMAGE_SUFFIXES, read_image, read_label_map
-from hemalum.data.label_maps import read_instances
+from hemalum.data.image import read_image, read_label_map
+from hemalum.data.label_maps import read_instances, same_size
+from hemalum.data.readers.files import find_index, find_listed, images_by_stem, read_csv
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
@@ -75,13 +72,11 @@ def read(
         image = read_image(pair.image)
         instances, was_binary = read_instances(pair.label)
         binary += was_binary
-        if instances.shape != image.shape[:2]:
-            raise HemalumError(f"{pair.label}: label map is {_size(instances)}, its image {_size(image)}")
+        same_size(pair.label, instances, image, "label map is {}, its image {}")
         classes = None
         if pair.classes is not None:
             class_map = read_label_map(pair.classes)
-            if class_map.shape != instances.shape:
-                raise HemalumError(f"{pair.classes}: class map is {_size(class_map)}, its image {_size(image)}")
+            same_size(pair.classes, class_map, image, "class map is {}, its image {}")
             classes = classes_by_instance(instances, class_map)
             unnamed = sorted(set(classes.tolist()) - {0, *names})
             if names and unnamed:
@@ -97,7 +92,7 @@ def read(
             image=image,
             instances=instances,
             id=pair.id,
-            source=columns.get("source") or pair.id,
+            source=columns.get("source", ""),
             group=kept,
             organ=columns.get("organ") or None,
             stain=columns.get("stain") or None,
@@ -151,17 +146,15 @@ def survey(
 ) -> tuple[list[Pair], list[HemalumError]]:
     """The pairs that can be joined, and every fault that keeps the others from it."""
     path = Path(path)
-    if not path.is_dir():
-        return [], [HemalumError(f"{path}: no such folder")]
-    listed = path / (index or "index.csv")
-    if index is not None and not listed.is_file():
-        return [], [HemalumError(f"{listed}: no such index")]
-    indexed = listed.is_file()
-    entries = list(_from_index(path, listed, images, labels) if indexed else _by_stem(path, images, labels))
+    try:
+        listed = find_index(path, index)
+    except HemalumError as error:
+        return [], [error]
+    entries = list(_from_index(path, listed, images, labels) if listed else _by_stem(path, images, labels))
     pairs = [item for item in entries if isinstance(item, Pair)]
     faults = [item for item in entries if isinstance(item, HemalumError)]
     if not entries:
-        faults.append(HemalumError(f"{listed if indexed else path / images}: no images"))
+        faults.append(HemalumError(f"{listed or path / images}: no images"))
     for name, count in Counter(pair.id for pair in pairs).items():
         if count > 1:
             faults.append(HemalumError(f"{path}: the id {name!r} occurs {count} times; name the images apart"))
@@ -173,17 +166,9 @@ def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumErr
     if missing:
         yield HemalumError(f"{missing[0]}: no such folder; want {images}/ and {labels}/, or an index.csv")
         return
-    stems: list[dict[str, Path]] = []
-    for folder in (path / images, path / labels):
-        files: dict[str, Path] = {}
-        for file in sorted(folder.iterdir()):
-            if file.is_dir() or file.name.startswith(".") or file.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            if file.stem in files:
-                yield HemalumError(f"{file}: {files[file.stem].name} has the same stem; keep one of them")
-            files[file.stem] = file
-        stems.append(files)
-    image_files, label_files = stems
+    image_files, faults = images_by_stem(path / images)
+    label_files, more_faults = images_by_stem(path / labels)
+    yield from faults + more_faults
     for stem, label in label_files.items():
         if stem not in image_files:
             yield HemalumError(f"{label}: no image named {stem}.* in {path / images}")
@@ -196,30 +181,16 @@ def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumErr
 
 def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
     try:
-        with listed.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            for name in ("image", "label"):
-                if name not in (reader.fieldnames or []):
-                    yield HemalumError(f"{listed}: column {name!r} is missing; want at least image,label")
-                    return
-            for number, line in enumerate(reader, start=2):
-                columns = {name: (value or "").strip() for name, value in line.items() if name is not None}
-                yield _joined(path, columns, images, labels, f"{listed}, row {number}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        yield HemalumError(f"{listed}: cannot be read as CSV ({error})")
-
-
-def _joined(path: Path, columns: dict[str, str], images: str, labels: str, where: str) -> Pair | HemalumError:
-    files: list[Path] = []
-    for name, folder in (("image", images), ("label", labels)):
-        if not columns[name]:
-            return HemalumError(f"{where}: {name} is empty")
-        candidates = [path / folder / columns[name], path / columns[name]]
-        existing = [file for file in candidates if file.is_file()]
-        if not existing:
-            return HemalumError(f"{where}: {name} {columns[name]!r} is neither in {path / folder} nor in {path}")
-        files.append(existing[0])
-    return _pair(path, files[0], files[1], columns.get("id") or Path(columns["image"]).stem, columns, where)
+        for where, columns in read_csv(listed, ("image", "label"), "; want at least image,label"):
+            name = columns.get("id") or Path(columns["image"]).stem
+            try:
+                image = find_listed(path, images, columns, "image", where)
+                label = find_listed(path, labels, columns, "label", where)
+                yield _pair(path, image, label, name, columns, where)
+            except HemalumError as error:
+                yield error
+    except HemalumError as error:
+        yield error
 
 
 def _pair(
@@ -242,10 +213,6 @@ def _mpp(pair: Pair) -> float | None:
         return float(text)
     except ValueError:
         raise HemalumError(f"{pair.where}: mpp is {text!r}, not a number") from None
-
-
-def _size(pixels: NDArray[np.int32] | NDArray[np.uint8]) -> str:
-    return f"{pixels.shape[1]} x {pixels.shape[0]}"
 
 
 READER = Reader(

@@ -1,47 +1,58 @@
 """`ihc-pairs`: H&E sections with labels derived from IHC sections of the same place (UHS-MelHist-like).
 
-    SRC/he/a.png   SRC/ihc/a.png   [SRC/index.csv: he,ihc,patient,organ,mpp,ihc_mpp]   [SRC/landmarks.csv]
+    SRC/he/a.png   SRC/ihc/a.png   [SRC/index.csv]   [SRC/landmarks.csv]
 
+The index has columns `he` and `ihc` (paths from SRC, or from SRC/he and SRC/ihc) and may have id, patient (or
+group), organ, mpp and ihc_mpp. landmarks.csv has columns id, he_x, he_y, ihc_x, ihc_y in px of each image.
 The IHC section is registered to the H&E, what its chromogen stained becomes the mask (hemalum.data.ihc).
 """
 
 import csv
 import logging
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hemalum.data.ihc.chromogen import Chromogen
-from hemalum.data.ihc.derive import MIN_AREA_UM2, MIN_QUALITY, Derived, Settings, derive
-from hemalum.data.ihc.pairs import IhcPair, find_pairs, read_landmarks
+from hemalum.data.ihc.derive import MIN_AREA_UM2, MIN_QUALITY, DerivedLabels, Settings, derive
 from hemalum.data.ihc.picture import write_picture
 from hemalum.data.ihc.registration import Level, load_simpleitk
 from hemalum.data.image import read_image
+from hemalum.data.readers.files import find_index, find_listed, images_by_stem, read_csv, safe_name
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
-    "id",
-    "imported",
-    "quality",
-    "overlap",
-    "coverage",
-    "correlation",
-    "clarity",
-    "registration",
+MAX_RATIO = 8.0  # between the scales of two sections; more is a slip of the pen
+LANDMARK_COLUMNS = (
     "landmarks",
     "landmark_count",
     "landmark_median_um",
     "landmark_mean_um",
     "landmark_p95_um",
     "landmark_median_px",
-    "threshold",
-    "positive_share",
-    "nuclei",
-    "reason",
 )
+Landmarks = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class IhcPair:
+    """An H&E file, its IHC file, and what the index says of them."""
+
+    he: Path
+    ihc: Path
+    id: str
+    group: str
+    organ: str | None = None
+    mpp: float | None = None
+    ihc_mpp: float | None = None
 
 
 def read(  # noqa: PLR0913 (the format's options)
@@ -93,7 +104,6 @@ def read(  # noqa: PLR0913 (the format's options)
             image=he,
             instances=derived.instances,
             id=pair.id,
-            source=pair.id,
             group=pair.group,
             organ=pair.organ,
             stain="H&E",
@@ -109,9 +119,20 @@ def read(  # noqa: PLR0913 (the format's options)
         log.warning("%s: %d of %d pairs refused: %s", path, len(refused), len(pairs), "; ".join(refused))
 
 
-def _row(pair: IhcPair, derived: Derived, mpp: float) -> dict[str, object]:
+def _row(pair: IhcPair, derived: DerivedLabels, mpp: float) -> dict[str, object]:
+    """One line of quality.csv."""
     quality, error = derived.quality, derived.landmarks
-    row: dict[str, object] = {
+    landmarks: dict[str, object] = dict.fromkeys(LANDMARK_COLUMNS, "")
+    if error is not None:
+        landmarks = {
+            "landmarks": "from file" if error.source == "landmarks" else "matched patches",
+            "landmark_count": error.count,
+            "landmark_median_um": f"{error.median:.3f}",
+            "landmark_mean_um": f"{error.mean:.3f}",
+            "landmark_p95_um": f"{error.p95:.3f}",
+            "landmark_median_px": f"{error.median / mpp:.2f}",
+        }
+    return {
         "id": pair.id,
         "imported": "no" if derived.refused else "yes",
         "quality": f"{quality.score:.3f}",
@@ -120,28 +141,100 @@ def _row(pair: IhcPair, derived: Derived, mpp: float) -> dict[str, object]:
         "correlation": f"{quality.correlation:.3f}",
         "clarity": f"{quality.clarity:.3f}",
         "registration": derived.level,
+        **landmarks,
         "threshold": f"{derived.threshold:.3f}",
         "positive_share": f"{derived.positive:.4f}",
         "nuclei": int(derived.instances.max()),
         "reason": derived.refused or "",
     }
-    if error is not None:
-        row |= {
-            "landmarks": "given" if error.source == "landmarks" else "matched patches",
-            "landmark_count": error.count,
-            "landmark_median_um": f"{error.median:.3f}",
-            "landmark_mean_um": f"{error.mean:.3f}",
-            "landmark_p95_um": f"{error.p95:.3f}",
-            "landmark_median_px": f"{error.median / mpp:.2f}",
-        }
-    return row
 
 
 def _write_scores(path: Path, rows: list[dict[str, object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def find_pairs(path: Path, *, he: str = "he", ihc: str = "ihc", index: str | None = None) -> list[IhcPair]:
+    """The pairs of a folder in the order of the index, or of their names; never empty.
+
+    Raises HemalumError, naming file or row, for missing folders, partners or columns and numbers out of range.
+    """
+    listed = find_index(path, index)
+    pairs = list(_from_index(path, listed, he, ihc) if listed else _by_stem(path, he, ihc))
+    if not pairs:
+        raise HemalumError(f"{listed or path / he}: no pairs")
+    for name, count in Counter(pair.id for pair in pairs).items():
+        if count > 1:
+            raise HemalumError(f"{path}: the id {name!r} occurs {count} times; name the pairs apart")
+    return pairs
+
+
+def read_landmarks(path: Path, pairs: list[IhcPair]) -> dict[str, Landmarks]:
+    """Points by pair id, each two (N, 2) float64 of x, y in px (H&E, IHC). Raises HemalumError naming the row."""
+    known = {pair.id for pair in pairs}
+    rows_by_id: dict[str, list[list[float]]] = defaultdict(list)
+    for where, line in _rows(path, "id", "he_x", "he_y", "ihc_x", "ihc_y"):
+        name = safe_name(line["id"])
+        if name not in known:
+            raise HemalumError(f"{where}: no pair has the id {line['id']!r}")
+        rows_by_id[name].append([_number(where, line, axis) for axis in ("he_x", "he_y", "ihc_x", "ihc_y")])
+    arrays = {name: np.array(points, np.float64) for name, points in rows_by_id.items()}
+    return {name: (points[:, :2], points[:, 2:]) for name, points in arrays.items()}
+
+
+def _by_stem(path: Path, he: str, ihc: str) -> Iterator[IhcPair]:
+    sections: list[dict[str, Path]] = []
+    for folder in (path / he, path / ihc):
+        if not folder.is_dir():
+            raise HemalumError(f"{folder}: no such folder; want {he}/ and {ihc}/, or an index.csv with he,ihc")
+        files, faults = images_by_stem(folder)
+        if faults:
+            raise faults[0]
+        sections.append(files)
+    for mine, other, folder in ((sections[0], sections[1], path / ihc), (sections[1], sections[0], path / he)):
+        alone = sorted(set(mine) - set(other))
+        if alone:
+            raise HemalumError(f"{mine[alone[0]]}: its partner {alone[0]}.* is missing in {folder}")
+    for stem, file in sections[0].items():
+        yield IhcPair(file, sections[1][stem], safe_name(stem), safe_name(stem))
+
+
+def _from_index(path: Path, listed: Path, he: str, ihc: str) -> Iterator[IhcPair]:
+    for where, line in _rows(listed, "he", "ihc"):
+        files = find_listed(path, he, line, "he", where), find_listed(path, ihc, line, "ihc", where)
+        name = safe_name(line.get("id") or Path(line["he"]).stem)
+        mpp, ihc_mpp = _scale(where, line, "mpp"), _scale(where, line, "ihc_mpp")
+        if ihc_mpp is not None and mpp is None:
+            raise HemalumError(f"{where}: ihc_mpp is given without mpp; give both")
+        if mpp is not None and ihc_mpp is not None and not 1 / MAX_RATIO <= ihc_mpp / mpp <= MAX_RATIO:
+            raise HemalumError(f"{where}: mpp {mpp:g} and ihc_mpp {ihc_mpp:g} differ more than {MAX_RATIO:g} times")
+        group = line.get("patient") or line.get("group") or name
+        yield IhcPair(*files, name, group, line.get("organ") or None, mpp, ihc_mpp)
+
+
+def _rows(path: Path, *columns: str) -> Iterator[tuple[str, dict[str, str]]]:
+    return read_csv(path, columns, f"; want {','.join(columns)}")
+
+
+def _scale(where: str, line: dict[str, str], name: str) -> float | None:
+    if not line.get(name):
+        return None
+    value = _number(where, line, name)
+    if not 0.01 < value < 100:
+        raise HemalumError(f"{where}: {name} {value:g} µm/px is out of range")
+    return value
+
+
+def _number(where: str, line: dict[str, str], name: str) -> float:
+    try:
+        value = float(line[name])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise HemalumError(f"{where}: {name} is {line[name]!r}, not a number")
+    return value
 
 
 READER = Reader(

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.annotations.aperio_xml import read_aperio_xml
-from hemalum.data.annotations.matlab import read_mat
+from hemalum.data.annotations.arrays import read_mat
 from hemalum.data.annotations.outlines import draw_outlines
 from hemalum.data.image import read_image
 from hemalum.data.label_maps import same_size, to_integers
+from hemalum.data.readers.files import first_file, list_images
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Part
@@ -82,10 +83,8 @@ def part_of(name: str) -> Part | None:
 
 
 def _read_mats(folder: Path, part: Part) -> Iterator[Sample]:
-    for file in _images(folder / "Images"):
-        label = folder / "Labels" / f"{file.stem}.mat"
-        if not label.is_file():
-            raise HemalumError(f"{label}: missing; it holds the labels of {file}")
+    for file in list_images(folder / "Images", *SUFFIXES):
+        label = first_file(folder / "Labels" / f"{file.stem}.mat", role=f"holds the labels of {file}")
         image = read_image(file)
         stored = read_mat(label, {"inst_map": (None, None)})["inst_map"]
         instances = to_integers(stored, f"{label}: inst_map")
@@ -94,14 +93,11 @@ def _read_mats(folder: Path, part: Part) -> Iterator[Sample]:
 
 
 def _read_outlines(root: Path, open_lines: Literal["refuse", "close"]) -> Iterator[Sample]:
-    for file in _images(root / "Tissue Images"):
-        label = root / "Annotations" / f"{file.stem}.xml"
-        if not label.is_file():
-            raise HemalumError(f"{label}: missing; it holds the outlines of {file}")
+    for file in list_images(root / "Tissue Images", *SUFFIXES):
+        label = first_file(root / "Annotations" / f"{file.stem}.xml", role=f"holds the outlines of {file}")
         image = read_image(file)
         annotations = read_aperio_xml(label, open_lines=open_lines)
-        height, width, _ = image.shape
-        instances = draw_outlines(annotations.outlines, (height, width), label)
+        instances = draw_outlines(annotations.outlines, image.shape[:2], label)
         yield _sample(file, image, instances, part_of(file.stem), annotations.mpp)
 
 
@@ -112,7 +108,6 @@ def _sample(
         image=image,
         instances=instances,
         id=file.stem,
-        source=file.stem,
         group=case_of(file.stem),
         organ=ORGAN_OF.get(case_of(file.stem)),
         stain="H&E",
@@ -120,15 +115,6 @@ def _sample(
         mpp_source=None if mpp is None else "file",
         part=part,
     )
-
-
-def _images(folder: Path) -> list[Path]:
-    files = sorted(
-        file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
-    if not files:
-        raise HemalumError(f"{folder}: no images")
-    return files
 
 
 READER = Reader(

@@ -10,7 +10,6 @@
 Source: Graham et al., ICCV Workshops 2021.
 """
 
-import csv
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations.matlab import read_mat
+from hemalum.data.annotations.arrays import read_mat
 from hemalum.data.image import read_image
 from hemalum.data.label_maps import same_size, to_integers
+from hemalum.data.readers.files import first_file, read_csv
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.data.splits import one_fold_tests
@@ -69,17 +69,13 @@ def read(path: Path | str) -> Iterator[Sample]:
         raise HemalumError(f"{root}: no Lizard_Images1 or Lizard_Images2 with PNG images")
     folds = _folds(labels.parent / "info.csv")
     for file in images:
-        label = labels / f"{file.stem}.mat"
-        if not label.is_file():
-            raise HemalumError(f"{label}: missing; it holds the labels of {file}")
+        label = first_file(labels / f"{file.stem}.mat", role=f"holds the labels of {file}")
         image = read_image(file)
         instances, classes = _nuclei(label, image)
         yield Sample(
             image=image,
             instances=instances,
             id=file.stem,
-            source=file.stem,
-            group=file.stem,
             organ="colon",
             stain="H&E",
             classes=classes,
@@ -119,19 +115,10 @@ def _folds(info: Path) -> dict[str, int]:
         log.warning("%s: missing; without it there are no published folds", info)
         return {}
     folds: dict[str, int] = {}
-    try:
-        with info.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            for name in ("Filename", "Split"):
-                if name not in (reader.fieldnames or []):
-                    raise HemalumError(f"{info}: column {name!r} is missing; want Filename,Source,Split")
-            for number, row in enumerate(reader, start=2):
-                fold = (row["Split"] or "").strip()
-                if fold not in {str(fold) for fold in FOLDS}:
-                    raise HemalumError(f"{info}, row {number}: Split is {fold!r}, must be 1, 2 or 3")
-                folds[(row["Filename"] or "").strip().removesuffix(".png")] = int(fold)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HemalumError(f"{info}: cannot be read as CSV ({error})") from error
+    for where, row in read_csv(info, ("Filename", "Split"), "; want Filename,Source,Split"):
+        if row["Split"] not in {str(fold) for fold in FOLDS}:
+            raise HemalumError(f"{where}: Split is {row['Split']!r}, must be 1, 2 or 3")
+        folds[row["Filename"].removesuffix(".png")] = int(row["Split"])
     return folds
 
 

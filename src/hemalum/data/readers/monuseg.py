@@ -54,9 +54,8 @@ def read(path: Path | str, *, open_lines: Literal["refuse", "close"] = "refuse")
         patient = kumar.case_of(image_file.stem)
         yield Sample(
             image=image,
-            instances=draw_outlines(outlines, (image.shape[0], image.shape[1]), annotations),
+            instances=draw_outlines(outlines, image.shape[:2], annotations),
             id=image_file.stem,
-            source=image_file.stem,
             group=patient,
             organ=ORGAN_OF.get(patient),
             stain="H&E",

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.image import read_image, read_label_map
-from hemalum.data.label_maps import components
+from hemalum.data.label_maps import components, same_size
+from hemalum.data.readers.files import first_file, list_images
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part
@@ -26,6 +27,7 @@ from hemalum.errors import HemalumError
 IMAGES = "tissue images"
 PUBLISHED = 665  # images of the whole set, over which its authors make their folds
 FOLDS, SEED = 5, 19
+SIZES = "label map is {}, its image {}"
 SPECIES = ("human", "mouse")
 # the archives of the two hosts differ in where the masks of ambiguous areas lie
 AMBIGUOUS = ("vague areas/mask binary", "vague areas/mask binary_vague", "mask binary_vague", "vague areas")
@@ -54,16 +56,14 @@ def read(
         if not labels.is_dir():
             known = ", ".join(sorted(item.name for item in folder.iterdir() if item.is_dir()))
             raise HemalumError(f"{labels}: no such folder of labels; there are {known}")
-        files = sorted(file for file in (folder / IMAGES).glob("*.png") if not file.name.startswith("."))
-        if not files:
-            raise HemalumError(f"{folder / IMAGES}: no images")
-        for file in files:
+        for file in list_images(folder / IMAGES, ".png"):
             image = read_image(file)
-            label = _label_file(labels, file)
+            candidates = [labels / f"{file.stem}{suffix}" for suffix in (".tif", ".tiff", ".png")]
+            label = first_file(*candidates, role=f"holds the labels of {file.name}")
             instances = read_label_map(label)
             if "binary" in variant:
                 instances = components(instances)
-            _same_size(label, instances, image)
+            same_size(label, instances, image, SIZES)
             yield Sample(
                 image=image,
                 instances=instances,
@@ -107,14 +107,6 @@ def _organ_folders(path: Path, species: str) -> list[Path]:
     raise HemalumError(f"{path}: no organ folders with '{IMAGES}'; want the unpacked NuInsSeg archive")
 
 
-def _label_file(labels: Path, image: Path) -> Path:
-    for suffix in (".tif", ".tiff", ".png"):
-        file = labels / f"{image.stem}{suffix}"
-        if file.is_file():
-            return file
-    raise HemalumError(f"{labels / image.stem}.tif: missing; it holds the labels of {image.name}")
-
-
 def _ambiguous(folder: Path, image_file: Path, image: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     """The mask of ambiguous areas; None where the archive was unpacked without them."""
     for name in AMBIGUOUS:
@@ -122,17 +114,9 @@ def _ambiguous(folder: Path, image_file: Path, image: NDArray[np.uint8]) -> NDAr
             file = folder / name / f"{image_file.stem}{suffix}"
             if file.is_file():
                 mask = read_label_map(file) > 0
-                _same_size(file, mask, image)
+                same_size(file, mask, image, SIZES)
                 return mask
     return None
-
-
-def _same_size(file: Path, labels: NDArray[np.int32] | NDArray[np.bool_], image: NDArray[np.uint8]) -> None:
-    if labels.shape != image.shape[:2]:
-        raise HemalumError(
-            f"{file}: label map is {labels.shape[1]} x {labels.shape[0]}, "
-            f"its image {image.shape[1]} x {image.shape[0]}"
-        )
 
 
 READER = Reader(

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations.numpy_arrays import NpyRows, read_npy
+from hemalum.data.annotations.arrays import NpyRows, read_npy
 from hemalum.data.dataset import classes_by_instance
 from hemalum.data.image import read_image
 from hemalum.data.label_maps import same_size, to_integers
+from hemalum.data.readers.files import first_file
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part
@@ -106,12 +107,10 @@ def _read_arrays(folder: Path, fold: int) -> Iterator[Sample]:
     for index in range(len(images)):
         instances, classes, twice = _from_channels(masks[index], f"{masks.path}, image {index}")
         shared += twice
-        name = f"{fold}_{index:05d}"
         yield Sample(
             image=_to_uint8(images[index], f"{images.path}, image {index}"),
             instances=instances,
-            id=name,
-            source=name,
+            id=f"{fold}_{index:05d}",
             group=f"fold{fold}",
             organ=_organ(str(organs[index])),
             stain="H&E",
@@ -148,9 +147,7 @@ def _to_uint8(image: NDArray[Any], where: str) -> NDArray[np.uint8]:
 def _read_exported(folder: Path) -> Iterator[Sample]:
     organs = _organs(folder / "types.csv")
     for file in sorted(file for file in (folder / "images").glob("*.png") if not file.name.startswith(".")):
-        label = folder / "labels" / f"{file.stem}.npy"
-        if not label.is_file():
-            raise HemalumError(f"{label}: missing; it holds the labels of {file}")
+        label = first_file(folder / "labels" / f"{file.stem}.npy", role=f"holds the labels of {file}")
         number = file.stem.partition("_")[0]
         if number not in {str(fold - 1) for fold in RUNS}:
             raise HemalumError(f"{file}: the name must begin with the fold, 0_, 1_ or 2_")
@@ -164,7 +161,6 @@ def _read_exported(folder: Path) -> Iterator[Sample]:
             image=image,
             instances=instances,
             id=file.stem,
-            source=file.stem,
             group=f"fold{fold}",
             organ=organs.get(file.name),
             stain="H&E",

@@ -11,10 +11,10 @@ Sources: Silva et al., IJCARS 9, 283 (2014); Bernal et al., Pattern Recognition 
 Computerized Medical Imaging and Graphics 43, 99 (2015); Jha et al., MultiMedia Modeling 2020, 451.
 """
 
-import csv
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.image import IMAGE_SUFFIXES, read_image, read_label_map
-from hemalum.data.label_maps import components
+from hemalum.data.label_maps import components, same_size
+from hemalum.data.readers.files import first_file, read_csv
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
@@ -54,43 +55,41 @@ LAYOUTS = {
 }
 
 
-def reader(name: str) -> Callable[..., Iterator[Sample]]:
-    """The `read` function of one of the four sets."""
+def read(name: str, path: Path | str) -> Iterator[Sample]:
+    """Yield the frames of the set `name` in the order of their numbers.
 
-    def read(path: Path | str) -> Iterator[Sample]:
-        """Yield the frames in the order of their numbers; `path` holds the folders, itself or up to two below.
+    `path` holds the folders, itself or up to two below.
 
-        A mask is cut at half of its range (JPEG masks have values between); each 8-connected component is one
-        object. The group is the video sequence where a metadata.csv says it, else the frame itself: the
-        sets do not say which frames are of one video, which the log repeats.
+    A mask is cut at half of its range (JPEG masks have values between); each 8-connected component is one
+    object. The group is the video sequence where a metadata.csv says it, else the frame itself: the
+    sets do not say which frames are of one video, which the log repeats.
 
-        Raises HemalumError for missing folders or masks, unreadable files, sizes that do not fit, and frames
-        that metadata.csv does not name.
-        """
-        root, layout = _find_layout(name, Path(path))
-        frames = _frames(name, root / layout.frames, layout.prefix)
-        sequences = _sequences(root)
-        if sequences is None and name != "kvasir":
-            log.warning(
-                "%s: the set does not say which frames are of one video, so each frame is a group of its own; "
-                "frames of one video may be on both sides of a split",
-                root,
-            )
-        for file in frames:
-            if sequences is not None and file.stem not in sequences:
-                raise HemalumError(f"{root / SEQUENCES}: no row with frame_id {file.stem}; it tells the sequence")
-            image = read_image(file)
-            mask_file = _mask_file(root / layout.masks, f"{layout.prefix}{file.stem}", file)
-            yield Sample(
-                image=image,
-                instances=components(_mask(mask_file, image)),
-                id=file.stem,
-                source=file.stem,
-                group=file.stem if sequences is None else f"sequence {sequences[file.stem]}",
-                organ="colon",
-            )
-
-    return read
+    Raises HemalumError for missing folders or masks, unreadable files, sizes that do not fit, and frames
+    that metadata.csv does not name.
+    """
+    root, layout = _find_layout(name, Path(path))
+    frames = _frames(name, root / layout.frames, layout.prefix)
+    sequences = _sequences(root)
+    if sequences is None and name != "kvasir":
+        log.warning(
+            "%s: the set does not say which frames are of one video, so each frame is a group of its own; "
+            "frames of one video may be on both sides of a split",
+            root,
+        )
+    for file in frames:
+        if sequences is not None and file.stem not in sequences:
+            raise HemalumError(f"{root / SEQUENCES}: no row with frame_id {file.stem}; it tells the sequence")
+        image = read_image(file)
+        stem = root / layout.masks / f"{layout.prefix}{file.stem}"
+        candidates = [Path(f"{stem}{suffix}") for suffix in (file.suffix, *IMAGE_SUFFIXES)]
+        mask_file = first_file(*candidates, role=f"is the mask of {file}")
+        yield Sample(
+            image=image,
+            instances=components(_mask(mask_file, image)),
+            id=file.stem,
+            group="" if sequences is None else f"sequence {sequences[file.stem]}",
+            organ="colon",
+        )
 
 
 def _find_layout(name: str, path: Path) -> tuple[Path, Layout]:
@@ -131,21 +130,10 @@ def _frames(name: str, folder: Path, prefix: str) -> list[Path]:
     return files
 
 
-def _mask_file(folder: Path, stem: str, frame: Path) -> Path:
-    for suffix in dict.fromkeys((frame.suffix, *IMAGE_SUFFIXES)):
-        file = folder / f"{stem}{suffix}"
-        if file.is_file():
-            return file
-    raise HemalumError(f"{folder / stem}{frame.suffix}: missing; it is the mask of {frame}")
-
-
 def _mask(file: Path, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     lossy = file.suffix.lower() in (".jpg", ".jpeg")
     values = read_image(file).mean(axis=2) if lossy else read_label_map(file)
-    if values.shape != image.shape[:2]:
-        raise HemalumError(
-            f"{file}: mask is {values.shape[1]} x {values.shape[0]}, its frame {image.shape[1]} x {image.shape[0]}"
-        )
+    same_size(file, values, image, "mask is {}, its frame {}")
     if values.max() > 255:
         raise HemalumError(f"{file}: mask has values up to {values.max():g}; want 0 to 255, or 0 and 1")
     mask: NDArray[np.bool_] = values > (0.5 if values.max() <= 1 else 127.5)
@@ -157,27 +145,18 @@ def _sequences(root: Path) -> dict[str, str] | None:
     file = root / SEQUENCES
     if not file.is_file():
         return None
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = csv.DictReader(stream)
-            for column in ("frame_id", "sequence_id"):
-                if column not in (rows.fieldnames or []):
-                    raise HemalumError(f"{file}: column {column!r} is missing")
-            sequences = {}
-            for number, row in enumerate(rows, start=2):
-                frame, sequence = (row["frame_id"] or "").strip(), (row["sequence_id"] or "").strip()
-                if not frame or not sequence:
-                    raise HemalumError(f"{file}, row {number}: frame_id or sequence_id is empty")
-                sequences[frame] = sequence
-            return sequences
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HemalumError(f"{file}: cannot be read as CSV ({error})") from error
+    sequences = {}
+    for where, row in read_csv(file, ("frame_id", "sequence_id")):
+        if not row["frame_id"] or not row["sequence_id"]:
+            raise HemalumError(f"{where}: frame_id or sequence_id is empty")
+        sequences[row["frame_id"]] = row["sequence_id"]
+    return sequences
 
 
 READERS = {
     "etis": Reader(
         title="ETIS-LaribPolypDB, polyps in colonoscopy, binary",
-        read=reader("etis"),
+        read=partial(read, "etis"),
         group="image: its videos are not told apart",
         license="research use (no license stated)",
         citation="Silva et al., Toward embedded detection of polyps in WCE images for early diagnosis of colorectal "
@@ -188,7 +167,7 @@ READERS = {
     ),
     "colondb": Reader(
         title="CVC-ColonDB, polyps in colonoscopy, binary",
-        read=reader("colondb"),
+        read=partial(read, "colondb"),
         group="image: its videos are not told apart",
         license="research use (no license stated)",
         citation="Bernal et al., Towards automatic polyp detection with a polyp appearance model, Pattern "
@@ -199,7 +178,7 @@ READERS = {
     ),
     "clinicdb": Reader(
         title="CVC-ClinicDB, polyps in colonoscopy, binary",
-        read=reader("clinicdb"),
+        read=partial(read, "clinicdb"),
         group="video where a metadata.csv says it, else image",
         license="research use (no license stated)",
         citation="Bernal et al., WM-DOVA maps for accurate polyp highlighting in colonoscopy, Computerized Medical "
@@ -210,7 +189,7 @@ READERS = {
     ),
     "kvasir": Reader(
         title="Kvasir-SEG, polyps in colonoscopy, binary",
-        read=reader("kvasir"),
+        read=partial(read, "kvasir"),
         group="image",
         license="research and education (stated by its authors)",
         citation="Jha et al., Kvasir-SEG: a segmented polyp dataset, MultiMedia Modeling, 451-462 (2020), "

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hemalum.data.image import read_image
-from hemalum.data.label_maps import read_instances
+from hemalum.data.label_maps import read_instances, same_size
+from hemalum.data.readers.files import first_file, list_images
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part
@@ -32,24 +33,15 @@ def read(path: Path | str) -> Iterator[Sample]:
         truth = root / f"GT_{patient}"
         if not truth.is_dir():
             raise HemalumError(f"{truth}: missing; it holds the masks of {slide.name}")
-        files = sorted(file for file in slide.glob("*.png") if not file.name.startswith("."))
-        if not files:
-            raise HemalumError(f"{slide}: no images")
-        for file in files:
-            if not (truth / file.name).is_file():
-                raise HemalumError(f"{truth / file.name}: missing; it is the mask of {file}")
+        for file in list_images(slide, ".png"):
+            mask = first_file(truth / file.name, role=f"is the mask of {file}")
             image = read_image(file)
-            instances, _ = read_instances(truth / file.name)
-            if instances.shape != image.shape[:2]:
-                raise HemalumError(
-                    f"{truth / file.name}: mask is {instances.shape[1]} x {instances.shape[0]}, "
-                    f"its image {image.shape[1]} x {image.shape[0]}"
-                )
+            instances, _ = read_instances(mask)
+            same_size(mask, instances, image, "mask is {}, its image {}")
             yield Sample(
                 image=image,
                 instances=instances,
                 id=file.stem,
-                source=file.stem,
                 group=patient,
                 organ="breast" if patient.isdigit() and int(patient) in BREAST else None,
                 stain="H&E",

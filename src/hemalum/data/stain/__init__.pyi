@@ -29,45 +29,8 @@ from .recognition import known_stains as known_stains
 from .recognition import recognize_stain as recognize_stain
 from .separation import STAINS as STAINS
 from .separation import angle_between as angle_between
+from .separation import unmixing as unmixing
 from .separation import white_of as white_of
 from .simulated_dab import draw_dab as draw_dab
 from .statistics import StainTarget as StainTarget
 from .target import fit_stain_target as fit_stain_target
-
-__all__ = [
-    "DAB",
-    "DARKEST",
-    "HEMATOXYLIN",
-    "LEAST_PINK",
-    "NUCLEAR_SHARE",
-    "STAINS",
-    "STAIN_NAMES",
-    "STAIN_TITLES",
-    "ColorChange",
-    "FluorescenceMap",
-    "HdabMap",
-    "HdabStains",
-    "Recognition",
-    "Stain",
-    "StainMap",
-    "StainNormalization",
-    "StainNormalizer",
-    "StainProfile",
-    "StainTarget",
-    "UnfitImage",
-    "angle_between",
-    "draw_dab",
-    "draw_stain_jitter",
-    "find_hdab",
-    "fit_stain_target",
-    "jitter_stain",
-    "known_stains",
-    "match_stain",
-    "measure_stain",
-    "measure_stains",
-    "recognize_stain",
-    "sample_image",
-    "sample_pixels",
-    "stain_transfer",
-    "white_of",
-]

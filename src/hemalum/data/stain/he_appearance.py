@@ -20,6 +20,7 @@ from hemalum.data.stain.separation import (
     angle_between,
     density_table,
     macenko_stains,
+    unmixing,
     white_of,
 )
 
@@ -105,23 +106,12 @@ def find_hdab(pixels: Pixels) -> HdabStains:
             if typical is not None and angle_between(np.stack([typical, DAB])) <= FARTHEST_DAB:
                 dab = typical
                 estimated.append("DAB")
-    brown = separate_hdab(density, hematoxylin, dab)[:, 1] / LN10
+    brown = (density @ unmixing(hematoxylin, dab))[:, 1] / LN10
     return HdabStains(hematoxylin, dab, white, tuple(estimated), float(np.percentile(brown, 99.9)))
 
 
-def separate_hdab(density: Floats, hematoxylin: Floats, dab: Floats) -> Floats:
-    """Amounts of hematoxylin and DAB (N, 2) in optical density (N, 3), in its units.
-
-    What neither explains goes to a third direction, at right angles to both (Ruifrok & Johnston 2001).
-    """
-    residual = np.cross(hematoxylin, dab)
-    mixing = np.stack([hematoxylin, dab, residual / np.linalg.norm(residual)])
-    amounts: Floats = density @ np.linalg.inv(mixing)[:, :2]
-    return amounts
-
-
 def _typical_brown(tissue: Floats, hematoxylin: Floats, yellowest: Floats) -> Floats | None:
-    blue, brown = separate_hdab(tissue, hematoxylin, yellowest).T
+    blue, brown = (tissue @ unmixing(hematoxylin, yellowest)).T
     chosen = (brown > np.maximum(blue, 0)) & (tissue.mean(axis=1) >= DEEP_BROWN)
     if chosen.sum() < FEWEST_BROWN:
         return None
@@ -141,7 +131,7 @@ class HdabMap:
     def __init__(self, stains: HdabStains, nuclear: float = 0.0) -> None:
         self.stains, self.nuclear = stains, nuclear
         # what a channel's byte adds to hematoxylin and to DAB
-        shares = separate_hdab(np.eye(3), stains.hematoxylin, stains.dab)
+        shares = unmixing(stains.hematoxylin, stains.dab)
         density = density_table(stains.white)
         self._amounts = (shares.T[:, :, None] * density).astype(np.float32)
 

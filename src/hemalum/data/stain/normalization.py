@@ -90,13 +90,9 @@ class StainMap:
         if self.method == "reinhard":
             _shift(flat, self.first, self.second, _CONES32, _RGB32, result)
         else:
-            source, target = self.white
-            table, scale, cosine = (
-                density_table(source).astype(np.float32),
-                np.float32(target + 1),
-                np.float32(self.cosine),
-            )
-            _restain(flat, table, self.first, self.second, cosine, self.method == "vahadane", scale, result)
+            table, scale = density_table(self.white[0]).astype(np.float32), np.float32(self.white[1] + 1)
+            cosine, nonnegative = np.float32(self.cosine), self.method == "vahadane"
+            _restain(flat, table, self.first, self.second, cosine, nonnegative, scale, result)
         return result.reshape(pixels.shape)
 
 
@@ -232,17 +228,6 @@ class StainNormalizer:
             return
         others = f", and {len(self.unfit) - 1} more" if len(self.unfit) > 1 else ""
         log.warning("no %s stain normalization of %s%s", self.target.method, self.unfit[0], others)
-
-
-def normalize_stain(image: Pixels, target: StainTarget, *, name: str = "image") -> Pixels:
-    """An image (H, W, 3) uint8 in the target's colors; unchanged, with a warning, where it is unfit.
-
-    Raises HemalumError for an unfit image where the target says `unfit: refuse`.
-    """
-    normalizer = StainNormalizer(target)
-    change = normalizer.match(sample_image(image), name)
-    normalizer.warn()
-    return image if change is None else change.apply(image)
 
 
 _CONES32, _RGB32 = _CONES.astype(np.float32), np.linalg.inv(_CONES).astype(np.float32)

@@ -84,6 +84,17 @@ def amounts(density: Floats, stains: Floats, *, nonnegative: bool) -> Floats:
     return solution
 
 
+def unmixing(first: Floats, second: Floats) -> Floats:
+    """(3, 2): what gives the amounts of two unit directions (3,) from optical density, by `density @ unmixing`.
+
+    What neither explains goes to a third direction, at right angles to both, and is dropped (Ruifrok & Johnston,
+    Anal. Quant. Cytol. Histol. 23, 291, 2001).
+    """
+    rest = np.cross(first, second)
+    inverse = np.linalg.inv(np.stack([first, second, rest / np.linalg.norm(rest)]))
+    return np.ascontiguousarray(inverse[:, :2])
+
+
 def angle_between(stains: Floats) -> float:
     """Degrees between the two rows of (2, 3)."""
     one, other = stains / np.maximum(np.linalg.norm(stains, axis=1, keepdims=True), 1e-12)

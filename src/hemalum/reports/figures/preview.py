@@ -13,7 +13,7 @@ from skimage.segmentation import find_boundaries
 
 from hemalum.data.augmentation.crops import augment
 from hemalum.data.augmentation.settings import AugmentSettings
-from hemalum.data.augmentation.warp import Prepared
+from hemalum.data.augmentation.warp import TrainingImage
 from hemalum.data.dataset import Dataset
 from hemalum.data.dataset import Row as IndexRow
 from hemalum.data.sample import Sample
@@ -174,7 +174,7 @@ def _row(
 ) -> Row:
     sample = shown.sample
     rngs = [np.random.default_rng([*seed, number]) for number in range(3)]
-    batch, _ = augment([Prepared(shown.image, shown.labels)], rngs[2:], PICTURE, settings)
+    batch, _ = augment([TrainingImage(shown.image, shown.labels)], rngs[2:], PICTURE, settings)
     panels = [
         Panel(shown.image, bar=_bar(shown)),
         Panel(_outlined(shown)),

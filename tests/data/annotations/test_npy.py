@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from hemalum.data.annotations.numpy_arrays import NpyRows, read_npy
+from hemalum.data.annotations.arrays import NpyRows, read_npy
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemalum.data.ihc.pairs import find_pairs, read_landmarks
 from hemalum.data.importing import import_dataset
 from hemalum.data.readers import ihc_pairs
+from hemalum.data.readers.ihc_pairs import find_pairs, read_landmarks
 from hemalum.errors import HemalumError
 from ihc_synthesis import Warp, make_pair
 
@@ -122,7 +122,7 @@ def test_import_keeps_what_fits_and_names_the_rest(
         scores = {row["id"]: row for row in csv.DictReader(stream)}
     assert [scores[f"roi_{number}"]["imported"] for number in range(3)] == ["yes", "yes", "no"]
     assert float(scores["roi_0"]["quality"]) > 0.25 > float(scores["roi_2"]["quality"])
-    assert (scores["roi_0"]["landmarks"], scores["roi_0"]["landmark_count"]) == ("given", "1")
+    assert (scores["roi_0"]["landmarks"], scores["roi_0"]["landmark_count"]) == ("from file", "1")
     assert "1 of 3 pairs refused: roi_2: quality 0." in caplog.text
     for number in range(3):
         assert Image.open(dataset.path / f"pairs/roi_{number}.png").width > 1000

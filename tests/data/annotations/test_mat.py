@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from hemalum.data.annotations.matlab import read_mat
+from hemalum.data.annotations.arrays import read_mat
 
 MAP = {"inst_map": (None, None)}
 
