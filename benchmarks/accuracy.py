@@ -13,7 +13,7 @@ from typing import Any
 
 from hemalum.data.dataset import Dataset
 from hemalum.experiments.evaluate import evaluate
-from hemalum.experiments.segmentation import CLASSICAL
+from hemalum.experiments.segmenters import CLASSICAL
 from hemalum.models.engines.engine import make_engine
 from hemalum.models.model import load_model
 from record import write_record

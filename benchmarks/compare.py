@@ -17,7 +17,7 @@ from typing import Any
 
 from hemalum.experiments import compare as compare_module
 from hemalum.experiments import execute
-from hemalum.experiments.resources import Resources
+from hemalum.experiments.execute import Resources
 from hemalum.reports.comparison import page as report
 from record import write_record
 

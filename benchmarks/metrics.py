@@ -19,7 +19,7 @@ from panoptica import InputType, NaiveThresholdMatching, Panoptica_Evaluator
 from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
 
-from hemalum.experiments.scores import row_of, score_image
+from hemalum.experiments.scores import score_image
 from hemalum.metrics import (
     find_boundary,
     hd95,
@@ -130,8 +130,8 @@ def main() -> None:
         "AJI+, given the overlaps": lambda: sum_aji_plus(overlap),
         "matches at ten thresholds": lambda: match_at_thresholds(overlap),
         "HD95": boundary,
-        "every metric": lambda: row_of(score_image(*full)),
-        "every metric, 512 px tile": lambda: row_of(score_image(*small)),
+        "every metric": lambda: score_image(*full).row,
+        "every metric, 512 px tile": lambda: score_image(*small).row,
         "HD95, distance transforms": lambda: hd95_of_transforms(truth, prediction),
         "AJI+, dense table": lambda: dense_aji_plus(truth, prediction),
         "AJI and PQ, loop over pairs": lambda: pair_loop(truth, prediction),

@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from hemalum.experiments.compare import compare
+from hemalum.experiments.execute import Resources
 from hemalum.experiments.records import Comparison, Run
-from hemalum.experiments.resources import Resources
 from hemalum.metrics.curves import ProbabilityCounts, area_under
 from hemalum.training.recipe import find_recipe
 from random_sam import save_random_sam

@@ -87,7 +87,7 @@ def test_the_options_are_those_that_were_promised() -> None:
         ("segment", "hemalum.inference.batch.segment_paths"),
         ("import", "hemalum.data.importing.import_dataset"),
         ("train", "hemalum.training.train.train"),
-        ("refine", "hemalum.experiments.refinement.refine.refine"),
+        ("refine", "hemalum.experiments.refine.refine"),
         ("evaluate", "hemalum.experiments.evaluate.evaluate"),
         ("compare", "hemalum.experiments.compare.compare"),
         ("reproduce", "hemalum.experiments.reproduce.reproduce"),

@@ -11,7 +11,8 @@ from PIL import Image
 from hemalum.data.dataset import Dataset, DatasetInfo, SplitInfo, write_index, write_sample
 from hemalum.data.sample import Sample
 from hemalum.experiments.evaluate import evaluate
-from hemalum.experiments.records import Comparison, Method, Run, read_json, read_rows
+from hemalum.experiments.plan import Method
+from hemalum.experiments.records import Comparison, Run, read_json, read_rows
 from hemalum.metrics import measure_overlap
 from hemalum.metrics.curves import BINS
 
@@ -89,7 +90,7 @@ def comparison(
                     runs.append(_run(folder, data, name, method, kind, seed))
     return Comparison(
         out=out,
-        methods=tuple(Method(m, METHOD_KINDS.get(m, "recipe"), titles or f"the method {m}") for m in methods),  # type: ignore[arg-type]
+        methods=tuple(_method(m, titles or f"the method {m}") for m in methods),
         datasets=paths,
         runs=tuple(runs),
         budget="small",
@@ -106,6 +107,11 @@ def comparison(
             "datasets": {name: {"split_hashes": ["ab" * 32]} for name in datasets},
         },
     )
+
+
+def _method(name: str, title: str) -> Method:
+    kind = METHOD_KINDS.get(name, "recipe")
+    return Method.model_validate({"name": name, "kind": kind, "title": title, "source": name, "digest": ""})
 
 
 def _run(folder: Path, data: Dataset, name: str, method: str, kind: str, seed: int) -> Run:

@@ -19,9 +19,9 @@ from hemalum.experiments import compare as compare_module
 from hemalum.experiments import execute, segmenters
 from hemalum.experiments.compare import compare, make_plan
 from hemalum.experiments.evaluate import evaluate
+from hemalum.experiments.execute import Resources
 from hemalum.experiments.plan import one_budget, plan_methods
 from hemalum.experiments.records import load_comparison
-from hemalum.experiments.resources import Resources
 from hemalum.manifest import write_manifest
 from hemalum.metrics import match, measure_overlap
 from hemalum.training.recipe import Recipe

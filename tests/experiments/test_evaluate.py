@@ -15,7 +15,7 @@ from hemalum.data.importing import import_dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 from hemalum.experiments.evaluate import Evaluation, evaluate
-from hemalum.experiments.segmentation import Segmentation
+from hemalum.experiments.segmenters import Segmentation
 from hemalum.metrics import hd95, measure_boundary
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.models.model import Model

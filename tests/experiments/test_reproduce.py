@@ -13,11 +13,12 @@ import yaml
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.experiments import compare as compare_module
+from hemalum.experiments.execute import Resources
 from hemalum.experiments.papers import load_paper
 from hemalum.experiments.plan import RunKey
 from hemalum.experiments.records import load_comparison
-from hemalum.experiments.reproduce import NOT_YET, Line, Reproduction, reproduce
-from hemalum.experiments.resources import Resources
+from hemalum.experiments.reproduce import Reproduction, reproduce
+from hemalum.experiments.reproduced_tables import NOT_YET, Line
 from hemalum.reports.reproduction import published_grid, write_reproduction
 from hemalum.training import recipe as shipped
 from hemalum.training.recipe import Recipe

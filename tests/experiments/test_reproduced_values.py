@@ -8,7 +8,7 @@ import pytest
 
 from hemalum.experiments.papers import Column, Row
 from hemalum.experiments.records import Comparison, Run
-from hemalum.experiments.reproduced_values import reproduced_value
+from hemalum.experiments.reproduced_tables import reproduced_value
 
 
 def comparison() -> Comparison:

@@ -17,10 +17,9 @@ from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 from hemalum.experiments.compare import compare
 from hemalum.experiments.evaluate import evaluate
-from hemalum.experiments.resources import Resources
+from hemalum.experiments.execute import Resources
 from hemalum.experiments.scores import ByClass, score_image, summarize
-from hemalum.experiments.segmentation import Segmentation
-from hemalum.experiments.segmenters import class_ids
+from hemalum.experiments.segmenters import Segmentation, class_ids
 from hemalum.inference.segment import segment
 from hemalum.reports.comparison.page import write_comparison
 from hemalum.reports.tables import evaluation_tables

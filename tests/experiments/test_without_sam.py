@@ -8,8 +8,8 @@ import yaml
 from hemalum.errors import HemalumError
 from hemalum.experiments import compare as compare_module
 from hemalum.experiments.compare import compare
+from hemalum.experiments.execute import Resources
 from hemalum.experiments.reproduce import reproduce
-from hemalum.experiments.resources import Resources
 from hemalum.training import recipe as shipped
 from hemalum.training.recipe import Recipe
 

@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hemalum.experiments.refinement.measure import Measured
-from hemalum.experiments.refinement.refine import Refinement
-from hemalum.experiments.refinement.selection import Ranked
+from hemalum.experiments.measurement import Measurement
+from hemalum.experiments.refine import Refinement
+from hemalum.experiments.selection import ImageUncertainty
 from hemalum.metrics import MatchCounts
 from hemalum.metrics.curves import BINS
 from hemalum.reports.refinement import findings, organ_grid, scores_grid, write_refinement
 
 
-def arm(hits: list[int], threshold: float = 0.5) -> Measured:
+def arm(hits: list[int], threshold: float = 0.5) -> Measurement:
     """Images of ten nucleus pixels and ten others: `hits` of the first and one of the others are found."""
     positive, negative = np.zeros((2, len(hits), BINS), np.int64)
     for index, tp in enumerate(hits):
         positive[index, [800, 100]] = tp, 10 - tp
         negative[index, [800, 100]] = 1, 9
-    return Measured(
+    return Measurement(
         ids=tuple(f"i{n}" for n in range(len(hits))),
         organs=("brain", "liver", "liver"),
         groups=("p", "q", "r"),
@@ -32,7 +32,7 @@ def arm(hits: list[int], threshold: float = 0.5) -> Measured:
     )
 
 
-IMAGES = tuple(Ranked(f"t{n}", "liver", n / 10) for n in range(4))
+IMAGES = tuple(ImageUncertainty(f"t{n}", "liver", n / 10) for n in range(4))
 
 
 @pytest.fixture

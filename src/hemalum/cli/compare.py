@@ -59,7 +59,7 @@ def compare(
     """
     from hemalum.cli.console import comparison_progress, print_table
     from hemalum.experiments.compare import compare as run
-    from hemalum.experiments.resources import Resources
+    from hemalum.experiments.execute import Resources
     from hemalum.reports.comparison.page import headline, write_comparison
     from hemalum.reports.style import require_report
 

@@ -60,8 +60,8 @@ def refine(
             "to refine with the labels that the dataset has"
         )
     from hemalum.cli.console import print_notes, print_table, steps_progress
-    from hemalum.experiments.refinement.refine import refine as run
-    from hemalum.experiments.resources import Resources
+    from hemalum.experiments.execute import Resources
+    from hemalum.experiments.refine import refine as run
     from hemalum.reports.grid import console_table
     from hemalum.reports.refinement import findings, organ_grid, scores_grid, write_refinement
 

@@ -41,9 +41,9 @@ def reproduce(
     images of the foreground).
     """
     from hemalum.cli.console import comparison_progress, print_notes, print_pairs, print_table
+    from hemalum.experiments.execute import Resources
     from hemalum.experiments.papers import load_paper
     from hemalum.experiments.reproduce import reproduce as run
-    from hemalum.experiments.resources import Resources
     from hemalum.reports.grid import console_table
     from hemalum.reports.reproduction import (
         data_pairs,

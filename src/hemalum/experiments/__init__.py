@@ -1,7 +1,7 @@
-"""Many runs under one protocol: compare, reproduce, evaluate.
+"""Many runs under one protocol: compare, reproduce, refine; and what they rest on, evaluate.
 
-`compare`, `evaluate` and `reproduce` are modules here; the functions are `hemalum.compare`, `hemalum.evaluate` and
-`reproduce.reproduce`.
+`compare`, `evaluate`, `reproduce` and `refine` are modules here; the functions are `hemalum.compare`,
+`hemalum.evaluate`, `reproduce.reproduce` and `refine.refine`.
 """
 
 import lazy_loader as _lazy

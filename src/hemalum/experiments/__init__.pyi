@@ -1,47 +1,61 @@
+from .activation import activation_map as activation_map
 from .compare import Progress as Progress
+from .execute import Resources as Resources
 from .label_maps import evaluation_inputs as evaluation_inputs
+from .measurement import Measurement as Measurement
 from .papers import Paper as Paper
 from .papers import PublishedTable as PublishedTable
 from .papers import load_paper as load_paper
+from .plan import Method as Method
+from .plan import check_scales as check_scales
 from .records import Comparison as Comparison
-from .records import Method as Method
 from .records import Run as Run
 from .records import load_comparison as load_comparison
-from .reproduce import NOT_YET as NOT_YET
-from .reproduce import Difference as Difference
-from .reproduce import Line as Line
+from .refine import BEFORE as BEFORE
+from .refine import MOVED as MOVED
+from .refine import REFINED as REFINED
+from .refine import Refinement as Refinement
 from .reproduce import Reproduction as Reproduction
-from .reproduce import TablePart as TablePart
-from .reproduced_values import ReproducedValue as ReproducedValue
-from .resources import Resources as Resources
-from .scores import row_of as row_of
+from .reproduced_tables import NOT_YET as NOT_YET
+from .reproduced_tables import Difference as Difference
+from .reproduced_tables import Line as Line
+from .reproduced_tables import ReproducedValue as ReproducedValue
+from .reproduced_tables import TablePart as TablePart
 from .scores import score_image as score_image
 from .scores import without_nan as without_nan
-from .segmentation import CLASSICAL as CLASSICAL
-from .segmentation import check_scales as check_scales
+from .segmenters import CLASSICAL as CLASSICAL
 from .segmenters import model_for_organ as model_for_organ
+from .selection import mean_entropy as mean_entropy
+from .selection import pixel_entropy as pixel_entropy
 
 __all__ = [
+    "BEFORE",
     "CLASSICAL",
+    "MOVED",
     "NOT_YET",
+    "REFINED",
     "Comparison",
     "Difference",
     "Line",
+    "Measurement",
     "Method",
     "Paper",
     "Progress",
     "PublishedTable",
+    "Refinement",
     "ReproducedValue",
     "Reproduction",
     "Resources",
     "Run",
     "TablePart",
+    "activation_map",
     "check_scales",
     "evaluation_inputs",
     "load_comparison",
     "load_paper",
+    "mean_entropy",
     "model_for_organ",
-    "row_of",
+    "pixel_entropy",
     "score_image",
     "without_nan",
 ]

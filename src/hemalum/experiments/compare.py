@@ -9,24 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemalum import __version__
-from hemalum.data.dataset import Dataset, Row
+from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.experiments.cost import measure_cost
-from hemalum.experiments.execute import execute_run, label_maps
-from hemalum.experiments.plan import (
-    Plan,
-    PlannedData,
-    PlannedMethod,
-    RunKey,
-    name_datasets,
-    one_budget,
-    plan_data,
-    plan_methods,
-    stop_rule,
-)
+from hemalum.experiments.execute import Resources, execute_run, label_maps
+from hemalum.experiments.plan import Plan, RunKey, name_datasets, one_budget, plan_data, plan_methods, stop_rule
 from hemalum.experiments.records import FAILED_FILE, Comparison, is_finished, load_comparison, write_json
-from hemalum.experiments.resources import Resources
-from hemalum.experiments.segmentation import check_scales
 from hemalum.manifest import lock_folder
 from hemalum.models.card import Card
 from hemalum.models.model import load_model
@@ -124,11 +112,10 @@ def make_plan(
         if [other.lower() for other in names].count(name.lower()) > 1:  # folders that some systems cannot tell apart
             raise HemalumError(f"two methods are called '{name}': give one as NAME={name}")
     planned = one_budget(planned, crops, mixed_budgets)
-    datasets = {name: _planned_data(name, path, folds, split) for name, path in name_datasets(data).items()}
+    datasets = {name: plan_data(path, folds, split) for name, path in name_datasets(data).items()}
     for method in planned:
-        if method.kind == "labels":
-            for name, planned_data in datasets.items():
-                _check_label_maps(method, name, Path(planned_data.path), None if folds else split)
+        for name, planned_data in datasets.items() if method.kind == "labels" else ():
+            label_maps(method, name).check_dataset(Dataset.open(planned_data.path), None if folds else split)
     rules = dict.fromkeys(stop_rule(Recipe.model_validate(m.recipe)) for m in planned if m.recipe is not None)
     return Plan(
         budget=budget,
@@ -144,38 +131,6 @@ def make_plan(
         command=shlex.join(["hemalum", *sys.argv[1:]]),
         version=__version__,
     )
-
-
-def _planned_data(name: str, path: Path, folds: int | None, split: str) -> PlannedData:
-    planned = plan_data(name, path, folds)
-    dataset = Dataset.open(path)
-    check_scales(dataset)
-    _check_copies(path, dataset, folds)
-    if folds is None:
-        for needed in ("train", "val", split):
-            if not dataset.split(needed).rows:
-                raise HemalumError(
-                    f"{path}: its {needed} part is empty; import it with other shares, or give --folds"
-                )
-    return planned
-
-
-def _check_copies(path: Path, dataset: Dataset, folds: int | None) -> None:
-    """Refuse a dataset with the same image in two parts, or in two groups that folds may part."""
-    first: dict[str, Row] = {}
-    for row in dataset.rows:
-        other = first.setdefault(row.sha256, row)
-        if (row.group != other.group) if folds else (row.split != other.split):
-            where = "groups, which folds may part" if folds else f"parts, {other.split} and {row.split}"
-            raise HemalumError(
-                f"{path}: {other.id} and {row.id} are the same image in two {where}: remove one and import again"
-            )
-
-
-def _check_label_maps(method: PlannedMethod, name: str, path: Path, split: str | None) -> None:
-    dataset = Dataset.open(path)
-    tested = dataset if split is None else dataset.split(split)
-    label_maps(method, name).check([row.id for row in tested.rows], [row.id for row in dataset.rows])
 
 
 def _check_encoders(plan: Plan, out: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,32 @@ from typing import Any
 from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
-from hemalum.experiments.label_maps import LabelMaps, Truth
+from hemalum.experiments.label_maps import LabelMaps, Truth, is_label_folder
 from hemalum.experiments.scores import (
     BOUNDARY_TOLERANCE_PX,
     ByClass,
     ImageScores,
     Row,
-    row_of,
     score_image,
     summarize,
     table_by,
     without_nan,
 )
-from hemalum.experiments.segmentation import Scale, Segmentation, Segmenter
-from hemalum.experiments.segmenters import build_segmenter
+from hemalum.experiments.segmenters import (
+    CLASSICAL,
+    NamedSegmenter,
+    Scale,
+    Segmentation,
+    Segmenter,
+    class_ids,
+    model_segmenter,
+    scale_of,
+)
 from hemalum.files import write_text
+from hemalum.inference.segment import as_engine
 from hemalum.models.engines.engine import Engine
+from hemalum.models.model import load_model
+from hemalum.targets.representations import find_representation
 
 log = logging.getLogger(__name__)
 
@@ -90,15 +100,18 @@ def evaluate(
     """
     if isinstance(dataset, (str, Path)):
         dataset = Dataset.open(dataset)
-    samples, class_names, data_description = _open(dataset, split)
-    organs = [row.organ for row in _part(dataset, split).rows] if isinstance(dataset, Dataset) else []
-    name = data_description["dataset"]
+    part, class_names, data = _open(dataset, split)
+    name, split_hash = data["dataset"], data["split_hash"]
+    organs = [row.organ for row in part.rows] if isinstance(part, Dataset) else []
     built = build_segmenter(model, data=name, classes=class_names, organs=organs, mpp=mpp, engine=engine, tta=tta)
     segmenter, description = built.segmenter, built.description
-    if isinstance(segmenter, LabelMaps):
-        _check_files(segmenter, dataset, split)
+    if isinstance(segmenter, LabelMaps):  # files and images are compared before the first is scored
+        if isinstance(dataset, Dataset):
+            segmenter.check_dataset(dataset, split)
+        elif isinstance(dataset, Truth):
+            segmenter.check(dataset.ids)
     seen = built.seen.get(name)
-    if seen is not None and seen != {data_description["split_hash"]}:
+    if seen is not None and seen != {split_hash}:
         log.warning(
             "%s was trained on another split of %s: images that it has seen may be among these",
             description["model"],
@@ -106,13 +119,10 @@ def evaluate(
         )
     images: list[ImageScores] = []
     rows: list[Row] = []
-    groups: dict[str, list[str | None]] = {"group": [], "organ": []}
-    for sample in samples:
+    for sample in part:
         scores, row = _evaluate_image(sample, segmenter, class_names, leave_out_ambiguous)
         images.append(scores)
         rows.append(row)
-        groups["group"].append(sample.group)
-        groups["organ"].append(sample.organ)
         if on_progress is not None:
             on_progress(len(rows) - 1, row)
     if not rows:
@@ -121,15 +131,15 @@ def evaluate(
         description["counted_as_empty"] = segmenter.counted_as_empty
     summary: Row = {
         **description,
-        **data_description,
-        "split_as_in_training": None if seen is None else seen == {data_description["split_hash"]},
+        **data,
+        "split_as_in_training": None if seen is None else seen == {split_hash},
         "mpp": "per image" if mpp is None else mpp,
         "ambiguous": "left out" if leave_out_ambiguous else "counted",
         "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
         **({"class_names": class_names} if class_names else {}),
         **summarize(images),
         "seconds": _times(rows),
-        **{f"by_{kind}": table_by(names, images) for kind, names in groups.items()},
+        **{f"by_{kind}": table_by([row[kind] for row in rows], images) for kind in ("group", "organ")},
     }
     evaluation = Evaluation(per_image=rows, summary=summary)
     if out is not None:
@@ -137,27 +147,83 @@ def evaluate(
     return evaluation
 
 
-def _open(dataset: Dataset | Iterable[Sample], split: str | None) -> tuple[Iterator[Sample], dict[int, str], Row]:
+def _open(
+    dataset: Dataset | Iterable[Sample], split: str | None
+) -> tuple[Dataset | Iterable[Sample], dict[int, str], Row]:
     """The samples, the names of the classes to score, and what the summary says of the data."""
     if not isinstance(dataset, Dataset):
         name = dataset.name if isinstance(dataset, Truth) else "samples"
-        return iter(dataset), {}, {"dataset": name, "split": None, "split_hash": None}
-    part = _part(dataset, split)
-    description = {"dataset": dataset.info.name, "split": split, "split_hash": dataset.split_hash}
-    return iter(part), dataset.class_names, description
+        return dataset, {}, {"dataset": name, "split": None, "split_hash": None}
+    part = dataset if split is None else dataset.split(split)
+    return (
+        part,
+        dataset.class_names,
+        {
+            "dataset": dataset.info.name,
+            "split": split,
+            "split_hash": dataset.split_hash,
+        },
+    )
 
 
-def _part(dataset: Dataset, split: str | None) -> Dataset:
-    return dataset if split is None else dataset.split(split)
+def build_segmenter(
+    model: Any,
+    *,
+    data: str,
+    classes: Mapping[int, str],
+    organs: Iterable[str | None] = (),
+    mpp: Scale = None,
+    engine: str | Engine = "auto",
+    threads: int | None = None,
+    tta: bool = False,
+    name: str | None = None,
+    probabilities: bool = False,
+) -> NamedSegmenter:
+    """A model, or whatever else `evaluate` takes, as a segmenter of the samples of the dataset called `data`.
+
+    `classes` are the dataset's by id, `organs` those to expect, `mpp` the scale as in `evaluate`. `name` is what
+    messages call the model. With `probabilities` a model gives them too. Raises HemalumError when the classes of
+    model and dataset differ, or `tta` is asked of what runs no network.
+    """
+    fixed = _without_network(model, mpp)
+    if fixed is None:
+        loaded = load_model(model)
+        card = loaded.card
+        class_names = find_representation(card.representation, card.classes).class_names
+        ids = class_ids(class_names, classes, name or card.name, data)
+        runner = as_engine(engine, loaded, threads=threads, tta=tta)
+        return model_segmenter(loaded, runner, ids, organs, mpp, probabilities)
+    if tta:
+        raise HemalumError(
+            f"tta turns what a network sees, and '{fixed.description['model']}' runs none: leave it out"
+        )
+    if isinstance(fixed.segmenter, LabelMaps):
+        fixed.segmenter.class_names = classes
+    return fixed
 
 
-def _check_files(maps: LabelMaps, dataset: Dataset | Iterable[Sample], split: str | None) -> None:
-    """Files and images are compared before the first is scored, where the images are known by name."""
-    if isinstance(dataset, Dataset):
-        part = _part(dataset, split)
-        maps.check([row.id for row in part.rows], [row.id for row in dataset.rows])
-    elif isinstance(dataset, Truth):
-        maps.check(dataset.ids)
+def _without_network(model: Any, mpp: Scale) -> NamedSegmenter | None:
+    """What segments without a network; None for a model."""
+    if isinstance(model, str) and model == CLASSICAL:
+        return NamedSegmenter(_classical_segmenter(mpp), {"model": CLASSICAL, "engine": None})
+    if is_label_folder(model):
+        model = LabelMaps(Path(model))
+    if isinstance(model, LabelMaps):
+        return NamedSegmenter(model, {"model": model.name, "engine": None, "label_maps": str(model.folder)})
+    if callable(model):
+        return NamedSegmenter(model, {"model": getattr(model, "__name__", type(model).__name__), "engine": None})
+    return None
+
+
+def _classical_segmenter(mpp: Scale) -> Segmenter:
+    from hemalum.systems.classical import segment_classical
+
+    def segmenter(sample: Sample) -> Segmentation:
+        scale = scale_of(sample, mpp)
+        known = None if scale == "auto" else scale
+        return Segmentation(segment_classical(sample.image, known), mpp=known)
+
+    return segmenter
 
 
 def _evaluate_image(
@@ -193,7 +259,7 @@ def _evaluate_image(
         "megapixels": sample.instances.size / 1e6,
         "seconds_segment": segmented - start,
     }
-    row |= row_of(scores)
+    row |= scores.row
     row["seconds_metrics"] = time.perf_counter() - segmented
     return scores, row
 

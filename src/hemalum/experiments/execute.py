@@ -14,14 +14,12 @@ from PIL import Image
 from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
-from hemalum.experiments.evaluate import evaluate
+from hemalum.experiments.evaluate import build_segmenter, evaluate
 from hemalum.experiments.label_maps import LabelMaps
-from hemalum.experiments.plan import Plan, PlannedMethod, RunKey
+from hemalum.experiments.plan import Method, Plan, RunKey
 from hemalum.experiments.records import PREDICTIONS, RUN_FILE, TRAINING, write_json
-from hemalum.experiments.resources import Resources
 from hemalum.experiments.resplit import fold_of
-from hemalum.experiments.segmentation import CLASSICAL, Segmentation, Segmenter
-from hemalum.experiments.segmenters import build_segmenter
+from hemalum.experiments.segmenters import CLASSICAL, Segmentation, Segmenter
 from hemalum.metrics import measure_overlap
 from hemalum.metrics.curves import ProbabilityCounts, count_probabilities
 from hemalum.training.context import ProgressCallback
@@ -31,8 +29,17 @@ from hemalum.training.train import train
 MATCHED = 0.5  # IoU above which a predicted nucleus matches a true one
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What an experiment may use of the machine, as in `hemalum.train` and `hemalum.segment`."""
+
+    accelerator: str = "auto"
+    threads: int | None = None
+    engine: str = "auto"
+
+
 def execute_run(
-    plan: Plan, method: PlannedMethod, key: RunKey, folder: Path, resources: Resources,
+    plan: Plan, method: Method, key: RunKey, folder: Path, resources: Resources,
     on_progress: ProgressCallback | None = None,
 ) -> None:  # fmt: skip
     """Train, evaluate and write everything of one run into `folder`; a training that was begun is gone on with.
@@ -95,7 +102,7 @@ def _training_cost(log: Path) -> dict[str, Any]:
     return {"steps": steps, "train_seconds": seconds, "steps_per_second": steps / seconds}
 
 
-def label_maps(method: PlannedMethod, data: str) -> LabelMaps:
+def label_maps(method: Method, data: str) -> LabelMaps:
     """Another program's label maps for a dataset: in a sub-folder of its name where there is one."""
     folder = Path(method.source)
     return LabelMaps(folder / data if (folder / data).is_dir() else folder)

@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.annotations.qupath import read_geojson
+from hemalum.data.dataset import Dataset
 from hemalum.data.image import MAX_PIXELS, check_size, read_label_map, to_label_map
 from hemalum.data.label_maps import components as connected
 from hemalum.data.label_maps import is_binary
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
-from hemalum.experiments.segmentation import Segmentation
+from hemalum.experiments.segmenters import Segmentation
 from hemalum.nuclei.polygons import split_pieces
 
 log = logging.getLogger(__name__)
@@ -40,12 +41,7 @@ PICKLE = "_seg.npy"
 PIECES_MOST = 10  # an id in more pieces than this, on average, is a shade of gray and no nucleus
 
 Missing = Literal["error", "empty"]
-
-
-@dataclass(frozen=True, slots=True)
-class _LabelFile:
-    path: Path
-    rank: int
+Ranked = tuple[int, Path]  # of the files of one image, that of the lowest rank is taken
 
 
 @dataclass(eq=False)
@@ -63,8 +59,8 @@ class LabelMaps:
     missing: Missing = "error"
     class_names: Mapping[int, str] = field(default_factory=dict)
     counted_as_empty: list[str] = field(default_factory=list)
-    _by_stem: dict[str, list[_LabelFile]] = field(init=False, repr=False)
-    _by_tail: dict[str, list[_LabelFile]] = field(init=False, repr=False)
+    _by_stem: dict[str, list[Ranked]] = field(init=False, repr=False)
+    _by_tail: dict[str, list[Ranked]] = field(init=False, repr=False)
     _ids: frozenset[str] = field(init=False, repr=False, default=frozenset())
 
     def __post_init__(self) -> None:
@@ -74,13 +70,13 @@ class LabelMaps:
         self._by_stem, self._by_tail = defaultdict(list), defaultdict(list)
         for path, stem in _label_files(self.folder):
             if path.name.lower().endswith(PICKLE):
-                self._by_tail[stem[: -len("_seg")]].append(_LabelFile(path, 3))
+                self._by_tail[stem[: -len("_seg")]].append((3, path))
                 continue
             rank = 1 if path.suffix.lower() == ".geojson" else 2
-            self._by_stem[stem].append(_LabelFile(path, rank))
+            self._by_stem[stem].append((rank, path))
             bare = without_tail(stem)
             if bare != stem:
-                self._by_tail[bare].append(_LabelFile(path, 0 if rank == 2 else 1))
+                self._by_tail[bare].append((0 if rank == 2 else 1, path))
 
     @property
     def name(self) -> str:
@@ -112,10 +108,16 @@ class LabelMaps:
             log.warning(
                 "%s: %d images without a label map count as empty: %s", self.folder, len(absent), _few(absent)
             )
-        used = {path for name in self._ids for path in self._candidates(name)}
-        extra = sorted(path.name for path in self._paths() - used)
+        used = {path for name in self._ids for _, path in self._files_of(name)}
+        files_of_all = (*self._by_stem.values(), *self._by_tail.values())
+        extra = sorted(path.name for path in {path for files in files_of_all for _, path in files} - used)
         if extra:
             log.warning("%s: %d files belong to no image: %s", self.folder, len(extra), _few(extra))
+
+    def check_dataset(self, dataset: Dataset, split: str | None) -> None:
+        """Check the files against the images of a part of a dataset, None: of all of it; see `check`."""
+        part = dataset if split is None else dataset.split(split)
+        self.check([row.id for row in part.rows], [row.id for row in dataset.rows])
 
     def __call__(self, sample: Sample) -> NDArray[np.int32] | Segmentation:
         """Give the label map of a sample, with classes where its file has any of `class_names`.
@@ -142,28 +144,20 @@ class LabelMaps:
             )
         return labels
 
-    def _candidates(self, name: str) -> list[Path]:
-        return [file.path for file in self._files_of(name)]
-
-    def _files_of(self, name: str) -> list[_LabelFile]:
+    def _files_of(self, name: str) -> list[Ranked]:
         # a_masks.png is that of the image "a_masks" where there is one
-        tailed = [file for file in self._by_tail.get(name, []) if _stem(file.path.name) not in self._ids - {name}]
-        return sorted(self._by_stem.get(name, []) + tailed, key=lambda file: (file.rank, file.path))
+        tailed = [file for file in self._by_tail.get(name, []) if _stem(file[1].name) not in self._ids - {name}]
+        return sorted(self._by_stem.get(name, []) + tailed)
 
     def file_of(self, name: str) -> Path | None:
         """The file of an image by its id, if there is one. Raises HemalumError when two fit equally well."""
         files = self._files_of(name)
         if not files:
             return None
-        first, *others = files
-        if others and others[0].rank == first.rank:
-            raise HemalumError(
-                f"{others[0].path}: a second label map for image {name}, beside {first.path.name}; keep one"
-            )
-        return first.path
-
-    def _paths(self) -> set[Path]:
-        return {file.path for files in (*self._by_stem.values(), *self._by_tail.values()) for file in files}
+        (rank, first), *others = files
+        if others and others[0][0] == rank:
+            raise HemalumError(f"{others[0][1]}: a second label map for image {name}, beside {first.name}; keep one")
+        return first
 
 
 @dataclass(eq=False)

@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError
 
-from hemalum.data.dataset import Dataset
+from hemalum.data.dataset import Dataset, Row
 from hemalum.errors import HemalumError
 from hemalum.experiments.resplit import fold_of
-from hemalum.experiments.segmentation import CLASSICAL
+from hemalum.experiments.segmenters import CLASSICAL
 from hemalum.manifest import (
     Content,
     check_manifest,
@@ -49,8 +49,11 @@ class RunKey(NamedTuple):
         return out / "runs" / self.dataset / self.method / f"fold{self.fold}-seed{self.seed}"
 
 
-class PlannedMethod(Strict):
-    """One method: `source` is a recipe, a model file or a folder of label maps; `digest` is of its content."""
+class Method(Strict):
+    """What is compared. `title` is a line for people, `recipe` the recipe as trained, where one is.
+
+    `source` is a recipe, a model file or a folder of label maps; `digest` is of its content.
+    """
 
     name: str
     kind: Literal["recipe", "model", "classical", "labels"]
@@ -83,7 +86,7 @@ class Plan(Strict):
     folds: int | None
     seeds: list[int]
     leave_out_ambiguous: bool
-    methods: list[PlannedMethod]
+    methods: list[Method]
     datasets: dict[str, PlannedData]
     stop_rule: str
     command: str
@@ -166,7 +169,7 @@ def _validated(out: Path, content: Content) -> Plan:
         ) from error
 
 
-def plan_methods(word: str, budget: Budget) -> list[PlannedMethod]:
+def plan_methods(word: str, budget: Budget) -> list[Method]:
     """Read `[NAME=]WHAT`: one method, or the variants of a recipe.
 
     WHAT is a shipped recipe or a recipe file (all its variants, or one as RECIPE:VARIANT), "classical", a model file
@@ -208,10 +211,10 @@ def plan_methods(word: str, budget: Budget) -> list[PlannedMethod]:
 
 def _method(
     name: str, kind: str, title: str, source: str, digest: str, recipe: dict[str, Any] | None = None
-) -> PlannedMethod:
+) -> Method:
     if not re.fullmatch(NAME, name):
         raise HemalumError(f"method '{name}': a name has letters, digits and _.+- only; give one as NAME={source}")
-    return PlannedMethod.model_validate(
+    return Method.model_validate(
         {"name": name, "kind": kind, "title": title or name, "source": source, "recipe": recipe, "digest": digest}
     )
 
@@ -226,7 +229,7 @@ def _content(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def one_budget(methods: Sequence[PlannedMethod], crops: int | None, own_budgets: bool) -> list[PlannedMethod]:
+def one_budget(methods: Sequence[Method], crops: int | None, own_budgets: bool) -> list[Method]:
     """The methods with recipes that all train for one budget under one stop rule.
 
     With `crops`, every recipe trains for so many crops, up to whole batches, validates ten times and keeps the
@@ -279,14 +282,46 @@ def _with_crops(recipe: Recipe, crops: int) -> Recipe:
     return recipe.model_copy(update={"phases": phases, "validate_every": every})
 
 
-def plan_data(name: str, path: Path, folds: int | None) -> PlannedData:
-    """Describe a dataset as the plan does. Raises HemalumError when it cannot be opened or divided."""
+def plan_data(path: Path, folds: int | None, split: str) -> PlannedData:
+    """Describe a dataset as the plan does.
+
+    Raises HemalumError when it cannot be opened, divided or compared on: images without a scale, the same image in
+    two parts, an empty part.
+    """
     dataset = Dataset.open(path)
     digest = hashlib.sha256("\n".join(f"{row.id}:{row.sha256}:{row.mpp}" for row in dataset.rows).encode())
     parts = [dataset] if folds is None else [fold_of(dataset, fold, folds) for fold in range(folds)]
+    check_scales(dataset)
+    _check_copies(dataset, folds)
+    for needed in ("train", "val", split) if folds is None else ():
+        if not dataset.split(needed).rows:
+            raise HemalumError(f"{path}: its {needed} part is empty; import it with other shares, or give --folds")
     return PlannedData(
         path=str(path.resolve()), digest=digest.hexdigest(), split_hashes=[part.split_hash for part in parts]
     )
+
+
+def check_scales(dataset: Dataset) -> None:
+    """Raise HemalumError where images of a dataset have no scale."""
+    scaleless = [row.id for row in dataset.rows if row.mpp is None]
+    if scaleless:
+        raise HemalumError(
+            f"{dataset.path}: {len(scaleless)} images have no mpp (such as {scaleless[0]}): import it with "
+            "--mpp NUMBER or --mpp nuclei"
+        )
+
+
+def _check_copies(dataset: Dataset, folds: int | None) -> None:
+    """Refuse a dataset with the same image in two parts, or in two groups that folds may part."""
+    first: dict[str, Row] = {}
+    for row in dataset.rows:
+        other = first.setdefault(row.sha256, row)
+        if (row.group != other.group) if folds else (row.split != other.split):
+            where = "groups, which folds may part" if folds else f"parts, {other.split} and {row.split}"
+            raise HemalumError(
+                f"{dataset.path}: {other.id} and {row.id} are the same image in two {where}: remove one and import "
+                "again"
+            )
 
 
 def name_datasets(data: Mapping[str, Path | str] | Sequence[Path | str]) -> dict[str, Path]:

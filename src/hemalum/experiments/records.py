@@ -16,30 +16,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.experiments.plan import RunKey, read_plan
+from hemalum.experiments.plan import Method, RunKey, read_plan
 from hemalum.files import write_text
 
 RUN_FILE = "run.json"
 FAILED_FILE = "failed.json"
 TRAINING = "training"  # the folder of a run's training
 PREDICTIONS = "predictions"
-Kind = Literal["recipe", "model", "classical", "labels"]
 
 _TEXT_COLUMNS = {"id", "group", "organ"}
-
-
-@dataclass(frozen=True)
-class Method:
-    """What is compared. `title` is a line for people; `recipe` is the recipe as trained, for kind "recipe"."""
-
-    name: str
-    kind: Kind
-    title: str
-    recipe: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +91,7 @@ def load_comparison(out: Path | str, datasets: Mapping[str, Path] | None = None)
     description = plan.model_dump(mode="json") | {"missing": missing}
     return Comparison(
         out=out,
-        methods=tuple(Method(m.name, m.kind, m.title, m.recipe) for m in plan.methods),
+        methods=tuple(plan.methods),
         datasets={name: Path(data.path) for name, data in plan.datasets.items()} | dict(datasets or {}),
         runs=tuple(runs),
         budget=plan.budget,

@@ -46,7 +46,7 @@ def write_resplit(dataset: Dataset, parts: Mapping[str, Part], folder: Path, *, 
     """
     with lock_folder(folder.parent):  # the folder itself is a dataset and nothing else
         if not (folder / INDEX_FILE).is_file():
-            _write_split(dataset, parts, folder, by, note)
+            _write_split(_divided(dataset, parts, by=by, note=note), folder)
         resplit = Dataset.open(folder)
     same_images = [row.id for row in resplit.rows] == [row.id for row in dataset.rows]
     if resplit.split_hash != split_hash(parts) or not same_images:
@@ -54,14 +54,12 @@ def write_resplit(dataset: Dataset, parts: Mapping[str, Part], folder: Path, *, 
     return resplit
 
 
-def _write_split(dataset: Dataset, parts: Mapping[str, Part], folder: Path, by: str, note: str) -> None:
-    rows = [replace(row, split=parts[row.id]) for row in dataset.rows]
-    info = dataset.info.model_copy(update={"split": SplitInfo.of(parts, by=by, seed=0, note=note)})
+def _write_split(dataset: Dataset, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for kind in sorted(path.name for path in dataset.path.iterdir() if path.is_dir()):
             _link(dataset.path / kind, folder / kind)
-        write_index(folder, info, rows)
+        write_index(folder, dataset.info, dataset.rows)
     except OSError as error:
         raise HemalumError(f"cannot write {folder}: {error.strerror or error}") from error
 
@@ -106,7 +104,14 @@ def fold_of(dataset: Dataset, fold: int, folds: int, *, seed: int = 0) -> Datase
     rest = [Member(row.id, row.group, row.stain) for row in dataset.rows if row.group not in tested]
     parts: dict[str, Part] = dict(split_by_group(rest, (1 - VAL_SHARE, VAL_SHARE, 0.0), seed=seed))
     parts |= {row.id: "test" for row in dataset.rows if row.group in tested}
-    rows = tuple(replace(row, split=parts[row.id]) for row in dataset.rows)
     note = f"fold {fold + 1} of {folds} of a comparison"
-    split = SplitInfo.of(parts, by=dataset.info.split.by, fold=fold + 1, note=note, seed=seed)
+    return _divided(dataset, parts, by=dataset.info.split.by, note=note, seed=seed, fold=fold + 1)
+
+
+def _divided(
+    dataset: Dataset, parts: Mapping[str, Part], *, by: str, note: str, seed: int = 0, fold: int | None = None
+) -> Dataset:
+    """The dataset with its images in these parts."""
+    rows = tuple(replace(row, split=parts[row.id]) for row in dataset.rows)
+    split = SplitInfo.of(parts, by=by, fold=fold, note=note, seed=seed)
     return replace(dataset, rows=rows, info=dataset.info.model_copy(update={"split": split}))

@@ -139,11 +139,6 @@ def score_image(
     )
 
 
-def row_of(image: ImageScores) -> Row:
-    """A copy of the image's row of scores, to be added to."""
-    return dict(image.row)
-
-
 def _semantic_row(counts: Sequence[PixelCounts], names: Sequence[str]) -> Row:
     scores = average_by_class([counts], "pooled")
     row: Row = {"semantic_f1": scores.f1, "semantic_miou": scores.miou}

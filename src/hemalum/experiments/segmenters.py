@@ -1,29 +1,55 @@
-"""Whatever can be scored as a function of a sample: a model, the classical floor, label maps, any callable."""
+"""What is scored: the segmentation of a sample, the scale that it is made at, and a model as a segmenter."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
-from hemalum.experiments.label_maps import LabelMaps, is_label_folder
-from hemalum.experiments.segmentation import CLASSICAL, Scale, Segmentation, Segmenter, scale_of
 from hemalum.inference.probability import segment_with_maps
 from hemalum.inference.scale import estimate_mpp
-from hemalum.inference.segment import NO_ORGAN, as_engine, segment_source
+from hemalum.inference.segment import NO_ORGAN, segment_source
 from hemalum.inference.tta import describe_tta, without_tta
 from hemalum.models.engines.engine import Engine
-from hemalum.models.model import Model, load_model
+from hemalum.models.model import Model
 from hemalum.slides.image_source import ImageSource
-from hemalum.targets.representations import find_representation
 
 log = logging.getLogger(__name__)
+
+CLASSICAL = "classical"  # the floor: Otsu on hematoxylin and a distance watershed
+
+Scale = float | Literal["auto"] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segmentation:
+    """What a segmenter may return when it knows more than the label map.
+
+    `labels` is (H, W) integer, 0 = background; `classes` is (max id + 1,) int32 by id; `mpp` is the scale
+    that was assumed, µm per pixel. `probability` (H, W) float32 is that of nucleus, `nucleus_probability`
+    (max id + 1,) float32 that of each nucleus by id, both in [0, 1]. `pixel_classes` (H, W) int32 is the class of
+    each pixel before nuclei were separated, 0 = background; without it a pixel has the class of its nucleus.
+    """
+
+    labels: NDArray[np.integer[Any]]
+    classes: NDArray[np.int32] | None = None
+    mpp: float | None = None
+    probability: NDArray[np.float32] | None = None
+    nucleus_probability: NDArray[np.float32] | None = None
+    pixel_classes: NDArray[np.int32] | None = None
+
+    @classmethod
+    def of(cls, result: "NDArray[np.integer[Any]] | Segmentation") -> "Segmentation":
+        """What a segmenter has returned, a bare label map included."""
+        return result if isinstance(result, Segmentation) else cls(result)
+
+
+Segmenter = Callable[[Sample], NDArray[np.integer[Any]] | Segmentation]
 
 
 @dataclass(frozen=True)
@@ -35,91 +61,38 @@ class NamedSegmenter:
     seen: dict[str, set[str]] = field(default_factory=dict)
 
 
-def build_segmenter(
-    model: Any,
-    *,
-    data: str,
-    classes: Mapping[int, str],
-    organs: Iterable[str | None] = (),
-    mpp: Scale = None,
-    engine: str | Engine = "auto",
-    threads: int | None = None,
-    tta: bool = False,
-    name: str | None = None,
-    probabilities: bool = False,
-) -> NamedSegmenter:
-    """A model, or whatever else `evaluate` takes, as a segmenter of the samples of the dataset called `data`.
-
-    `classes` are the dataset's by id, `organs` those to expect, `mpp` the scale as in `evaluate`. `name` is what
-    messages call the model. With `probabilities` a model gives them too. Raises HemalumError when the classes of
-    model and dataset differ, or `tta` is asked of what runs no network.
-    """
-    fixed = _without_network(model, mpp)
-    if fixed is None:
-        return _model_segmenter(
-            load_model(model), mpp=mpp, engine=engine, threads=threads, tta=tta, classes=classes, data=data,
-            organs=organs, name=name, probabilities=probabilities,
-        )  # fmt: skip
-    if tta:
-        raise HemalumError(
-            f"tta turns what a network sees, and '{fixed.description['model']}' runs none: leave it out"
-        )
-    if isinstance(fixed.segmenter, LabelMaps):
-        fixed.segmenter.class_names = classes
-    return fixed
+def scale_of(sample: Sample, mpp: Scale) -> float | Literal["auto"]:
+    """The scale to segment a sample at: the one requested, else its own, else an estimate."""
+    if mpp is not None:
+        return mpp
+    return "auto" if sample.mpp is None else sample.mpp
 
 
-def _without_network(model: Any, mpp: Scale) -> NamedSegmenter | None:
-    """What segments without a network; None for a model."""
-    if isinstance(model, str) and model == CLASSICAL:
-        return NamedSegmenter(_classical_segmenter(mpp), {"model": CLASSICAL, "engine": None})
-    if is_label_folder(model):
-        model = LabelMaps(Path(model))
-    if isinstance(model, LabelMaps):
-        return NamedSegmenter(model, {"model": model.name, "engine": None, "label_maps": str(model.folder)})
-    if callable(model):
-        return NamedSegmenter(model, {"model": getattr(model, "__name__", type(model).__name__), "engine": None})
-    return None
-
-
-def _classical_segmenter(mpp: Scale) -> Segmenter:
-    from hemalum.systems.classical import segment_classical
-
-    def segmenter(sample: Sample) -> Segmentation:
-        scale = scale_of(sample, mpp)
-        known = None if scale == "auto" else scale
-        return Segmentation(segment_classical(sample.image, known), mpp=known)
-
-    return segmenter
-
-
-def _model_segmenter(
-    model: Model, *, mpp: Scale, engine: str | Engine, threads: int | None, tta: bool, classes: Mapping[int, str],
-    data: str, organs: Iterable[str | None], name: str | None, probabilities: bool,
+def model_segmenter(
+    model: Model, engine: Engine, ids: NDArray[np.int32] | None, organs: Iterable[str | None], mpp: Scale,
+    probabilities: bool,
 ) -> NamedSegmenter:  # fmt: skip
+    """A model as a segmenter; with the class ids of `class_ids` it tells classes of nuclei apart."""
     card = model.card
-    class_names = find_representation(card.representation, card.classes).class_names
-    ids = class_ids(class_names, classes, name or card.name, data)
-    runner = as_engine(engine, model, threads=threads, tta=tta)
     by_organ = model_by_organ(model, organs)
 
     def segmenter(sample: Sample) -> Segmentation:
         scale, chosen = scale_of(sample, mpp), by_organ(sample.organ)
         if scale == "auto":
             try:
-                scale = estimate_mpp(ImageSource.of(sample.image), chosen, without_tta(runner)).mpp
+                scale = estimate_mpp(ImageSource.of(sample.image), chosen, without_tta(engine)).mpp
             except HemalumError:  # too few nuclei to estimate from; a user would be left with nothing, too
                 return Segmentation(np.zeros_like(sample.instances))
         if probabilities or ids is not None:
-            return segment_with_scores(sample.image, chosen, runner, mpp=scale, ids=ids)
+            return segment_with_scores(sample.image, chosen, engine, mpp=scale, ids=ids)
         with ImageSource.of(sample.image) as source:
-            nuclei = segment_source(source, chosen, runner, mpp=scale)
+            nuclei = segment_source(source, chosen, engine, mpp=scale)
         return Segmentation(nuclei.label_map(), mpp=nuclei.mpp)
 
     seen: dict[str, set[str]] = {}
     for used in card.training.seen if card.training is not None else []:
         seen.setdefault(used.name, set()).add(used.split_hash)
-    description = {"model": card.name, "engine": f"{runner.name} {runner.precision}", **describe_tta(runner)}
+    description = {"model": card.name, "engine": f"{engine.name} {engine.precision}", **describe_tta(engine)}
     return NamedSegmenter(segmenter, description, seen)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from hemalum import __version__
-from hemalum.experiments.refinement.measure import Measured, organ_recall
-from hemalum.experiments.refinement.refine import BEFORE, MOVED, REFINED, Refinement
+from hemalum.experiments.measurement import Measurement
+from hemalum.experiments.refine import BEFORE, MOVED, REFINED, Refinement
 from hemalum.experiments.scores import without_nan
 from hemalum.files import write_text
 from hemalum.metrics import compare_paired, score_pixels
@@ -123,7 +123,7 @@ def _differences_grid(refinement: Refinement) -> Grid:
 
 def organ_grid(refinement: Refinement) -> Grid | None:
     """Pooled recall of each organ, before and after and of the controls; None without organs."""
-    tables = {name: organ_recall(arm) for name, arm in refinement.arms.items()}
+    tables = {name: arm.scores_by_organ() for name, arm in refinement.arms.items()}
     if not tables[BEFORE]:
         return None
     rows = []
@@ -193,8 +193,8 @@ def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
 
 
-def _by_image(arm: Measured, metric: str) -> list[float]:
-    return [float(getattr(score_pixels(counts), metric)) for counts in arm.pixels()]
+def _by_image(arm: Measurement, metric: str) -> list[float]:
+    return [float(getattr(score_pixels(counts), metric)) for counts in arm.pixels]
 
 
 def _texts(rows: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
@@ -218,7 +218,7 @@ def _numbers(refinement: Refinement, command: str) -> dict[str, Any]:
         **refinement.record,
         "steps": refinement.steps,
         "training_images": len(refinement.images),
-        "arms": {name: scores | {"by_organ": organ_recall(refinement.arms[name])}
+        "arms": {name: scores | {"by_organ": refinement.arms[name].scores_by_organ()}
                  for name, scores in refinement.scores.items()},
         "chosen": {
             name: [{"id": image.id, "organ": image.organ, "entropy": image.entropy} for image in subset]

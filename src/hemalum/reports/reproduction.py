@@ -5,8 +5,8 @@ from typing import Any
 
 from hemalum import __version__
 from hemalum.experiments.papers import Paper, PublishedTable, load_paper, papers
-from hemalum.experiments.reproduce import NOT_YET, Difference, Line, Reproduction, TablePart
-from hemalum.experiments.reproduced_values import ReproducedValue
+from hemalum.experiments.reproduce import Reproduction
+from hemalum.experiments.reproduced_tables import NOT_YET, Difference, Line, ReproducedValue, TablePart
 from hemalum.reports.files import write_csv, write_report
 from hemalum.reports.grid import Grid, Row
 from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table

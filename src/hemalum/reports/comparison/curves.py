@@ -22,7 +22,7 @@ from hemalum.reports.grid import Grid, Row
 from hemalum.reports.numbers import number
 
 if TYPE_CHECKING:
-    from hemalum.experiments.records import Method
+    from hemalum.experiments.plan import Method
 
 PRECISIONS = (0.7, 0.8, 0.9)
 

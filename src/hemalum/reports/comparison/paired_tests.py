@@ -13,7 +13,7 @@ from hemalum.reports.grid import Grid, Row
 from hemalum.reports.numbers import counted, mean_text, p_text
 
 if TYPE_CHECKING:
-    from hemalum.experiments.records import Method
+    from hemalum.experiments.plan import Method
 
 FEWEST_GROUPS = 10  # below, a bootstrap over groups is known to give intervals that are too narrow
 ALPHA = 0.05

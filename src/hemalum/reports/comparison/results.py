@@ -12,7 +12,8 @@ from hemalum.reports.comparison.metrics import Metric
 from hemalum.reports.numbers import counted, number
 
 if TYPE_CHECKING:
-    from hemalum.experiments.records import Comparison, Method, Run
+    from hemalum.experiments.plan import Method
+    from hemalum.experiments.records import Comparison, Run
 
 Floats = NDArray[np.float64]
 

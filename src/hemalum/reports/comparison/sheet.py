@@ -19,7 +19,8 @@ from hemalum.reports.numbers import mean_text, number
 if TYPE_CHECKING:
     from hemalum.data.dataset import Dataset
     from hemalum.data.sample import Sample
-    from hemalum.experiments.records import Comparison, Method, Run
+    from hemalum.experiments.plan import Method
+    from hemalum.experiments.records import Comparison, Run
 
 PICTURE_SIZES = (512, 384, 256, 160)  # longer side of a picture, px: the largest that keeps within the bytes
 MOST_BYTES = 3_000_000

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from hemalum.errors import HemalumError
-from hemalum.experiments.refinement.activation import activation_map
-from hemalum.experiments.refinement.selection import mean_entropy, pixel_entropy
+from hemalum.experiments.activation import activation_map
+from hemalum.experiments.selection import mean_entropy, pixel_entropy
 from hemalum.files import atomic_path
 from hemalum.inference.probability import segment_with_maps
 from hemalum.inference.segment import as_engine

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hemalum.errors import HemalumError
-from hemalum.experiments.refinement.selection import (
-    Ranked,
+from hemalum.experiments.selection import (
+    ImageUncertainty,
     Top,
     choose_random,
     choose_uncertain,
@@ -18,12 +18,12 @@ from hemalum.experiments.refinement.selection import (
 )
 
 IMAGES = [
-    Ranked("a1", "liver", 0.1),
-    Ranked("a2", "liver", 0.4),
-    Ranked("a3", "liver", 0.3),
-    Ranked("a4", "liver", 0.4),
-    Ranked("b1", "brain", 0.9),
-    Ranked("b2", "brain", 0.8),
+    ImageUncertainty("a1", "liver", 0.1),
+    ImageUncertainty("a2", "liver", 0.4),
+    ImageUncertainty("a3", "liver", 0.3),
+    ImageUncertainty("a4", "liver", 0.4),
+    ImageUncertainty("b1", "brain", 0.9),
+    ImageUncertainty("b2", "brain", 0.8),
 ]
 
 
@@ -43,7 +43,7 @@ def test_the_most_uncertain_of_each_organ() -> None:
 
 
 def test_images_without_an_organ_are_one_group() -> None:
-    images = [Ranked(str(n), None, n / 10) for n in range(5)]
+    images = [ImageUncertainty(str(n), None, n / 10) for n in range(5)]
     assert [image.id for image in choose_uncertain(images, Top(count=2))] == ["4", "3"]
     assert exhausted(images, Top(count=5)) == ["no organ"]
 
@@ -70,7 +70,7 @@ def test_random_takes_as_many_of_each_organ(count: int, seed: int, draw: int) ->
 
 
 def test_draws_differ() -> None:
-    many = [Ranked(f"{n:02}", "liver", 0.1) for n in range(50)]
+    many = [ImageUncertainty(f"{n:02}", "liver", 0.1) for n in range(50)]
     assert choose_random(many, Top(count=5), 0, 1) != choose_random(many, Top(count=5), 0, 2)
 
 

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import yaml
 
+from hemalum import cli
 from hemalum.data.dataset import Dataset
 from hemalum.data.labeled_fraction import LabeledFraction
 from hemalum.errors import HemalumError
-from hemalum.experiments.refinement import refine as refine_module
-from hemalum.experiments.refinement.measure import scores
-from hemalum.experiments.refinement.refine import Refinement, refine, refinement_recipe, training_recipe
-from hemalum.experiments.resources import Resources
+from hemalum.experiments import refine as refine_module
+from hemalum.experiments.execute import Resources
+from hemalum.experiments.measurement import Measurement
+from hemalum.experiments.refine import Refinement, refine
+from hemalum.experiments.refinement_recipe import refinement_recipe, training_recipe
 from hemalum.models.file import load_model_file, save_model
 from hemalum.models.model import load_model
 
@@ -74,15 +76,13 @@ def test_the_card_says_what_the_weights_have_seen(refined: Refinement, tiny: Pat
 def test_the_moved_threshold_is_chosen_on_validation_images(refined: Refinement, organs: Path) -> None:
     moved = refined.arms["threshold"].threshold
     np.testing.assert_array_equal(refined.arms["threshold"].positive, refined.arms["before"].positive)
-    from hemalum.experiments.refinement.measure import Measured
-
-    before = Measured.load(refined.out / "measured" / "before-val.npz")
-    after = Measured.load(refined.out / "measured" / "refined-val.npz")
+    before = Measurement.load(refined.out / "measured" / "before-val.npz")
+    after = Measurement.load(refined.out / "measured" / "refined-val.npz")
     assert len(before) == len(Dataset.open(organs).split("val"))
-    wanted = scores(after)["pooled"]["recall"]
-    assert scores(before, moved)["pooled"]["recall"] >= wanted or moved == 0.001
+    wanted = after.scores()["pooled"]["recall"]
+    assert replace(before, threshold=moved).scores()["pooled"]["recall"] >= wanted or moved == 0.001
     if moved < 0.999:
-        assert scores(before, moved + 0.001)["pooled"]["recall"] < wanted
+        assert replace(before, threshold=moved + 0.001).scores()["pooled"]["recall"] < wanted
 
 
 def test_the_list_of_images(refined: Refinement) -> None:
@@ -210,3 +210,18 @@ def test_a_recipe_of_another_version_is_refused(tiny: Path, organs: Path, tmp_pa
     save_model(tmp_path / "old.safetensors", card.model_copy(update={"training": training}), tensors)
     with pytest.raises(HemalumError, match="model 'tiny': its recipe is of another version of hemalum"):
         refine(tmp_path / "old.safetensors", organs, tmp_path / "out", **ASKED)  # type: ignore[arg-type]
+
+
+def test_the_verb(tiny: Path, organs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    words = ["refine", str(tiny), str(organs), "-o", str(out), "--top", "2", "--epochs", "1", "--draws", "1"]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert "needs the review server, which is not there yet: give --offline" in error
+    assert not out.exists()
+    assert cli.main([*words, "--offline", "--engine", "torch", "--accelerator", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "Recall by organ" in printed
+    assert str(out / "model.safetensors") in printed
+    assert {path.name for path in out.iterdir()} >= {"report.html", "report.md", "report.json", "uncertainty.csv"}
+    assert "hemalum refine" in (out / "report.md").read_text()

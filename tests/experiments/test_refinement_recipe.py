@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hemalum.errors import HemalumError
-from hemalum.experiments.refinement.trainable import choose_trainable
+from hemalum.experiments.refinement_recipe import choose_trainable
 from hemalum.models.card import Card, NetworkSpec
 from hemalum.models.model import Model, load_model
 from hemalum.models.network import build_network

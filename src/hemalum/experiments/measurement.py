@@ -25,7 +25,7 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Measurement:
     """What a model gives on N images.
 
     `positive` and `negative` are (N, BINS) int64, each image's pixels by probability (`ProbabilityCounts`);
@@ -43,9 +43,10 @@ class Measured:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def pixels(self, threshold: float | None = None) -> list[PixelCounts]:
-        """Each image's pixels when those of at least this probability are nucleus; None: the model's threshold."""
-        first = round((self.threshold if threshold is None else threshold) * BINS)
+    @property
+    def pixels(self) -> list[PixelCounts]:
+        """Each image's pixels when those of at least the probability `threshold` are nucleus."""
+        first = round(self.threshold * BINS)
         return [
             PixelCounts(
                 tp=int(positive[first:].sum()),
@@ -56,23 +57,31 @@ class Measured:
             for positive, negative in zip(self.positive, self.negative, strict=True)
         ]
 
-    @property
-    def probabilities(self) -> ProbabilityCounts:
-        """The pixels of all images together."""
-        return ProbabilityCounts(self.positive.sum(axis=0), self.negative.sum(axis=0))
+    def scores(self) -> dict[str, Any]:
+        """Pixel scores pooled and as means over images, PQ pooled, and the area under the precision–recall curve."""
+        pixels = self.pixels
+        return {
+            "images": len(self),
+            "pooled": asdict(average_pixel_scores(pixels, "pooled")),
+            "per_image": asdict(average_pixel_scores(pixels, "per_image")),
+            "pq": sum(self.matches, MatchCounts(0, 0, 0, 0.0)).pq,
+            "average_precision": area_under(ProbabilityCounts(self.positive.sum(axis=0), self.negative.sum(axis=0))),
+            "threshold": self.threshold,
+        }
 
-    def of_organ(self, organ: str | None) -> "Measured":
-        """The images of one organ."""
-        kept = [index for index, image_organ in enumerate(self.organs) if image_organ == organ]
-        return replace(
-            self,
-            ids=tuple(self.ids[index] for index in kept),
-            organs=tuple(self.organs[index] for index in kept),
-            groups=tuple(self.groups[index] for index in kept),
-            positive=self.positive[kept],
-            negative=self.negative[kept],
-            matches=tuple(self.matches[index] for index in kept),
-        )
+    def scores_by_organ(self) -> dict[str, dict[str, float]]:
+        """Images, and pooled recall, precision and Dice of each organ, sorted by name; without organs: none."""
+        table = {}
+        for organ in sorted({organ for organ in self.organs if organ is not None}):
+            part = [counts for counts, name in zip(self.pixels, self.organs, strict=True) if name == organ]
+            pooled = average_pixel_scores(part, "pooled")
+            table[organ] = {
+                "images": float(len(part)),
+                "recall": pooled.recall,
+                "precision": pooled.precision,
+                "dice": pooled.dice,
+            }
+        return table
 
     def save(self, path: Path) -> None:
         """Write everything into one .npz, whole or not at all."""
@@ -89,7 +98,7 @@ class Measured:
             )
 
     @classmethod
-    def load(cls, path: Path) -> "Measured":
+    def load(cls, path: Path) -> "Measurement":
         """Read what `save` wrote. Raises HemalumError when it cannot be read."""
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -119,7 +128,7 @@ def predict(sample: Sample, model: Model, engine: Engine) -> tuple[Nuclei, NDArr
 
 def measure(
     model: Model, dataset: Dataset, engine: Engine, on_progress: Callable[[], None] | None = None
-) -> Measured:
+) -> Measurement:
     """Run a model on every image of a dataset. Raises HemalumError for an empty one."""
     if not len(dataset):
         raise HemalumError(f"{dataset.path}: no images to measure on")
@@ -131,7 +140,7 @@ def measure(
         matches.append(match(measure_overlap(sample.instances, nuclei.label_map())))
         if on_progress is not None:
             on_progress()
-    return Measured(
+    return Measurement(
         ids=tuple(row.id for row in dataset.rows),
         organs=tuple(row.organ for row in dataset.rows),
         groups=tuple(row.group for row in dataset.rows),
@@ -148,44 +157,13 @@ def with_threshold(model: Model, threshold: float) -> Model:
     return replace(model, card=model.card.model_copy(update={"separation": separation}))
 
 
-def threshold_of_recall(measured: Measured, recall: float) -> float:
+def threshold_of_recall(measurement: Measurement, recall: float) -> float:
     """The highest threshold at which the pooled recall of pixels is at least `recall`, a multiple of 1 / BINS.
 
     At most 0.999 and at least 0.001, where also a recall that cannot be reached ends.
     """
-    positive = measured.positive.sum(axis=0)
+    positive = measurement.positive.sum(axis=0)
     detected = np.cumsum(positive[::-1])[::-1]  # by threshold k / BINS
     reached = np.flatnonzero(detected >= recall * positive.sum() - 1e-9)
     highest = int(reached[-1]) if reached.size else 0
     return min(max(highest, 1), BINS - 1) / BINS
-
-
-def scores(measured: Measured, threshold: float | None = None) -> dict[str, Any]:
-    """Pixel scores pooled and as means over images, PQ pooled, and the area under the precision–recall curve.
-
-    PQ is of the nuclei as they were separated, whatever `threshold` says.
-    """
-    pixels = measured.pixels(threshold)
-    return {
-        "images": len(measured),
-        "pooled": asdict(average_pixel_scores(pixels, "pooled")),
-        "per_image": asdict(average_pixel_scores(pixels, "per_image")),
-        "pq": sum(measured.matches, MatchCounts(0, 0, 0, 0.0)).pq,
-        "average_precision": area_under(measured.probabilities),
-        "threshold": measured.threshold if threshold is None else threshold,
-    }
-
-
-def organ_recall(measured: Measured, threshold: float | None = None) -> dict[str, dict[str, float]]:
-    """Images, and pooled recall, precision and Dice of each organ, sorted by name; without organs: none."""
-    table = {}
-    for organ in sorted({organ for organ in measured.organs if organ is not None}):
-        part = measured.of_organ(organ)
-        pooled = average_pixel_scores(part.pixels(threshold), "pooled")
-        table[organ] = {
-            "images": float(len(part)),
-            "recall": pooled.recall,
-            "precision": pooled.precision,
-            "dice": pooled.dice,
-        }
-    return table

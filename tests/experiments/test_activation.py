@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from hemalum.experiments.refinement.activation import activation_map
+from hemalum.experiments.activation import activation_map
 from hemalum.models.map_model import build_map_model
 from hemalum.models.model import load_model
 from hemalum.models.network import build_network

@@ -3,7 +3,7 @@
     OUT/refinement.yaml        what is requested: a second run goes on with the same, and refuses anything else
     OUT/uncertainty.csv        every training image with its entropy, and which subsets it is in
     OUT/refined/, OUT/random-N/   trainings (`hemalum.train`) on the chosen images, and on as many at random
-    OUT/measured/<what>.npz    each model on the independent images (`Measured`)
+    OUT/measured/<what>.npz    each model on the independent images (`Measurement`)
     OUT/model.safetensors      the refined model
 
 ClinSegNet (Bioengineering 2025, 12, 1156) refines with the labels that are there: its "expert" is the existing truth.
@@ -20,20 +20,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from hemalum.data.dataset import Dataset, Row
 from hemalum.errors import HemalumError
-from hemalum.experiments.refinement.measure import (
-    Measured,
-    measure,
-    predict,
-    scores,
-    threshold_of_recall,
-    with_threshold,
-)
-from hemalum.experiments.refinement.selection import (
-    Ranked,
+from hemalum.experiments.execute import Resources
+from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall, with_threshold
+from hemalum.experiments.plan import check_scales
+from hemalum.experiments.refinement_recipe import choose_trainable, refinement_recipe, training_recipe
+from hemalum.experiments.selection import (
+    ImageUncertainty,
     Top,
     choose_random,
     choose_uncertain,
@@ -42,15 +36,11 @@ from hemalum.experiments.refinement.selection import (
     read_uncertainty,
     write_uncertainty,
 )
-from hemalum.experiments.refinement.trainable import choose_trainable
-from hemalum.experiments.resources import Resources
-from hemalum.experiments.segmentation import check_scales
 from hemalum.inference.segment import as_engine
 from hemalum.manifest import Content, check_manifest, require_equal
 from hemalum.models.file import save_model
 from hemalum.models.model import Model, load_model
-from hemalum.systems.phases import Adam, Constant, Phase, StopCriteria
-from hemalum.training.recipe import Recipe, Source
+from hemalum.training.recipe import Recipe
 from hemalum.training.train import MODEL_FILE, train
 
 log = logging.getLogger(__name__)
@@ -70,16 +60,16 @@ class Refinement:
     out: Path
     model: Path
     record: dict[str, Any]
-    images: tuple[Ranked, ...]
-    chosen: dict[str, tuple[Ranked, ...]]
-    arms: dict[str, Measured]
+    images: tuple[ImageUncertainty, ...]
+    chosen: dict[str, tuple[ImageUncertainty, ...]]
+    arms: dict[str, Measurement]
     steps: int
     notes: tuple[str, ...] = ()
 
     @property
     def scores(self) -> dict[str, dict[str, Any]]:
-        """Scores by arm; see `measure.scores`."""
-        return {name: scores(arm) for name, arm in self.arms.items()}
+        """Scores by arm."""
+        return {name: arm.scores() for name, arm in self.arms.items()}
 
 
 @dataclass
@@ -138,13 +128,12 @@ def refine(  # noqa: PLR0913 (the verb's options)
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     independent = _independent(opened, test, split)
     _check_numbers(lr, epochs, draws)
-    patterns = choose_trainable(loaded, trainable)
     record = {
         "model": loaded.digest,
         "data": digest_rows(opened.rows),
         "test": digest_rows(independent.rows),
         "top": str(top),
-        "trainable": patterns,
+        "trainable": choose_trainable(loaded, trainable),
         "lr": lr,
         "epochs": epochs,
         "seed": seed,
@@ -153,7 +142,7 @@ def refine(  # noqa: PLR0913 (the verb's options)
     _check_data(loaded, opened, independent)
     draws = _check_manifest(Path(out), record, draws)
     work = _Work(loaded, recipe, opened, independent, Path(out), record, top, resources or Resources(), on_progress)
-    return _run(work, patterns, draws)
+    return _run(work, draws)
 
 
 def digest_rows(rows: Sequence[Row]) -> str:
@@ -173,61 +162,7 @@ def _check_manifest(out: Path, record: Content, draws: int) -> int:
     return int(check_manifest(out, KIND, {**record, "draws": draws}, merge)["draws"])
 
 
-def training_recipe(model: Model) -> Recipe:
-    """The recipe that a model was trained by, from its card. Raises HemalumError when it holds none of today's."""
-    training = model.card.training
-    if training is None or training.settings is None:
-        raise HemalumError(
-            f"model '{model.card.name}' does not say how it was trained, which refining needs: train one with this "
-            "version (hemalum train)"
-        )
-    try:
-        return Recipe.model_validate(training.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise HemalumError(
-            f"model '{model.card.name}': its recipe is of another version of hemalum and cannot be read: "
-            f"{where}: {first['msg']}"
-        ) from error
-
-
-def refinement_recipe(
-    model: Model, recipe: Recipe, dataset: Dataset, trainable: Sequence[str], lr: float, epochs: int
-) -> Recipe:
-    """The recipe of one more phase on `dataset`, whose training part is the chosen images."""
-    steps = math.ceil(epochs * len(dataset.split("train")) / recipe.batch)
-    last = recipe.phases[-1]
-    phase = Phase(
-        name="refine",
-        train=list(trainable),
-        loss=last.loss,
-        optimizer=Adam(lr=lr),
-        schedule=Constant(),
-        until=StopCriteria(steps=steps, monitor=last.until.monitor),
-    )
-    name = dataset.info.name
-    changes: dict[str, Any] = {
-        "name": f"{model.card.name}_refined",
-        "system": None,  # its keys stand in the recipe already
-        "network": model.card.network,
-        "representation": model.card.representation,
-        "output_representation": None,
-        "separation": model.card.separation,
-        "stain_normalization": None,  # the model's own target is passed
-        "labeled": None,  # the chosen images are all of them
-        "sampling": None,
-        "data": {name: recipe.data.get(name, Source())},
-        "phases": [phase],
-        "validate_every": steps,  # once, at the end: the last weights are the ones
-        "checkpoint_every": min(recipe.checkpoint_every, steps),
-    }
-    if model.card.organs:
-        changes["organs"] = list(model.card.organs)
-    return recipe.model_copy(update=changes)
-
-
-def _run(work: _Work, trainable: list[str], draws: int) -> Refinement:
+def _run(work: _Work, draws: int) -> Refinement:
     images = _uncertainty(work)
     chosen = {REFINED: choose_uncertain(images, work.top)}
     for draw in range(1, draws + 1):
@@ -244,7 +179,7 @@ def _run(work: _Work, trainable: list[str], draws: int) -> Refinement:
     write_uncertainty(work.out / UNCERTAINTY, images, chosen)
     models, steps = {BEFORE: work.model}, 0
     for name, subset in chosen.items():
-        path, steps = _train(work, name, subset, trainable)
+        path, steps = _train(work, name, subset)
         models[name] = load_model(path)
     arms = _measure_all(work, models)
     _save_refined(work, models[REFINED])
@@ -260,7 +195,7 @@ def _run(work: _Work, trainable: list[str], draws: int) -> Refinement:
     )
 
 
-def _uncertainty(work: _Work) -> list[Ranked]:
+def _uncertainty(work: _Work) -> list[ImageUncertainty]:
     """The entropy of every training image; read again where it is known."""
     path, part = work.out / UNCERTAINTY, work.dataset.split("train")
     if path.is_file():
@@ -268,17 +203,18 @@ def _uncertainty(work: _Work) -> list[Ranked]:
     engine = as_engine(work.resources.engine, work.model, threads=work.resources.threads)
     count_image, images = work.counter("predicting", len(part)), []
     for row, sample in zip(part.rows, part, strict=True):
-        images.append(Ranked(row.id, row.organ, mean_entropy(predict(sample, work.model, engine)[1])))
+        images.append(ImageUncertainty(row.id, row.organ, mean_entropy(predict(sample, work.model, engine)[1])))
         count_image()
     return images
 
 
-def _train(work: _Work, name: str, subset: Sequence[Ranked], trainable: list[str]) -> tuple[Path, int]:
+def _train(work: _Work, name: str, subset: Sequence[ImageUncertainty]) -> tuple[Path, int]:
     """Train the model's copy on a subset, or go on; gives the model file and how many steps it took."""
     ids = {image.id for image in subset}
     rows = tuple(row for row in work.dataset.rows if row.split != "train" or row.id in ids)
     data = replace(work.dataset, rows=rows)
-    recipe = refinement_recipe(work.model, work.recipe, data, trainable, work.record["lr"], work.record["epochs"])
+    trainable, lr, epochs = (work.record[key] for key in ("trainable", "lr", "epochs"))
+    recipe = refinement_recipe(work.model, work.recipe, data, trainable, lr, epochs)
     folder = work.out / name
     path = folder / MODEL_FILE
     if path.is_file():
@@ -300,11 +236,11 @@ def _train(work: _Work, name: str, subset: Sequence[Ranked], trainable: list[str
     return path, recipe.steps
 
 
-def _measure_all(work: _Work, models: dict[str, Model]) -> dict[str, Measured]:
+def _measure_all(work: _Work, models: dict[str, Model]) -> dict[str, Measurement]:
     """Every arm on the independent images; the moved threshold is chosen on the validation part."""
     val = work.dataset.split("val")
     before, refined = (_measured(work, f"{name}-val", models[name], val) for name in (BEFORE, REFINED))
-    recall = scores(refined)["pooled"]["recall"]
+    recall = refined.scores()["pooled"]["recall"]
     moved = threshold_of_recall(before, recall)
     work.notes.append(
         f"On the {len(val)} validation images the refined model has a recall of {recall:.4f}; the model as it was "
@@ -315,10 +251,10 @@ def _measure_all(work: _Work, models: dict[str, Model]) -> dict[str, Measured]:
     return {name: _measured(work, name, model, work.test) for name, model in everyone.items()}
 
 
-def _measured(work: _Work, name: str, model: Model, data: Dataset) -> Measured:
+def _measured(work: _Work, name: str, model: Model, data: Dataset) -> Measurement:
     path = work.out / "measured" / f"{name}.npz"
     if path.is_file():
-        return Measured.load(path)
+        return Measurement.load(path)
     engine = as_engine(work.resources.engine, model, threads=work.resources.threads)
     result = measure(model, data, engine, work.counter(f"measuring {name}", len(data)))
     result.save(path)

@@ -71,7 +71,7 @@ class Top:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class ImageUncertainty:
     """An image of the training part with its uncertainty (nats per pixel); `organ` None where there is none."""
 
     id: str
@@ -79,7 +79,7 @@ class Ranked:
     entropy: float
 
 
-def choose_uncertain(images: Sequence[Ranked], top: Top) -> list[Ranked]:
+def choose_uncertain(images: Sequence[ImageUncertainty], top: Top) -> list[ImageUncertainty]:
     """The images of the highest entropy of each organ, organs in order of their names; ties go by id."""
     return [
         image
@@ -88,7 +88,7 @@ def choose_uncertain(images: Sequence[Ranked], top: Top) -> list[Ranked]:
     ]
 
 
-def choose_random(images: Sequence[Ranked], top: Top, seed: int, draw: int) -> list[Ranked]:
+def choose_random(images: Sequence[ImageUncertainty], top: Top, seed: int, draw: int) -> list[ImageUncertainty]:
     """As many of each organ as `choose_uncertain` gives, drawn without regard to entropy; `draw` from 1."""
     rng = np.random.default_rng([seed, draw])
     chosen = []
@@ -99,12 +99,14 @@ def choose_random(images: Sequence[Ranked], top: Top, seed: int, draw: int) -> l
     return chosen
 
 
-def exhausted(images: Sequence[Ranked], top: Top) -> list[str]:
+def exhausted(images: Sequence[ImageUncertainty], top: Top) -> list[str]:
     """Organs of which every image is chosen, so that there is nothing to choose from."""
     return [part[0].organ or "no organ" for part in _by_organ(images) if top.within(len(part)) == len(part)]
 
 
-def write_uncertainty(path: Path, images: Sequence[Ranked], chosen: Mapping[str, Sequence[Ranked]]) -> None:
+def write_uncertainty(
+    path: Path, images: Sequence[ImageUncertainty], chosen: Mapping[str, Sequence[ImageUncertainty]]
+) -> None:
     """Write every image with its entropy, and a column of 0 and 1 for each subset."""
     subsets = {name: {image.id for image in subset} for name, subset in chosen.items()}
     stream = io.StringIO()
@@ -116,12 +118,13 @@ def write_uncertainty(path: Path, images: Sequence[Ranked], chosen: Mapping[str,
     write_text(path, stream.getvalue())
 
 
-def read_uncertainty(path: Path, rows: Sequence[Row]) -> list[Ranked]:
+def read_uncertainty(path: Path, rows: Sequence[Row]) -> list[ImageUncertainty]:
     """Read the entropies again. Raises HemalumError when the file does not list these images."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             images = [
-                Ranked(row["id"], row["organ"] or None, float(row["entropy"])) for row in csv.DictReader(stream)
+                ImageUncertainty(row["id"], row["organ"] or None, float(row["entropy"]))
+                for row in csv.DictReader(stream)
             ]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise HemalumError(f"{path}: cannot be read ({error}); remove it and run again") from error
@@ -130,8 +133,8 @@ def read_uncertainty(path: Path, rows: Sequence[Row]) -> list[Ranked]:
     return images
 
 
-def _by_organ(images: Sequence[Ranked]) -> list[list[Ranked]]:
-    parts: dict[str, list[Ranked]] = defaultdict(list)
+def _by_organ(images: Sequence[ImageUncertainty]) -> list[list[ImageUncertainty]]:
+    parts: dict[str, list[ImageUncertainty]] = defaultdict(list)
     for image in images:
         parts[image.organ or ""].append(image)
     return [part for _, part in sorted(parts.items())]

@@ -1,5 +1,6 @@
 """Counts at every threshold, and the threshold that finds as much."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,7 @@ import pytest
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.experiments.refinement.measure import (
-    Measured,
-    measure,
-    organ_recall,
-    predict,
-    scores,
-    threshold_of_recall,
-    with_threshold,
-)
+from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall, with_threshold
 from hemalum.experiments.segmenters import model_for_organ
 from hemalum.inference.segment import as_engine
 from hemalum.metrics import MatchCounts, PixelCounts
@@ -23,14 +16,14 @@ from hemalum.metrics.curves import BINS
 from hemalum.models.model import load_model
 
 
-def made(*images: tuple[str | None, dict[float, tuple[int, int]]]) -> Measured:
+def made(*images: tuple[str | None, dict[float, tuple[int, int]]]) -> Measurement:
     """Images by organ, each with pixels (nucleus, other) at some probabilities."""
     positive, negative = np.zeros((2, len(images), BINS), np.int64)
     for index, (_, pixels) in enumerate(images):
         for probability, (yes, no) in pixels.items():
             positive[index, round(probability * BINS)] += yes
             negative[index, round(probability * BINS)] += no
-    return Measured(
+    return Measurement(
         ids=tuple(f"i{n}" for n in range(len(images))),
         organs=tuple(organ for organ, _ in images),
         groups=tuple(f"g{n}" for n in range(len(images))),
@@ -48,13 +41,13 @@ TWO = made(
 
 
 def test_pixels_at_a_threshold_by_hand() -> None:
-    assert TWO.pixels() == [PixelCounts(8, 1, 2, 9), PixelCounts(1, 0, 3, 6)]
-    assert TWO.pixels(0.3) == [PixelCounts(10, 4, 0, 6), PixelCounts(4, 1, 0, 5)]
-    assert TWO.pixels(0.9) == [PixelCounts(6, 1, 4, 9), PixelCounts(0, 0, 4, 6)]
+    assert TWO.pixels == [PixelCounts(8, 1, 2, 9), PixelCounts(1, 0, 3, 6)]
+    assert replace(TWO, threshold=0.3).pixels == [PixelCounts(10, 4, 0, 6), PixelCounts(4, 1, 0, 5)]
+    assert replace(TWO, threshold=0.9).pixels == [PixelCounts(6, 1, 4, 9), PixelCounts(0, 0, 4, 6)]
 
 
 def test_scores_by_hand() -> None:
-    result = scores(TWO)
+    result = TWO.scores()
     assert result["pooled"]["recall"] == pytest.approx(9 / 14)
     assert result["per_image"]["recall"] == pytest.approx((8 / 10 + 1 / 4) / 2)
     assert result["pooled"]["precision"] == pytest.approx(9 / 10)
@@ -63,11 +56,11 @@ def test_scores_by_hand() -> None:
 
 
 def test_recall_by_organ() -> None:
-    table = organ_recall(TWO)
+    table = TWO.scores_by_organ()
     assert list(table) == ["brain", "liver"]
     assert table["brain"] == pytest.approx({"images": 1, "recall": 0.25, "precision": 1, "dice": 0.4})
-    assert organ_recall(TWO, 0.3)["brain"]["recall"] == 1
-    assert organ_recall(made((None, {0.5: (1, 1)}))) == {}
+    assert replace(TWO, threshold=0.3).scores_by_organ()["brain"]["recall"] == 1
+    assert made((None, {0.5: (1, 1)})).scores_by_organ() == {}
 
 
 def test_the_highest_threshold_that_finds_as_much() -> None:
@@ -77,13 +70,14 @@ def test_the_highest_threshold_that_finds_as_much() -> None:
     ]  # fmt: skip
     assert threshold_of_recall(TWO, 0.0) == 0.999
     assert threshold_of_recall(TWO, 1.1) == 0.001  # cannot be reached
-    assert scores(TWO, threshold_of_recall(TWO, 10 / 14))["pooled"]["recall"] == pytest.approx(12 / 14)
+    lower = replace(TWO, threshold=threshold_of_recall(TWO, 10 / 14))
+    assert lower.scores()["pooled"]["recall"] == pytest.approx(12 / 14)
 
 
 def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     some = made(("liver", {0.9: (6, 1)}), (None, {0.2: (1, 4)}))
     some.save(tmp_path / "m.npz")
-    again = Measured.load(tmp_path / "m.npz")
+    again = Measurement.load(tmp_path / "m.npz")
     assert (again.ids, again.organs, again.groups) == (some.ids, some.organs, some.groups)
     assert (again.matches, again.threshold) == (some.matches, some.threshold)
     np.testing.assert_array_equal(again.positive, some.positive)
@@ -93,7 +87,7 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.npz").write_bytes(b"PK not a zip")
     with pytest.raises(HemalumError, match=r"m\.npz: cannot be read .*; remove it and run again"):
-        Measured.load(tmp_path / "m.npz")
+        Measurement.load(tmp_path / "m.npz")
 
 
 def test_a_model_on_images(tiny: Path, organs: Path) -> None:
@@ -102,7 +96,7 @@ def test_a_model_on_images(tiny: Path, organs: Path) -> None:
     part = Dataset.open(organs).split("test")
     measured = measure(model, part, engine)
     assert measured.ids == tuple(row.id for row in part.rows)
-    for counts, sample in zip(measured.pixels(), part, strict=True):
+    for counts, sample in zip(measured.pixels, part, strict=True):
         _, probability = predict(sample, model, engine)
         predicted, true = probability >= 0.5, sample.instances > 0
         assert counts.tp == np.count_nonzero(predicted & true)
@@ -119,11 +113,5 @@ def test_a_model_is_told_the_organ_of_an_image(tiny: Path, organs: Path) -> None
     assert model_for_organ(model, None).organ == -1
     engine = as_engine("torch", model)
     sample = Dataset.open(organs)[0]
-    liver, brain = (predict(_of(sample, organ), model, engine)[1] for organ in ("liver", "brain"))
+    liver, brain = (predict(replace(sample, organ=organ), model, engine)[1] for organ in ("liver", "brain"))
     assert not np.array_equal(liver, brain)
-
-
-def _of(sample: object, organ: str) -> object:
-    from dataclasses import replace
-
-    return replace(sample, organ=organ)  # type: ignore[type-var]

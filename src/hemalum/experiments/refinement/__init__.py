@@ -1,5 +1,0 @@
-"""Review: which images a model is least sure of, and learning from these again."""
-
-import lazy_loader as _lazy
-
-__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,98 @@
+"""How a refinement trains: the recipe that a model was trained by, for one more phase of some of its parameters."""
+
+import fnmatch
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from hemalum.data.dataset import Dataset
+from hemalum.errors import HemalumError, nearest
+from hemalum.models.model import Model
+from hemalum.networks import NETWORKS
+from hemalum.systems.phases import Adam, Constant, Phase, StopCriteria
+from hemalum.training.recipe import Recipe, Source
+
+_NOT_TRAINED = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def choose_trainable(model: Model, patterns: Sequence[str] = ()) -> list[str]:
+    """Patterns of the parameters that are to train: `patterns`, else the late modules of the model's network.
+
+    A late module that the model was built without is left out. Raises HemalumError for a pattern that nothing
+    matches, and where the network has no late modules.
+    """
+    name = model.card.network.name
+    parameters = [parameter for parameter in model.tensors if not parameter.endswith(_NOT_TRAINED)]
+    parts = sorted({parameter.partition(".")[0] for parameter in parameters})
+    if patterns:
+        for pattern in patterns:
+            if not fnmatch.filter(parameters, pattern):
+                raise HemalumError(
+                    f"--trainable '{pattern}': no parameter of network '{name}' matches; "
+                    f"its parts are {', '.join(parts)}"
+                )
+        return list(patterns)
+    late = [] if name not in NETWORKS else [f"{module}.*" for module in NETWORKS[name].late_modules]
+    matching = [pattern for pattern in late if fnmatch.filter(parameters, pattern)]
+    if not matching:
+        raise HemalumError(
+            f"network '{name}': which of its parts are the last ones is not known; name them with "
+            f"--trainable PATTERN, such as '{parts[-1]}.*'{nearest('head', parts)}"
+        )
+    return matching
+
+
+def training_recipe(model: Model) -> Recipe:
+    """The recipe that a model was trained by, from its card. Raises HemalumError when it holds none of today's."""
+    training = model.card.training
+    if training is None or training.settings is None:
+        raise HemalumError(
+            f"model '{model.card.name}' does not say how it was trained, which refining needs: train one with this "
+            "version (hemalum train)"
+        )
+    try:
+        return Recipe.model_validate(training.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise HemalumError(
+            f"model '{model.card.name}': its recipe is of another version of hemalum and cannot be read: "
+            f"{where}: {first['msg']}"
+        ) from error
+
+
+def refinement_recipe(
+    model: Model, recipe: Recipe, dataset: Dataset, trainable: Sequence[str], lr: float, epochs: int
+) -> Recipe:
+    """The recipe of one more phase on `dataset`, whose training part is the chosen images."""
+    steps = math.ceil(epochs * len(dataset.split("train")) / recipe.batch)
+    last = recipe.phases[-1]
+    phase = Phase(
+        name="refine",
+        train=list(trainable),
+        loss=last.loss,
+        optimizer=Adam(lr=lr),
+        schedule=Constant(),
+        until=StopCriteria(steps=steps, monitor=last.until.monitor),
+    )
+    name = dataset.info.name
+    changes: dict[str, Any] = {
+        "name": f"{model.card.name}_refined",
+        "system": None,  # its keys stand in the recipe already
+        "network": model.card.network,
+        "representation": model.card.representation,
+        "output_representation": None,
+        "separation": model.card.separation,
+        "stain_normalization": None,  # the model's own target is passed
+        "labeled": None,  # the chosen images are all of them
+        "sampling": None,
+        "data": {name: recipe.data.get(name, Source())},
+        "phases": [phase],
+        "validate_every": steps,  # once, at the end: the last weights are the ones
+        "checkpoint_every": min(recipe.checkpoint_every, steps),
+    }
+    if model.card.organs:
+        changes["organs"] = list(model.card.organs)
+    return recipe.model_copy(update=changes)
