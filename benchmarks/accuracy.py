@@ -7,7 +7,6 @@ which the scale is estimated from the nuclei; `--enlarge 2` adds rows with maps 
 seconds per mm², all images together, in this run.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from hemalum.experiments.evaluate import evaluate
 from hemalum.experiments.segmenters import CLASSICAL
 from hemalum.models.engines.engine import make_engine
 from hemalum.models.model import load_model
-from record import write_record
-from variants import change_card
+from inputs import change_card
+from record import figures_parser, write_record
 
 COLUMNS = ("dice_pooled", "dice", "aji", "pq", "pq_pooled", "dq_pooled", "sq_pooled", "s_per_mm2")
 
@@ -43,14 +42,13 @@ def measure_row(name: str, dataset: Dataset, model: Any, **options: Any) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, Path("accuracy.json"))
     parser.add_argument("--model", action="append", default=[], help="model file, shipped model, or 'classical'")
     parser.add_argument("--data", action="append", type=Path, required=True, help="dataset folder")
     parser.add_argument("--split", default="test")
     parser.add_argument("--enlarge", type=int, action="append", default=[], dest="upsampling", metavar="N")
     parser.add_argument("--precision", action="append", default=[], help="also with f32 or bf16 by name")
     parser.add_argument("--auto", action="store_true", help="also with the scale estimated from the nuclei")
-    parser.add_argument("-o", "--output", type=Path, default=Path("accuracy.json"))
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     print("model                    set               " + " ".join(f"{name:>11}" for name in COLUMNS))

@@ -6,7 +6,6 @@ Runs a comparison in a temporary folder and takes the time of its parts: `train`
 without it, and the rest: plan, cost of each method (once), label maps and curves that are kept, report.
 """
 
-import argparse
 import tempfile
 import time
 from collections import Counter
@@ -19,18 +18,17 @@ from hemalum.experiments import compare as compare_module
 from hemalum.experiments import execute
 from hemalum.experiments.execute import Resources
 from hemalum.reports.comparison import page as report
-from record import write_record
+from record import figures_parser, write_record
 
 LIMIT = 0.02  # of the time spent in training
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--recipe", default="unet")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--crops", type=int)
-    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
 
     seconds: Counter[str] = Counter()
@@ -76,12 +74,11 @@ def main() -> None:
         raise SystemExit(f"not called, so not timed: {', '.join(sorted(untimed))}")
     share = overhead / seconds["train"]
     print(f"overhead {share:.2%} of the training time, limit {LIMIT:.0%}: {'met' if share <= LIMIT else 'MISSED'}")
-    if arguments.output:
-        write_record(
-            arguments.output, "compare", ["hemalum", "torch", "openvino"], rows,
-            overhead=share, limit=LIMIT, recipe=arguments.recipe, seeds=arguments.seeds,
-            data={name: data["digest"] for name, data in done.description["datasets"].items()},
-        )  # fmt: skip
+    write_record(
+        arguments.output, "compare", ["hemalum", "torch", "openvino"], rows,
+        overhead=share, limit=LIMIT, recipe=arguments.recipe, seeds=arguments.seeds,
+        data={name: data["digest"] for name, data in done.description["datasets"].items()},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

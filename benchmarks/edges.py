@@ -8,24 +8,21 @@ an edge is likelier than not, `factor` lowers the peaks by the edge's probabilit
 Writes benchmarks/results/edges.json.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import astuple
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset
 from hemalum.inference.bands import run_image
-from hemalum.inference.resample import Resampler
 from hemalum.metrics import MatchCounts, match, measure_overlap
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import Model, load_model
 from hemalum.nuclei.peaks import measure_depth
 from hemalum.nuclei.separation import flood
-from record import RESULTS, write_record
-from samples import choose_evenly, resize_labels
+from inputs import choose_evenly, resize_labels, scaled_image
+from record import RESULTS, figures_parser, write_record
 
 MARKER = 0.9
 DEPTHS = (0.03, 0.045, 0.06, 0.08, 0.1, 0.15)
@@ -50,13 +47,10 @@ WAYS: dict[str, Callable[[Maps], Maps]] = {
 
 def predict_examples(model: Model, engine: Engine, part: Dataset, images: int) -> Examples:
     """Maps and label maps of some images at the model's scale."""
-    card, examples = model.card, []
+    examples = []
     for index in choose_evenly(len(part), images):
         sample = part[int(index)]
-        shape = tuple(max(1, round(length * sample.mpp / card.mpp)) for length in sample.instances.shape)
-        height, width = (length + -length % card.stride for length in shape)
-        image = Resampler(sample.instances.shape, shape).rows(sample.image, 0, shape[0])
-        image = np.pad(image, ((0, height - shape[0]), (0, width - shape[1]), (0, 0)), mode="symmetric")
+        image, shape = scaled_image(sample, model.card)
         maps = run_image(engine, image, model.with_organ(None))[:, : shape[0], : shape[1]]
         examples.append((np.ascontiguousarray(maps), resize_labels(sample.instances, shape)))
     return examples
@@ -72,10 +66,9 @@ def score(examples: Examples, way: Callable[[Maps], Maps], model: Model, min_dep
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, RESULTS / "edges.json")
     parser.add_argument("pairs", nargs="+", metavar="MODEL=DATASET")
     parser.add_argument("--images", type=int, default=40, help="of each part at most")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "edges.json")
     arguments = parser.parse_args()
     results = []
     for pair in arguments.pairs:

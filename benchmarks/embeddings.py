@@ -9,7 +9,6 @@ first pass (the encoder over every image, a cache of its own) and a second one, 
 The speed of the first pass is that of ENCODER; an epoch on its embeddings depends on their size alone.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -31,7 +30,7 @@ from hemalum.training.loader import TrainLoader
 from hemalum.training.recipe import Recipe, Sam, Source, open_recipe
 from hemalum.training.train import keep_freed_memory
 from hemalum.training.validation import Validation
-from record import write_record
+from record import figures_parser, write_record
 from training_input import WARMUP, processor_seconds_per_batch, seconds_per_step, shortened
 
 LIMIT = 1.1
@@ -71,7 +70,7 @@ class TrainingRun:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, Path("embeddings.json"))
     parser.add_argument("dataset", type=Path)
     parser.add_argument("encoder")
     parser.add_argument("--recipe", default="eunet3plus_nuinsseg")
@@ -79,7 +78,6 @@ def main() -> None:
     parser.add_argument("-n", "--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, help="the first N training images only")
-    parser.add_argument("-o", "--output", type=Path, default=Path("embeddings.json"))
     arguments = parser.parse_args()
     keep_freed_memory()
     dataset = Dataset.open(arguments.dataset)

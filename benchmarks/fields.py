@@ -43,8 +43,8 @@ from hemalum.nuclei.io.overlay import COLOR, draw_outlines
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.reports.figures.contact_sheet import Panel, Row, Sheet, draw_sheet
 from hemalum.reports.figures.preview import choose_samples
-from record import RESULTS, ROOT, write_record
-from samples import resize_labels
+from inputs import resize_labels
+from record import RESULTS, ROOT, argument_parser, write_record
 from transfer import UNSTAINED, is_left_out
 
 EACH = 6  # fields of a set
@@ -343,7 +343,7 @@ def run_ihc(arguments: argparse.Namespace, models: dict[str, Model], dates: dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--before", type=Path, required=True, help="model file of the accurate model before")
     parser.add_argument("--data", action="append", type=Path, required=True)
     parser.add_argument("--best-worst", action="store_true", help="draw the best and worst fields of each model")

@@ -7,7 +7,6 @@ On the validation images of DSB2018 whose column `stain` is grey-fluo, at the sc
 over images and as the mean over images.
 """
 
-import argparse
 import logging
 from pathlib import Path
 
@@ -19,16 +18,15 @@ from hemalum.data.stain.normalization import sample_image
 from hemalum.inference.segment import as_engine, segment
 from hemalum.metrics import match, measure_overlap
 from hemalum.models.model import load_model
-from record import RESULTS, write_record
-from variants import change_separation
+from inputs import change_separation
+from record import RESULTS, figures_parser, write_record
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, RESULTS / "fluorescence_stain.json")
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--every", type=int, default=1, help="take every nth image")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "fluorescence_stain.json")
     arguments = parser.parse_args()
     logging.getLogger("hemalum").setLevel(logging.ERROR)  # that a stain is set on purpose
     part = Dataset.open(arguments.data).split("val")

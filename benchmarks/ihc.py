@@ -15,7 +15,6 @@ nuclei, of mirrored sections, and of sections of different tiles: the level belo
 part them. --large registers one field of 4 x 3 tiles of one patient, and --picture draws the first pair, instead.
 """
 
-import argparse
 import csv
 import statistics
 import time
@@ -32,7 +31,7 @@ from hemalum.data.ihc.derive import MIN_QUALITY, DerivedLabels, Settings, derive
 from hemalum.data.ihc.picture import draw_pair
 from hemalum.data.ihc.registration import LEVELS
 from ihc_synthesis import KnownPair, make_pair, mirrored
-from record import write_record
+from record import figures_parser, write_record
 
 Tile = tuple[str, NDArray[np.uint8], NDArray[np.int32]]
 
@@ -132,13 +131,12 @@ def draw_picture(tile: Tile, mpp: float, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--mpp", type=float, default=0.25)
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--picture", type=Path)
-    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     if arguments.large:
         measure_levels([join_tiles(read_tiles(arguments.folders[:1], 12))], arguments.mpp, ("dab",))
@@ -148,8 +146,7 @@ def main() -> None:
         draw_picture(tiles[0], arguments.mpp, arguments.picture)
         return
     results = {"steps": measure_levels(tiles, arguments.mpp), "scores": score_pair_types(tiles, arguments.mpp)}
-    if arguments.output:
-        write_record(arguments.output, "ihc", ["SimpleITK", "numpy", "scikit-image"], results, mpp=arguments.mpp)
+    write_record(arguments.output, "ihc", ["SimpleITK", "numpy", "scikit-image"], results, mpp=arguments.mpp)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ borders, or in the cytoplasm, each of random strength. PQ is pooled over images.
 that are taken for a nuclear marker.
 """
 
-import argparse
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -35,9 +34,8 @@ from hemalum.metrics import MatchCounts, match, measure_overlap
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model, load_model
 from hemalum.nuclei.nuclei import Nuclei
-from record import RESULTS, write_record
-from samples import choose_evenly
-from variants import change_separation
+from inputs import change_separation, choose_evenly
+from record import RESULTS, figures_parser, write_record
 
 PATTERNS = ("negative", "nuclear", "nearly all nuclei", "membranous", "cytoplasmic")
 CHOSEN = "chosen by --stain hdab"
@@ -114,13 +112,12 @@ def is_nuclear(nuclei: Nuclei) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, RESULTS / "ihc_stain.json")
     parser.add_argument("--data", action="append", type=Path, default=[])
     parser.add_argument("--roi", type=Path, help="region of a nuclear marker")
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--images", type=int, default=6, help="of each set, spread evenly over its validation part")
     parser.add_argument("--pictures", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "ihc_stain.json")
     arguments = parser.parse_args()
     logging.getLogger("hemalum").setLevel(logging.ERROR)  # that a stain is set on purpose
     real = {"scikit-image": (skimage.data.immunohistochemistry(), 0.45)}

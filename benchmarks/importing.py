@@ -7,8 +7,8 @@ labels.npy of 1.3 GB, about 87 nuclei in a patch, colored like H&E) in a tempora
 its own, and prints the highest resident memory of that process and its speed. The limit is 1 GB.
 """
 
-import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from record import write_record
+from record import figures_parser, write_record
 
 LIMIT_MB = 1000
 SIDE = 256
@@ -28,18 +28,13 @@ SHARES = np.array([0.01, 0.487, 0.214, 0.058, 0.007, 0.224])  # of the classes i
 PATCHES_PER_IMAGE = 21
 
 CHILD = """
-import json, resource, sys, time
-from pathlib import Path
+import json, sys, time
 from hemalum import import_dataset
 start = time.perf_counter()
-dataset = import_dataset("conic", sys.argv[1], sys.argv[2])
+info = import_dataset("conic", sys.argv[1], sys.argv[2]).info
 seconds = time.perf_counter() - start
-status = Path("/proc/self/status")
-# ru_maxrss is handed on by the process that started this one; VmHWM is not
-lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
-peak = int(lines[0].split()[1]) if lines else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-info = dataset.info
-print(json.dumps({"seconds": seconds, "peak_kb": peak, "images": info.images, "nuclei": info.nuclei,
+from record import peak_memory
+print(json.dumps({"seconds": seconds, "peak": peak_memory(), "images": info.images, "nuclei": info.nuclei,
                   "counts": info.split.counts}))
 """
 
@@ -79,10 +74,9 @@ def write_archive(folder: Path, count: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__)
     parser.add_argument("--patches", type=int, default=4981)
     parser.add_argument("--work", type=Path, help="where the temporary folder is made; it takes about 4 GB")
-    parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.work) as work:
         archive = Path(work) / "conic"
@@ -92,9 +86,10 @@ def main() -> None:
         print(f"archive made in {time.perf_counter() - start:.0f} s", file=sys.stderr)
         size = sum(file.stat().st_size for file in archive.iterdir())
         command = [sys.executable, "-c", CHILD, str(archive), str(Path(work) / "set")]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     report = json.loads(done.stdout)
-    peak = report["peak_kb"] * 1024 / 1e6
+    peak = report["peak"] / 1e6
     results = {
         "patches": report["images"],
         "nuclei": report["nuclei"],
@@ -108,8 +103,7 @@ def main() -> None:
     for name, value in results.items():
         print(f"{name:20}{value}")
     print("within the limit" if peak <= LIMIT_MB else "OVER THE LIMIT")
-    if arguments.output:
-        write_record(arguments.output, "importing", ["hemalum", "numpy", "pillow"], results)
+    write_record(arguments.output, "importing", ["hemalum", "numpy", "pillow"], results)
 
 
 if __name__ == "__main__":

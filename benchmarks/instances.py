@@ -8,11 +8,9 @@ Wall and processor time are medians; on a busy machine the processor time is the
 0.15 s per mm² together.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,7 @@ from hemalum.nuclei.nuclei import Nuclei, measure
 from hemalum.nuclei.polygons import trace
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.targets.representations import REPRESENTATIONS
-from record import write_record
+from record import figures_parser, write_record
 
 SIZE = 2000
 MPP = 0.5
@@ -144,11 +142,10 @@ def time_scikit_image(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__)
     parser.add_argument("-n", type=int, default=15, help="repeats of our steps (the peer runs once)")
     parser.add_argument("--density", type=int, default=5000, help="nuclei per mm²")
     parser.add_argument("--no-peer", action="store_true", help="leave scikit-image out")
-    parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
 
     area = (SIZE * MPP / 1000) ** 2
@@ -195,17 +192,16 @@ def main() -> None:
                 f"{name:20}{step:14}{times['wall_s'] / area:9.4f}{times['fastest_s'] / area:9.4f}"
                 f"{times['cpu_s'] / area:9.4f}{count:>8}"
             )
-    if arguments.output:
-        packages = ["hemalum", "numpy", "numba", "scikit-image", "shapely", "pyarrow"]
-        write_record(
-            arguments.output,
-            "instances",
-            packages,
-            rows,
-            nuclei=int(truth.max()),
-            mm2=area,
-            repeats=arguments.n,
-        )
+    packages = ["hemalum", "numpy", "numba", "scikit-image", "shapely", "pyarrow"]
+    write_record(
+        arguments.output,
+        "instances",
+        packages,
+        rows,
+        nuclei=int(truth.max()),
+        mm2=area,
+        repeats=arguments.n,
+    )
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ within 50 ms and five times as fast as a loop over pairs, HD95 within 200 ms. Al
 dense table, distance transforms of the whole tile) run in the same process on the same tile and must agree.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +28,7 @@ from hemalum.metrics import (
     sum_aji,
     sum_aji_plus,
 )
-from record import write_record
+from record import figures_parser, write_record
 
 SIDE, NUCLEI = 1000, 700
 INSTANCE_LIMIT_MS, INSTANCE_RATIO, HD95_LIMIT_MS = 50, 5, 200
@@ -102,9 +100,8 @@ def hd95_of_transforms(truth: Labels, prediction: Labels) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__)
     parser.add_argument("-n", type=int, default=15, help="repetitions")
-    parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     centers = rng.uniform(0, SIDE, (NUCLEI, 2))
@@ -166,12 +163,9 @@ def main() -> None:
     print(f"AJI and PQ are {ratio:.0f} x as fast as the loop over pairs")
     for name, kept in limits.items():
         print(f"{name:40}{'yes' if kept else 'NO'}")
-    if arguments.output:
-        results: dict[str, float | bool] = {
-            f"{name.strip()} (ms)": round(value, 3) for name, value in medians.items()
-        }
-        results |= {"loop over pairs / AJI and PQ": round(ratio, 1)} | limits
-        write_record(arguments.output, "metrics", ["numpy", "scipy", "numba", "panoptica"], results, runs=arguments.n)
+    results: dict[str, float | bool] = {f"{name.strip()} (ms)": round(value, 3) for name, value in medians.items()}
+    results |= {"loop over pairs / AJI and PQ": round(ratio, 1)} | limits
+    write_record(arguments.output, "metrics", ["numpy", "scipy", "numba", "panoptica"], results, runs=arguments.n)
     if not all(limits.values()):
         raise SystemExit("a limit is not kept")
 

@@ -12,7 +12,6 @@ Then blocks that have a clever form are set against the straightforward form of 
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from hemalum.models.network import build_network, option_defaults
 from hemalum.networks import NETWORKS, Network
 from hemalum.networks.contract import Outputs
 from network_blocks import BLOCKS, Pair
-from record import write_record
+from record import figures_parser, peak_memory, write_record
 
 LIMIT = 20 * 2**30  # bytes
 SIDE, LARGE = 256, 512
@@ -79,11 +78,9 @@ def estimate_bytes(name: str, images: int) -> int:
     return 4 * 4 * sum(parameter.numel() for parameter in network.parameters()) + sum(kept.values())
 
 
-def peak_memory(device: str) -> int:
+def largest_memory(device: str) -> int:
     """Largest memory so far, bytes: of this process, or of the GPU."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return torch.cuda.max_memory_allocated() if device == "cuda" else peak_memory()
 
 
 def median_seconds(call: Callable[[], object], device: str, repeats: int) -> float:
@@ -106,12 +103,12 @@ def measure_network(name: str, side: int, device: str, repeats: int) -> dict[str
     measured: dict[str, Any] = {
         "side": side,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "idle": peak_memory(device),
+        "idle": largest_memory(device),
     }
     network.eval()
     with torch.inference_mode():
         seconds = median_seconds(lambda: network(x, **conditions(network, 1)), device, repeats)
-    measured["forward"] = {"seconds": seconds, "peak": peak_memory(device)}
+    measured["forward"] = {"seconds": seconds, "peak": largest_memory(device)}
     if side == LARGE:
         return measured
     network.train()
@@ -131,7 +128,7 @@ def measure_network(name: str, side: int, device: str, repeats: int) -> dict[str
         optimizer.zero_grad()
 
     seconds = median_seconds(step, device, max(1, repeats // 2)) / len(x)
-    measured["step"] = {"seconds": seconds, "peak": peak_memory(device), "images": len(x), "estimate": need}
+    measured["step"] = {"seconds": seconds, "peak": largest_memory(device), "images": len(x), "estimate": need}
     return measured
 
 
@@ -187,14 +184,13 @@ def compare(pair: Pair, device: str, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, Path("networks.json"))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=2, help="of a forward; a step has half as many")
     parser.add_argument("--rounds", type=int, default=5, help="turns of the blocks")
     parser.add_argument("--only", nargs="+", choices=sorted(NETWORKS), default=sorted(NETWORKS))
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)  # given to the processes that this one starts
-    parser.add_argument("-o", "--output", type=Path, default=Path("networks.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.work:

@@ -5,22 +5,20 @@
 All parts; of dsb2018 the purple images. What a card's `min_hematoxylin` would lose of the truth.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from hemalum.data.dataset import Dataset
-from record import write_record
+from record import figures_parser, write_record
 from transfer import is_left_out, mean_hematoxylin
 
 LIMITS = (0.05, 0.06, 0.08, 0.1)  # log10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, Path("pale_nuclei.json"))
     parser.add_argument("datasets", type=Path, nargs="+")
-    parser.add_argument("-o", "--output", type=Path, default=Path("pale_nuclei.json"))
     arguments = parser.parse_args()
     results = {}
     for path in arguments.datasets:

@@ -6,11 +6,12 @@ What is trained with it says nothing of SAM: its embedding is a random function 
 a pretrained one (`sam: {encoder: OUT}`), with 256 channels and tokens of 16 px of its own input.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 from transformers import SamConfig, SamModel
+
+from record import argument_parser
 
 
 def save_random_sam(
@@ -34,7 +35,7 @@ def save_random_sam(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--side", type=int, default=128, help="px of its input, a multiple of 16")
     parser.add_argument("--width", type=int, default=32)

@@ -1,5 +1,6 @@
-"""What a benchmark writes beside its figures, so that they can be compared later."""
+"""What benchmarks share: their arguments, peak memory, and what is written beside figures to compare them later."""
 
+import argparse
 import json
 import os
 import platform
@@ -12,6 +13,32 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+
+
+def argument_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser that shows the program's docstring as it is written."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def figures_parser(doc: str | None, output: Path | None = None) -> argparse.ArgumentParser:
+    """The parser of a program that writes its figures with `write_record`."""
+    parser = argument_parser(doc)
+    parser.add_argument("-o", "--output", type=Path, default=output, help="write the figures as JSON")
+    return parser
+
+
+def peak_memory() -> int:
+    """Largest memory of this process so far, bytes.
+
+    The kernel's VmHWM begins with the program. Linux counts into ru_maxrss what the parent held when it forked.
+    """
+    status = Path("/proc/self/status")
+    lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+    if lines:
+        return 1024 * int(lines[0].split()[1])
+    import resource  # Windows has none
+
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def processor() -> str:
@@ -31,8 +58,10 @@ def commit() -> str:
     return (head.stdout.strip() or "unknown") + ("+" if changed.returncode else "")
 
 
-def write_record(path: Path, benchmark: str, packages: list[str], results: Any, **extra: Any) -> None:
-    """Write results with machine, versions, command, commit and the load the machine was under."""
+def write_record(path: Path | None, benchmark: str, packages: list[str], results: Any, **extra: Any) -> None:
+    """Write results with machine, versions, command, commit and the load the machine was under; None: nowhere."""
+    if path is None:
+        return
     record = {
         "benchmark": benchmark,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -6,7 +6,6 @@ Runs `hemalum segment` of this checkout and of the old one on the same images, a
 write; the version, the command and the times may differ. Ends with 1 when a nucleus does.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hemalum.data.image import read_label_map
-from record import ROOT
+from record import ROOT, argument_parser
 
 
 def run_program(checkout: Path, *arguments: str) -> None:
@@ -43,7 +42,7 @@ def read_nuclei(path: Path) -> Any:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("old", type=Path, help="checkout of the version to compare with")
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--model", action="append", required=True)

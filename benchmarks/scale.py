@@ -8,11 +8,8 @@ says something about other scales. Printed per set and factor: the median of |lo
 factor, the share of images within 20 %, within a factor of 1.5, and the share where nothing could be said.
 """
 
-import argparse
-import json
 import math
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,11 +23,12 @@ from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.segment import as_engine
 from hemalum.models.model import load_model
 from hemalum.slides.image_source import ImageSource
-from samples import choose_evenly
+from inputs import choose_evenly
+from record import argument_parser, write_record
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("model", help="model file or name of a shipped model")
     parser.add_argument("datasets", nargs="+", type=Path)
     parser.add_argument("--split", default="test", help="part of each set, or 'all'")
@@ -70,9 +68,8 @@ def main() -> None:
                 factor_rows.append(row)
             rows += factor_rows
             report(folder.name, factor, factor_rows)
-    if arguments.json:
-        content = {"command": " ".join(sys.argv), "model": model.card.name, "digest": model.digest, "rows": rows}
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    packages = ["hemalum", "torch", "openvino"]
+    write_record(arguments.json, "scale", packages, rows, model=model.card.name, digest=model.digest)
 
 
 def report(name: str, factor: float, rows: list[dict[str, Any]]) -> None:

@@ -22,7 +22,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.training.distributed import is_first
 from hemalum.training.recipe import Recipe, load_recipe
 from hemalum.training.train import train
-from record import write_record
+from record import figures_parser, write_record
 from training_input import WARMUP, shortened
 
 
@@ -54,7 +54,7 @@ def measure(processes: int, arguments: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, Path("scaling.json"))
     parser.add_argument("recipe", type=Path)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--budget", choices=["full", "small"], default="full")
@@ -62,7 +62,6 @@ def main() -> None:
     parser.add_argument("-n", "--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)  # given to the processes that this one starts
-    parser.add_argument("-o", "--output", type=Path, default=Path("scaling.json"))
     arguments = parser.parse_args()
     if arguments.threads:
         time_steps(

@@ -13,7 +13,6 @@ changed, run in turn with it on each image. PQ and AJI are pooled over images; s
 alone, and the ratio that to the first rule's.
 """
 
-import argparse
 import csv
 import itertools
 import time
@@ -28,8 +27,8 @@ from hemalum.metrics.instance import AjiSums, MatchCounts, match, measure_overla
 from hemalum.models.card import Card
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.targets.representations import REPRESENTATIONS, Representation, select
-from record import write_record
-from samples import resize_labels
+from inputs import resize_labels
+from record import figures_parser, write_record
 
 WAYS = ("interior_boundary", "distance", "center_gradient")
 Labels = NDArray[np.int32]
@@ -144,7 +143,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--mpp", type=float, required=True, help="µm per pixel of the images")
     parser.add_argument("--at", type=float, action="append", help="scales of the maps (default 0.25 and 0.5)")
@@ -157,7 +156,6 @@ def main() -> None:
         "--beside", type=read_changes, action="append", default=[], dest="changes",
         metavar="SETTING=VALUE,SETTING=VALUE", help="a second rule",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
 
     pairs = read_pairs(arguments.folder, arguments.images)
@@ -208,15 +206,14 @@ def main() -> None:
     nuclei = sum(len(np.unique(pair.labels)) - 1 for pair in pairs)
     print(f"{arguments.folder.name}: {len(pairs)} images, {mm2:.2f} mm², {nuclei} nuclei")
     print_rows(rows)
-    if arguments.output:
-        write_record(
-            arguments.output,
-            "separation",
-            ["hemalum", "numpy", "numba", "edt"],
-            rows,
-            data={"folder": arguments.folder.name, "images": len(pairs), "mm2": mm2, "mpp": arguments.mpp},
-            model=str(arguments.model) if arguments.model else None,
-        )
+    write_record(
+        arguments.output,
+        "separation",
+        ["hemalum", "numpy", "numba", "edt"],
+        rows,
+        data={"folder": arguments.folder.name, "images": len(pairs), "mm2": mm2, "mpp": arguments.mpp},
+        model=str(arguments.model) if arguments.model else None,
+    )
 
 
 if __name__ == "__main__":

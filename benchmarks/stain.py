@@ -7,7 +7,6 @@ also given as a multiple of torchstain's Macenko on NumPy, in the same rounds. F
 unfit, and the smallest and the median angle between the two stains of the others.
 """
 
-import argparse
 import statistics
 import time
 from collections import Counter
@@ -21,8 +20,8 @@ from hemalum.data.dataset import Dataset
 from hemalum.data.image import read_image
 from hemalum.data.stain.normalization import UnfitImage, match_stain, measure_stain, sample_image
 from hemalum.data.stain.separation import angle_between
-from record import write_record
-from samples import choose_evenly
+from inputs import choose_evenly
+from record import figures_parser, write_record
 
 METHODS = ("macenko", "reinhard", "vahadane")
 SIDE = 2048
@@ -84,11 +83,10 @@ def count_unfit(dataset: Dataset, count: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, Path("stain.json"))
     parser.add_argument("datasets", type=Path, nargs="+")
     parser.add_argument("-n", "--images", type=int, default=40, help="of each dataset, spread evenly")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("-o", "--output", type=Path, default=Path("stain.json"))
     arguments = parser.parse_args()
     datasets = [Dataset.open(path) for path in arguments.datasets]
     timed = measure_speed(read_image(datasets[0].path / datasets[0].rows[0].image), arguments.rounds)

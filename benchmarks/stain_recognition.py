@@ -9,7 +9,6 @@ images are ihc/ and the one of scikit-image. How near to the limits they come is
 that decide.
 """
 
-import argparse
 import csv
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from PIL import Image
 
 from hemalum.data.stain.normalization import sample_image
 from hemalum.data.stain.recognition import recognize_stain
-from record import RESULTS, write_record
+from record import RESULTS, figures_parser, write_record
 
 DSB = {"grey-fluo": "fluorescence", "colour": "he", "grey-bright": "he"}
 
@@ -63,9 +62,8 @@ def iterate_images(data: Path) -> Iterator[tuple[str, str, str, np.ndarray]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, RESULTS / "stain_recognition.json")
     parser.add_argument("data", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "stain_recognition.json")
     arguments = parser.parse_args()
     sets: dict[str, dict[str, Any]] = {}
     wrong: list[dict[str, str]] = []

@@ -5,17 +5,12 @@
 Each figure is the median over fresh processes, beside an interpreter that does nothing, in the same run.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from pathlib import Path
 
-from record import commit
+from record import figures_parser, write_record
 
 CASES = {
     "python, nothing": ([sys.executable, "-c", "pass"], None),
@@ -33,9 +28,8 @@ def time_command(command: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__)
     parser.add_argument("-n", type=int, default=15, help="processes per case")
-    parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     for command, _ in CASES.values():
         time_command(command)  # once unmeasured: byte code and the disk's cache
@@ -50,18 +44,7 @@ def main() -> None:
         median, fastest = statistics.median(times[name]), min(times[name])
         results[name] = {"median_s": round(median, 4), "fastest_s": round(fastest, 4), "limit_s": limit}
         print(f"{name:24}{median:10.3f}{fastest:11.3f}{limit or '':>9}")
-    if arguments.output:
-        record = {
-            "benchmark": "startup",
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": " ".join(["python", *sys.argv]),
-            "commit": commit(),
-            "python": platform.python_version(),
-            "machine": f"{platform.platform()}, {platform.processor() or platform.machine()}",
-            "runs": arguments.n,
-            "results": results,
-        }
-        arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(arguments.output, "startup", ["hemalum"], results, runs=arguments.n)
 
 
 if __name__ == "__main__":

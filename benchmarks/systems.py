@@ -9,8 +9,6 @@ and NAME.md, the table that the documents quote.
 """
 
 import argparse
-import hashlib
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from hemalum.experiments.records import Comparison, Run
 from hemalum.metrics.curves import ProbabilityCounts, area_under
 from hemalum.training.recipe import find_recipe
 from random_sam import save_random_sam
-from record import RESULTS, write_record
+from record import RESULTS, argument_parser, write_record
 
 FOLDER = RESULTS / "systems"
 
@@ -173,22 +171,21 @@ def record(name: str, experiment: Experiment, comparison: Comparison) -> None:
     """Write the figures of the finished runs, and the table."""
     rows = {
         method.name: {
-            column: [value for run in runs if (value := COLUMNS[column][0](run)) is not None]
-            for column in (*COLUMNS,)
+            column: [value for run in runs if (value := COLUMNS[column][0](run)) is not None] for column in COLUMNS
         }
         for method in comparison.methods
         if (runs := [run for run in comparison.runs if run.method == method.name])
     }
     plan = comparison.description
     dataset = comparison.dataset(experiment.data)
-    digest = hashlib.sha256("\n".join(f"{row.id}:{row.sha256}:{row.mpp}" for row in dataset.rows).encode())
+    digest = plan["datasets"][experiment.data]["digest"]
     tested = len(dataset.split("test"))
-    data = {"name": experiment.data, "sha256": digest.hexdigest(), "split_sha256": dataset.split_hash, "test": tested}
+    data = {"name": experiment.data, "sha256": digest, "split_sha256": dataset.split_hash, "test": tested}
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_record(
         FOLDER / f"{name}.json", "systems", ["hemalum", "torch"], rows, experiment=name, data=data,
         stop_rule=plan["stop_rule"], missing=plan["missing"],
-        recipes={method.name: json.loads(json.dumps(method.recipe)) for method in comparison.methods},
+        recipes={method.name: method.recipe for method in comparison.methods},
     )  # fmt: skip
     counts = sorted({len(row["Dice"]) for row in rows.values()})
     lines = [
@@ -214,7 +211,7 @@ def format_mean(values: Sequence[float], digits: int) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("names", nargs="+", choices=sorted(EXPERIMENTS), metavar="NAME")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset folders")
     parser.add_argument("--runs", type=Path, default=Path("runs/systems"))

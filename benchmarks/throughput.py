@@ -11,17 +11,12 @@ TILES is a dataset folder as `hemalum import` writes it, whose images have an mp
 """
 
 import argparse
-import json
-import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +29,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.inference.batch import segment_paths
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import Model, load_model
-from record import commit, processor
+from record import argument_parser, peak_memory, write_record
 
 MPP = 0.5
 SIDES = (4096, 8192)
@@ -100,48 +95,27 @@ def time_network(picture: NDArray[np.uint8], engine: Engine, mpp: float, rounds:
     return result
 
 
-def peak_memory(model: str, path: Path, engine: str, precision: str | None) -> float:
+def measure_peak(model: str, path: Path, engine: str, precision: str | None) -> float:
     """GB at the peak of a process that segments `path` once."""
     command = [sys.executable, __file__, "--child", str(path), model, "-", "--engine", engine]
     command += [] if precision is None else ["--precision", precision]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1]) * 1024 / 1e9
+    return float(done.stdout.split()[-1]) / 1e9
 
 
 def segment_once(path: Path, model: str, engine: str, precision: str | None) -> None:
-    """One run, then the peak in KiB.
-
-    The peak is the kernel's VmHWM, which begins with this program. Linux counts into ru_maxrss what the parent
-    held when it forked, here the whole picture.
-    """
+    """One run, then the peak in bytes."""
     with tempfile.TemporaryDirectory() as out:
         for result in segment_paths(
             [path], out, ["geojson", "csv"], model, mpp=MPP, engine=engine, precision=precision
         ):
             if result.error:
                 raise SystemExit(result.error)
-    status = Path("/proc/self/status")
-    if status.exists():
-        print(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
-    else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-
-
-def describe_machine() -> dict[str, Any]:
-    """What the figures belong to."""
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("hemalum", "numpy", "numba", "torch", "openvino", "tifffile")},
-        "command": " ".join(sys.argv),
-        "commit": commit(),
-        "load": os.getloadavg()[0],
-    }
+    print(peak_memory())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("model", help="model file or name of a shipped model")
     parser.add_argument("tiles", help="dataset folder with real tiles")
     parser.add_argument("--engine", default="openvino")
@@ -198,14 +172,13 @@ def main() -> None:
         if not arguments.no_memory:
             del first
             result["peak_memory_gb"] = {
-                side: peak_memory(arguments.model, path, arguments.engine, arguments.precision)
+                side: measure_peak(arguments.model, path, arguments.engine, arguments.precision)
                 for side, path in paths.items()
             }
             for side, value in result["peak_memory_gb"].items():
                 print(f"  peak memory at {side} x {side:<21d} {value:7.2f} GB")
-    result["machine"] = describe_machine()
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    packages = ["hemalum", "numpy", "numba", "torch", "openvino", "tifffile"]
+    write_record(arguments.json, "throughput", packages, result)
 
 
 if __name__ == "__main__":

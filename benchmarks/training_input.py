@@ -6,7 +6,6 @@ Both are the real loop, in turns in the same run; only the loader differs. Quote
 clock, which other programs disturb, it says what a batch takes of a core, as a share of a step's processor time.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -29,7 +28,7 @@ from hemalum.training.loader import Batch, TrainLoader, Views
 from hemalum.training.recipe import Recipe, Source, load_recipe
 from hemalum.training.train import keep_freed_memory
 from hemalum.training.validation import Validation
-from record import write_record
+from record import figures_parser, write_record
 
 WARMUP = 3
 
@@ -131,12 +130,11 @@ def measure(recipe: Recipe, dataset: Dataset, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, Path("training_input.json"))
     parser.add_argument("dataset", type=Path)
     parser.add_argument("recipes", type=Path, nargs="+")
     parser.add_argument("-n", "--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("-o", "--output", type=Path, default=Path("training_input.json"))
     arguments = parser.parse_args()
     keep_freed_memory()
     dataset = Dataset.open(arguments.dataset)

@@ -7,7 +7,6 @@ in the same run. The first steps, in which PyTorch compiles, do not count; how l
 is given apart.
 """
 
-import argparse
 import statistics
 import time
 from pathlib import Path
@@ -17,18 +16,17 @@ import torch
 from hemalum.data.dataset import Dataset
 from hemalum.training.recipe import load_recipe
 from hemalum.training.validation import Validation
-from record import write_record
+from record import figures_parser, write_record
 from training_input import WARMUP, HeldBatch, build, open_context, seconds_per_step, shortened
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, Path("training_step.json"))
     parser.add_argument("dataset", type=Path)
     parser.add_argument("recipes", type=Path, nargs="+")
     parser.add_argument("--accelerator", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("-n", "--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("-o", "--output", type=Path, default=Path("training_step.json"))
     arguments = parser.parse_args()
     dataset = Dataset.open(arguments.dataset)
     device = torch.cuda.get_device_name() if arguments.accelerator == "cuda" else "CPU"

@@ -30,9 +30,8 @@ from hemalum.nuclei.morphology import hematoxylin
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.training.recipe import Recipe, open_recipe
 from hemalum.training.train import MODEL_FILE, train
-from record import write_record
-from samples import choose_evenly
-from variants import change_card
+from inputs import change_card, choose_evenly
+from record import argument_parser, write_record
 
 HERE = Path(__file__).resolve().parent
 PURPLE = "colour"  # the stain column of dsb2018
@@ -142,7 +141,7 @@ def score_all(out: Path, datasets: dict[str, Dataset], arguments: argparse.Names
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     training, scoring = verbs.add_parser("train"), verbs.add_parser("score")
     training.add_argument("recipes", nargs="+", help="transfer:VARIANT, or a recipe")

@@ -5,7 +5,6 @@
 Each image is segmented without and with it, one right after the other, so that both meet the machine as it is.
 """
 
-import argparse
 import statistics
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from hemalum.metrics import match, measure_overlap
 from hemalum.models.engines.engine import make_engine
 from hemalum.models.model import load_model
 from hemalum.slides.image_source import ImageSource
-from record import write_record
+from record import argument_parser, write_record
 
 
 def measure(name: str, dataset: Dataset, engine: str, threads: int | None) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def measure(name: str, dataset: Dataset, engine: str, threads: int | None) -> di
 
 def main() -> None:
     """Print the table, and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("datasets", nargs="+", type=Path)
     parser.add_argument("--model", action="append")
     parser.add_argument("--engine", default="openvino")
@@ -62,8 +61,7 @@ def main() -> None:
         for path in arguments.datasets:
             rows.append(measure(name, Dataset.open(path), arguments.engine, arguments.threads))
             print(" ".join(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
-    if arguments.json:
-        write_record(arguments.json, "tta", ["hemalum", "openvino", "torch"], rows, threads=arguments.threads)
+    write_record(arguments.json, "tta", ["hemalum", "openvino", "torch"], rows, threads=arguments.threads)
 
 
 if __name__ == "__main__":

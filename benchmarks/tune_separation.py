@@ -11,7 +11,6 @@ left out is the figure to trust. The first of the file's results, best by the me
 `tools/ship.py` puts into the card.
 """
 
-import argparse
 import itertools
 import multiprocessing
 import time
@@ -25,15 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset, Row
-from hemalum.inference.resample import Resampler
 from hemalum.metrics import match, measure_overlap
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import Model, load_model
 from hemalum.nuclei.nuclei import Nuclei, measure
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.targets.representations import find_representation
-from record import write_record
-from samples import choose_evenly
+from inputs import choose_evenly, scaled_image
+from record import figures_parser, write_record
 
 SHOWN = 12  # rows of the table, and of the file
 
@@ -89,10 +87,8 @@ def cache_maps(model: Model, engine: Engine, data: str, folder: Path, limit: int
         if file.exists():
             continue
         sample = part_of_set[index]
-        height, width = (max(1, round(length * sample.mpp / card.mpp)) for length in sample.instances.shape)
-        image = Resampler(sample.instances.shape, (height, width)).rows(sample.image, 0, height)
-        padding = ((0, -height % card.stride), (0, -width % card.stride), (0, 0))
-        maps = engine.maps(np.pad(image, padding, mode="symmetric")[None])[0]
+        image, (height, width) = scaled_image(sample, card)
+        maps = engine.maps(image[None])[0]
         maps = maps[:, : height * card.output_upsampling, : width * card.output_upsampling].astype(np.float16)
         np.savez(file, maps=maps, truth=sample.instances, image=sample.image)
     return cached
@@ -160,7 +156,7 @@ def read_grid(parts: list[str], pixel: float) -> dict[str, tuple[float, ...]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, Path("tune.json"))
     parser.add_argument("model")
     parser.add_argument("--data", action="append", required=True, help="FOLDER[:PART[:STAIN]][@MODEL]")
     parser.add_argument("--images", type=int, default=30, help="at most so many of each set, spread evenly")
@@ -168,7 +164,6 @@ def main() -> None:
     parser.add_argument("--min-area-um2", type=float, default=4.0, help="smallest nucleus")
     parser.add_argument("--cache", type=Path, default=Path("tune_maps"), help="folder that maps are kept in")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("-o", "--output", type=Path, default=Path("tune.json"))
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     card = model.card

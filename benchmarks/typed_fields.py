@@ -7,7 +7,6 @@ matched nuclei (IoU above 0.5) have the class that is annotated; --json has the 
 of annotated by predicted class.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from hemalum.metrics import measure_overlap
 from hemalum.models.model import load_model
 from hemalum.nuclei.io.colors import Classes
 from hemalum.reports.figures.contact_sheet import Panel, Row, Sheet
-from record import write_record
+from record import argument_parser, write_record
 
 CONSEP = next(part for part in CITED.removeprefix("Images: ").rstrip(".").split("; ") if part.startswith("CoNSeP"))
 
@@ -38,7 +37,7 @@ def matched_classes(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--model", default="typed")
     parser.add_argument("-o", "--output", type=Path, default=Path("models_typed.jpg"))

@@ -1,0 +1,43 @@
+"""What benchmarks run on: images that stand for a set, images at a model's scale, models with other cards."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.sample import Sample
+from hemalum.inference.resample import Resampler
+from hemalum.models.card import Card
+from hemalum.models.model import Model
+
+
+def choose_evenly(count: int, limit: int) -> NDArray[np.int64]:
+    """At most `limit` indices below `count`, spread evenly from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
+
+
+def resize_labels(labels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """The label map (H, W) at another size, each pixel by the center that is nearest."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.int64) for new, old in zip(shape, labels.shape, strict=True)
+    )
+    return labels[rows[:, None], columns[None, :]]
+
+
+def scaled_image(sample: Sample, card: Card) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The image at the model's scale, mirrored below and right up to whole strides; and its size before that."""
+    height, width = (max(1, round(length * sample.require_mpp() / card.mpp)) for length in sample.instances.shape)
+    image = Resampler(sample.instances.shape, (height, width)).rows(sample.image, 0, height)
+    padding = ((0, -height % card.stride), (0, -width % card.stride), (0, 0))
+    return np.pad(image, padding, mode="symmetric"), (height, width)
+
+
+def change_card(model: Model, **changes: Any) -> Model:
+    """The model with some values of its card changed."""
+    return replace(model, card=model.card.model_copy(update=changes))
+
+
+def change_separation(model: Model, **changes: Any) -> Model:
+    """The model with some of its separation settings changed."""
+    return change_card(model, separation=model.card.separation.model_copy(update=changes))
