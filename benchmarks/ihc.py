@@ -31,6 +31,7 @@ from hemalum.data.ihc.derive import MIN_QUALITY, DerivedLabels, Settings, derive
 from hemalum.data.ihc.picture import draw_pair
 from hemalum.data.ihc.registration import LEVELS
 from ihc_synthesis import KnownPair, make_pair, mirrored
+from inputs import read_pair
 from record import figures_parser, write_record
 
 Tile = tuple[str, NDArray[np.uint8], NDArray[np.int32]]
@@ -44,9 +45,7 @@ def read_tiles(folders: list[Path], count: int) -> list[Tile]:
             rows = list(csv.DictReader(stream))
         share = count // len(folders) + (number < count % len(folders))
         for row in rows[len(rows) // (2 * share) :: max(1, len(rows) // share)][:share]:
-            image = np.asarray(Image.open(folder / "images" / row["image"]).convert("RGB"))
-            labels = np.asarray(Image.open(folder / "labels" / row["label"])).astype(np.int32)
-            tiles.append((f"{folder.name}/{row['image']}", image, labels))
+            tiles.append((f"{folder.name}/{row['image']}", *read_pair(folder, row)))
     return tiles
 
 

@@ -1,10 +1,13 @@
 """What benchmarks run on: images that stand for a set, images at a model's scale, models with other cards."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from hemalum.data.sample import Sample
 from hemalum.inference.resample import Resampler
@@ -15,6 +18,15 @@ from hemalum.models.model import Model
 def choose_evenly(count: int, limit: int) -> NDArray[np.int64]:
     """At most `limit` indices below `count`, spread evenly from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
+
+
+def read_pair(folder: Path, row: Mapping[str, str]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Image and label map of a row of index.csv: in images/ and labels/, or from the top in a dataset folder."""
+    image, labels = (
+        folder / name if "/" in name else folder / kind / name
+        for kind, name in (("images", row["image"]), ("labels", row["label"]))
+    )
+    return np.asarray(Image.open(image).convert("RGB")), np.asarray(Image.open(labels)).astype(np.int32)
 
 
 def resize_labels(labels: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:

@@ -27,7 +27,7 @@ from hemalum.metrics.instance import AjiSums, MatchCounts, match, measure_overla
 from hemalum.models.card import Card
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.targets.representations import REPRESENTATIONS, Representation, select
-from inputs import resize_labels
+from inputs import read_pair, resize_labels
 from record import figures_parser, write_record
 
 WAYS = ("interior_boundary", "distance", "center_gradient")
@@ -46,20 +46,11 @@ class Pair(NamedTuple):
     labels: Labels
 
 
-def find_image(folder: Path, kind: str, name: str) -> Path:
-    """A file as the index has it: within its folder, or, in a folder that `import` wrote, from the top."""
-    return folder / name if "/" in name else folder / kind / name
-
-
 def read_pairs(folder: Path, limit: int) -> list[Pair]:
     """Every k-th pair of the index, so that few images still cover the set."""
     with (folder / "index.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    pairs = []
-    for row in rows[:: max(1, len(rows) // limit)][:limit]:
-        image = np.asarray(Image.open(find_image(folder, "images", row["image"])).convert("RGB"))
-        pairs.append(Pair(image, np.asarray(Image.open(find_image(folder, "labels", row["label"]))).astype(np.int32)))
-    return pairs
+    return [Pair(*read_pair(folder, row)) for row in rows[:: max(1, len(rows) // limit)][:limit]]
 
 
 def upsample_maps(maps: Maps, factor: int) -> Maps:

@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -57,11 +60,8 @@ train(recipe, [data], out, threads=1, accelerator="cpu", on_progress=on_progress
 
 def import_mini(folder: Path) -> Path:
     """A dataset folder "mini" of ten images in five groups, at 0.5 µm/px, with dark discs as nuclei."""
-    source = folder / "source"
-    for part in ("images", "labels"):
-        (source / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
-    lines = ["image,label,patient"]
+    tiles = []
     y, x = np.mgrid[:64, :64]
     for number in range(10):
         labels = np.zeros((64, 64), np.uint16)
@@ -69,13 +69,36 @@ def import_mini(folder: Path) -> Path:
             cy, cx = rng.integers(6, 58, 2)
             labels[(y - cy) ** 2 + (x - cx) ** 2 < 36] = index
         image = np.where(labels[..., None] > 0, [110, 80, 160], [230, 190, 215]) + rng.normal(0, 8, (64, 64, 3))
-        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(source / "images" / f"{number}.png")
-        Image.fromarray(labels).save(source / "labels" / f"{number}.png")
-        lines.append(f"{number}.png,{number}.png,p{number // 2}")
-    (source / "index.csv").write_text("\n".join(lines) + "\n")
+        tiles.append((image, labels, f"p{number // 2}"))
+    source = write_source(folder / "source", tiles, "patient")
     target = folder / "mini"
     import_dataset("folder", source, target, mpp=0.5, group="patient", split=(0.6, 0.2, 0.2), name="mini")
     return target
+
+
+def write_source(
+    source: Path, tiles: Iterable[tuple[NDArray[Any], NDArray[Any], str]], column: str, digits: int = 1
+) -> Path:
+    """A folder that `hemalum import folder` reads: images, label maps, and an index with one more column."""
+    lines = [f"image,label,{column}"]
+    for folder in ("images", "labels"):
+        (source / folder).mkdir(parents=True)
+    for number, (image, labels, value) in enumerate(tiles):
+        name = f"{number:0{digits}}.png"
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(source / "images" / name)
+        Image.fromarray(labels).save(source / "labels" / name)
+        lines.append(f"{name},{name},{value}")
+    (source / "index.csv").write_text("\n".join(lines) + "\n")
+    return source
+
+
+def write_short_recipe(folder: Path, recipe: Recipe, name: str, **changes: Any) -> Path:
+    """A recipe file that trains for a moment on any dataset, in one phase."""
+    content = recipe.model_dump(mode="json", exclude={"budget"})
+    content |= {"name": name, "data": {}, "phases": [{"name": "main", "until": {"steps": 4}}], "validate_every": 2}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content | {"small": {"batch": 1}} | changes))
+    return path
 
 
 class OneOfSeveral(Fabric):

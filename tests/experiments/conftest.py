@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+
+from builders.trainings import write_source
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -23,11 +24,8 @@ def organs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset folder "organs": ten images of liver, ten of brain, every image a group of its own."""
     from hemalum.data.importing import import_dataset
 
-    source = tmp_path_factory.mktemp("source")
-    (source / "images").mkdir()
-    (source / "labels").mkdir()
+    tiles = []
     rng = np.random.default_rng(1)
-    lines = ["image,label,organ"]
     y, x = np.mgrid[:48, :48]
     for number in range(20):
         organ = ("liver", "brain")[number % 2]
@@ -36,10 +34,8 @@ def organs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cy, cx = rng.integers(6, 42, 2)
             labels[(y - cy) ** 2 + (x - cx) ** 2 < (36 if organ == "liver" else 16)] = index
         image = np.where(labels[..., None] > 0, [110, 80, 160], [230, 190, 215]) + rng.normal(0, 8, (48, 48, 3))
-        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(source / "images" / f"{number:02}.png")
-        Image.fromarray(labels).save(source / "labels" / f"{number:02}.png")
-        lines.append(f"{number:02}.png,{number:02}.png,{organ}")
-    (source / "index.csv").write_text("\n".join(lines) + "\n")
+        tiles.append((image, labels, organ))
+    source = write_source(tmp_path_factory.mktemp("source"), tiles, "organ", digits=2)
     target = tmp_path_factory.mktemp("data") / "organs"
     import_dataset("folder", source, target, mpp=0.5, split=(0.6, 0.2, 0.2), name="organs")
     return target

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from builders.trainings import write_short_recipe
 from hemalum.data.dataset import Dataset
 from hemalum.data.image import read_label_map
 from hemalum.errors import HemalumError
@@ -39,12 +40,8 @@ def no_cost(monkeypatch: pytest.MonkeyPatch) -> None:
 def recipes(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Two recipe files, `plain` and `stained`, that train for a moment on any dataset."""
     folder = tmp_path_factory.mktemp("recipes")
-    content = recipe.model_dump(mode="json", exclude={"budget"})
-    content |= {"data": {}, "phases": [{"name": "main", "until": {"steps": 4}}], "validate_every": 2}
-    for name, stain in (("plain", 0.0), ("stained", 0.3)):
-        content |= {"name": name, "augment": {"stain": stain}, "small": {"batch": 1}}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    return str(folder / "plain.yaml"), str(folder / "stained.yaml")
+    plain = write_short_recipe(folder, recipe, "plain", augment={"stain": 0.0})
+    return str(plain), str(write_short_recipe(folder, recipe, "stained", augment={"stain": 0.3}))
 
 
 @pytest.fixture(scope="module")

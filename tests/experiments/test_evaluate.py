@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
+from builders.trainings import write_source
 from hemalum.data.dataset import Dataset, DatasetInfo, SplitInfo, write_index, write_sample
 from hemalum.data.importing import import_dataset
 from hemalum.data.sample import Sample
@@ -155,17 +155,12 @@ def blobs(number: int) -> NDArray[np.int32]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Six images of black background and bright squares, through the real import."""
-    source = tmp_path / "source"
-    for part in ("images", "labels"):
-        (source / part).mkdir(parents=True)
-    lines = ["image,label,patient"]
+    tiles = []
     for number in range(6):
         labels = blobs(number)
         image = np.repeat(np.where(labels > 0, 150, 5 + number).astype(np.uint8)[..., None], 3, axis=2)
-        Image.fromarray(image).save(source / "images" / f"{number}.png")
-        Image.fromarray(labels.astype(np.uint16)).save(source / "labels" / f"{number}.png")
-        lines.append(f"{number}.png,{number}.png,p{number}")
-    (source / "index.csv").write_text("\n".join(lines) + "\n")
+        tiles.append((image, labels.astype(np.uint16), f"p{number}"))
+    source = write_source(tmp_path / "source", tiles, "patient")
     import_dataset("folder", source, tmp_path / "data", mpp=0.5, group="patient")
     return tmp_path / "data"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
+from builders.trainings import write_source
 from hemalum.data.dataset import Dataset
 from hemalum.data.importing import import_dataset
 from hemalum.experiments.evaluate import evaluate
@@ -45,19 +45,15 @@ class RecordingEngine:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source, target = tmp_path_factory.mktemp("organs"), tmp_path_factory.mktemp("out") / "organs"
-    (source / "images").mkdir()
-    (source / "labels").mkdir()
     labels = np.zeros((48, 48), np.uint16)
     labels[10:20, 10:20], labels[30:40, 25:35] = 1, 2
-    lines = ["image,label,organ"]
+    tiles = []
     for number, organ in enumerate(["Kidney", "brain", "kidney", "colon", "", "skin"]):
         image = np.full((48, 48, 3), 220, np.uint8)
         image[labels > 0] = 40 + number
-        Image.fromarray(image).save(source / "images" / f"{number}.png")
-        Image.fromarray(labels).save(source / "labels" / f"{number}.png")
-        lines.append(f"{number}.png,{number}.png,{organ}")
-    (source / "index.csv").write_text("\n".join(lines) + "\n")
+        tiles.append((image, labels, organ))
+    source = write_source(tmp_path_factory.mktemp("organs"), tiles, "organ")
+    target = tmp_path_factory.mktemp("out") / "organs"
     import_dataset("folder", source, target, mpp=0.5, name="organs")
     return target
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from builders.papers import MINI_PAPER
+from builders.trainings import write_short_recipe
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.experiments import compare as compare_module
@@ -25,51 +27,42 @@ from hemalum.training.recipe import Recipe
 
 CPU = Resources(accelerator="cpu", engine="torch")
 
-PAPER = """
-title: A paper
-citation: "Nobody, 2026"
-figures: the test
-datasets:
-  mini:
-    title: ten images
-    formats: [folder]
-    get: hemalum import folder SRC data/mini
-    split: {by: image, counts: [60, 20, 20], tag: stated, note: copies on both sides}
+PAPER = f"""{MINI_PAPER}
   hidden:
     title: ten images and secret ones
     formats: [folder]
     get: not public
     private: true
     stand_in: mini
-    split: {by: image, fractions: [0.6, 0.2, 0.2], tag: unknown}
+    split: {{by: image, fractions: [0.6, 0.2, 0.2], tag: unknown}}
   far:
     title: not at hand
     formats: [tnbc]
     get: hemalum import tnbc SRC data/far
-    split: {by: group, fractions: [0.6, 0.2, 0.2], tag: unknown}
+    split: {{by: group, fractions: [0.6, 0.2, 0.2], tag: unknown}}
 protocol:
-  averaging: {statement: all pixels together, tag: derived}
-  optimizer: {statement: "SGD, 0.1", tag: stated}
-  batch: {statement: not said, reading: "8", tag: unknown}
+  averaging: {{statement: all pixels together, tag: derived}}
+  optimizer: {{statement: "SGD, 0.1", tag: stated}}
+  batch: {{statement: not said, reading: "8", tag: unknown}}
 tables:
   - id: main
     title: Comparison
     averaging: pooled
     columns:
-      - {name: Dice (%), dataset: mini, metric: pixel.dice, scale: 100}
-      - {name: IoU, dataset: mini, metric: pixel.iou}
-      - {name: parameters (k), metric: cost.parameters, scale: 0.001}
-      - {name: mood, dataset: mini}
-      - {name: Dice, dataset: hidden, metric: pixel.dice}
-      - {name: Dice, dataset: far, metric: pixel.dice}
+      - {{name: Dice (%), dataset: mini, metric: pixel.dice, scale: 100}}
+      - {{name: IoU, dataset: mini, metric: pixel.iou}}
+      - {{name: parameters (k), metric: cost.parameters, scale: 0.001}}
+      - {{name: mood, dataset: mini}}
+      - {{name: Dice, dataset: hidden, metric: pixel.dice}}
+      - {{name: Dice, dataset: far, metric: pixel.dice}}
     rows:
-      - {method: U-Net, values: [81.50, .690, 31.0, 5, ~, .80], sd: [0.40, ~, ~, ~, ~, ~], recipe: plain}
-      - {method: Best, values: [99.0, .98, 2, 9, .97, .96], note: too good, averaging: per_image}
+      - {{method: U-Net, values: [81.50, .690, 31.0, 5, ~, .80], sd: [0.40, ~, ~, ~, ~, ~], recipe: plain}}
+      - {{method: Best, values: [99.0, .98, 2, 9, .97, .96], note: too good, averaging: per_image}}
   - id: other
     title: Nothing to run
     averaging: pooled
-    columns: [{name: Dice, dataset: mini, metric: pixel.dice}]
-    rows: [{method: Best, values: [.97]}]
+    columns: [{{name: Dice, dataset: mini, metric: pixel.dice}}]
+    rows: [{{method: Best, values: [.97]}}]
 """
 
 
@@ -84,9 +77,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shelf(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A recipe "plain" among the shipped ones; costs are not measured, which takes a process of its own."""
     folder = tmp_path_factory.mktemp("recipes")
-    content = recipe.model_dump(mode="json", exclude={"budget"})
-    content |= {"name": "plain", "data": {}, "phases": [{"name": "main", "until": {"steps": 4}}]}
-    (folder / "plain.yaml").write_text(yaml.safe_dump(content | {"validate_every": 2, "small": {"batch": 1}}))
+    write_short_recipe(folder, recipe, "plain")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shipped, "_SHIPPED", folder)
         patch.setattr(compare_module, "measure_cost", lambda *_, **__: {"parameters": 12_345})
@@ -97,6 +88,10 @@ def shelf(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def done(paper: Path, shelf: Path, mini: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Reproduction, Path]:
     out = tmp_path_factory.mktemp("reproduction") / "out"
     return reproduce(paper, "main", data={"mini": mini}, out=out, seeds=2, resources=CPU), out
+
+
+def refuse(*_args: object, **_kept: object) -> None:
+    raise AssertionError("training was begun")
 
 
 def lines_of(reproduction: Reproduction, dataset: str) -> dict[tuple[str, str], Line]:
@@ -211,11 +206,7 @@ def test_what_is_finished_is_not_run_again(
     tmp_path: Path,
 ) -> None:
     reproduction, out = done
-
-    def never(*_args: object, **_kept: object) -> None:
-        raise AssertionError("a finished run was run again")
-
-    monkeypatch.setattr(compare_module, "execute_run", never)
+    monkeypatch.setattr(compare_module, "execute_run", refuse)
     again = reproduce(paper, "main", data=[mini], out=out, seeds=2, resources=CPU)
     assert again.tables == reproduction.tables
     with pytest.raises(HemalumError, match="holds another reproduction: budget is full there, small here"):
@@ -227,10 +218,6 @@ def test_what_is_finished_is_not_run_again(
 
 
 # what is refused before any training
-
-
-def refuse(*_args: object, **_kept: object) -> None:
-    raise AssertionError("training was begun")
 
 
 @pytest.mark.parametrize(
@@ -271,27 +258,18 @@ def test_data_that_no_row_runs_on_is_refused(shelf: Path, mini: Path, tmp_path: 
         reproduce("al_net", "dsb2018", data={"etis": mini}, out=tmp_path / "out", resources=CPU)
 
 
-GAINS = """
-title: A paper of gains
-citation: "Nobody, 2026"
-figures: the test
-datasets:
-  mini:
-    title: ten images
-    formats: [folder]
-    get: by hand
-    split: {by: group, fractions: [0.6, 0.2, 0.2], tag: unknown}
+GAINS = f"""{MINI_PAPER}
 protocol:
-  averaging: {statement: all pixels together, tag: derived}
+  averaging: {{statement: all pixels together, tag: derived}}
 tables:
   - id: gains
     title: Ours less theirs
     averaging: pooled
     columns:
-      - {name: Dice 1/2, dataset: mini, metric: pixel.dice, scale: 100, variant: "2"}
-      - {name: Dice 1/1, dataset: mini, metric: pixel.dice, scale: 100, variant: "1"}
+      - {{name: Dice 1/2, dataset: mini, metric: pixel.dice, scale: 100, variant: "2"}}
+      - {{name: Dice 1/1, dataset: mini, metric: pixel.dice, scale: 100, variant: "1"}}
     rows:
-      - {method: ours − theirs, values: [+1.5, ~], recipe: "pair:ours_{}", minus: "pair:theirs_{}"}
+      - {{method: ours − theirs, values: [+1.5, ~], recipe: "pair:ours_{{}}", minus: "pair:theirs_{{}}"}}
 """
 
 
@@ -320,35 +298,30 @@ def test_differences_are_taken_run_by_run(shelf: Path, recipe: Recipe, mini: Pat
     assert value.sd == pytest.approx(abs(each[0] - each[1]) / math.sqrt(2))
 
 
-TWO_SETS = """
-title: A paper on two sets
-citation: "Nobody, 2026"
-figures: the test
-datasets:
-  mini: &data
-    title: ten images
+TWO_SETS = f"""{MINI_PAPER}
+  twin:
+    title: ten images again
     formats: [folder]
     get: by hand
-    split: {by: image, fractions: [0.6, 0.2, 0.2], tag: unknown}
-  twin: *data
+    split: {{by: image, fractions: [0.6, 0.2, 0.2], tag: unknown}}
 protocol:
-  averaging: {statement: all pixels together, tag: derived}
-  optimizer: {statement: not said, tag: unknown}
+  averaging: {{statement: all pixels together, tag: derived}}
+  optimizer: {{statement: not said, tag: unknown}}
 tables:
   - id: main
     title: Each set by its own recipe
     averaging: pooled
     columns:
-      - {name: Dice, dataset: mini, metric: pixel.dice, variant: mini}
-      - {name: Dice, dataset: twin, metric: pixel.dice, variant: twin}
+      - {{name: Dice, dataset: mini, metric: pixel.dice, variant: mini}}
+      - {{name: Dice, dataset: twin, metric: pixel.dice, variant: twin}}
     rows:
-      - {method: own, values: [.8, .7], recipe: "of_{}"}
-      - {method: shared, values: [~, ~], recipe: plain}
+      - {{method: own, values: [.8, .7], recipe: "of_{{}}"}}
+      - {{method: shared, values: [~, ~], recipe: plain}}
   - id: twin_only
     title: On one set
     averaging: pooled
-    columns: [{name: IoU, dataset: twin, metric: pixel.iou}]
-    rows: [{method: other, values: [.6], recipe: "other"}]
+    columns: [{{name: IoU, dataset: twin, metric: pixel.iou}}]
+    rows: [{{method: other, values: [.6], recipe: "other"}}]
 """
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
+from builders.papers import MINI_PAPER
+from builders.trainings import write_short_recipe
 from hemalum.errors import HemalumError
 from hemalum.experiments import compare as compare_module
 from hemalum.experiments.compare import compare
@@ -16,30 +17,21 @@ from hemalum.training.recipe import Recipe
 CPU = Resources(accelerator="cpu", engine="torch")
 MISSING = "huggingface-cli download facebook/sam-vit-base"
 
-PAPER = """
-title: A paper
-citation: "Nobody, 2026"
-figures: the test
-datasets:
-  mini:
-    title: ten images
-    formats: [folder]
-    get: hemalum import folder SRC data/mini
-    split: {by: image, counts: [60, 20, 20], tag: stated}
-protocol: {}
+PAPER = f"""{MINI_PAPER}
+protocol: {{}}
 tables:
   - id: main
     title: Fusion
     averaging: pooled
-    columns: [{name: Dice, dataset: mini, metric: pixel.dice}]
+    columns: [{{name: Dice, dataset: mini, metric: pixel.dice}}]
     rows:
-      - {method: without, values: [.8], recipe: "fusion:plain"}
-      - {method: with SAM, values: [.9], recipe: "fusion:sam"}
+      - {{method: without, values: [.8], recipe: "fusion:plain"}}
+      - {{method: with SAM, values: [.9], recipe: "fusion:sam"}}
   - id: sam
     title: Encoders
     averaging: pooled
-    columns: [{name: Dice, dataset: mini, metric: pixel.dice}]
-    rows: [{method: ViT-B, values: [.9], recipe: "fusion:sam"}]
+    columns: [{{name: Dice, dataset: mini, metric: pixel.dice}}]
+    rows: [{{method: ViT-B, values: [.9], recipe: "fusion:sam"}}]
 """
 
 
@@ -49,11 +41,8 @@ def shelf(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     pytest.importorskip("transformers")
     folder = tmp_path / "recipes"
     folder.mkdir()
-    content = recipe.model_dump(mode="json", exclude={"budget"})
-    content |= {"name": "fusion", "data": {}, "phases": [{"name": "main", "until": {"steps": 2}}]}
     variants = {"plain": {}, "sam": {"sam": {"encoder": "facebook/sam-vit-base"}}}
-    content |= {"validate_every": 2, "variants": variants}
-    (folder / "fusion.yaml").write_text(yaml.safe_dump(content))
+    write_short_recipe(folder, recipe, "fusion", variants=variants)
     monkeypatch.setattr(shipped, "_SHIPPED", folder)
     monkeypatch.setattr(compare_module, "measure_cost", lambda *_, **__: {"parameters": 1})
     return folder

@@ -141,7 +141,7 @@ def evaluate(
         "seconds": _times(rows),
         **{f"by_{kind}": table_by([row[kind] for row in rows], images) for kind in ("group", "organ")},
     }
-    evaluation = Evaluation(per_image=rows, summary=summary)
+    evaluation = Evaluation(rows, summary)
     if out is not None:
         evaluation.save(out)
     return evaluation
@@ -155,15 +155,8 @@ def _open(
         name = dataset.name if isinstance(dataset, Truth) else "samples"
         return dataset, {}, {"dataset": name, "split": None, "split_hash": None}
     part = dataset if split is None else dataset.split(split)
-    return (
-        part,
-        dataset.class_names,
-        {
-            "dataset": dataset.info.name,
-            "split": split,
-            "split_hash": dataset.split_hash,
-        },
-    )
+    description = {"dataset": dataset.info.name, "split": split, "split_hash": dataset.split_hash}
+    return part, dataset.class_names, description
 
 
 def build_segmenter(

@@ -59,24 +59,23 @@ class LabelMaps:
     missing: Missing = "error"
     class_names: Mapping[int, str] = field(default_factory=dict)
     counted_as_empty: list[str] = field(default_factory=list)
-    _by_stem: dict[str, list[Ranked]] = field(init=False, repr=False)
-    _by_tail: dict[str, list[Ranked]] = field(init=False, repr=False)
+    _files: dict[str, list[Ranked]] = field(init=False, repr=False)  # by the ids that they may belong to
     _ids: frozenset[str] = field(init=False, repr=False, default=frozenset())
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
         if self.missing not in ("error", "empty"):
             raise HemalumError(f"missing {self.missing!r}: want 'error' or 'empty'")
-        self._by_stem, self._by_tail = defaultdict(list), defaultdict(list)
-        for path, stem in _label_files(self.folder):
-            if path.name.lower().endswith(PICKLE):
-                self._by_tail[stem[: -len("_seg")]].append((3, path))
+        self._files = defaultdict(list)
+        for path, stem in sorted(_label_files(self.folder), key=lambda file: _is_pickle(file[0])):
+            if _is_pickle(path):
+                self._files[stem[: -len("_seg")]].append((3, path))
                 continue
             rank = 1 if path.suffix.lower() == ".geojson" else 2
-            self._by_stem[stem].append((rank, path))
+            self._files[stem].append((rank, path))
             bare = without_tail(stem)
             if bare != stem:
-                self._by_tail[bare].append((0 if rank == 2 else 1, path))
+                self._files[bare].append((0 if rank == 2 else 1, path))
 
     @property
     def name(self) -> str:
@@ -93,10 +92,9 @@ class LabelMaps:
         files = {name: self.file_of(name) for name in wanted}
         absent = [name for name, path in files.items() if path is None]
         if len(absent) == len(files):
-            some = next(iter(self._by_stem or self._by_tail))
             raise HemalumError(
                 f"{self.folder}: no file belongs to any of the {len(files)} images; images are called like "
-                f"{wanted[0]!r}, files like {some!r}"
+                f"{wanted[0]!r}, files like {next(iter(self._files))!r}"
             )
         if absent and self.missing == "error":
             raise HemalumError(
@@ -109,8 +107,7 @@ class LabelMaps:
                 "%s: %d images without a label map count as empty: %s", self.folder, len(absent), _few(absent)
             )
         used = {path for name in self._ids for _, path in self._files_of(name)}
-        files_of_all = (*self._by_stem.values(), *self._by_tail.values())
-        extra = sorted(path.name for path in {path for files in files_of_all for _, path in files} - used)
+        extra = sorted(path.name for path in {path for ranked in self._files.values() for _, path in ranked} - used)
         if extra:
             log.warning("%s: %d files belong to no image: %s", self.folder, len(extra), _few(extra))
 
@@ -146,8 +143,8 @@ class LabelMaps:
 
     def _files_of(self, name: str) -> list[Ranked]:
         # a_masks.png is that of the image "a_masks" where there is one
-        tailed = [file for file in self._by_tail.get(name, []) if _stem(file[1].name) not in self._ids - {name}]
-        return sorted(self._by_stem.get(name, []) + tailed)
+        others = self._ids - {name}
+        return sorted(file for file in self._files.get(name, []) if _stem(file[1].name) not in others)
 
     def file_of(self, name: str) -> Path | None:
         """The file of an image by its id, if there is one. Raises HemalumError when two fit equally well."""
@@ -295,6 +292,10 @@ def _stem(name: str) -> str | None:
     return None if ending is None or name.startswith(".") or len(name) == len(ending) else name[: -len(ending)]
 
 
+def _is_pickle(path: Path) -> bool:
+    return path.name.lower().endswith(PICKLE)
+
+
 def _label_files(folder: Path) -> list[tuple[Path, str]]:
     if not folder.is_dir():
         raise HemalumError(f"{folder}: no such folder of label maps")
@@ -311,7 +312,7 @@ def _label_files(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _read_npy(path: Path) -> NDArray[np.int32]:
-    if path.name.lower().endswith(PICKLE):
+    if _is_pickle(path):
         raise HemalumError(
             f"{path}: Cellpose's _seg.npy is a pickle, which is never loaded; save the masks as images "
             "(cellpose --save_tif, or cellpose.io.save_masks)"

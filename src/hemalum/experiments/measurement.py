@@ -127,7 +127,7 @@ def predict(sample: Sample, model: Model, engine: Engine) -> tuple[Nuclei, NDArr
 
 
 def measure(
-    model: Model, dataset: Dataset, engine: Engine, on_progress: Callable[[], None] | None = None
+    model: Model, dataset: Dataset, engine: Engine, on_progress: Callable[[int, int], None] | None = None
 ) -> Measurement:
     """Run a model on every image of a dataset. Raises HemalumError for an empty one."""
     if not len(dataset):
@@ -139,7 +139,7 @@ def measure(
         counts.append(count_probabilities(probability, sample.instances > 0))
         matches.append(match(measure_overlap(sample.instances, nuclei.label_map())))
         if on_progress is not None:
-            on_progress()
+            on_progress(len(matches), len(dataset))
     return Measurement(
         ids=tuple(row.id for row in dataset.rows),
         organs=tuple(row.organ for row in dataset.rows),

@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,6 @@ class _Work:
         """Call `on_progress`, where there is one."""
         if self.on_progress is not None:
             self.on_progress(step, done, total)
-
-    def counter(self, step: str, total: int) -> Callable[[], None]:
-        """A function that reports one more of `total` done."""
-        done = count(1)
-        return lambda: self.report(step, next(done), total)
 
 
 def refine(  # noqa: PLR0913 (the verb's options)
@@ -201,10 +196,10 @@ def _uncertainty(work: _Work) -> list[ImageUncertainty]:
     if path.is_file():
         return read_uncertainty(path, part.rows)
     engine = as_engine(work.resources.engine, work.model, threads=work.resources.threads)
-    count_image, images = work.counter("predicting", len(part)), []
+    images = []
     for row, sample in zip(part.rows, part, strict=True):
         images.append(ImageUncertainty(row.id, row.organ, mean_entropy(predict(sample, work.model, engine)[1])))
-        count_image()
+        work.report("predicting", len(images), len(part))
     return images
 
 
@@ -256,7 +251,7 @@ def _measured(work: _Work, name: str, model: Model, data: Dataset) -> Measuremen
     if path.is_file():
         return Measurement.load(path)
     engine = as_engine(work.resources.engine, model, threads=work.resources.threads)
-    result = measure(model, data, engine, work.counter(f"measuring {name}", len(data)))
+    result = measure(model, data, engine, partial(work.report, f"measuring {name}"))
     result.save(path)
     return result
 
