@@ -73,11 +73,17 @@ def compare(  # noqa: PLR0913 (the verb's options)
 
     Raises HemalumError for everything that is wrong with methods, data or `out`, before any training.
     """
-    out, resources = Path(out), resources or Resources()
     plan = make_plan(
         methods, data, folds=folds, seeds=seeds, budget=budget, crops=crops, mixed_budgets=mixed_budgets, split=split,
         leave_out_ambiguous=leave_out_ambiguous,
     )  # fmt: skip
+    return run_plan(plan, Path(out), resources or Resources(), on_progress)
+
+
+def run_plan(
+    plan: Plan, out: Path, resources: Resources, on_progress: Callable[[Progress], None] | None
+) -> tuple[Comparison, list[tuple[RunKey, str]]]:
+    """Run what is left of a plan, which joins the one in `out`; see `compare`."""
     plan = plan.start(out)
     _check_encoders(plan, out)
     _measure_costs(plan, out, resources)

@@ -135,12 +135,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             return [
-                {key: (value or None) if key in _TEXT_COLUMNS else _number(value) for key, value in row.items()}
+                {
+                    key: None if not value else value if key in _TEXT_COLUMNS else float(value)
+                    for key, value in row.items()
+                }
                 for row in csv.DictReader(stream)
             ]
     except (OSError, ValueError, csv.Error) as error:
         raise HemalumError(f"{path}: cannot be read ({error}); remove its run's folder and run again") from error
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None

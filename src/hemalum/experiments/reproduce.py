@@ -18,7 +18,7 @@ from typing import Any
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError, nearest
-from hemalum.experiments.compare import Progress, compare, make_plan
+from hemalum.experiments.compare import Progress, make_plan, run_plan
 from hemalum.experiments.execute import Resources
 from hemalum.experiments.papers import Paper, PublishedTable, load_paper
 from hemalum.experiments.plan import holds_comparison, name_datasets
@@ -84,26 +84,17 @@ def reproduce(
     }
     comparisons: dict[str, dict[str, Comparison]] = {name: {} for name in datasets} | _earlier(loaded, out)
     failed: list[tuple[str, str]] = []
-    jobs = [
-        (protocol, name, {name: sets[name].path})
+    options: dict[str, Any] = {"seeds": seeds, "budget": budget, "crops": crops, "mixed_budgets": crops is None}
+    plans = {  # all are checked before the first is trained
+        (protocol, name): make_plan(recipes[name], {name: sets[name].path}, **options)
         for protocol, sets in zip(PROTOCOLS, (imitated, datasets), strict=True)
         for name in datasets
         if recipes[name]
-    ]
-    for _, name, paths in jobs:  # all are checked before the first is trained
-        make_plan(recipes[name], paths, seeds=seeds, budget=budget, crops=crops, mixed_budgets=crops is None)
-    for protocol, name, paths in jobs:
-        comparisons[name][protocol], failures = compare(
-            recipes[name],
-            paths,
-            out / protocol / name,
-            seeds=seeds,
-            budget=budget,
-            crops=crops,
-            mixed_budgets=crops is None,
-            resources=resources,
-            on_progress=None if on_progress is None else partial(on_progress, protocol),
-        )
+    }
+    for (protocol, name), plan in plans.items():
+        report = None if on_progress is None else partial(on_progress, protocol)
+        done, failures = run_plan(plan, out / protocol / name, resources or Resources(), report)
+        comparisons[name][protocol] = done
         failed += [(f"{protocol}: {'/'.join(map(str, key))}", reason) for key, reason in failures]
     return Reproduction(
         paper=loaded,
