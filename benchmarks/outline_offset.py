@@ -7,7 +7,6 @@ radius, in µm, over all of them and over the darker and the paler half of each 
 over images) with all nuclei one pixel smaller, as they are, and one pixel larger. Of dsb2018 the purple images.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from hemalum.inference.segment import segment
 from hemalum.metrics import match, measure_overlap
 from hemalum.models.engines.engine import make_engine
 from hemalum.models.model import load_model
-from record import RESULTS, write_record
-from samples import choose_evenly
+from inputs import choose_evenly
+from record import RESULTS, figures_parser, write_record
 from transfer import is_left_out
 
 STEPS = (-1, 0, 1)  # px
@@ -72,14 +71,13 @@ def measure(name: str, dataset: Dataset) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = figures_parser(__doc__, RESULTS / "outline_offset.json")
     parser.add_argument("models", nargs="+")
     parser.add_argument(
         "--data", action="append", type=Path, required=True, help="dataset folder; repeat for several"
     )
     parser.add_argument("--split", default="test")
     parser.add_argument("--images", type=int, default=24, help="of each set, spread evenly")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "outline_offset.json")
     arguments = parser.parse_args()
     results = []
     for path in arguments.data:
