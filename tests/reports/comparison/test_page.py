@@ -322,7 +322,8 @@ def test_says_what_each_training_sees(tmp_path: Path) -> None:
         (small, ["crops of 128 px at 0.5 µm/px", "800 × 16 = 12,800 crops"]),
     ):
         methods = [
-            replace(method, recipe=recipe) for method, recipe in zip(made.methods, (small, second, None), strict=True)
+            method.model_copy(update={"recipe": recipe})
+            for method, recipe in zip(made.methods, (small, second, None), strict=True)
         ]
         page = Page(write_comparison(replace(made, methods=tuple(methods)))[0])
         assert page.row(caption, "first")[2:4] == ["crops of 128 px at 0.5 µm/px", "800 × 16 = 12,800 crops"]
