@@ -9,6 +9,7 @@ from .distributed import report_once as report_once
 from .embeddings import embed as embed
 from .embeddings import embed_all as embed_all
 from .encoding import encode_extra as encode_extra
+from .fit import open_phase as open_phase
 from .head import keep_head as keep_head
 from .loader import Batch as Batch
 from .loader import TrainLoader as TrainLoader
@@ -53,6 +54,7 @@ __all__ = [
     "keep_freed_memory",
     "keep_head",
     "load_recipe",
+    "open_phase",
     "open_recipe",
     "open_recipes",
     "report_once",
