@@ -205,6 +205,8 @@ def _explain(error: ValidationError) -> str:
         if key in RENAMED:
             return f"key '{where}' is called '{RENAMED[key]}' since version 0.2"
         return f"unknown key '{where}'{nearest(key, known_keys(Recipe))}"
+    if first["type"] == "literal_error" and str(first["input"]) in RENAMED:
+        return f"'{where}': '{first['input']}' is called '{RENAMED[first['input']]}' since version 0.2"
     message = str(first["msg"]).removeprefix("Value error, ")
     return f"'{where}': {message}" if where else message
 

@@ -21,7 +21,7 @@ from hemalum.losses.loss import AllReduceSum
 from hemalum.losses.maps import with_background
 from hemalum.losses.semi_supervised import consistency, contrast
 from hemalum.networks import NETWORKS, Network, Outputs
-from hemalum.systems.semi_supervised import SemiSupervised
+from hemalum.systems.phases import SemiSupervised
 from hemalum.training.context import TrainContext
 from hemalum.training.data_spec import DataSpec
 from hemalum.training.embeddings import Embed
