@@ -100,12 +100,8 @@ class PhaseOptimizer:
             self.state.since = step + 1
             self.state.rate = choose_first_rate(switch, self.phase.optimizer.lr, rate)
             self.settings = switch.to
-            self._take_over(build_optimizer(switch.to, self.parameters))
-
-    def _take_over(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer if self.fabric is None else self.fabric.setup_optimizers(optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.state.rate
+            optimizer = build_optimizer(switch.to.model_copy(update={"lr": self.state.rate}), self.parameters)
+            self.optimizer = optimizer if self.fabric is None else self.fabric.setup_optimizers(optimizer)
 
 
 def select_optimizer(phase: Phase, state: SwitchState) -> Optimizer:

@@ -249,11 +249,9 @@ def open_recipes(word: Path | str, budget: Budget = "full") -> dict[str, Recipe]
     """
     recipe, variant = _split_variant(word)
     path = find_recipe(recipe)
-    if variant is not None:
-        return {variant: load_recipe(path, budget, variant)}
-    variants = recipe_variants(path)
+    variants = recipe_variants(path) if variant is None else [variant]
     if variants:
-        return {variant: load_recipe(path, budget, variant) for variant in variants}
+        return {name: load_recipe(path, budget, name) for name in variants}
     loaded = load_recipe(path, budget)
     return {loaded.name: loaded}
 
