@@ -176,6 +176,11 @@ class StopCriteria(Strict):
     patience: int | None = Field(None, ge=1, description="so many validations without a better score")
     score_plateau: ScorePlateau | None = Field(None, description="when the validation Dice has leveled off")
 
+    def last_step(self, start: int) -> int:
+        """The last step of the run at which a phase that begins at step `start` can end."""
+        end = start + self.steps
+        return end if self.total is None else max(start, min(end, self.total))
+
 
 def _loss(spec: Any) -> Loss:
     try:

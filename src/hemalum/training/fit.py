@@ -27,7 +27,7 @@ from hemalum.training.checkpoint import CHECKPOINT_FILE, Log, Progress, load_che
 from hemalum.training.context import TrainContext
 from hemalum.training.distributed import all_reduce_figures, all_reduce_sum
 from hemalum.training.loader import Batch, TrainLoader
-from hemalum.training.phase_optimizer import PhaseOptimizer, find_optimizer_end, find_phase_end
+from hemalum.training.phase_optimizer import PhaseOptimizer, find_optimizer_end
 from hemalum.training.semi_supervised import UnlabeledLoader, semi_supervised_losses, summarize_pseudo_labels
 from hemalum.training.validation import Validation
 from hemalum.training.weights import Weights, averaged, copy_weights, freeze, set_mode, update_average
@@ -171,7 +171,7 @@ def _begin_phase(run: RunState, resume: bool = False) -> ActivePhase:
     module = cast(nn.Module, torch.compile(run.network)) if context.compile else run.network
     module = context.fabric.setup_module(module)
     run.optimizer.set_up(context.fabric)
-    return ActivePhase(phase, run.optimizer, module, find_phase_end(phase, start))
+    return ActivePhase(phase, run.optimizer, module, phase.until.last_step(start))
 
 
 def _step(run: RunState, phase: ActivePhase, batch: Batch, interval: Interval) -> None:

@@ -122,11 +122,10 @@ class Recipe(Strict):
     @property
     def steps(self) -> int:
         """Steps over all phases, if none ends earlier."""
-        steps = 0
+        end = 0
         for phase in self.phases:
-            until = phase.until
-            steps += until.steps if until.total is None else max(0, min(until.steps, until.total - steps))
-        return steps
+            end = phase.until.last_step(end)
+        return end
 
     @property
     def digest(self) -> str:
