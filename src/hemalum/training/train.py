@@ -83,9 +83,6 @@ def train(  # noqa: PLR0913 (the verb's options)
         recipe, datasets = open_datasets(recipe, data)
         normalizer = fit_normalizer(recipe, datasets) if stain is None else StainNormalizer(stain)
         sam = None if recipe.sam is None else load_sam(recipe.sam.encoder)
-        data_digest = digest_data(datasets, normalizer, sam)
-        # held until the model file is there
-        progress = stack.enter_context(open_run(folder, recipe.digest, data_digest, resume, writes=first))
 
         keep_freed_memory()
         if threads:
@@ -95,6 +92,10 @@ def train(  # noqa: PLR0913 (the verb's options)
             recipe, fabric, folder, stain=normalizer, workers=workers, compile=compile, on_progress=on_progress
         )
         network, context = build_for_data(context, datasets, sam)
+
+        # held until the model file is there
+        data_digest = digest_data(datasets, normalizer, sam)
+        progress = stack.enter_context(open_run(folder, recipe.digest, data_digest, resume, writes=first))
         if initial is not None:
             card = load_initial(network, context.representation, initial, report=first)
             if not resume:
