@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted(path for name in ("src", "tests") for path in (ROOT / name).rglob("*.py"))
+FILES = sorted(path for name in ("benchmarks", "src", "tests", "tools") for path in (ROOT / name).rglob("*.py"))
 
 # they hid what they held, or only this project knew them
 RETIRED = """

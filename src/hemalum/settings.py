@@ -30,7 +30,7 @@ class Strict(BaseModel):
         return paths
 
 
-RENAMED = {  # keys of version 0.1 and what they became
+RENAMED = {  # keys of version 0.1, and values of them, and what they became
     "carry": "keep_optimizer",
     "enlarge": "output_upsampling",
     "finer": "target_supersampling",

@@ -102,7 +102,7 @@ def test_unlabeled_images_need_memory_too() -> None:
     assert ballast[-1] == 1
 
 
-def test_a_network_that_is_told_something_is_told_it() -> None:
+def test_a_network_gets_the_conditions_that_it_takes() -> None:
     network = build_network("seu_net", 2, SEU)
     (organ,) = cost._conditions(network, torch.zeros(3, 3, 8, 8)).values()
     assert organ.shape == (3,)

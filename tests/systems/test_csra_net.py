@@ -19,7 +19,7 @@ from hemalum.losses.cross_entropy import CrossEntropy
 from hemalum.models.file import load_card
 from hemalum.systems import build_system
 from hemalum.systems.csra_net import CSRANet
-from hemalum.systems.semi_supervised import SemiSupervised
+from hemalum.systems.phases import SemiSupervised
 from hemalum.systems.system import SystemSettings, network_options
 from hemalum.training.recipe import Recipe, load_recipe, recipe_variants, shipped_recipes
 from hemalum.training.train import train

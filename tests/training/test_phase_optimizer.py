@@ -33,7 +33,6 @@ from hemalum.training.phase_optimizer import (
     compute_switched_rate,
     copy_parameters,
     find_optimizer_end,
-    find_phase_end,
     measure_step,
     select_optimizer,
     update_swats,
@@ -337,4 +336,4 @@ def test_lion_decays_matrices_only() -> None:
 @pytest.mark.parametrize(("start", "expected"), [(0, 4), (2, 4), (4, 4), (6, 6)])
 def test_a_phase_never_ends_before_it_begins(start: int, expected: int) -> None:
     phase = Phase(name="p", until=StopCriteria(steps=9, total=4))
-    assert find_phase_end(phase, start) == expected
+    assert phase.until.last_step(start) == expected

@@ -61,6 +61,12 @@ def test_an_old_key_is_named_with_the_new_one(recipe: Recipe, tmp_path: Path, ke
         load_recipe(path)
 
 
+def test_an_old_value_is_named_with_the_new_one(recipe: Recipe, tmp_path: Path) -> None:
+    path = written(tmp_path / "r.yaml", recipe, {"input": "grey"}, {})
+    with pytest.raises(HemalumError, match=r"'input': 'grey' is called 'gray' since version 0.2$"):
+        load_recipe(path)
+
+
 @pytest.mark.parametrize("pattern", ["!sides.*", "sides.0.weight", "!heads.*", "!decoder", "aux_head.*"])
 def test_a_pattern_that_matches_nothing_is_not_passed_over(
     recipe: Recipe, mini: Path, tmp_path: Path, pattern: str

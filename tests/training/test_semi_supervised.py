@@ -18,7 +18,7 @@ from hemalum.data.sampling import image_weights
 from hemalum.errors import HemalumError
 from hemalum.losses.semi_supervised import consistency, contrast
 from hemalum.networks.contract import Outputs
-from hemalum.systems.semi_supervised import SemiSupervised
+from hemalum.systems.phases import SemiSupervised
 from hemalum.training.building import build_for
 from hemalum.training.data_spec import DataSpec
 from hemalum.training.loader import TrainLoader

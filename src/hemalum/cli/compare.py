@@ -1,6 +1,5 @@
 """Methods side by side."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from hemalum.cli.options import (
     Threads,
     budget_of,
     chosen,
+    exit_with_failures,
     named_datasets,
 )
 
@@ -82,7 +82,4 @@ def compare(
         for title, table in headline(comparison):
             print_table(*table, title=title)
         print(files[0])
-    for key, reason in failed:
-        print(f"failed: {key.name}: {reason}", file=sys.stderr)
-    if failed:
-        raise typer.Exit(1)
+    exit_with_failures((key.name, reason) for key, reason in failed)

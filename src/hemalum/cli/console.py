@@ -8,16 +8,17 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
     from hemalum.experiments.compare import Progress as Progressed
+    from hemalum.reports.grid import Grid
 
 
 class LineHandler(logging.Handler):
@@ -50,11 +51,10 @@ def set_up(*, debug: bool = False, quiet: bool = False) -> None:
     logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
 
 
-def error_console() -> "Console":
-    """The console on standard error, as it is now (tests and callers may have replaced the stream)."""
+def _console() -> "Console":
     from rich.console import Console
 
-    return Console(stderr=True, soft_wrap=True)
+    return Console(highlight=False, emoji=False, markup=False)
 
 
 def print_table(
@@ -66,10 +66,9 @@ def print_table(
     each row becomes a block of `header: value` lines.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, emoji=False, markup=False)
+    console = _console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, header in enumerate(headers):
         table.add_column(header, justify="left" if index == 0 or header in left else "right", no_wrap=True)
@@ -105,11 +104,10 @@ def _print_blocks(console: "Console", headers: Sequence[str], rows: Sequence[Seq
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Print `name  value` lines; on a terminal a long value goes on under itself."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, emoji=False, markup=False)
+    console = _console()
     if not console.is_terminal:
         widest = max((len(name) for name, _ in pairs), default=0)
         for name, value in pairs:
@@ -125,28 +123,51 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
 
 def print_notes(notes: Sequence[str]) -> None:
     """Print lines that belong to the table above, and an empty one after them."""
-    from rich.console import Console
-
-    console = Console(highlight=False, emoji=False, markup=False)
+    console = _console()
     for note in notes:
         console.print(note, soft_wrap=not console.is_terminal)
     if notes:
         console.print()
 
 
+def print_grid(grid: "Grid") -> None:
+    """Print a table as a page would have it: caption, table, notes."""
+    from hemalum.reports.grid import console_table
+
+    headers, rows, left = console_table(grid)
+    print_table(headers, rows, title=grid.caption, left=left)
+    print_notes(grid.notes)
+
+
+@contextmanager
+def _bars(*columns: "ProgressColumn | str", quiet: bool, transient: bool = False) -> "Iterator[Progress]":
+    """Progress on standard error; without a terminal, or when quiet, it takes everything and shows nothing."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # standard error as it is now: tests and callers may have replaced the stream
+    console = Console(stderr=True, soft_wrap=True)
+    disable = quiet or not console.is_terminal
+    progress = Progress(*columns, console=console, disable=disable, transient=transient)
+    with nullcontext() if disable else progress:  # even a disabled one ends with an empty line
+        yield progress
+
+
+def _print_line(progress: "Progress", line: str) -> None:
+    progress.console.print(line, markup=False, highlight=False)
+
+
 @dataclass
 class FileProgress:
-    """Progress over files and within the file at work; does nothing when there is nobody to see it."""
+    """Progress over files and within the file at work."""
 
-    progress: "Progress | None" = None
-    files: "TaskID | None" = None
-    inside: "TaskID | None" = None
+    progress: "Progress"
+    files: "TaskID"
+    inside: "TaskID"
     at_work: Path | None = None
 
     def update(self, path: Path, share: float) -> None:
         """`share` of the file `path` is done, in [0, 1]."""
-        if self.progress is None or self.inside is None:
-            return
         if path != self.at_work:
             self.at_work = path
             self.progress.reset(self.inside, total=100, description=path.name)
@@ -154,138 +175,83 @@ class FileProgress:
 
     def finish(self, _: object = None) -> None:
         """One more file is done."""
-        if self.progress is not None and self.files is not None:
-            self.progress.advance(self.files)
+        self.progress.advance(self.files)
 
 
 @contextmanager
 def file_progress(total: int, *, quiet: bool = False) -> Iterator[FileProgress]:
-    """Show a bar for `total` files and one for the file at work, on standard error, if that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """Show a bar for `total` files and one for the file at work, on a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
-    console = error_console()
-    if quiet or not console.is_terminal:
-        yield FileProgress()
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False, table_column=Column(max_width=40)),
-        BarColumn(bar_width=30),
-    )
-    with Progress(*columns, MofNCompleteColumn(), TimeRemainingColumn(), console=console) as progress:
+    names = TextColumn("{task.description}", markup=False, table_column=Column(max_width=40))
+    with _bars(names, BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(), quiet=quiet) as progress:
         files = progress.add_task("files", total=total)
-        inside = progress.add_task("starting", total=100)
-        yield FileProgress(progress, files, inside)
+        yield FileProgress(progress, files, progress.add_task("starting", total=100))
 
 
 @contextmanager
 def counter(description: str, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
     """Give a function that counts one more of something whose number is not known beforehand."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = error_console()
-    if quiet or not console.is_terminal:
-        yield lambda: None
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn(description),
-        TextColumn("{task.completed:,.0f}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
+    columns = (SpinnerColumn(), description, TextColumn("{task.completed:,.0f}"), TimeElapsedColumn())
+    with _bars(*columns, quiet=quiet, transient=True) as progress:
         task = progress.add_task("", total=None)
         yield lambda: progress.advance(task)
 
 
 @contextmanager
+def _named_bars(quiet: bool) -> "Iterator[Progress]":
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    names = TextColumn("{task.description}", markup=False)
+    with _bars(names, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), quiet=quiet) as progress:
+        yield progress
+
+
+@contextmanager
 def training_progress(*, quiet: bool = False) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """Give a function of (step, of how many, figures): a bar on a terminal, a line for figures."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """Give a function of (step, of how many, figures): a bar on a terminal, and a line for figures."""
+    with _named_bars(quiet) as progress:
+        task = progress.add_task("training", total=None)
 
-    console = error_console()
-    if quiet:
-        yield lambda step, total, figures: None
-        return
-
-    def progress_line(step: int, total: int, figures: dict[str, float]) -> str:
-        return f"step {step}/{total}  " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-
-    if not console.is_terminal:
-
-        def write(step: int, total: int, figures: dict[str, float]) -> None:
-            if figures:
-                console.print(progress_line(step, total, figures), markup=False, highlight=False)
-
-        yield write
-        return
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=None)
-
-        def draw(step: int, total: int, figures: dict[str, float]) -> None:
+        def show(step: int, total: int, figures: dict[str, float]) -> None:
             progress.update(task, completed=step, total=total)
-            if figures:
-                progress.console.print(progress_line(step, total, figures), markup=False, highlight=False)
+            if figures and not quiet:
+                words = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                _print_line(progress, f"step {step}/{total}  {words}")
 
-        yield draw
+        yield show
 
 
 @contextmanager
 def steps_progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """Give a function of (what, done, of how many): a bar for each on a terminal, a line as each begins elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = error_console()
-    if quiet:
-        yield lambda what, done, total: None
-        return
-    if not console.is_terminal:
-        begun: set[str] = set()
-
-        def write(what: str, done: int, total: int) -> None:
-            if what not in begun:
-                begun.add(what)
-                console.print(f"{what}: {total:,}", markup=False, highlight=False)
-
-        yield write
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with _named_bars(quiet) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def draw(what: str, done: int, total: int) -> None:
+        def show(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = progress.add_task(what, total=total)
+                if progress.disable and not quiet:
+                    _print_line(progress, f"{what}: {total:,}")
             progress.update(tasks[what], completed=done, total=total)
 
-        yield draw
+        yield show
 
 
 @contextmanager
 def comparison_progress(*, quiet: bool = False) -> "Iterator[Callable[[Progressed], None]]":
-    """Give a function of a comparison's progress: bars on a terminal, a line for each run that is begun."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = error_console()
-    if quiet:
-        yield lambda progress: None
-        return
-    if not console.is_terminal:
-
-        def write(now: "Progressed") -> None:
-            if now.step == 0:
-                console.print(f"run {now.done + 1}/{now.total}  {now.name}", markup=False, highlight=False)
-
-        yield write
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    """Give a function of a comparison's progress: bars on a terminal, a line for each run that is begun elsewhere."""
+    with _named_bars(quiet) as progress:
         runs = progress.add_task("runs", total=None)
         inside = progress.add_task("", total=None)
 
-        def draw(now: "Progressed") -> None:
+        def show(now: "Progressed") -> None:
             progress.update(runs, completed=now.done, total=now.total)
             progress.update(inside, description=now.name, completed=now.step, total=now.steps or None)
+            if progress.disable and not quiet and now.step == 0:
+                _print_line(progress, f"run {now.done + 1}/{now.total}  {now.name}")
 
-        yield draw
+        yield show

@@ -4,6 +4,8 @@ A default stands once: with the function that a verb calls, where that has one. 
 set, `chosen` leaves it out, and its help names the default.
 """
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +22,14 @@ def global_options_first(arguments: list[str]) -> list[str]:
 def chosen(**options: Any) -> dict[str, Any]:
     """The options that are set; for the others the default of the function called holds."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def exit_with_failures(failed: Iterable[tuple[object, str]]) -> None:
+    """Print what failed and why, and end with exit code 1; nothing where all went well."""
+    lines = [f"failed: {what}: {reason}" for what, reason in failed]
+    if lines:
+        print("\n".join(lines), file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def scale(text: str) -> float | str:

@@ -1,12 +1,20 @@
 """The tables of papers."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hemalum.cli.options import Accelerator, BudgetOption, Engine, Threads, budget_of, chosen, named_datasets
+from hemalum.cli.options import (
+    Accelerator,
+    BudgetOption,
+    Engine,
+    Threads,
+    budget_of,
+    chosen,
+    exit_with_failures,
+    named_datasets,
+)
 
 
 def reproduce(
@@ -40,11 +48,10 @@ def reproduce(
     Ours come under the paper's own protocol (its way to split, its averaging) and with a split by group (mean over
     images of the foreground).
     """
-    from hemalum.cli.console import comparison_progress, print_notes, print_pairs, print_table
+    from hemalum.cli.console import comparison_progress, print_grid, print_pairs, print_table
     from hemalum.experiments.execute import Resources
     from hemalum.experiments.papers import load_paper
     from hemalum.experiments.reproduce import reproduce as run
-    from hemalum.reports.grid import console_table
     from hemalum.reports.reproduction import (
         data_pairs,
         paper_grids,
@@ -59,9 +66,7 @@ def reproduce(
     if not data and output is None:
         loaded = load_paper(paper)
         for grid in paper_grids(loaded, table):
-            headers, rows, left = console_table(grid)
-            print_table(headers, rows, title=grid.caption, left=left)
-            print_notes(grid.notes)
+            print_grid(grid)
         print_pairs(data_pairs(loaded))
         return
     if output is None:
@@ -80,11 +85,6 @@ def reproduce(
         files = write_reproduction(result, output, context.obj.command)
     if not context.obj.quiet:
         for grid in reproduction_grids(result):
-            headers, rows, left = console_table(grid)
-            print_table(headers, rows, title=grid.caption, left=left)
-            print_notes(grid.notes)
+            print_grid(grid)
         print(files[0])
-    for name, reason in result.failed:
-        print(f"failed: {name}: {reason}", file=sys.stderr)
-    if result.failed:
-        raise typer.Exit(1)
+    exit_with_failures(result.failed)

@@ -1,13 +1,12 @@
 """Find the nuclei of images."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hemalum.cli.app import CliContext
-from hemalum.cli.options import Engine, Model, Organ, Scale, Threads, Tta, chosen, listed
+from hemalum.cli.options import Engine, Model, Organ, Scale, Threads, Tta, chosen, exit_with_failures, listed
 from hemalum.errors import HemalumError
 
 
@@ -86,7 +85,4 @@ def segment(
     if not cli.quiet:
         print_table(*batch.table, left=("scale", "stain"))
         print(f"{len(batch.files)} files in {output}")
-    for path, reason in batch.failed:
-        print(f"failed: {path}: {reason.removeprefix(f'{path}: ')}", file=sys.stderr)
-    if batch.failed:
-        raise typer.Exit(1)
+    exit_with_failures((path, reason.removeprefix(f"{path}: ")) for path, reason in batch.failed)

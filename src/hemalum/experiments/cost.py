@@ -15,13 +15,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pydantic import TypeAdapter
+from torch.utils.flop_counter import FlopCounterMode
 
 from hemalum.errors import HemalumError
 from hemalum.models.card import Card
+from hemalum.models.input import input_channels
+from hemalum.models.network import build_network
 from hemalum.systems.phases import Phase
+from hemalum.targets.representations import find_representation
+from hemalum.training.building import build_for
+from hemalum.training.context import TrainContext
 from hemalum.training.data_spec import DataSpec
+from hemalum.training.encoding import encode_extra
+from hemalum.training.fit import open_phase
+from hemalum.training.loader import Batch
 from hemalum.training.recipe import Recipe
+from hemalum.training.train import keep_freed_memory
 
 SIDE = 256  # px of the image whose operations and latency are given, unless the network takes one size alone
 COUNTING_RULE = (
@@ -67,15 +81,6 @@ def measure_cost(
 
 
 def _measure(measured: Recipe | Card, data_spec: DataSpec, *, cpu: bool, threads: int | None) -> dict[str, Any]:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from hemalum.models.input import input_channels
-    from hemalum.models.network import build_network
-    from hemalum.targets.representations import find_representation
-    from hemalum.training.building import build_for
-    from hemalum.training.train import keep_freed_memory
-
     keep_freed_memory()  # as in training
     if threads:
         torch.set_num_threads(threads)
@@ -84,14 +89,12 @@ def _measure(measured: Recipe | Card, data_spec: DataSpec, *, cpu: bool, threads
         network, inputs = build_for(measured, data_spec)[0], input_channels(measured.input)
     else:
         logits = find_representation(measured.representation, measured.classes).logits
-        network, inputs = (
-            build_network(measured.network.name, logits, measured.network.options),
-            input_channels(measured.channels),
-        )
+        network = build_network(measured.network.name, logits, measured.network.options)
+        inputs = input_channels(measured.channels)
     side = network.fixed_window or SIDE
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     low = isinstance(measured, Card) or measured.precision == "bf16-mixed"
-    peak = _training_memory(measured, data_spec, network, device, low) if isinstance(measured, Recipe) else None
+    peak = _training_memory(measured, data_spec, network, device) if isinstance(measured, Recipe) else None
     network.eval()
 
     def forward(count: int) -> float:
@@ -125,8 +128,6 @@ def _measure(measured: Recipe | Card, data_spec: DataSpec, *, cpu: bool, threads
 
 def _conditions(network: Any, batch: Any) -> dict[str, Any]:
     """The network's inputs besides the images, all zeros."""
-    import torch
-
     shapes = {
         "organ": ((len(batch),), torch.int64),
         "embedding": (
@@ -139,57 +140,34 @@ def _conditions(network: Any, batch: Any) -> dict[str, Any]:
     }
 
 
-def _training_memory(recipe: Recipe, data_spec: DataSpec, network: Any, device: Any, low: bool) -> int | None:
+def _training_memory(recipe: Recipe, data_spec: DataSpec, network: Any, device: Any) -> int | None:
     """Bytes that two training steps of the recipe's phases need at most beside what is there before."""
     before = _peak(device.type)
+    # one process, whatever started the program that measures
+    fabric = Fabric(accelerator=device.type, devices=1, precision=recipe.precision, plugins=LightningEnvironment())
+    context = TrainContext(recipe, fabric, Path(), data_spec)
     seen = set()
-    for phase in recipe.phases:
+    for index, phase in enumerate(recipe.phases):
         # what else differs between phases takes no memory
         kind = repr((phase.train, phase.stage_toggles, phase.loss.name, phase.semi_supervised, phase.optimizer.name))
         if kind not in seen:
-            _train_twice(recipe, phase, data_spec, network, device, low)
+            step, batch = open_phase(context, network, index), _blank_batch(context, network, phase)
+            step(batch)
+            step(batch)
         seen.add(kind)
     after = _peak(device.type)
     return None if before is None or after is None else after - before
 
 
-def _train_twice(recipe: Recipe, phase: Phase, data_spec: DataSpec, network: Any, device: Any, low: bool) -> None:
-    """Two steps of a phase, on blank images."""
-    import numpy as np
-    import torch
-
-    from hemalum.losses.loss import LossInputs, identity
-    from hemalum.models.input import input_channels
-    from hemalum.networks.contract import Outputs
-    from hemalum.targets.representations import find_representation
-    from hemalum.training.encoding import encode_extra
-    from hemalum.training.optimizers import build_optimizer
-    from hemalum.training.semi_supervised import semi_supervised_losses
-    from hemalum.training.weights import set_stage_toggles
-
-    representation, side, batch = (
-        find_representation(recipe.representation, data_spec.classes),
-        recipe.tile,
-        recipe.batch,
-    )
-    set_stage_toggles(network, phase)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(phase.trains(name))
-    optimizer = build_optimizer(phase.optimizer, [one for one in network.parameters() if one.requires_grad])
+def _blank_batch(context: TrainContext, network: Any, phase: Phase) -> Batch:
+    recipe, device = context.recipe, context.fabric.device
+    batch, side = recipe.batch, recipe.tile
 
     def blank(count: int) -> Any:
         shape = (count, input_channels(recipe.input), side, side)
         return torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
 
-    images = blank(batch)
-    targets = torch.zeros(batch, len(representation.channels), side, side, device=device)
-    labels = np.zeros((batch, side, side), np.int32)
-    extra = {name: value.to(device) for name, value in encode_extra(labels, phase.loss.needs).items()}
-
-    def judge(outputs: Outputs) -> dict[str, Any]:
-        return phase.loss(LossInputs(outputs, targets, representation.heads, extra))
-
-    views = {}
+    images, views = blank(batch), {}
     if phase.semi_supervised is not None:
         views = {
             "weak": blank(batch),
@@ -199,26 +177,14 @@ def _train_twice(recipe: Recipe, phase: Phase, data_spec: DataSpec, network: Any
             "inside": torch.ones(batch, side, side, device=device),
             "truth": torch.zeros(batch, side, side, dtype=torch.int64, device=device),
         }
-    for _ in range(2):
-        with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            if phase.semi_supervised is None:
-                parts = judge(Outputs.of(network(images, **_conditions(network, images))))
-            else:
-                with torch.no_grad():
-                    weak = network.eval()(views["weak"]).float()
-                parts, _ = semi_supervised_losses(
-                    phase.semi_supervised, network.train(), weak, images, views, judge, identity
-                )
-        torch.autograd.backward(torch.stack(list(parts.values())).sum())
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    targets = torch.zeros(batch, len(context.representation.channels), side, side, device=device)
+    extra = encode_extra(np.zeros((batch, side, side), np.int32), phase.loss.needs)
+    return Batch(images, targets, _conditions(network, images), extra, views)
 
 
 def _peak(device: str) -> int | None:
     """The most bytes so far."""
     if device == "cuda":
-        import torch
-
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.is_file():  # Linux: what getrusage says holds for the program that started this one as well

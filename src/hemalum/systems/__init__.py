@@ -10,6 +10,8 @@ from hemalum.systems.eunet3plus import EUNet3PlusSam
 from hemalum.systems.system import SystemSettings
 from hemalum.systems.two_stage import TwoStageEnhancement
 
+__all__ = ["SYSTEMS", "SystemSettings", "build_system"]
+
 SYSTEMS: dict[str, type[SystemSettings]] = {
     "al_net": ALNet,
     "clin_seg_net": ClinSegNet,

@@ -39,8 +39,8 @@ class ALNet(SystemSettings):
     optimizer: Lion = Lion(weight_decay=0.1)
     switch: Switch | None = Field(
         Switch(),
-        description="what ends Lion's time (a threshold on the loss, or SWATS), and what takes over: unless `factor` "
-        "is said, AdamW at 3 times Lion's rate, SGD at a tenth of it; none: Lion to the end",
+        description="what ends Lion's time (a threshold on the loss, or SWATS), and what takes over: without "
+        "`factor`, AdamW at 3 times Lion's rate, SGD at a tenth of it; none: Lion to the end",
     )
 
     steps: int = Field(20_000, ge=2, description="updates in all")

@@ -1,4 +1,4 @@
-"""ClinSegNet (Bioengineering 2025, 12, 1156): SEU-Net on one channel, told the organ, with an edge branch; HistoLoss.
+"""ClinSegNet (Bioengineering 2025, 12, 1156): SEU-Net on one channel and the organ, an edge branch; HistoLoss.
 
 The offline refinement of the paper is `hemalum refine`. Where the paper is silent: docs/systems/clin_seg_net.md.
 """

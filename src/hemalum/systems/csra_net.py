@@ -11,8 +11,7 @@ from pydantic import Field, PlainSerializer, model_validator
 
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.losses.cross_entropy import CrossEntropy
-from hemalum.systems.phases import SGD, AnyLoss, Cosine, Optimizer, Phase, StopCriteria
-from hemalum.systems.semi_supervised import SemiSupervised
+from hemalum.systems.phases import SGD, AnyLoss, Cosine, Optimizer, Phase, SemiSupervised, StopCriteria
 from hemalum.systems.system import SystemSettings, complete_network, network_options
 
 _SEMI_SUPERVISED: dict[str, dict[str, Any]] = {
@@ -36,9 +35,9 @@ class CSRANet(SystemSettings):
     )
     fraction: str = Field("1/8", description="of the training images, that keep their labels; 1/1: all")
 
-    cas: bool | None = Field(None, description="category-adaptive sampling; unless said, with method csra alone")
+    cas: bool | None = Field(None, description="category-adaptive sampling; none: with method csra alone")
     swc: bool = Field(True, description="strong-weak consistency of method csra; without it labeled images alone")
-    raa: bool | None = Field(None, description="region-adaptive attention; unless said, with method csra alone")
+    raa: bool | None = Field(None, description="region-adaptive attention; none: with method csra alone")
 
     network: dict[str, Any] = Field(
         {"name": "csra_net"},
@@ -78,7 +77,7 @@ class CSRANet(SystemSettings):
             # resize 0.5 to 2, crop, mirror; the colors change in strong views alone
             "augment": {"name": "flips", "scale": 2.0},
             "labeled": {"fraction": self.fraction},
-            "sampling": CategoryAdaptive() if self._unless_said(self.cas) else None,
+            "sampling": CategoryAdaptive() if self._includes(self.cas) else None,
             "phases": [main],
         }
 
@@ -87,9 +86,9 @@ class CSRANet(SystemSettings):
         name = str(self.network["name"])
         if name != "csra_net":
             return complete_network(name, {"norm": True} | options if name == "unet" else options)
-        # the dilations follow from the output stride, raa is said by the choice of the network
+        # the dilations follow from the output stride, raa follows from the choice of the network
         network = complete_network(name, options, left_out=("rates", "raa", "growth"))
-        if self._unless_said(self.raa):
+        if self._includes(self.raa):
             return network
         plain = network_options("deeplabv3plus")
         options = {option: value for option, value in options.items() if option in plain}
@@ -101,6 +100,5 @@ class CSRANet(SystemSettings):
         changes = self.semi_supervised.model_dump(exclude_unset=True)
         return SemiSupervised.model_validate(_SEMI_SUPERVISED[self.method] | changes)
 
-    def _unless_said(self, part: bool | None) -> bool:
-        """Whether a part is there: as it is said, or with method csra alone."""
+    def _includes(self, part: bool | None) -> bool:
         return self.method == "csra" if part is None else part

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from hemalum.data.augmentation.strong_views import StrongViews
 from hemalum.errors import HemalumError
 from hemalum.losses import build_loss
 from hemalum.losses.loss import Loss
 from hemalum.losses.maps import Maps
 from hemalum.settings import Strict
-from hemalum.systems.semi_supervised import SemiSupervised
 
 
 class AdamW(Strict):
@@ -124,6 +124,32 @@ class Switch(Strict):
         return self
 
 
+class SemiSupervised(Strict):
+    """What a phase learns from images whose truth it does not see, by strong-weak consistency.
+
+    docs/systems/csra_net.md has the equations.
+
+    The loss is `supervised` x the phase's own loss on labeled images + `consistency` x the mean over strong views of
+    H(ŷ, p) + `dropped` x H(ŷ, p) of the weak view without half of the encoder's channels + `contrast` x the
+    contrastive term. ŷ is the weak view's class, where its probability is at least `threshold`.
+    """
+
+    threshold: float = Field(0.95, ge=0, lt=1, description="τ")
+    views: Literal[1, 2] = Field(2, description="strong views of each image")
+    supervised: float = Field(1.0, gt=0)
+    consistency: float = Field(0.5, ge=0, description="λ2")
+    dropped: float = Field(0.0, ge=0, description="UniMatch's feature perturbation")
+    contrast: float = Field(0.0, ge=0, description="λ1")
+    temperature: float = Field(0.1, gt=0, description="of the contrastive term")
+    labeled: Literal["weak", "strong", "both"] = Field(
+        "weak", description="which views of labeled images the phase's loss sees; of both it is the sum"
+    )
+    beyond: Literal["ignore", "count"] = Field(
+        "ignore", description="pixels of an unlabeled crop that lie beyond its image, where it is mirrored"
+    )
+    strong: StrongViews = StrongViews()
+
+
 class ScorePlateau(Strict):
     """A score has leveled off when its mean over the last `window` validations is less than `delta` above the
     mean over the `window` before, after at least `earliest` of the phase's steps."""
@@ -149,6 +175,11 @@ class StopCriteria(Strict):
     )
     patience: int | None = Field(None, ge=1, description="so many validations without a better score")
     score_plateau: ScorePlateau | None = Field(None, description="when the validation Dice has leveled off")
+
+    def last_step(self, start: int) -> int:
+        """The last step of the run at which a phase that begins at step `start` can end."""
+        end = start + self.steps
+        return end if self.total is None else max(start, min(end, self.total))
 
 
 def _loss(spec: Any) -> Loss:

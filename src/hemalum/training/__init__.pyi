@@ -9,11 +9,11 @@ from .distributed import report_once as report_once
 from .embeddings import embed as embed
 from .embeddings import embed_all as embed_all
 from .encoding import encode_extra as encode_extra
+from .fit import open_phase as open_phase
 from .head import keep_head as keep_head
 from .loader import Batch as Batch
 from .loader import TrainLoader as TrainLoader
 from .loader import Views as Views
-from .optimizers import build_optimizer as build_optimizer
 from .recipe import Budget as Budget
 from .recipe import Recipe as Recipe
 from .recipe import Sam as Sam
@@ -22,11 +22,9 @@ from .recipe import find_recipe as find_recipe
 from .recipe import load_recipe as load_recipe
 from .recipe import open_recipe as open_recipe
 from .recipe import open_recipes as open_recipes
-from .semi_supervised import semi_supervised_losses as semi_supervised_losses
 from .train import MODEL_FILE as MODEL_FILE
 from .train import keep_freed_memory as keep_freed_memory
 from .validation import Validation as Validation
-from .weights import set_stage_toggles as set_stage_toggles
 
 __all__ = [
     "MODEL_FILE",
@@ -43,7 +41,6 @@ __all__ = [
     "Validation",
     "Views",
     "build_for",
-    "build_optimizer",
     "embed",
     "embed_all",
     "encode_extra",
@@ -53,9 +50,8 @@ __all__ = [
     "keep_freed_memory",
     "keep_head",
     "load_recipe",
+    "open_phase",
     "open_recipe",
     "open_recipes",
     "report_once",
-    "semi_supervised_losses",
-    "set_stage_toggles",
 ]

@@ -1,13 +1,21 @@
 """The recipe's network, built for the data; what does not fit together is refused before any training."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.models.card import NetworkSpec
+from hemalum.models.card import NetworkSpec, SamEncoding
 from hemalum.models.input import input_channels
 from hemalum.models.network import build_network, measure_halo, option_defaults
+from hemalum.models.sam import SamEncoder
 from hemalum.networks import Network
 from hemalum.targets.representations import BY_CLASS, find_representation
-from hemalum.training.data_spec import DataSpec
+from hemalum.training.context import TrainContext
+from hemalum.training.data_spec import DataSpec, gather_data_spec
+from hemalum.training.head import find_logits
 from hemalum.training.recipe import Recipe
+from hemalum.training.weights import check_phases
 
 
 def check_losses(recipe: Recipe) -> None:
@@ -32,6 +40,29 @@ def check_losses(recipe: Recipe) -> None:
                 f"recipe {recipe.name}: loss '{phase.loss.name}' needs maps on the network's grid: "
                 "target_supersampling must be 1"
             )
+
+
+def build_for_data(
+    context: TrainContext, datasets: Sequence[Dataset], sam: SamEncoder | None
+) -> tuple[Network, TrainContext]:
+    """The network on its device, and the context with what the network takes and what follows from it.
+
+    Raises HemalumError when recipe, network and data do not fit together.
+    """
+    recipe = context.recipe
+    data_spec = gather_data_spec(recipe, datasets, 0 if sam is None else sam.channels)
+    network, spec = build_for(recipe, data_spec)
+    context = replace(context, data_spec=data_spec.with_conditions(network.conditions), network=spec)
+    if recipe.output_representation is not None:  # what cannot be kept is refused now, not at the end
+        find_logits(context.representation, context.output_representation)
+    check_phases(network, recipe.phases)
+    network = network.to(context.fabric.device)  # where its halo is measured in no time
+    window = find_window(recipe, network)
+    halo = find_halo(recipe, network, window)
+    encoding = None
+    if sam is not None and recipe.sam is not None and window is not None:
+        encoding = SamEncoding(encoder=recipe.sam.encoder, digest=sam.digest, field=window)
+    return network, replace(context, stride=network.stride, window=window, halo=halo, sam=encoding)
 
 
 def build_for(recipe: Recipe, data_spec: DataSpec) -> tuple[Network, NetworkSpec]:

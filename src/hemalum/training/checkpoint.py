@@ -3,8 +3,7 @@
 import json
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -134,17 +133,6 @@ class Log:
             return
         self._board = SummaryWriter(str(folder / "tensorboard"))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.flush()
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-
     def write(self, step: int, phase: str, optimizer: str, figures: dict[str, float]) -> None:
         """Add a line; `optimizer` is the one at work."""
         self._file.write(json.dumps({"step": step, "phase": phase, "optimizer": optimizer} | figures) + "\n")
@@ -157,3 +145,10 @@ class Log:
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
+
+    def close(self) -> None:
+        """Bring everything to disk; nothing is written from then on."""
+        self.flush()
+        self._file.close()
+        if self._board is not None:
+            self._board.close()

@@ -7,8 +7,8 @@ weights, bit for bit on a CPU with the same number of threads, as one that was n
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -27,7 +27,7 @@ from hemalum.training.checkpoint import CHECKPOINT_FILE, Log, Progress, load_che
 from hemalum.training.context import TrainContext
 from hemalum.training.distributed import all_reduce_figures, all_reduce_sum
 from hemalum.training.loader import Batch, TrainLoader
-from hemalum.training.phase_optimizer import PhaseOptimizer, find_optimizer_end, find_phase_end
+from hemalum.training.phase_optimizer import PhaseOptimizer, find_optimizer_end
 from hemalum.training.semi_supervised import UnlabeledLoader, semi_supervised_losses, summarize_pseudo_labels
 from hemalum.training.validation import Validation
 from hemalum.training.weights import Weights, averaged, copy_weights, freeze, set_mode, update_average
@@ -40,10 +40,11 @@ class RunState:
     """What changes while a run trains. `average` are the averaged weights, where the recipe keeps some."""
 
     context: TrainContext
-    loader: TrainLoader
     network: Network
     progress: Progress
-    average: Weights | None
+    average: Weights | None = None
+    epoch: float = 1.0  # steps in which as many images are drawn as there are
+    names: Callable[[int], Sequence[str]] = lambda step: ()  # of the images of a step
     optimizer: PhaseOptimizer | None = None  # of the phase that trains, or trained last
 
     @property
@@ -98,16 +99,21 @@ def fit(
     recipe, fabric = context.recipe, context.fabric
     # on the device before anything is copied from it: averaged weights, a checkpoint's optimizer state
     network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = RunState(context, loader, network, progress, copy_weights(network) if recipe.ema else None)
+    average = copy_weights(network) if recipe.ema else None
+    epoch = len(loader.prepared) / recipe.batch
+    run = RunState(context, network, progress, average, epoch, loader.names)
     if not resume:  # so that a run killed before its first regular checkpoint can be resumed as well
         _save(run)
-    with _open_log(context, progress.log_bytes if resume else 0) as log:
+    log_bytes = progress.log_bytes if resume else 0
+    with closing(Log(context.folder, log_bytes)) if fabric.is_global_zero else nullcontext() as log:
         while progress.phase < len(recipe.phases):
-            phase = _begin_phase(run, recipe.phases[progress.phase], resume)
+            phase = _begin_phase(run, resume)
             resume = False
+            settings = phase.settings.semi_supervised
+            views = UnlabeledLoader(context, loader.unlabeled, settings) if settings is not None else None
             interval = Interval()
             # none where the phases before have left it no steps
-            for batch in loader.batches(progress.step, phase.end, _open_views(run, phase), fabric.device):
+            for batch in loader.batches(progress.step, phase.end, views, fabric.device):
                 _step(run, phase, batch, interval)
                 figures: dict[str, float] = {}
                 ended = progress.step == phase.end
@@ -128,14 +134,11 @@ def fit(
     return run.best
 
 
-@contextmanager
-def _open_log(context: TrainContext, keep: int) -> Iterator[Log | None]:
-    """The log, which only the first process writes."""
-    if not context.fabric.is_global_zero:
-        yield None
-        return
-    with Log(context.folder, keep) as log:
-        yield log
+def open_phase(context: TrainContext, network: Network, index: int) -> Callable[[Batch], None]:
+    """Give what takes a step of one phase of the recipe, as the first of a run: to be measured, not to be kept."""
+    run = RunState(context, network, Progress(phase=index))
+    phase = _begin_phase(run)
+    return lambda batch: _step(run, phase, batch, Interval())
 
 
 def _save(run: RunState, log: Log | None = None) -> None:
@@ -150,8 +153,9 @@ def _save(run: RunState, log: Log | None = None) -> None:
         save_checkpoint(run.checkpoint, progress, run.network, run.average, optimizer)
 
 
-def _begin_phase(run: RunState, phase: Phase, resume: bool) -> ActivePhase:
+def _begin_phase(run: RunState, resume: bool = False) -> ActivePhase:
     context, progress = run.context, run.progress
+    phase = context.recipe.phases[progress.phase]
     start = progress.step - progress.phase_step
     run.optimizer = PhaseOptimizer(
         phase,
@@ -167,12 +171,7 @@ def _begin_phase(run: RunState, phase: Phase, resume: bool) -> ActivePhase:
     module = cast(nn.Module, torch.compile(run.network)) if context.compile else run.network
     module = context.fabric.setup_module(module)
     run.optimizer.set_up(context.fabric)
-    return ActivePhase(phase, run.optimizer, module, find_phase_end(phase, start))
-
-
-def _open_views(run: RunState, phase: ActivePhase) -> UnlabeledLoader | None:
-    settings = phase.settings.semi_supervised
-    return None if settings is None else UnlabeledLoader(run.context, run.loader.unlabeled, settings)
+    return ActivePhase(phase, run.optimizer, module, phase.until.last_step(start))
 
 
 def _step(run: RunState, phase: ActivePhase, batch: Batch, interval: Interval) -> None:
@@ -205,17 +204,16 @@ def _compute_losses(run: RunState, phase: ActivePhase, batch: Batch, interval: I
         (batch.images, batch.targets, batch.conditions, batch.extra, batch.views)
     )
     sum_over_processes = all_reduce_sum if fabric.world_size > 1 else identity
-    epoch = len(run.loader.prepared) / run.context.recipe.batch  # steps
 
     def compute_supervised(outputs: Outputs) -> dict[str, Tensor]:
         inputs = LossInputs(
             outputs,
             targets,
-            run.loader.representation.heads,
+            run.context.representation.heads,
             extra,
-            epoch=1 + int(run.progress.step / epoch),
+            epoch=1 + int(run.progress.step / run.epoch),
             phase_step=run.progress.phase_step,
-            phase_epoch=run.progress.phase_step / epoch,
+            phase_epoch=run.progress.phase_step / run.epoch,
             run_steps=run.context.recipe.steps,
             all_reduce_sum=sum_over_processes,
         )
@@ -267,7 +265,7 @@ def _check_finite(run: RunState, phase: ActivePhase, loss: Tensor, norm: Tensor 
     low = precision != "32-true"
     raise HemalumError(
         f"the {what} is not finite at step {step} of phase '{phase.settings.name}', on a batch of these images: "
-        f"{', '.join(run.loader.names(step))}; the last good weights are in {run.checkpoint}; "
+        f"{', '.join(run.names(step))}; the last good weights are in {run.checkpoint}; "
         f"lower the learning rate{', ' if low else ' or '}set clip{' or precision: 32-true' if low else ''}"
     )
 

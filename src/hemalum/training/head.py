@@ -94,17 +94,11 @@ def keep_head(tensors: Tensors, trained: Representation, kept: Representation) -
 
 def find_logits(trained: Representation, kept: Representation) -> list[int]:
     """Which logits of `trained` are those of `kept`, in its order. Raises HemalumError when it lacks some."""
-    logits: list[int] = []
+    pairs, missing = match_logits(trained, kept)
     for head in kept.heads:
-        for source, start in _with_starts(trained):
-            if source.kind == head.kind and set(head.channels) <= set(source.channels):
-                background = source.kind == "softmax"
-                logits += [start] * background
-                logits += [start + background + source.channels.index(channel) for channel in head.channels]
-                break
-        else:
+        if not set(missing).isdisjoint(head.channels):
             raise HemalumError(f"representation '{trained.name}' has no maps {', '.join(head.channels)} to keep")
-    return logits
+    return [source for source, _ in pairs]
 
 
 def _with_starts(representation: Representation) -> Iterator[tuple[Head, int]]:

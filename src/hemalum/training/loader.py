@@ -61,7 +61,43 @@ class Views(Protocol):
         """What goes with batch `number`, whose labeled images in [0, 1] were drawn so."""
 
 
-class TrainLoader:
+class EpochLoader:
+    """Prepared samples in epochs, whose batches follow each other without a gap."""
+
+    prepared: Sequence[TrainingImage]
+
+    def __init__(self, context: TrainContext) -> None:
+        # not the context as a whole, which no worker needs: where workers are spawned, all this is pickled for each
+        self.recipe, self.representation, self.share = context.recipe, context.representation, context.share
+        self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def draw_epoch(self, epoch: int) -> NDArray[np.int64]:
+        """The samples of one epoch."""
+        raise NotImplementedError
+
+    def draws(self, number: int) -> list[Draw]:
+        """The samples of batch `number`, all shares of it."""
+        size, count = self.recipe.batch, len(self.prepared)
+        positions = [divmod(number * size + index, count) for index in range(size)]
+        return [Draw(epoch, position, int(self._order(epoch)[position])) for epoch, position in positions]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self.draw_epoch(epoch))
+        return self._epoch[1]
+
+    def share_of(self, number: int) -> list[Draw]:
+        """The samples of batch `number` that this process makes."""
+        which, shares = self.share
+        size = self.recipe.batch // shares
+        return self.draws(number)[which * size : (which + 1) * size]
+
+    def rngs(self, draws: Sequence[Draw], *purpose: int) -> list[np.random.Generator]:
+        """A generator for each of these samples, as it is before the first draw."""
+        return [np.random.default_rng([self.recipe.seed, draw.epoch, draw.position, *purpose]) for draw in draws]
+
+
+class TrainLoader(EpochLoader):
     """Augmented batches over several datasets, which come in the order of the recipe's, drawn by weight.
 
     A process makes its share of each batch; which of the context's `workers` makes a batch changes nothing in it.
@@ -69,10 +105,8 @@ class TrainLoader:
     """
 
     def __init__(self, context: TrainContext, datasets: Sequence[Dataset], embed: Embed | None = None) -> None:
-        # not the context as a whole, which no worker needs: where workers are spawned, all this is pickled for each
-        recipe = self.recipe = context.recipe
-        self.share, self.workers, self.data_spec = context.share, context.workers, context.data_spec
-        self.representation = context.representation
+        super().__init__(context)
+        recipe, self.workers, self.data_spec = context.recipe, context.workers, context.data_spec
         self.needs = sorted({name for phase in recipe.phases for name in phase.loss.needs})
 
         def read(job: tuple[Dataset, int]) -> TrainingImage:
@@ -101,7 +135,6 @@ class TrainLoader:
                 present_classes(dataset, self.data_spec.class_map(dataset), count) for dataset in datasets
             ]
         self.probability = self.probabilities(0)
-        self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def batches(
         self, start: int, stop: int, views: Views | None = None, device: torch.device | None = None
@@ -145,15 +178,15 @@ class TrainLoader:
         batch = Batch(images, parts["targets"], parts["conditions"], parts["extra"])
         if views is None or unit is None:
             return batch
-        return replace(batch, views=views.make_views(number, unit, take_share(self.draws(number), self.share)))
+        return replace(batch, views=views.make_views(number, unit, self.share_of(number)))
 
     def parts(self, number: int, images: bool = True) -> dict[str, Any]:
         """What batch `number`, or the share of it that is made here, is made of; its `images` as they were cut."""
-        draws = take_share(self.draws(number), self.share)
+        draws = self.share_of(number)
         indices = [draw.sample for draw in draws]
         samples, supersampling = [self.prepared[index] for index in indices], self.recipe.target_supersampling
         crops = cut(
-            samples, self._rngs(draws), self.recipe.tile, self.recipe.augment, supersampling=supersampling,
+            samples, self.rngs(draws), self.recipe.tile, self.recipe.augment, supersampling=supersampling,
             donors=self.donors, images=images,
         )  # fmt: skip
         conditions = {}
@@ -216,17 +249,10 @@ class TrainLoader:
         ]
         return self._weight_sets(weights)
 
-    def draws(self, number: int) -> list[Draw]:
-        """The samples of batch `number`, all shares of it."""
-        positions = list_positions(number, self.recipe.batch, len(self.prepared))
-        return [Draw(epoch, position, int(self._order(epoch)[position])) for epoch, position in positions]
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
+    def draw_epoch(self, epoch: int) -> NDArray[np.int64]:
         """The samples of one epoch, drawn with replacement."""
-        if self._epoch[0] != epoch:
-            rng = np.random.default_rng([self.recipe.seed, epoch])
-            self._epoch = (epoch, rng.choice(len(self.prepared), len(self.prepared), p=self.probabilities(epoch)))
-        return self._epoch[1]
+        rng = np.random.default_rng([self.recipe.seed, epoch])
+        return rng.choice(len(self.prepared), len(self.prepared), p=self.probabilities(epoch))
 
     def _balance(self, position: int) -> NDArray[np.float64]:
         """Weights of a set's samples by which the values of its `balance` column are drawn equally often."""
@@ -250,7 +276,7 @@ class TrainLoader:
         if "inside" in extra:  # which labels do not tell: a crop is mirrored beyond its image
             maps = [
                 inside_of(self.prepared[draw.sample], rng, self.recipe.tile, self.recipe.augment)
-                for draw, rng in zip(draws, self._rngs(draws), strict=True)
+                for draw, rng in zip(draws, self.rngs(draws), strict=True)
             ]
             extra["inside"] = torch.from_numpy(np.stack(maps)[:, None])
         return extra
@@ -258,26 +284,10 @@ class TrainLoader:
     def _cut_embeddings(self, draws: Sequence[Draw]) -> Tensor:
         """The part of each image's embedding that lies under the crop that `augment` cuts."""
         parts = []
-        for draw, rng in zip(draws, self._rngs(draws), strict=True):
+        for draw, rng in zip(draws, self.rngs(draws), strict=True):
             affine = crop_of(self.prepared[draw.sample], rng, self.recipe.tile, self.recipe.augment)
             parts.append(self.embeddings[draw.sample].cut(affine, self.recipe.tile))
         return torch.stack(parts)
-
-    def _rngs(self, draws: Sequence[Draw]) -> list[np.random.Generator]:
-        """A generator for each sample of a batch, as it is before the first draw."""
-        return [np.random.default_rng([self.recipe.seed, draw.epoch, draw.position]) for draw in draws]
-
-
-def list_positions(number: int, size: int, epoch_length: int) -> list[tuple[int, int]]:
-    """(epoch, position in it) of each sample of batch `number`, where batches follow each other without a gap."""
-    return [divmod(position, epoch_length) for position in range(number * size, (number + 1) * size)]
-
-
-def take_share(draws: Sequence[Draw], share: tuple[int, int]) -> Sequence[Draw]:
-    """The samples of a batch that one process makes; `share` is (which, of how many equal ones)."""
-    which, shares = share
-    size = len(draws) // shares
-    return draws[which * size : (which + 1) * size]
 
 
 class _NumberedBatches(torch.utils.data.Dataset[Any]):

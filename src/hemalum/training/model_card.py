@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain.recognition import known_stains
-from hemalum.models.card import Card, NetworkSpec, SamEncoding, Training, TrainingSet
-from hemalum.targets.representations import find_representation
+from hemalum.models.card import Card, Training, TrainingSet
 from hemalum.training.checkpoint import Progress
 from hemalum.training.context import TrainContext
 from hemalum.training.encoding import MEAN, STD
@@ -22,12 +21,10 @@ RECOGNIZED = 24  # images of each set whose stain is recognized
 
 
 def describe(
-    context: TrainContext, datasets: Sequence[Dataset], progress: Progress, network: NetworkSpec, *,
-    halo: int, nucleus_diameter_um: float, sam: SamEncoding | None = None,
-) -> Card:  # fmt: skip
-    """The card of a trained model; `halo` is in px, `sam` the encoder whose embedding its network takes."""
-    recipe, stain = context.recipe, context.stain
-    output = find_representation(recipe.output_representation or recipe.representation, context.data_spec.classes)
+    context: TrainContext, datasets: Sequence[Dataset], progress: Progress, nucleus_diameter_um: float
+) -> Card:
+    """The card of a trained model."""
+    recipe, stain, output = context.recipe, context.stain, context.output_representation
     sets = [
         TrainingSet(
             name=dataset.info.name,
@@ -40,7 +37,7 @@ def describe(
     ]
     return Card(
         name=recipe.name,
-        network=network,
+        network=context.network,
         representation=output.name,
         mpp=recipe.mpp,
         nucleus_diameter_um=round(nucleus_diameter_um, 2),
@@ -51,9 +48,9 @@ def describe(
         stain=None if stain is None else stain.target,
         native_stains=known_stains(_sample_images(dataset) for dataset in datasets),
         stride=context.stride,
-        halo=halo,
+        halo=context.halo,
         window=context.window,
-        sam=sam,
+        sam=context.sam,
         classes=list(output.classes) or ["nucleus"],
         organs=list(context.data_spec.organs),
         separation=recipe.separation,

@@ -100,12 +100,8 @@ class PhaseOptimizer:
             self.state.since = step + 1
             self.state.rate = choose_first_rate(switch, self.phase.optimizer.lr, rate)
             self.settings = switch.to
-            self._take_over(build_optimizer(switch.to, self.parameters))
-
-    def _take_over(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer if self.fabric is None else self.fabric.setup_optimizers(optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.state.rate
+            optimizer = build_optimizer(switch.to.model_copy(update={"lr": self.state.rate}), self.parameters)
+            self.optimizer = optimizer if self.fabric is None else self.fabric.setup_optimizers(optimizer)
 
 
 def select_optimizer(phase: Phase, state: SwitchState) -> Optimizer:
@@ -113,19 +109,13 @@ def select_optimizer(phase: Phase, state: SwitchState) -> Optimizer:
     return phase.optimizer if phase.switch is None or state.since is None else phase.switch.to
 
 
-def find_phase_end(phase: Phase, start: int) -> int:
-    """The last step of the run at which a phase that begins at step `start` can end."""
-    end = start + phase.until.steps
-    return end if phase.until.total is None else max(start, min(end, phase.until.total))
-
-
 def find_optimizer_end(phases: Sequence[Phase], index: int, start: int) -> int:
     """The last step at which phase `index`, begun at step `start`, and those that carry on after it can end."""
-    end = find_phase_end(phases[index], start)
+    end = phases[index].until.last_step(start)
     for phase in phases[index + 1 :]:
         if not phase.keep_optimizer:
             break
-        end = find_phase_end(phase, end)
+        end = phase.until.last_step(end)
     return end
 
 

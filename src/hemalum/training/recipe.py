@@ -122,11 +122,10 @@ class Recipe(Strict):
     @property
     def steps(self) -> int:
         """Steps over all phases, if none ends earlier."""
-        steps = 0
+        end = 0
         for phase in self.phases:
-            until = phase.until
-            steps += until.steps if until.total is None else max(0, min(until.steps, until.total - steps))
-        return steps
+            end = phase.until.last_step(end)
+        return end
 
     @property
     def digest(self) -> str:
@@ -205,6 +204,8 @@ def _explain(error: ValidationError) -> str:
         if key in RENAMED:
             return f"key '{where}' is called '{RENAMED[key]}' since version 0.2"
         return f"unknown key '{where}'{nearest(key, known_keys(Recipe))}"
+    if first["type"] == "literal_error" and str(first["input"]) in RENAMED:
+        return f"'{where}': '{first['input']}' is called '{RENAMED[first['input']]}' since version 0.2"
     message = str(first["msg"]).removeprefix("Value error, ")
     return f"'{where}': {message}" if where else message
 
@@ -247,11 +248,9 @@ def open_recipes(word: Path | str, budget: Budget = "full") -> dict[str, Recipe]
     """
     recipe, variant = _split_variant(word)
     path = find_recipe(recipe)
-    if variant is not None:
-        return {variant: load_recipe(path, budget, variant)}
-    variants = recipe_variants(path)
+    variants = recipe_variants(path) if variant is None else [variant]
     if variants:
-        return {variant: load_recipe(path, budget, variant) for variant in variants}
+        return {name: load_recipe(path, budget, name) for name in variants}
     loaded = load_recipe(path, budget)
     return {loaded.name: loaded}
 

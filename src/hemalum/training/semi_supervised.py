@@ -21,12 +21,12 @@ from hemalum.losses.loss import AllReduceSum
 from hemalum.losses.maps import with_background
 from hemalum.losses.semi_supervised import consistency, contrast
 from hemalum.networks import NETWORKS, Network, Outputs
-from hemalum.systems.semi_supervised import SemiSupervised
+from hemalum.systems.phases import SemiSupervised
 from hemalum.training.context import TrainContext
 from hemalum.training.data_spec import DataSpec
 from hemalum.training.embeddings import Embed
 from hemalum.training.encoding import encode_targets, normalize_images, prepare_sample
-from hemalum.training.loader import Draw, TrainLoader, list_positions, take_share
+from hemalum.training.loader import Draw, EpochLoader, TrainLoader
 from hemalum.training.recipe import Recipe
 
 # last word of a generator's seed, beside (seed, epoch, position): the labeled stream's have none
@@ -104,17 +104,15 @@ def check_semi_supervised(context: TrainContext, network: Network, unlabeled: in
             )
 
 
-class UnlabeledLoader:
+class UnlabeledLoader(EpochLoader):
     """Views of the images that a phase learns from without their truth; as many in a batch as there are labeled.
 
     Each epoch is the images in another order. The weak view is the recipe's own augmentation.
     """
 
     def __init__(self, context: TrainContext, prepared: Sequence[TrainingImage], settings: SemiSupervised) -> None:
-        # not the context as a whole: see `TrainLoader`
-        self.recipe, self.representation, self.share = context.recipe, context.representation, context.share
+        super().__init__(context)
         self.prepared, self.settings = prepared, settings
-        self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def make_views(self, number: int, images_BCHW: Tensor, draws: Sequence[Draw]) -> dict[str, Tensor]:
         """Views of batch `number`, or of the share of it that is made here, beside labeled images in [0, 1].
@@ -125,14 +123,14 @@ class UnlabeledLoader:
         views of the labeled images, of these `draws`, where they are asked for.
         """
         recipe, settings = self.recipe, self.settings
-        draws_here = take_share(self._draws(number), self.share)
+        draws_here = self.share_of(number)
         samples = [self.prepared[draw.sample] for draw in draws_here]
-        images, labels = augment(samples, self._rngs(draws_here, _WEAK), recipe.tile, recipe.augment)
+        images, labels = augment(samples, self.rngs(draws_here, _WEAK), recipe.tile, recipe.augment)
         targets = encode_targets(labels, self.representation, classes=[sample.classes for sample in samples])
         strong, boxes = self._make_strong(images, draws_here)
         inside = np.ones(labels.shape, np.float32)
         if settings.beyond == "ignore":
-            for map_HW, sample, rng in zip(inside, samples, self._rngs(draws_here, _WEAK), strict=True):
+            for map_HW, sample, rng in zip(inside, samples, self.rngs(draws_here, _WEAK), strict=True):
                 map_HW[:] = inside_of(sample, rng, recipe.tile, recipe.augment)
         views = {
             "weak": normalize_images(images, recipe.input),
@@ -142,7 +140,7 @@ class UnlabeledLoader:
             "truth": with_background(targets).argmax(1),
         }
         if settings.labeled != "weak":
-            labeled = strengthen(images_BCHW, self._rngs(draws, _LABELED), settings.strong)
+            labeled = strengthen(images_BCHW, self.rngs(draws, _LABELED), settings.strong)
             views["labeled"] = normalize_images(labeled, recipe.input)
         return views
 
@@ -151,7 +149,7 @@ class UnlabeledLoader:
         size, side = len(draws), self.recipe.tile
         views, boxes = [], np.zeros((self.settings.views, size, side, side), bool)
         for view, boxes_BHW in enumerate(boxes):
-            rngs = self._rngs(draws, _VIEW + view)
+            rngs = self.rngs(draws, _VIEW + view)
             strong = strengthen(images_BCHW, rngs, self.settings.strong)
             mixed = strong.clone()
             for index, (partner, rng) in enumerate(zip(partners(size), rngs, strict=True)):
@@ -162,18 +160,9 @@ class UnlabeledLoader:
             views.append(mixed)
         return torch.cat(views), boxes
 
-    def _draws(self, number: int) -> list[Draw]:
-        positions = list_positions(number, self.recipe.batch, len(self.prepared))
-        return [Draw(epoch, position, int(self._order(epoch)[position])) for epoch, position in positions]
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        if self._epoch[0] != epoch:
-            rng = np.random.default_rng([self.recipe.seed, epoch, 0, _ORDER])
-            self._epoch = (epoch, rng.permutation(len(self.prepared)))
-        return self._epoch[1]
-
-    def _rngs(self, draws: Sequence[Draw], purpose: int) -> list[np.random.Generator]:
-        return [np.random.default_rng([self.recipe.seed, draw.epoch, draw.position, purpose]) for draw in draws]
+    def draw_epoch(self, epoch: int) -> NDArray[np.int64]:
+        """All images, each once."""
+        return np.random.default_rng([self.recipe.seed, epoch, 0, _ORDER]).permutation(len(self.prepared))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -20,25 +20,21 @@ from hemalum.data.stain.normalization import StainNormalizer
 from hemalum.data.stain.statistics import StainTarget
 from hemalum.data.stain.target import fit_stain_target
 from hemalum.errors import HemalumError, nearest
-from hemalum.files import atomic_path
+from hemalum.files import write_text
 from hemalum.manifest import lock_folder, read_manifest, write_manifest
-from hemalum.models.card import SamEncoding
 from hemalum.models.file import save_model
 from hemalum.models.sam import SamEncoder, load_sam
-from hemalum.targets.representations import find_representation
-from hemalum.training.building import build_for, check_losses, find_halo, find_window
+from hemalum.training.building import build_for_data, check_losses
 from hemalum.training.checkpoint import CHECKPOINT_FILE, Progress, read_progress
 from hemalum.training.context import ProgressCallback, TrainContext
-from hemalum.training.data_spec import gather_data_spec
 from hemalum.training.distributed import abort_together, check_batch, report_once, share_batch_norm, start_processes
 from hemalum.training.embeddings import embed_all
 from hemalum.training.fit import fit
-from hemalum.training.head import find_logits, keep_head, load_initial
+from hemalum.training.head import keep_head, load_initial
 from hemalum.training.model_card import describe
 from hemalum.training.recipe import Recipe, Source, open_recipe
 from hemalum.training.semi_supervised import open_train_loader
 from hemalum.training.validation import Validation
-from hemalum.training.weights import check_phases
 
 log = logging.getLogger(__name__)
 
@@ -81,73 +77,54 @@ def train(  # noqa: PLR0913 (the verb's options)
         check_losses(recipe)
         fabric = start_processes(accelerator, devices, recipe.precision)
         workers = count_workers(workers, fabric)
-    with abort_together(fabric), explain_compiler_errors(compile):
+    first, folder = fabric.is_global_zero, Path(out)
+    with abort_together(fabric), explain_compiler_errors(compile), ExitStack() as stack:
         check_batch(recipe.name, recipe.batch, fabric.world_size)
         recipe, datasets = open_datasets(recipe, data)
         normalizer = fit_normalizer(recipe, datasets) if stain is None else StainNormalizer(stain)
         sam = None if recipe.sam is None else load_sam(recipe.sam.encoder)
-        folder = Path(out)
+
+        keep_freed_memory()
+        if threads:
+            torch.set_num_threads(threads)
+        torch.manual_seed(recipe.seed)
+        context = TrainContext(
+            recipe, fabric, folder, stain=normalizer, workers=workers, compile=compile, on_progress=on_progress
+        )
+        network, context = build_for_data(context, datasets, sam)
+
+        # held until the model file is there
         data_digest = digest_data(datasets, normalizer, sam)
-        with open_run(folder, recipe.digest, data_digest, resume, writes=fabric.is_global_zero) as progress:
-            keep_freed_memory()
-            if threads:
-                torch.set_num_threads(threads)
-            torch.manual_seed(recipe.seed)
+        progress = stack.enter_context(open_run(folder, recipe.digest, data_digest, resume, writes=first))
+        if initial is not None:
+            card = load_initial(network, context.representation, initial, report=first)
+            if not resume:
+                progress.initial = card.training
+        if fabric.world_size > 1:
+            network = share_batch_norm(network, fabric.device)
 
-            data_spec = gather_data_spec(recipe, datasets, 0 if sam is None else sam.channels)
-            network, spec = build_for(recipe, data_spec)
-            data_spec = data_spec.with_conditions(network.conditions)
-            trained, kept = find_representation(recipe.representation, data_spec.classes), None
+        embed = None
+        if sam is not None and context.sam is not None:
+            field = context.sam.field
+            embed = partial(embed_all, sam.to(fabric.device), field=field, share=context.share, wait=fabric.barrier)
+        loader = open_train_loader(context, datasets, network, embed)
+        nucleus_diameter_um = loader.measure_nucleus_diameter_um()
+        validation = Validation(context, [dataset.split("val") for dataset in datasets], embed)
+        del sam, embed  # the embeddings are on disk: the encoder's memory is wanted for the training
+
+        if normalizer is not None and first:
+            normalizer.warn()
+        fabric.barrier()  # all have looked at the run folder before the first one writes
+        if first:
+            write_text(folder / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+        best = fit(context, network, loader, validation, progress, resume)
+        if first:
+            card, tensors = describe(context, datasets, progress, nucleus_diameter_um), load_file(best)
             if recipe.output_representation is not None:
-                kept = find_representation(recipe.output_representation, data_spec.classes)
-                find_logits(trained, kept)  # what cannot be kept is refused now, not at the end
-            check_phases(network, recipe.phases)
-            network = network.to(fabric.device)  # where its halo is measured in no time
-            window = find_window(recipe, network)
-            halo = find_halo(recipe, network, window)
-            if initial is not None:
-                card = load_initial(network, trained, initial, report=fabric.is_global_zero)
-                if not resume:
-                    progress.initial = card.training
-            context = TrainContext(
-                recipe,
-                fabric,
-                folder,
-                data_spec,
-                stain=normalizer,
-                stride=network.stride,
-                window=window,
-                workers=workers,
-                compile=compile,
-                on_progress=on_progress,
-            )
-            if fabric.world_size > 1:
-                network = share_batch_norm(network, fabric.device)
-
-            embed = encoding = None
-            if sam is not None and recipe.sam is not None and window is not None:
-                encoding = SamEncoding(encoder=recipe.sam.encoder, digest=sam.digest, field=window)
-                embed = partial(
-                    embed_all, sam.to(fabric.device), field=window, share=context.share, wait=fabric.barrier
-                )
-            loader = open_train_loader(context, datasets, network, embed)
-            diameter = loader.measure_nucleus_diameter_um()
-            validation = Validation(context, [dataset.split("val") for dataset in datasets], embed)
-            del sam, embed  # the embeddings are on disk: the encoder's memory is wanted for the training
-            if normalizer is not None and fabric.is_global_zero:
-                normalizer.warn()
-            fabric.barrier()  # all have looked at the run folder before the first one writes
-            if fabric.is_global_zero:
-                write_recipe(folder / RECIPE_FILE, recipe)
-            best = fit(context, network, loader, validation, progress, resume)
-            if fabric.is_global_zero:
-                card = describe(
-                    context, datasets, progress, spec, halo=halo, nucleus_diameter_um=diameter, sam=encoding
-                )
-                tensors = load_file(best)
-                save_model(folder / MODEL_FILE, card, tensors if kept is None else keep_head(tensors, trained, kept))
-            fabric.barrier()
-            return folder / MODEL_FILE
+                tensors = keep_head(tensors, context.representation, context.output_representation)
+            save_model(folder / MODEL_FILE, card, tensors)
+        fabric.barrier()
+        return folder / MODEL_FILE
 
 
 def count_workers(workers: int | None, fabric: Fabric) -> int:
@@ -183,13 +160,11 @@ def open_datasets(recipe: Recipe, data: Data) -> tuple[Recipe, list[Dataset]]:
 
     Raises HemalumError when the names do not fit together.
     """
-    if isinstance(data, Mapping):
-        datasets = {name: _open_dataset(dataset) for name, dataset in data.items()}
-    else:
-        listed = [_open_dataset(dataset) for dataset in data]
-        datasets = {dataset.info.name: dataset for dataset in listed}
-        if len(datasets) < len(listed):
-            raise HemalumError("two of the datasets have the same name: give --data NAME=PATH for each")
+    named = data.items() if isinstance(data, Mapping) else [(None, dataset) for dataset in data]
+    opened = [(name, one if isinstance(one, Dataset) else Dataset.open(one)) for name, one in named]
+    datasets = {name or dataset.info.name: dataset for name, dataset in opened}
+    if len(datasets) < len(opened):
+        raise HemalumError("two of the datasets have the same name: give --data NAME=PATH for each")
     if not recipe.data:
         recipe = recipe.model_copy(update={"data": {name: Source() for name in datasets}})
     for name in datasets:
@@ -201,10 +176,6 @@ def open_datasets(recipe: Recipe, data: Data) -> tuple[Recipe, list[Dataset]]:
     if not datasets:
         raise HemalumError(f"recipe {recipe.name} needs data: give --data PATH")
     return recipe, [datasets[name] for name in recipe.data]
-
-
-def _open_dataset(dataset: Path | str | Dataset) -> Dataset:
-    return dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
 
 
 def fit_normalizer(recipe: Recipe, datasets: Sequence[Dataset]) -> StainNormalizer | None:
@@ -238,31 +209,22 @@ def open_run(
         raise HemalumError(f"nothing to resume: {checkpoint} does not exist")
     if not resume and checkpoint.exists():
         raise HemalumError(f"{folder} already holds a run: give --resume to go on, or another folder")
-    if not writes:
-        yield read_progress(checkpoint) if resume else Progress()
-        return
-    with lock_folder(folder, wait=False) as locked:
+    with lock_folder(folder, wait=False) if writes else nullcontext(True) as locked:
         if not locked:
             raise HemalumError(f"{folder}: another process is training there")
-        if resume:
-            progress, held = read_progress(checkpoint), read_manifest(folder, KIND)
-            if held.get("recipe") != recipe_digest:
-                recipe_file = folder / RECIPE_FILE
-                raise HemalumError(
-                    f"cannot resume {folder}: the recipe has changed since (compare it with {recipe_file})"
-                )
-            if held.get("data") != data_digest:
-                raise HemalumError(f"cannot resume {folder}: the data or its split has changed since")
-        else:
-            progress = Progress()
-            write_manifest(folder, KIND, {"recipe": recipe_digest, "data": data_digest})
+        if not resume:
+            if writes:
+                write_manifest(folder, KIND, {"recipe": recipe_digest, "data": data_digest})
+            yield Progress()
+            return
+        progress, held = read_progress(checkpoint), read_manifest(folder, KIND)
+        if held.get("recipe") != recipe_digest:
+            raise HemalumError(
+                f"cannot resume {folder}: the recipe has changed since (compare it with {folder / RECIPE_FILE})"
+            )
+        if held.get("data") != data_digest:
+            raise HemalumError(f"cannot resume {folder}: the data or its split has changed since")
         yield progress
-
-
-def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Write a recipe in full, so that it can be loaded again."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
 def keep_freed_memory() -> None:

@@ -69,18 +69,12 @@ class Validation:
                 "validation_images, or monitor pq, dice or loss"
             )
         self.names = list(dict.fromkeys(name for name, _, _ in chosen))
-        self.images: list[_Image] = []
-        unpadded: list[NDArray[np.uint8]] = []
-        for number, (name, dataset, index) in enumerate(chosen, start=1):
-            if number % shares == which:
-                image, pixels = self._prepare(name, dataset, index)
-                self.images.append(image)
-                unpadded.append(pixels)
+        prepared = [self._prepare(*image) for number, image in enumerate(chosen, start=1) if number % shares == which]
+        self.images = [image for image, _ in prepared]
         if embed is not None:
-            self.images = [
-                replace(image, embedding=embedding)
-                for image, embedding in zip(self.images, embed(unpadded), strict=True)
-            ]
+            embeddings = embed([unpadded for _, unpadded in prepared])
+            pairs = zip(self.images, embeddings, strict=True)
+            self.images = [replace(image, embedding=embedding) for image, embedding in pairs]
 
     def _prepare(self, name: str, dataset: Dataset, index: int) -> tuple[_Image, NDArray[np.uint8]]:
         """An image, padded to what the network takes, and its pixels as they were before."""

@@ -44,18 +44,13 @@ def check_phases(network: Network, phases: Sequence[Phase]) -> None:
         )
 
 
-def set_stage_toggles(network: Network, phase: Phase) -> None:
-    """Turn the network's parts on or off for a phase."""
-    for name in network.stage_toggles:
-        setattr(network, name, phase.stage_toggles.get(name, True))
-
-
 def freeze(network: Network, phase: Phase) -> list[nn.Parameter]:
     """Let only the phase's parameters train, and give them; a module that has none of them goes to eval mode.
 
-    Raises HemalumError when no parameter trains.
+    Its stages are turned on or off as well. Raises HemalumError when no parameter trains.
     """
-    set_stage_toggles(network, phase)
+    for name in network.stage_toggles:
+        setattr(network, name, phase.stage_toggles.get(name, True))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(phase.trains(name))
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
