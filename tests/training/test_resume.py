@@ -62,6 +62,20 @@ def test_a_run_is_not_overwritten(recipe: Recipe, mini: Path, uninterrupted: Pat
         train(recipe, [mini], uninterrupted)
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "index.csv", "log.jsonl"])
+def test_files_of_others_are_not_overwritten(recipe: Recipe, mini: Path, tmp_path: Path, file: str) -> None:
+    (tmp_path / file).write_text("mine")
+    with pytest.raises(HemalumError, match="is not empty and holds no training; choose another folder$"):
+        train(recipe, [mini], tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, "mine")]
+
+
+def test_a_run_without_a_checkpoint_is_started_anew(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
+    (tmp_path / "training.yaml").write_text("format: 2\nrecipe: x\ndata: y\n")
+    (tmp_path / "recipe.yaml").touch()
+    assert train(recipe, [mini], tmp_path).is_file()
+
+
 def test_nothing_to_resume(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="nothing to resume"):
         train(recipe, [mini], tmp_path / "none", resume=True)

@@ -214,7 +214,7 @@ def _train(work: _Work, name: str, subset: Sequence[ImageUncertainty]) -> tuple[
     path = folder / MODEL_FILE
     if path.is_file():
         return path, recipe.steps
-    initial = folder / "start.safetensors"
+    initial = work.out / f"start-{name}.safetensors"  # beside the training's folder, which has to start empty
     save_model(initial, work.model.card, work.model.tensors)
     train(
         recipe,

@@ -21,7 +21,7 @@ from hemalum.data.stain.statistics import StainTarget
 from hemalum.data.stain.target import fit_stain_target
 from hemalum.errors import HemalumError, nearest
 from hemalum.files import write_text
-from hemalum.manifest import lock_folder, read_manifest, write_manifest
+from hemalum.manifest import check_free, lock_folder, read_manifest, write_manifest
 from hemalum.models.file import save_model
 from hemalum.models.sam import SamEncoder, load_sam
 from hemalum.training.building import build_for_data, check_losses
@@ -202,13 +202,15 @@ def open_run(
 ) -> Iterator[Progress]:
     """Where the run in `folder` stands; the process that `writes` keeps others from training there meanwhile.
 
-    Raises HemalumError when it holds another run, or none to resume.
+    Raises HemalumError when it holds another run, files that are not of a training, or none to resume.
     """
     checkpoint = folder / CHECKPOINT_FILE
     if resume and not checkpoint.exists():
         raise HemalumError(f"nothing to resume: {checkpoint} does not exist")
     if not resume and checkpoint.exists():
         raise HemalumError(f"{folder} already holds a run: give --resume to go on, or another folder")
+    if not resume:
+        check_free(folder, KIND)
     with lock_folder(folder, wait=False) if writes else nullcontext(True) as locked:
         if not locked:
             raise HemalumError(f"{folder}: another process is training there")
