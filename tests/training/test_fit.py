@@ -32,9 +32,12 @@ def test_a_phase_trains_only_what_it_names(recipe: Recipe, mini: Path, tmp_path:
 
 
 def test_a_phase_that_trains_nothing_is_refused(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
-    phase = recipe.phases[0].model_copy(update={"train": ["head.*", "!*"]})
-    with pytest.raises(HemalumError, match=r"phase 'first': no parameter trains by head\.\*, !\*$"):
-        train(recipe.model_copy(update={"phases": [phase]}), [mini], tmp_path / "run")
+    """Of whatever phase, it is refused before the first one begins."""
+    for patterns, line in ((["head.*", "!*"], r"head\.\*, !\*"), (["!head*"], r"!head\*")):
+        second = recipe.phases[1].model_copy(update={"train": patterns})
+        with pytest.raises(HemalumError, match=rf"^phase 'second': no parameter trains by {line}$"):
+            train(recipe.model_copy(update={"phases": [recipe.phases[0], second]}), [mini], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_patience_ends_a_phase(recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

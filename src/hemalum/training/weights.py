@@ -19,7 +19,8 @@ Weights = dict[str, Tensor]  # a state dict
 
 
 def check_phases(network: Network, phases: Sequence[Phase]) -> None:
-    """Raise HemalumError for a toggle or a pattern of parameters that matches nothing, or a toggle off at the end.
+    """Raise HemalumError for a toggle or a pattern that matches nothing, a phase that trains none, or a toggle off at
+    the end.
 
     A pattern may name the `aux_heads` of a network that has none.
     """
@@ -37,6 +38,8 @@ def check_phases(network: Network, phases: Sequence[Phase]) -> None:
                 raise HemalumError(
                     f"phase '{phase.name}': no parameter matches '{pattern}'; the network's parts are {parts}"
                 )
+        if not any(phase.trains(name) for name, _ in network.named_parameters()):
+            raise HemalumError(f"phase '{phase.name}': no parameter trains by {', '.join(phase.train)}")
     off = [name for name, on in phases[-1].stage_toggles.items() if not on]
     if off:
         raise HemalumError(
@@ -47,17 +50,14 @@ def check_phases(network: Network, phases: Sequence[Phase]) -> None:
 def freeze(network: Network, phase: Phase) -> list[nn.Parameter]:
     """Let only the phase's parameters train, and give them; a module that has none of them goes to eval mode.
 
-    Its stages are turned on or off as well. Raises HemalumError when no parameter trains.
+    Its stages are turned on or off as well. `check_phases` has seen to it that some parameter trains.
     """
     for name in network.stage_toggles:
         setattr(network, name, phase.stage_toggles.get(name, True))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(phase.trains(name))
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not trained:
-        raise HemalumError(f"phase '{phase.name}': no parameter trains by {', '.join(phase.train)}")
     set_mode(network)
-    return trained
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def set_mode(network: nn.Module, training: bool = True) -> None:
