@@ -1,6 +1,6 @@
 """Settings: pydantic models that know their keys, and those that a recipe writes by name (losses, systems)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
@@ -118,18 +118,16 @@ def as_plain(value: Any) -> Any:
     return value
 
 
-def known_keys(model: type[BaseModel]) -> set[str]:
-    """Give every key that a mapping of `model` may hold, at any depth."""
-    keys: set[str] = set()
+def settings_at(model: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:
+    """Give the settings that may stand at `path` of a mapping of `model`, of which pydantic's locations are written.
 
-    def walk(schema: Any) -> None:
-        if isinstance(schema, dict):
-            keys.update(schema.get("properties", {}))
-            for value in schema.values():
-                walk(value)
-        elif isinstance(schema, list):
-            for value in schema:
-                walk(value)
-
-    walk(model.model_json_schema())
-    return keys
+    What is no field in it (a list's index, a mapping's key, the name that tells the kinds of a union apart) stays
+    where it is; a name takes the kind that it names.
+    """
+    kinds = [model]
+    for step in path:
+        annotations = [kind.model_fields[str(step)].annotation for kind in kinds if str(step) in kind.model_fields]
+        nested = [kind for annotation in annotations for kind in _classes(annotation) if issubclass(kind, BaseModel)]
+        named = [kind for kind in kinds if "name" in kind.model_fields and kind.model_fields["name"].default == step]
+        kinds = nested or named or kinds
+    return kinds

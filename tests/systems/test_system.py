@@ -58,6 +58,11 @@ def test_a_network_is_written_out_in_full() -> None:
     [
         ("al_nte", {}, "unknown network 'al_nte', did you mean 'al_net'"),
         ("al_net", {"atention": True}, "network 'al_net' has no option 'atention', did you mean 'attention'"),
+        (
+            "al_net",
+            {"options": {"attention": True}},
+            "'al_net' has no option 'options': a system's network takes its options directly, without it$",
+        ),
         ("al_net", {"attention": 1}, "network 'al_net', 'attention': want true or false, not 1"),
         ("al_net", {"widths": 4}, "network 'al_net', 'widths': want a list, not 4"),
         ("seu_net", {"ratio": 0}, "network 'seu_net', 'ratio': want a whole number from 1 on, not 0"),

@@ -97,6 +97,16 @@ def test_bad_small_forms_in_one_line(small: str, message: str, tmp_path: Path) -
     [
         ("bach: 4", r"unknown key 'bach', did you mean 'batch'\?"),
         ("augment: {stian: 0.1}", r"unknown key 'augment.stian', did you mean 'stain'\?"),
+        (
+            "network: {name: compact, widths: [8, 16]}",
+            "unknown key 'network.widths'; the options of a network stand under 'network.options'$",
+        ),
+        ("data: {tnbc: {wieght: 2}}", r"unknown key 'data.tnbc.wieght', did you mean 'weight'\?$"),
+        ("data: {tnbc: {widths: 2}}", r"unknown key 'data.tnbc.widths'; known: balance, weight$"),
+        (
+            "phases: [{name: p, until: {steps: 1}, loss: bce, optimizer: {name: sgd, betas: 1}}]",
+            r"optimizer.sgd.betas'; known: lr, momentum, name, nesterov, weight_decay$",
+        ),
         ("mpp: -1", r"'mpp': Input should be greater than 0"),
         ("phases: []", r"'phases': List should have at least 1 item"),
         ("network: [1", r"is not readable YAML"),

@@ -68,6 +68,10 @@ def complete_network(name: str, options: Mapping[str, Any], left_out: Collection
     """
     defaults = network_options(name)
     for option, value in options.items():
+        if option == "options" and isinstance(value, Mapping):
+            raise HemalumError(
+                f"network '{name}' has no option 'options': a system's network takes its options directly, without it"
+            )
         if option not in defaults:
             raise HemalumError(f"network '{name}' has no option '{option}'{nearest(option, defaults)}")
         expected = _expected_kind(value, defaults[option])

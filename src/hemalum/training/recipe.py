@@ -16,7 +16,7 @@ from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
 from hemalum.models.card import Channels, NetworkSpec
 from hemalum.nuclei.settings import SeparationSettings
-from hemalum.settings import RENAMED, Strict, as_plain, known_keys, merge
+from hemalum.settings import RENAMED, Strict, as_plain, merge, settings_at
 from hemalum.systems import build_system
 from hemalum.systems.phases import Phase, with_kept_optimizers
 from hemalum.targets.representations import BY_CLASS
@@ -203,7 +203,10 @@ def _explain(error: ValidationError) -> str:
         key = str(first["loc"][-1])
         if key in RENAMED:
             return f"key '{where}' is called '{RENAMED[key]}' since version 0.2"
-        return f"unknown key '{where}'{nearest(key, known_keys(Recipe))}"
+        kinds = settings_at(Recipe, first["loc"][:-1])
+        if NetworkSpec in kinds:
+            return f"unknown key '{where}'; the options of a network stand under '{where.removesuffix(key)}options'"
+        return f"unknown key '{where}'{nearest(key, {known for kind in kinds for known in kind.model_fields})}"
     if first["type"] == "literal_error" and str(first["input"]) in RENAMED:
         return f"'{where}': '{first['input']}' is called '{RENAMED[first['input']]}' since version 0.2"
     message = str(first["msg"]).removeprefix("Value error, ")
