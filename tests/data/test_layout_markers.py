@@ -95,7 +95,8 @@ def test_every_other_reader_says_so(
 
 
 def test_every_public_format_has_a_layout_here() -> None:
-    assert {name for name, reader in READERS.items() if reader.markers} <= set(LAYOUTS)
+    missing = sorted({name for name, reader in READERS.items() if reader.markers} - set(LAYOUTS))
+    assert not missing, f"give {', '.join(missing)} a row in LAYOUTS: the names of its files, as published"
 
 
 def test_the_error_says_which_format_it_looks_like(tmp_path: Path, error_line: Callable[..., str]) -> None:
