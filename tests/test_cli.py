@@ -141,6 +141,10 @@ def test_import_loads_nothing_heavy() -> None:
     assert not set(ast.literal_eval(done.stdout)) & (HEAVY | {"typer", "rich"})
 
 
+def test_each_experiment_is_public() -> None:
+    assert {"evaluate", "compare", "refine", "reproduce"} <= set(hemalum.__all__)
+
+
 @pytest.mark.parametrize("name", hemalum.__all__)
 def test_public_names(name: str) -> None:
     value = getattr(hemalum, name)

@@ -4,6 +4,8 @@ from .data.importing import import_dataset as import_dataset
 from .errors import HemalumError as HemalumError
 from .experiments.compare import compare as compare
 from .experiments.evaluate import evaluate as evaluate
+from .experiments.refine import refine as refine
+from .experiments.reproduce import reproduce as reproduce
 from .inference.segment import segment as segment
 from .models.model import load_model as load_model
 from .nuclei.nuclei import Nuclei as Nuclei
@@ -20,6 +22,8 @@ __all__ = [
     "evaluate",
     "import_dataset",
     "load_model",
+    "refine",
+    "reproduce",
     "segment",
     "train",
 ]

@@ -65,7 +65,7 @@ def test_a_run_is_not_overwritten(recipe: Recipe, mini: Path, uninterrupted: Pat
 @pytest.mark.parametrize("file", ["model.safetensors", "index.csv", "log.jsonl"])
 def test_files_of_others_are_not_overwritten(recipe: Recipe, mini: Path, tmp_path: Path, file: str) -> None:
     (tmp_path / file).write_text("mine")
-    with pytest.raises(HemalumError, match="is not empty and holds no training; choose another folder$"):
+    with pytest.raises(HemalumError, match=r"is not empty and holds no training; choose another folder$"):
         train(recipe, [mini], tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, "mine")]
 

@@ -1,7 +1,6 @@
 """Many runs under one protocol: compare, reproduce, refine; and what they rest on, evaluate.
 
-`compare`, `evaluate`, `reproduce` and `refine` are modules here; the functions are `hemalum.compare`,
-`hemalum.evaluate`, `reproduce.reproduce` and `refine.refine`.
+`compare`, `evaluate`, `reproduce` and `refine` are modules here; the functions are `hemalum.compare` and so on.
 """
 
 import lazy_loader as _lazy
