@@ -1,4 +1,4 @@
-"""Errors that a user can cause."""
+"""Errors that a user can cause, and parts of lines that a user reads."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -22,6 +22,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "; there are none"
     match = get_close_matches(name, known, n=1)
     return f", did you mean '{match[0]}'?" if match else f"; known: {', '.join(known)}"
+
+
+def counted(n: int, noun: str) -> str:
+    """Give a number of things as a part of any line: `1 image`, `2,000 images`."""
+    return f"{n:,} {noun if n == 1 else {'nucleus': 'nuclei'}.get(noun, noun + 's')}"
 
 
 def one_line(error: Exception, longest: int = 120) -> str:

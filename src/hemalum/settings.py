@@ -32,6 +32,7 @@ class Strict(BaseModel):
 
 RENAMED = {  # keys of version 0.1, and values of them, and what they became
     "carry": "keep_optimizer",
+    "centre_gradient": "center_gradient",
     "enlarge": "output_upsampling",
     "finer": "target_supersampling",
     "grey": "gray",

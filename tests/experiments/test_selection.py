@@ -13,6 +13,7 @@ from hemalum.experiments.selection import (
     Top,
     choose_random,
     choose_uncertain,
+    count_different,
     exhausted,
     mean_entropy,
 )
@@ -60,18 +61,30 @@ def test_organs_that_are_taken_whole_are_named() -> None:
 
 
 @given(st.integers(1, 4), st.integers(0, 5), st.integers(1, 3))
-def test_random_takes_as_many_of_each_organ(count: int, seed: int, draw: int) -> None:
+def test_random_takes_as_many_of_each_organ(count: int, seed: int, draws: int) -> None:
     top = Top(count=count)
-    chosen = choose_random(IMAGES, top, seed, draw)
-    organs = sorted(str(image.organ) for image in chosen)
-    assert organs == sorted(str(image.organ) for image in choose_uncertain(IMAGES, top))
-    assert len({image.id for image in chosen}) == len(chosen)
-    assert chosen == choose_random(IMAGES[::-1], top, seed, draw)  # not by the order of the rows
+    subsets = choose_random(IMAGES, top, seed, draws)
+    for chosen in subsets:
+        organs = sorted(str(image.organ) for image in chosen)
+        assert organs == sorted(str(image.organ) for image in choose_uncertain(IMAGES, top))
+        assert len({image.id for image in chosen}) == len(chosen)
+    assert subsets == choose_random(IMAGES[::-1], top, seed, draws)  # not by the order of the rows
+    assert subsets == choose_random(IMAGES, top, seed, draws + 2)[:draws]
 
 
-def test_draws_differ() -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_draws_differ_while_there_are_enough(seed: int) -> None:
+    """One of four livers and one of two brains: eight subsets."""
+    subsets = choose_random(IMAGES, Top(count=1), seed, 10)
+    assert count_different(subsets[:8]) == 8
+    assert count_different(subsets) == 8
+
+
+def test_draws_that_differ_by_themselves_stay_as_they_were() -> None:
     many = [ImageUncertainty(f"{n:02}", "liver", 0.1) for n in range(50)]
-    assert choose_random(many, Top(count=5), 0, 1) != choose_random(many, Top(count=5), 0, 2)
+    for draw, subset in enumerate(choose_random(many, Top(count=5), 7, 4), 1):
+        indices = np.random.default_rng([7, draw]).choice(50, 5, replace=False)
+        assert [image.id for image in subset] == [f"{n:02}" for n in sorted(indices)]
 
 
 @pytest.mark.parametrize(("text", "top"), [("5", Top(count=5)), (3, Top(count=3)), ("12.5%", Top(percent=12.5))])

@@ -65,6 +65,10 @@ def test_an_old_value_is_named_with_the_new_one(recipe: Recipe, tmp_path: Path) 
     path = written(tmp_path / "r.yaml", recipe, {"input": "grey"}, {})
     with pytest.raises(HemalumError, match=r"'input': 'grey' is called 'gray' since version 0.2$"):
         load_recipe(path)
+    path = written(tmp_path / "r.yaml", recipe, {"representation": "centre_gradient"}, {})
+    line = r"'representation': 'centre_gradient' is called 'center_gradient' since version 0.2$"
+    with pytest.raises(HemalumError, match=line):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize("pattern", ["!sides.*", "sides.0.weight", "!heads.*", "!decoder", "aux_head.*"])

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from hemalum.cli.options import Preview, chosen
+from hemalum.errors import counted
 
 
 def check(
@@ -23,7 +24,7 @@ def check(
     if not context.obj.quiet:
         if problems:
             print_table(*problems_table(problems), left=("kind", "where", "what"))
-        print(f"{dataset}: {errors} errors, {len(problems) - errors} warnings")
+        print(f"{dataset}: {counted(errors, 'error')}, {counted(len(problems) - errors, 'warning')}")
     if preview is not None:
         from hemalum.data.dataset import Dataset
 

@@ -7,7 +7,7 @@ import typer
 
 from hemalum.cli.app import CliContext
 from hemalum.cli.options import Engine, Model, Organ, Scale, Threads, Tta, chosen, exit_with_failures, listed
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 
 
 def segment(
@@ -84,5 +84,5 @@ def segment(
         raise HemalumError(batch.failed[0][1])
     if not cli.quiet:
         print_table(*batch.table, left=("scale", "stain"))
-        print(f"{len(batch.files)} files in {output}")
+        print(f"{counted(len(batch.files), 'file')} in {output}")
     exit_with_failures((path, reason.removeprefix(f"{path}: ")) for path, reason in batch.failed)

@@ -18,7 +18,7 @@ from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.readers.folder import Pair, survey
 from hemalum.data.splits import groups_apart, split_hash
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 
 # Touching nuclei under one label have a neck: cut by this share of the typical radius all round, the label
 # falls into cores, two of which are nearly as deep as a typical nucleus. On TNBC and a part of DSB2018 all
@@ -138,7 +138,9 @@ def _check_pair(
         yield from _check_labels(name, labels)
         count = int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
         if row is not None and count != row.nuclei:
-            yield Problem("error", name, "changed", f"{count} nuclei, the index says {row.nuclei}; import again")
+            yield Problem(
+                "error", name, "changed", f"{counted(count, 'nucleus')}, the index says {row.nuclei}; import again"
+            )
 
 
 def _check_labels(name: str, labels: NDArray[np.int32]) -> Iterator[Problem]:
@@ -226,7 +228,8 @@ def _check_classes(
     if unknown:
         count = int(np.isin(classes, unknown).sum())
         known = ", ".join(str(number) for number in sorted(names))
-        message = f"class {unknown[0]} is not in dataset.yaml ({count} nuclei of such classes); classes are {known}"
+        nuclei = counted(count, "nucleus")
+        message = f"class {unknown[0]} is not in dataset.yaml ({nuclei} of such classes); classes are {known}"
         yield Problem("error", name, "classes", message)
     without = int((classes == 0).sum())
     if without:
@@ -298,7 +301,7 @@ def _check_scales(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
         if image.mpp is not None and (image.row is None or image.row.mpp_source != "nuclei")
     )
     if counts and max(counts) > MIXED * min(counts):
-        shown = ", ".join(f"{mpp:g} ({count} images)" for mpp, count in counts.most_common(4))
+        shown = ", ".join(f"{mpp:g} ({counted(count, 'image')})" for mpp, count in counts.most_common(4))
         more = ", …" if len(counts) > 4 else ""
         message = f"the images differ in scale: mpp {shown}{more}; each is used at its own, if that is meant"
         yield Problem("warning", "", "mpp", message)

@@ -21,7 +21,7 @@ from hemalum.data.readers import READERS, Reader, looks_like
 from hemalum.data.readers.files import safe_name
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part, published_split, split_by_group
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +252,8 @@ def _warn_of_mixed_scales(dst: Path, rows: Sequence[Row]) -> None:
     counts = Counter(row.mpp for row in rows if row.mpp_source != "nuclei")
     if len(counts) > 1:
         shown = ", ".join(
-            f"{'none' if mpp is None else f'{mpp:g}'} ({count} images)" for mpp, count in counts.most_common(4)
+            f"{'none' if mpp is None else f'{mpp:g}'} ({counted(count, 'image')})"
+            for mpp, count in counts.most_common(4)
         )
         log.warning("%s: the images differ in scale: mpp %s%s", dst, shown, ", …" if len(counts) > 4 else "")
 
@@ -311,7 +312,7 @@ def _atomic_folder(dst: Path, src: Path, overwrite: bool) -> Iterator[Path]:
         raise HemalumError(f"{dst}: is a file; name a folder")
     occupied = dst.is_dir() and any(dst.iterdir())
     if occupied and not overwrite:
-        raise HemalumError(f"{dst}: is not empty; choose another folder or overwrite it")
+        raise HemalumError(f"{dst}: is not empty; choose another folder, or give --overwrite")
     if dst.is_dir() and src.resolve().is_relative_to(dst.resolve()):
         raise HemalumError(f"{dst}: holds the source {src}; choose another folder")
     parent = dst.resolve().parent

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -185,8 +185,7 @@ def published_split(
         if len({member.group for member in train}) > 1:
             published |= split_by_group(train, (1 - share, share, 0.0), seed=seed)
             count = sum(part == "val" for part in published.values())
-            images = f"{count} image{'s' if count > 1 else ''}"
-            note = f"val: {images} cut from the published train part by group, seed {seed}"
+            note = f"val: {counted(count, 'image')} cut from the published train part by group, seed {seed}"
     apart = groups_apart((member.group, published[member.id]) for member in members)
     return PublishedSplit(published, note, list(apart))
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import Field, ValidationError
 
 from hemalum.data.dataset import Dataset, Row
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.experiments.resplit import fold_of
 from hemalum.experiments.segmenters import CLASSICAL
 from hemalum.manifest import (
@@ -261,8 +261,8 @@ def stop_rule(recipe: Recipe) -> str:
     monitors = {"pq": "PQ", "dice": "Dice", "miou": "mIoU", "loss": "loss"}
     by = "/".join(dict.fromkeys(monitors[phase.until.monitor] for phase in recipe.phases))
     return (
-        f"{recipe.steps * recipe.batch:,} crops, the best of the validations (by {by}) every "
-        f"{recipe.validate_every * recipe.batch:,} crops{early}"
+        f"{counted(recipe.steps * recipe.batch, 'crop')}, the best of the validations (by {by}) every "
+        f"{counted(recipe.validate_every * recipe.batch, 'crop')}{early}"
     )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hemalum.data.dataset import Dataset, Row
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.experiments.execute import Resources
 from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall, with_threshold
 from hemalum.experiments.plan import check_scales
@@ -31,6 +31,7 @@ from hemalum.experiments.selection import (
     Top,
     choose_random,
     choose_uncertain,
+    count_different,
     exhausted,
     mean_entropy,
     read_uncertainty,
@@ -160,8 +161,8 @@ def _check_manifest(out: Path, record: Content, draws: int) -> int:
 def _run(work: _Work, draws: int) -> Refinement:
     images = _uncertainty(work)
     chosen = {REFINED: choose_uncertain(images, work.top)}
-    for draw in range(1, draws + 1):
-        chosen[f"random-{draw}"] = choose_random(images, work.top, work.record["seed"], draw)
+    random = choose_random(images, work.top, work.record["seed"], draws)
+    chosen |= {f"random-{draw}": subset for draw, subset in enumerate(random, 1)}
     if len(chosen[REFINED]) == len(images):
         raise HemalumError(
             f"--top {work.top} chooses all {len(images)} training images: nothing is selected; choose fewer"
@@ -169,6 +170,12 @@ def _run(work: _Work, draws: int) -> Refinement:
     taken = exhausted(images, work.top)
     if taken:
         work.notes.append(f"All images of {', '.join(taken)} are chosen: there, random images are the same ones.")
+    differ = count_different(random)
+    if differ < draws:
+        work.notes.append(
+            f"Only {differ} of the {draws} random subsets differ: there are no more of this size. The others are the "
+            "same training once more."
+        )
     if all(image.organ is None for image in images):
         work.notes.append("The dataset names no organs: its images are one group.")
     write_uncertainty(work.out / UNCERTAINTY, images, chosen)
@@ -238,8 +245,8 @@ def _measure_all(work: _Work, models: dict[str, Model]) -> dict[str, Measurement
     recall = refined.scores()["pooled"]["recall"]
     moved = threshold_of_recall(before, recall)
     work.notes.append(
-        f"On the {len(val)} validation images the refined model has a recall of {recall:.4f}; the model as it was "
-        f"reaches it at a threshold of {moved:.3f} in the place of {before.threshold:g}."
+        f"On {counted(len(val), 'validation image')} the refined model has a recall of {recall:.4f}; the model "
+        f"as it was reaches it at a threshold of {moved:.3f} in the place of {before.threshold:g}."
     )
     everyone = {BEFORE: models[BEFORE], MOVED: with_threshold(models[BEFORE], moved)}
     everyone |= {name: model for name, model in models.items() if name != BEFORE}

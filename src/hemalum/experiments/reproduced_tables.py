@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from hemalum.data.dataset import Dataset
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.experiments.papers import Column, Paper, PublishedTable, Row
 from hemalum.experiments.plan import stop_rule
 from hemalum.experiments.records import Comparison, Run
@@ -142,7 +142,7 @@ def _differences(
     recipes = _used_recipes(table, dataset, by_protocol)
     averaging = {row.averaging or table.averaging or GROUP_SPLIT_AVERAGING: None for row in table.rows if row.recipe}
     info = grouped.info
-    at_hand = f"{info.title or info.name}: {info.images:,} images, {info.nuclei:,} nuclei"
+    at_hand = f"{info.title or info.name}: {counted(info.images, 'image')}, {counted(info.nuclei, 'nucleus')}"
     if dataset != run_on:
         at_hand += " (the public part alone)"
     differences = [

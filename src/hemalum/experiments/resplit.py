@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hemalum.data.dataset import INDEX_FILE, Dataset, SplitInfo, write_index
 from hemalum.data.splits import PARTS, Member, Part, split_by_counts, split_by_group, split_hash
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.experiments.papers import Split
 from hemalum.manifest import holds_another, lock_folder
 
@@ -90,8 +90,9 @@ def fold_of(dataset: Dataset, fold: int, folds: int, *, seed: int = 0) -> Datase
     sizes = Counter(row.group for row in dataset.rows)
     if len(sizes) < max(folds, 3):
         raise HemalumError(
-            f"{dataset.path}: {len(sizes)} groups ({dataset.info.split.by}) cannot be divided into {folds} folds, "
-            "each with a val part: there can be at most as many folds as groups, and there must be 3 groups"
+            f"{dataset.path}: {counted(len(sizes), 'group')} ({dataset.info.split.by}) cannot be divided into "
+            f"{folds} folds, each with a val part: there can be at most as many folds as groups, and there "
+            "must be 3 groups"
         )
     order = sorted(sizes, key=lambda group: (-sizes[group], hashlib.sha256(f"{seed}:{group}".encode()).digest()))
     load = [0] * folds

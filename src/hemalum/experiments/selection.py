@@ -88,15 +88,39 @@ def choose_uncertain(images: Sequence[ImageUncertainty], top: Top) -> list[Image
     ]
 
 
-def choose_random(images: Sequence[ImageUncertainty], top: Top, seed: int, draw: int) -> list[ImageUncertainty]:
-    """As many of each organ as `choose_uncertain` gives, drawn without regard to entropy; `draw` from 1."""
-    rng = np.random.default_rng([seed, draw])
+def choose_random(
+    images: Sequence[ImageUncertainty], top: Top, seed: int, draws: int
+) -> list[list[ImageUncertainty]]:
+    """Subsets of as many of each organ as `choose_uncertain` gives, drawn without regard to entropy.
+
+    They differ as long as there are enough to draw: one that was there before is drawn again. The first of them are
+    the same whatever `draws` is.
+    """
+    parts = [sorted(part, key=lambda image: image.id) for part in _by_organ(images)]
+    possible = math.prod(math.comb(len(part), top.within(len(part))) for part in parts)
+    subsets: list[list[ImageUncertainty]] = []
+    for draw in range(1, draws + 1):
+        subset = _draw(parts, top, [seed, draw])
+        repeats = 0
+        while subset in subsets and len(subsets) < possible:
+            repeats += 1
+            subset = _draw(parts, top, [seed, draw, repeats])
+        subsets.append(subset)
+    return subsets
+
+
+def _draw(parts: Sequence[Sequence[ImageUncertainty]], top: Top, seed: Sequence[int]) -> list[ImageUncertainty]:
+    rng = np.random.default_rng(seed)
     chosen = []
-    for part in _by_organ(images):
-        known = sorted(part, key=lambda image: image.id)
-        indices = sorted(rng.choice(len(known), top.within(len(known)), replace=False).tolist())
-        chosen += [known[index] for index in indices]
+    for part in parts:
+        indices = sorted(rng.choice(len(part), top.within(len(part)), replace=False).tolist())
+        chosen += [part[index] for index in indices]
     return chosen
+
+
+def count_different(subsets: Sequence[Sequence[ImageUncertainty]]) -> int:
+    """How many of the subsets are not the same images as one before."""
+    return len({frozenset(image.id for image in subset) for subset in subsets})
 
 
 def exhausted(images: Sequence[ImageUncertainty], top: Top) -> list[str]:

@@ -11,7 +11,6 @@ from .markdown import escaped as escaped
 from .markdown import markdown_code as markdown_code
 from .markdown import markdown_list as markdown_list
 from .markdown import markdown_table as markdown_table
-from .numbers import counted as counted
 from .numbers import mean_text as mean_text
 from .numbers import number as number
 from .numbers import number_text as number_text

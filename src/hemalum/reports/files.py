@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from hemalum.errors import counted
 from hemalum.files import write_text
 from hemalum.reports.markdown import markdown_page
 
@@ -20,6 +21,7 @@ def render(template: str, **page: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["counted"] = counted
     return environment.get_template(template).render(page) + "\n"
 
 

@@ -30,8 +30,3 @@ def mean_text(value: float, sd: float = math.nan, *, decimals: int = 3, sign: st
 def p_text(p: float) -> str:
     """Three decimals, `< 0.001` below, a dash where there is no test."""
     return "< 0.001" if p < 0.001 else mean_text(p)
-
-
-def counted(n: int, noun: str) -> str:
-    """`1 image`, `2,000 images`."""
-    return f"{n:,} {noun if n == 1 else {'nucleus': 'nuclei'}.get(noun, noun + 's')}"

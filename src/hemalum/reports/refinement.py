@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hemalum import __version__
+from hemalum.errors import counted
 from hemalum.experiments.measurement import Measurement
 from hemalum.experiments.refine import BEFORE, MOVED, REFINED, Refinement
 from hemalum.experiments.scores import without_nan
@@ -36,9 +37,9 @@ def write_refinement(refinement: Refinement, command: str = "") -> list[Path]:
     """
     record, chosen = refinement.record, refinement.chosen[REFINED]
     lead = (
-        f"{len(chosen)} of {len(refinement.images)} training images, {record['top']} of each organ, for "
-        f"{record['epochs']} epochs ({refinement.steps} steps) with Adam at {record['lr']:g}; training: "
-        f"{', '.join(record['trainable'])}. hemalum {__version__}."
+        f"{len(chosen)} of {counted(len(refinement.images), 'training image')}, {record['top']} of each organ, for "
+        f"{counted(record['epochs'], 'epoch')} ({counted(refinement.steps, 'step')}) with Adam at {record['lr']:g}; "
+        f"training: {', '.join(record['trainable'])}. hemalum {__version__}."
     )
     tables, sentences = _grids(refinement), findings(refinement)
     notes = [
@@ -84,7 +85,7 @@ def scores_grid(refinement: Refinement) -> Grid:
     rows.append(Row(f"{RANDOM}, mean of {len(random)}", _texts([*random.values()])))
     rows += [Row(f"{RANDOM}, draw {name.partition('-')[2]}", _texts([scores])) for name, scores in random.items()]
     return Grid(
-        caption=f"On {len(refinement.arms[BEFORE])} independent images",
+        caption=f"On {counted(len(refinement.arms[BEFORE]), 'independent image')}",
         corner="model",
         columns=(
             *(f"{name}, {by}" for by in ("pooled", "by image") for name in ("recall", "precision", "Dice", "IoU")),

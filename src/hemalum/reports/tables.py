@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hemalum.data.stain.recognition import STAIN_TITLES
+from hemalum.errors import counted
 from hemalum.models.card import Card
 from hemalum.reports.files import columns_of
 from hemalum.reports.numbers import number_text
@@ -125,21 +126,22 @@ def card_pairs(card: Card) -> Pairs:
     training = card.training
     if training is not None:
         pairs += [
-            ("trained", f"{training.date}, {training.steps:,} steps, seed {training.seed}"),
+            ("trained", f"{training.date}, {counted(training.steps, 'step')}, seed {training.seed}"),
             ("recipe", f"{training.recipe} ({training.recipe_hash[:12]})"),
             ("command", training.command),
         ]
         pairs += [
             (
                 "started from",
-                f"weights of {start.date}, {start.steps:,} steps, recipe {start.recipe} ({start.recipe_hash[:12]})",
+                f"weights of {start.date}, {counted(start.steps, 'step')}, recipe {start.recipe} "
+                f"({start.recipe_hash[:12]})",
             )
             for start in training.earlier
         ]
         for data in training.seen:
             cited = f"; {data.citation}" if data.citation else ""
             license = data.license or UNSTATED
-            text = f"{data.name}: {data.samples:,} images, {license}, split {data.split_hash[:12]}{cited}"
+            text = f"{data.name}: {counted(data.samples, 'image')}, {license}, split {data.split_hash[:12]}{cited}"
             pairs.append(("data", text))
     return pairs
 
@@ -189,7 +191,7 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
     about = (
         f"{summary['model']} on {summary['dataset']}"
         + (f", split {summary['split']}" if summary["split"] else "")
-        + f": {summary['images']:,} images, {summary['nuclei_truth']:,} nuclei, "
+        + f": {counted(summary['images'], 'image')}, {counted(summary['nuclei_truth'], 'nucleus')}, "
         + f"{summary['nuclei_predicted']:,} found; scale: {summary['mpp']}"
         + (f"; {summary['tta']}" if "tta" in summary else "")
     )

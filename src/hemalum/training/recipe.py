@@ -89,6 +89,13 @@ class Recipe(Strict):
     validation_images: int = Field(60, ge=1, description="at most this many, spread evenly over the sets")
     checkpoint_every: int = Field(100, ge=1, description="steps")
 
+    @field_validator("representation", "output_representation")
+    @classmethod
+    def _name_renamed(cls, name: str | None) -> str | None:
+        if name in RENAMED:
+            raise ValueError(f"'{name}' is called '{RENAMED[name]}' since version 0.2")
+        return name
+
     @field_validator("phases")
     @classmethod
     def _keep_optimizers(cls, phases: list[Phase]) -> list[Phase]:

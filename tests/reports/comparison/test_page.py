@@ -332,6 +332,23 @@ def test_says_what_each_training_sees(tmp_path: Path) -> None:
         assert (note in page.text) == (second is large)
 
 
+def test_says_how_many_crops_whole_batches_are(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",), seeds=(1,), images=3)
+    recipe = {
+        "tile": 128,
+        "mpp": 0.5,
+        "batch": 16,
+        "phases": [{"until": {"steps": 1}}, {"until": {"steps": 2, "total": 2}}],
+    }
+    methods = tuple(
+        method.model_copy(update={"recipe": known})
+        for method, known in zip(made.methods, (recipe, None, None), strict=True)
+    )
+    page = Page(write_comparison(replace(made, methods=methods, description={**made.description, "crops": 40}))[0])
+    assert "each recipe for 40 crops, which in whole batches are 32" in page.text
+    assert "2 × 16 = 32 crops" in page.text
+
+
 def test_undefined_with_one_seed_is_left_out(tmp_path: Path) -> None:
     made = comparison(tmp_path, datasets=("alpha",))
     undefined = {("second", 1): {"image00"}, ("second", 2): {"image00", "image05"}}

@@ -178,4 +178,11 @@ def test_the_end_of_a_training_draws_and_survives_what_cannot_be_drawn(
     assert "no report of the training" in capsys.readouterr().err
     folder(tmp_path)
     assert main(words) == 0
-    assert (tmp_path / "report.html").is_file()
+    page = tmp_path / "report.html"
+    assert page.is_file()
+    page.unlink()
+    monkeypatch.setattr("hemalum.reports.training.page.has_matplotlib", lambda: False)
+    assert main(words[1:]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "report.html" in line]
+    assert lines == ["no report.html was written, since matplotlib is not installed: pip install 'hemalum[report]'"]
+    assert not page.exists()

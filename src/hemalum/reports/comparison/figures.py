@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hemalum.errors import counted
 from hemalum.metrics import THRESHOLDS
 from hemalum.metrics.curves import reliability
 from hemalum.metrics.statistics import mean_sd
 from hemalum.reports.comparison.curves import UNITS, pooled_counts
 from hemalum.reports.comparison.metrics import BY_THRESHOLD, PER_IMAGE
 from hemalum.reports.comparison.results import DatasetResults
-from hemalum.reports.numbers import counted, mean_text, number
+from hemalum.reports.numbers import mean_text, number
 from hemalum.reports.style import INK, LINE, SOFT, SvgFigure, color_of, dash_of, draw, marker_of, short, spread
 
 if TYPE_CHECKING:

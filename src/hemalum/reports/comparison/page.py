@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from hemalum.errors import counted
 from hemalum.files import write_text
 from hemalum.reports.comparison.curves import UNITS, recall_table
 from hemalum.reports.comparison.figures import (
@@ -33,7 +34,6 @@ from hemalum.reports.comparison.tables import by_class, by_part, by_threshold, c
 from hemalum.reports.files import write_report
 from hemalum.reports.grid import Grid, console_table
 from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table
-from hemalum.reports.numbers import counted
 from hemalum.reports.style import SvgFigure, inline, require_report
 
 if TYPE_CHECKING:
@@ -188,7 +188,8 @@ def _listed(names: Sequence[str]) -> str:
 def _lead(comparison: "Comparison", results: Sequence[DatasetResults]) -> str:
     images = sum(len(dataset.images) for dataset in results)
     done, absent = len(comparison.runs), len(missing(comparison))
-    state = f"{counted(done, 'run')}, all finished" if not absent else f"{done} of {done + absent} runs finished"
+    runs = counted(done + absent, "run")
+    state = f"{done} of {runs} finished" if absent else f"{runs}, all finished"
     compared = f"{counted(len(comparison.methods), 'method')}, {counted(len(results), 'dataset')}"
     return f"{compared}, {counted(images, 'test image')}; {state}."
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from hemalum.errors import counted
 from hemalum.metrics.statistics import FEWEST_PAIRS, PairedComparison, compare_paired, holm
 from hemalum.reports.comparison.metrics import PER_IMAGE, PER_IMAGE_BY_CLASS
 from hemalum.reports.comparison.results import DatasetResults
 from hemalum.reports.grid import Grid, Row
-from hemalum.reports.numbers import counted, mean_text, p_text
+from hemalum.reports.numbers import mean_text, p_text
 
 if TYPE_CHECKING:
     from hemalum.experiments.plan import Method

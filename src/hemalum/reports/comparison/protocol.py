@@ -1,11 +1,12 @@
 """What was compared, on what and under which rules: the part of a report that makes its numbers checkable."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
+from hemalum.errors import counted
 from hemalum.reports.comparison.results import DatasetResults
 from hemalum.reports.grid import Grid, Row
-from hemalum.reports.numbers import counted
+from hemalum.systems.phases import StopCriteria
 
 if TYPE_CHECKING:
     from hemalum.experiments.records import Comparison
@@ -25,7 +26,10 @@ def protocol(comparison: "Comparison") -> list[tuple[str, str]]:
     plan = comparison.description
     folds, crops = plan.get("folds"), plan.get("crops")
     budget = f"{comparison.budget}; {'each recipe for' if crops else 'crops'} "
-    budget += f"{crops:,} crops" if crops else "as the recipes say"
+    budget += counted(crops, "crop") if crops else "as the recipes say"
+    taken = sorted({_steps(m.recipe) * m.recipe["batch"] for m in comparison.methods if _is_complete(m.recipe)})
+    if crops and taken not in ([], [crops]):
+        budget += f", which in whole batches are {' or '.join(f'{number:,}' for number in taken)}"
     if plan.get("mixed_budgets"):
         budget += "; the recipes' budgets differ, so methods were not trained for equally long"
     untrained = any(method.kind != "recipe" for method in comparison.methods)
@@ -94,12 +98,24 @@ def methods_table(comparison: "Comparison") -> Grid:
 
 def _trained_on(recipe: Mapping[str, Any] | None) -> tuple[str, str]:
     """Size and scale of a recipe's crops, and how many there are; dashes where nothing is trained here."""
-    if not recipe or not {"tile", "mpp", "batch", "phases"} <= recipe.keys():
+    if not _is_complete(recipe):
         return "–", "–"
-    steps, batch = sum(phase["until"]["steps"] for phase in recipe["phases"]), recipe["batch"]
+    steps, batch = _steps(recipe), recipe["batch"]
     early = any(phase["until"].get("patience") for phase in recipe["phases"])
-    crops = f"{steps:,} × {batch:,} = {steps * batch:,} crops"
+    crops = f"{steps:,} × {batch:,} = {counted(steps * batch, 'crop')}"
     return f"crops of {recipe['tile']:,} px at {recipe['mpp']:.3g} µm/px", f"at most {crops}" if early else crops
+
+
+def _is_complete(recipe: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    return recipe is not None and {"tile", "mpp", "batch", "phases"} <= recipe.keys()
+
+
+def _steps(recipe: Mapping[str, Any]) -> int:
+    """All steps of a recipe, if no phase ends earlier."""
+    end = 0
+    for phase in recipe["phases"]:
+        end = StopCriteria.model_validate(phase["until"]).last_step(end)
+    return end
 
 
 def data_table(comparison: "Comparison", results: list[DatasetResults]) -> Grid:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.errors import counted
 from hemalum.metrics.statistics import mean_sd
 from hemalum.reports.comparison.metrics import Metric
-from hemalum.reports.numbers import counted, number
+from hemalum.reports.numbers import number
 
 if TYPE_CHECKING:
     from hemalum.experiments.plan import Method

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum.data.image import read_label_map
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.nuclei.io.overlay import draw_outlines
 from hemalum.reports.comparison.results import DatasetResults
 from hemalum.reports.files import data_uri
@@ -156,7 +156,7 @@ def _line(results: DatasetResults, rivals: Sequence["Method"], sample: "Sample",
     count = int(np.count_nonzero(np.unique(truth)))
     pictures = [
         _picture("Image", _describe_sample(sample), sample.image, side, photograph=True),
-        _picture("Truth", f"{count:,} nuclei outlined in green", outlined, side, photograph=True),
+        _picture("Truth", f"{counted(count, 'nucleus')} outlined in green", outlined, side, photograph=True),
     ]
     predictions: dict[str, Labels | None] = {}
     for method in results.methods:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hemalum.errors import counted
 from hemalum.metrics.statistics import mean_sd
 from hemalum.reports.comparison.metrics import (
     BY_THRESHOLD,
@@ -21,7 +22,7 @@ from hemalum.reports.comparison.metrics import (
 )
 from hemalum.reports.comparison.results import DatasetResults
 from hemalum.reports.grid import Grid, Row
-from hemalum.reports.numbers import counted, mean_text, number
+from hemalum.reports.numbers import mean_text, number
 
 MEANS_NOTE = (
     "Mean ± standard deviation (n − 1) over the runs named in the heading; one run has none. Bold: the best mean, "
@@ -195,7 +196,12 @@ def by_class(results: DatasetResults) -> Grid | None:
         )
 
     rows = [
-        line(f"Recall of {name} ({count:,} nuclei), whatever class they are given", "found_by_class", "recall", k)
+        line(
+            f"Recall of {name} ({counted(count, 'nucleus')}), whatever class they are given",
+            "found_by_class",
+            "recall",
+            k,
+        )
         for k, (name, count) in enumerate(zip(class_names, counts, strict=True))
     ]
     if any("classes" in run.summary for run in results.runs):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemalum.errors import HemalumError, nearest
+from hemalum.errors import HemalumError, counted, nearest
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.overlay import draw_outlines
 from hemalum.reports.comparison.sheet import (
@@ -132,7 +132,7 @@ def _sheet(comparison: "Comparison", first: str, second: str, dataset: str, chan
     better, worse = (sum(sign * change.gain > 0 for change in changes) for sign in (1, -1))
     means = [float(np.mean([getattr(change, name) for change in changes])) for name in ("first", "second")]
     facts = [
-        f"{dataset}, {len(changes)} images",
+        f"{dataset}, {counted(len(changes), 'image')}",
         f"mean Dice {means[0]:.3f} to {means[1]:.3f}",
         f"better on {better}, worse on {worse}",
         f"budget {comparison.budget}",
@@ -180,7 +180,7 @@ def _row(rank: str, change: Change, sample: "Sample") -> Row:
     bar = None if sample.mpp is None else (20 / sample.mpp * PICTURE / wide, "20 µm")
     pictures = [
         Panel(_fitted(sample.image, Image.Resampling.LANCZOS), bar=bar),
-        Panel(_fitted(outlined, Image.Resampling.LANCZOS), note=f"{np.unique(truth[truth > 0]).size} nuclei"),
+        Panel(_fitted(outlined, Image.Resampling.LANCZOS), note=counted(np.unique(truth[truth > 0]).size, "nucleus")),
         # means over whole pixels, so that thin errors fade and do not vanish
         Panel(_fitted(error_map(truth, predictions[0]), Image.Resampling.BOX), note=f"Dice {change.first:.3f}"),
         Panel(_fitted(error_map(truth, predictions[1]), Image.Resampling.BOX), note=f"Dice {change.second:.3f}"),

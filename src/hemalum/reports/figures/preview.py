@@ -21,7 +21,7 @@ from hemalum.data.stain.jitter import draw_stain_jitter, jitter_stain
 from hemalum.data.stain.normalization import StainNormalization, StainNormalizer, sample_image
 from hemalum.data.stain.statistics import StainTarget
 from hemalum.data.stain.target import fit_stain_target
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import class_color
 from hemalum.reports.figures.contact_sheet import Panel, Row, Sheet, draw_sheet, picture_path
@@ -73,8 +73,8 @@ def make_sheet(dataset: Dataset, seed: int, settings: AugmentSettings) -> Sheet:
     info = dataset.info
     details = [
         info.name,
-        f"{len(dataset.rows):,} images",
-        f"{sum(row.nuclei for row in dataset.rows):,} nuclei",
+        counted(len(dataset.rows), "image"),
+        counted(sum(row.nuclei for row in dataset.rows), "nucleus"),
         info.license or "license not stated",
         "fields of 64 µm" if any(row.mpp for row in rows) else f"fields of {FIELD_PX} px",
     ]
@@ -188,7 +188,7 @@ def _row(
     group = "" if row.group in (row.id, row.source, row.organ, row.stain) else f"group {row.group}"
     scale = "scale unknown" if sample.mpp is None else f"{sample.mpp:.3g} µm/px"
     source = "scale from its nuclei" if sample.mpp_source == "nuclei" else ""
-    lines = [row.id, ", ".join(about), group, scale, source, f"{row.nuclei:,} nuclei", f"part {row.split}"]
+    lines = [row.id, ", ".join(about), group, scale, source, counted(row.nuclei, "nucleus"), f"part {row.split}"]
     return Row([line for line in lines if line], panels)
 
 

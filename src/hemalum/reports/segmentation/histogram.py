@@ -6,6 +6,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from hemalum.errors import counted
+
 WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 14, 44
 _MOST_BINS = 32
@@ -65,7 +67,7 @@ def histogram_svg(values: NDArray[np.float64], label: str) -> Markup:
     def y(count: float) -> float:
         return TOP + up * (1 - count / top)
 
-    title = f"Histogram of {label}: {len(values):,} nuclei, median {median:.4g}"
+    title = f"Histogram of {label}: {counted(len(values), 'nucleus')}, median {median:.4g}"
     parts = [
         f'<svg class="histogram" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'font-family="sans-serif" font-size="11" fill="#5f5770" aria-label="{escape(title)}">',

@@ -53,8 +53,9 @@ def write_run_report(folder: Path | str) -> Path:
 
 
 def try_run_report(folder: Path | str) -> None:
-    """Write the report where matplotlib, an extra, is there; a training is not lost over it."""
+    """Write the report; where that fails, or matplotlib (an extra) is not there, one log line says so."""
     if not has_matplotlib():
+        log.info("no report.html was written, since matplotlib is not installed: pip install 'hemalum[report]'")
         return
     try:
         write_run_report(folder)
