@@ -348,7 +348,9 @@ def test_check_of_a_sound_and_a_broken_dataset(dataset: Path, capsys: pytest.Cap
     assert "0 errors" in capsys.readouterr().out
     (dataset / "labels" / "a.png").unlink()
     run("check", str(dataset), code=1)
-    assert "labels/a.png" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "labels/a.png" in shown
+    assert ": 1 error, " in shown
 
 
 def test_evaluate_prints_tables_and_writes_files(

@@ -122,13 +122,13 @@ def as_plain(value: Any) -> Any:
 def settings_at(model: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:
     """Give the settings that may stand at `path` of a mapping of `model`, of which pydantic's locations are written.
 
-    What is no field in it (a list's index, a mapping's key, the name that tells the kinds of a union apart) stays
-    where it is; a name takes the kind that it names.
+    What is no field in it (a list's index, a mapping's key, the name that tells a union's models apart) stays
+    where it is; a name takes the model that it names.
     """
-    kinds = [model]
+    models = [model]
     for step in path:
-        annotations = [kind.model_fields[str(step)].annotation for kind in kinds if str(step) in kind.model_fields]
-        nested = [kind for annotation in annotations for kind in _classes(annotation) if issubclass(kind, BaseModel)]
-        named = [kind for kind in kinds if "name" in kind.model_fields and kind.model_fields["name"].default == step]
-        kinds = nested or named or kinds
-    return kinds
+        annotations = [part.model_fields[str(step)].annotation for part in models if str(step) in part.model_fields]
+        nested = [part for annotation in annotations for part in _classes(annotation) if issubclass(part, BaseModel)]
+        named = [part for part in models if "name" in part.model_fields and part.model_fields["name"].default == step]
+        models = nested or named or models
+    return models

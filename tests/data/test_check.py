@@ -325,9 +325,7 @@ def test_mixed_scales(make_folder: Callable[..., Path], tmp_path: Path, other: s
     root = make_folder(4)
     index = (root / "index.csv").read_text()
     (root / "index.csv").write_text(index.replace("tile_3.png,p1,0.5", f"tile_3.png,p1,{other}"))
-    message = (
-        "the images differ in scale: mpp 0.5 (3 images), 1 (1 images); each is used at its own, if that is meant"
-    )
+    message = "the images differ in scale: mpp 0.5 (3 images), 1 (1 image); each is used at its own, if that is meant"
     expected = [Problem("warning", "", "mpp", message)] if warned else []
     assert check_dataset(root) == expected
     assert check_dataset(import_dataset("folder", root, tmp_path / "set", group="patient").path) == expected

@@ -327,7 +327,7 @@ def test_dataset_folders_of_earlier_versions_open(make_folder: Callable[..., Pat
 def test_mixed_scales_are_said(reader: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     reader(SOUND, **RULE, mpps={0: 0.25, 1: 0.25, 2: 0.5})
     import_dataset("made", tmp_path, tmp_path / "set")
-    assert "the images differ in scale: mpp 0.25 (2 images), 0.5 (1 images), none (1 images)" in caplog.text
+    assert "the images differ in scale: mpp 0.25 (2 images), 0.5 (1 image), none (1 image)" in caplog.text
     caplog.clear()
     import_dataset("made", tmp_path, tmp_path / "b", mpp=0.5)
     assert "differ in scale" not in caplog.text
