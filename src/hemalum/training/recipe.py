@@ -213,7 +213,7 @@ def _explain(error: ValidationError) -> str:
         models = settings_at(Recipe, first["loc"][:-1])
         if NetworkSpec in models:
             return f"unknown key '{where}'; the options of a network stand under '{where.removesuffix(key)}options'"
-        return f"unknown key '{where}'{nearest(key, {known for kind in models for known in kind.model_fields})}"
+        return f"unknown key '{where}'{nearest(key, {known for part in models for known in part.model_fields})}"
     if first["type"] == "literal_error" and str(first["input"]) in RENAMED:
         return f"'{where}': '{first['input']}' is called '{RENAMED[first['input']]}' since version 0.2"
     message = str(first["msg"]).removeprefix("Value error, ")
