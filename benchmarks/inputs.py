@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum.data.sample import Sample
-from hemalum.inference.resample import Resampler
 from hemalum.models.card import Card
 from hemalum.models.model import Model
+from hemalum.slides.resample import Resampler
 
 
 def choose_evenly(count: int, limit: int) -> NDArray[np.int64]:

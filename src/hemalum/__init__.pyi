@@ -9,6 +9,7 @@ from .experiments.reproduce import reproduce as reproduce
 from .inference.segment import segment as segment
 from .models.model import load_model as load_model
 from .nuclei.nuclei import Nuclei as Nuclei
+from .slides.slide import open_slide as open_slide
 from .training.train import train as train
 
 __version__: str
@@ -22,6 +23,7 @@ __all__ = [
     "evaluate",
     "import_dataset",
     "load_model",
+    "open_slide",
     "refine",
     "reproduce",
     "segment",

@@ -20,13 +20,13 @@ from hemalum.data.stain.normalization import (
 from hemalum.data.stain.statistics import StainTarget
 from hemalum.data.stain.target import fit_stain_target
 from hemalum.errors import HemalumError
-from hemalum.inference.resample import Resampler
 from hemalum.inference.scale import scaled_shape
 from hemalum.inference.staining import find_stain
 from hemalum.models.card import Card, NetworkSpec
 from hemalum.models.file import load_card
 from hemalum.models.model import Model, load_model
 from hemalum.slides.image_source import ImageSource
+from hemalum.slides.resample import Resampler
 from hemalum.training.encoding import prepare_sample
 from hemalum.training.loader import TrainLoader
 from hemalum.training.recipe import Recipe, load_recipe

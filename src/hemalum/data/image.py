@@ -128,6 +128,17 @@ def is_tiff(path: Path | str) -> bool:
         return False
 
 
+def is_image(path: Path | str) -> bool:
+    """Whether the file begins as an image does that `read_image` knows; False for a file that cannot be read."""
+    if is_tiff(path):
+        return True
+    try:
+        with _open_plain(Path(path)):
+            return True
+    except Exception:  # Pillow raises OSError, SyntaxError and more
+        return False
+
+
 def stated_dpi(path: Path | str) -> tuple[float, float] | None:
     """Dots per inch (x, y) that a PNG, JPEG or BMP states, or None. Raises as `read_image` does."""
     try:

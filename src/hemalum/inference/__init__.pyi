@@ -3,7 +3,6 @@ from .batch import FileResult as FileResult
 from .batch import find_images as find_images
 from .batch import segment_paths as segment_paths
 from .probability import segment_with_maps as segment_with_maps
-from .resample import Resampler as Resampler
 from .scale import estimate_mpp as estimate_mpp
 from .scale import find_scale as find_scale
 from .scale import scaled_shape as scaled_shape

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.stain.he_appearance import ColorChange
-from hemalum.inference.resample import Resampler
 from hemalum.inference.tiles import Grid
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.models.windows import Span, missing, stitch, window_halo
 from hemalum.slides.image_source import ImageSource
+from hemalum.slides.resample import Resampler
 from hemalum.targets.representations import Representation, find_representation
 
 Maps = NDArray[np.float32]

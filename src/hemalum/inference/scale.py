@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from hemalum.data.stain.he_appearance import ColorChange
 from hemalum.errors import HemalumError
 from hemalum.inference.bands import run_image
-from hemalum.inference.resample import Resampler
 from hemalum.inference.staining import Staining, find_staining
 from hemalum.inference.tta import without_tta
 from hemalum.models.engines.engine import Engine
@@ -26,6 +25,7 @@ from hemalum.models.model import Model
 from hemalum.nuclei.morphology import describe, hematoxylin
 from hemalum.nuclei.nuclei import Nuclei, measure
 from hemalum.slides.image_source import ImageSource
+from hemalum.slides.resample import Resampler
 from hemalum.targets.representations import find_representation
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Images of any size, read by rows when these are needed, with the scale that a file states."""
+"""Images and whole slides as they lie on disk: their pixels at any scale, and the scale that they state."""
 
 import lazy_loader as _lazy
 

@@ -1,1 +1,6 @@
 from .image_source import ImageSource as ImageSource
+from .readers.reader import BrokenTile as BrokenTile
+from .resample import Resampler as Resampler
+from .slide import Level as Level
+from .slide import Slide as Slide
+from .slide import open_slide as open_slide

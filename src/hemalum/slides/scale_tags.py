@@ -5,7 +5,9 @@ import math
 import re
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree.ElementTree import ParseError
+
+from defusedxml import DefusedXmlException, ElementTree
 
 from hemalum.data.image import is_tiff, stated_dpi
 
@@ -14,6 +16,8 @@ log = logging.getLogger(__name__)
 # a resolution tag is believed only where a microscope could have written it: 72, 96 or 300 dpi are what
 # programs put when they know nothing, and mean 353, 265 and 85 µm per pixel
 PLAUSIBLE = (0.05, 5.0)
+
+Scale = tuple[float, float]  # µm per px in x and y
 
 MICRONS = {
     "µm": 1.0,  # micro sign
@@ -35,48 +39,59 @@ MICRONS = {
 }
 
 
-def tiff_mpp(tiff: Any, path: Path) -> float | None:
-    """Give the mpp that a `tifffile.TiffFile` states for its first page, or None."""
+def tiff_scale(tiff: Any) -> Scale | None:
+    """Give µm per px in x and y that a `tifffile.TiffFile` states for its first page, or None.
+
+    A resolution tag counts only where a microscope could have written it.
+    """
     page = tiff.pages[0]
     if tiff.is_ome:
-        return _pair(*_ome_sizes(tiff.ome_metadata or ""), path)
+        return _both(*_ome_sizes(tiff.ome_metadata or ""))
     if tiff.is_svs:
         stated = re.search(r"\bMPP\s*=\s*([0-9.]+)", page.description)
-        return _positive(stated.group(1)) if stated else None
+        mpp = _positive(stated.group(1)) if stated else None
+        return _both(mpp, mpp)
     unit = page.tags.valueof("ResolutionUnit", 2)
     per_x, per_y = (_ratio(page.tags.valueof(name)) for name in ("XResolution", "YResolution"))
     if per_x is None or per_y is None:
         return None
     if tiff.is_imagej:
         named = str((tiff.imagej_metadata or {}).get("unit", "")).strip().lower()
-        if named in MICRONS:
-            return _pair(MICRONS[named] / per_x, MICRONS[named] / per_y, path)
-        return None
+        return (MICRONS[named] / per_x, MICRONS[named] / per_y) if named in MICRONS else None
     microns = {2: 25400.0, 3: 1e4}.get(int(unit))
-    return _resolution(microns / per_x, microns / per_y, path) if microns else None
+    return believed((microns / per_x, microns / per_y)) if microns else None
 
 
-def file_mpp(path: Path) -> float | None:
-    """Give the mpp that an image file states, or None."""
+def file_scale(path: Path) -> Scale | None:
+    """Give µm per px in x and y that an image file states, or None."""
     if is_tiff(path):
         import tifffile  # kept out of the import of the package: it costs 0.1 s
 
         with tifffile.TiffFile(path) as tiff:
-            return tiff_mpp(tiff, path)
+            return tiff_scale(tiff)
     dpi = stated_dpi(path)
-    return _resolution(25400 / dpi[0], 25400 / dpi[1], path) if dpi else None
+    return believed((25400 / dpi[0], 25400 / dpi[1])) if dpi else None
 
 
-def _resolution(x: float, y: float, path: Path) -> float | None:
-    """The mpp of resolution tags, or None when no microscope could have meant it."""
-    mpp = _pair(x, y, path)
-    return mpp if mpp is not None and PLAUSIBLE[0] <= mpp <= PLAUSIBLE[1] else None
+def tiff_mpp(tiff: Any, path: Path) -> float | None:
+    """Give the mpp that a `tifffile.TiffFile` states for its first page, or None."""
+    return _mean(tiff_scale(tiff), path)
+
+
+def file_mpp(path: Path) -> float | None:
+    """Give the mpp that an image file states, or None."""
+    return _mean(file_scale(path), path)
+
+
+def believed(scale: Scale) -> Scale | None:
+    """The scale of resolution tags, or None when no microscope could have meant it."""
+    return scale if PLAUSIBLE[0] <= math.sqrt(scale[0] * scale[1]) <= PLAUSIBLE[1] else None
 
 
 def _ome_sizes(text: str) -> tuple[float | None, float | None]:
     try:
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError:
+    except (ParseError, DefusedXmlException):
         return None, None
     pixels = next((node for node in root.iter() if node.tag.rpartition("}")[2] == "Pixels"), None)
     if pixels is None:
@@ -89,9 +104,15 @@ def _ome_sizes(text: str) -> tuple[float | None, float | None]:
     return sizes[0], sizes[1]
 
 
-def _pair(x: float | None, y: float | None, path: Path) -> float | None:
-    if x is None or y is None:
-        return x or y
+def _both(x: float | None, y: float | None) -> Scale | None:
+    one = x or y
+    return (x or one, y or one) if one else None
+
+
+def _mean(scale: Scale | None, path: Path) -> float | None:
+    if scale is None:
+        return None
+    x, y = scale
     if max(x, y) > 1.05 * min(x, y):
         log.warning("%s: pixels are not square (%.4g x %.4g µm); their mean is taken", path, x, y)
     return math.sqrt(x * y)

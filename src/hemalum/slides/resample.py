@@ -1,8 +1,8 @@
-"""Resampling an image band by band, with exactly the pixels that resampling it whole gives.
+"""Resampling an image window by window, with exactly the pixels that resampling it whole gives.
 
 The triangle filter widened by the shrinking factor, as Pillow's `Image.resize(size, BILINEAR)` has it and as
 the training images were made with. The weights of a target row or column follow from the sizes of the whole
-images alone, and every target pixel is summed in one order, so cutting the image in bands changes nothing.
+images alone, and every target pixel is summed in one order, so cutting the image in windows changes nothing.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def triangle_weights(source: int, target: int) -> Weights:
 
 
 class Resampler:
-    """Resamples an image of (H, W) px to (h, w) px in bands of target rows; equal sizes cost nothing."""
+    """Resamples an image of (H, W) px to (h, w) px, in windows of the target; equal sizes cost nothing."""
 
     def __init__(self, source: tuple[int, int], target: tuple[int, int]) -> None:
         self.source, self.target = source, target
@@ -49,28 +49,37 @@ class Resampler:
 
     def needs(self, start: int, stop: int) -> tuple[int, int]:
         """Source rows that the target rows start..stop are made of."""
-        if self.identity:
-            return start, stop
-        last = self._rows.first[stop - 1] + self._rows.count[stop - 1]
-        return int(self._rows.first[start]), int(last)
+        return (start, stop) if self.identity else _needs(self._rows, start, stop)
+
+    def needs_columns(self, start: int, stop: int) -> tuple[int, int]:
+        """Source columns that the target columns start..stop are made of."""
+        return (start, stop) if self.identity else _needs(self._columns, start, stop)
 
     def rows(self, pixels: Image, start: int, stop: int) -> Image:
         """Target rows start..stop, (stop - start, w, 3) uint8, from `pixels`, the rows that `needs` names."""
+        return self.window(pixels, slice(start, stop), slice(0, self.target[1]))
+
+    def window(self, pixels: Image, rows: slice, columns: slice) -> Image:
+        """Target window (rows, columns, 3) uint8 from `pixels`, which `needs` and `needs_columns` name."""
         if self.identity:
             return pixels
-        result = np.empty((stop - start, self.target[1], 3), np.uint8)
-        rows, columns = self._rows, self._columns
+        result = np.empty((rows.stop - rows.start, columns.stop - columns.start, 3), np.uint8)
+        down, across = self._rows, self._columns
         _resample(
             np.ascontiguousarray(pixels).reshape(len(pixels), -1),
-            rows.first[start:stop] - rows.first[start],
-            rows.count[start:stop],
-            rows.values[start:stop],
-            columns.first,
-            columns.count,
-            columns.values,
+            down.first[rows] - down.first[rows.start],
+            down.count[rows],
+            down.values[rows],
+            across.first[columns] - across.first[columns.start],
+            across.count[columns],
+            across.values[columns],
             result,
         )
         return result
+
+
+def _needs(weights: Weights, start: int, stop: int) -> tuple[int, int]:
+    return int(weights.first[start]), int(weights.first[stop - 1] + weights.count[stop - 1])
 
 
 @njit(cache=True, nogil=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemalum.inference.resample import Resampler, triangle_weights
+from hemalum.slides.resample import Resampler, triangle_weights
 
 lengths = st.integers(1, 90)
 

@@ -1,0 +1,243 @@
+"""OME-Zarr 0.4 (Zarr v2) and 0.5 (Zarr v3): the levels of the first image of a folder."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.image import over_white, stretch
+from hemalum.errors import HemalumError, one_line
+from hemalum.slides.readers.reader import (
+    MAX_PIXELS_DECODED,
+    BrokenTile,
+    BrokenTiles,
+    Pixels,
+    Shape,
+    consistent_levels,
+    read_mended,
+    tiles_in,
+)
+from hemalum.slides.scale_tags import Scale
+
+log = logging.getLogger(__name__)
+
+MAX_METADATA = 16 << 20  # bytes of one JSON file
+MICRONS = {"micrometer": 1.0, "micron": 1.0, "µm": 1.0, "um": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
+# others may run code that the file brings (pickle), or are not known
+CODECS = {
+    "bytes", "transpose", "blosc", "gzip", "zstd", "crc32c", "sharding_indexed", "zlib", "lz4", "lzma", "bz2",
+    "shuffle", "delta", "packbits",
+}  # fmt: skip
+METADATA = ("zarr.json", ".zgroup", ".zattrs")
+Axes = dict[str, int]
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether the folder is a Zarr group."""
+    return path.is_dir() and any((path / name).is_file() for name in METADATA)
+
+
+class ZarrReader:
+    """An OME-Zarr image of 8-bit RGB or gray, or 16-bit gray (stretched); see `Reader`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.format = path, "OME-Zarr"
+        self.broken = BrokenTiles(path)
+        folder, multiscale = _find_image(path)
+        axes = [str(axis.get("name", "")).lower() for axis in _list(multiscale, "axes", path)]
+        if not {"y", "x"} <= set(axes) or len(set(axes)) != len(axes):
+            raise HemalumError(f"{path}: OME-Zarr with axes {', '.join(axes) or 'of no name'}; y and x are needed")
+        self.axes: Axes = {name: index for index, name in enumerate(axes)}
+        datasets = _list(multiscale, "datasets", path)
+        arrays = [_open_array(path, folder, entry, len(axes)) for entry in datasets]
+        shapes = [(array.shape[self.axes["y"]], array.shape[self.axes["x"]]) for array in arrays]
+        numbers = consistent_levels(shapes, path)
+        self.arrays = [arrays[number] for number in numbers]
+        self.shapes: tuple[Shape, ...] = tuple((int(shapes[number][0]), int(shapes[number][1])) for number in numbers)
+        self.channels = self._count_channels()
+        self.stated = _stated(multiscale, datasets[0], self.axes)
+        names = [str(datasets[number]["path"]) for number in numbers]
+        self.files = _identifying_files(path, folder, names)
+        self.extremes = self._find_extremes() if self.arrays[0].dtype == np.uint16 else None
+
+    def read_level(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """Give (height, width, 3) RGB of a window of a level. A chunk that is left out has the array's fill value."""
+
+        def read(y: int, x: int, height: int, width: int) -> Pixels:
+            return self._to_rgb(self._read(level, y, x, height, width))
+
+        return read_mended(
+            read, (y, x, height, width),
+            level=level, shape=self.shapes[level], tile=self._chunk(level), broken=self.broken,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+    def _count_channels(self) -> int:
+        first = self.arrays[0]
+        for axis in set(self.axes) - {"c", "y", "x"}:
+            if first.shape[self.axes[axis]] > 1:
+                log.warning(
+                    "%s: %d pictures along %s; the first is taken", self.path, first.shape[self.axes[axis]], axis
+                )
+        channels = int(first.shape[self.axes["c"]]) if "c" in self.axes else 1
+        if first.dtype == np.uint16 and channels > 1:
+            raise HemalumError(f"{self.path}: 16-bit color pixels; save the image with 8 bits per channel")
+        if first.dtype not in (np.uint8, np.uint16):
+            raise HemalumError(f"{self.path}: {first.dtype} pixels; save the image with 8 bits per channel")
+        if channels not in (1, 3, 4):
+            raise HemalumError(f"{self.path}: {channels} channels; 1 (gray), 3 (RGB) or 4 (RGBA) are read")
+        for array in self.arrays:
+            if array.dtype != first.dtype or ("c" in self.axes and array.shape[self.axes["c"]] != channels):
+                raise HemalumError(f"{self.path}: its levels have pixels of several kinds; export the image again")
+        return channels
+
+    def _chunk(self, level: int) -> Shape:
+        array = self.arrays[level]
+        chunks = array.shards or array.chunks
+        return int(chunks[self.axes["y"]]), int(chunks[self.axes["x"]])
+
+    def _read(self, level: int, y: int, x: int, height: int, width: int) -> NDArray[Any]:
+        """(height, width, channels) as stored."""
+        window: list[Any] = [0] * len(self.axes)
+        window[self.axes["y"]], window[self.axes["x"]] = slice(y, y + height), slice(x, x + width)
+        if "c" in self.axes:
+            window[self.axes["c"]] = slice(None)
+        pixels: NDArray[Any] = np.asarray(self.arrays[level][tuple(window)])
+        kept = [name for name in sorted(self.axes, key=self.axes.__getitem__) if name in "cyx"]
+        pixels = pixels.transpose([kept.index(name) for name in ("y", "x", "c") if name in kept])
+        return pixels if "c" in kept else pixels[..., None]
+
+    def _to_rgb(self, pixels: NDArray[Any]) -> Pixels:
+        if self.extremes is not None:
+            pixels = stretch(pixels, *self.extremes)
+        if self.channels == 1:
+            return np.repeat(pixels, 3, axis=2)
+        return np.ascontiguousarray(pixels) if self.channels == 3 else over_white(pixels)
+
+    def _find_extremes(self) -> tuple[int, int]:
+        low, high = 65535, 0
+        for y, x, height, width in tiles_in((0, 0, *self.shapes[0]), self.shapes[0], self._chunk(0)):
+            try:
+                pixels = self._read(0, y, x, height, width)
+            except Exception as error:
+                self.broken.add(BrokenTile(0, x, y, width, height, one_line(error)))
+                continue
+            low, high = min(low, int(pixels.min())), max(high, int(pixels.max()))
+        log.info("%s: 16-bit gray %d..%d stretched to 0..255", self.path, low, high)
+        return (low, high) if low <= high else (0, 65535)
+
+
+def _find_image(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of the first image and its entry of `multiscales`; bioformats2raw puts images in folders 0, 1 …"""
+    for folder in (path, path / "0"):
+        attributes = _attributes(folder)
+        scales = attributes.get("multiscales")
+        if isinstance(scales, list) and scales and isinstance(scales[0], dict):
+            version = str(attributes.get("version") or scales[0].get("version") or "")
+            if not version.startswith(("0.4", "0.5")):
+                raise HemalumError(f"{path}: OME-Zarr of version {version or 'unknown'}; 0.4 and 0.5 are read")
+            return folder, scales[0]
+    raise HemalumError(f"{path}: a Zarr folder without an OME-Zarr image (multiscales); give the image's own folder")
+
+
+def _attributes(folder: Path) -> dict[str, Any]:
+    if (folder / "zarr.json").is_file():
+        attributes = _json(folder / "zarr.json").get("attributes", {})
+        ome = attributes.get("ome", {}) if isinstance(attributes, dict) else {}
+        return ome if isinstance(ome, dict) else {}
+    return _json(folder / ".zattrs") if (folder / ".zattrs").is_file() else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_METADATA:
+            raise HemalumError(f"{path}: metadata of over {MAX_METADATA:,} bytes")
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise HemalumError(f"{path}: Zarr metadata cannot be read ({one_line(error)})") from error
+    if not isinstance(value, dict):
+        raise HemalumError(f"{path}: Zarr metadata is not a JSON object")
+    return value
+
+
+def _list(multiscale: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    value = multiscale.get(key)
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise HemalumError(f"{path}: OME-Zarr without {key}; write it as version 0.4 or 0.5")
+    if not value and key == "datasets":
+        raise HemalumError(f"{path}: the slide has no levels with pixels; scan or export it again")
+    return value
+
+
+def _open_array(path: Path, folder: Path, entry: dict[str, Any], axes: int) -> Any:
+    import zarr  # kept out of the import of the package: it costs 0.2 s
+
+    name = entry.get("path")
+    if not isinstance(name, str) or not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise HemalumError(f"{path}: OME-Zarr level {name!r} lies outside its folder")
+    level = folder / name
+    metadata = next((level / file for file in ("zarr.json", ".zarray") if (level / file).is_file()), None)
+    if metadata is None:
+        raise HemalumError(f"{path}: level {name} is missing (no zarr.json or .zarray); copy the folder again")
+    unknown = _codecs(_json(metadata)) - CODECS
+    if unknown:
+        raise HemalumError(f"{path}: level {name} is stored with {', '.join(sorted(unknown))}, which is not read")
+    try:
+        array = zarr.open_array(str(level), mode="r")
+    except Exception as error:  # zarr raises many
+        raise HemalumError(f"{path}: level {name} is damaged ({one_line(error)})") from error
+    if array.ndim != axes:
+        raise HemalumError(f"{path}: level {name} has {array.ndim} dimensions and {axes} axes are named")
+    if int(np.prod(array.chunks, dtype=np.float64)) > 4 * MAX_PIXELS_DECODED:
+        raise HemalumError(f"{path}: level {name} has chunks of {array.chunks}; write smaller ones")
+    return array
+
+
+def _codecs(metadata: dict[str, Any]) -> set[str]:
+    """Names of all codecs and filters that reading an array would run."""
+    names: set[str] = set()
+    entries = [metadata.get("compressor"), *(metadata.get("filters") or []), *(metadata.get("codecs") or [])]
+    for entry in entries:
+        if isinstance(entry, dict):
+            names.add(str(entry.get("id") or entry.get("name")))
+            inner = entry.get("configuration")
+            if isinstance(inner, dict):  # of a shard
+                names |= _codecs({"codecs": (inner.get("codecs") or []) + (inner.get("index_codecs") or [])})
+        elif entry is not None:
+            names.add(str(entry))
+    return names
+
+
+def _stated(multiscale: dict[str, Any], dataset: dict[str, Any], axes: Axes) -> Scale | None:
+    """µm per px in x and y, where the axes have a unit of length."""
+    scale = []
+    for name in "xy":
+        factor = MICRONS.get(str(multiscale["axes"][axes[name]].get("unit", "")).lower())
+        if factor is None:
+            return None
+        for owner in (dataset, multiscale):
+            for change in owner.get("coordinateTransformations") or []:
+                if isinstance(change, dict) and change.get("type") == "scale":
+                    try:
+                        factor *= float(change["scale"][axes[name]])
+                    except (KeyError, IndexError, TypeError, ValueError):
+                        return None
+        scale.append(factor)
+    return scale[0], scale[1]
+
+
+def _identifying_files(path: Path, folder: Path, levels: list[str]) -> tuple[Path, ...]:
+    """Metadata, and the chunks of the coarsest level: it shows all of the slide."""
+    folders = [path, folder, *(folder / name for name in levels)]
+    files = [
+        one / name for one in dict.fromkeys(folders) for name in (*METADATA, ".zarray") if (one / name).is_file()
+    ]
+    return (
+        *files,
+        *sorted(file for file in (folder / levels[-1]).rglob("*") if file.is_file() and file not in files),
+    )

@@ -1,0 +1,323 @@
+"""TIFF as tiles or strips on levels: plain, pyramidal, OME-TIFF and Aperio SVS, each tile decoded as it is stored.
+
+OpenSlide draws a level whose downsample is not a whole number between pixels, another way for each window; here the
+pixels of a level are those of the file (docs/decisions.md).
+"""
+
+import logging
+import math
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.image import check_size, over_white, stretch
+from hemalum.errors import HemalumError, one_line
+from hemalum.slides.readers.reader import (
+    MAX_PIXELS_DECODED,
+    BrokenTile,
+    BrokenTiles,
+    Pixels,
+    Shape,
+    consistent_levels,
+    paste,
+    tiles_in,
+)
+from hemalum.slides.scale_tags import tiff_scale
+
+log = logging.getLogger(__name__)
+
+JPEG = (6, 7, 34892, 33007)  # their tables are stored once for all tiles
+COMPRESSIONS = (
+    1,
+    5,
+    8,
+    32946,
+    32773,
+    33005,
+    34712,
+    34925,
+    50000,
+    50001,
+    *JPEG,
+)  # not 33003: OpenSlide knows its colors
+FORMATS = {"svs": "Aperio SVS", "ome": "OME-TIFF", "imagej": "ImageJ TIFF", "qpi": "PerkinElmer QPTIFF"}
+CACHE_BYTES = 64 << 20
+STRIP = 64  # rows that are read at once of pixels that are stored one after another
+ALL = 65535  # white of 16 bits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Level:
+    """One level: `planes` are the pages that hold it (one, or one for each color), `keyframe` says how."""
+
+    planes: tuple[Any, ...]
+    keyframe: Any
+    shape: Shape
+    tile: Shape
+    direct: bool
+
+    @property
+    def across(self) -> int:
+        return -(-self.shape[1] // self.tile[1])
+
+    @property
+    def segments(self) -> int:
+        """Tiles of one color or of all, as they are stored."""
+        return self.across * -(-self.shape[0] // self.tile[0])
+
+
+class TiffReader:
+    """A TIFF of 8-bit RGB, RGBA (over white) or gray, or 16-bit gray (stretched); see `Reader`."""
+
+    def __init__(self, tiff: Any, levels: list[_Level], path: Path, max_pixels: int | None) -> None:
+        self.tiff, self.path = tiff, path
+        self.broken = BrokenTiles(path)
+        self.files: tuple[Path, ...] = (path,)
+        shapes = [level.shape for level in levels]
+        self.levels = [levels[index] for index in consistent_levels(shapes, path)]
+        self.shapes = tuple(level.shape for level in self.levels)
+        limit = MAX_PIXELS_DECODED if max_pixels is None else max_pixels
+        for level in self.levels:
+            check_size(path, *level.tile, limit)  # one strip may be the whole image
+        self._check_complete()
+        self.format = FORMATS.get(tiff.series[0].kind, "TIFF")
+        self.stated = tiff_scale(tiff)
+        key = self.levels[0].keyframe
+        self.dtype = key.dtype
+        self.inverted = key.photometric.name == "MINISWHITE"
+        self.samples = int(key.samplesperpixel) if len(self.levels[0].planes) == 1 else len(self.levels[0].planes)
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
+        self._cached_bytes = 0
+        self._transparent = False
+        self.extremes = self._find_extremes() if self.dtype == np.uint16 else None
+
+    @classmethod
+    def open(cls, path: Path, *, max_pixels: int | None = None) -> Self | None:
+        """Open a TIFF, or give None when its layout or its pixels are not for that.
+
+        Raises HemalumError for a file that is truncated, has no levels, or is over the limit.
+        """
+        import tifffile  # kept out of the import of the package: it costs 0.1 s
+
+        try:
+            tiff = tifffile.TiffFile(path)
+        except Exception:
+            return None  # the reader of whole images names what is wrong
+        try:
+            try:
+                levels = _levels(tiff, path)
+            except HemalumError:
+                raise
+            except Exception as error:  # tifffile raises many
+                raise HemalumError(f"{path}: TIFF is damaged or truncated ({one_line(error)})") from error
+            if levels is None:
+                tiff.close()
+                return None
+            return cls(tiff, levels, path, max_pixels)
+        except BaseException:
+            tiff.close()
+            raise
+
+    def read_level(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """Give (height, width, 3) RGB of a window of a level."""
+        table = self.levels[level]
+        white = ALL if self.dtype == np.uint16 else 255
+        result = np.full((height, width, self.samples), white, self.dtype)
+        for top, left, tall, wide in tiles_in((y, x, height, width), table.shape, table.tile):
+            index = top // table.tile[0] * table.across + left // table.tile[1]
+            try:
+                paste(result, y, x, self._tile(level, index)[:tall, :wide], top, left)
+            except Exception as error:  # codecs raise zlib.error, struct.error and many more
+                self.broken.add(BrokenTile(level, left, top, wide, tall, one_line(error)))
+        return self._to_rgb(result)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.tiff.close()
+        self._cache.clear()
+
+    def _to_rgb(self, pixels: NDArray[Any]) -> Pixels:
+        if self.extremes is not None:
+            pixels = stretch(pixels, *self.extremes)
+        if self.samples == 1:
+            return np.repeat(pixels, 3, axis=2)
+        if self.samples == 3:
+            return pixels
+        if not self._transparent and pixels[..., 3].min() < 255:
+            log.info("%s: transparent pixels laid over white", self.path)
+            self._transparent = True
+        return over_white(pixels)
+
+    def _tile(self, level: int, index: int) -> NDArray[Any]:
+        """Pixels of a tile or strip with all its colors; decoded ones are kept for the next window."""
+        with self._lock:
+            tile = self._cache.get((level, index))
+            if tile is not None:
+                self._cache.move_to_end((level, index))
+                return tile
+        table = self.levels[level]
+        planes = len(table.planes) if table.keyframe.planarconfig == 1 else self.samples
+        parts = [self._segment(table, plane, index) for plane in range(planes)]
+        tile = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        if self.inverted:
+            tile = np.iinfo(tile.dtype).max - tile
+        with self._lock:
+            if (level, index) not in self._cache:
+                self._cache[level, index] = tile
+                self._cached_bytes += tile.nbytes
+            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return tile
+
+    def _segment(self, table: _Level, plane: int, index: int) -> NDArray[Any]:
+        """One tile or strip as stored, (rows, columns, samples)."""
+        key = table.keyframe
+        page = table.planes[plane if len(table.planes) > 1 else 0]
+        planar = key.planarconfig != 1
+        samples = 1 if planar or len(table.planes) > 1 else self.samples
+        if table.direct:
+            top = index * STRIP
+            rows = min(STRIP, table.shape[0] - top)
+            row = table.shape[1] * samples * key.dtype.itemsize
+            first = page.dataoffsets[0] + (plane * table.shape[0] * row if planar else 0)
+            data = self._bytes(first + top * row, rows * row)
+            return np.frombuffer(data, self.tiff.byteorder + key.dtype.char).reshape(rows, table.shape[1], samples)
+        index += plane * table.segments if planar else 0
+        offset, size = page.dataoffsets[index], page.databytecounts[index]
+        if not size or not offset:
+            raise ValueError("the file holds none")
+        data = self._bytes(offset, size)
+        options: dict[str, Any] = {"_fullsize": bool(key.is_tiled)}
+        if key.compression in JPEG:
+            if data.rstrip(b"\0")[-2:] != b"\xff\xd9":  # a decoder would fill up with gray
+                raise ValueError("JPEG without its end")
+            options |= {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+        decoded = key.decode(data, index, **options)[0]
+        if decoded is None:
+            raise ValueError("the tile is empty")
+        pixels: NDArray[Any] = decoded[0]
+        if pixels.ndim != 3 or pixels.shape[2] != samples or pixels.dtype != key.dtype:
+            raise ValueError(f"{pixels.dtype} pixels of shape {pixels.shape}")
+        return pixels
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        handle = self.tiff.filehandle
+        if hasattr(os, "pread"):
+            data = os.pread(handle.fileno(), size, offset)
+        else:
+            with self._lock:
+                handle.seek(offset)
+                data = handle.read(size)
+        if len(data) < size:
+            raise ValueError(f"{len(data)} of {size} bytes")
+        return data
+
+    def _check_complete(self) -> None:
+        """Refuse a file that ends before its tiles or its list of levels do: a copy that was cut off."""
+        size = self.tiff.filehandle.size
+        for number, level in enumerate(self.levels):
+            planar = level.keyframe.planarconfig != 1
+            wanted = level.segments * (int(level.keyframe.samplesperpixel) if planar else 1)
+            for page in level.planes:
+                ends = np.asarray(page.dataoffsets, np.uint64) + np.asarray(page.databytecounts, np.uint64)
+                if not level.direct and len(ends) < wanted:
+                    raise HemalumError(
+                        f"{self.path}: level {number} lists {len(ends)} of its {wanted} tiles; the TIFF is damaged"
+                    )
+                if level.direct and int(ends[-1]) - int(page.dataoffsets[0]) < math.prod(level.keyframe.shape):
+                    raise HemalumError(
+                        f"{self.path}: level {number} has fewer bytes than pixels; the TIFF is damaged"
+                    )
+                cut = int((ends > size).sum())
+                if cut:
+                    raise HemalumError(
+                        f"{self.path}: the file is truncated: {cut} of {len(ends)} tiles of level {number} lie "
+                        f"behind its end ({size:,} bytes); copy it again"
+                    )
+        if _chain_is_cut(self.tiff):
+            raise HemalumError(
+                f"{self.path}: the file is truncated: its list of levels goes on behind its end ({size:,} bytes); "
+                "copy it again"
+            )
+
+    def _find_extremes(self) -> tuple[int, int]:
+        """Least and greatest gray of the finest level; tiles that cannot be read have no say."""
+        low, high = ALL, 0
+        table = self.levels[0]
+        for top, left, tall, wide in tiles_in((0, 0, *table.shape), table.shape, table.tile):
+            index = top // table.tile[0] * table.across + left // table.tile[1]
+            try:
+                tile = self._tile(0, index)[:tall, :wide]
+            except Exception as error:
+                self.broken.add(BrokenTile(0, left, top, wide, tall, one_line(error)))
+                continue
+            low, high = min(low, int(tile.min())), max(high, int(tile.max()))
+        log.info("%s: 16-bit gray %d..%d stretched to 0..255", self.path, low, high)
+        return (low, high) if low <= high else (0, ALL)
+
+
+def _levels(tiff: Any, path: Path) -> list[_Level] | None:
+    """The levels of the first image of a TIFF, or None when it is not for reading by tiles."""
+    if not tiff.pages or not tiff.series or not tiff.series[0].levels:
+        raise HemalumError(f"{path}: the TIFF holds no image")
+    series = tiff.series[0]
+    first = series.keyframe
+    colors = (
+        series.shape[series.axes.index("C" if "C" in series.axes else "S")] if series.axes in ("CYX", "SYX") else 1
+    )
+    separate = first.samplesperpixel == 1 and colors in (3, 4)
+    if not _is_plain(first):
+        return None
+    if not separate and len(series.shape) > len(first.shape):
+        log.warning("%s: a stack of %d pages; the first is taken", path, len(series))
+    levels = []
+    for number, level in enumerate(series.levels):
+        key = level.keyframe
+        if number and (
+            key.dtype != first.dtype or key.samplesperpixel != first.samplesperpixel or not _is_plain(key)
+        ):
+            log.warning("%s: level %d has pixels of another kind; left out", path, number)
+            continue
+        planes = tuple(level.pages[index] for index in range(colors)) if separate else (level.pages[0],)
+        shape = int(key.imagelength), int(key.imagewidth)
+        check_size(path, *shape, None)
+        # pixels as they are, one after another: any rows can be read, whatever the strips
+        direct = bool(key.is_contiguous) and key.compression == 1 and not key.is_tiled
+        strip = STRIP if direct else min(int(key.rowsperstrip or shape[0]), shape[0])
+        tile = (int(key.tilelength), int(key.tilewidth)) if key.is_tiled else (strip, shape[1])
+        levels.append(_Level(planes, key, shape, tile, direct))
+    return levels
+
+
+def _is_plain(page: Any) -> bool:
+    """Whether the pixels of a page are of a kind that is read tile by tile."""
+    return (
+        getattr(page.photometric, "name", "") in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE")
+        and page.compression in COMPRESSIONS
+        and (page.dtype == np.uint8 or (page.dtype == np.uint16 and page.samplesperpixel == 1))
+        and page.bitspersample in (8, 16)
+        and page.samplesperpixel in (1, 3, 4)
+        and page.imagedepth == 1
+        and page.fillorder == 1
+        and (not page.is_tiled or (page.tilelength > 0 and page.tilewidth > 0))
+    )
+
+
+def _chain_is_cut(tiff: Any) -> bool:
+    """Whether a page of the file, of whatever level, lies behind its end."""
+    handle = tiff.filehandle
+    if tiff.is_ndpi:  # its offsets are of another width
+        return False
+    handle.seek(tiff.pages.next_page_offset or 0)
+    data = handle.read(tiff.tiff.offsetsize)
+    if len(data) < tiff.tiff.offsetsize or any(data):  # tifffile stops where it cannot go on; the last page has 0
+        return True
+    page = tiff.series[0].keyframe
+    return bool(page.subifds) and len(page.pages or ()) < len(page.subifds)
