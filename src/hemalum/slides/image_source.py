@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.image import check_size, is_tiff, over_white, read_image, stretch, to_rgb
 from hemalum.errors import HemalumError
-from hemalum.slides.scale_tags import file_mpp, tiff_mpp
+from hemalum.slides.readers.scale_tags import file_mpp, tiff_mpp
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from hemalum.data.image import read_image
 from hemalum.slides.readers.reader import MAX_PIXELS_DECODED, BrokenTiles, Pixels, Shape
-from hemalum.slides.scale_tags import file_scale
+from hemalum.slides.readers.scale_tags import file_scale
 
 
 class ImageReader:

@@ -20,7 +20,7 @@ from hemalum.slides.readers.reader import (
     read_mended,
     tiles_in,
 )
-from hemalum.slides.scale_tags import Scale
+from hemalum.slides.readers.scale_tags import Scale
 
 log = logging.getLogger(__name__)
 

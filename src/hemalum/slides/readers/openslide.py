@@ -18,7 +18,7 @@ from hemalum.slides.readers.reader import (
     read_mended,
     tiles_in,
 )
-from hemalum.slides.scale_tags import Scale, believed
+from hemalum.slides.readers.scale_tags import Scale, believed
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from hemalum.slides.readers.reader import (
     paste,
     tiles_in,
 )
-from hemalum.slides.scale_tags import tiff_scale
+from hemalum.slides.readers.scale_tags import tiff_scale
 
 log = logging.getLogger(__name__)
 
@@ -196,8 +196,8 @@ class TiffReader:
         data = self._bytes(offset, size)
         options: dict[str, Any] = {"_fullsize": bool(key.is_tiled)}
         if key.compression in JPEG:
-            if data.rstrip(b"\0")[-2:] != b"\xff\xd9":  # a decoder would fill up with gray
-                raise ValueError("JPEG without its end")
+            if key.compression != 6 and not _has_end(data):
+                raise ValueError("JPEG that ends too early")
             options |= {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
         decoded = key.decode(data, index, **options)[0]
         if decoded is None:
@@ -308,6 +308,12 @@ def _is_plain(page: Any) -> bool:
         and page.fillorder == 1
         and (not page.is_tiled or (page.tilelength > 0 and page.tilewidth > 0))
     )
+
+
+def _has_end(jpeg: bytes) -> bool:
+    """Whether the first end mark of the last scan is the end: a decoder fills up with gray what lacks."""
+    end = jpeg.find(b"\xff\xd9", jpeg.rfind(b"\xff\xda"))
+    return end >= 0 and not jpeg[end + 3 :].strip(b"\0\xff")  # one byte more where lengths are even
 
 
 def _chain_is_cut(tiff: Any) -> bool:
