@@ -15,7 +15,7 @@ from hemalum.data.image import to_rgb
 from hemalum.errors import HemalumError
 from hemalum.slides.readers.image import ImageReader
 from hemalum.slides.readers.opening import open_reader
-from hemalum.slides.readers.reader import BrokenTile, Pixels, Reader
+from hemalum.slides.readers.reader import BrokenTile, BrokenTiles, Pixels, Reader
 from hemalum.slides.resample import Resampler
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Slide:
     def __init__(self, reader: Reader, *, path: Path | None, name: str, mpp: float | None = None) -> None:
         self.path, self.name = path, name
         self._reader: Reader | None = reader
+        self._broken = reader.broken
         self._lock = threading.Lock()
         self._max_pixels: int | None = None
         self.shape = reader.shapes[0]
@@ -78,7 +79,7 @@ class Slide:
     @property
     def broken(self) -> list[BrokenTile]:
         """The tiles that could not be read so far; they came as white."""
-        return [] if self._reader is None else self._reader.broken.sorted()
+        return self._broken.sorted()
 
     def read(self, x: int, y: int, width: int, height: int, mpp: float | None = None) -> Pixels:
         """Give a window of level-0 px as (height, width, 3) uint8 RGB; with `mpp` resampled to that scale.
@@ -139,7 +140,7 @@ class Slide:
         return self.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1]))
 
     def close(self) -> None:
-        """Close the file; what was broken is forgotten. The next read opens it again."""
+        """Close the file. The next read opens it again."""
         with self._lock:
             reader, self._reader = self._reader, None
         if reader is not None:
@@ -152,8 +153,8 @@ class Slide:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the open file and its lock; an array goes as it is."""
-        state = self.__dict__ | {"_lock": None, "_reader": None}
+        """All but the open file, its lock and its broken tiles; an array goes as it is."""
+        state = self.__dict__ | {"_lock": None, "_reader": None, "_broken": None}
         if self.path is None:
             state["_pixels"] = self._open().read_level(0, 0, 0, *self.shape)
         return state
@@ -162,6 +163,7 @@ class Slide:
         pixels = state.pop("_pixels", None)
         self.__dict__.update(state)
         self._lock = threading.Lock()
+        self._broken = BrokenTiles(self.name)
         if pixels is not None:
             self._reader = ImageReader(pixels, self.name)
 
@@ -178,7 +180,7 @@ class Slide:
                 if reader.shapes != tuple(level.shape for level in self.levels):
                     reader.close()
                     raise HemalumError(f"{self.path}: the file has changed since it was opened; start again")
-                self._reader = reader
+                reader.broken, self._reader = self._broken, reader
             return self._reader
 
     def _factor(self, mpp: float) -> float:

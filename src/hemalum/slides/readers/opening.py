@@ -40,7 +40,7 @@ def open_reader(path: Path, *, max_pixels: int | None = None) -> Reader:
             return reader
     if first_dicom(path) is not None:
         return _open_dicom(path)
-    if vendor is not None:
+    if vendor not in (None, "generic-tiff"):  # of these the reader of images says what is wrong
         return OpenSlideReader(path)
     if not is_image(path):
         raise HemalumError(

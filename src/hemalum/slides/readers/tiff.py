@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ FORMATS = {"svs": "Aperio SVS", "ome": "OME-TIFF", "imagej": "ImageJ TIFF", "qpi
 CACHE_BYTES = 64 << 20
 STRIP = 64  # rows that are read at once of pixels that are stored one after another
 ALL = 65535  # white of 16 bits
+TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # of a tag; others: 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,19 +112,17 @@ class TiffReader:
         except Exception:
             return None  # the reader of whole images names what is wrong
         try:
-            try:
-                levels = _levels(tiff, path)
-            except HemalumError:
-                raise
-            except Exception as error:  # tifffile raises many
-                raise HemalumError(f"{path}: TIFF is damaged or truncated ({one_line(error)})") from error
-            if levels is None:
-                tiff.close()
-                return None
-            return cls(tiff, levels, path, max_pixels)
-        except BaseException:
+            levels = _levels(tiff, path)
+            if levels is not None:
+                return cls(tiff, levels, path, max_pixels)
+        except BaseException as error:
             tiff.close()
-            raise
+            if isinstance(error, HemalumError) or not isinstance(error, Exception):
+                raise
+            # tifffile raises many
+            raise HemalumError(f"{path}: TIFF is damaged or truncated ({one_line(error)})") from error
+        tiff.close()
+        return None
 
     def read_level(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """Give (height, width, 3) RGB of a window of a level."""
@@ -241,7 +240,7 @@ class TiffReader:
                         f"{self.path}: the file is truncated: {cut} of {len(ends)} tiles of level {number} lie "
                         f"behind its end ({size:,} bytes); copy it again"
                     )
-        if _chain_is_cut(self.tiff):
+        if _list_is_cut(self.tiff, self.levels):
             raise HemalumError(
                 f"{self.path}: the file is truncated: its list of levels goes on behind its end ({size:,} bytes); "
                 "copy it again"
@@ -316,14 +315,31 @@ def _has_end(jpeg: bytes) -> bool:
     return end >= 0 and not jpeg[end + 3 :].strip(b"\0\xff")  # one byte more where lengths are even
 
 
-def _chain_is_cut(tiff: Any) -> bool:
-    """Whether a page of the file, of whatever level, lies behind its end."""
-    handle = tiff.filehandle
+def _list_is_cut(tiff: Any, levels: list[_Level]) -> bool:
+    """Whether the list of pages, or what it says of one, goes on behind the end of the file.
+
+    tifffile leaves out what it cannot read and goes on: a pyramid without some levels, without its scale.
+    """
     if tiff.is_ndpi:  # its offsets are of another width
         return False
+    form, handle = tiff.tiff, tiff.filehandle
     handle.seek(tiff.pages.next_page_offset or 0)
-    data = handle.read(tiff.tiff.offsetsize)
-    if len(data) < tiff.tiff.offsetsize or any(data):  # tifffile stops where it cannot go on; the last page has 0
+    data = handle.read(form.offsetsize)
+    if len(data) < form.offsetsize or any(data):  # the last page has 0
         return True
+    order: Literal["little", "big"] = "little" if tiff.byteorder == "<" else "big"
+    for offset in {page.offset for level in levels for page in level.planes}:
+        handle.seek(offset)
+        count = int.from_bytes(handle.read(form.tagnosize), order)
+        tags = handle.read(count * form.tagsize)
+        if len(tags) < count * form.tagsize:
+            return True
+        for start in range(0, len(tags), form.tagsize):
+            tag = tags[start : start + form.tagsize]
+            size = TYPE_BYTES.get(int.from_bytes(tag[2:4], order), 1) * int.from_bytes(
+                tag[4 : -form.offsetsize], order
+            )
+            if size > form.offsetsize and int.from_bytes(tag[-form.offsetsize :], order) + size > handle.size:
+                return True
     page = tiff.series[0].keyframe
     return bool(page.subifds) and len(page.pages or ()) < len(page.subifds)
