@@ -50,7 +50,7 @@ OPTIONS = {
     "figure difference": "COMPARISON FIRST SECOND --output --data",
     "figure embedding": "IMAGE --encoder --output --field",
     "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
-    "info": "[MODEL] --json",
+    "info": "[MODEL|SLIDE] --json",
     "export": "MODEL OUT --organ",
     "demo": "--output --model --stain --engine",
 }
@@ -519,6 +519,28 @@ def test_info(dark_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "made up" in printed
     run("info", str(dark_model), "--json")
     assert json.loads(capsys.readouterr().out)["name"] == "dark"
+
+
+def test_info_of_a_slide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save_pyramid(tmp_path / "a.tif", draw_picture(300, 400), levels=2)
+    run("info", str(path))
+    lines = dict(re.split(" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines.pop("fingerprint")
+    assert lines == {
+        "slide": str(path),
+        "format": "TIFF",
+        "size": "400 x 300 px (0.20 x 0.15 mm)",
+        "scale": "0.5 µm per pixel",
+        "levels": "400 x 300 (1:1), 200 x 150 (1:2)",
+    }
+    run("info", str(path), "--json")
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["width"], printed["mpp"], printed["levels"][1]["height"]) == (400, pytest.approx(0.5), 150)
+    run("info", str(save_pyramid(tmp_path / "b.tif", draw_picture(64, 64), levels=1, mpp=None)))
+    assert "not stated: give --mpp NUMBER, µm per pixel" in capsys.readouterr().out
+    path.write_bytes(path.read_bytes()[:-5000])
+    run("info", str(path), code=2)
+    assert "the file is truncated" in capsys.readouterr().err
 
 
 @pytest.mark.slow

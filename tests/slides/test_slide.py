@@ -60,13 +60,13 @@ def test_a_slide_from_a_scanner_equals_what_openslide_shows(tmp_path: Path) -> N
     import openslide
 
     path = save_svs(tmp_path / "a.svs", PICTURE)
-    theirs = openslide.OpenSlide(str(path))
+    reference = openslide.OpenSlide(str(path))
     with open_slide(path) as slide:
         assert (slide.format, slide.mpp) == ("Aperio SVS", 0.499)
-        assert [level.shape[::-1] for level in slide.levels] == list(theirs.level_dimensions)
-        expected = np.asarray(theirs.read_region((0, 0), 0, theirs.dimensions).convert("RGB"))
+        assert [level.shape[::-1] for level in slide.levels] == list(reference.level_dimensions)
+        expected = np.asarray(reference.read_region((0, 0), 0, reference.dimensions).convert("RGB"))
         assert np.array_equal(slide.read(0, 0, 401, 333), expected)
-        expected = np.asarray(theirs.read_region((0, 0), 1, theirs.level_dimensions[1]).convert("RGB"))
+        expected = np.asarray(reference.read_region((0, 0), 1, reference.level_dimensions[1]).convert("RGB"))
         assert np.array_equal(slide.read_scaled((166, 200), slice(0, 166), slice(0, 200)), expected)
 
 
@@ -254,12 +254,12 @@ def test_real_slides_equal_what_openslide_shows(real_data: Path, name: str) -> N
     path = real_data / "slides" / name
     if not path.is_file():
         pytest.skip(f"no real slide at {path}")
-    theirs = openslide.OpenSlide(str(path))
+    reference = openslide.OpenSlide(str(path))
     with open_slide(path) as slide:
         assert slide.mpp == (0.499 if name.startswith("CMU") else None)
-        assert [level.shape[::-1] for level in slide.levels] == list(theirs.level_dimensions)
+        assert [level.shape[::-1] for level in slide.levels] == list(reference.level_dimensions)
         for x, y in ((0, 0), (1001, 777), (1700, 2000)):
-            expected = np.asarray(theirs.read_region((x, y), 0, (400, 300)).convert("RGB"))
+            expected = np.asarray(reference.read_region((x, y), 0, (400, 300)).convert("RGB"))
             assert np.array_equal(slide.read(x, y, 400, 300), expected)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hemalum.data.check import Problem
     from hemalum.data.dataset import Dataset, SplitInfo
     from hemalum.nuclei.nuclei import Nuclei
+    from hemalum.slides.slide import Slide
 
 Table = tuple[list[str], list[list[str]]]
 Pairs = list[tuple[str, str]]
@@ -87,6 +88,24 @@ def problems_table(problems: "Sequence[Problem]") -> Table:
     """What `check` found, errors first."""
     rows = [[problem.level, problem.kind, problem.file or "(dataset)", problem.message] for problem in problems]
     return ["level", "kind", "where", "what"], rows
+
+
+def slide_pairs(slide: "Slide") -> Pairs:
+    """What a slide or an image says about itself."""
+    height, width = slide.shape
+    size, scale = f"{width:,} x {height:,} px", "not stated: give --mpp NUMBER, µm per pixel"
+    if slide.mpp is not None:
+        size += f" ({width * slide.mpp / 1000:.2f} x {height * slide.mpp / 1000:.2f} mm)"
+        scale = f"{number_text(slide.mpp)} µm per pixel"
+    levels = (f"{level.shape[1]:,} x {level.shape[0]:,} (1:{level.downsample:.4g})" for level in slide.levels)
+    return [
+        ("slide", slide.name),
+        ("format", slide.format),
+        ("size", size),
+        ("scale", scale),
+        ("levels", ", ".join(levels)),
+        ("fingerprint", slide.fingerprint[:16]),
+    ]
 
 
 def card_pairs(card: Card) -> Pairs:

@@ -6,3 +6,8 @@ from .slide import Level as Level
 from .slide import Slide as Slide
 from .slide import check_slide_mpp as check_slide_mpp
 from .slide import open_slide as open_slide
+from .tissue import Tissue as Tissue
+from .tissue import all_tissue as all_tissue
+from .tissue import draw_tissue as draw_tissue
+from .tissue import find_tissue as find_tissue
+from .tissue import save_tissue as save_tissue

@@ -1,0 +1,214 @@
+"""Where a slide has tissue, seen at low power: not glass, not pen, not a black border.
+
+Tissue absorbs light, by more than glass does, and has a color. Both are measured against the color of the slide's own
+glass, and thresholded by Otsu (IEEE Trans. SMC 9:62, 1979) within limits: without them a slide that is all tissue
+would lose its pale half, and one that is all glass would find its noise. Too much tissue costs time, too little
+costs nuclei, so the mask is generous.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+from skimage.morphology import disk, remove_small_objects
+
+from hemalum.data.stain import recognize_stain
+from hemalum.files import atomic_path
+from hemalum.slides.readers import Pixels
+from hemalum.slides.slide import Slide, check_slide_mpp, scaled
+
+log = logging.getLogger(__name__)
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+MASK_MPP = 8.0  # µm per px of the mask
+ASSUMED_MPP = 0.5  # of a slide that states none: for the size of the mask and of specks, not for areas
+MAX_SIDE = 2560  # px of the mask
+SMALL = 2048 * 2048  # px of level 0: an image up to this size is a picture of tissue, and segmented within seconds
+SPECK_MM2 = 0.01  # less is dust
+HOLE_MM2 = 0.1  # less belongs to the tissue around it
+GAP = 24.0  # µm between parts of one piece
+MARGIN = 16.0  # µm that the mask goes beyond what was seen
+
+DENSITY_LIMITS = (0.02, 0.04)  # natural optical density, mean of the channels
+COLOR_LIMITS = (4.0, 6.0)  # greatest less least channel, of 255
+GLASS_LEAST, GLASS_TEXTURE = 190, 2.5  # of 255: darker or rougher is no glass
+GLASS_COLOR = ((190.0, 220.0), (6.0, 16.0))  # of 255: greatest color by lightness; pale tissue is both
+GLASS_SHARE = 0.002  # of the slide: with less there is no glass to measure against
+SAMPLE = 100_000  # px that the stain is told by
+WHITE = 243.0  # of 255: glass where none is seen
+BLACK = 60  # of 255: gray that is darker is pen or border
+BLACK_COLOR = 25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tissue:
+    """Where there is tissue: `mask` (h, w) bool for a slide of `shape` (H, W) px.
+
+    `mpp`, µm per px of the mask, and `area_mm2`, the area of tissue, are None where the slide has no scale.
+    `reason` says why all of it counts as tissue, and is empty where tissue was looked for.
+    """
+
+    mask: Mask
+    shape: tuple[int, int]
+    mpp: float | None
+    reason: str = ""
+
+    @property
+    def share(self) -> float:
+        """The part of the slide that is tissue, 0 to 1."""
+        return float(self.mask.mean())
+
+    @property
+    def downsample(self) -> float:
+        """How much longer a pixel of the mask is than one of the slide."""
+        return math.sqrt(self.shape[0] * self.shape[1] / self.mask.size)
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Area of tissue, mm²."""
+        return None if self.mpp is None else float(self.mask.sum()) * self.mpp**2 / 1e6
+
+    def covers(self, x: int, y: int, width: int, height: int) -> bool:
+        """Whether a window, px of level 0, has tissue in it."""
+        down, across = self.mask.shape[0] / self.shape[0], self.mask.shape[1] / self.shape[1]
+        rows = slice(int(y * down), math.ceil((y + height) * down))
+        columns = slice(int(x * across), math.ceil((x + width) * across))
+        return bool(self.mask[rows, columns].any())
+
+
+def find_tissue(slide: Slide, *, mpp: float | None = None) -> Tissue:
+    """Find the tissue of a slide from its pixels at about 8 µm per px; `mpp` replaces the slide's own scale.
+
+    Fluorescence, and images of up to 2048 x 2048 px, are tissue all over. Raises HemalumError for an mpp that cannot
+    be.
+    """
+    if math.prod(slide.shape) <= SMALL:
+        return all_tissue(slide, "a small image", mpp=mpp)
+    shape, scale = _mask_shape(slide, mpp)
+    pixels = slide.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1]))
+    glass = _glass(pixels)
+    if glass is None:
+        sample = pixels.reshape(-1, 3)[:: max(1, math.prod(shape) // SAMPLE)]
+        if recognize_stain(sample).stain == "fluorescence":
+            return all_tissue(slide, "fluorescence", mpp=mpp)
+    return Tissue(mask_tissue(pixels, scale or MASK_MPP, glass), slide.shape, scale)
+
+
+def all_tissue(slide: Slide, reason: str, *, mpp: float | None = None) -> Tissue:
+    """A slide of which everything counts as tissue, and why."""
+    shape, scale = _mask_shape(slide, mpp)
+    return Tissue(np.ones(shape, np.bool_), slide.shape, scale, reason)
+
+
+def mask_tissue(pixels: Pixels, mpp: float = MASK_MPP, glass: Floats | None = None) -> Mask:
+    """(h, w) bool of the tissue in (h, w, 3) RGB at `mpp`; `glass` (3,) is the color of the glass if it is known."""
+    if glass is None:
+        glass = np.full(3, WHITE, np.float32)
+    bright = np.minimum(pixels / glass, 1).astype(np.float32)
+    ink = _ink(255 * bright)
+    bright = ndimage.gaussian_filter(bright, (1, 1, 0))  # noise of single pixels
+    density = -np.log(np.maximum(bright, 1 / 255)).mean(axis=2)
+    color = 255 * (bright.max(axis=2) - bright.min(axis=2))
+    seen = ~ink
+    mask = density > _otsu(density[seen], DENSITY_LIMITS)
+    if np.percentile(color, 99) > COLOR_LIMITS[0]:  # else a gray image
+        mask &= color > _otsu(color[seen], COLOR_LIMITS)
+    mask &= seen
+    um = 1 / mpp
+    reach = max(1, round(GAP * um))
+    mask = np.pad(mask, reach + 1, "edge")  # tissue goes on behind the slide's edge
+    mask = ndimage.binary_closing(mask, disk(reach))
+    mask = mask[reach + 1 : -reach - 1, reach + 1 : -reach - 1] & seen
+    mask = remove_small_objects(mask, max_size=max(1, round(SPECK_MM2 * 1e6 * um * um)))
+    holes = ndimage.binary_fill_holes(mask) & ~mask  # not what is open to the slide's edge
+    mask |= holes & ~remove_small_objects(holes, max_size=max(1, round(HOLE_MM2 * 1e6 * um * um)))
+    if not mask.any():
+        return np.asarray(mask, np.bool_)
+    mask = ndimage.binary_dilation(mask, disk(max(1, round(MARGIN * um))))
+    return np.asarray(mask & ~_remove_thin(ink), np.bool_)
+
+
+def draw_tissue(slide: Slide, tissue: Tissue, max_side: int = 1024) -> Pixels:
+    """Give a thumbnail (h, w, 3) on which all but tissue is gray and pale, with the outline of tissue in green."""
+    picture = slide.thumbnail(max_side)
+    shape = picture.shape[:2]
+    mask = np.asarray(Image.fromarray(tissue.mask).resize(shape[::-1], Image.Resampling.NEAREST), np.bool_)
+    gray = (picture.mean(axis=2, keepdims=True) + 255) / 2
+    drawn = np.where(mask[..., None], picture, gray).astype(np.uint8)
+    edge = mask & ~ndimage.binary_erosion(mask, disk(max(1, round(max(shape) / 600))), border_value=1)
+    drawn[edge] = (0, 150, 60)
+    return drawn
+
+
+def save_tissue(path: Path | str, slide: Slide, tissue: Tissue, max_side: int = 1024) -> Path:
+    """Write the picture of `draw_tissue` as PNG; gives its path. Raises HemalumError when it cannot be written."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(draw_tissue(slide, tissue, max_side)).save(temporary, format="PNG")
+    return Path(path)
+
+
+def _mask_shape(slide: Slide, mpp: float | None) -> tuple[tuple[int, int], float | None]:
+    """Size of the mask of a slide, px, and µm per px of it."""
+    scale = slide.mpp if mpp is None else check_slide_mpp(mpp, slide.name)
+    factor = min(1.0, (scale or ASSUMED_MPP) / MASK_MPP, MAX_SIDE / max(slide.shape))
+    return scaled(slide.shape, factor), None if scale is None else scale / factor
+
+
+def _otsu(values: Floats, limits: tuple[float, float]) -> float:
+    """Otsu's threshold of values up to four times the upper limit, kept within the limits."""
+    if not values.size or values.min() == values.max():
+        return limits[1]
+    return float(np.clip(threshold_otsu(np.minimum(values, 4 * limits[1])), *limits))
+
+
+def _glass(pixels: Pixels) -> Floats | None:
+    """Color (3,) of the glass, the brightest even ground of the slide, or None where there is none."""
+    values = pixels.astype(np.float32)
+    lightness = values.mean(axis=2)
+    spread = np.sqrt(
+        np.maximum(ndimage.uniform_filter(lightness**2, 5) - ndimage.uniform_filter(lightness, 5) ** 2, 0)
+    )
+    least = pixels.min(axis=2)
+    even = (
+        (least >= GLASS_LEAST)
+        & (spread <= GLASS_TEXTURE)
+        & (np.ptp(pixels, axis=2) <= np.interp(least, *GLASS_COLOR))
+    )
+    scanned = even & (pixels.min(axis=2) < 254)  # where nothing was scanned, slides are filled with white
+    if scanned.mean() >= GLASS_SHARE:
+        even = scanned
+    if even.mean() < GLASS_SHARE:
+        return None
+    # tissue may be even and pale as well; glass is what lets through most
+    brightest = even & (lightness >= np.percentile(lightness[even], 95) - 10)
+    color: Floats = np.median(values[brightest], axis=0).astype(np.float32)
+    return color
+
+
+def _ink(values: Floats) -> Mask:
+    """What was drawn with a pen, and black borders: colors that no stain has at this power, and their rims."""
+    red, green, blue = values[..., 0], values[..., 1], values[..., 2]
+    most, least = values.max(axis=2), values.min(axis=2)
+    color = most - least
+    strong = color > 0.6 * most
+    is_blue = (blue == most) & (red < 0.55 * blue) & strong & (color > 70) & (green < blue)
+    is_green = (green == most) & (color > 35) & (green > 1.15 * red) & (green > 1.02 * blue)
+    is_teal = (red == least) & (color > 60) & (green > 0.85 * blue) & (red < 0.6 * green)
+    is_red = (red == most) & (color > 100) & (np.maximum(green, blue) < 0.42 * red)
+    is_black = (most < BLACK) & (color < BLACK_COLOR)
+    ink = ndimage.binary_opening(is_blue | is_green | is_teal | is_red | is_black, disk(1))
+    # the rim of a stroke is ink that glass shines through: pale, of no hue that tells it from stain
+    return np.asarray(ndimage.binary_dilation(ink, disk(3)), np.bool_) if ink.any() else np.asarray(ink, np.bool_)
+
+
+def _remove_thin(ink: Mask) -> Mask:
+    """Ink without what is too small for a pen: a few dark pixels in tissue are nuclei or pigment."""
+    return np.asarray(remove_small_objects(ink, max_size=200), np.bool_)
