@@ -20,6 +20,7 @@ import typer
 from PIL import Image
 
 import hemalum
+from builders.slides import draw_picture, save_pyramid
 from hemalum import cli
 from hemalum.cli.options import global_options_first
 from hemalum.errors import HemalumError

@@ -45,6 +45,8 @@ def set_up(*, debug: bool = False, quiet: bool = False) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
+    # it writes what it finds wrong with a file to standard error; ours is the line that says what to do
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
     logger = logging.getLogger("hemalum")
     logger.handlers = [LineHandler()]
     logger.propagate = False

@@ -13,7 +13,7 @@ def info(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Print what a model says about itself (scale, training data with licenses, metrics), or a slide (size, levels)."""
+    """Print what a model says about itself: scale, training data, metrics; or a slide: size, scale, levels."""
     if name is not None and _is_slide(name):
         _print_slide(Path(name), as_json)
     else:
