@@ -229,7 +229,10 @@ def _decode_tiff(path: Path, _: bytes, max_pixels: int | None, labels: bool) -> 
                 raise _unsupported(path, "CMYK")
             if photometric == "PALETTE" and not labels:  # ImageJ stores ids so, under a lookup table
                 raise _unsupported(path, "palette")
-            check_size(path, int(page.imagelength), int(page.imagewidth), max_pixels)
+            # four channels count as one pixel: a file may claim thousands
+            check_size(
+                path, int(page.imagelength) * -(-int(page.samplesperpixel) // 4), int(page.imagewidth), max_pixels
+            )
             series: Any = tiff.series[0]
             pixels: NDArray[Any] = page.asarray()
             # color may be stored as planes, or as one page per channel

@@ -139,7 +139,7 @@ def mask_tissue(pixels: Pixels, mpp: float = MASK_MPP, glass: Floats | None = No
 def draw_tissue(slide: Slide, tissue: Tissue, max_side: int = 1024) -> Pixels:
     """Give a thumbnail (h, w, 3) on which all but tissue is gray and pale, with the outline of tissue in green."""
     picture = slide.thumbnail(max_side)
-    shape = picture.shape[:2]
+    shape = picture.shape[0], picture.shape[1]
     mask = np.asarray(Image.fromarray(tissue.mask).resize(shape[::-1], Image.Resampling.NEAREST), np.bool_)
     gray = (picture.mean(axis=2, keepdims=True) + 255) / 2
     drawn = np.where(mask[..., None], picture, gray).astype(np.uint8)
