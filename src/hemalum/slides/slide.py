@@ -5,6 +5,7 @@ import logging
 import math
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -114,7 +115,7 @@ class Slide:
             )
         reader = self._open()
         level = self.level_for(shape)
-        resampler = Resampler(self.levels[level].shape, shape)
+        resampler = _resampler(self.levels[level].shape, shape)
         left, right = resampler.needs_columns(columns.start, columns.stop)
         parts = []
         for start, stop in _bands(resampler, rows, right - left):
@@ -243,6 +244,12 @@ def _isotropic(stated: tuple[float, float] | None, name: str) -> float | None:
             "error of the file, give the true scale with --mpp"
         )
     return math.sqrt(x * y)
+
+
+@lru_cache(maxsize=16)
+def _resampler(source: tuple[int, int], target: tuple[int, int]) -> Resampler:
+    """Resamplers hold weights for all rows and columns of a slide: too many to make for each window."""
+    return Resampler(source, target)
 
 
 def _span(start: int, length: int, factor: float, limit: int) -> slice:
