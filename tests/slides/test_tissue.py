@@ -146,6 +146,20 @@ def test_gray_bright_field_goes_by_density_alone() -> None:
 
 
 @pytest.mark.usefixtures("small_slides_too")
+def test_pale_tissue_whose_stains_mix_to_gray_is_tissue() -> None:
+    """Weak DAB beside weak hematoxylin: no color at low power, but rough; a shadow of that density is smooth."""
+    pixels = draw_glass()
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    inside = (rows - 200) ** 2 + (columns - 300) ** 2 < 100**2
+    pixels[inside] *= (0.91 + 0.12 * smooth_field(2, SHAPE, 1.5))[inside][:, None]
+    pixels[50:120, 40:160] *= 0.93
+    inside |= add_tissue(pixels, 340, 520, 40)  # without any color it would be a gray image
+    mask = find_tissue(as_slide(pixels)).mask
+    assert mask[inside].mean() > 0.95
+    assert not (mask & ~ndimage.binary_dilation(inside, iterations=14)).any()
+
+
+@pytest.mark.usefixtures("small_slides_too")
 def test_fluorescence_is_tissue_all_over() -> None:
     pixels = np.random.default_rng(0).gamma(1, 10, (*SHAPE, 3)).astype(np.float32)
     tissue = find_tissue(as_slide(pixels))

@@ -1,9 +1,9 @@
 """Where a slide has tissue, seen at low power: not glass, not pen, not a black border.
 
-Tissue absorbs light, by more than glass does, and has a color. Both are measured against the color of the slide's own
-glass, and thresholded by Otsu (IEEE Trans. SMC 9:62, 1979) within limits: without them a slide that is all tissue
-would lose its pale half, and one that is all glass would find its noise. Too much tissue costs time, too little
-costs nuclei, so the mask is generous.
+Tissue absorbs light, by more than glass does, and has a color or is rough. Density and color are measured against the
+color of the slide's own glass, and thresholded by Otsu (IEEE Trans. SMC 9:62, 1979) within limits: without them a
+slide that is all tissue would lose its pale half, and one that is all glass would find its noise. Too much tissue
+costs time, too little costs nuclei, so the mask is generous.
 """
 
 import logging
@@ -39,13 +39,15 @@ MARGIN = 16.0  # µm that the mask goes beyond what was seen
 
 DENSITY_LIMITS = (0.02, 0.04)  # natural optical density, mean of the channels
 COLOR_LIMITS = (4.0, 6.0)  # greatest less least channel, of 255
+ROUGH, ROUGH_DENSITY = 0.008, 0.005  # natural optical density; glass has a tenth of that
+ROUGH_RADIUS = 5  # px
 GLASS_LEAST, GLASS_TEXTURE = 190, 2.5  # of 255: darker or rougher is no glass
 GLASS_COLOR = ((190.0, 220.0), (6.0, 16.0))  # of 255: greatest color by lightness; pale tissue is both
 GLASS_SHARE = 0.002  # of the slide: with less there is no glass to measure against
 SAMPLE = 100_000  # px that the stain is told by
 WHITE = 243.0  # of 255: glass where none is seen
-BLACK = 60  # of 255: gray that is darker is pen or border
-BLACK_COLOR = 25
+BLACK = 75  # of 255: gray that is darker is pen or border
+BLACK_COLOR = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +123,7 @@ def mask_tissue(pixels: Pixels, mpp: float = MASK_MPP, glass: Floats | None = No
     mask = density > _otsu(density[seen], DENSITY_LIMITS)
     if np.percentile(color, 99) > COLOR_LIMITS[0]:  # else a gray image
         mask &= color > _otsu(color[seen], COLOR_LIMITS)
-    mask &= seen
+    mask = (mask | _rough(density, _remove_thin(ink))) & seen
     um = 1 / mpp
     reach = max(1, round(GAP * um))
     mask = np.pad(mask, reach + 1, "edge")  # tissue goes on behind the slide's edge
@@ -173,9 +175,7 @@ def _glass(pixels: Pixels) -> Floats | None:
     """Color (3,) of the glass, the brightest even ground of the slide, or None where there is none."""
     values = pixels.astype(np.float32)
     lightness = values.mean(axis=2)
-    spread = np.sqrt(
-        np.maximum(ndimage.uniform_filter(lightness**2, 5) - ndimage.uniform_filter(lightness, 5) ** 2, 0)
-    )
+    spread = _spread(lightness)
     least = pixels.min(axis=2)
     even = (
         (least >= GLASS_LEAST)
@@ -191,6 +191,22 @@ def _glass(pixels: Pixels) -> Floats | None:
     brightest = even & (lightness >= np.percentile(lightness[even], 95) - 10)
     color: Floats = np.median(values[brightest], axis=0).astype(np.float32)
     return color
+
+
+def _rough(density: Floats, ink: Mask) -> Mask:
+    """Where density varies in all of a neighborhood: pale tissue whose stains mix to gray, as brown and blue do.
+
+    Glass is smooth, and so is a shadow but for its edges, which are too narrow.
+    """
+    rough = (_spread(density) > ROUGH) & (density > ROUGH_DENSITY) & ~ndimage.binary_dilation(ink, disk(3))
+    return np.asarray(ndimage.binary_opening(ndimage.binary_closing(rough, disk(3)), disk(ROUGH_RADIUS)), np.bool_)
+
+
+def _spread(values: Floats) -> Floats:
+    """Standard deviation over 5 x 5 px."""
+    mean, square = ndimage.uniform_filter(values, 5), ndimage.uniform_filter(values**2, 5)
+    spread: Floats = np.sqrt(np.maximum(square - mean**2, 0))
+    return spread
 
 
 def _ink(values: Floats) -> Mask:
