@@ -1,7 +1,6 @@
 """Numbers written by hand-made compiled code read back as what they were."""
 
 import json
-import math
 
 import numpy as np
 from hypothesis import example, given
@@ -15,19 +14,23 @@ def written(value: float) -> str:
     return bytes(text[: _write_measurement(text, 0, value)]).decode()
 
 
-@given(st.floats(-1e9, 1e9))
+@given(st.floats(-1e9, 1e9, width=32))
 @example(0.0)
 @example(9.999999)
 @example(99999.95)
 @example(-0.0000004)
-def test_measurements_keep_six_digits(value: float) -> None:
+@example(1e-8)
+@example(999999.9375)
+def test_measurements_give_back_the_float32(value: float) -> None:
     text = written(value)
-    assert math.isclose(json.loads(text), value, rel_tol=5.1e-6, abs_tol=5.1e-7)
-    assert len(text) <= 14
+    if abs(value) > 1e-8:
+        assert np.float32(json.loads(text)) == np.float32(value)
+    assert abs(json.loads(text) - value) <= 1e-6 * abs(value) + 1e-17
+    assert len(text) <= 20
     assert "." not in text or not text.endswith("0")
 
 
 @given(st.integers(-(10**12), 10**12))
-def test_coordinates_are_exact_hundredths(hundredths: int) -> None:
+def test_coordinates_are_exact_thousandths(thousandths: int) -> None:
     text = np.zeros(40, np.uint8)
-    assert json.loads(bytes(text[: _write_number(text, 0, hundredths, 2)]).decode()) == hundredths / 100
+    assert json.loads(bytes(text[: _write_number(text, 0, thousandths, 3)]).decode()) == thousandths / 1000

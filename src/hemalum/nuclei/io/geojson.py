@@ -1,15 +1,17 @@
-"""GeoJSON as QuPath reads and writes it: one Feature per nucleus, objectType "detection"."""
+"""GeoJSON as QuPath reads and writes it: one Feature per nucleus, objectType "detection" or "annotation"."""
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.errors import HemalumError, nearest
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import Classes, Color
 
@@ -35,6 +37,8 @@ MEASUREMENTS = {
     "dab_ring_mean": "Cytoplasm: DAB OD mean",
 }
 NUCLEUS = ("Nucleus", (0, 180, 90))  # of what has no class
+KINDS = ("detection", "annotation")
+DECIMALS = 3  # of a coordinate in px
 BATCH = 4096
 
 
@@ -49,40 +53,105 @@ def write_geojson(
 ) -> None:
     """Write a FeatureCollection of closed rings `coords` (M, 2) x, y in px, ring i from offsets[i].
 
-    Coordinates are written to a hundredth of a pixel; measurements are the columns of `table` known to
-    MEASUREMENTS that are not all null; `note` goes to the top-level member "hemalum". The classification is that
-    of `classes`, with its color. Object ids follow from the content, so one result always gives one file. Raises
+    As `FeatureWriter` writes it. Object ids follow from the content, so one result always gives one file. Raises
     HemalumError when the file cannot be written.
     """
-    columns = {name: table.column(name).to_numpy() for name in MEASUREMENTS if name in table.column_names}
-    columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
-    head = json.dumps({"type": "FeatureCollection", "hemalum": note or {}}, ensure_ascii=False)
-    seed = hashlib.sha256(head.encode()).digest() + np.ascontiguousarray(coords).tobytes()
-    identity = np.frombuffer(hashlib.shake_128(seed).digest(16 * (len(offsets) - 1)), np.uint8)
-    pieces = _encode_pieces(list(columns))
-    class_ids = np.zeros(len(offsets) - 1, np.int64) if classes is None else classes.numbers.astype(np.int64)
-    marks = _encode_classifications([] if classes is None else list(zip(classes.names, classes.colors, strict=True)))
+    seed = json.dumps(note or {}).encode() + np.ascontiguousarray(coords).tobytes()
+    numbers = np.arange(1, len(offsets), dtype=np.uint64)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(head[:-1].encode() + b',"features":[')
+        writer = FeatureWriter(stream, table.column_names, note=note, classes=classes, seed=seed)
         for start in range(0, len(offsets) - 1, BATCH):
             stop = min(start + BATCH, len(offsets) - 1)
-            batch = [column[start:stop] for column in columns.values()] or [np.empty((stop - start, 0))]
-            stream.write(
-                _write_features(
-                    np.rint(coords[offsets[start] : offsets[stop]].astype(np.float64) * 100).astype(np.int64),
-                    offsets[start : stop + 1] - offsets[start],
-                    np.column_stack(batch).astype(np.float64),
-                    identity[16 * start : 16 * stop],
-                    *pieces,
-                    class_ids[start:stop],
-                    *marks,
-                    start == 0,
-                )
+            writer.write(
+                coords[offsets[start] : offsets[stop]],
+                offsets[start : stop + 1] - offsets[start],
+                table.slice(start, stop - start),
+                numbers[start:stop],
+                None if classes is None else classes.numbers[start:stop],
             )
-        stream.write(b"\n]}\n")
+        writer.close()
 
 
-def _encode_pieces(names: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+class FeatureWriter:
+    """Writes a FeatureCollection part by part, in memory of one part.
+
+    Coordinates are written to a thousandth of a pixel. Measurements are the `columns` known to MEASUREMENTS, with
+    the digits that give back the float32; NaN and null are left out. `note` goes to the top-level member "hemalum".
+    The classification is that of `classes`, with its color. An object's id is a UUID that follows from `seed` and the
+    number of the nucleus. `kind` is "detection" or "annotation", QuPath's objectType.
+    """
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        columns: Sequence[str],
+        *,
+        note: dict[str, Any] | None = None,
+        classes: Classes | None = None,
+        seed: bytes = b"",
+        kind: str = "detection",
+    ) -> None:
+        if kind not in KINDS:
+            raise HemalumError(f"objects of kind '{kind}'{nearest(kind, KINDS)}")
+        self.stream = stream
+        self.columns = [name for name in columns if name in MEASUREMENTS]
+        self.seed = np.frombuffer(hashlib.sha256(seed).digest()[:16], np.uint64)
+        self.pieces = _encode_pieces(self.columns, kind)
+        self.marks = _encode_classifications(
+            [] if classes is None else list(zip(classes.names, classes.colors, strict=True))
+        )
+        self.empty = True
+        head = json.dumps({"type": "FeatureCollection", "hemalum": note or {}}, ensure_ascii=False)
+        stream.write(head[:-1].encode() + b',"features":[')
+
+    def write(
+        self,
+        coords: NDArray[Any],
+        offsets: NDArray[np.int64],
+        table: pa.Table,
+        numbers: NDArray[np.uint64],
+        class_numbers: NDArray[np.int32] | None = None,
+    ) -> None:
+        """Write closed rings (M, 2) x, y in px, ring i from offsets[i]; `numbers` (N,) are unique in the file."""
+        count = len(offsets) - 1
+        if count == 0:
+            return
+        columns = [table.column(name).to_numpy() for name in self.columns] or [np.empty((count, 0))]
+        classes = np.zeros(count, np.int64) if class_numbers is None else class_numbers.astype(np.int64)
+        self.stream.write(
+            _write_features(
+                np.rint(coords.astype(np.float64) * 10**DECIMALS).astype(np.int64),
+                np.ascontiguousarray(offsets, np.int64),
+                np.column_stack(columns).astype(np.float64),
+                make_uuids(self.seed, numbers),
+                *self.pieces,
+                classes,
+                *self.marks,
+                self.empty,
+            )
+        )
+        self.empty = False
+
+    def close(self) -> None:
+        """End the collection; the stream stays open."""
+        self.stream.write(b"\n]}\n")
+
+
+def make_uuids(seed: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """16 bytes for each of the numbers (N,), one after the other: two numbers of one seed never share them.
+
+    Each half is a bijection of 64 bits (the finalizer of SplitMix64: Steele, Lea & Flood, OOPSLA 2014).
+    """
+    halves = np.empty((len(numbers), 2), np.uint64)
+    for half in range(2):
+        z = (numbers.astype(np.uint64) ^ seed[half]) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        halves[:, half] = z ^ (z >> np.uint64(31))
+    return halves.astype(">u8").view(np.uint8).ravel()
+
+
+def _encode_pieces(names: list[str], kind: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The text between the values of a feature, one piece after the other, and where each begins.
 
     First, after the id, after the ring, after the classification, the name of each measurement, last.
@@ -90,7 +159,7 @@ def _encode_pieces(names: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int6
     texts = [
         '{"type":"Feature","id":"',
         '","geometry":{"type":"Polygon","coordinates":[',
-        ']},"properties":{"objectType":"detection","classification":',
+        f']}},"properties":{{"objectType":"{kind}","classification":',
         ',"measurements":{',
         *(json.dumps(MEASUREMENTS[name], ensure_ascii=False) + ":" for name in names),
         "}}}",
@@ -119,7 +188,7 @@ def _write_features(
     coords: Any, offsets: Any, values: Any, identity: Any, pieces: Any, starts: Any, class_ids: Any, marks: Any,
     mark_starts: Any, first: bool,
 ) -> Any:  # fmt: skip
-    """The features as UTF-8; `coords` in hundredths of px, `identity` 16 bytes each. NaN is left out."""
+    """The features as UTF-8; `coords` in thousandths of px, `identity` 16 bytes each. NaN is left out."""
     count, measured = values.shape
     # a coordinate takes up to 22 bytes with its comma, a measurement up to 24, an id 36
     longest = 0
@@ -191,7 +260,7 @@ def _write_ring(text: Any, at: int, coords: Any, start: int, stop: int) -> int:
             text[at] = 44  # ,
             at += 1
         text[at] = 91
-        at = _write_number(text, at + 1, coords[j, 0], 2)
+        at = _write_number(text, at + 1, coords[j, 0], 3)
         text[at] = 44
         at = _write_number(text, at + 1, coords[j, 1], 2)
         text[at] = 93  # ]
@@ -202,13 +271,17 @@ def _write_ring(text: Any, at: int, coords: Any, start: int, stop: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _write_measurement(text: Any, at: int, value: float) -> int:
-    """Six digits, of which at least one and at most six stand behind the point."""
-    decimals = 6
-    limit = 1.0
-    while decimals > 1 and abs(value) >= limit:
-        decimals -= 1
-        limit *= 10.0
-    return _write_number(text, at, int(np.rint(value * 10.0**decimals)), decimals)
+    """The six to nine digits that give back the float32, at most 17 behind the point."""
+    exponent = 0
+    if value != 0.0:
+        exponent = int(np.floor(np.log10(abs(value))))
+    decimals, units = 0, 0.0
+    for digits in range(6, 10):
+        decimals = min(max(digits - 1 - exponent, 0), 17)
+        units = np.rint(value * 10.0**decimals)
+        if np.float32(units / 10.0**decimals) == np.float32(value):
+            break
+    return _write_number(text, at, int(units), decimals)
 
 
 @njit(cache=True, nogil=True)

@@ -1,0 +1,5 @@
+"""The nuclei of a slide on disk: a folder with one GeoParquet part for each region, read lazily and by window."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,251 @@
+"""One region's nuclei as a GeoParquet file, and back: the columns with their units, the polygons as WKB.
+
+GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0): the column `geometry` is WKB, the column `bbox` covers it, so
+that a reader skips the row groups that lie elsewhere. Coordinates are px of level 0, y downwards, without a CRS.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from hemalum.errors import HemalumError, one_line
+from hemalum.files import atomic_path
+from hemalum.nuclei.polygons import Polygons
+
+# column → its unit; all are float32, null where they are not known
+MEASURES = {
+    "area_px": "px²",
+    "area_um2": "µm²",
+    "perimeter_px": "px",
+    "perimeter_um": "µm",
+    "major_axis_px": "px",
+    "major_axis_um": "µm",
+    "minor_axis_px": "px",
+    "minor_axis_um": "µm",
+    "eccentricity": "",
+    "orientation": "°",
+    "solidity": "",
+    "circularity": "",
+    "hematoxylin_mean": "OD",
+    "hematoxylin_std": "OD",
+    "probability": "",
+}
+DAB_MEASURES = {"dab_mean": "OD", "dab_std": "OD", "dab_ring_mean": "OD"}
+BOX = ("xmin", "ymin", "xmax", "ymax")
+ROW_GROUP = 1024  # nuclei; a window of a thousand then reads little that it does not give
+WKB_HEADER = np.frombuffer(b"\x01\x03\x00\x00\x00\x01\x00\x00\x00", np.uint8)  # little-endian, polygon, one ring
+HEADER_BYTES = 13  # with the number of points
+
+
+def make_schema(class_names: Sequence[str] = (), *, dab: bool = False, graded: bool = False) -> pa.Schema:
+    """The columns of a store: of a model with classes `class`, of H-DAB the measures of DAB, and `intensity`."""
+    fields = [
+        pa.field("id", pa.int64(), nullable=False),
+        pa.field("x", pa.float64(), metadata={"unit": "px"}),
+        pa.field("y", pa.float64(), metadata={"unit": "px"}),
+        *(
+            pa.field(name, pa.float32(), metadata={"unit": unit} if unit else None)
+            for name, unit in {**MEASURES, **(DAB_MEASURES if dab else {})}.items()
+        ),
+        *([pa.field("class", pa.string())] if class_names else []),
+        *([pa.field("intensity", pa.string())] if graded else []),
+        pa.field("bbox", pa.struct([pa.field(name, pa.float32()) for name in BOX])),
+        pa.field("geometry", pa.binary()),
+    ]
+    return pa.schema(fields)
+
+
+def make_table(schema: pa.Schema, table: pa.Table, outlines: Polygons, ids: NDArray[Any]) -> pa.Table:
+    """The rows of a part from the table and outlines of `Nuclei`, in an order in which neighbors are near.
+
+    Raises HemalumError when a column is missing or unknown, or ids are negative, repeated, or of another number.
+    """
+    ids = np.asarray(ids).astype(np.int64)
+    if not len(ids) == len(outlines) == table.num_rows:
+        raise HemalumError(f"{table.num_rows} nuclei, {len(outlines)} outlines and {len(ids)} ids: want one of each")
+    if len(np.unique(ids)) < len(ids) or (len(ids) and ids.min() < 0):
+        raise HemalumError("ids of nuclei must be different whole numbers from 0")
+    expected = [name for name in schema.names if name not in ("bbox", "geometry")]
+    if set(table.column_names) != set(expected):
+        missing = ", ".join(sorted(set(expected) - set(table.column_names))) or "none"
+        unknown = ", ".join(sorted(set(table.column_names) - set(expected))) or "none"
+        raise HemalumError(f"the store has other columns than these nuclei: missing {missing}; unknown {unknown}")
+    low, high = bounds_of(outlines)
+    order = _near_order(low + high)
+    columns = {name: table.column(name).take(order).combine_chunks() for name in expected}
+    columns["id"] = pa.array(ids[order])
+    boxes = [pa.array(values[order]) for values in (low[:, 0], low[:, 1], high[:, 0], high[:, 1])]
+    columns["bbox"] = pa.StructArray.from_arrays(boxes, names=list(BOX))
+    columns["geometry"] = to_wkb(outlines.take(order))
+    return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
+
+
+def write_part(path: Path, table: pa.Table) -> None:
+    """Write one region, whole or not at all. Raises HemalumError when it cannot be written."""
+    with atomic_path(path) as temporary, PartWriter(temporary, table.schema) as writer:
+        writer.write(table, ROW_GROUP)
+
+
+class PartWriter:
+    """A GeoParquet file in the making; `write` appends, what GeoParquet says of the whole file is added on closing."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        plain = [name for name in schema.names if name not in ("bbox", "geometry")]
+        self.writer = pa.parquet.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            use_dictionary=[name for name in ("class", "intensity") if name in plain],
+            write_statistics=plain + [f"bbox.{name}" for name in BOX],
+        )
+        self.bounds: NDArray[np.float64] | None = None
+
+    def write(self, table: pa.Table, row_group: int | None = None) -> None:
+        """Append the rows of a table."""
+        if table.num_rows:
+            self.bounds = join_bounds([self.bounds, box_of(table)])
+            self.writer.write_table(table, row_group)
+
+    def __enter__(self) -> "PartWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.writer.add_key_value_metadata({"geo": json.dumps(_geo_metadata(self.bounds))})
+        self.writer.close()
+
+
+def _geo_metadata(bounds: NDArray[np.float64] | None) -> dict[str, Any]:
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": [] if bounds is None else ["Polygon"],
+        "crs": None,
+        "edges": "planar",
+        "covering": {"bbox": {name: ["bbox", name] for name in BOX}},
+    }
+    if bounds is not None:
+        column["bbox"] = bounds.tolist()
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one region. Raises HemalumError when the file is damaged."""
+    with open_part(path) as file:
+        return file.read(columns=columns, use_threads=False)
+
+
+@contextmanager
+def open_part(path: Path) -> Iterator[Any]:
+    """A part opened for reading (`pyarrow.parquet.ParquetFile`); a damaged one raises HemalumError."""
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            yield file
+    except (OSError, pa.ArrowException) as error:
+        raise HemalumError(
+            f"{path}: is damaged ({one_line(error)}); remove it and run again: it alone is made anew"
+        ) from error
+
+
+def stored_bounds(metadata: Any) -> NDArray[np.float64] | None:
+    """Bounds (4,) x, y, x, y of all nuclei of a part by the metadata of its file; None for an empty part."""
+    geo = json.loads((metadata.metadata or {}).get(b"geo", b"{}"))
+    box = geo.get("columns", {}).get("geometry", {}).get("bbox")
+    return None if box is None else np.array(box, np.float64)
+
+
+def groups_near(metadata: Any, window: NDArray[np.float64]) -> list[int]:
+    """The row groups whose nuclei may touch a window (4,) x, y, x, y, by their statistics."""
+    first = metadata.row_group(0) if metadata.num_row_groups else None
+    names = [] if first is None else [first.column(k).path_in_schema for k in range(first.num_columns)]
+    place = {name: names.index(f"bbox.{name}") for name in BOX} if names else {}
+    near = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        low = [group.column(place[name]).statistics.min for name in ("xmin", "ymin")]
+        high = [group.column(place[name]).statistics.max for name in ("xmax", "ymax")]
+        if low[0] < window[2] and low[1] < window[3] and high[0] > window[0] and high[1] > window[1]:
+            near.append(number)
+    return near
+
+
+def box_of(table: pa.Table) -> NDArray[np.float64]:
+    """Bounds (4,) x, y, x, y of the nuclei of a table of at least one row."""
+    boxes = boxes_of(table)
+    return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+
+
+def boxes_of(table: pa.Table) -> NDArray[np.float64]:
+    """The column `bbox` as (N, 4) x, y, x, y."""
+    box = table.column("bbox").combine_chunks()
+    return np.column_stack([box.field(name).to_numpy(zero_copy_only=False) for name in BOX]).astype(np.float64)
+
+
+def join_bounds(bounds: Iterable[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+    """Bounds of all of several (4,) x, y, x, y; None for none."""
+    known = [one for one in bounds if one is not None]
+    if not known:
+        return None
+    joined = np.array(known)
+    return np.concatenate([joined[:, :2].min(axis=0), joined[:, 2:].max(axis=0)])
+
+
+def bounds_of(outlines: Polygons) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Least and greatest x, y of each ring, (N, 2) float32 each."""
+    if len(outlines) == 0:
+        return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
+    starts = outlines.offsets[:-1]
+    return np.minimum.reduceat(outlines.coords, starts), np.maximum.reduceat(outlines.coords, starts)
+
+
+def _near_order(places: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Order of places (N, 2) along Morton's curve over a grid of 256 by 256, so that row groups are compact."""
+    if len(places) == 0:
+        return np.zeros(0, np.int64)
+    low = places.min(axis=0).astype(np.float64)
+    extent = np.maximum(places.max(axis=0) - low, 1e-9)
+    cells = np.minimum((places - low) / extent * 256, 255).astype(np.int64)
+    code = np.zeros(len(places), np.int64)
+    for bit in range(8):
+        code |= ((cells[:, 0] >> bit) & 1) << (2 * bit) | ((cells[:, 1] >> bit) & 1) << (2 * bit + 1)
+    return np.argsort(code, kind="stable").astype(np.int64)
+
+
+def to_wkb(outlines: Polygons) -> pa.Array:
+    """The rings as WKB polygons, little-endian doubles."""
+    lengths = np.diff(outlines.offsets)
+    starts = HEADER_BYTES * np.arange(len(outlines) + 1) + 16 * outlines.offsets
+    data = np.empty(int(starts[-1]), np.uint8)
+    headers = starts[:-1, None] + np.arange(HEADER_BYTES)
+    points = np.ones(len(data), np.bool_)
+    points[headers] = False
+    data[headers[:, :9]] = WKB_HEADER
+    data[headers[:, 9:]] = lengths.astype("<u4").view(np.uint8).reshape(-1, 4)
+    data[points] = np.ascontiguousarray(outlines.coords, "<f8").view(np.uint8).ravel()
+    buffers = [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.binary(), len(outlines), buffers)
+
+
+def from_wkb(column: Any) -> Polygons:
+    """The rings of a column of `to_wkb`. Raises HemalumError for other geometries."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if len(array) == 0:
+        return Polygons(np.zeros((0, 2), np.float32), np.zeros(1, np.int64))
+    _, where, bytes_ = array.buffers()
+    starts = np.frombuffer(where, np.int32)[array.offset : array.offset + len(array) + 1].astype(np.int64)
+    data = np.frombuffer(bytes_, np.uint8)[starts[0] : starts[-1]]
+    starts -= starts[0]
+    headers = starts[:-1, None] + np.arange(HEADER_BYTES)
+    lengths = np.diff(starts) - HEADER_BYTES
+    if (lengths % 16).any() or not (data[headers[:, :9]] == WKB_HEADER).all():
+        raise HemalumError("the store holds geometries that are no polygons of one ring; hemalum writes no others")
+    points = np.ones(len(data), np.bool_)
+    points[headers] = False
+    coords = data[points].view("<f8").reshape(-1, 2).astype(np.float32)
+    return Polygons(coords, np.concatenate([[0], np.cumsum(lengths // 16)]).astype(np.int64))

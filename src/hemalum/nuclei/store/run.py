@@ -1,0 +1,66 @@
+"""What decides the nuclei of a slide: the part of a store's manifest by which a run goes on or is refused."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+Region = tuple[int, int]  # row and column in the grid of regions
+
+
+class RegionGrid(BaseModel):
+    """How the slide is cut: `rows` by `columns` regions, each `height` by `width` px of level 0."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: int = Field(ge=1)
+    columns: int = Field(ge=1)
+    height: float = Field(gt=0)
+    width: float = Field(gt=0)
+
+
+class StoreRun(BaseModel):
+    """What decides the nuclei of a slide; two runs that differ in any of it do not share a store.
+
+    `fingerprint` is that of the slide, `shape` its (H, W) in px of level 0, `model_digest` the model's, `settings`
+    all else that changes results, as plain values. `offset` is x, y of the slide's first px on the scanner's canvas,
+    where the file states bounds. `dab` says that the slide is H-DAB; `positive` are the thresholds by which its
+    nuclei are graded, or "otsu".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    fingerprint: str
+    shape: tuple[int, int]
+    grid: RegionGrid
+    source: str | None = None
+    model: str | None = None
+    model_digest: str | None = None
+    mpp: float | None = Field(None, gt=0)
+    mpp_source: str = "none"
+    class_names: tuple[str, ...] = ()
+    dab: bool = False
+    positive: tuple[float, ...] | Literal["otsu"] | None = None
+    offset: tuple[int, int] = (0, 0)
+    settings: dict[str, Any] = {}
+
+
+def raster_ids(first: NDArray[Any], width: int) -> NDArray[np.int64]:
+    """Ids (N,) of nuclei by row and column (N, 2) of their first pixel on the slide's separation grid, `width` wide.
+
+    No two nuclei share their first pixel, so the ids are unique, and the same whatever the regions were.
+    """
+    return np.asarray(first[:, 0], np.int64) * width + first[:, 1] + 1
+
+
+def first_difference(held: Any, requested: Any, name: str = "") -> str:
+    """Where two plain contents first differ, as `settings.tile is 256 there, 512 here`; "" where they do not."""
+    if isinstance(held, Mapping) and isinstance(requested, Mapping):
+        for key in dict.fromkeys([*requested, *held]):
+            found = first_difference(held.get(key), requested.get(key), f"{name}.{key}" if name else str(key))
+            if found:
+                return found
+        return ""
+    return "" if held == requested else f"{name} is {held} there, {requested} here"

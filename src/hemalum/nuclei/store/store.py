@@ -1,0 +1,329 @@
+"""The store: a folder that many processes fill region by region, and that is read without loading it.
+
+    STEM.nuclei/nuclei.yaml              what decides the results (StoreRun), and what is known when all is done
+    STEM.nuclei/parts/<row>_<column>.parquet   the nuclei of one region; an empty region has an empty part
+    STEM.nuclei/regions.parquet          once complete: number and bounds of the nuclei of each part
+
+A part is written beside and renamed, so it is there whole or not at all, and what is there is finished.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from hemalum.errors import HemalumError, one_line
+from hemalum.manifest import check_manifest, lock_folder, manifest_path, read_manifest, write_manifest
+from hemalum.nuclei.ihc_score import GRADES, grade, otsu_threshold
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.polygons import Polygons
+from hemalum.nuclei.store.index import PartIndex, read_index, survey_parts, write_index
+from hemalum.nuclei.store.parts import (
+    boxes_of,
+    from_wkb,
+    groups_near,
+    make_schema,
+    make_table,
+    open_part,
+    read_part,
+    write_part,
+)
+from hemalum.nuclei.store.run import Region, StoreRun, first_difference
+
+KIND = "nuclei"
+SUFFIX = ".nuclei"
+INDEX = "regions.parquet"
+PART = re.compile(r"(\d+)_(\d+)\.parquet")
+UNKNOWN = {"complete": False, "thresholds": [], "notes": {}}  # of a run, before it is complete
+
+
+class NucleiStore:
+    """The nuclei of one slide on disk. Made by `create` or `open_store`; safe with many processes at once."""
+
+    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
+        self.path = path
+        try:
+            self.run = StoreRun.model_validate({key: content[key] for key in content if key not in UNKNOWN})
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise HemalumError(
+                f"{manifest_path(path, KIND)}: is not the manifest of a store ({where}: {error.errors()[0]['msg']})"
+            ) from error
+        self.complete = bool(content.get("complete"))
+        self.thresholds: tuple[float, ...] = tuple(content.get("thresholds") or ())
+        self.notes: dict[str, Any] = dict(content.get("notes") or {})
+        run = self.run
+        self.schema = make_schema(run.class_names, dab=run.dab, graded=run.positive is not None)
+        self._seen: PartIndex | None = None
+
+    @classmethod
+    def create(cls, path: Path | str, run: StoreRun) -> "NucleiStore":
+        """Start a store, or go on with the one of the same run that is there.
+
+        Raises HemalumError when the folder holds another run's nuclei, or something else, or cannot be written.
+        """
+        path = Path(path)
+        requested = run.model_dump(mode="json")
+
+        def join(held: Mapping[str, Any]) -> Mapping[str, Any]:
+            difference = first_difference({key: held.get(key) for key in requested}, requested)
+            if difference:
+                raise HemalumError(
+                    f"{path}: holds the nuclei of another run ({difference}); choose another folder, or remove it"
+                )
+            return held
+
+        content = check_manifest(path, KIND, requested | UNKNOWN, join)
+        store = cls(path, content)
+        try:
+            store._parts.mkdir(exist_ok=True)
+        except OSError as error:
+            raise HemalumError(f"cannot create {store._parts}: {error.strerror}") from error
+        return store
+
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else "not complete"
+        return f"NucleiStore({str(self.path)!r}: {self.count:,} nuclei in {len(self.finished)} regions, {state})"
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def name(self) -> str:
+        """The folder's name without its ending: the slide's."""
+        return self.path.name.removesuffix(SUFFIX)
+
+    @property
+    def _parts(self) -> Path:
+        return self.path / "parts"
+
+    def part_path(self, region: Region) -> Path:
+        """Where the nuclei of a region are."""
+        return self._parts / f"{region[0]}_{region[1]}.parquet"
+
+    # -- writing
+
+    @property
+    def finished(self) -> list[Region]:
+        """The regions that are there, by row and column."""
+        try:
+            names = [PART.fullmatch(entry.name) for entry in self._parts.iterdir()]
+        except OSError:
+            return []
+        return sorted((int(match[1]), int(match[2])) for match in names if match)
+
+    def missing(self, regions: Iterable[Region] | None = None) -> list[Region]:
+        """Those of the regions that are not there yet, in their order; without `regions`, of the whole grid."""
+        grid = self.run.grid
+        there = set(self.finished)
+        wanted = (
+            [(row, column) for row in range(grid.rows) for column in range(grid.columns)]
+            if regions is None
+            else regions
+        )
+        return [(row, column) for row, column in wanted if (row, column) not in there]
+
+    def add(self, region: Region, nuclei: Nuclei, ids: NDArray[Any]) -> Path:
+        """Write the nuclei of one region, also none; gives the part's path. A region that is there is replaced.
+
+        The nuclei are in px of the whole slide. `ids` (N,) whole numbers are unique in the slide (`raster_ids`); the
+        table's own count within the region and are not kept. Nuclei are graded where the run says by what.
+
+        Raises HemalumError for a region outside the grid, for other columns than the store's, or when the part
+        cannot be written.
+        """
+        grid = self.run.grid
+        if not (0 <= region[0] < grid.rows and 0 <= region[1] < grid.columns):
+            raise HemalumError(f"{self.path}: region {region} is not in its grid of {grid.rows} x {grid.columns}")
+        positive = self.run.positive
+        if isinstance(positive, tuple) and not nuclei.thresholds:
+            nuclei = nuclei.graded(positive)
+        table = nuclei.table
+        if positive == "otsu" and "intensity" not in table.column_names:
+            table = table.append_column("intensity", pa.nulls(table.num_rows, pa.string()))
+        path = self.part_path(region)
+        write_part(path, make_table(self.schema, table, nuclei.outlines, ids))
+        return path
+
+    def finish(self, regions: Iterable[Region] | None = None, notes: Mapping[str, Any] | None = None) -> None:
+        """Say that all regions are there; `notes`, plain values, go to the manifest and into every export.
+
+        Grades the nuclei by Otsu's threshold where the run asks for it. Raises HemalumError when a region is missing.
+        """
+        missing = self.missing(regions)
+        if missing:
+            raise HemalumError(f"{self.path}: {len(missing)} regions are not finished, the first is {missing[0]}")
+        thresholds = self._grade_by_otsu() if self.run.positive == "otsu" else self.run.positive or ()
+        with lock_folder(self.path):
+            there = self.finished
+            write_index(self.path / INDEX, survey_parts(there, [self.part_path(region) for region in there]))
+            content = read_manifest(self.path, KIND)
+            self.notes = dict(content.get("notes") or {}) | dict(notes or {})
+            content |= {"complete": True, "thresholds": [float(one) for one in thresholds], "notes": self.notes}
+            write_manifest(self.path, KIND, content)
+            for leftover in self._parts.glob(".*.part.parquet"):  # of a process that was killed
+                with suppress(OSError):
+                    leftover.unlink()
+        self.complete, self.thresholds = True, tuple(thresholds)
+
+    def _grade_by_otsu(self) -> tuple[float, ...]:
+        """Fill the column `intensity` of every part; the measures stay, so doing it again changes nothing."""
+        values = self.dataset.to_table(columns=["dab_mean"]).column(0).to_numpy().astype(np.float64)
+        threshold = otsu_threshold(values)
+        names = np.array([None, *GRADES[1]], np.object_)
+        for region in self.finished:
+            table = read_part(self.part_path(region))
+            grades = names[grade(table.column("dab_mean").to_numpy().astype(np.float64), (threshold,))]
+            position = table.column_names.index("intensity")
+            graded = table.set_column(position, "intensity", pa.array(grades, pa.string())).cast(self.schema)
+            write_part(self.part_path(region), graded)
+        return (threshold,)
+
+    # -- reading
+
+    @property
+    def dataset(self) -> pa.dataset.Dataset:
+        """All parts as one table that is read when it is asked (`pyarrow.dataset`), with the store's columns."""
+        files = [str(self.part_path(region)) for region in self.finished]
+        return pa.dataset.dataset(files, schema=self.schema, format="parquet")
+
+    @property
+    def count(self) -> int:
+        """Number of nuclei."""
+        return int(self._index().counts.sum())
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows part by part, by row and column of their regions."""
+        for region in self.finished:
+            yield read_part(self.part_path(region), columns)
+
+    def window(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        *,
+        columns: Sequence[str] | None = None,
+        centers: bool = False,
+    ) -> pa.Table:
+        """The rows of the nuclei that touch a window in px of level 0, by id; only the parts that lie there are read.
+
+        A nucleus touches it when its bounding box does. With `centers` those whose centroid is inside are given: of
+        windows side by side each nucleus is then in one.
+        """
+        asked = np.array([x, y, x + width, y + height], np.float64)
+        wanted = list(columns if columns is not None else self.schema.names)
+        needed = list(dict.fromkeys([*wanted, "id", "x", "y", "bbox"]))
+        found = []
+        for region in self._index().near(asked):
+            with open_part(self.part_path(region)) as file:
+                groups = groups_near(file.metadata, asked)
+                if not groups:
+                    continue
+                table = file.read_row_groups(groups, columns=needed, use_threads=False)
+            if centers:
+                places = np.column_stack([table.column("x").to_numpy(), table.column("y").to_numpy()])
+                inside = (places >= asked[:2]).all(axis=1) & (places < asked[2:]).all(axis=1)
+            else:
+                boxes = boxes_of(table)
+                inside = (boxes[:, :2] < asked[2:]).all(axis=1) & (boxes[:, 2:] > asked[:2]).all(axis=1)
+            found.append(table.take(np.flatnonzero(inside)))
+        if not found:
+            return self.schema.empty_table().select(wanted)
+        joined = pa.concat_tables(found)
+        return joined.take(np.argsort(joined.column("id").to_numpy())).select(wanted)
+
+    def nuclei(self, window: tuple[int, int, int, int] | None = None) -> Nuclei:
+        """The nuclei that touch a window x, y, width, height as `Nuclei` in px of it; without a window, all.
+
+        Ids count from 1 in the order of the store's. All of a slide need its memory: some 2 GB for a million.
+        """
+        height, width = self.run.shape
+        x, y, width, height = (0, 0, width, height) if window is None else window
+        if width < 1 or height < 1:
+            raise HemalumError(f"window {x},{y},{width},{height}: width and height must be at least 1 px")
+        if window is None:
+            table = pa.concat_tables([self.schema.empty_table(), *self.tables()])
+            table = table.take(np.argsort(table.column("id").to_numpy()))
+        else:
+            table = self.window(x, y, width, height)
+        rings = from_wkb(table.column("geometry"))
+        outlines = Polygons(rings.coords - np.array([x, y], np.float32), rings.offsets)
+        shifted = table.drop_columns(["bbox", "geometry"])
+        new = {
+            "id": pa.array(np.arange(1, table.num_rows + 1, dtype=np.uint32)),
+            "x": pa.array(np.round(table.column("x").to_numpy() - x, 3)),
+            "y": pa.array(np.round(table.column("y").to_numpy() - y, 3)),
+        }
+        for name, values in new.items():
+            shifted = shifted.set_column(shifted.column_names.index(name), name, values)
+        run = self.run
+        metadata = {"mpp": str(run.mpp), "mpp_source": run.mpp_source, "model": str(run.model)}
+        return Nuclei(
+            shifted.replace_schema_metadata({f"hemalum.{key}": value for key, value in metadata.items()}),
+            outlines,
+            (height, width),
+            run.mpp,
+            run.mpp_source,
+            run.model,
+            run.source,
+            self.notes | ({} if window is None else {"window": list(window)}),
+            run.class_names,
+            self.thresholds or (run.positive if isinstance(run.positive, tuple) else ()),
+        )
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
+        """The table without outlines as a pandas.DataFrame. Raises HemalumError without pandas."""
+        _require("pandas")
+        wanted = (
+            list(columns) if columns is not None else [n for n in self.schema.names if n not in ("bbox", "geometry")]
+        )
+        return self.dataset.to_table(columns=wanted).to_pandas()
+
+    def to_geopandas(self, window: tuple[float, float, float, float] | None = None) -> Any:
+        """The table with outlines as a geopandas.GeoDataFrame, all or those that touch a window x, y, width, height.
+
+        Raises HemalumError without geopandas.
+        """
+        geopandas = _require("geopandas")
+        table = self.dataset.to_table() if window is None else self.window(*window)
+        outlines = from_wkb(table.column("geometry")).shapely()
+        return geopandas.GeoDataFrame(table.drop_columns(["bbox", "geometry"]).to_pandas(), geometry=outlines)
+
+    def _index(self) -> PartIndex:
+        """What is known of the parts; looked up again while parts may come."""
+        regions = self.finished if self._seen is None or not self.complete else self._seen.regions
+        if self._seen is None or self._seen.regions != regions:
+            paths = [self.part_path(region) for region in regions]
+            stored = read_index(self.path / INDEX, regions) if self.complete else None
+            self._seen = stored or survey_parts(regions, paths)
+        return self._seen
+
+
+def open_store(path: Path | str) -> NucleiStore:
+    """Open the store of a slide's nuclei, a folder STEM.nuclei.
+
+    Raises HemalumError when there is none, or it is damaged or of another format.
+    """
+    path = Path(path)
+    if not manifest_path(path, KIND).is_file():
+        what = "holds no nuclei" if path.is_dir() else "no such folder"
+        raise HemalumError(f"{path}: {what}; want a folder NAME{SUFFIX} that hemalum segment wrote")
+    return NucleiStore(path, read_manifest(path, KIND))
+
+
+def _require(package: str) -> Any:
+    try:
+        return __import__(package)
+    except ImportError as error:
+        raise HemalumError(
+            f"{package} is not installed ({one_line(error)}): pip install 'hemalum[tables]'"
+        ) from error
