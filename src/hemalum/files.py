@@ -1,6 +1,7 @@
 """Writing files so that nothing half-written is ever seen under its final name."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,28 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # nothing to remove where the folder itself could not be made
             temporary.unlink()
+
+
+@contextmanager
+def new_folder(final: Path | str) -> Iterator[Path]:
+    """Give a temporary folder beside `final`; on success it is renamed to `final`, on any exception it is removed.
+
+    Raises HemalumError when `final` is there already and is no empty folder, or cannot be written.
+    """
+    final = Path(final)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.part")
+    try:
+        if final.exists() and not (final.is_dir() and not any(final.iterdir())):
+            raise HemalumError(f"{final}: is there already; remove it or name another")
+        temporary.mkdir(parents=True)
+        yield temporary
+        if final.exists():
+            final.rmdir()
+        temporary.replace(final)
+    except OSError as error:
+        raise HemalumError(f"cannot write {final}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path | str, text: str) -> Path:

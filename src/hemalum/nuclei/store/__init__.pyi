@@ -1,9 +1,11 @@
+from .export import EXPORTS as EXPORTS
+from .export import export_store as export_store
 from .parts import from_wkb as from_wkb
 from .parts import make_schema as make_schema
 from .parts import to_wkb as to_wkb
-from .store import NucleiStore as NucleiStore
 from .run import Region as Region
 from .run import RegionGrid as RegionGrid
 from .run import StoreRun as StoreRun
-from .store import open_store as open_store
 from .run import raster_ids as raster_ids
+from .store import NucleiStore as NucleiStore
+from .store import open_store as open_store

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet
 from numpy.typing import NDArray
 
@@ -94,7 +95,7 @@ def write_part(path: Path, table: pa.Table) -> None:
 
 
 class PartWriter:
-    """A GeoParquet file in the making; `write` appends, what GeoParquet says of the whole file is added on closing."""
+    """A GeoParquet file in the making: `write` appends, on closing what holds for the whole file is added."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         plain = [name for name in schema.names if name not in ("bbox", "geometry")]
@@ -162,17 +163,21 @@ def stored_bounds(metadata: Any) -> NDArray[np.float64] | None:
 
 def groups_near(metadata: Any, window: NDArray[np.float64]) -> list[int]:
     """The row groups whose nuclei may touch a window (4,) x, y, x, y, by their statistics."""
-    first = metadata.row_group(0) if metadata.num_row_groups else None
-    names = [] if first is None else [first.column(k).path_in_schema for k in range(first.num_columns)]
-    place = {name: names.index(f"bbox.{name}") for name in BOX} if names else {}
+    first = metadata.num_columns - 1 - len(BOX)  # they stand before the last column, the geometry
     near = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        low = [group.column(place[name]).statistics.min for name in ("xmin", "ymin")]
-        high = [group.column(place[name]).statistics.max for name in ("xmax", "ymax")]
+        low = [group.column(first + k).statistics.min for k in (0, 1)]
+        high = [group.column(first + k).statistics.max for k in (2, 3)]
         if low[0] < window[2] and low[1] < window[3] and high[0] > window[0] and high[1] > window[1]:
             near.append(number)
     return near
+
+
+def number_names(column: Any, names: Sequence[str]) -> NDArray[np.int32]:
+    """Numbers (N,) from 1 of the values of a column of text, in the order of `names`; 0 for any other and null."""
+    places = pa.compute.index_in(column, value_set=pa.array(names, pa.string())).fill_null(-1)
+    return (places.to_numpy() + 1).astype(np.int32)
 
 
 def box_of(table: pa.Table) -> NDArray[np.float64]:

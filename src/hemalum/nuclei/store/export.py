@@ -1,0 +1,210 @@
+"""A store as one file for other programs, written part by part: memory does not grow with the slide."""
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+from numpy.typing import NDArray
+
+from hemalum.errors import HemalumError, nearest
+from hemalum.files import atomic_path, new_folder, write_text
+from hemalum.nuclei.ihc_score import GRADES, IhcScore
+from hemalum.nuclei.io.colors import INTENSITIES, Classes, combine_classes
+from hemalum.nuclei.io.geojson import FeatureWriter
+from hemalum.nuclei.store.label_image import write_label_image
+from hemalum.nuclei.store.parts import PartWriter, from_wkb, number_names
+from hemalum.nuclei.store.store import NucleiStore
+from hemalum.nuclei.store.thumbnail import write_thumbnail
+
+GZIP_LEVEL = 4  # 6 is twice as slow and 4 % smaller
+# name of a format → what is put behind the name of the slide
+EXPORTS = {
+    "geojson": ".geojson",
+    "geojson.gz": ".geojson.gz",
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "ome-zarr": "_labels.ome.zarr",
+    "spatialdata": ".spatialdata.zarr",
+    "thumbnail": "_thumbnail.png",
+}
+
+OnProgress = Callable[[float], None]
+
+
+def export_store(
+    store: NucleiStore,
+    format: str,
+    path: Path | str | None = None,
+    *,
+    kind: str = "detection",
+    simplify: float = 0.0,
+    canvas: bool = False,
+    picture: NDArray[np.uint8] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Write all nuclei of a store in a format of `EXPORTS`, beside it unless `path` says where; gives the path.
+
+    For GeoJSON: `kind` is "detection" or "annotation", QuPath's objectType; outlines may be moved by up to `simplify`
+    px to save points; with `canvas` coordinates count from the corner of the scanner's canvas instead of the slide's
+    bounds, for programs that show all of it. `picture` (H, W, 3) uint8 shows the whole slide at any size; thumbnail
+    draws on it, or else on white. `on_progress` is called with the share that is done.
+
+    Raises HemalumError for an unknown format, a damaged part, a folder that is there, and where a file cannot be
+    written; nothing half-written stays.
+    """
+    if format not in EXPORTS:
+        raise HemalumError(f"unknown format '{format}'{nearest(format, EXPORTS)}")
+    path = store.path.with_name(store.name + EXPORTS[format]) if path is None else Path(path)
+    advance = on_progress or (lambda _: None)
+    if format in ("geojson", "geojson.gz"):
+        shift = store.run.offset if canvas else (0, 0)
+        with atomic_path(path) as temporary, _open_binary(temporary, format) as stream:
+            _write_geojson(store, stream, kind, simplify, shift, advance)
+    elif format == "csv":
+        _write_csv(store, path, advance)
+    elif format == "parquet":
+        with atomic_path(path) as temporary:
+            _write_parquet(store, temporary, advance)
+    elif format == "spatialdata":
+        _write_spatialdata(store, path, advance)
+    elif format == "ome-zarr":
+        write_label_image(store, path, advance)
+    else:
+        write_thumbnail(store, path, picture, advance)
+    return path
+
+
+@contextmanager
+def _open_binary(path: Path, format: str) -> Iterator[IO[bytes]]:
+    with path.open("wb") as file:
+        if format == "geojson":
+            yield file
+            return
+        # without time and name inside, the same nuclei give the same bytes
+        with gzip.GzipFile("", "wb", GZIP_LEVEL, file, 0) as packed:
+            yield packed  # type: ignore[misc]
+
+
+def _classes_of(store: NucleiStore, table: pa.Table) -> Classes | None:
+    """The class of each row as QuPath shows it: that of the model, of staining intensity, or both."""
+    classes = intensities = None
+    if store.run.class_names:
+        classes = Classes(number_names(table.column("class"), store.run.class_names), store.run.class_names)
+    if store.thresholds:
+        names = GRADES[len(store.thresholds)]
+        palette = [INTENSITIES[name] for name in names]
+        intensities = Classes(number_names(table.column("intensity"), names), names, palette)
+    return combine_classes(classes, intensities)
+
+
+def _tables(store: NucleiStore, advance: OnProgress, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    regions = max(1, len(store.finished))
+    for number, table in enumerate(store.tables(columns), start=1):
+        yield table
+        advance(number / regions)
+
+
+def _describe(store: NucleiStore) -> dict[str, Any]:
+    run = store.run
+    described = {
+        "mpp": run.mpp,
+        "mpp_source": run.mpp_source,
+        "model": run.model,
+        "source": run.source,
+        "shape": list(run.shape),
+        **store.notes,
+    }
+    if not store.complete:
+        described["complete"] = False
+    if run.class_names:
+        described["classes"] = list(run.class_names)
+    if store.thresholds:
+        names = GRADES[len(store.thresholds)]
+        counts = np.zeros(len(names) + 1, np.int64)
+        for table in store.tables(["intensity"]):
+            counts += np.bincount(number_names(table.column("intensity"), names), minlength=len(counts))
+        described["positive"] = list(store.thresholds)
+        described["ihc"] = IhcScore(dict(zip(names, counts[1:].tolist(), strict=True))).as_dict()
+    return described
+
+
+def _write_geojson(
+    store: NucleiStore, stream: IO[bytes], kind: str, simplify: float, shift: tuple[int, int], advance: OnProgress
+) -> None:
+    plain = store.schema.empty_table()
+    writer = FeatureWriter(
+        stream,
+        store.schema.names,
+        note=_describe(store) | ({"offset": list(shift)} if any(shift) else {}),
+        classes=_classes_of(store, plain),
+        seed=store.run.model_dump_json().encode(),
+        kind=kind,
+    )
+    for table in _tables(store, advance):
+        outlines = from_wkb(table.column("geometry")).simplified(simplify)
+        classes = _classes_of(store, table)
+        writer.write(
+            outlines.coords + np.array(shift, np.float64),
+            outlines.offsets,
+            table,
+            table.column("id").to_numpy().astype(np.uint64),
+            None if classes is None else classes.numbers,
+        )
+    writer.close()
+
+
+def _write_csv(store: NucleiStore, path: Path, advance: OnProgress) -> None:
+    columns = [name for name in store.schema.names if name not in ("bbox", "geometry")]
+    schema = pa.schema([store.schema.field(name) for name in columns])
+    options = pyarrow.csv.WriteOptions(quoting_style="needed")
+    with atomic_path(path) as temporary, pyarrow.csv.CSVWriter(temporary, schema, write_options=options) as writer:
+        for table in _tables(store, advance, columns):
+            writer.write_table(table)
+
+
+def _write_parquet(store: NucleiStore, path: Path, advance: OnProgress, pandas_index: str | None = None) -> None:
+    schema = store.schema.with_metadata({"hemalum": json.dumps(_describe(store), ensure_ascii=False)})
+    if pandas_index is not None:
+        column = {"name": pandas_index, "field_name": pandas_index, "pandas_type": "int64", "numpy_type": "int64"}
+        index = {"index_columns": [pandas_index], "column_indexes": [], "columns": [column | {"metadata": None}]}
+        schema = schema.with_metadata({**schema.metadata, "pandas": json.dumps(index)})
+    with PartWriter(path, schema) as writer:
+        for table in _tables(store, advance):
+            writer.write(table.replace_schema_metadata(schema.metadata))
+
+
+def _write_spatialdata(store: NucleiStore, path: Path, advance: OnProgress) -> None:
+    """The folder that spatialdata reads: one element of shapes, its measures beside the outlines.
+
+    Written by its format (container 0.2, shapes 0.3, Zarr 3), which its versions from 0.5 on read; the library
+    itself would hold all shapes in memory.
+    """
+    axes = [{"name": name, "type": "space", "unit": "unit"} for name in ("x", "y")]
+
+    def system(name: str, transformation: dict[str, Any]) -> dict[str, Any]:
+        return {**transformation, "input": {"name": "xy", "axes": axes}, "output": {"name": name, "axes": axes}}
+
+    systems = [system("global", {"type": "identity"})]
+    if store.run.mpp is not None:
+        systems.append(system("microns", {"type": "scale", "scale": [store.run.mpp] * 2}))
+    groups: dict[str, dict[str, Any]] = {
+        ".": {"spatialdata_attrs": {"version": "0.2"}, "hemalum": _describe(store)},
+        "shapes": {},
+        "shapes/nuclei": {
+            "encoding-type": "ngff:shapes",
+            "axes": ["x", "y"],
+            "coordinateTransformations": systems,
+            "spatialdata_attrs": {"version": "0.3"},
+        },
+    }
+    with new_folder(path) as folder:
+        for name, attributes in groups.items():
+            group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+            write_text(folder / name / "zarr.json", json.dumps(group, ensure_ascii=False))
+        _write_parquet(store, folder / "shapes/nuclei/shapes.parquet", advance, pandas_index="id")
