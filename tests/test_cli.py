@@ -52,7 +52,7 @@ OPTIONS = {
     "figure embedding": "IMAGE --encoder --output --field",
     "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
     "info": "[MODEL|SLIDE] --json",
-    "export": "MODEL OUT --organ",
+    "export": "RESULTS|MODEL [FILE] --to --output --as --simplify --canvas --image --organ",
     "demo": "--output --model --stain --engine",
 }
 

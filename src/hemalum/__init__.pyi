@@ -9,6 +9,8 @@ from .experiments.reproduce import reproduce as reproduce
 from .inference.segment import segment as segment
 from .models.model import load_model as load_model
 from .nuclei.nuclei import Nuclei as Nuclei
+from .nuclei.store.store import NucleiStore as NucleiStore
+from .nuclei.store.store import open_store as open_store
 from .slides.slide import open_slide as open_slide
 from .training.train import train as train
 
@@ -18,6 +20,7 @@ __all__ = [
     "Dataset",
     "HemalumError",
     "Nuclei",
+    "NucleiStore",
     "check_dataset",
     "compare",
     "evaluate",
@@ -26,6 +29,7 @@ __all__ = [
     "open_slide",
     "refine",
     "reproduce",
+    "open_store",
     "segment",
     "train",
 ]

@@ -54,7 +54,7 @@ def test_cells_give_their_nucleus_and_annotations_are_left_out(tmp_path: Path) -
     ("content", "message"),
     [
         ("{", "not JSON"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "not GeoJSON"),
         ('{"type": "Topology"}', "not GeoJSON"),
         (json.dumps([{"geometry": {"type": "Point", "coordinates": [1, 2]}}]), "feature 1: geometry is 'Point'"),
         (json.dumps([{"geometry": None}]), "feature 1: geometry is None"),

@@ -1,25 +1,127 @@
-"""A model for other programs."""
+"""Results, or a model, for other programs."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hemalum.cli.options import ModelArgument
+from hemalum.cli.app import CliContext
+from hemalum.cli.options import chosen
+from hemalum.errors import HemalumError
 
 
 def export(
     context: typer.Context,
-    model: ModelArgument,
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .onnx, or .xml for OpenVINO.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="RESULTS|MODEL",
+            help="Results of slides: a folder NAME.nuclei, or one with several. Or a model: its file or name.",
+        ),
+    ],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="Of a model, the file to write: .onnx, or .xml for OpenVINO."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="Of results: geojson, geojson.gz, csv, parquet, ome-zarr (label image), spatialdata or thumbnail.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Where to write; of several slides a folder. Default: beside them."
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="detection|annotation", help="What nuclei are in QuPath (geojson); default: detection."
+        ),
+    ] = None,
+    simplify: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="PX", help="Move outlines by up to PX pixels to save points (geojson)."),
+    ] = None,
+    canvas: Annotated[
+        bool,
+        typer.Option(
+            "--canvas", help="Count from the corner of the scanner's canvas, not of the slide's bounds (geojson)."
+        ),
+    ] = False,
+    image: Annotated[
+        Path | None,
+        typer.Option(metavar="SLIDE", help="The slide, or a picture of all of it, to draw on (thumbnail)."),
+    ] = None,
     organ: Annotated[
         str | None, typer.Option(metavar="NAME", help="Build in the organ, for a model that tells organs apart.")
     ] = None,
 ) -> None:
-    """Write a model as ONNX or OpenVINO IR: uint8 pixels in, maps out, the card in the file."""
+    """Write results for other programs (--to), or a model as ONNX or OpenVINO IR.
+
+    `hemalum export out/slide.nuclei --to geojson` writes out/slide.geojson, which QuPath opens.
+    `hemalum export MODEL FILE` writes a network that takes uint8 pixels and gives maps, the card in the file.
+    """
+    if to is None:
+        _export_model(context.obj, what, file, organ)
+        return
+    if file is not None:
+        raise HemalumError(f"'{file}': with --to, the file to write is given by -o {file}")
+    _export_results(context.obj, Path(what), to, output, image, canvas=canvas, **chosen(kind=kind, simplify=simplify))
+
+
+def _export_model(cli: CliContext, model: str, file: Path | None, organ: str | None) -> None:
+    if Path(model).is_dir():
+        raise HemalumError(f"{model}: is a folder; of results say in which format, as in --to geojson")
+    if file is None:
+        raise HemalumError(f"model '{model}': name the file to write, .onnx, or .xml for OpenVINO")
     from hemalum.models.model import export_model, load_model
 
     loaded = load_model(model)
-    for path in export_model(loaded if organ is None else loaded.with_organ(organ), output):
-        if not context.obj.quiet:
+    for path in export_model(loaded if organ is None else loaded.with_organ(organ), file):
+        if not cli.quiet:
             print(path)
+
+
+def _export_results(
+    cli: CliContext, results: Path, to: str, output: Path | None, image: Path | None, **options: object
+) -> None:
+    from hemalum.cli.console import file_progress
+    from hemalum.nuclei.store import EXPORTS, export_store, find_stores, open_store
+    from hemalum.slides import open_slide
+
+    if image is not None:
+        with open_slide(image) as slide:
+            options["picture"] = slide.thumbnail(2048)
+    paths = find_stores(results)
+    failed: list[str] = []
+    with file_progress(len(paths), quiet=cli.quiet) as progress:
+        for path in paths:
+            try:
+                store = open_store(path)
+                target = output
+                if output is not None and (len(paths) > 1 or output.is_dir()):
+                    target = output / f"{store.name}{EXPORTS.get(to, '')}"
+                written = export_store(
+                    store,
+                    to,
+                    target,
+                    on_progress=lambda share, path=path: progress.update(path, share),
+                    **options,  # type: ignore[arg-type]
+                )
+            except HemalumError as error:
+                if len(paths) == 1 or to not in EXPORTS:
+                    raise
+                failed.append(str(error))
+            else:
+                if not cli.quiet:
+                    print(written)
+            progress.finish()
+    for reason in failed:
+        print(f"failed: {reason}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)

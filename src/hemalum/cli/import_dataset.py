@@ -1,5 +1,6 @@
 """A public dataset, or a folder, as a dataset folder."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ import typer
 
 from hemalum.cli.check import write_preview_sheet
 from hemalum.cli.options import Preview, Seed, chosen, import_scale, listed, reader_options, shares
+from hemalum.errors import HemalumError
 
 
 def _print_formats(asked: bool) -> None:
@@ -22,8 +24,14 @@ def _print_formats(asked: bool) -> None:
 def import_(
     context: typer.Context,
     format: Annotated[str, typer.Argument(metavar="FORMAT", help="Name of the layout; --list shows them.")],
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder with the data as published, or yours.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="Dataset folder to write.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SRC DST",
+            help="Folder with the data as published, or yours, and the dataset folder to write. Format qupath: "
+            "FILE.geojson, the image or slide that it is of, and the folder to write.",
+        ),
+    ],
     formats: Annotated[
         bool,
         typer.Option("--list", callback=_print_formats, is_eager=True, help="Print the formats and stop."),
@@ -88,12 +96,19 @@ def import_(
     from hemalum.data.importing import import_dataset
     from hemalum.reports.tables import dataset_pairs
 
+    *sources, target = paths
+    if len(sources) != (2 if format == "qupath" else 1):
+        raise HemalumError(f"import {format}: want {'FILE.geojson IMAGE DST' if format == 'qupath' else 'SRC DST'}")
     folders = chosen(images=images or None, labels=labels or None, index=index or None)
     pairs = chosen(chromogen=chromogen, registration=registration, min_quality=min_quality)
-    with counter("importing", quiet=context.obj.quiet) as advance:
+    with counter("importing", quiet=context.obj.quiet) as advance, ExitStack() as opened:
+        if format == "qupath":
+            from hemalum.slides import open_slide
+
+            pairs["image"] = opened.enter_context(open_slide(sources[1]))
         dataset = import_dataset(
             format,
-            source,
+            sources[0],
             target,
             mpp=mpp,
             group=group,

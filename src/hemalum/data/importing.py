@@ -142,7 +142,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         rows = [replace(row, split=parts[row.id]) for row in rows]
         scales = {(row.mpp, row.mpp_source) for row in rows}
         _warn_of_mixed_scales(dst, rows)
-        classes = reader.classes if reader.classes_for is None else reader.classes_for(**options)
+        classes = reader.classes if reader.classes_for is None else reader.classes_for(path=src, **options)
         info = DatasetInfo(
             name=name or dst.name,
             title=title or (reader.title if format != "folder" else ""),

@@ -1,5 +1,9 @@
+from .ihc_score import GRADES as GRADES
+from .ihc_score import IhcScore as IhcScore
 from .ihc_score import Positive as Positive
 from .ihc_score import check_positive as check_positive
+from .ihc_score import grade as grade
+from .ihc_score import otsu_threshold as otsu_threshold
 from .morphology import describe as describe
 from .morphology import hematoxylin as hematoxylin
 from .morphology import moments as moments

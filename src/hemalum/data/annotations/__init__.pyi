@@ -4,4 +4,9 @@ from .arrays import read_mat as read_mat
 from .arrays import read_npy as read_npy
 from .imagej_rois import read_roi_set as read_roi_set
 from .outlines import draw_outlines as draw_outlines
+from .qupath import QuPathObject as QuPathObject
+from .qupath import check_within as check_within
 from .qupath import read_geojson as read_geojson
+from .qupath import read_nuclei as read_nuclei
+from .qupath import read_objects as read_objects
+from .qupath import read_regions as read_regions

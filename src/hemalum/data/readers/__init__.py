@@ -15,6 +15,7 @@ from hemalum.data.readers import (
     nuinsseg,
     pannuke,
     polyps,
+    qupath,
     tnbc,
 )
 from hemalum.data.readers.reader import Reader as Reader
@@ -36,6 +37,7 @@ READERS: dict[str, Reader] = {
     "clinicdb": polyps.READERS["clinicdb"],
     "kvasir": polyps.READERS["kvasir"],
     "ihc-pairs": ihc_pairs.READER,
+    "qupath": qupath.READER,
 }
 
 

@@ -73,7 +73,7 @@ def read(path: Path | str, *, merged: bool = False) -> Iterator[Sample]:
             )
 
 
-def classes_for(*, merged: bool = False) -> Mapping[int, str]:
+def classes_for(*, merged: bool = False, **_others: object) -> Mapping[int, str]:
     """Names of the classes under the reader's options."""
     return MERGED_CLASSES if merged else CLASSES
 

@@ -17,8 +17,8 @@ class Reader:
     in words what is allowed.
 
     `size` is images, pixels and nuclei as published. `classes` names the class ids (0 is never in it);
-    `classes_for(**options)` gives them where they depend on the reader's options. `markers` are glob patterns
-    relative to the folder that give the layout away: one that matches says "this looks like me".
+    `classes_for(path, **options)` gives them where they depend on the data or the options. `markers` are glob
+    patterns relative to the folder that give the layout away: one that matches says "this looks like me".
 
     A published split is in `published(members, fold)`, which gives each id its part (fold runs from 1 to
     `folds`, and is 0 where there are none), or in the samples' own `part`; `published_rule` says it in words;

@@ -3,6 +3,9 @@ from .colors import Classes as Classes
 from .colors import Color as Color
 from .colors import class_color as class_color
 from .colors import combine_classes as combine_classes
+from .feature_stream import read_features as read_features
+from .geojson import MEASUREMENTS as MEASUREMENTS
+from .geojson import FeatureWriter as FeatureWriter
 from .geojson import write_geojson as write_geojson
 from .overlay import COLOR as COLOR
 from .overlay import draw_legend as draw_legend

@@ -260,9 +260,9 @@ def _write_ring(text: Any, at: int, coords: Any, start: int, stop: int) -> int:
             text[at] = 44  # ,
             at += 1
         text[at] = 91
-        at = _write_number(text, at + 1, coords[j, 0], 3)
+        at = _write_number(text, at + 1, coords[j, 0], DECIMALS)
         text[at] = 44
-        at = _write_number(text, at + 1, coords[j, 1], 2)
+        at = _write_number(text, at + 1, coords[j, 1], DECIMALS)
         text[at] = 93  # ]
         at += 1
     text[at] = 93

@@ -8,4 +8,5 @@ from .run import RegionGrid as RegionGrid
 from .run import StoreRun as StoreRun
 from .run import raster_ids as raster_ids
 from .store import NucleiStore as NucleiStore
+from .store import find_stores as find_stores
 from .store import open_store as open_store

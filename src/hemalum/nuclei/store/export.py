@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from hemalum.nuclei.store.label_image import write_label_image
 from hemalum.nuclei.store.parts import PartWriter, from_wkb, number_names
 from hemalum.nuclei.store.store import NucleiStore
 from hemalum.nuclei.store.thumbnail import write_thumbnail
+
+log = logging.getLogger(__name__)
 
 GZIP_LEVEL = 4  # 6 is twice as slow and 4 % smaller
 # name of a format → what is put behind the name of the slide
@@ -62,6 +65,12 @@ def export_store(
         raise HemalumError(f"unknown format '{format}'{nearest(format, EXPORTS)}")
     path = store.path.with_name(store.name + EXPORTS[format]) if path is None else Path(path)
     advance = on_progress or (lambda _: None)
+    if not store.complete:
+        log.warning(
+            "%s: the run is not complete; what is written are the %d regions that are there",
+            store.path,
+            len(store.finished),
+        )
     if format in ("geojson", "geojson.gz"):
         shift = store.run.offset if canvas else (0, 0)
         with atomic_path(path) as temporary, _open_binary(temporary, format) as stream:

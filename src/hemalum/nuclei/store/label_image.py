@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.errors import HemalumError
 from hemalum.files import new_folder
 from hemalum.nuclei.polygons import Polygons, fill
 from hemalum.nuclei.store.parts import from_wkb
@@ -23,12 +22,10 @@ def write_label_image(store: NucleiStore, path: Path, advance: Callable[[float],
 
     Level 0 has the size of the slide, each further level every other pixel of the one before. Values are uint32, or
     uint64 where an id does not fit. A pixel is a nucleus's when its center is inside the outline. Raises HemalumError
-    without zarr, when `path` is there, and when it cannot be written.
+    when `path` is there, and when it cannot be written.
     """
-    try:
-        import zarr
-    except ImportError as error:
-        raise HemalumError("export to ome-zarr needs zarr: pip install 'hemalum[zarr]'") from error
+    import zarr  # half a second, which reading a store does not need
+
     height, width = store.run.shape
     largest = max((int(table.column("id").to_numpy().max(initial=0)) for table in store.tables(["id"])), default=0)
     dtype = np.uint32 if largest < 2**32 else np.uint64

@@ -19,7 +19,7 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from hemalum.errors import HemalumError, one_line
+from hemalum.errors import HemalumError
 from hemalum.manifest import check_manifest, lock_folder, manifest_path, read_manifest, write_manifest
 from hemalum.nuclei.ihc_score import GRADES, grade, otsu_threshold
 from hemalum.nuclei.nuclei import Nuclei
@@ -316,14 +316,24 @@ def open_store(path: Path | str) -> NucleiStore:
     path = Path(path)
     if not manifest_path(path, KIND).is_file():
         what = "holds no nuclei" if path.is_dir() else "no such folder"
-        raise HemalumError(f"{path}: {what}; want a folder NAME{SUFFIX} that hemalum segment wrote")
+        raise HemalumError(f"{path}: {what}; results of a slide are in a folder NAME{SUFFIX}")
     return NucleiStore(path, read_manifest(path, KIND))
+
+
+def find_stores(path: Path | str) -> list[Path]:
+    """The stores of a folder of results, by name, or the one that `path` is. Raises HemalumError for none."""
+    path = Path(path)
+    if manifest_path(path, KIND).is_file():
+        return [path]
+    found = sorted(folder for folder in path.glob(f"*{SUFFIX}") if manifest_path(folder, KIND).is_file())
+    if not found:
+        what = f"holds no folder NAME{SUFFIX}" if path.is_dir() else "no such folder"
+        raise HemalumError(f"{path}: {what}; results of a slide are in a folder NAME{SUFFIX}")
+    return found
 
 
 def _require(package: str) -> Any:
     try:
         return __import__(package)
     except ImportError as error:
-        raise HemalumError(
-            f"{package} is not installed ({one_line(error)}): pip install 'hemalum[tables]'"
-        ) from error
+        raise HemalumError(f"a table of {package} needs it: pip install 'hemalum[tables]'") from error

@@ -1,0 +1,218 @@
+"""`qupath`: objects of QuPath in GeoJSON, and the image or slide that they are of.
+
+    FILE.geojson  SLIDE
+
+Where the file has detections or cells, these are the nuclei, and its annotations, if there are any, are the regions in
+which all nuclei are drawn: only these are read. A file with annotations alone has the nuclei as annotations.
+"""
+
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.annotations import QuPathObject, check_within, read_nuclei, read_regions
+from hemalum.data.image import read_image
+from hemalum.data.readers.reader import Reader
+from hemalum.data.sample import Sample
+from hemalum.errors import HemalumError
+from hemalum.nuclei.polygons import Polygons, fill
+
+log = logging.getLogger(__name__)
+
+TILE = 1024  # px; a field of up to twice that is not cut
+NO_CLASS = "Nucleus"  # what hemalum's own export calls a nucleus without a class
+WHITE = 255
+
+
+class Pixels(Protocol):
+    """An open image or slide: (H, W) in px, µm per px, and `read(x, y, width, height)` as (h, w, 3) uint8."""
+
+    shape: tuple[int, int]
+    mpp: float | None
+    name: str
+
+    def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Objects:
+    """Outlines of all nuclei with the number of each one's class, and of the regions that hold all of theirs."""
+
+    nuclei: Polygons
+    classes: NDArray[np.int32]
+    regions: Polygons
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A part of the image; `region` is the number of the region that it lies in, None where there are none."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    region: int | None = None
+
+
+def read(
+    path: Path | str,
+    *,
+    image: Path | str | Pixels | None = None,
+    tile: int = TILE,
+    class_names: Sequence[str] | str | None = None,
+) -> Iterator[Sample]:
+    """Yield the annotated parts of an image, each with its label map, from top to bottom.
+
+    `image` is a file or an open slide. Each region gives its bounding box, with white in place of what lies outside
+    of it. Without regions it is the whole image, or where that is larger than two tiles the tiles that hold nuclei.
+    Fields larger than two tiles of `tile` px are cut. `class_names` are the classifications in the order of the class
+    ids; default: those of the file, by name.
+
+    Raises HemalumError for a file that is no GeoJSON of polygons, polygons outside the image, and a class that is not
+    among `class_names`.
+    """
+    if image is None:
+        raise HemalumError(f"{path}: name the image that the objects are of: import qupath FILE.geojson IMAGE DST")
+    if int(tile) < 64:
+        raise HemalumError(f"tile {tile}: at least 64 px")
+    pixels = _open(image)
+    names = classes_for(path=path, class_names=class_names)
+    objects = _collect(Path(path), pixels.shape, names)
+    low, high = _bounds(objects.nuclei)
+    stem = Path(pixels.name).stem
+    for field in _fields(objects, pixels.shape, int(tile)):
+        end = (field.x + field.width, field.y + field.height)
+        near = np.flatnonzero((low < end).all(axis=1) & (high > (field.x, field.y)).all(axis=1))
+        if field.region is None and not len(near):
+            continue
+        yield _sample(pixels, objects, field, near, f"{stem}_{field.x}_{field.y}", stem)
+
+
+def classes_for(
+    *, path: Path | str, class_names: Sequence[str] | str | None = None, **_others: object
+) -> dict[int, str]:
+    """Names of the classes by id from 1; those of the file by name, where none are given."""
+    if class_names is None:
+        found = {one.class_name for one in read_nuclei(path)}
+        listed = sorted(name for name in found if name is not None and name != NO_CLASS)
+    else:
+        listed = [name.strip() for name in (class_names.split(",") if isinstance(class_names, str) else class_names)]
+    if len(listed) > 255:
+        raise HemalumError(f"{path}: {len(listed)} classes; at most 255 fit a class map")
+    return dict(enumerate(listed, start=1))
+
+
+class _Image:
+    """A plain image as `Pixels`."""
+
+    def __init__(self, path: Path) -> None:
+        self.pixels = read_image(path)
+        self.shape: tuple[int, int] = (self.pixels.shape[0], self.pixels.shape[1])
+        self.mpp: float | None = None
+        self.name = path.name
+
+    def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        return self.pixels[y : y + height, x : x + width]
+
+
+def _open(image: Path | str | Pixels) -> Pixels:
+    return _Image(Path(image)) if isinstance(image, str | Path) else image
+
+
+def _collect(path: Path, shape: tuple[int, int], names: dict[int, str]) -> _Objects:
+    """All outlines in one pass, as float32: a million nuclei take some 0.4 GB."""
+    numbers = {name: number for number, name in names.items()}
+    rings: list[NDArray[np.float32]] = []
+    classes: list[int] = []
+    for one in read_nuclei(path):
+        where = f"{path}, feature {one.number}"
+        check_within(one.path, shape, where)
+        rings.append(one.path.astype(np.float32))
+        classes.append(_class_number(one, numbers, where))
+    nuclei, regions = _join(rings), _join([one.path.astype(np.float32) for one in read_regions(path)])
+    if len(regions):
+        log.info("%s: %d nuclei; only its %d annotated regions are read", path, len(nuclei), len(regions))
+    return _Objects(nuclei, np.array(classes, np.int32), regions)
+
+
+def _class_number(one: QuPathObject, numbers: dict[str, int], where: str) -> int:
+    if one.class_name is None or one.class_name == NO_CLASS:
+        return 0
+    if one.class_name not in numbers:
+        raise HemalumError(f"{where}: class '{one.class_name}' is not among class_names {', '.join(numbers)}")
+    return numbers[one.class_name]
+
+
+def _join(rings: list[NDArray[np.float32]]) -> Polygons:
+    offsets = np.cumsum([0, *(len(ring) for ring in rings)]).astype(np.int64)
+    return Polygons(np.concatenate(rings) if rings else np.zeros((0, 2), np.float32), offsets)
+
+
+def _bounds(outlines: Polygons) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    if len(outlines) == 0:
+        return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
+    starts = outlines.offsets[:-1]
+    return np.minimum.reduceat(outlines.coords, starts), np.maximum.reduceat(outlines.coords, starts)
+
+
+def _fields(objects: _Objects, shape: tuple[int, int], tile: int) -> Iterator[_Field]:
+    height, width = shape
+    if len(objects.regions) == 0:
+        yield from _cut(_Field(0, 0, width, height), tile)
+        return
+    low, high = _bounds(objects.regions)
+    left_top = np.clip(np.floor(low), 0, (width, height)).astype(int)
+    right_bottom = np.clip(np.ceil(high), 0, (width, height)).astype(int)
+    for number in np.lexsort((left_top[:, 0], left_top[:, 1])):
+        x, y = left_top[number].tolist()
+        size = (right_bottom[number] - left_top[number]).tolist()
+        if min(size) > 0:
+            yield from _cut(_Field(x, y, size[0], size[1], int(number)), tile)
+
+
+def _cut(field: _Field, tile: int) -> Iterator[_Field]:
+    """Pieces of equal size, near `tile` px, of a field of more than two tiles."""
+    rows, columns = (1 if side <= 2 * tile else math.ceil(side / tile) for side in (field.height, field.width))
+    tops = np.linspace(0, field.height, rows + 1).round().astype(int).tolist()
+    lefts = np.linspace(0, field.width, columns + 1).round().astype(int).tolist()
+    for top, bottom in itertools.pairwise(tops):
+        for left, right in itertools.pairwise(lefts):
+            yield _Field(field.x + left, field.y + top, right - left, bottom - top, field.region)
+
+
+def _sample(
+    pixels: Pixels, objects: _Objects, field: _Field, near: NDArray[np.int64], name: str, slide: str
+) -> Sample:
+    corner, size = np.array([field.x, field.y], np.float32), (field.height, field.width)
+    image = np.array(pixels.read(field.x, field.y, field.width, field.height))
+    chosen = objects.nuclei.take(near)
+    labels = fill(Polygons(chosen.coords - corner, chosen.offsets), size)
+    if field.region is not None:
+        outline = objects.regions.take(np.array([field.region]))
+        inside = fill(Polygons(outline.coords - corner, outline.offsets), size) > 0
+        image[~inside] = WHITE
+        labels[~inside] = 0
+    # ids count from 1 without gaps: what has no pixel here is left out
+    there, ids = np.unique(labels, return_inverse=True)
+    first = int(len(there) > 0 and there[0] == 0)
+    instances = (ids.reshape(size) + 1 - first).astype(np.int32)
+    classes = np.concatenate([[0], objects.classes[near[there[first:].astype(np.int64) - 1]]]).astype(np.int32)
+    return Sample(
+        image=image,
+        instances=instances,
+        id=name,
+        source=slide,
+        mpp=pixels.mpp,
+        mpp_source=None if pixels.mpp is None else "file",
+        classes=classes if objects.classes.any() else None,
+    )
+
+
+READER = Reader(title="Objects of QuPath and their image", read=read, group="image", classes_for=classes_for)
