@@ -277,7 +277,7 @@ def test_nuinsseg_no_such_species(nuinsseg_archive: Path) -> None:
 
 def test_every_published_format_says_where_it_comes_from() -> None:
     for name, reader in READERS.items():
-        if name not in ("folder", "ihc-pairs"):  # the user's own data
+        if name not in ("folder", "ihc-pairs", "qupath"):  # the user's own data
             assert reader.title
             assert reader.license
             assert "doi:" in reader.citation

@@ -1,6 +1,7 @@
 """Results, or a model, for other programs."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -110,7 +111,7 @@ def _export_results(
                     store,
                     to,
                     target,
-                    on_progress=lambda share, path=path: progress.update(path, share),
+                    on_progress=partial(progress.update, path),
                     **options,  # type: ignore[arg-type]
                 )
             except HemalumError as error:

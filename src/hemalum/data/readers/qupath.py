@@ -2,8 +2,8 @@
 
     FILE.geojson  SLIDE
 
-Where the file has detections or cells, these are the nuclei, and its annotations, if there are any, are the regions in
-which all nuclei are drawn: only these are read. A file with annotations alone has the nuclei as annotations.
+Where the file has detections or cells, these are the nuclei, and its annotations, if there are any, are the regions
+in which all nuclei are drawn: only these are read. A file with annotations alone has the nuclei as annotations.
 """
 
 import itertools

@@ -45,13 +45,9 @@ def write_label_image(store: NucleiStore, path: Path, advance: Callable[[float],
         done = 0
         for number, (shape, level) in enumerate(zip(shapes, levels, strict=True)):
             for rows, columns in _chunks(shape):
-                block = (
-                    _draw(store, rows, columns, dtype)
-                    if number == 0
-                    else levels[number - 1][2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop]
-                )
-                if block.any():
-                    level[rows, columns] = block if number == 0 else block[::2, ::2]
+                drawn = _halve(levels[number - 1], rows, columns) if number else _draw(store, rows, columns, dtype)
+                if drawn.any():  # what is not written reads as background
+                    level[rows, columns] = drawn
                 done += 1
                 advance(done / total)
 
@@ -69,6 +65,11 @@ def _draw(store: NucleiStore, rows: slice, columns: slice, dtype: Any) -> NDArra
     ids = np.concatenate([[0], table.column("id").to_numpy()]).astype(dtype)
     drawn: NDArray[Any] = ids[fill(moved, size)]
     return drawn
+
+
+def _halve(level: Any, rows: slice, columns: slice) -> NDArray[Any]:
+    """Every other pixel of a level, for rows and columns of the next."""
+    return np.asarray(level[2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop])[::2, ::2]
 
 
 def _metadata(store: NucleiStore, levels: int) -> dict[str, Any]:

@@ -177,7 +177,8 @@ def groups_near(metadata: Any, window: NDArray[np.float64]) -> list[int]:
 def number_names(column: Any, names: Sequence[str]) -> NDArray[np.int32]:
     """Numbers (N,) from 1 of the values of a column of text, in the order of `names`; 0 for any other and null."""
     places = pa.compute.index_in(column, value_set=pa.array(names, pa.string())).fill_null(-1)
-    return (places.to_numpy() + 1).astype(np.int32)
+    numbers: NDArray[np.int32] = (places.to_numpy() + 1).astype(np.int32)
+    return numbers
 
 
 def box_of(table: pa.Table) -> NDArray[np.float64]:
@@ -198,7 +199,8 @@ def join_bounds(bounds: Iterable[NDArray[np.float64] | None]) -> NDArray[np.floa
     if not known:
         return None
     joined = np.array(known)
-    return np.concatenate([joined[:, :2].min(axis=0), joined[:, 2:].max(axis=0)])
+    least, greatest = joined[:, :2].min(axis=0), joined[:, 2:].max(axis=0)
+    return np.array([*least, *greatest], np.float64)
 
 
 def bounds_of(outlines: Polygons) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -52,7 +52,8 @@ def raster_ids(first: NDArray[Any], width: int) -> NDArray[np.int64]:
 
     No two nuclei share their first pixel, so the ids are unique, and the same whatever the regions were.
     """
-    return np.asarray(first[:, 0], np.int64) * width + first[:, 1] + 1
+    ids: NDArray[np.int64] = first[:, 0].astype(np.int64) * width + first[:, 1] + 1
+    return ids
 
 
 def first_difference(held: Any, requested: Any, name: str = "") -> str:
