@@ -52,7 +52,8 @@ def synthetic_nuclei(run: StoreRun, region: Region, *, points: int = POINTS) -> 
     schema = make_schema(run.class_names, dab=run.dab)
     for field in schema:
         if field.type == pa.float32():
-            columns[field.name] = pa.array(random.uniform(0, 300, count).astype(np.float32))
+            largest = 1 if field.name.startswith("dab") else 300
+            columns[field.name] = pa.array(random.uniform(0, largest, count).astype(np.float32))
     if run.class_names:
         columns["class"] = pa.array(np.array(run.class_names, np.object_)[random.integers(0, 3, count)], pa.string())
     metadata = {"hemalum.mpp": str(run.mpp), "hemalum.mpp_source": run.mpp_source, "hemalum.model": str(run.model)}

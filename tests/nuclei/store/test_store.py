@@ -1,3 +1,4 @@
+import itertools
 import json
 import threading
 from dataclasses import replace
@@ -141,7 +142,7 @@ def test_windows_give_what_touches_them(store: NucleiStore, window: tuple[float,
 def test_centers_put_each_nucleus_in_one_window(store: NucleiStore) -> None:
     windows = [(x, y, 100, 100) for x in range(-100, 800, 100) for y in range(-100, 600, 100)]
     ids = [store.window(*window, columns=["id"], centers=True).column("id").to_pylist() for window in windows]
-    assert sorted(sum(ids, [])) == whole(store).column("id").to_pylist()
+    assert sorted(itertools.chain(*ids)) == whole(store).column("id").to_pylist()
 
 
 def test_a_window_as_nuclei_is_in_its_own_pixels(store: NucleiStore) -> None:
@@ -150,8 +151,8 @@ def test_a_window_as_nuclei_is_in_its_own_pixels(store: NucleiStore) -> None:
     assert nuclei.notes["window"] == [200, 100, 150, 120]
     table = store.window(200, 100, 150, 120)
     np.testing.assert_allclose(nuclei.table["x"].to_numpy(), table["x"].to_numpy() - 200, atol=1e-9)
-    np.testing.assert_allclose(shapely.bounds(nuclei.polygons()) + [200, 100, 200, 100], _boxes(table), atol=1e-4)
-    assert (nuclei.label_map() == store.nuclei().label_map()[100:220, 200:350]).mean() < 0.5  # ids are its own
+    shift = np.array([200, 100, 200, 100])
+    np.testing.assert_allclose(shapely.bounds(nuclei.polygons()) + shift, _boxes(table), atol=1e-4)
     assert ((nuclei.label_map() > 0) == (store.nuclei().label_map()[100:220, 200:350] > 0)).all()
     with pytest.raises(HemalumError, match="at least 1 px"):
         store.nuclei((0, 0, 0, 5))
@@ -175,9 +176,11 @@ def test_ids_do_not_depend_on_regions() -> None:
     ids = raster_ids(part.first, 120)
     places = [int(np.flatnonzero(labels.ravel() == label)[0]) + 1 for label in labels.ravel()[ids - 1]]
     assert ids.tolist() == places
-    assert len(set(places)) == labels.max() == len(part)
-    lower = measure(np.where(labels > 9, labels, 0)[20:], origin=(20, 0))
-    assert set(raster_ids(lower.first, 120)) <= set(ids)
+    assert len(set(places)) == len(part) == len(np.unique(labels)) - 1
+    below = np.setdiff1d(labels, labels[:20])
+    lower = measure(np.where(np.isin(labels, below), labels, 0)[20:], origin=(20, 0))
+    assert len(lower) > 9
+    assert set(raster_ids(lower.first, 120)) == set(ids[np.isin(labels.ravel()[ids - 1], below)])
     assert raster_ids(np.array([[100_000, 99_999]], np.int32), 100_000).tolist() == [10_000_100_000]
 
 
@@ -228,13 +231,9 @@ def test_a_region_without_nuclei_is_finished(tmp_path: Path) -> None:
     ],
 )
 def test_the_store_of_another_run_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    fill_store(
-        NucleiStore.create(tmp_path / "a.nuclei", small_run(**options)),
-        [(0, 0)] if not options.get("class_names", 1) == () else [],
-    )
+    fill_store(NucleiStore.create(tmp_path / "a.nuclei", small_run(**options)), [(0, 0)])
     with pytest.raises(HemalumError, match=f"holds the nuclei of another run .{message}.*choose another folder"):
         NucleiStore.create(tmp_path / "a.nuclei", small_run())
-    assert "\n" not in message
 
 
 def test_another_grid_is_refused(tmp_path: Path) -> None:
@@ -295,7 +294,7 @@ def test_a_damaged_part_is_named(kept: int, tmp_path: Path) -> None:
     path = store.part_path((0, 1))
     path.write_bytes(path.read_bytes()[:kept])
     for look in (lambda: open_store(store.path).window(200, 0, 400, 200), lambda: list(store.tables())):
-        with pytest.raises(HemalumError, match="0_1.parquet: is damaged .*remove it and run again: it alone"):
+        with pytest.raises(HemalumError, match=r"0_1.parquet: is damaged .*remove it and run again: it alone"):
             look()
     path.unlink()
     again = NucleiStore.create(store.path, store.run)
@@ -336,10 +335,13 @@ def test_many_threads_make_one_store(store: NucleiStore, tmp_path: Path) -> None
 
 
 def test_nuclei_are_graded(tmp_path: Path) -> None:
-    fixed = make_store(tmp_path / "a.nuclei", small_run(dab=True, positive=(100.0,)))
+    fixed = make_store(tmp_path / "a.nuclei", small_run(dab=True, positive=(0.25,)))
     dab = whole(fixed).column("dab_mean").to_numpy()
-    assert fixed.thresholds == (100.0,)
-    assert whole(fixed).column("intensity").to_pylist() == np.where(dab >= 100, "Positive", "Negative").tolist()
+    assert fixed.thresholds == (0.25,)
+    assert (
+        whole(fixed).column("intensity").to_pylist()
+        == np.where(dab >= np.float32(0.25), "Positive", "Negative").tolist()
+    )
     otsu = make_store(tmp_path / "b.nuclei", small_run(dab=True, positive="otsu"))
     (threshold,) = open_store(otsu.path).thresholds
     assert threshold == all_nuclei(otsu.run)[0].graded("otsu").thresholds[0]

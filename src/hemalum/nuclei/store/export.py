@@ -19,7 +19,7 @@ from hemalum.nuclei.ihc_score import GRADES, IhcScore
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, combine_classes
 from hemalum.nuclei.io.geojson import FeatureWriter
 from hemalum.nuclei.store.label_image import write_label_image
-from hemalum.nuclei.store.parts import PartWriter, from_wkb, number_names
+from hemalum.nuclei.store.parts import from_wkb, number_names, part_writer
 from hemalum.nuclei.store.store import NucleiStore
 from hemalum.nuclei.store.thumbnail import write_thumbnail
 
@@ -178,14 +178,17 @@ def _write_csv(store: NucleiStore, path: Path, advance: OnProgress) -> None:
 
 
 def _write_parquet(store: NucleiStore, path: Path, advance: OnProgress, pandas_index: str | None = None) -> None:
-    schema = store.schema.with_metadata({"hemalum": json.dumps(_describe(store), ensure_ascii=False)})
+    metadata: dict[str, Any] = {"hemalum": _describe(store)}
     if pandas_index is not None:
         column = {"name": pandas_index, "field_name": pandas_index, "pandas_type": "int64", "numpy_type": "int64"}
-        index = {"index_columns": [pandas_index], "column_indexes": [], "columns": [column | {"metadata": None}]}
-        schema = schema.with_metadata({**schema.metadata, "pandas": json.dumps(index)})
-    with PartWriter(path, schema) as writer:
+        metadata["pandas"] = {
+            "index_columns": [pandas_index],
+            "column_indexes": [],
+            "columns": [column | {"metadata": None}],
+        }
+    with part_writer(path, store.schema, store.bounds, metadata) as writer:
         for table in _tables(store, advance):
-            writer.write(table.replace_schema_metadata(schema.metadata))
+            writer.write_table(table)
 
 
 def _write_spatialdata(store: NucleiStore, path: Path, advance: OnProgress) -> None:

@@ -5,7 +5,7 @@ that a reader skips the row groups that lie elsewhere. Coordinates are px of lev
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,37 +90,24 @@ def make_table(schema: pa.Schema, table: pa.Table, outlines: Polygons, ids: NDAr
 
 def write_part(path: Path, table: pa.Table) -> None:
     """Write one region, whole or not at all. Raises HemalumError when it cannot be written."""
-    with atomic_path(path) as temporary, PartWriter(temporary, table.schema) as writer:
-        writer.write(table, ROW_GROUP)
+    bounds = box_of(table) if table.num_rows else None
+    with atomic_path(path) as temporary, part_writer(temporary, table.schema, bounds) as writer:
+        writer.write_table(table, ROW_GROUP)
 
 
-class PartWriter:
-    """A GeoParquet file in the making: `write` appends, on closing what holds for the whole file is added."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        plain = [name for name in schema.names if name not in ("bbox", "geometry")]
-        self.writer = pa.parquet.ParquetWriter(
-            path,
-            schema,
-            compression="zstd",
-            use_dictionary=[name for name in ("class", "intensity") if name in plain],
-            write_statistics=plain + [f"bbox.{name}" for name in BOX],
-        )
-        self.bounds: NDArray[np.float64] | None = None
-
-    def write(self, table: pa.Table, row_group: int | None = None) -> None:
-        """Append the rows of a table."""
-        if table.num_rows:
-            self.bounds = join_bounds([self.bounds, box_of(table)])
-            self.writer.write_table(table, row_group)
-
-    def __enter__(self) -> "PartWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.writer.add_key_value_metadata({"geo": json.dumps(_geo_metadata(self.bounds))})
-        self.writer.close()
+def part_writer(
+    path: Path, schema: pa.Schema, bounds: NDArray[np.float64] | None, metadata: Mapping[str, Any] | None = None
+) -> Any:
+    """A GeoParquet file in the making (`pyarrow.parquet.ParquetWriter`) of nuclei within `bounds` (4,) x, y, x, y."""
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in (metadata or {}).items()}
+    plain = [name for name in schema.names if name not in ("bbox", "geometry")]
+    return pa.parquet.ParquetWriter(
+        path,
+        schema.with_metadata({"geo": json.dumps(_geo_metadata(bounds)), **texts}),
+        compression="zstd",
+        use_dictionary=[name for name in ("class", "intensity") if name in plain],
+        write_statistics=plain + [f"bbox.{name}" for name in BOX],
+    )
 
 
 def _geo_metadata(bounds: NDArray[np.float64] | None) -> dict[str, Any]:
@@ -191,16 +178,6 @@ def boxes_of(table: pa.Table) -> NDArray[np.float64]:
     """The column `bbox` as (N, 4) x, y, x, y."""
     box = table.column("bbox").combine_chunks()
     return np.column_stack([box.field(name).to_numpy(zero_copy_only=False) for name in BOX]).astype(np.float64)
-
-
-def join_bounds(bounds: Iterable[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
-    """Bounds of all of several (4,) x, y, x, y; None for none."""
-    known = [one for one in bounds if one is not None]
-    if not known:
-        return None
-    joined = np.array(known)
-    least, greatest = joined[:, :2].min(axis=0), joined[:, 2:].max(axis=0)
-    return np.array([*least, *greatest], np.float64)
 
 
 def bounds_of(outlines: Polygons) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -199,6 +199,12 @@ class NucleiStore:
         """Number of nuclei."""
         return int(self._index().counts.sum())
 
+    @property
+    def bounds(self) -> NDArray[np.float64] | None:
+        """Bounds (4,) x, y, x, y in px of all nuclei; None where there are none."""
+        boxes = self._index().bounds
+        return np.array([*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]) if self.count else None
+
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows part by part, by row and column of their regions."""
         for region in self.finished:
@@ -257,18 +263,14 @@ class NucleiStore:
             table = self.window(x, y, width, height)
         rings = from_wkb(table.column("geometry"))
         outlines = Polygons(rings.coords - np.array([x, y], np.float32), rings.offsets)
-        shifted = table.drop_columns(["bbox", "geometry"])
-        new = {
-            "id": pa.array(np.arange(1, table.num_rows + 1, dtype=np.uint32)),
-            "x": pa.array(np.round(table.column("x").to_numpy() - x, 3)),
-            "y": pa.array(np.round(table.column("y").to_numpy() - y, 3)),
-        }
-        for name, values in new.items():
-            shifted = shifted.set_column(shifted.column_names.index(name), name, values)
+        columns = {name: table.column(name) for name in self.schema.names if name not in ("bbox", "geometry")}
+        columns["id"] = pa.array(np.arange(1, table.num_rows + 1, dtype=np.uint32))
+        for name, shift in (("x", x), ("y", y)):
+            columns[name] = pa.array(np.round(table.column(name).to_numpy() - shift, 3))
         run = self.run
         metadata = {"mpp": str(run.mpp), "mpp_source": run.mpp_source, "model": str(run.model)}
         return Nuclei(
-            shifted.replace_schema_metadata({f"hemalum.{key}": value for key, value in metadata.items()}),
+            pa.table(columns).replace_schema_metadata({f"hemalum.{key}": value for key, value in metadata.items()}),
             outlines,
             (height, width),
             run.mpp,
