@@ -43,6 +43,7 @@ def synthetic_nuclei(run: StoreRun, region: Region, *, points: int = POINTS) -> 
     radius = random.uniform(8, 14, (count, 1)) * (1 + 0.08 * np.cos(3 * angle + random.uniform(0, 6, (count, 1))))
     rings = np.stack([radius * np.cos(angle), 0.8 * radius * np.sin(angle)], axis=2) + center[:, None]
     rings[:, -1] = rings[:, 0]
+    rings = np.clip(rings, 0, run.shape[::-1])
     outlines = Polygons(rings.reshape(-1, 2).astype(np.float32), points * np.arange(count + 1, dtype=np.int64))
     columns: dict[str, Any] = {
         "id": pa.array(np.arange(1, count + 1, dtype=np.uint32)),

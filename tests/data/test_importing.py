@@ -238,7 +238,7 @@ def test_disk_full(make_folder: Callable[..., Path], tmp_path: Path, monkeypatch
         ({"mpp": float("nan")}, "mpp nan: µm per pixel must lie between 0.01 and 100"),
         ({"variant": "x"}, "format folder has no option 'variant'; it has images, labels, index, group"),
         ({"group": "slide"}, "{src}: no column 'slide' to group by; columns are image, label, patient, mpp"),
-        ({"src": "nowhere"}, "nowhere: no such folder"),
+        ({"src": "nowhere"}, "nowhere: no such file or folder"),
         ({"split": (0.9, 0.3, 0.1)}, "split (0.9, 0.3, 0.1): want three shares (train, val, test) that sum to 1"),
         ({"test_groups": ["p9"], "group": "patient"}, "test group p9 is not in the data; groups are p0, p1"),
     ],

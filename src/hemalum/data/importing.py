@@ -85,7 +85,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     reader = READERS[format]
     src, dst = Path(src), Path(dst)
     if not src.exists():
-        raise HemalumError(f"{src}: no such folder")
+        raise HemalumError(f"{src}: no such file or folder")
     if isinstance(mpp, str) and mpp != "nuclei":
         raise HemalumError(f"mpp {mpp!r}: give a number in µm per pixel, or 'nuclei'")
     if isinstance(mpp, float | int) and not 0.01 < mpp < 100:

@@ -188,7 +188,8 @@ def _write_parquet(store: NucleiStore, path: Path, advance: OnProgress, pandas_i
         }
     with part_writer(path, store.schema, store.bounds, metadata) as writer:
         for table in _tables(store, advance):
-            writer.write_table(table)
+            if table.num_rows:  # an empty row group has no statistics
+                writer.write_table(table)
 
 
 def _write_spatialdata(store: NucleiStore, path: Path, advance: OnProgress) -> None:

@@ -92,7 +92,8 @@ def write_part(path: Path, table: pa.Table) -> None:
     """Write one region, whole or not at all. Raises HemalumError when it cannot be written."""
     bounds = box_of(table) if table.num_rows else None
     with atomic_path(path) as temporary, part_writer(temporary, table.schema, bounds) as writer:
-        writer.write_table(table, ROW_GROUP)
+        if table.num_rows:  # an empty row group has no statistics
+            writer.write_table(table, ROW_GROUP)
 
 
 def part_writer(
