@@ -27,9 +27,9 @@ __all__ = [
     "import_dataset",
     "load_model",
     "open_slide",
+    "open_store",
     "refine",
     "reproduce",
-    "open_store",
     "segment",
     "train",
 ]

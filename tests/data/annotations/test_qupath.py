@@ -118,12 +118,12 @@ def test_large_images_are_cut_into_tiles_with_nuclei(image: Path, tmp_path: Path
     path = write(tmp_path / "a.geojson", *(feature("detection", square(x, y, 10)) for x, y in squares))
     with open_slide(image, mpp=0.25) as slide:
         dataset = import_dataset("qupath", path, tmp_path / "set", image=slide, tile=100, group="image")
-        whole = np.asarray(Image.open(image))
+        pixels = np.asarray(Image.open(image))
         covered = np.zeros((400, 600), int)
         for sample in dataset:
             x, y = map(int, sample.id.split("_")[1:])
             assert sample.image.shape == (100, 100, 3)
-            assert np.array_equal(sample.image, whole[y : y + 100, x : x + 100])
+            assert np.array_equal(sample.image, pixels[y : y + 100, x : x + 100])
             covered[y : y + 100, x : x + 100] = sample.instances
             assert sample.mpp == 0.25
     assert {sample.id for sample in dataset} == {
@@ -154,8 +154,8 @@ def test_regions_are_cut_out_and_white_around(image: Path, tmp_path: Path) -> No
     rows, columns = np.mgrid[:100, :100] + 0.5
     outside = rows + columns > 100.5
     assert (second.image[outside] == 255).all()
-    whole = np.asarray(Image.open(image))[100:200, 300:400]
-    assert np.array_equal(second.image[rows + columns < 99.5], whole[rows + columns < 99.5])
+    pixels = np.asarray(Image.open(image))[100:200, 300:400]
+    assert np.array_equal(second.image[rows + columns < 99.5], pixels[rows + columns < 99.5])
 
 
 def test_a_store_goes_out_to_qupath_and_comes_back_as_labels(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> NucleiStore:
     return make_store(tmp_path_factory.mktemp("stores") / "slide.nuclei")
 
 
-def whole(store: NucleiStore) -> pa.Table:
+def read_all(store: NucleiStore) -> pa.Table:
     """All rows by id."""
     return store.dataset.to_table().sort_by("id")
 
@@ -48,7 +49,7 @@ def all_nuclei(run: StoreRun) -> tuple[Nuclei, NDArray[np.int64]]:
 def test_what_was_added_is_what_is_read(store: NucleiStore) -> None:
     nuclei, ids = all_nuclei(store.run)
     order = np.argsort(ids)
-    table = whole(store)
+    table = read_all(store)
     assert store.count == len(store) == nuclei.count == 600
     assert table.column("id").to_pylist() == ids[order].tolist()
     expected = nuclei.table.take(order)
@@ -129,20 +130,26 @@ def test_missing_packages_are_named(store: NucleiStore, package: str, monkeypatc
 )  # fmt: skip
 def test_windows_give_what_touches_them(store: NucleiStore, window: tuple[float, float, float, float]) -> None:
     x, y, width, height = window
-    table = whole(store)
+    table = read_all(store)
     box = shapely.bounds(shapely.from_wkb(table.column("geometry").to_pylist()))
     touching = (box[:, 0] < x + width) & (box[:, 1] < y + height) & (box[:, 2] > x) & (box[:, 3] > y)
     assert store.window(*window).equals(table.filter(touching))
-    places = np.column_stack([table.column("x").to_numpy(), table.column("y").to_numpy()])
-    inside = ((places >= (x, y)) & (places < (x + width, y + height))).all(axis=1)
+    centroids = np.column_stack([table.column("x").to_numpy(), table.column("y").to_numpy()])
+    inside = ((centroids >= (x, y)) & (centroids < (x + width, y + height))).all(axis=1)
     got = store.window(*window, columns=["id"], centers=True)
     assert got.column("id").to_pylist() == table.filter(inside).column("id").to_pylist()
+
+
+def test_unknown_columns_are_named(store: NucleiStore) -> None:
+    for look in (lambda: store.window(0, 0, 9, 9, columns=["area"]), lambda: store.to_pandas(["area"])):
+        with pytest.raises(HemalumError, match="no column 'area', did you mean 'area_"):
+            look()
 
 
 def test_centers_put_each_nucleus_in_one_window(store: NucleiStore) -> None:
     windows = [(x, y, 100, 100) for x in range(-100, 800, 100) for y in range(-100, 600, 100)]
     ids = [store.window(*window, columns=["id"], centers=True).column("id").to_pylist() for window in windows]
-    assert sorted(itertools.chain(*ids)) == whole(store).column("id").to_pylist()
+    assert sorted(itertools.chain(*ids)) == read_all(store).column("id").to_pylist()
 
 
 def test_a_window_as_nuclei_is_in_its_own_pixels(store: NucleiStore) -> None:
@@ -174,9 +181,9 @@ def test_ids_do_not_depend_on_regions() -> None:
     labels = draw_crowd(0, (90, 120))
     part = measure(labels)
     ids = raster_ids(part.first, 120)
-    places = [int(np.flatnonzero(labels.ravel() == label)[0]) + 1 for label in labels.ravel()[ids - 1]]
-    assert ids.tolist() == places
-    assert len(set(places)) == len(part) == len(np.unique(labels)) - 1
+    numbers = [int(np.flatnonzero(labels.ravel() == label)[0]) + 1 for label in labels.ravel()[ids - 1]]
+    assert ids.tolist() == numbers
+    assert len(set(numbers)) == len(part) == len(np.unique(labels)) - 1
     below = np.setdiff1d(labels, labels[:20])
     lower = measure(np.where(np.isin(labels, below), labels, 0)[20:], origin=(20, 0))
     assert len(lower) > 9
@@ -308,6 +315,9 @@ def test_leftovers_of_killed_processes_do_no_harm(tmp_path: Path) -> None:
     leftover.write_bytes(b"PAR1")
     assert store.missing()[0] == (0, 0)
     fill_store(store).finish()
+    assert leftover.exists()  # somebody may be writing to it
+    os.utime(leftover, (0, 0))
+    store.finish()
     assert not leftover.exists()
     assert store.count == 600
 
@@ -331,26 +341,26 @@ def test_many_threads_make_one_store(store: NucleiStore, tmp_path: Path) -> None
     for thread in threads:
         thread.join()
     assert not faults
-    assert whole(open_store(tmp_path / "a.nuclei")).equals(whole(store))
+    assert read_all(open_store(tmp_path / "a.nuclei")).equals(read_all(store))
 
 
 def test_nuclei_are_graded(tmp_path: Path) -> None:
     fixed = make_store(tmp_path / "a.nuclei", small_run(dab=True, positive=(0.25,)))
-    dab = whole(fixed).column("dab_mean").to_numpy()
+    dab = read_all(fixed).column("dab_mean").to_numpy()
     assert fixed.thresholds == (0.25,)
     assert (
-        whole(fixed).column("intensity").to_pylist()
+        read_all(fixed).column("intensity").to_pylist()
         == np.where(dab >= np.float32(0.25), "Positive", "Negative").tolist()
     )
     otsu = make_store(tmp_path / "b.nuclei", small_run(dab=True, positive="otsu"))
     (threshold,) = open_store(otsu.path).thresholds
     assert threshold == all_nuclei(otsu.run)[0].graded("otsu").thresholds[0]
     names = np.where(dab >= threshold, "Positive", "Negative").tolist()
-    assert whole(otsu).column("intensity").to_pylist() == names
+    assert read_all(otsu).column("intensity").to_pylist() == names
     assert otsu.nuclei().positive_share == pytest.approx(np.mean(dab >= threshold))
-    before = whole(otsu)
+    before = read_all(otsu)
     otsu.finish()
-    assert whole(otsu).equals(before)
+    assert read_all(otsu).equals(before)
 
 
 def test_wkb_of_nothing_and_of_others() -> None:

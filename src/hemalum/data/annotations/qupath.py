@@ -62,8 +62,11 @@ def read_objects(path: Path | str) -> Iterator[QuPathObject]:
         yield _object(feature, number, path)
 
 
-def read_nuclei(path: Path | str) -> Iterator[QuPathObject]:
-    """Those of `read_objects` that are nuclei: detections and cells; where there are none, all."""
+def read_nuclei(path: Path | str, *, quiet: bool = False) -> Iterator[QuPathObject]:
+    """Those of `read_objects` that are nuclei: detections and cells; where there are none, all.
+
+    The log says how many others there are, unless `quiet`.
+    """
     some = has_nuclei(path)
     left_out = 0
     for number, feature in enumerate(read_features(path), start=1):
@@ -71,7 +74,7 @@ def read_nuclei(path: Path | str) -> Iterator[QuPathObject]:
             left_out += 1
             continue
         yield _object(feature, number, path)
-    if left_out:
+    if left_out and not quiet:
         log.info("%s: %d objects that are no detections or cells are left out", path, left_out)
 
 

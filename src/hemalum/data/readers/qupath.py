@@ -100,8 +100,8 @@ def classes_for(
 ) -> dict[int, str]:
     """Names of the classes by id from 1; those of the file by name, where none are given."""
     if class_names is None:
-        found = {one.class_name for one in read_nuclei(path)}
-        listed = sorted(name for name in found if name is not None and name != NO_CLASS)
+        classified = {one.class_name for one in read_nuclei(path, quiet=True)}
+        listed = sorted(name for name in classified if name is not None and name != NO_CLASS)
     else:
         listed = [name.strip() for name in (class_names.split(",") if isinstance(class_names, str) else class_names)]
     if len(listed) > 255:
@@ -131,14 +131,14 @@ def _collect(path: Path, shape: tuple[int, int], names: dict[int, str]) -> _Obje
     numbers = {name: number for number, name in names.items()}
     rings: list[NDArray[np.float32]] = []
     classes: list[int] = []
-    for one in read_nuclei(path):
+    for one in read_nuclei(path, quiet=True):
         where = f"{path}, feature {one.number}"
         check_within(one.path, shape, where)
         rings.append(one.path.astype(np.float32))
         classes.append(_class_number(one, numbers, where))
     nuclei, regions = _join(rings), _join([one.path.astype(np.float32) for one in read_regions(path)])
     if len(regions):
-        log.info("%s: %d nuclei; only its %d annotated regions are read", path, len(nuclei), len(regions))
+        log.info("%s: of its %d nuclei those in its annotated regions, %d, are read", path, len(nuclei), len(regions))
     return _Objects(nuclei, np.array(classes, np.int32), regions)
 
 

@@ -35,7 +35,7 @@ def read_features(path: Path | str) -> Iterator[Any]:
 
 
 def _slices(path: Path) -> Iterator[bytes]:
-    """The text of each feature. A document of another form goes through `_whole`."""
+    """The text of each feature. A document of another form goes through `_as_one_feature`."""
     state = np.zeros(8, np.int64)
     state[[ELEMENTS, START]] = -1
     spans = np.empty((CHUNK // 2 + 1, 2), np.int64)  # an object has at least two bytes
@@ -63,12 +63,12 @@ def _slices(path: Path) -> Iterator[bytes]:
             if len(buffer) - at > MAX_FEATURE:
                 raise HemalumError(f"{path}: not GeoJSON: a feature of more than {MAX_FEATURE >> 20} MB")
     if state[ELEMENTS] < 0:
-        yield _whole(buffer, path)
+        yield _as_one_feature(buffer, path)
     elif state[DEPTH] != 0 or state[IN_STRING]:
         raise HemalumError(f"{path}: not JSON (the file is cut off); export it again")
 
 
-def _whole(text: bytes, path: Path) -> bytes:
+def _as_one_feature(text: bytes, path: Path) -> bytes:
     """The text of a file that is one Feature. Raises HemalumError for any other."""
     try:
         content = json.loads(text)

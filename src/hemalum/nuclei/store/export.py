@@ -186,7 +186,7 @@ def _write_parquet(store: NucleiStore, path: Path, advance: OnProgress, pandas_i
             "column_indexes": [],
             "columns": [column | {"metadata": None}],
         }
-    with part_writer(path, store.schema, store.bounds, metadata) as writer:
+    with part_writer(path, store.schema, store.bounds, metadata, "zstd") as writer:
         for table in _tables(store, advance):
             if table.num_rows:  # an empty row group has no statistics
                 writer.write_table(table)

@@ -60,8 +60,8 @@ def first_difference(held: Any, requested: Any, name: str = "") -> str:
     """Where two plain contents first differ, as `settings.tile is 256 there, 512 here`; "" where they do not."""
     if isinstance(held, Mapping) and isinstance(requested, Mapping):
         for key in dict.fromkeys([*requested, *held]):
-            found = first_difference(held.get(key), requested.get(key), f"{name}.{key}" if name else str(key))
-            if found:
-                return found
+            difference = first_difference(held.get(key), requested.get(key), f"{name}.{key}" if name else str(key))
+            if difference:
+                return difference
         return ""
     return "" if held == requested else f"{name} is {held} there, {requested} here"

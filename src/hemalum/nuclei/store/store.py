@@ -8,7 +8,10 @@ A part is written beside and renamed, so it is there whole or not at all, and wh
 """
 
 import re
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, nearest
 from hemalum.manifest import check_manifest, lock_folder, manifest_path, read_manifest, write_manifest
 from hemalum.nuclei.ihc_score import GRADES, grade, otsu_threshold
 from hemalum.nuclei.nuclei import Nuclei
@@ -41,6 +44,7 @@ KIND = "nuclei"
 SUFFIX = ".nuclei"
 INDEX = "regions.parquet"
 PART = re.compile(r"(\d+)_(\d+)\.parquet")
+LEFTOVER_SECONDS = 600  # a part that nobody has written to for so long is of a process that was killed
 UNKNOWN = {"complete": False, "thresholds": [], "notes": {}}  # of a run, before it is complete
 
 
@@ -150,6 +154,7 @@ class NucleiStore:
             table = table.append_column("intensity", pa.nulls(table.num_rows, pa.string()))
         path = self.part_path(region)
         write_part(path, make_table(self.schema, table, nuclei.outlines, ids))
+        self._seen = None
         return path
 
     def finish(self, regions: Iterable[Region] | None = None, notes: Mapping[str, Any] | None = None) -> None:
@@ -168,9 +173,10 @@ class NucleiStore:
             self.notes = dict(content.get("notes") or {}) | dict(notes or {})
             content |= {"complete": True, "thresholds": [float(one) for one in thresholds], "notes": self.notes}
             write_manifest(self.path, KIND, content)
-            for leftover in self._parts.glob(".*.part.parquet"):  # of a process that was killed
+            for leftover in self._parts.glob(".*.part.parquet"):
                 with suppress(OSError):
-                    leftover.unlink()
+                    if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
+                        leftover.unlink()
         self.complete, self.thresholds = True, tuple(thresholds)
 
     def _grade_by_otsu(self) -> tuple[float, ...]:
@@ -206,9 +212,16 @@ class NucleiStore:
         return np.array([*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)]) if self.count else None
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The rows part by part, by row and column of their regions."""
-        for region in self.finished:
-            yield read_part(self.part_path(region), columns)
+        """The rows part by part, by row and column of their regions; the next one is read meanwhile."""
+        paths = [self.part_path(region) for region in self.finished]
+        with ThreadPoolExecutor(1) as reader:
+            ahead: deque[Future[pa.Table]] = deque(reader.submit(read_part, path, columns) for path in paths[:1])
+            for path in paths[1:]:
+                table = ahead.popleft().result()
+                ahead.append(reader.submit(read_part, path, columns))
+                yield table
+            for last in ahead:
+                yield last.result()
 
     def window(
         self,
@@ -223,12 +236,12 @@ class NucleiStore:
         """The rows of the nuclei that touch a window in px of level 0, by id; only the parts that lie there are read.
 
         A nucleus touches it when its bounding box does. With `centers` those whose centroid is inside are given: of
-        windows side by side each nucleus is then in one.
+        windows side by side each nucleus is then in one. Raises HemalumError for an unknown column.
         """
         asked = np.array([x, y, x + width, y + height], np.float64)
-        wanted = list(columns if columns is not None else self.schema.names)
+        wanted = self._known(self.schema.names if columns is None else columns)
         needed = list(dict.fromkeys([*wanted, "id", "x", "y", "bbox"]))
-        found = []
+        tables = []
         for region in self._index().near(asked):
             with open_part(self.part_path(region)) as file:
                 groups = groups_near(file.metadata, asked)
@@ -236,15 +249,15 @@ class NucleiStore:
                     continue
                 table = file.read_row_groups(groups, columns=needed, use_threads=False)
             if centers:
-                places = np.column_stack([table.column("x").to_numpy(), table.column("y").to_numpy()])
-                inside = (places >= asked[:2]).all(axis=1) & (places < asked[2:]).all(axis=1)
+                centroids = np.column_stack([table.column("x").to_numpy(), table.column("y").to_numpy()])
+                inside = (centroids >= asked[:2]).all(axis=1) & (centroids < asked[2:]).all(axis=1)
             else:
                 boxes = boxes_of(table)
                 inside = (boxes[:, :2] < asked[2:]).all(axis=1) & (boxes[:, 2:] > asked[:2]).all(axis=1)
-            found.append(table.take(np.flatnonzero(inside)))
-        if not found:
+            tables.append(table.take(np.flatnonzero(inside)))
+        if not tables:
             return self.schema.empty_table().select(wanted)
-        joined = pa.concat_tables(found)
+        joined = pa.concat_tables(tables)
         return joined.take(np.argsort(joined.column("id").to_numpy())).select(wanted)
 
     def nuclei(self, window: tuple[int, int, int, int] | None = None) -> Nuclei:
@@ -285,9 +298,8 @@ class NucleiStore:
     def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
         """The table without outlines as a pandas.DataFrame. Raises HemalumError without pandas."""
         _require("pandas")
-        wanted = (
-            list(columns) if columns is not None else [n for n in self.schema.names if n not in ("bbox", "geometry")]
-        )
+        plain = [name for name in self.schema.names if name not in ("bbox", "geometry")]
+        wanted = self._known(plain if columns is None else columns)
         return self.dataset.to_table(columns=wanted).to_pandas()
 
     def to_geopandas(self, window: tuple[float, float, float, float] | None = None) -> Any:
@@ -299,6 +311,13 @@ class NucleiStore:
         table = self.dataset.to_table() if window is None else self.window(*window)
         outlines = from_wkb(table.column("geometry")).shapely()
         return geopandas.GeoDataFrame(table.drop_columns(["bbox", "geometry"]).to_pandas(), geometry=outlines)
+
+    def _known(self, columns: Sequence[str]) -> list[str]:
+        """The columns asked for. Raises HemalumError for one that the store does not have."""
+        for name in columns:
+            if name not in self.schema.names:
+                raise HemalumError(f"{self.path}: no column '{name}'{nearest(name, self.schema.names)}")
+        return list(columns)
 
     def _index(self) -> PartIndex:
         """What is known of the parts; looked up again while parts may come."""
@@ -327,11 +346,11 @@ def find_stores(path: Path | str) -> list[Path]:
     path = Path(path)
     if manifest_path(path, KIND).is_file():
         return [path]
-    found = sorted(folder for folder in path.glob(f"*{SUFFIX}") if manifest_path(folder, KIND).is_file())
-    if not found:
+    stores = sorted(folder for folder in path.glob(f"*{SUFFIX}") if manifest_path(folder, KIND).is_file())
+    if not stores:
         what = f"holds no folder NAME{SUFFIX}" if path.is_dir() else "no such folder"
         raise HemalumError(f"{path}: {what}; results of a slide are in a folder NAME{SUFFIX}")
-    return found
+    return stores
 
 
 def _require(package: str) -> Any:
