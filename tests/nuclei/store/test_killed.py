@@ -52,7 +52,7 @@ def test_killed_runs_go_on(times: int, tmp_path: Path) -> None:
     for seed in range(times):
         kill_while_writing(path, seed)
         store = NucleiStore.create(path, small_run())
-        partly += 0 < len(store.missing()) < 6
+        partly += any((path / "parts").glob(".*.part.parquet"))  # it was in the midst of writing one
         for region in store.finished[seed % 2 :: 3]:  # so that the next run finds work to do
             store.part_path(region).unlink()
         # whatever is there can be read, whole
