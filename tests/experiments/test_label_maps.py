@@ -158,8 +158,8 @@ def test_files_of_no_image_are_named(folder: Path, caplog: pytest.LogCaptureFixt
         write(folder / name, squares())
     with caplog.at_level("WARNING"):
         LabelMaps(folder).check(["a"], known=["a", "b"])
-    assert "1 files belong to no image: zebra.png" in caplog.text
-    with pytest.raises(HemalumError, match=r"no file belongs to any of the 1 images; .* 'q', files like 'a'"):
+    assert "1 file without an image: zebra.png" in caplog.text
+    with pytest.raises(HemalumError, match=r"no file belongs to any of 1 image; .* 'q', files like 'a'"):
         LabelMaps(folder).check(["q"])
 
 

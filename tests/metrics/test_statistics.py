@@ -254,7 +254,7 @@ def test_describe_and_mean_sd() -> None:
     ("call", "message"),
     [
         (lambda: compare_paired([1, 2], [1]), "2 values against 1"),
-        (lambda: compare_paired([1, 2], [1, 2], groups=["a"]), "2 images but 1 groups"),
+        (lambda: compare_paired([1, 2], [1, 2], groups=["a"]), "2 images but 1 group;"),
         (lambda: compare_paired([1, math.inf], [1, 2]), "a is infinite at position 1"),
         (lambda: compare_paired([1, 2], ["x", 2]), "b must be numbers"),
         (lambda: compare_paired([[1, 2]], [[1, 2]]), r"a must be \(N,\)"),

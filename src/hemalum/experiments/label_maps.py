@@ -24,7 +24,7 @@ from hemalum.data.image import MAX_PIXELS, check_size, read_label_map, to_label_
 from hemalum.data.label_maps import components as connected
 from hemalum.data.label_maps import is_binary
 from hemalum.data.sample import Sample
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.experiments.segmenters import Segmentation
 from hemalum.nuclei.polygons import split_pieces
 
@@ -93,7 +93,7 @@ class LabelMaps:
         absent = [name for name, path in files.items() if path is None]
         if len(absent) == len(files):
             raise HemalumError(
-                f"{self.folder}: no file belongs to any of the {len(files)} images; images are called like "
+                f"{self.folder}: no file belongs to any of {counted(len(files), 'image')}; images are called like "
                 f"{wanted[0]!r}, files like {next(iter(self._files))!r}"
             )
         if absent and self.missing == "error":
@@ -109,7 +109,7 @@ class LabelMaps:
         used = {path for name in self._ids for _, path in self._files_of(name)}
         extra = sorted(path.name for path in {path for ranked in self._files.values() for _, path in ranked} - used)
         if extra:
-            log.warning("%s: %d files belong to no image: %s", self.folder, len(extra), _few(extra))
+            log.warning("%s: %s without an image: %s", self.folder, counted(len(extra), "file"), _few(extra))
 
     def check_dataset(self, dataset: Dataset, split: str | None) -> None:
         """Check the files against the images of a part of a dataset, None: of all of it; see `check`."""

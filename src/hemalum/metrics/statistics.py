@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap, norm, rankdata, wilcoxon
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 
 FEWEST_PAIRS = 6  # the two-sided Wilcoxon test on five pairs cannot fall below 0.05: 2 / 2**5
 
@@ -92,7 +92,9 @@ def compare_paired(
             f"paired comparison: {first.size} values against {second.size}; give one of each per image"
         )
     if groups is not None and len(groups) != first.size:
-        raise HemalumError(f"paired comparison: {first.size} images but {len(groups)} groups; give one per image")
+        raise HemalumError(
+            f"paired comparison: {counted(first.size, 'image')} but {counted(len(groups), 'group')}; give one per image"
+        )
     if not 0 < confidence < 1:
         raise HemalumError(f"paired comparison: confidence must be between 0 and 1, not {confidence}")
     kept = ~(np.isnan(first) | np.isnan(second))
