@@ -92,9 +92,8 @@ def compare_paired(
             f"paired comparison: {first.size} values against {second.size}; give one of each per image"
         )
     if groups is not None and len(groups) != first.size:
-        raise HemalumError(
-            f"paired comparison: {counted(first.size, 'image')} but {counted(len(groups), 'group')}; give one per image"
-        )
+        of_images, of_groups = counted(first.size, "image"), counted(len(groups), "group")
+        raise HemalumError(f"paired comparison: {of_images} but {of_groups}; give one per image")
     if not 0 < confidence < 1:
         raise HemalumError(f"paired comparison: confidence must be between 0 and 1, not {confidence}")
     kept = ~(np.isnan(first) | np.isnan(second))
