@@ -42,7 +42,7 @@ def read_nuclei(path: Path) -> Any:
 
 
 def are_close(old: Any, new: Any) -> bool:
-    """Whether features are the same: coordinates to half of .01 px, all that 0.1 wrote, and figures to five digits."""
+    """Whether features are the same: coordinates to half of .01 px, all that 0.1 wrote, figures to five digits."""
     return len(old) == len(new) and all(
         is_close(ring, other_ring, 0.006) and is_close(figures, other_figures, 1e-6)
         for (ring, figures), (other_ring, other_figures) in zip(old, new, strict=True)
