@@ -77,7 +77,7 @@ def test_a_real_file_reads_as_an_independent_parse_says() -> None:
         shape = shapely.from_geojson(json.dumps(original["geometry"]))
         got = shapely.MultiPolygon([(polygon[0], polygon[1:]) for polygon in one.polygons])
         assert got.normalize().equals_exact(
-            shapely.MultiPolygon([shape] if shape.geom_type == "Polygon" else shape).normalize()
+            shapely.MultiPolygon([shape] if shape.geom_type == "Polygon" else shape).normalize(), tolerance=0
         )
 
 

@@ -55,8 +55,9 @@ def test_other_forms(chunk: int, tmp_path: Path) -> None:
     assert list(read_features(path)) == [feature, feature]
 
 
-@pytest.mark.parametrize("chunk", [8 * 2**20, 5], indirect=True)
-def test_every_cut_is_an_error(chunk: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [8 * 2**20, 5])
+def test_every_cut_is_an_error(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_stream, "CHUNK", size)
     path = tmp_path / "a.geojson"
     text = json.dumps({"type": "FeatureCollection", "features": [{"a": "x{[\\"}, {"b": [1, {"c": None}]}], "z": 1})
     for stop in range(len(text)):
