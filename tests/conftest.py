@@ -32,14 +32,18 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    """What the program's command line sets up for its log lines ends with the test that called it."""
+def reset_logging() -> None:
     logger = logging.getLogger("hemalum")
-    before = logger.handlers, logger.propagate, logger.level
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging() -> Iterator[None]:
+    """What the command line sets up for its log lines ends with the test or the fixture that called it."""
+    reset_logging()
     yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
+    reset_logging()
 
 
 @pytest.fixture(scope="session")

@@ -84,16 +84,6 @@ def test_pairs_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "".join("".join(line for line in lines).split()) == "dataonetwothreefourfivesixseveneightx" + "y" * 60
 
 
-@pytest.fixture
-def _log_as_before() -> object:
-    logger = logging.getLogger("hemalum")
-    before = (logger.handlers, logger.propagate, logger.level)
-    yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
-
-
-@pytest.mark.usefixtures("_log_as_before")
 @pytest.mark.parametrize(
     ("options", "heard"),
     [
@@ -112,14 +102,12 @@ def test_what_is_logged(capsys: pytest.CaptureFixture[str], options: dict[str, b
     assert {level for level in ("debug", "info", "warning") if f"a line of {level} [x]" in printed.err} == heard
 
 
-@pytest.mark.usefixtures("_log_as_before")
 def test_a_log_line_is_one_line_whatever_its_length(capsys: pytest.CaptureFixture[str]) -> None:
     set_up()
     logging.getLogger("hemalum.room").warning("%s", "x" * 300)
     assert capsys.readouterr().err == f"warning: {'x' * 300}\n"
 
 
-@pytest.mark.usefixtures("_log_as_before")
 def test_a_terminal_without_greek_letters(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
