@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # what a plain PyTorch machine lacks; versions are those of constraints.txt
-WHEELS=(annotated-types connected-components-3d edt kornia kornia_rs lightning-fabric lightning-utilities
+WHEELS=(annotated-types connected-components-3d defusedxml edt kornia kornia_rs lightning-fabric lightning-utilities
   platformdirs pydantic pydantic_core shapely typing-inspection)
 
 case "${1:-}" in
@@ -32,7 +32,7 @@ case "${1:-}" in
   run)
     shift
     PYTHON=${PYTHON:-python3}
-    needs="import PIL, torch, hemalum, kornia, pydantic, lightning_fabric"
+    needs="import PIL, torch, defusedxml, hemalum, kornia, pydantic, lightning_fabric"
     if ! "$PYTHON" -c "$needs" 2>/dev/null; then
       site=$(mktemp -d)
       if [ -d .training/wheels ]; then
