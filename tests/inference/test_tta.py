@@ -115,7 +115,7 @@ def test_true_maps_are_true_in_all_directions(name: str) -> None:
 
 
 def test_maps_that_nobody_knows_how_to_turn_are_refused() -> None:
-    heads = (Head("linear", ("height",)),)
+    heads = (Head("tanh", ("height",)),)
     odd = Representation("odd", heads, DISTANCE.encoder, DISTANCE.reader, DISTANCE.probability)
     with pytest.raises(HemalumError, match="how maps height of representation 'odd' turn with the image"):
         SymmetricEngine(Dark(), odd)

@@ -119,6 +119,4 @@ def map_loss(
                 error = (position - target).square() * inside[:, None]
                 slope_error = gradient_error(position, target, inside, all_reduce_sum)
                 parts[name] = weighted_mean(error, 2 * inside, all_reduce_sum) + slope_error
-            case "linear":
-                parts[name] = F.smooth_l1_loss(logits, target)
     return parts

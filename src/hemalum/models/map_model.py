@@ -76,8 +76,6 @@ def activate(logits_BCHW: Tensor, heads: tuple[Head, ...]) -> Tensor:
                 maps.append(part.sigmoid())
             case "tanh":
                 maps.append(part.tanh())
-            case "linear":
-                maps.append(part)
     return torch.cat(maps, dim=1)
 
 

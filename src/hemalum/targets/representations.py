@@ -46,11 +46,11 @@ class Head:
     """Channels that share an activation.
 
     softmax: n channels are probabilities in [0, 1] out of n + 1 logits; the first logit is background and its
-    probability is not among the channels. sigmoid: [0, 1]; tanh: [-1, 1]; linear: any; one logit per channel.
+    probability is not among the channels. sigmoid: [0, 1]; tanh: [-1, 1]; one logit per channel.
     `partial`: targets are NaN where nobody has said what is true, and a loss leaves those pixels out.
     """
 
-    kind: Literal["softmax", "sigmoid", "tanh", "linear"]
+    kind: Literal["softmax", "sigmoid", "tanh"]
     channels: tuple[str, ...]
     partial: bool = False
 
