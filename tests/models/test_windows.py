@@ -1,11 +1,14 @@
 """Where windows of one size lie along an axis."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from hemalum.models.windows import cut_windows, window_halo
+from hemalum.models.windows import Span, cut_windows, stitch, window_halo
 
 
 @given(length=st.integers(1, 3000), cells=st.integers(1, 40), stride=st.sampled_from([1, 4, 16, 32]))
@@ -41,3 +44,16 @@ def test_an_axis_worked_out_by_hand() -> None:
 )
 def test_the_halo_is_an_eighth_in_whole_strides(window: int, stride: int, reach: int, halo: int) -> None:
     assert window_halo(window, stride, reach) == halo
+
+
+def test_no_window_is_held_once_its_core_is_taken() -> None:
+    windows: list[weakref.ref[NDArray[np.float32]]] = []
+
+    def run(rows: Span, columns: Span) -> NDArray[np.float32]:
+        assert all(window() is None for window in windows)
+        maps = np.full((1, 64, 64), rows.start + columns.start, np.float32)
+        windows.append(weakref.ref(maps))
+        return maps
+
+    assert stitch((150, 150), 64, 16, run).shape == (1, 150, 150)
+    assert len(windows) == 16

@@ -71,7 +71,7 @@ def stitch(
             slice((span.core_start - span.start) * upsampling, (span.core_stop - span.start) * upsampling)
             for span in (rows, columns)
         )
-        return run(rows, columns)[:, high, wide]
+        return run(rows, columns)[:, high, wide].copy()  # a view would hold the window, halo and all
 
     down, across = (cut_windows(length, window, halo) for length in shape)
     return np.block([[core(rows, columns) for columns in across] for rows in down])
