@@ -227,6 +227,12 @@ def test_neighbors_in_different_parts(tmp_path: Path, grid_labels: np.ndarray) -
     assert "look like cuts of one field" in problem.message
     by_mosaic = import_dataset("folder", tmp_path / "user", tmp_path / "mosaic", mpp=0.5, group="mosaic").path
     assert check_dataset(by_mosaic) == []
+    rows = [line.split(",") for line in (by_image / "index.csv").read_text().splitlines()]
+    column = rows[0].index("stain")
+    for number, row in enumerate(rows[1:]):
+        row[column] = f"stain {number}"
+    (by_image / "index.csv").write_text("".join(",".join(row) + "\n" for row in rows))
+    assert check_dataset(by_image) == []  # one field has one stain
 
 
 def test_missing_and_unlikely_scale(make_folder: Callable[..., Path], tmp_path: Path) -> None:

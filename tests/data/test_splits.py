@@ -255,11 +255,14 @@ def test_what_crosses_groups_is_taken_only_when_asked_for(
     )
     dataset = import_dataset("made", tmp_path, tmp_path / "a")
     assert dataset.info.split.published is None
-    assert "not split as published (2 groups are in several parts, e.g. 'a'); shares 0.7, 0.1, 0.2" in caplog.text
+    assert "not split as published (2 groups in several parts, e.g. 'a'); shares 0.7, 0.1, 0.2" in caplog.text
     dataset = import_dataset("made", tmp_path, tmp_path / "b", split="published")
     assert [row.split for row in dataset.rows] == ["train"] * 3 + ["val", "test", "test"]
-    assert dataset.info.split.note == "2 groups are in several parts, e.g. 'a'"
+    assert dataset.info.split.note == "2 groups in several parts, e.g. 'a'"
     assert "does not keep groups together" in caplog.text
+    reader([("a", "train", None), *SOUND[1:], ("a", "test", None)], **RULE)
+    dataset = import_dataset("made", tmp_path, tmp_path / "c", split="published")
+    assert dataset.info.split.note == "1 group in several parts, e.g. 'a'"
 
 
 def test_half_a_publication_is_split_by_shares(

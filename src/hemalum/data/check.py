@@ -278,7 +278,7 @@ def _check_similar(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
 
 def _check_neighbors(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
     """One warning for all: a chance match is possible, and the remedy is the same."""
-    stains = [str(None if image.row is None else image.row.stain) for image in images]
+    stains = [None if image.row is None else image.row.stain for image in images]
     firsts = same_field([image.edges for image in images], stains)
     apart = [
         (image.file, images[first].file)

@@ -231,7 +231,7 @@ def _divide(
         else:
             cut = ""
             if published.apart:
-                cut = f"{len(published.apart)} groups are in several parts, e.g. {published.apart[0]!r}"
+                cut = f"{counted(len(published.apart), 'group')} in several parts, e.g. {published.apart[0]!r}"
             complete = {"train", "test"} <= set(published.parts.values())
             if asked and cut:
                 log.warning("the published split of %s does not keep groups together: %s", format, cut)

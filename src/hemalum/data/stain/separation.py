@@ -90,8 +90,7 @@ def unmixing(first: Floats, second: Floats) -> Floats:
     What neither explains goes to a third direction, at right angles to both, and is dropped (Ruifrok & Johnston,
     Anal. Quant. Cytol. Histol. 23, 291, 2001).
     """
-    rest = np.cross(first, second)
-    inverse = np.linalg.inv(np.stack([first, second, rest / np.linalg.norm(rest)]))
+    inverse = np.linalg.inv(np.stack([first, second, np.cross(first, second)]))
     return np.ascontiguousarray(inverse[:, :2])
 
 
