@@ -35,6 +35,25 @@ def test_sigmoid_head_by_hand() -> None:
     assert set(parts) == {"foreground"}
 
 
+def test_softmax_head_by_hand() -> None:
+    # two pixels: class a with probabilities (.25, .5, .25), background with (.5, .25, .25)
+    p = torch.tensor([[[[0.25, 0.5]], [[0.5, 0.25]], [[0.25, 0.25]]]])
+    target = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.0]]]])
+    dice_a, dice_b = 2 * 0.5 / (0.75 + 1), 0.0
+    parts = map_loss(p.log(), target, (Head("softmax", ("a", "b")),))
+    assert parts["a_b"].item() == pytest.approx(math.log(2) + 1 - (dice_a + dice_b) / 2, abs=1e-5)
+
+
+def test_tanh_head_by_hand() -> None:
+    """A pixel outside, whose position counts for nothing, and two inside."""
+    target = torch.tensor([[[[0.0, -1.0, 1.0]], [[0.0, 0.5, 0.5]]]])
+    position = torch.tensor([[[[0.0, 0.5, 0.5]], [[0.3, 0.5, 0.0]]]])
+    parts = map_loss(position.atanh(), target, (Head("tanh", ("horizontal", "vertical")),))
+    error = (1.5**2 + 0.0 + 0.5**2 + 0.5**2) / 4  # two channels of two pixels
+    slope_error = (1.5**2 + 2.0**2) / 2  # the horizontal error is 0, 1.5, -0.5 along x
+    assert parts["horizontal_vertical"].item() == pytest.approx(error + slope_error, abs=1e-5)
+
+
 def test_gradient_error_sees_a_slope_and_not_a_shift() -> None:
     target = torch.zeros(1, 2, 4, 4)
     inside = torch.ones(1, 4, 4)

@@ -84,6 +84,15 @@ def test_contrast_by_hand() -> None:
     assert float(loss) == pytest.approx((term(0) + term(60)) / 2, rel=1e-5)
 
 
+def test_contrast_is_the_mean_over_the_pixels_kept() -> None:
+    first, second = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]]), torch.tensor([[[[1.0, 1.0]], [[1.0, 0.0]]]])
+    prototypes = torch.tensor([unit(30), unit(90), unit(180)])
+    label, keep = torch.tensor([[[0, 1]]]), torch.tensor([[[1.0, 0.0]]])
+    kept = contrast(first[..., :1], second[..., :1], prototypes, label[..., :1], keep[..., :1])
+    assert kept > 0.01
+    torch.testing.assert_close(contrast(first, second, prototypes, label, keep), kept)
+
+
 def test_contrast_is_bounded_whatever_the_features() -> None:
     rng = np.random.default_rng(0)
     for scale in (1e-3, 1.0, 1e6):

@@ -86,6 +86,17 @@ def test_histo_looks_at_each_map_for_its_own_term() -> None:
     assert float(after["edge"]) == pytest.approx(wrong, rel=1e-5)
 
 
+def test_histo_knows_the_edge_map_by_its_name() -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(2, 2, 3, 4), (torch.rand(2, 2, 3, 4) > 0.5).float()
+    loss, edge_first = build_loss("histo"), (Head("sigmoid", ("edge", "foreground")),)
+    expected = loss(loss_inputs(logits, targets, WITH_EDGE))
+    parts = loss(loss_inputs(logits.flip(1), targets.flip(1), edge_first))
+    assert {name: float(part) for name, part in parts.items()} == pytest.approx(
+        {name: float(part) for name, part in expected.items()}
+    )
+
+
 def test_histo_without_an_edge_map_has_two_terms() -> None:
     parts = build_loss("histo")(loss_inputs(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), ALONE))
     assert list(parts) == ["bce", "tversky"]

@@ -96,6 +96,15 @@ def test_auxiliary_logits_and_presence_are_added() -> None:
         assert float(empty["presence"]) == pytest.approx(-math.log(1 / 4))
 
 
+@pytest.mark.parametrize("name", ["focal_dice", "unet3plus"])
+def test_a_nucleus_in_any_map_is_present(name: str) -> None:
+    targets = torch.zeros(1, 2, 2, 2)
+    targets[0, 1, 0, 0] = 1
+    extras = {"presence": torch.tensor([[0.0, math.log(3)]])}
+    inputs = LossInputs(Outputs(torch.zeros(1, 2, 2, 2), (), extras), targets, (Head("sigmoid", ("a", "b")),))
+    assert float(build_loss(name)(inputs)["presence"]) == pytest.approx(-math.log(3 / 4))
+
+
 @pytest.mark.parametrize(
     "spec",
     [
