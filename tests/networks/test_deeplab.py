@@ -141,6 +141,24 @@ def test_options_that_are_not_possible(options: dict[str, Any], words: str) -> N
         build_network("csra_net", 1, options)
 
 
+def test_the_pyramid_is_its_equation() -> None:
+    torch.manual_seed(0)
+    pyramid, x = AtrousPyramid(4, 6, (1, 2, 3)).eval(), torch.randn(2, 4, 7, 9)
+
+    def normed(y: torch.Tensor) -> torch.Tensor:  # batch norm's moments are 0 and 1
+        return (y / 1.00001**0.5).relu()
+
+    parts = [normed(torch.einsum("oi,bihw->bohw", pyramid.branches[0][0].weight[:, :, 0, 0], x))]
+    for rate, branch in zip((1, 2, 3), pyramid.branches[1:], strict=True):
+        around = nn.functional.pad(x, [rate] * 4)
+        seen = [around[:, :, i * rate :, j * rate :][:, :, :7, :9] for i in range(3) for j in range(3)]
+        parts.append(normed(torch.einsum("oik,kbihw->bohw", branch[0].weight.flatten(2), torch.stack(seen))))
+    image = normed(torch.einsum("oi,bi->bo", pyramid.image.weight[:, :, 0, 0], x.mean((2, 3))))
+    parts.append(image[:, :, None, None].expand(-1, -1, 7, 9))
+    expected = normed(torch.einsum("oi,bihw->bohw", pyramid.join[0].weight[:, :, 0, 0], torch.cat(parts, 1)))
+    torch.testing.assert_close(pyramid(x), expected)
+
+
 def test_one_image_alone_trains() -> None:
     pyramid = AtrousPyramid(4, 6, (1, 2, 3)).train()
     assert pyramid(torch.rand(1, 4, 5, 5)).shape == (1, 6, 5, 5)

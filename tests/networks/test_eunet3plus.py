@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hemalum.networks.blocks import Excitation
-from hemalum.networks.eunet3plus import FUSIONS, EUNet3Plus, FusionBlock
+from hemalum.networks.eunet3plus import FUSIONS, EUNet3Plus, FusionBlock, LevelGate
 
 NARROW = {"widths": (4, 8, 16), "embedding": 6, "reduction": 2}
 
@@ -67,6 +67,17 @@ def test_an_embedding_of_any_grid(fusion: str, grid: tuple[int, int]) -> None:
     depends = not torch.equal(maps, network(x, embedding=embedding + torch.rand(1, 6, 1, 1)))
     assert depends == (fusion != "none")
     assert network.conditions == (() if fusion == "none" else ("embedding",))
+
+
+@pytest.mark.parametrize(("side", "halvings"), [(8, 2), (4, 1), (3, 0), (2, 0)])
+def test_an_embedding_is_pooled_while_twice_as_fine(side: int, halvings: int) -> None:
+    torch.manual_seed(0)
+    level = LevelGate(4, 3, "sigmoid", 2, times=1).eval()
+    x, embedding = torch.rand(1, 4, 2, 2), torch.rand(1, 3, side, side)
+    pooled = level.project(embedding)
+    for _ in range(halvings):
+        pooled = level.blur(pooled)
+    torch.testing.assert_close(level(x, embedding), level.gate(x, pooled))
 
 
 def test_a_missing_embedding_is_refused() -> None:

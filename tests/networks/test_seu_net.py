@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from hemalum.networks.blocks import Excitation
 from hemalum.networks.seu_net import SEUNet
 
 NARROW = {"widths": (4, 8, 12), "embedding": 5, "organs": 3}
@@ -51,6 +54,51 @@ def test_the_ablation_leaves_out_its_parts() -> None:
 def network(request: pytest.FixtureRequest) -> SEUNet:
     torch.manual_seed(0)
     return SEUNet(outputs=2, design=request.param, **NARROW).eval()  # type: ignore[arg-type]
+
+
+def squeeze_and_excite(excitation: nn.Module, x: Tensor) -> Tensor:
+    hidden = (x.mean((2, 3)) @ excitation.squeeze.weight.T + excitation.squeeze.bias).relu()
+    factor = (hidden @ excitation.excite.weight.T + excitation.excite.bias).sigmoid()
+    return torch.einsum("bchw,bc->bchw", x, factor)
+
+
+def test_it_follows_its_equation(network: SEUNet) -> None:
+    x, row = torch.rand(2, 3, 16, 8), network.embedding.weight[1]
+    residual = isinstance(network.up[0], nn.ConvTranspose2d)
+
+    def stage(block: nn.Module, x: Tensor, number: int) -> Tensor:
+        y = block.second(block.first(x).relu())
+        if residual:
+            shortcut = torch.einsum("oi,bihw->bohw", block.shortcut.weight[:, :, 0, 0], x)
+            y = (squeeze_and_excite(block.excitation, y) + shortcut + block.shortcut.bias.view(1, -1, 1, 1)).relu()
+        else:
+            y = squeeze_and_excite(block.excitation, y.relu())
+        film = network.film[number]
+        scale, shift = film.scale.weight @ row + film.scale.bias, film.shift.weight @ row + film.shift.bias
+        return scale.sigmoid().view(1, -1, 1, 1) * y + shift.view(1, -1, 1, 1)
+
+    def enlarge(up: nn.Module, x: Tensor) -> Tensor:
+        if residual:
+            return F.conv_transpose2d(x, up.weight, up.bias, 2)
+        return F.conv2d(twice(x), up.convolution.weight, up.convolution.bias, padding=1)
+
+    def twice(x: Tensor) -> Tensor:
+        return F.interpolate(x, size=[2 * side for side in x.shape[2:]], mode="bilinear")
+
+    fine = stage(network.encoder[0], x, 0)
+    middle = stage(network.encoder[1], F.max_pool2d(fine, 2), 1)
+    coarse = stage(network.encoder[2], F.max_pool2d(middle, 2), 2)
+    middle = stage(network.decoder[0], torch.cat([middle, enlarge(network.up[0], coarse)], 1), 3)
+    fine = stage(network.decoder[1], torch.cat([fine, enlarge(network.up[1], middle)], 1), 4)
+    edge = network.edge[1:](fine if residual else twice(middle))
+    expected = torch.cat([network.head(fine), edge], 1)
+    torch.testing.assert_close(network(x, organ=torch.tensor([1, 1])), expected)
+
+
+def test_a_narrow_stage_is_squeezed_to_four_channels() -> None:
+    assert SEUNet(widths=(8, 16)).encoder[0].excitation.squeeze.out_features == 4
+    widths = [Excitation(channels, 16, fewest=4).squeeze.out_features for channels in (8, 64, 128)]
+    assert widths == [4, 4, 8]
 
 
 def test_each_image_has_its_own_organ(network: SEUNet) -> None:
