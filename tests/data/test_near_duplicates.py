@@ -44,6 +44,24 @@ def test_blank_images_are_no_copies_of_each_other() -> None:
     assert list(same_content([])) == []
 
 
+def test_nearly_blank_images_are_no_copies_of_each_other() -> None:
+    nearly = np.full((40, 40, 3), 250, np.uint8)
+    nearly[:, 20:] = 251  # half a gray level of spread
+    assert list(same_content([edges_of(nearly), edges_of(nearly)])) == []
+    nearly[:, 20:] = 254  # two gray levels are something to compare
+    assert list(same_content([edges_of(nearly), edges_of(nearly)])) == [(0, 1)]
+
+
+@pytest.mark.parametrize(("correlation", "pairs"), [(0.9, []), (0.95, []), (0.99, [(0, 1)])])
+def test_copies_correlate(correlation: float, pairs: list[tuple[int, int]]) -> None:
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(np.column_stack([np.ones(256), rng.normal(size=(256, 2))]))[0][:, 1:] * 16
+    mixed = np.stack([basis[:, 0], basis @ [correlation, np.sqrt(1 - correlation**2)]])
+    gray = np.clip(128 + 35 * mixed, 0, 255).round().astype(np.uint8).reshape(2, 16, 16, 1)
+    assert np.corrcoef(gray.reshape(2, -1))[0, 1] == pytest.approx(correlation, abs=2e-3)
+    assert list(same_content([edges_of(image) for image in gray.repeat(3, axis=3)])) == pairs
+
+
 def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     edges = [edges_of(scene(number % 5)) for number in range(9)]
     pairs = sorted(same_content(edges))

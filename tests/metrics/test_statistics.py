@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
+from scipy.stats import bootstrap, wilcoxon
 
 from hemalum.errors import HemalumError
 from hemalum.metrics import (
@@ -116,6 +116,15 @@ def test_interval_against_a_bootstrap_written_as_a_loop() -> None:
     # BCa moves the ends a little; the width must be the same
     assert result.high - result.low == pytest.approx(high - low, rel=0.1)
     assert result.low == pytest.approx(low, abs=0.15 * (high - low))
+
+
+def test_interval_of_skewed_differences_is_the_corrected_one_of_scipy() -> None:
+    difference = np.random.default_rng(5).exponential(size=20) ** 2
+    result = compare_paired(difference, np.zeros(20), resamples=20_000)
+    low, high = bootstrap(
+        (difference,), np.mean, n_resamples=20_000, rng=np.random.default_rng(7)
+    ).confidence_interval
+    assert (result.low, result.high) == (pytest.approx(low, rel=0.03), pytest.approx(high, rel=0.03))
 
 
 def test_interval_holds_the_truth_as_often_as_it_says() -> None:

@@ -54,6 +54,18 @@ def test_an_oblique_cut_stays_oblique() -> None:
     assert (refine(oblique, STRAIGHT) == oblique)[8:18].all()  # its ends turn a little towards the outline
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_a_sliver_along_a_nucleus_goes_to_it_from_any_side(turns: int) -> None:
+    """Each of its pixels has more of the large one around it; the last of them stays, for no nucleus goes."""
+    labels = np.zeros((14, 16), np.int32)
+    labels[2:9, 3:13] = 1
+    labels[9, 6:10] = 2
+    turned = np.rot90(labels, turns)
+    refined = refine(np.ascontiguousarray(turned), STRAIGHT)
+    assert sorted(np.bincount(refined.ravel())[1:]) == [1, 73]
+    assert ((refined > 0) == (turned > 0)).all()
+
+
 def test_a_spur_goes_and_the_nucleus_stays_as_it_was() -> None:
     plain = draw_ellipses((40, 60), [(20, 20, 12, 10, 0.5)])
     spurred = plain.copy()

@@ -56,16 +56,27 @@ def test_foreground_alone_cannot_divide_what_has_one() -> None:
     assert way.separate(way.encode(np.pad(labels, 4)), SETTINGS).max() == 1
 
 
-def test_peaks_of_a_foreground_see_no_further_than_they_say() -> None:
-    way = REPRESENTATIONS["foreground"]
+@pytest.mark.parametrize("name", ["foreground", "foreground_edge"])
+def test_peaks_of_a_foreground_see_no_further_than_they_say(name: str) -> None:
+    way = REPRESENTATIONS[name]
     rng = np.random.default_rng(0)
-    maps = ndimage.gaussian_filter(rng.random((120, 120)), 6)[None].astype(np.float32)
-    maps = (maps - maps.min()) / np.ptp(maps)
+    field = ndimage.gaussian_filter(rng.random((120, 120)), 6)[None].astype(np.float32)
+    maps = (field - field.min()) / np.ptp(field)
+    maps = np.concatenate([maps, np.zeros((len(way.channels) - 1, 120, 120), np.float32)])
     changed = maps.copy()
     changed[:, :, 61 + way.reach :] = 1 - changed[:, :, 61 + way.reach :]
     before, after = way.reader(maps)[1], way.reader(changed)[1]
     np.testing.assert_array_equal(before[:, :61], after[:, :61])
     assert (before != after).any()
+
+
+def test_peaks_of_foreground_and_edge_by_hand() -> None:
+    maps = np.zeros((2, 40, 40), np.float32)
+    maps[0, 5:35, 5:35] = 0.9
+    maps[1, 5:35, 20] = 0.75
+    peaks = REPRESENTATIONS["foreground_edge"].read(maps)[1]
+    depth = ndimage.distance_transform_edt(maps[0] > 0.5)
+    np.testing.assert_allclose(peaks, np.minimum(depth / 12, 1) * (1 - maps[1]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", WAYS)

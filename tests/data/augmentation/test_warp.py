@@ -15,11 +15,13 @@ FREE = NO_AUGMENTATION.model_copy(update={"flips": True, "rotation": 1.0, "scale
 STRAIGHT = FREE.model_copy(update={"elastic": 0.0})
 
 
-def photograph(height: int, width: int, seed: int = 0) -> TrainingImage:
-    """An image of noise, half as large as its labels of small blocks."""
+def photograph(height: int, width: int, seed: int = 0, finer: tuple[int, int] = (2, 2)) -> TrainingImage:
+    """An image of noise with labels of small blocks, so many times finer down and across."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 9, (-(-height // 4), -(-width // 4))).astype(np.int32)
-    labels = np.ascontiguousarray(blocks.repeat(8, axis=0).repeat(8, axis=1)[: 2 * height, : 2 * width])
+    down, across = finer
+    labels = blocks.repeat(4 * down, axis=0).repeat(4 * across, axis=1)[: down * height, : across * width]
+    labels = np.ascontiguousarray(labels)
     return TrainingImage(rng.integers(0, 256, (height, width, 3)).astype(np.uint8), labels)
 
 
@@ -50,15 +52,18 @@ def test_images_are_interpolated_as_scipy_does(shape: tuple[int, int], seed: int
 
 
 @pytest.mark.parametrize("supersampling", [1, 2])
+@pytest.mark.parametrize("finer", [(2, 2), (1, 3)])
 @pytest.mark.parametrize("seed", range(4))
-def test_labels_are_the_nearest_ones(seed: int, supersampling: int) -> None:
-    sample, size = photograph(30, 44), 40
+def test_labels_are_the_nearest_ones(seed: int, finer: tuple[int, int], supersampling: int) -> None:
+    sample, size = photograph(30, 44, finer=finer), 40
     affine, shift = draw_geometry(sample, np.random.default_rng(seed), size, FREE)
     out = np.empty((size * supersampling, size * supersampling), np.int32)
     warp_labels(sample, affine, shift, size, supersampling, out)
-    at = np.floor(2 * source_positions(affine, shift, size, supersampling)).astype(int)
+    times = np.array(finer)[:, None, None]
+    at = np.floor(times * source_positions(affine, shift, size, supersampling)).astype(int)
     folded = [
-        np.where(i % (2 * n) < n, i % (2 * n), 2 * n - 1 - i % (2 * n)) for i, n in zip(at, (60, 88), strict=True)
+        np.where(i % (2 * n) < n, i % (2 * n), 2 * n - 1 - i % (2 * n))
+        for i, n in zip(at, sample.labels.shape, strict=True)
     ]
     assert (out != sample.labels[folded[0], folded[1]]).mean() < 0.002  # what rounding moves over a border
 

@@ -46,6 +46,15 @@ def test_tissue_ends_where_glass_begins() -> None:
     assert mask[:, 110:].all()
 
 
+def test_a_gap_of_30_um_belongs_to_the_tissue_and_one_of_60_does_not() -> None:
+    density = np.zeros((100, 300, 3), np.float32)
+    for columns in (slice(20, 80), slice(110, 170), slice(230, 280)):
+        density[:, columns] = 0.3
+    mask = tissue_mask(density, 1.0)
+    assert mask[:, 20:170].all()
+    assert not mask[:, 180:220].any()
+
+
 @pytest.mark.parametrize("second", [DAB, AEC, FAST_RED, EOSIN])
 def test_amounts_come_back(second: tuple[float, float, float]) -> None:
     rng = np.random.default_rng(0)
