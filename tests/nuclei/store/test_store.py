@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from hemalum.nuclei.polygons import Polygons
 from hemalum.nuclei.store import (
     NucleiStore,
     StoreRun,
+    export_store,
     find_stores,
     from_wkb,
     open_store,
@@ -378,3 +380,69 @@ def test_finding_stores(store: NucleiStore, tmp_path: Path) -> None:
         find_stores(tmp_path / "none")
     with pytest.raises(HemalumError, match=r"holds no folder NAME.nuclei"):
         find_stores(tmp_path)
+
+
+def test_a_complete_store_is_just_the_parts_that_it_lists(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.nuclei")
+    part = store.part_path((0, 1))
+    kept = part.read_bytes()
+    looks = (
+        lambda: open_store(store.path).count,
+        lambda: list(open_store(store.path).tables()),
+        lambda: open_store(store.path).dataset,
+        lambda: open_store(store.path).window(0, 0, 9, 9),
+        lambda: export_store(open_store(store.path), "csv"),
+    )
+    part.unlink()
+    for look in looks:
+        with pytest.raises(HemalumError, match=r"a.nuclei: 1 of its 6 parts are missing, the first is 0_1.parquet"):
+            look()
+    assert "1 of its 6 parts are missing" in repr(open_store(store.path))
+    part.write_bytes(kept)
+    stray = store.part_path((9, 9))
+    stray.write_bytes(kept)
+    for look in looks:
+        with pytest.raises(HemalumError, match=r"9_9.parquet: is not of this store, whose grid is 2 x 3; remove it"):
+            look()
+    stray.unlink()
+    shutil.rmtree(part.parent)
+    with pytest.raises(HemalumError, match=r"6 of its 6 parts are missing"):
+        export_store(open_store(store.path), "csv")
+
+
+def test_a_part_that_came_later_is_named(tmp_path: Path) -> None:
+    store = fill_store(NucleiStore.create(tmp_path / "a.nuclei", small_run()), [(0, 0), (1, 2)])
+    store.finish(store.finished)
+    shutil.copy(store.part_path((0, 0)), store.part_path((0, 1)))
+    with pytest.raises(HemalumError, match=r"0_1.parquet: came after the store was complete, 1 part in all"):
+        list(open_store(store.path).tables())
+    assert store.count == 200  # opened before
+
+
+@pytest.mark.parametrize("change", ["removed", "replaced", "index removed"])
+def test_a_store_that_is_gone_on_with_is_complete_again_only_when_finished(change: str, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.nuclei", small_run(dab=True, positive="otsu"))
+    before = read_all(store)
+    if change == "removed":
+        store.part_path((0, 1)).unlink()
+        NucleiStore.create(store.path, store.run)
+    elif change == "replaced":
+        fill_store(open_store(store.path), [(0, 1)])
+    else:
+        (store.path / "regions.parquet").unlink()
+        NucleiStore.create(store.path, store.run)
+    again = open_store(store.path)
+    assert not again.complete
+    assert again.thresholds == ()
+    assert again.notes == {"engine": "torch f32"}
+    fill_store(again).finish()
+    assert open_store(store.path).complete
+    assert read_all(open_store(store.path)).equals(before)
+    assert read_all(again).column("intensity").null_count == 0
+
+
+def test_adding_by_a_process_that_does_not_know_that_the_store_is_complete(tmp_path: Path) -> None:
+    early = NucleiStore.create(tmp_path / "a.nuclei", small_run())
+    make_store(early.path)
+    fill_store(early, [(0, 0)])
+    assert not open_store(early.path).complete

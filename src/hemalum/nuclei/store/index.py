@@ -1,5 +1,6 @@
 """Number and bounds of the nuclei of each part: which parts lie in a window is known without opening them."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,9 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from hemalum.errors import one_line
 from hemalum.files import atomic_path
 from hemalum.nuclei.store.parts import BOX, open_part, stored_bounds
 from hemalum.nuclei.store.run import Region
+
+log = logging.getLogger(__name__)
 
 NO_BOUNDS = (np.inf, np.inf, -np.inf, -np.inf)  # of an empty part: no window touches it
 READERS = 8  # files opened at once: on a network drive each waits
@@ -55,14 +59,15 @@ def write_index(path: Path, index: PartIndex) -> None:
         )
 
 
-def read_index(path: Path, regions: Sequence[Region]) -> PartIndex | None:
-    """The index that was written; None where there is none, or it is not of just these regions."""
-    if not path.is_file():
+def read_index(path: Path) -> PartIndex | None:
+    """The index that was written; None, and a line in the log, where there is none or it cannot be read."""
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            table = file.read(use_threads=False)
+        rows, columns, counts = (table.column(name).to_numpy() for name in ("row", "column", "nuclei"))
+        bounds = np.column_stack([table.column(name).to_numpy() for name in BOX]).astype(np.float64)
+        regions = list(zip(rows.astype(int).tolist(), columns.astype(int).tolist(), strict=True))
+        return PartIndex(regions, counts.astype(np.int64), bounds)
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        log.warning("%s: cannot be read (%s); the parts are looked at one by one", path, one_line(error))
         return None
-    with open_part(path) as file:
-        table = file.read()
-    stored = list(zip(table.column("row").to_pylist(), table.column("column").to_pylist(), strict=True))
-    if stored != list(regions):
-        return None
-    bounds = [table.column(name).to_numpy() for name in BOX]
-    return PartIndex(stored, table.column("nuclei").to_numpy(), np.column_stack(bounds))

@@ -4,7 +4,8 @@
     STEM.nuclei/parts/<row>_<column>.parquet   the nuclei of one region; an empty region has an empty part
     STEM.nuclei/regions.parquet          once complete: number and bounds of the nuclei of each part
 
-A part is written beside and renamed, so it is there whole or not at all, and what is there is finished.
+A part is written beside and renamed, so it is there whole or not at all, and what is there is finished. A store is
+complete with just the parts that regions.parquet lists.
 """
 
 import re
@@ -22,7 +23,7 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from hemalum.errors import HemalumError, nearest
+from hemalum.errors import HemalumError, counted, nearest
 from hemalum.manifest import check_manifest, lock_folder, manifest_path, read_manifest, write_manifest
 from hemalum.nuclei.ihc_score import GRADES, grade, otsu_threshold
 from hemalum.nuclei.nuclei import Nuclei
@@ -90,11 +91,19 @@ class NucleiStore:
             store._parts.mkdir(exist_ok=True)
         except OSError as error:
             raise HemalumError(f"cannot create {store._parts}: {error.strerror}") from error
+        if store.complete:
+            index = read_index(path / INDEX)
+            if index is None or index.regions != store.finished:
+                store._reopen()
         return store
 
     def __repr__(self) -> str:
         state = "complete" if self.complete else "not complete"
-        return f"NucleiStore({str(self.path)!r}: {self.count:,} nuclei in {len(self.finished)} regions, {state})"
+        try:
+            state = f"{self.count:,} nuclei in {len(self.finished)} regions, {state}"
+        except HemalumError as error:
+            state = str(error)
+        return f"NucleiStore({str(self.path)!r}: {state})"
 
     def __len__(self) -> int:
         return self.count
@@ -137,6 +146,8 @@ class NucleiStore:
     def add(self, region: Region, nuclei: Nuclei, ids: NDArray[Any]) -> Path:
         """Write the nuclei of one region, also none; gives the part's path. A region that is there is replaced.
 
+        A store that was complete no longer is, until `finish`.
+
         The nuclei are in px of the whole slide. `ids` (N,) whole numbers are unique in the slide (`raster_ids`); the
         table's own count within the region and are not kept. Nuclei are graded where the run says by what.
 
@@ -152,10 +163,23 @@ class NucleiStore:
         table = nuclei.table
         if positive == "otsu" and "intensity" not in table.column_names:
             table = table.append_column("intensity", pa.nulls(table.num_rows, pa.string()))
-        path = self.part_path(region)
-        write_part(path, make_table(self.schema, table, nuclei.outlines, ids))
+        path, part = self.part_path(region), make_table(self.schema, table, nuclei.outlines, ids)
+        if self.complete or (self.path / INDEX).exists():
+            self._reopen()
+        write_part(path, part)
         self._seen = None
         return path
+
+    def _reopen(self) -> None:
+        """Say that the store is not complete: a region is missing, or will be another."""
+        with lock_folder(self.path):
+            content = read_manifest(self.path, KIND) | {"complete": False, "thresholds": []}
+            write_manifest(self.path, KIND, content)
+            try:
+                (self.path / INDEX).unlink(missing_ok=True)
+            except OSError as error:
+                raise HemalumError(f"cannot remove {self.path / INDEX}: {error.strerror}") from error
+        self.complete, self.thresholds, self._seen = False, (), None
 
     def finish(self, regions: Iterable[Region] | None = None, notes: Mapping[str, Any] | None = None) -> None:
         """Say that all regions are there; `notes`, plain values, go to the manifest and into every export.
@@ -167,8 +191,9 @@ class NucleiStore:
             raise HemalumError(f"{self.path}: {len(missing)} regions are not finished, the first is {missing[0]}")
         thresholds = self._grade_by_otsu() if self.run.positive == "otsu" else self.run.positive or ()
         with lock_folder(self.path):
-            there = self.finished
-            write_index(self.path / INDEX, survey_parts(there, [self.part_path(region) for region in there]))
+            there = self._within_grid(self.finished)
+            index = survey_parts(there, [self.part_path(region) for region in there])
+            write_index(self.path / INDEX, index)
             content = read_manifest(self.path, KIND)
             self.notes = dict(content.get("notes") or {}) | dict(notes or {})
             content |= {"complete": True, "thresholds": [float(one) for one in thresholds], "notes": self.notes}
@@ -177,14 +202,14 @@ class NucleiStore:
                 with suppress(OSError):
                     if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
                         leftover.unlink()
-        self.complete, self.thresholds = True, tuple(thresholds)
+        self.complete, self.thresholds, self._seen = True, tuple(thresholds), index
 
     def _grade_by_otsu(self) -> tuple[float, ...]:
         """Fill the column `intensity` of every part; the measures stay, so doing it again changes nothing."""
         values = self.dataset.to_table(columns=["dab_mean"]).column(0).to_numpy().astype(np.float64)
         threshold = otsu_threshold(values)
         names = np.array([None, *GRADES[1]], np.object_)
-        for region in self.finished:
+        for region in self._regions():
             table = read_part(self.part_path(region))
             grades = names[grade(table.column("dab_mean").to_numpy().astype(np.float64), (threshold,))]
             position = table.column_names.index("intensity")
@@ -197,7 +222,7 @@ class NucleiStore:
     @property
     def dataset(self) -> pa.dataset.Dataset:
         """All parts as one table that is read when it is asked (`pyarrow.dataset`), with the store's columns."""
-        files = [str(self.part_path(region)) for region in self.finished]
+        files = [str(self.part_path(region)) for region in self._regions()]
         return pa.dataset.dataset(files, schema=self.schema, format="parquet")
 
     @property
@@ -213,7 +238,7 @@ class NucleiStore:
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows part by part, by row and column of their regions; the next one is read meanwhile."""
-        paths = [self.part_path(region) for region in self.finished]
+        paths = [self.part_path(region) for region in self._regions()]
         with ThreadPoolExecutor(1) as reader:
             ahead: deque[Future[pa.Table]] = deque(reader.submit(read_part, path, columns) for path in paths[:1])
             for path in paths[1:]:
@@ -319,14 +344,46 @@ class NucleiStore:
                 raise HemalumError(f"{self.path}: no column '{name}'{nearest(name, self.schema.names)}")
         return list(columns)
 
+    def _regions(self) -> list[Region]:
+        """The regions that are read: those of a complete store, or those that are there by now."""
+        return self._index().regions if self.complete else self._within_grid(self.finished)
+
     def _index(self) -> PartIndex:
         """What is known of the parts; looked up again while parts may come."""
-        regions = self.finished if self._seen is None or not self.complete else self._seen.regions
-        if self._seen is None or self._seen.regions != regions:
-            paths = [self.part_path(region) for region in regions]
-            stored = read_index(self.path / INDEX, regions) if self.complete else None
-            self._seen = stored or survey_parts(regions, paths)
+        if self._seen is not None and self.complete:
+            return self._seen
+        there = self._within_grid(self.finished)
+        if self._seen is None or self._seen.regions != there:
+            stored = read_index(self.path / INDEX) if self.complete else None
+            if stored is not None:
+                self._check_complete(stored.regions, there)
+            self._seen = stored or survey_parts(there, [self.part_path(region) for region in there])
         return self._seen
+
+    def _within_grid(self, regions: list[Region]) -> list[Region]:
+        """The regions. Raises HemalumError for one that is not in the grid: no run of this store made its part."""
+        grid = self.run.grid
+        for region in regions:
+            if region[0] >= grid.rows or region[1] >= grid.columns:
+                raise HemalumError(
+                    f"{self.part_path(region)}: is not of this store, whose grid is {grid.rows} x {grid.columns}; "
+                    "remove it"
+                )
+        return regions
+
+    def _check_complete(self, regions: list[Region], there: list[Region]) -> None:
+        """Raise HemalumError unless the parts of just these regions are there."""
+        missing, strange = sorted(set(regions) - set(there)), sorted(set(there) - set(regions))
+        if missing:
+            raise HemalumError(
+                f"{self.path}: {len(missing)} of its {counted(len(regions), 'part')} are missing, the first is "
+                f"{self.part_path(missing[0]).name}; put them back, or run again: they alone are made anew"
+            )
+        if strange:
+            raise HemalumError(
+                f"{self.part_path(strange[0])}: came after the store was complete, {counted(len(strange), 'part')} "
+                "in all; remove what is not of it, or run again"
+            )
 
 
 def open_store(path: Path | str) -> NucleiStore:
