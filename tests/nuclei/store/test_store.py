@@ -2,6 +2,8 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -402,7 +404,9 @@ def test_a_complete_store_is_just_the_parts_that_it_lists(tmp_path: Path) -> Non
     stray = store.part_path((9, 9))
     stray.write_bytes(kept)
     for look in looks:
-        with pytest.raises(HemalumError, match=r"9_9.parquet: is not of this store, whose grid is 2 x 3; remove it"):
+        with pytest.raises(
+            HemalumError, match=r"a.nuclei: 9_9.parquet is not of this store, whose grid is 2 x 3; remove it"
+        ):
             look()
     stray.unlink()
     shutil.rmtree(part.parent)
@@ -414,7 +418,7 @@ def test_a_part_that_came_later_is_named(tmp_path: Path) -> None:
     store = fill_store(NucleiStore.create(tmp_path / "a.nuclei", small_run()), [(0, 0), (1, 2)])
     store.finish(store.finished)
     shutil.copy(store.part_path((0, 0)), store.part_path((0, 1)))
-    with pytest.raises(HemalumError, match=r"0_1.parquet: came after the store was complete, 1 part in all"):
+    with pytest.raises(HemalumError, match=r"a.nuclei: 0_1.parquet came after the store was complete, 1 part in all"):
         list(open_store(store.path).tables())
     assert store.count == 200  # opened before
 
@@ -446,3 +450,80 @@ def test_adding_by_a_process_that_does_not_know_that_the_store_is_complete(tmp_p
     make_store(early.path)
     fill_store(early, [(0, 0)])
     assert not open_store(early.path).complete
+
+
+def _other_schemas(table: pa.Table) -> dict[str, pa.Table]:
+    order = table.column_names
+    return {
+        "lacks the columns class": table.drop_columns(["class"]),
+        "has besides the columns note": table.append_column("note", pa.nulls(table.num_rows, pa.string())),
+        "lacks the columns geometry; has besides the columns wkb": table.rename_columns([*order[:-1], "wkb"]),
+        "column area_px is double where area_px .float. stands": table.set_column(
+            order.index("area_px"), "area_px", table.column("area_px").cast(pa.float64())
+        ),
+        "column x is double where id .int64. stands": table.select([order[1], order[0], *order[2:]]),
+    }
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_part_of_another_schema_is_refused(number: int, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.nuclei")
+    path = store.part_path((0, 0))
+    message, table = list(_other_schemas(pa.parquet.read_table(path)).items())[number]
+    pa.parquet.write_table(table, path)
+    looks = (
+        lambda: list(open_store(store.path).tables()),
+        lambda: open_store(store.path).dataset.to_table(),
+        lambda: open_store(store.path).window(0, 0, 99, 99),
+        lambda: export_store(open_store(store.path), "parquet"),
+    )
+    for look in looks:
+        with pytest.raises(HemalumError, match=rf"0_0.parquet: {message}.*remove it and run again"):
+            look()
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_csv_of_a_part_of_another_schema(number: int, tmp_path: Path) -> None:
+    """By a process of its own: pyarrow's writer crashed."""
+    store = make_store(tmp_path / "a.nuclei")
+    path = store.part_path((0, 0))
+    pa.parquet.write_table(list(_other_schemas(pa.parquet.read_table(path)).values())[number + 1], path)
+    done = subprocess.run(
+        [sys.executable, "-m", "hemalum", "export", store.path, "--to", "csv"], capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_part_that_went_through_another_program_is_read(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.nuclei")
+    expected = store.window(0, 0, 300, 200)
+    path = store.part_path((0, 0))
+    table = pa.parquet.read_table(path)
+    pa.parquet.write_table(table.replace_schema_metadata(None), path, write_statistics=False)
+    (store.path / "regions.parquet").unlink()
+    again = open_store(store.path)
+    assert again.count == 600
+    assert again.window(0, 0, 300, 200).equals(expected)
+
+
+@pytest.mark.parametrize("index", ["none", "damaged", "of another schema", "with nulls"])
+def test_without_an_index_the_parts_are_looked_at(
+    index: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(tmp_path / "a.nuclei")
+    path = store.path / "regions.parquet"
+    table = pa.parquet.read_table(path)
+    if index == "none":
+        path.unlink()
+    elif index == "damaged":
+        path.write_bytes(path.read_bytes()[:-20])
+    elif index == "of another schema":
+        pa.parquet.write_table(table.rename_columns([*table.column_names[:-1], "other"]), path)
+    else:
+        pa.parquet.write_table(table.set_column(0, "row", pa.array([None] * 6, pa.int32())), path)
+    with caplog.at_level("WARNING"):
+        assert open_store(store.path).count == 600
+    assert "regions.parquet: cannot be read (" in caplog.text
+    assert "the parts are looked at one by one" in caplog.text
+    assert "remove it" not in caplog.text

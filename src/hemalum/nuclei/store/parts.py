@@ -131,17 +131,25 @@ def _geo_metadata(bounds: NDArray[np.float64] | None) -> dict[str, Any]:
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of one region. Raises HemalumError when the file is damaged."""
-    with open_part(path) as file:
+def read_part(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of one region. Raises HemalumError when the file is damaged, or of another schema."""
+    with open_part(path, schema) as file:
         return file.read(columns=columns, use_threads=False)
 
 
 @contextmanager
-def open_part(path: Path) -> Iterator[Any]:
-    """A part opened for reading (`pyarrow.parquet.ParquetFile`); a damaged one raises HemalumError."""
+def open_part(path: Path, schema: pa.Schema) -> Iterator[Any]:
+    """A part opened for reading (`pyarrow.parquet.ParquetFile`).
+
+    Raises HemalumError when it is damaged, or has other columns than `schema`, that of its store.
+    """
     try:
         with pa.parquet.ParquetFile(path) as file:
+            if not file.schema_arrow.equals(schema):
+                raise HemalumError(
+                    f"{path}: {_difference(file.schema_arrow, schema)}; it is of another store, or of another "
+                    "version: remove it and run again: it alone is made anew"
+                )
             yield file
     except (OSError, pa.ArrowException) as error:
         raise HemalumError(
@@ -149,11 +157,29 @@ def open_part(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def stored_bounds(metadata: Any) -> NDArray[np.float64] | None:
-    """Bounds (4,) x, y, x, y of all nuclei of a part by the metadata of its file; None for an empty part."""
-    geo = json.loads((metadata.metadata or {}).get(b"geo", b"{}"))
-    box = geo.get("columns", {}).get("geometry", {}).get("bbox")
-    return None if box is None else np.array(box, np.float64)
+def _difference(held: pa.Schema, expected: pa.Schema) -> str:
+    missing, unknown = set(expected.names) - set(held.names), set(held.names) - set(expected.names)
+    if missing or unknown:
+        names = [("lacks", missing), ("has besides", unknown)]
+        return "; ".join(f"{word} the columns {', '.join(sorted(some))}" for word, some in names if some)
+    for mine, field in zip(held, expected, strict=False):
+        if not mine.equals(field):
+            return f"column {mine.name} is {mine.type} where {field.name} ({field.type}) stands in the store"
+    return "has columns twice"
+
+
+def part_bounds(file: Any) -> NDArray[np.float64] | None:
+    """Bounds (4,) x, y, x, y of all nuclei of an opened part; None for an empty part."""
+    if file.metadata.num_rows == 0:
+        return None
+    try:
+        geo = json.loads(file.metadata.metadata[b"geo"])
+        box = np.array(geo["columns"]["geometry"]["bbox"], np.float64)
+        if box.shape == (4,) and np.isfinite(box).all():
+            return box
+    except (KeyError, TypeError, ValueError):
+        pass  # of a file that went through another program
+    return box_of(file.read(columns=["bbox"], use_threads=False))
 
 
 def groups_near(metadata: Any, window: NDArray[np.float64]) -> list[int]:
@@ -161,9 +187,11 @@ def groups_near(metadata: Any, window: NDArray[np.float64]) -> list[int]:
     first = metadata.num_columns - 1 - len(BOX)  # they stand before the last column, the geometry
     near = []
     for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        low = [group.column(first + k).statistics.min for k in (0, 1)]
-        high = [group.column(first + k).statistics.max for k in (2, 3)]
+        known = [metadata.row_group(number).column(first + k).statistics for k in range(4)]
+        if not all(one is not None and one.has_min_max for one in known):
+            near.append(number)
+            continue
+        low, high = [one.min for one in known[:2]], [one.max for one in known[2:]]
         if low[0] < window[2] and low[1] < window[3] and high[0] > window[0] and high[1] > window[1]:
             near.append(number)
     return near

@@ -8,7 +8,6 @@ A part is written beside and renamed, so it is there whole or not at all, and wh
 complete with just the parts that regions.parquet lists.
 """
 
-import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,12 +22,21 @@ import pyarrow.dataset
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from hemalum.errors import HemalumError, counted, nearest
+from hemalum.errors import HemalumError, nearest
 from hemalum.manifest import check_manifest, lock_folder, manifest_path, read_manifest, write_manifest
 from hemalum.nuclei.ihc_score import GRADES, grade, otsu_threshold
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.polygons import Polygons
-from hemalum.nuclei.store.index import PartIndex, read_index, survey_parts, write_index
+from hemalum.nuclei.store.index import (
+    PartIndex,
+    check_grid,
+    check_listed,
+    list_parts,
+    part_name,
+    read_index,
+    survey_parts,
+    write_index,
+)
 from hemalum.nuclei.store.parts import (
     boxes_of,
     from_wkb,
@@ -44,7 +52,6 @@ from hemalum.nuclei.store.run import Region, StoreRun, first_difference
 KIND = "nuclei"
 SUFFIX = ".nuclei"
 INDEX = "regions.parquet"
-PART = re.compile(r"(\d+)_(\d+)\.parquet")
 LEFTOVER_SECONDS = 600  # a part that nobody has written to for so long is of a process that was killed
 UNKNOWN = {"complete": False, "thresholds": [], "notes": {}}  # of a run, before it is complete
 
@@ -119,18 +126,14 @@ class NucleiStore:
 
     def part_path(self, region: Region) -> Path:
         """Where the nuclei of a region are."""
-        return self._parts / f"{region[0]}_{region[1]}.parquet"
+        return self._parts / part_name(region)
 
     # -- writing
 
     @property
     def finished(self) -> list[Region]:
         """The regions that are there, by row and column."""
-        try:
-            names = [PART.fullmatch(entry.name) for entry in self._parts.iterdir()]
-        except OSError:
-            return []
-        return sorted((int(match[1]), int(match[2])) for match in names if match)
+        return list_parts(self._parts)
 
     def missing(self, regions: Iterable[Region] | None = None) -> list[Region]:
         """Those of the regions that are not there yet, in their order; without `regions`, of the whole grid."""
@@ -191,8 +194,8 @@ class NucleiStore:
             raise HemalumError(f"{self.path}: {len(missing)} regions are not finished, the first is {missing[0]}")
         thresholds = self._grade_by_otsu() if self.run.positive == "otsu" else self.run.positive or ()
         with lock_folder(self.path):
-            there = self._within_grid(self.finished)
-            index = survey_parts(there, [self.part_path(region) for region in there])
+            there = check_grid(self.path, self.finished, self.run.grid)
+            index = self._survey(there)
             write_index(self.path / INDEX, index)
             content = read_manifest(self.path, KIND)
             self.notes = dict(content.get("notes") or {}) | dict(notes or {})
@@ -210,7 +213,7 @@ class NucleiStore:
         threshold = otsu_threshold(values)
         names = np.array([None, *GRADES[1]], np.object_)
         for region in self._regions():
-            table = read_part(self.part_path(region))
+            table = read_part(self.part_path(region), self.schema)
             grades = names[grade(table.column("dab_mean").to_numpy().astype(np.float64), (threshold,))]
             position = table.column_names.index("intensity")
             graded = table.set_column(position, "intensity", pa.array(grades, pa.string())).cast(self.schema)
@@ -221,8 +224,13 @@ class NucleiStore:
 
     @property
     def dataset(self) -> pa.dataset.Dataset:
-        """All parts as one table that is read when it is asked (`pyarrow.dataset`), with the store's columns."""
-        files = [str(self.part_path(region)) for region in self._regions()]
+        """All parts as one table that is read when it is asked (`pyarrow.dataset`), with the store's columns.
+
+        Raises HemalumError for a part that is damaged or of another schema.
+        """
+        regions = self._regions()
+        self._survey(regions)  # pyarrow would fill columns that a part lacks with null
+        files = [str(self.part_path(region)) for region in regions]
         return pa.dataset.dataset(files, schema=self.schema, format="parquet")
 
     @property
@@ -240,10 +248,12 @@ class NucleiStore:
         """The rows part by part, by row and column of their regions; the next one is read meanwhile."""
         paths = [self.part_path(region) for region in self._regions()]
         with ThreadPoolExecutor(1) as reader:
-            ahead: deque[Future[pa.Table]] = deque(reader.submit(read_part, path, columns) for path in paths[:1])
+            ahead: deque[Future[pa.Table]] = deque(
+                reader.submit(read_part, path, self.schema, columns) for path in paths[:1]
+            )
             for path in paths[1:]:
                 table = ahead.popleft().result()
-                ahead.append(reader.submit(read_part, path, columns))
+                ahead.append(reader.submit(read_part, path, self.schema, columns))
                 yield table
             for last in ahead:
                 yield last.result()
@@ -268,7 +278,7 @@ class NucleiStore:
         needed = list(dict.fromkeys([*wanted, "id", "x", "y", "bbox"]))
         tables = []
         for region in self._index().near(asked):
-            with open_part(self.part_path(region)) as file:
+            with open_part(self.part_path(region), self.schema) as file:
                 groups = groups_near(file.metadata, asked)
                 if not groups:
                     continue
@@ -346,44 +356,22 @@ class NucleiStore:
 
     def _regions(self) -> list[Region]:
         """The regions that are read: those of a complete store, or those that are there by now."""
-        return self._index().regions if self.complete else self._within_grid(self.finished)
+        return self._index().regions if self.complete else check_grid(self.path, self.finished, self.run.grid)
 
     def _index(self) -> PartIndex:
         """What is known of the parts; looked up again while parts may come."""
         if self._seen is not None and self.complete:
             return self._seen
-        there = self._within_grid(self.finished)
+        there = check_grid(self.path, self.finished, self.run.grid)
         if self._seen is None or self._seen.regions != there:
             stored = read_index(self.path / INDEX) if self.complete else None
             if stored is not None:
-                self._check_complete(stored.regions, there)
-            self._seen = stored or survey_parts(there, [self.part_path(region) for region in there])
+                check_listed(self.path, stored.regions, there)
+            self._seen = stored or self._survey(there)
         return self._seen
 
-    def _within_grid(self, regions: list[Region]) -> list[Region]:
-        """The regions. Raises HemalumError for one that is not in the grid: no run of this store made its part."""
-        grid = self.run.grid
-        for region in regions:
-            if region[0] >= grid.rows or region[1] >= grid.columns:
-                raise HemalumError(
-                    f"{self.part_path(region)}: is not of this store, whose grid is {grid.rows} x {grid.columns}; "
-                    "remove it"
-                )
-        return regions
-
-    def _check_complete(self, regions: list[Region], there: list[Region]) -> None:
-        """Raise HemalumError unless the parts of just these regions are there."""
-        missing, strange = sorted(set(regions) - set(there)), sorted(set(there) - set(regions))
-        if missing:
-            raise HemalumError(
-                f"{self.path}: {len(missing)} of its {counted(len(regions), 'part')} are missing, the first is "
-                f"{self.part_path(missing[0]).name}; put them back, or run again: they alone are made anew"
-            )
-        if strange:
-            raise HemalumError(
-                f"{self.part_path(strange[0])}: came after the store was complete, {counted(len(strange), 'part')} "
-                "in all; remove what is not of it, or run again"
-            )
+    def _survey(self, regions: list[Region]) -> PartIndex:
+        return survey_parts(regions, [self.part_path(region) for region in regions], self.schema)
 
 
 def open_store(path: Path | str) -> NucleiStore:
