@@ -57,6 +57,12 @@ def new_folder(final: Path | str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def named_path(path: Path | str) -> Path:
+    """The path, absolute where it ends in no name (`.`, `..`), for what is called after it."""
+    path = Path(path)
+    return path if path.name not in ("", "..") else path.resolve()
+
+
 def write_text(path: Path | str, text: str) -> Path:
     """Write a text file in UTF-8, newlines as they are, whole or not at all; gives its path.
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import shapely
+import yaml
 from numpy.typing import NDArray
 
 from builders.scenes import draw_crowd
@@ -527,3 +528,31 @@ def test_without_an_index_the_parts_are_looked_at(
     assert "regions.parquet: cannot be read (" in caplog.text
     assert "the parts are looked at one by one" in caplog.text
     assert "remove it" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"notes": 5}, "notes: Input should be a valid dictionary"),
+        ({"thresholds": 5}, "thresholds"),
+        ({"thresholds": [0.1, 0.2, 0.3, 0.4, 0.5]}, "5 thresholds; want 1 or 3"),
+        ({"positive": [0.1, 0.2]}, "2 thresholds; want 1 or 3"),
+        ({"complete": "perhaps"}, "complete: Input should be a valid boolean"),
+        ({"grid": 5}, "grid: Input should be a valid dictionary"),
+        ({"more": 1}, "more: Extra inputs are not permitted"),
+    ],
+)
+def test_manifests_that_cannot_be(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.nuclei")
+    manifest = store.path / "nuclei.yaml"
+    manifest.write_text(yaml.safe_dump(yaml.safe_load(manifest.read_text()) | change))
+    with pytest.raises(HemalumError, match=rf"nuclei.yaml: is not the manifest of a store \(.*{message}"):
+        open_store(store.path)
+
+
+@pytest.mark.parametrize("name", [".", "../a.nuclei", "parts/.."])
+def test_a_store_named_from_within(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path / "a.nuclei")
+    monkeypatch.chdir(store.path)
+    assert open_store(name).name == "a"
+    assert export_store(open_store(find_stores(name)[0]), "csv").resolve() == tmp_path / "a.csv"

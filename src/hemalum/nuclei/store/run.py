@@ -1,13 +1,26 @@
 """What decides the nuclei of a slide: the part of a store's manifest by which a run goes on or is refused."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from hemalum.errors import HemalumError
+from hemalum.nuclei.ihc_score import GRADES
 
 Region = tuple[int, int]  # row and column in the grid of regions
+
+
+def _graded_by(thresholds: tuple[float, ...]) -> tuple[float, ...]:
+    if len(thresholds) not in GRADES:
+        raise ValueError(f"{len(thresholds)} thresholds; want {' or '.join(map(str, GRADES))}")
+    return thresholds
+
+
+Thresholds = Annotated[tuple[float, ...], AfterValidator(_graded_by)]
 
 
 class RegionGrid(BaseModel):
@@ -42,9 +55,30 @@ class StoreRun(BaseModel):
     mpp_source: str = "none"
     class_names: tuple[str, ...] = ()
     dab: bool = False
-    positive: tuple[float, ...] | Literal["otsu"] | None = None
+    positive: Thresholds | Literal["otsu"] | None = None
     offset: tuple[int, int] = (0, 0)
     settings: dict[str, Any] = {}
+
+
+class StoreState(BaseModel):
+    """What is known once all regions are there: the thresholds by which nuclei were graded, and notes for exports."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    complete: bool = False
+    thresholds: Thresholds | tuple[()] = ()
+    notes: dict[str, Any] = {}
+
+
+def read_content(path: Path, content: Mapping[str, Any]) -> tuple[StoreRun, StoreState]:
+    """What the manifest `path` of a store says. Raises HemalumError for what it cannot say."""
+    known = {key: content[key] for key in content if key in StoreState.model_fields}
+    try:
+        run = StoreRun.model_validate({key: content[key] for key in content if key not in known})
+        return run, StoreState.model_validate(known)
+    except ValidationError as error:
+        where, what = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+        raise HemalumError(f"{path}: is not the manifest of a store ({where}: {what})") from error
 
 
 def raster_ids(first: NDArray[Any], width: int) -> NDArray[np.int64]:

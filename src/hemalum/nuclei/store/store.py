@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from hemalum.errors import HemalumError, nearest
+from hemalum.files import named_path
 from hemalum.manifest import check_manifest, lock_folder, manifest_path, read_manifest, write_manifest
 from hemalum.nuclei.ihc_score import GRADES, grade, otsu_threshold
 from hemalum.nuclei.nuclei import Nuclei
@@ -47,30 +47,21 @@ from hemalum.nuclei.store.parts import (
     read_part,
     write_part,
 )
-from hemalum.nuclei.store.run import Region, StoreRun, first_difference
+from hemalum.nuclei.store.run import Region, StoreRun, StoreState, first_difference, read_content
 
 KIND = "nuclei"
 SUFFIX = ".nuclei"
 INDEX = "regions.parquet"
 LEFTOVER_SECONDS = 600  # a part that nobody has written to for so long is of a process that was killed
-UNKNOWN = {"complete": False, "thresholds": [], "notes": {}}  # of a run, before it is complete
 
 
 class NucleiStore:
     """The nuclei of one slide on disk. Made by `create` or `open_store`; safe with many processes at once."""
 
     def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
-        self.path = path
-        try:
-            self.run = StoreRun.model_validate({key: content[key] for key in content if key not in UNKNOWN})
-        except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise HemalumError(
-                f"{manifest_path(path, KIND)}: is not the manifest of a store ({where}: {error.errors()[0]['msg']})"
-            ) from error
-        self.complete = bool(content.get("complete"))
-        self.thresholds: tuple[float, ...] = tuple(content.get("thresholds") or ())
-        self.notes: dict[str, Any] = dict(content.get("notes") or {})
+        self.path = named_path(path)
+        self.run, state = read_content(manifest_path(self.path, KIND), content)
+        self.complete, self.thresholds, self.notes = state.complete, state.thresholds, state.notes
         run = self.run
         self.schema = make_schema(run.class_names, dab=run.dab, graded=run.positive is not None)
         self._seen: PartIndex | None = None
@@ -92,7 +83,7 @@ class NucleiStore:
                 )
             return held
 
-        content = check_manifest(path, KIND, requested | UNKNOWN, join)
+        content = check_manifest(path, KIND, requested | StoreState().model_dump(mode="json"), join)
         store = cls(path, content)
         try:
             store._parts.mkdir(exist_ok=True)
@@ -198,7 +189,7 @@ class NucleiStore:
             index = self._survey(there)
             write_index(self.path / INDEX, index)
             content = read_manifest(self.path, KIND)
-            self.notes = dict(content.get("notes") or {}) | dict(notes or {})
+            self.notes = read_content(manifest_path(self.path, KIND), content)[1].notes | dict(notes or {})
             content |= {"complete": True, "thresholds": [float(one) for one in thresholds], "notes": self.notes}
             write_manifest(self.path, KIND, content)
             for leftover in self._parts.glob(".*.part.parquet"):
@@ -388,7 +379,7 @@ def open_store(path: Path | str) -> NucleiStore:
 
 def find_stores(path: Path | str) -> list[Path]:
     """The stores of a folder of results, by name, or the one that `path` is. Raises HemalumError for none."""
-    path = Path(path)
+    path = named_path(path)
     if manifest_path(path, KIND).is_file():
         return [path]
     stores = sorted(folder for folder in path.glob(f"*{SUFFIX}") if manifest_path(folder, KIND).is_file())
