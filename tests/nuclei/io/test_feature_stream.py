@@ -84,6 +84,20 @@ def test_every_cut_is_an_error(size: int, tmp_path: Path, monkeypatch: pytest.Mo
         ('{"type": "features"}', "not GeoJSON"),
         ('{"a": {"features": [{"b": 1}]}}', "not GeoJSON"),
         ("\x00\x01", "not JSON"),
+        ('[{"a": 1} {"b": 2}]', "not JSON .feature 2: want one comma"),
+        ('[{"a": 1},, {"b": 2}]', "not JSON .feature 2: want one comma"),
+        ('[{"a": 1}\u00a0, {"b": 2}]', "holds something that is no object"),
+        ('[{"a": 1}, 5, {"b": 2}]', "holds something that is no object"),
+        ('[{"a": 1},]', "not JSON .around the features"),
+        ('[,{"a": 1}]', "not JSON .around the features"),
+        ('[{"a": 1}] x', "not JSON .around the features"),
+        ('[{"a": 1}][{"a": 1}]', "not JSON .around the features"),
+        ('{"features": [{"a": 1}]} {}', "not JSON .around the features"),
+        ('{"features": [{"a": 1}] "b": 2}', "not JSON .around the features"),
+        ('{"b": 2 "features": [{"a": 1}]}', "not JSON .around the features"),
+        ('{"features": [] "b": 2}', "not JSON .around the features"),
+        ('{"features": [{"a": 1}}', "not JSON .around the features|is cut off"),
+        ('{"features": [{"a": 1 "b": 2}]}', "not JSON .feature 1"),
     ],
 )
 def test_what_is_no_geojson(text: str, message: str, chunk: int, tmp_path: Path) -> None:
@@ -108,3 +122,20 @@ def test_a_huge_feature_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"none\.geojson: cannot be read"):
         list(read_features(tmp_path / "none.geojson"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_bytes(json.dumps([{"a": 1}]).encode(encoding))
+    with pytest.raises(HemalumError, match="looks like UTF-16 or UTF-32; save it as UTF-8"):
+        list(read_features(path))
+
+
+def test_damage_within_a_compressed_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson.gz"
+    packed = gzip.compress(json.dumps([{"a": list(range(999))}] * 99).encode())
+    for at in range(10, len(packed), 7):
+        path.write_bytes(packed[:at] + bytes([packed[at] ^ 255]) + packed[at + 1 :])
+        with pytest.raises(HemalumError, match=r"a\.geojson\.gz: "):
+            list(read_features(path))

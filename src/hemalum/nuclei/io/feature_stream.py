@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +17,15 @@ CHUNK = 8 * 2**20  # bytes read at once
 MAX_FEATURE = 256 * 2**20  # bytes of one feature, or of a file that is one
 DEPTH, IN_STRING, ESCAPED, MATCHED, IS_KEY, ELEMENTS, START, WRONG = range(8)  # what the scanner keeps
 ENDED = 1 << 40  # depth of the elements of a list that is behind
+SPACE = b" \t\r\n"  # of JSON
 KEY = np.frombuffer(b"features", np.uint8)
 
 
 def read_features(path: Path | str) -> Iterator[Any]:
     """The features of a FeatureCollection, a list of Features or one Feature, as JSON gives them; `.gz` as well.
 
-    Memory is that of one chunk and one feature. Raises HemalumError for a file that is missing, not JSON, cut off or
-    no GeoJSON, when the reading comes to it.
+    Memory is that of one chunk and one feature. Raises HemalumError for a file that is missing, not JSON in UTF-8, cut
+    off or no GeoJSON, when the reading comes to it.
     """
     path = Path(path)
     number = 0
@@ -40,16 +42,24 @@ def _slices(path: Path) -> Iterator[bytes]:
     state[[ELEMENTS, START]] = -1
     spans = np.empty((CHUNK // 2 + 1, 2), np.int64)  # an object has at least two bytes
     buffer, at = b"", 0
+    frame, gap, number = b"", b"", 0  # what is before the first feature, and since the last one
     with _opened(path) as file:
         while chunk := _read(file, path):
-            if not buffer and at == 0:
-                chunk = chunk.removeprefix(b"\xef\xbb\xbf")
+            if not buffer:
+                chunk = _without_mark(chunk, path)
             buffer = buffer[at:] + chunk if at else buffer + chunk
             scanned = len(buffer) - len(chunk)
             at = 0
             count = _scan(np.frombuffer(buffer, np.uint8), scanned, state, spans)
             for start, stop in spans[:count].tolist():
+                gap += buffer[at:start]
+                number += 1
+                if number == 1:
+                    frame = gap + b"0"
+                elif gap.strip(SPACE) != b"," and not state[WRONG]:
+                    raise HemalumError(f"{path}: not JSON (feature {number}: want one comma before it)")
                 yield buffer[start:stop]
+                gap, at = b"", stop
             if state[WRONG]:
                 raise HemalumError(f"{path}: not GeoJSON: the list of features holds something that is no object")
             if state[ELEMENTS] < 0:  # the features may still come: what was read may be one Feature
@@ -58,14 +68,27 @@ def _slices(path: Path) -> Iterator[bytes]:
                         f"{path}: not GeoJSON: no list of features in its first {MAX_FEATURE >> 20} MB"
                     )
                 continue
-            at = int(state[START]) if state[START] >= 0 else len(buffer)
+            end = int(state[START]) if state[START] >= 0 else len(buffer)
+            gap, at = gap + buffer[at:end], end
             state[START] = 0 if state[START] >= 0 else -1
-            if len(buffer) - at > MAX_FEATURE:
+            if max(len(buffer) - at, len(gap)) > MAX_FEATURE:
                 raise HemalumError(f"{path}: not GeoJSON: a feature of more than {MAX_FEATURE >> 20} MB")
     if state[ELEMENTS] < 0:
         yield _as_one_feature(buffer, path)
     elif state[DEPTH] != 0 or state[IN_STRING]:
         raise HemalumError(f"{path}: not JSON (the file is cut off); export it again")
+    else:
+        try:
+            json.loads(frame + gap)
+        except (ValueError, RecursionError) as error:
+            raise HemalumError(f"{path}: not JSON (around the features: {one_line(error)})") from error
+
+
+def _without_mark(start: bytes, path: Path) -> bytes:
+    """The start of the file without UTF-8's mark. Raises HemalumError for UTF-16 and UTF-32."""
+    if start[:1] in (b"\xff", b"\xfe", b"\x00") or start[1:2] == b"\x00":
+        raise HemalumError(f"{path}: not JSON in UTF-8: it looks like UTF-16 or UTF-32; save it as UTF-8")
+    return start.removeprefix(b"\xef\xbb\xbf")
 
 
 def _as_one_feature(text: bytes, path: Path) -> bytes:
@@ -97,7 +120,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 def _read(file: IO[bytes], path: Path) -> bytes:
     try:
         return file.read(CHUNK)
-    except EOFError as error:  # gzip's word for a file that is cut off
+    except (EOFError, zlib.error) as error:  # gzip's words for a file that is cut off or damaged
         raise HemalumError(f"{path}: cannot be read ({one_line(error)})") from error
 
 
