@@ -108,6 +108,21 @@ def test_origin_moves_everything() -> None:
     np.testing.assert_array_equal(moved.hull_area, original.hull_area)
 
 
+@pytest.mark.parametrize("tolerance", [0.25, 0.5, 1, 2, 50])
+def test_simplifying_leaves_no_point_farther_than_it_says(tolerance: float) -> None:
+    random = np.random.default_rng(0)
+    field = ndimage.gaussian_filter(random.normal(size=(300, 300)), 2)
+    labels, count = ndimage.label(field > 0.5 * field.std())
+    polygons = trace(labels, (field - field.min()).astype(np.float32), float(0.5 * field.std() - field.min())).polygons
+    fewer = polygons.simplified(tolerance)
+    assert len(fewer) == count > 300
+    assert len(fewer.coords) < 0.5 * len(polygons.coords)
+    assert shapely.is_valid(fewer.shapely()).all()
+    for ring, kept in zip(polygons.shapely(), shapely.get_exterior_ring(fewer.shapely()), strict=True):
+        points = shapely.points(shapely.get_coordinates(ring))
+        assert shapely.distance(points, kept).max() <= tolerance * (1 + 1e-9)
+
+
 def test_scaled_and_simplified() -> None:
     polygons = trace(draw_crowd(2)).polygons
     area = shapely.area(polygons.shapely())

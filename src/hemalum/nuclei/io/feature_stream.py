@@ -24,8 +24,8 @@ KEY = np.frombuffer(b"features", np.uint8)
 def read_features(path: Path | str) -> Iterator[Any]:
     """The features of a FeatureCollection, a list of Features or one Feature, as JSON gives them; `.gz` as well.
 
-    Memory is that of one chunk and one feature. Raises HemalumError for a file that is missing, not JSON in UTF-8, cut
-    off or no GeoJSON, when the reading comes to it.
+    Memory is that of one chunk and one feature. Raises HemalumError for a file that is missing, not JSON in UTF-8,
+    cut off or no GeoJSON, when the reading comes to it.
     """
     path = Path(path)
     number = 0
