@@ -59,9 +59,9 @@ def measure_dab(
     count, height, width = len(outlines), shape[0], shape[1]
     sums = np.zeros((count, 5), np.int64)  # pixels, sum and sum of squares; pixels and sum of the ring
     if count:
-        starts = outlines.offsets[:-1]
-        left, first = np.floor(np.minimum.reduceat(outlines.coords, starts)).astype(np.int64).T
-        right, last = np.ceil(np.maximum.reduceat(outlines.coords, starts)).astype(np.int64).T
+        low, high = outlines.bounds()
+        left, first = np.floor(low).astype(np.int64).T
+        right, last = np.ceil(high).astype(np.int64).T
         first, last = first.clip(0, height - 1), last.clip(1, height)
         reach = int(np.ceil(ring))
         rows = band or max(BAND_AREA // max(width, 1), 1)

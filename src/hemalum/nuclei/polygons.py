@@ -42,6 +42,13 @@ class Polygons:
             return self
         return Polygons((self.coords * np.array([x, y])).astype(np.float32), self.offsets)
 
+    def bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Give least and greatest x, y of each ring, (N, 2) float32 each."""
+        if len(self) == 0:
+            return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
+        starts = self.offsets[:-1]
+        return np.minimum.reduceat(self.coords, starts), np.maximum.reduceat(self.coords, starts)
+
     def take(self, order: NDArray[np.int64]) -> "Polygons":
         """Give the rings at these positions, in this order."""
         length = np.diff(self.offsets)[order]

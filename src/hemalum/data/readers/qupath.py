@@ -85,7 +85,7 @@ def read(
     pixels = _open(image)
     names = classes_for(path=path, class_names=class_names)
     objects = _collect(Path(path), pixels.shape, names)
-    low, high = _bounds(objects.nuclei)
+    low, high = objects.nuclei.bounds()
     stem = Path(pixels.name).stem
     for field in _fields(objects, pixels.shape, int(tile)):
         end = (field.x + field.width, field.y + field.height)
@@ -155,19 +155,12 @@ def _join(rings: list[NDArray[np.float32]]) -> Polygons:
     return Polygons(np.concatenate(rings) if rings else np.zeros((0, 2), np.float32), offsets)
 
 
-def _bounds(outlines: Polygons) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    if len(outlines) == 0:
-        return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
-    starts = outlines.offsets[:-1]
-    return np.minimum.reduceat(outlines.coords, starts), np.maximum.reduceat(outlines.coords, starts)
-
-
 def _fields(objects: _Objects, shape: tuple[int, int], tile: int) -> Iterator[_Field]:
     height, width = shape
     if len(objects.regions) == 0:
         yield from _cut(_Field(0, 0, width, height), tile)
         return
-    low, high = _bounds(objects.regions)
+    low, high = objects.regions.bounds()
     left_top = np.clip(np.floor(low), 0, (width, height)).astype(int)
     right_bottom = np.clip(np.ceil(high), 0, (width, height)).astype(int)
     for number in np.lexsort((left_top[:, 0], left_top[:, 1])):

@@ -78,7 +78,7 @@ def make_table(schema: pa.Schema, table: pa.Table, outlines: Polygons, ids: NDAr
         missing = ", ".join(sorted(set(expected) - set(table.column_names))) or "none"
         unknown = ", ".join(sorted(set(table.column_names) - set(expected))) or "none"
         raise HemalumError(f"the store has other columns than these nuclei: missing {missing}; unknown {unknown}")
-    low, high = bounds_of(outlines)
+    low, high = outlines.bounds()
     order = _near_order(low + high)
     columns = {name: table.column(name).take(order).combine_chunks() for name in expected}
     columns["id"] = pa.array(ids[order])
@@ -214,14 +214,6 @@ def boxes_of(table: pa.Table) -> NDArray[np.float64]:
     """The column `bbox` as (N, 4) x, y, x, y."""
     box = table.column("bbox").combine_chunks()
     return np.column_stack([box.field(name).to_numpy(zero_copy_only=False) for name in BOX]).astype(np.float64)
-
-
-def bounds_of(outlines: Polygons) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Least and greatest x, y of each ring, (N, 2) float32 each."""
-    if len(outlines) == 0:
-        return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
-    starts = outlines.offsets[:-1]
-    return np.minimum.reduceat(outlines.coords, starts), np.maximum.reduceat(outlines.coords, starts)
 
 
 def _near_order(centers: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -10,11 +10,6 @@ from hemalum.errors import HemalumError, one_line
 from hemalum.slides.readers.reader import BrokenTiles, Pixels, consistent_levels, read_mended
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether the file begins as a DICOM file does, or the folder holds one that does (`first_dicom`)."""
-    return first_dicom(path) is not None
-
-
 def first_dicom(path: Path) -> Path | None:
     """The file itself, or the first DICOM file of a folder; None where there is none."""
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
