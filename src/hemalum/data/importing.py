@@ -97,6 +97,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     for option in options:
         if option not in known:
             raise HemalumError(f"format {format} has no option {option!r}; it has {', '.join(known) or 'none'}")
+        options[option] = _typed(option, options[option], takes[option].annotation)
     _check_split(format, reader, split, fold, test_groups)
     by = group or reader.group
     if mpp is None and not mpp_note:
@@ -166,6 +167,21 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         )
         write_index(folder, info, rows)
     return Dataset.open(dst)
+
+
+def _typed(option: str, value: object, kind: object) -> object:
+    """The value of a reader's option, text on a command line. Raises HemalumError for one of another kind."""
+    if kind is bool and not isinstance(value, bool):
+        raise HemalumError(f"option {option} is {value!r}; want true or false")
+    if kind in (int, float) and isinstance(value, str | bool):
+        try:
+            number: int | float = int(str(value)) if kind is int else float(str(value))
+        except ValueError:
+            raise HemalumError(
+                f"option {option} is {value!r}; want a {'whole ' if kind is int else ''}number"
+            ) from None
+        return number
+    return value
 
 
 def _check_split(
