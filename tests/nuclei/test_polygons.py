@@ -111,9 +111,10 @@ def test_origin_moves_everything() -> None:
 @pytest.mark.parametrize("tolerance", [0.25, 0.5, 1, 2, 50])
 def test_simplifying_leaves_no_point_farther_than_it_says(tolerance: float) -> None:
     random = np.random.default_rng(0)
-    field = ndimage.gaussian_filter(random.normal(size=(300, 300)), 2)
-    labels, count = ndimage.label(field > 0.5 * field.std())
-    polygons = trace(labels, (field - field.min()).astype(np.float32), float(0.5 * field.std() - field.min())).polygons
+    field = ndimage.gaussian_filter(random.normal(size=(300, 300)), 2).astype(np.float32)
+    field, threshold = field - field.min(), float(0.5 * field.std() - field.min())
+    labels, count = ndimage.label(field > threshold)
+    polygons = trace(labels, field, threshold).polygons
     fewer = polygons.simplified(tolerance)
     assert len(fewer) == count > 300
     assert len(fewer.coords) < 0.5 * len(polygons.coords)

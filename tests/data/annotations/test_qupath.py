@@ -14,6 +14,7 @@ from builders.stores import make_store
 from hemalum.data.annotations import read_nuclei, read_objects, read_regions
 from hemalum.data.importing import import_dataset
 from hemalum.errors import HemalumError
+from hemalum.nuclei.io import read_features
 from hemalum.nuclei.store import export_store
 from hemalum.slides import open_slide
 
@@ -147,7 +148,7 @@ def test_regions_are_cut_out_and_white_around(image: Path, tmp_path: Path) -> No
         feature("detection", square(500, 300, 10)),
     )
     first, second = import_dataset("qupath", path, tmp_path / "set", image=image, mpp=0.5)
-    assert (first.id, second.id) == ("slide_0_0", "slide_300_100")
+    assert (first.id, second.id) == ("slide_region1_0_0", "slide_region2_300_100")
     assert first.image.shape == (80, 80, 3)
     assert first.instances.max() == second.instances.max() == 1
     assert second.instances[10:20, 10:20].all()
@@ -176,6 +177,8 @@ def test_a_store_goes_out_to_qupath_and_comes_back_as_labels(tmp_path: Path) -> 
     [
         ({"image": None}, "name the image that the objects are of"),
         ({"tile": 10}, "tile 10: at least 64 px"),
+        ({"tile": "abc"}, "option tile is 'abc'; want a whole number"),
+        ({"tile": True}, "option tile is True; want a whole number"),
         ({"class_names": "stroma"}, "feature 1: class 'tumor' is not among class_names stroma"),
         ({"image": "none.png"}, "none.png"),
         ({"wrong": 1}, "format qupath has no option 'wrong'; it has image, tile, class_names"),
@@ -192,3 +195,52 @@ def test_objects_of_another_image_are_refused(image: Path, tmp_path: Path) -> No
     path = write(tmp_path / "a.geojson", feature("detection", square(10, 20, 700)))
     with pytest.raises(HemalumError, match="feature 1: the polygon spans x 10 to 710, y 20 to 720, its image is 600"):
         import_dataset("qupath", path, tmp_path / "set", image=image)
+
+
+def test_two_regions_may_begin_at_one_place(image: Path, tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.geojson",
+        feature("annotation", square(100, 100, 80)),
+        feature("detection", square(110, 110, 10)),
+        feature("annotation", square(100, 100, 120)),
+    )
+    samples = list(import_dataset("qupath", path, tmp_path / "set", image=image, mpp=0.5, tile="1024"))
+    assert {sample.id: sample.image.shape[0] for sample in samples} == {
+        "slide_region1_100_100": 80,
+        "slide_region2_100_100": 120,
+    }
+
+
+@pytest.mark.parametrize("x", [590, 700, -90, 1e300])
+def test_regions_outside_the_image_are_refused(x: float, image: Path, tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.geojson", feature("detection", square(10, 20, 9)), feature("annotation", square(x, 0, 50))
+    )
+    with pytest.raises(HemalumError, match=r"feature 2: the polygon spans x .*, its image is 600 x 400 px"):
+        import_dataset("qupath", path, tmp_path / "set", image=image)
+
+
+def test_numbers_that_are_too_large(tmp_path: Path) -> None:
+    huge = 10**400
+    path = write(tmp_path / "a.geojson", feature("annotation", [[0, 0], [huge, 0], [0, 5], [0, 0]]))  # type: ignore[list-item]
+    with pytest.raises(HemalumError, match=r"feature 1: coordinates are not rings .* of finite numbers"):
+        list(read_objects(path))
+    one = feature("annotation", square(0, 0, 9))
+    one["properties"]["measurements"] = {"Area": huge}
+    with pytest.raises(HemalumError, match="feature 1: a measurement is a larger number than there can be"):
+        list(read_objects(write(path, one)))
+
+
+def test_a_file_of_annotations_is_read_few_times(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[Path | str] = []
+
+    def counted(path: Path | str) -> Any:
+        passes.append(path)
+        return read_features(path)
+
+    monkeypatch.setattr("hemalum.data.annotations.qupath.read_features", counted)
+    path = write(tmp_path / "a.geojson", feature("annotation", square(10, 20, 9), "stroma"))
+    import_dataset("qupath", path, tmp_path / "set", image=image, mpp=0.5)
+    assert len(passes) == 4  # names of the classes, whether there are nuclei, outlines, and the names for the dataset

@@ -6,6 +6,8 @@ from .imagej_rois import read_roi_set as read_roi_set
 from .outlines import draw_outlines as draw_outlines
 from .qupath import QuPathObject as QuPathObject
 from .qupath import check_within as check_within
+from .qupath import has_nuclei as has_nuclei
+from .qupath import read_class_names as read_class_names
 from .qupath import read_geojson as read_geojson
 from .qupath import read_nuclei as read_nuclei
 from .qupath import read_objects as read_objects

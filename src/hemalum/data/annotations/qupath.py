@@ -62,12 +62,13 @@ def read_objects(path: Path | str) -> Iterator[QuPathObject]:
         yield _object(feature, number, path)
 
 
-def read_nuclei(path: Path | str, *, quiet: bool = False) -> Iterator[QuPathObject]:
+def read_nuclei(path: Path | str, *, some: bool | None = None, quiet: bool = False) -> Iterator[QuPathObject]:
     """Those of `read_objects` that are nuclei: detections and cells; where there are none, all.
 
+    `some` says whether there are any, where `has_nuclei` was asked before; it reads the file up to the first one.
     The log says how many others there are, unless `quiet`.
     """
-    some = has_nuclei(path)
+    some = has_nuclei(path) if some is None else some
     left_out = 0
     for number, feature in enumerate(read_features(path), start=1):
         if some and _kind(feature) not in NUCLEI:
@@ -78,9 +79,9 @@ def read_nuclei(path: Path | str, *, quiet: bool = False) -> Iterator[QuPathObje
         log.info("%s: %d objects that are no detections or cells are left out", path, left_out)
 
 
-def read_regions(path: Path | str) -> Iterator[QuPathObject]:
-    """The annotations that are areas, in a file that has detections or cells as well; else none."""
-    if not has_nuclei(path):
+def read_regions(path: Path | str, *, some: bool | None = None) -> Iterator[QuPathObject]:
+    """The annotations that are areas, in a file that has detections or cells as well (`some`); else none."""
+    if not (has_nuclei(path) if some is None else some):
         return
     left_out = 0
     for number, feature in enumerate(read_features(path), start=1):
@@ -92,6 +93,19 @@ def read_regions(path: Path | str) -> Iterator[QuPathObject]:
             left_out += 1
     if left_out:
         log.warning("%s: %d annotations that are points or lines are left out", path, left_out)
+
+
+def read_class_names(path: Path | str) -> set[str]:
+    """The classifications of the nuclei (see `read_nuclei`), by one pass."""
+    names: dict[bool, set[str]] = {True: set(), False: set()}
+    some = False
+    for feature in read_features(path):
+        nucleus = _kind(feature) in NUCLEI
+        some |= nucleus
+        name = _class_name(_member(_member(feature, "properties"), "classification"))
+        if name is not None:
+            names[nucleus].add(name)
+    return names[some]
 
 
 def _kind(feature: Any) -> Any:
@@ -108,7 +122,7 @@ def _object(feature: Any, number: int, path: Path | str) -> QuPathObject:
         name if isinstance(name, str) else None,
         _class_name(classification),
         _color(classification),
-        _measurements(_member(properties, "measurements")),
+        _measurements(_member(properties, "measurements"), f"{path}, feature {number}"),
     )
 
 
@@ -187,17 +201,20 @@ def _color(classification: Any) -> tuple[int, int, int] | None:
     return None
 
 
-def _measurements(measured: Any) -> dict[str, float]:
+def _measurements(measured: Any, where: str) -> dict[str, float]:
     """By name; versions of QuPath before 0.4 wrote a list of names and values."""
     if isinstance(measured, list):
         measured = {_member(one, "name"): _member(one, "value") for one in measured}
     if not isinstance(measured, dict):
         return {}
-    return {
-        name: float(value)
-        for name, value in measured.items()
-        if isinstance(name, str) and isinstance(value, int | float)
-    }
+    try:
+        return {
+            name: float(value)
+            for name, value in measured.items()
+            if isinstance(name, str) and isinstance(value, int | float)
+        }
+    except OverflowError as error:
+        raise HemalumError(f"{where}: a measurement is a larger number than there can be; export it again") from error
 
 
 def _polygons(geometry: Any, where: str) -> list[list[Ring]]:
@@ -212,7 +229,7 @@ def _polygons(geometry: Any, where: str) -> list[list[Ring]]:
         ]
         if not polygons or not all(polygons):
             raise ValueError
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise HemalumError(
             f"{where}: coordinates are not rings of at least three points [x, y] of finite numbers"
         ) from error

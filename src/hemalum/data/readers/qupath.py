@@ -17,7 +17,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations import QuPathObject, check_within, read_nuclei, read_regions
+from hemalum.data.annotations import (
+    QuPathObject,
+    check_within,
+    has_nuclei,
+    read_class_names,
+    read_nuclei,
+    read_regions,
+)
 from hemalum.data.image import read_image
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
@@ -80,19 +87,19 @@ def read(
     """
     if image is None:
         raise HemalumError(f"{path}: name the image that the objects are of: import qupath FILE.geojson IMAGE DST")
-    if int(tile) < 64:
+    if tile < 64:
         raise HemalumError(f"tile {tile}: at least 64 px")
     pixels = _open(image)
-    names = classes_for(path=path, class_names=class_names)
-    objects = _collect(Path(path), pixels.shape, names)
+    objects = _collect(Path(path), pixels.shape, classes_for(path=path, class_names=class_names))
     low, high = objects.nuclei.bounds()
     stem = Path(pixels.name).stem
-    for field in _fields(objects, pixels.shape, int(tile)):
+    for field in _fields(objects, pixels.shape, tile):
         end = (field.x + field.width, field.y + field.height)
         near = np.flatnonzero((low < end).all(axis=1) & (high > (field.x, field.y)).all(axis=1))
         if field.region is None and not len(near):
             continue
-        yield _sample(pixels, objects, field, near, f"{stem}_{field.x}_{field.y}", stem)
+        place = "" if field.region is None else f"_region{field.region + 1}"  # two may begin at one place
+        yield _sample(pixels, objects, field, near, f"{stem}{place}_{field.x}_{field.y}", stem)
 
 
 def classes_for(
@@ -100,8 +107,7 @@ def classes_for(
 ) -> dict[int, str]:
     """Names of the classes by id from 1; those of the file by name, where none are given."""
     if class_names is None:
-        classified = {one.class_name for one in read_nuclei(path, quiet=True)}
-        listed = sorted(name for name in classified if name is not None and name != NO_CLASS)
+        listed = sorted(read_class_names(path) - {NO_CLASS})
     else:
         listed = [name.strip() for name in (class_names.split(",") if isinstance(class_names, str) else class_names)]
     if len(listed) > 255:
@@ -131,12 +137,17 @@ def _collect(path: Path, shape: tuple[int, int], names: dict[int, str]) -> _Obje
     numbers = {name: number for number, name in names.items()}
     rings: list[NDArray[np.float32]] = []
     classes: list[int] = []
-    for one in read_nuclei(path, quiet=True):
+    some = has_nuclei(path)
+    for one in read_nuclei(path, some=some, quiet=True):
         where = f"{path}, feature {one.number}"
         check_within(one.path, shape, where)
         rings.append(one.path.astype(np.float32))
         classes.append(_class_number(one, numbers, where))
-    nuclei, regions = _join(rings), _join([one.path.astype(np.float32) for one in read_regions(path)])
+    outlines: list[NDArray[np.float32]] = []
+    for one in read_regions(path, some=some):
+        check_within(one.path, shape, f"{path}, feature {one.number}")
+        outlines.append(one.path.astype(np.float32))
+    nuclei, regions = _join(rings), _join(outlines)
     if len(regions):
         log.info("%s: of its %d nuclei those in its annotated regions, %d, are read", path, len(nuclei), len(regions))
     return _Objects(nuclei, np.array(classes, np.int32), regions)
