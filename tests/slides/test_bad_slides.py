@@ -273,6 +273,20 @@ ZARR_FAULTS: dict[str, tuple[str, Callable[[Any], object], str]] = {
         "level 9 is missing (no zarr.json or .zarray); copy the folder again"),
     "pickle": ("0/zarr.json", lambda array: array["codecs"].append({"name": "numcodecs.pickle"}),
         "level 0 is stored with numcodecs.pickle, which is not read"),
+    "transformations": ("zarr.json",
+        lambda ome: ome["multiscales"][0]["datasets"][0].update(coordinateTransformations=5),
+        "OME-Zarr whose coordinateTransformations is no list; write it as version 0.4 or 0.5"),
+    "transformations of all": ("zarr.json", lambda ome: ome["multiscales"][0].update(coordinateTransformations=5),
+        "OME-Zarr whose coordinateTransformations is no list; write it as version 0.4 or 0.5"),
+    "codecs": ("0/zarr.json", lambda array: array.update(codecs=5), "OME-Zarr whose codecs is no list; write it as version 0.4 or 0.5"),
+    "filters": ("0/zarr.json", lambda array: array.update(filters={"id": "zlib"}), "OME-Zarr whose filters is no list; write it as version 0.4 or 0.5"),
+    "inner codecs": ("0/zarr.json",
+        lambda array: array.update(codecs=[{"name": "sharding_indexed", "configuration": {"codecs": 5}}]),
+        "OME-Zarr whose codecs is no list; write it as version 0.4 or 0.5"),
+    "inner pickle": ("0/zarr.json",
+        lambda array: array.update(codecs=[{"name": "sharding_indexed", "configuration": {
+            "codecs": [{"name": "bytes"}], "index_codecs": [{"name": "numcodecs.pickle"}]}}]),
+        "level 0 is stored with numcodecs.pickle, which is not read"),
     "float": ("0/zarr.json", lambda array: array.update(data_type="float32", fill_value=0.0),
         "float32 pixels; save the image with 8 bits per channel"),
     "channels": ("0/zarr.json", lambda array: array.update(shape=[2, 250, 300]),
@@ -308,3 +322,16 @@ def test_bounds_that_do_not_lie_in_the_slide(tmp_path: Path, monkeypatch: pytest
         "the file states bounds of 9999 x 250 px at x 100, y 60, which do not lie in its 600 x 450 px; "
         "export the slide again",
     )
+
+
+@pytest.mark.parametrize("scale", [10**400, "x", [], None], ids=["huge", "text", "list", "null"])
+def test_a_scale_of_zarr_that_is_no_number(tmp_path: Path, scale: object) -> None:
+    path = save_ome_zarr(tmp_path / "a.zarr", PICTURE, mpp=0.5)
+    change_json(
+        path / "zarr.json",
+        lambda ome: ome["multiscales"][0]["datasets"][0]["coordinateTransformations"][0].update(
+            scale=[1, scale, scale]
+        ),
+    )
+    with open_slide(path) as slide:
+        assert slide.mpp is None

@@ -1,5 +1,6 @@
 """OME-Zarr 0.4 (Zarr v2) and 0.5 (Zarr v3): the levels of the first image of a folder."""
 
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -58,7 +59,7 @@ class ZarrReader:
         self.arrays = [arrays[number] for number in numbers]
         self.shapes: tuple[Shape, ...] = tuple((int(shapes[number][0]), int(shapes[number][1])) for number in numbers)
         self.channels = self._count_channels()
-        self.stated = _stated(multiscale, datasets[0], self.axes)
+        self.stated = _stated(multiscale, datasets[0], self.axes, path)
         names = [str(datasets[number]["path"]) for number in numbers]
         self.files = _identifying_files(path, folder, names)
         self.extremes = self._find_extremes() if self.arrays[0].dtype == np.uint16 else None
@@ -184,7 +185,7 @@ def _open_array(path: Path, folder: Path, entry: dict[str, Any], axes: int) -> A
     metadata = next((level / file for file in ("zarr.json", ".zarray") if (level / file).is_file()), None)
     if metadata is None:
         raise HemalumError(f"{path}: level {name} is missing (no zarr.json or .zarray); copy the folder again")
-    unknown = _codecs(_json(metadata)) - CODECS
+    unknown = _codecs(_json(metadata), path) - CODECS
     if unknown:
         raise HemalumError(f"{path}: level {name} is stored with {', '.join(sorted(unknown))}, which is not read")
     try:
@@ -198,34 +199,44 @@ def _open_array(path: Path, folder: Path, entry: dict[str, Any], axes: int) -> A
     return array
 
 
-def _codecs(metadata: dict[str, Any]) -> set[str]:
+def _entries(metadata: dict[str, Any], key: str, path: Path) -> list[Any]:
+    """A list that may be left out. Raises HemalumError for anything else."""
+    value = metadata.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise HemalumError(f"{path}: OME-Zarr whose {key} is no list; write it as version 0.4 or 0.5")
+    return value
+
+
+def _codecs(metadata: dict[str, Any], path: Path) -> set[str]:
     """Names of all codecs and filters that reading an array would run."""
     names: set[str] = set()
-    entries = [metadata.get("compressor"), *(metadata.get("filters") or []), *(metadata.get("codecs") or [])]
-    for entry in entries:
+    lists = [_entries(metadata, key, path) for key in ("filters", "codecs", "index_codecs")]
+    for entry in [metadata.get("compressor"), *itertools.chain(*lists)]:
         if isinstance(entry, dict):
             names.add(str(entry.get("id") or entry.get("name")))
             inner = entry.get("configuration")
             if isinstance(inner, dict):  # of a shard
-                names |= _codecs({"codecs": (inner.get("codecs") or []) + (inner.get("index_codecs") or [])})
+                names |= _codecs({key: inner.get(key) for key in ("codecs", "index_codecs")}, path)
         elif entry is not None:
             names.add(str(entry))
     return names
 
 
-def _stated(multiscale: dict[str, Any], dataset: dict[str, Any], axes: Axes) -> Scale | None:
-    """µm per px in x and y, where the axes have a unit of length."""
+def _stated(multiscale: dict[str, Any], dataset: dict[str, Any], axes: Axes, path: Path) -> Scale | None:
+    """µm per px in x and y, where the axes have a unit of length. Raises HemalumError for transformations of none."""
     scale = []
     for name in "xy":
         factor = MICRONS.get(str(multiscale["axes"][axes[name]].get("unit", "")).lower())
         if factor is None:
             return None
         for owner in (dataset, multiscale):
-            for change in owner.get("coordinateTransformations") or []:
+            for change in _entries(owner, "coordinateTransformations", path):
                 if isinstance(change, dict) and change.get("type") == "scale":
                     try:
                         factor *= float(change["scale"][axes[name]])
-                    except (KeyError, IndexError, TypeError, ValueError):
+                    except (KeyError, IndexError, OverflowError, TypeError, ValueError):
                         return None
         scale.append(factor)
     return scale[0], scale[1]
