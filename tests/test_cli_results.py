@@ -59,6 +59,23 @@ def test_thumbnail_on_the_slide(tmp_path: Path) -> None:
         (["export", "{out}/a.nuclei/parts", "--to", "csv"], "holds no folder NAME.nuclei"),
         (["export", "{out}", "--to", "geojson", "--as", "cell"], "objects of kind 'cell'"),
         (["export", "{out}", "--to", "thumbnail", "--image", "{out}/none.png"], "none.png"),
+        (
+            ["export", "{out}", "--to", "csv", "--as", "detection"],
+            "--as is for geojson and geojson.gz; csv",
+        ),
+        (
+            ["export", "{out}", "--to", "parquet", "--simplify", "0"],
+            "--simplify is for geojson and geojson.gz;",
+        ),
+        (["export", "{out}", "--to", "thumbnail", "--canvas"], "--canvas is for geojson and geojson.gz; thumbnail"),
+        (["export", "{out}", "--to", "geojson", "--image", "{out}/a.png"], "--image is for thumbnail; geojson"),
+        (["export", "{out}", "--to", "csv", "--organ", "lung"], "--organ is for a model (hemalum export MODEL FILE)"),
+        (["export", "fast", "-o", "{out}/n.onnx"], "-o is for results (--to); the file of a model"),
+        (["export", "fast", "{out}/m.onnx", "-o", "{out}/n.onnx"], "-o is for results (--to)"),
+        (["export", "fast", "{out}/m.onnx", "--as", "detection"], "--as is for results (hemalum export NAME.nuclei"),
+        (["export", "fast", "{out}/m.onnx", "--simplify", "0"], "--simplify is for results"),
+        (["export", "fast", "{out}/m.onnx", "--canvas"], "--canvas is for results"),
+        (["export", "fast", "{out}/m.onnx", "--image", "{out}/a.png"], "--image is for results"),
         (["import", "qupath", "{out}/a.geojson", "{out}/set"], "want FILE.geojson IMAGE DST"),
         (["import", "folder", "{out}"], "want SRC DST"),
         (["import", "folder", "{out}", "b", "c"], "want SRC DST"),
@@ -77,6 +94,16 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nuclei", "a.png"]  # nothing was written
+
+
+def test_a_picture_is_of_one_slide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        make_store(tmp_path / f"{name}.nuclei")
+    Image.fromarray(np.zeros((480, 720, 3), np.uint8)).save(tmp_path / "a.png")
+    run("export", tmp_path, "--to", "thumbnail", "--image", tmp_path / "a.png", code=2)
+    assert "holds 2 slides, and --image shows one; export them one by one" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*_thumbnail.png"))
 
 
 def test_results_go_to_qupath_and_come_back_as_a_dataset(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hemalum.cli.app import CliContext
 from hemalum.cli.options import chosen
 from hemalum.errors import HemalumError
+
+# option of `export_store` → what it is called here
+OPTIONS = {"kind": "--as", "simplify": "--simplify", "canvas": "--canvas", "picture": "--image"}
 
 
 def export(
@@ -68,16 +71,26 @@ def export(
     `hemalum export MODEL FILE` writes a network that takes uint8 pixels and gives maps, the card in the file.
     """
     if to is None:
-        _export_model(context.obj, what, file, organ)
+        named = chosen(output=output, kind=kind, simplify=simplify, picture=image, canvas=canvas or None)
+        _export_model(context.obj, what, file, organ, list(named))
         return
     if file is not None:
         raise HemalumError(f"'{file}': with --to, the file to write is given by -o {file}")
-    _export_results(context.obj, Path(what), to, output, image, canvas=canvas, **chosen(kind=kind, simplify=simplify))
+    if organ is not None:
+        raise HemalumError("--organ is for a model (hemalum export MODEL FILE); results take none: leave it out")
+    options = chosen(kind=kind, simplify=simplify, canvas=canvas or None)
+    _export_results(context.obj, Path(what), to, output, image, options)
 
 
-def _export_model(cli: CliContext, model: str, file: Path | None, organ: str | None) -> None:
+def _export_model(cli: CliContext, model: str, file: Path | None, organ: str | None, named: list[str]) -> None:
     if Path(model).is_dir():
         raise HemalumError(f"{model}: is a folder; of results say in which format, as in --to geojson")
+    if "output" in named:
+        raise HemalumError(f"model '{model}': -o is for results (--to); the file of a model follows its name")
+    if named:
+        raise HemalumError(
+            f"model '{model}': {OPTIONS[named[0]]} is for results (hemalum export NAME.nuclei --to FORMAT)"
+        )
     if file is None:
         raise HemalumError(f"model '{model}': name the file to write, .onnx, or .xml for OpenVINO")
     from hemalum.models.model import export_model, load_model
@@ -89,16 +102,20 @@ def _export_model(cli: CliContext, model: str, file: Path | None, organ: str | N
 
 
 def _export_results(
-    cli: CliContext, results: Path, to: str, output: Path | None, image: Path | None, **options: object
+    cli: CliContext, results: Path, to: str, output: Path | None, image: Path | None, options: dict[str, Any]
 ) -> None:
     from hemalum.cli.console import file_progress
-    from hemalum.nuclei.store import EXPORTS, export_store, find_stores, open_store
+    from hemalum.nuclei.store import EXPORTS, check_export_options, export_store, find_stores, open_store
     from hemalum.slides import open_slide
 
+    named = list(options) + (["picture"] if image is not None else [])
+    check_export_options(to, {option: OPTIONS[option] for option in named})
+    paths = find_stores(results)
     if image is not None:
+        if len(paths) > 1:
+            raise HemalumError(f"{results}: holds {len(paths)} slides, and --image shows one; export them one by one")
         with open_slide(image) as slide:
             options["picture"] = slide.thumbnail(2048)
-    paths = find_stores(results)
     failed: list[str] = []
     with file_progress(len(paths), quiet=cli.quiet) as progress:
         for path in paths:
@@ -106,16 +123,16 @@ def _export_results(
                 store = open_store(path)
                 target = output
                 if output is not None and (len(paths) > 1 or output.is_dir()):
-                    target = output / f"{store.name}{EXPORTS.get(to, '')}"
+                    target = output / f"{store.name}{EXPORTS[to]}"
                 written = export_store(
                     store,
                     to,
                     target,
                     on_progress=partial(progress.update, path),
-                    **options,  # type: ignore[arg-type]
+                    **options,
                 )
             except HemalumError as error:
-                if len(paths) == 1 or to not in EXPORTS:
+                if len(paths) == 1:
                     raise
                 failed.append(str(error))
             else:

@@ -212,3 +212,20 @@ def test_unknown_words(store: NucleiStore, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="objects of kind 'cell'; known: annotation, detection"):
         export_store(store, "geojson", tmp_path / "a.geojson", kind="cell")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "message"),
+    [
+        ("csv", {"kind": "annotation"}, "kind is for geojson and geojson.gz; csv has no use for it"),
+        ("parquet", {"simplify": 0.5}, "simplify is for geojson"),
+        ("spatialdata", {"canvas": True}, "canvas is for geojson"),
+        ("geojson", {"picture": np.zeros((480, 720, 3), np.uint8)}, "picture is for thumbnail; geojson has no use"),
+    ],
+)
+def test_an_option_of_another_format(
+    format: str, options: dict[str, Any], message: str, store: NucleiStore, tmp_path: Path
+) -> None:
+    with pytest.raises(HemalumError, match=message):
+        export_store(store, format, tmp_path / "a", **options)
+    assert not list(tmp_path.iterdir())

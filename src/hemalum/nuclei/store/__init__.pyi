@@ -1,4 +1,5 @@
 from .export import EXPORTS as EXPORTS
+from .export import check_export_options as check_export_options
 from .export import export_store as export_store
 from .parts import from_wkb as from_wkb
 from .parts import make_schema as make_schema

@@ -3,7 +3,7 @@
 import gzip
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +36,13 @@ EXPORTS = {
     "spatialdata": ".spatialdata.zarr",
     "thumbnail": "_thumbnail.png",
 }
+# name of an option → the formats that it is for
+EXPORT_OPTIONS = {
+    "kind": ("geojson", "geojson.gz"),
+    "simplify": ("geojson", "geojson.gz"),
+    "canvas": ("geojson", "geojson.gz"),
+    "picture": ("thumbnail",),
+}
 
 OnProgress = Callable[[float], None]
 
@@ -58,11 +65,11 @@ def export_store(
     bounds, for programs that show all of it. `picture` (H, W, 3) uint8 shows the whole slide at any size; thumbnail
     draws on it, or else on white. `on_progress` is called with the share that is done.
 
-    Raises HemalumError for an unknown format, a damaged part, a folder that is there, and where a file cannot be
-    written; nothing half-written stays.
+    Raises HemalumError for an unknown format, an option that is for another format, a damaged part, a folder that is
+    there, and where a file cannot be written; nothing half-written stays.
     """
-    if format not in EXPORTS:
-        raise HemalumError(f"unknown format '{format}'{nearest(format, EXPORTS)}")
+    given = {"kind": kind != "detection", "simplify": simplify != 0, "canvas": canvas, "picture": picture is not None}
+    check_export_options(format, {option: option for option, some in given.items() if some})
     path = store.path.with_name(store.name + EXPORTS[format]) if path is None else Path(path)
     advance = on_progress or (lambda _: None)
     if not store.complete:
@@ -87,6 +94,19 @@ def export_store(
     else:
         write_thumbnail(store, path, picture, advance)
     return path
+
+
+def check_export_options(format: str, given: Mapping[str, str]) -> None:
+    """Raise HemalumError unless `format` is one of `EXPORTS` that takes all options given.
+
+    They are keys of `EXPORT_OPTIONS`, each with what its user calls it.
+    """
+    if format not in EXPORTS:
+        raise HemalumError(f"unknown format '{format}'{nearest(format, EXPORTS)}")
+    for option, name in given.items():
+        takers = EXPORT_OPTIONS[option]
+        if format not in takers:
+            raise HemalumError(f"{name} is for {' and '.join(takers)}; {format} has no use for it: leave it out")
 
 
 @contextmanager
