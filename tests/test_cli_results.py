@@ -1,15 +1,23 @@
-"""`hemalum export RESULTS --to …` and `hemalum import qupath …`."""
+"""`hemalum export RESULTS --to …`, `hemalum info RESULTS` and `hemalum import qupath …`."""
 
+import csv
+import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from builders.stores import make_store, small_run
+from builders.stores import fill_store, make_store, small_run
 from hemalum import cli
 from hemalum.data.annotations import read_objects
 from hemalum.data.dataset import Dataset
+from hemalum.models.model import shipped_models
+from hemalum.nuclei.store import NucleiStore
 
 
 def run(*arguments: object, code: int = 0) -> None:
@@ -22,10 +30,15 @@ def test_one_slide_is_written_beside_its_store(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out == f"{tmp_path / 'a.geojson'}\n"
     assert {one.kind for one in read_objects(tmp_path / "a.geojson")} == {"annotation"}
     run("export", tmp_path, "--to", "csv", "-o", tmp_path / "table.csv")
-    assert len((tmp_path / "table.csv").read_text().splitlines()) == 601
+    with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    nuclei = pa.concat_tables(store.tables())
+    assert [int(line["id"]) for line in lines] == nuclei.column("id").to_pylist()
+    assert [float(line["x"]) for line in lines] == nuclei.column("x").to_pylist()
     (tmp_path / "folder").mkdir()
     run("--quiet", "export", tmp_path, "--to", "parquet", "-o", tmp_path / "folder")
-    assert (tmp_path / "folder" / "a.parquet").is_file()
+    assert pa.parquet.read_table(tmp_path / "folder" / "a.parquet").equals(nuclei)
+    assert capsys.readouterr().out == f"{tmp_path / 'table.csv'}\n"  # --quiet says nothing
 
 
 def test_many_slides_go_on_past_a_broken_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,7 +50,10 @@ def test_many_slides_go_on_past_a_broken_one(tmp_path: Path, capsys: pytest.Capt
     printed = capsys.readouterr()
     assert sorted(path.name for path in (tmp_path / "sent").iterdir()) == ["a.geojson.gz", "c.geojson.gz"]
     assert f"failed: {broken}: is damaged" in printed.err
-    assert store.complete
+    expected = pa.concat_tables(store.tables()).column("class").to_pylist()
+    for name in "ac":
+        objects = list(read_objects(tmp_path / "sent" / f"{name}.geojson.gz"))
+        assert [one.class_name for one in objects] == expected
 
 
 def test_thumbnail_on_the_slide(tmp_path: Path) -> None:
@@ -114,3 +130,85 @@ def test_results_go_to_qupath_and_come_back_as_a_dataset(tmp_path: Path) -> None
     dataset = Dataset.open(tmp_path / "set")
     assert dataset.info.classes == {1: "epithelial", 2: "lymphocyte", 3: "stroma"}
     assert dataset.info.nuclei == len(np.unique(store.nuclei().label_map())) - 1
+
+
+def test_info_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path / "a.nuclei", small_run(dab=True, positive=(0.25,)))
+    run("info", store.path)
+    expected = {
+        "results": str(store.path),
+        "slide": "slide.svs",
+        "size": "720 x 480 px (0.18 x 0.12 mm)",
+        "scale": "0.25 µm per pixel (from the file)",
+        "model": "fast",
+        "classes": "epithelial, lymphocyte, stroma",
+        "thresholds": "0.25",
+        "nuclei": "600",
+        "parts": "6, of a grid of 2 x 3 regions",
+        "complete": "yes",
+        "fingerprint": "0" * 16,
+    }
+    printed = capsys.readouterr().out
+    assert dict(re.split(" {2,}", line, maxsplit=1) for line in printed.splitlines()) == expected
+    monkeypatch.chdir(store.path)
+    run("info", ".")
+    assert capsys.readouterr().out == printed
+    run("info", store.path, "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert (said["nuclei"], said["parts"], said["complete"], said["mpp"]) == (600, 6, True, 0.25)
+    assert (said["source"], said["shape"], said["thresholds"]) == ("slide.svs", [480, 720], [0.25])
+    store.part_path((0, 1)).unlink()
+    run("info", store.path, code=2)
+    assert "1 of its 6 parts are missing" in capsys.readouterr().err
+
+
+def test_info_of_results_that_are_not_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = small_run(mpp=None, mpp_source="none", class_names=(), source=None, model=None)
+    fill_store(NucleiStore.create(tmp_path / "a.nuclei", plain), [(0, 0), (1, 2)])
+    run("info", tmp_path / "a.nuclei")
+    lines = dict(re.split(" {2,}", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["complete"] == "no: more regions may come; the same run goes on with them"
+    assert (lines["nuclei"], lines["parts"]) == ("200", "2, of a grid of 2 x 3 regions")
+    assert (lines["slide"], lines["model"], lines["size"]) == ("not stated", "not stated", "720 x 480 px")
+    assert lines["scale"] == "unknown: nothing in µm can be said"
+    assert not {"classes", "thresholds"} & set(lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bad.svs", "bad.svs: not a slide or an image that can be read"),
+        ("empty.png", "empty.png: the file is empty"),
+        ("none.svs", "none.svs: no such file"),
+        ("none.nuclei", "none.nuclei: no such folder; results of a slide are in a folder NAME.nuclei"),
+        ("hollow.nuclei", "hollow.nuclei: holds no nuclei"),
+        ("folder", "folder: a folder that is neither a slide (OME-Zarr, DICOM) nor results of one (NAME.nuclei)"),
+        ("bad.safetensors", "bad.safetensors is not a readable model file"),
+        ("none.safetensors", "no such model file"),
+        ("fats", "no shipped model and no file is called 'fats', did you mean 'fast'"),
+    ],
+)
+def test_info_names_what_it_is_of(
+    name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in ("bad.svs", "bad.safetensors"):
+        (tmp_path / file).write_bytes(b"what this is nobody knows" * 9)
+    (tmp_path / "empty.png").touch()
+    for folder in ("folder", "hollow.nuclei"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path)
+    run("info", name, code=2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_info_of_a_model_by_any_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(shipped_models()["fast"], tmp_path / "weights.bin")
+    (tmp_path / "fast").mkdir()  # the shipped one goes before a folder
+    monkeypatch.chdir(tmp_path)
+    for name in ("weights.bin", "fast"):
+        run("info", name, "--json")
+        assert json.loads(capsys.readouterr().out)["name"] == "fast"

@@ -1,33 +1,72 @@
-"""What a model or a slide says about itself."""
+"""What a model, a slide or the results of one say about themselves."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hemalum.errors import HemalumError
+from hemalum.manifest import manifest_path
+
+MODEL_SUFFIXES = (".safetensors", ".onnx", ".xml")
+
 
 def info(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL|SLIDE]", help="Model file or name, or a slide; default: the shipped model."),
+        typer.Argument(
+            metavar="[MODEL|SLIDE|RESULTS]",
+            help="Model file or name, a slide, or a folder NAME.nuclei; default: the shipped model.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Print what a model says about itself: scale, training data, metrics; or a slide: size, scale, levels."""
-    if name is not None and _is_slide(name):
-        _print_slide(Path(name), as_json)
-    else:
+    """Print what a model says about itself: scale, training data, metrics; or a slide: size, scale, levels.
+
+    Of results (NAME.nuclei): slide, model, scale, how many nuclei, and whether the run is complete.
+    """
+    kind = _kind(name)
+    if kind == "model":
         _print_model(name, as_json)
+    elif kind == "slide":
+        _print_slide(Path(str(name)), as_json)
+    else:
+        _print_store(Path(str(name)), as_json)
 
 
-def _is_slide(name: str) -> bool:
-    """Whether the name is a slide's; whatever else is a model's, and the loader of models says what is wrong."""
-    path = Path(name)
-    if path.suffix == ".safetensors" or not path.exists():
-        return False
+def _kind(name: str | None) -> str:
+    """What a name is of: model, slide or results; whoever reads that says what is wrong with it.
+
+    Raises HemalumError for a folder that is none of them.
+    """
+    path = Path(name or "")
+    if name is None or path.suffix.lower() in MODEL_SUFFIXES:
+        return "model"
+    if path.suffix == ".nuclei" or manifest_path(path, "nuclei").is_file():
+        return "results"
     from hemalum.slides import is_slide
 
-    return is_slide(path)
+    if is_slide(path):
+        return "slide"
+    if not path.suffix:
+        from hemalum.models.model import shipped_models
+
+        if name in shipped_models() or not path.exists():
+            return "model"
+    if path.is_dir():
+        raise HemalumError(
+            f"{path}: a folder that is neither a slide (OME-Zarr, DICOM) nor results of one (NAME.nuclei)"
+        )
+    return "model" if _is_safetensors(path) else "slide"
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: eight bytes, and JSON."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(9)[8:] == b"{"
+    except OSError:
+        return False
 
 
 def _print_model(name: str | None, as_json: bool) -> None:
@@ -61,3 +100,19 @@ def _print_slide(path: Path, as_json: bool) -> None:
         ]
         facts = {"format": slide.format, "width": slide.shape[1], "height": slide.shape[0], "mpp": slide.mpp}
         print(json.dumps(facts | {"levels": levels, "fingerprint": slide.fingerprint}, indent=2))
+
+
+def _print_store(path: Path, as_json: bool) -> None:
+    import json
+
+    from hemalum.cli.console import print_pairs
+    from hemalum.nuclei.store import open_store
+    from hemalum.reports.tables import store_pairs
+
+    store = open_store(path)
+    if not as_json:
+        print_pairs(store_pairs(store))
+        return
+    said = store.run.model_dump(mode="json", exclude={"positive", "settings"})
+    facts = {"nuclei": store.count, "parts": len(store.finished), "complete": store.complete}
+    print(json.dumps(facts | said | {"thresholds": store.thresholds, "notes": store.notes}, indent=2))

@@ -46,3 +46,4 @@ from .tables import formats_table as formats_table
 from .tables import metrics_table as metrics_table
 from .tables import problems_table as problems_table
 from .tables import slide_pairs as slide_pairs
+from .tables import store_pairs as store_pairs

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hemalum.data.check import Problem
     from hemalum.data.dataset import Dataset, SplitInfo
     from hemalum.nuclei.nuclei import Nuclei
+    from hemalum.nuclei.store import NucleiStore
     from hemalum.slides.slide import Slide
 
 Table = tuple[list[str], list[list[str]]]
@@ -92,20 +93,45 @@ def problems_table(problems: "Sequence[Problem]") -> Table:
 
 def slide_pairs(slide: "Slide") -> Pairs:
     """What a slide or an image says about itself."""
-    height, width = slide.shape
-    size, scale = f"{width:,} x {height:,} px", "not stated: give --mpp NUMBER, µm per pixel"
+    scale = "not stated: give --mpp NUMBER, µm per pixel"
     if slide.mpp is not None:
-        size += f" ({width * slide.mpp / 1000:.2f} x {height * slide.mpp / 1000:.2f} mm)"
         scale = f"{number_text(slide.mpp)} µm per pixel"
     levels = (f"{level.shape[1]:,} x {level.shape[0]:,} (1:{level.downsample:.4g})" for level in slide.levels)
     return [
         ("slide", slide.name),
         ("format", slide.format),
-        ("size", size),
+        ("size", _size_text(slide.shape, slide.mpp)),
         ("scale", scale),
         ("levels", ", ".join(levels)),
         ("fingerprint", slide.fingerprint[:16]),
     ]
+
+
+def _size_text(shape: tuple[int, int], mpp: float | None) -> str:
+    height, width = shape
+    size = f"{width:,} x {height:,} px"
+    return size if mpp is None else f"{size} ({width * mpp / 1000:.2f} x {height * mpp / 1000:.2f} mm)"
+
+
+def store_pairs(store: "NucleiStore") -> Pairs:
+    """What a store of a slide's nuclei holds. Raises HemalumError where parts are damaged or missing."""
+    run, scale = store.run, "unknown: nothing in µm can be said"
+    if run.mpp is not None:
+        scale = f"{number_text(run.mpp)} µm per pixel ({SCALE_TEXTS.get(run.mpp_source, run.mpp_source)})"
+    optional = [
+        ("results", str(store.path)),
+        ("slide", run.source or "not stated"),
+        ("size", _size_text(run.shape, run.mpp)),
+        ("scale", scale),
+        ("model", run.model or "not stated"),
+        ("classes", ", ".join(run.class_names) or None),
+        ("thresholds", ", ".join(f"{value:g}" for value in store.thresholds) or None),
+        ("nuclei", f"{store.count:,}"),
+        ("parts", f"{len(store.finished):,}, of a grid of {run.grid.rows:,} x {run.grid.columns:,} regions"),
+        ("complete", "yes" if store.complete else "no: more regions may come; the same run goes on with them"),
+        ("fingerprint", run.fingerprint[:16]),
+    ]
+    return [(name, value) for name, value in optional if value is not None]
 
 
 def card_pairs(card: Card) -> Pairs:

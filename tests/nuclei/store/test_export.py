@@ -140,6 +140,15 @@ def test_label_image(store: NucleiStore, monkeypatch: pytest.MonkeyPatch) -> Non
         export_store(store, "ome-zarr")
 
 
+def check_frame(frame: Any, store: NucleiStore) -> None:
+    expected = rows(store)
+    assert frame.index.name == "id"
+    assert frame.index.tolist() == [row["id"] for row in expected]
+    assert [shapely.to_wkb(shape) for shape in frame.geometry] == [row["geometry"] for row in expected]
+    assert frame["class"].tolist() == [row["class"] for row in expected]
+    assert frame["area_um2"].tolist() == [row["area_um2"] for row in expected]
+
+
 def test_spatialdata_folder(store: NucleiStore) -> None:
     geopandas = pytest.importorskip("geopandas")
     path = export_store(store, "spatialdata")
@@ -147,15 +156,13 @@ def test_spatialdata_folder(store: NucleiStore) -> None:
     assert group["attributes"]["encoding-type"] == "ngff:shapes"
     outputs = [one["output"]["name"] for one in group["attributes"]["coordinateTransformations"]]
     assert outputs == ["global", "microns"]
-    frame = geopandas.read_parquet(path / "shapes/nuclei/shapes.parquet")
-    assert frame.index.name == "id"
-    assert frame.index.tolist() == [row["id"] for row in rows(store)]
+    check_frame(geopandas.read_parquet(path / "shapes/nuclei/shapes.parquet"), store)
 
 
 def test_spatialdata_itself_reads_it(store: NucleiStore, tmp_path: Path) -> None:
     spatialdata = pytest.importorskip("spatialdata")
     nuclei = spatialdata.read_zarr(export_store(store, "spatialdata", tmp_path / "a.zarr"))["nuclei"]
-    assert len(nuclei) == store.count
+    check_frame(nuclei, store)
 
 
 def test_thumbnail(store: NucleiStore, tmp_path: Path) -> None:
@@ -182,9 +189,24 @@ def test_without_nuclei_there_is_a_valid_file(format: str, tmp_path: Path) -> No
     empty = NucleiStore.create(tmp_path / "a.nuclei", small_run())
     empty.finish([])
     path = export_store(empty, format)
-    assert path.exists()
     if format.startswith("geojson"):
         assert list(read_objects(path)) == []
+    elif format == "csv":
+        with path.open(newline="", encoding="utf-8") as stream:
+            lines = list(csv.reader(stream))
+        assert lines == [[name for name in empty.schema.names if name not in ("bbox", "geometry")]]
+    elif format in ("parquet", "spatialdata"):
+        table = pa.parquet.read_table(path / "shapes/nuclei/shapes.parquet" if path.is_dir() else path)
+        assert table.equals(empty.schema.empty_table())
+        assert json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]["encoding"] == "WKB"
+    elif format == "ome-zarr":
+        level = zarr.open_group(path, mode="r")["0"]
+        assert level.shape == empty.run.shape
+        assert not level[:].any()
+    else:
+        drawn = np.asarray(Image.open(path))
+        assert drawn.shape == (480, 720, 3)
+        assert (drawn == 255).all()
 
 
 @pytest.mark.parametrize("format", list(EXPORTS))
