@@ -415,6 +415,22 @@ def test_a_complete_store_is_just_the_parts_that_it_lists(tmp_path: Path) -> Non
         export_store(open_store(store.path), "csv")
 
 
+@pytest.mark.parametrize("index", ["none", "damaged"])
+def test_a_part_is_missed_without_the_index_too(index: str, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.nuclei")
+    if index == "none":
+        (store.path / "regions.parquet").unlink()
+    else:
+        (store.path / "regions.parquet").write_bytes(b"PAR1")
+    assert open_store(store.path).count == 600
+    store.part_path((0, 1)).unlink()
+    for look in (lambda: open_store(store.path).count, lambda: export_store(open_store(store.path), "csv")):
+        with pytest.raises(HemalumError, match=r"a.nuclei: holds 5 parts and was complete with 6; .* run again"):
+            look()
+    fill_store(NucleiStore.create(store.path, store.run)).finish()
+    assert open_store(store.path).count == 600
+
+
 def test_a_part_that_came_later_is_named(tmp_path: Path) -> None:
     store = fill_store(NucleiStore.create(tmp_path / "a.nuclei", small_run()), [(0, 0), (1, 2)])
     store.finish(store.finished)

@@ -80,6 +80,18 @@ def check_listed(path: Path, listed: list[Region], there: list[Region]) -> None:
         )
 
 
+def check_number(path: Path, expected: int | None, there: int) -> None:
+    """Raise HemalumError unless the store `path` has as many parts as when it was complete, if that is known.
+
+    For a store without its index: which part it is cannot be said.
+    """
+    if expected is not None and there != expected:
+        raise HemalumError(
+            f"{path}: holds {counted(there, 'part')} and was complete with {expected:,}; put them right, or run "
+            "again: what is missing is made anew"
+        )
+
+
 def survey_parts(regions: Sequence[Region], paths: Sequence[Path], schema: pa.Schema) -> PartIndex:
     """The index by what the files of the parts say of themselves.
 

@@ -61,11 +61,12 @@ class StoreRun(BaseModel):
 
 
 class StoreState(BaseModel):
-    """What is known once all regions are there: the thresholds by which nuclei were graded, and notes for exports."""
+    """What is known once all regions are there: how many parts they are, the thresholds that graded, notes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     complete: bool = False
+    parts: int | None = Field(None, ge=0)
     thresholds: Thresholds | tuple[()] = ()
     notes: dict[str, Any] = {}
 

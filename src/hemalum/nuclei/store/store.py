@@ -31,6 +31,7 @@ from hemalum.nuclei.store.index import (
     PartIndex,
     check_grid,
     check_listed,
+    check_number,
     list_parts,
     part_name,
     read_index,
@@ -62,6 +63,7 @@ class NucleiStore:
         self.path = named_path(path)
         self.run, state = read_content(manifest_path(self.path, KIND), content)
         self.complete, self.thresholds, self.notes = state.complete, state.thresholds, state.notes
+        self._number = state.parts
         run = self.run
         self.schema = make_schema(run.class_names, dab=run.dab, graded=run.positive is not None)
         self._seen: PartIndex | None = None
@@ -167,13 +169,13 @@ class NucleiStore:
     def _reopen(self) -> None:
         """Say that the store is not complete: a region is missing, or will be another."""
         with lock_folder(self.path):
-            content = read_manifest(self.path, KIND) | {"complete": False, "thresholds": []}
+            content = read_manifest(self.path, KIND) | {"complete": False, "parts": None, "thresholds": []}
             write_manifest(self.path, KIND, content)
             try:
                 (self.path / INDEX).unlink(missing_ok=True)
             except OSError as error:
                 raise HemalumError(f"cannot remove {self.path / INDEX}: {error.strerror}") from error
-        self.complete, self.thresholds, self._seen = False, (), None
+        self.complete, self.thresholds, self._number, self._seen = False, (), None, None
 
     def finish(self, regions: Iterable[Region] | None = None, notes: Mapping[str, Any] | None = None) -> None:
         """Say that all regions are there; `notes`, plain values, go to the manifest and into every export.
@@ -190,13 +192,13 @@ class NucleiStore:
             write_index(self.path / INDEX, index)
             content = read_manifest(self.path, KIND)
             self.notes = read_content(manifest_path(self.path, KIND), content)[1].notes | dict(notes or {})
-            content |= {"complete": True, "thresholds": [float(one) for one in thresholds], "notes": self.notes}
-            write_manifest(self.path, KIND, content)
+            content |= {"complete": True, "parts": len(there), "notes": self.notes}
+            write_manifest(self.path, KIND, content | {"thresholds": [float(one) for one in thresholds]})
             for leftover in self._parts.glob(".*.part.parquet"):
                 with suppress(OSError):
                     if time.time() - leftover.stat().st_mtime > LEFTOVER_SECONDS:
                         leftover.unlink()
-        self.complete, self.thresholds, self._seen = True, tuple(thresholds), index
+        self.complete, self.thresholds, self._number, self._seen = True, tuple(thresholds), len(there), index
 
     def _grade_by_otsu(self) -> tuple[float, ...]:
         """Fill the column `intensity` of every part; the measures stay, so doing it again changes nothing."""
@@ -358,6 +360,8 @@ class NucleiStore:
             stored = read_index(self.path / INDEX) if self.complete else None
             if stored is not None:
                 check_listed(self.path, stored.regions, there)
+            elif self.complete:
+                check_number(self.path, self._number, len(there))
             self._seen = stored or self._survey(there)
         return self._seen
 
