@@ -51,7 +51,7 @@ OPTIONS = {
     "figure difference": "COMPARISON FIRST SECOND --output --data",
     "figure embedding": "IMAGE --encoder --output --field",
     "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
-    "info": "[MODEL|SLIDE] --json",
+    "info": "[MODEL|SLIDE|RESULTS] --json",
     "export": "RESULTS|MODEL [FILE] --to --output --as --simplify --canvas --image --organ",
     "demo": "--output --model --stain --engine",
 }

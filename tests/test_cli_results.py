@@ -154,9 +154,9 @@ def test_info_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     run("info", ".")
     assert capsys.readouterr().out == printed
     run("info", store.path, "--json")
-    said = json.loads(capsys.readouterr().out)
-    assert (said["nuclei"], said["parts"], said["complete"], said["mpp"]) == (600, 6, True, 0.25)
-    assert (said["source"], said["shape"], said["thresholds"]) == ("slide.svs", [480, 720], [0.25])
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["nuclei"], facts["parts"], facts["complete"], facts["mpp"]) == (600, 6, True, 0.25)
+    assert (facts["source"], facts["shape"], facts["thresholds"]) == ("slide.svs", [480, 720], [0.25])
     store.part_path((0, 1)).unlink()
     run("info", store.path, code=2)
     assert "1 of its 6 parts are missing" in capsys.readouterr().err

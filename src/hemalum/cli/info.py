@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from hemalum.errors import HemalumError
-from hemalum.manifest import manifest_path
 
 MODEL_SUFFIXES = (".safetensors", ".onnx", ".xml")
 
@@ -42,6 +41,8 @@ def _kind(name: str | None) -> str:
     path = Path(name or "")
     if name is None or path.suffix.lower() in MODEL_SUFFIXES:
         return "model"
+    from hemalum.manifest import manifest_path
+
     if path.suffix == ".nuclei" or manifest_path(path, "nuclei").is_file():
         return "results"
     from hemalum.slides import is_slide
@@ -113,6 +114,6 @@ def _print_store(path: Path, as_json: bool) -> None:
     if not as_json:
         print_pairs(store_pairs(store))
         return
-    said = store.run.model_dump(mode="json", exclude={"positive", "settings"})
+    run = store.run.model_dump(mode="json", exclude={"positive", "settings"})
     facts = {"nuclei": store.count, "parts": len(store.finished), "complete": store.complete}
-    print(json.dumps(facts | said | {"thresholds": store.thresholds, "notes": store.notes}, indent=2))
+    print(json.dumps(facts | run | {"thresholds": store.thresholds, "notes": store.notes}, indent=2))

@@ -98,8 +98,8 @@ def read(
         near = np.flatnonzero((low < end).all(axis=1) & (high > (field.x, field.y)).all(axis=1))
         if field.region is None and not len(near):
             continue
-        place = "" if field.region is None else f"_region{field.region + 1}"  # two may begin at one place
-        yield _sample(pixels, objects, field, near, f"{stem}{place}_{field.x}_{field.y}", stem)
+        region = "" if field.region is None else f"_region{field.region + 1}"  # two may begin at one place
+        yield _sample(pixels, objects, field, near, f"{stem}{region}_{field.x}_{field.y}", stem)
 
 
 def classes_for(

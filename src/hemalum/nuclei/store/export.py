@@ -68,8 +68,13 @@ def export_store(
     Raises HemalumError for an unknown format, an option that is for another format, a damaged part, a folder that is
     there, and where a file cannot be written; nothing half-written stays.
     """
-    given = {"kind": kind != "detection", "simplify": simplify != 0, "canvas": canvas, "picture": picture is not None}
-    check_export_options(format, {option: option for option, some in given.items() if some})
+    chosen = {
+        "kind": kind != "detection",
+        "simplify": simplify != 0,
+        "canvas": canvas,
+        "picture": picture is not None,
+    }
+    check_export_options(format, {option: option for option, some in chosen.items() if some})
     path = store.path.with_name(store.name + EXPORTS[format]) if path is None else Path(path)
     advance = on_progress or (lambda _: None)
     if not store.complete:
@@ -96,14 +101,14 @@ def export_store(
     return path
 
 
-def check_export_options(format: str, given: Mapping[str, str]) -> None:
-    """Raise HemalumError unless `format` is one of `EXPORTS` that takes all options given.
+def check_export_options(format: str, chosen: Mapping[str, str]) -> None:
+    """Raise HemalumError unless `format` is one of `EXPORTS` that takes all options chosen.
 
     They are keys of `EXPORT_OPTIONS`, each with what its user calls it.
     """
     if format not in EXPORTS:
         raise HemalumError(f"unknown format '{format}'{nearest(format, EXPORTS)}")
-    for option, name in given.items():
+    for option, name in chosen.items():
         takers = EXPORT_OPTIONS[option]
         if format not in takers:
             raise HemalumError(f"{name} is for {' and '.join(takers)}; {format} has no use for it: leave it out")
