@@ -1,11 +1,13 @@
 """What the loop does with phases: what trains, when one ends, where the next one starts, and what stops a run."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch_file
 
 from hemalum.errors import HemalumError
 from hemalum.losses.loss import LossInputs
@@ -47,6 +49,41 @@ def test_patience_ends_a_phase(recipe: Recipe, mini: Path, tmp_path: Path, monke
     card = load_card(train(recipe.model_copy(update={"phases": [phase]}), [mini], tmp_path / "run"))
     assert card.training is not None
     assert card.training.steps == 8  # validated every 2 steps; the fourth is the second without a better score
+
+
+def test_a_plateau_lowers_the_rate(recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `patience` validations without a better score, counted from the last better one or the last lowering."""
+    scores = iter([0.5, 0.4, 0.3, 0.6, 0.2, 0.1, 0.1, 0.1, 0.1])
+    monkeypatch.setattr(Validation, "score", lambda *_: {"score": next(scores)})
+    phase = Phase.model_validate(
+        {
+            "name": "p",
+            "optimizer": {"name": "sgd", "lr": 0.08},
+            "schedule": {"name": "plateau", "patience": 2, "factor": 0.5},
+            "until": {"steps": 9},
+        }
+    )
+    train(recipe.model_copy(update={"phases": [phase], "validate_every": 1}), [mini], tmp_path / "run")
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    # lowered by the third score, the sixth and the eighth, for the step after
+    assert [line["lr"] for line in log] == pytest.approx([0.08] * 3 + [0.04] * 3 + [0.02] * 2 + [0.01])
+
+
+@pytest.mark.parametrize("ema", [0.9, 0.15])  # above the low decay of the beginning; below it from the second step on
+def test_averaged_weights_decay_as_the_recipe_says(recipe: Recipe, mini: Path, tmp_path: Path, ema: float) -> None:
+    torch.manual_seed(recipe.seed)
+    weights = [build_network("compact", 2, recipe.network.options).state_dict()]
+    for steps in (1, 2):
+        phase = Phase.model_validate({"name": "p", "schedule": {"name": "constant"}, "until": {"steps": steps}})
+        train(recipe.model_copy(update={"phases": [phase], "ema": ema}), [mini], tmp_path / str(steps))
+        checkpoint = load_torch_file(tmp_path / str(steps) / "checkpoint.safetensors")
+        weights.append({name: checkpoint[f"network.{name}"] for name in weights[0]})
+    decays = min(ema, 1 / 10), min(ema, 2 / 11)
+    for name in ("head.weight", "head.bias"):
+        start, first, second = (tensors[name].double() for tensors in weights)
+        average = decays[0] * start + (1 - decays[0]) * first
+        average = decays[1] * average + (1 - decays[1]) * second
+        torch.testing.assert_close(checkpoint[f"average.{name}"].double(), average, rtol=1e-5, atol=1e-7)
 
 
 def test_not_finite_loss_stops_and_keeps_the_checkpoint(
