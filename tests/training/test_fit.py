@@ -1,6 +1,7 @@
 """What the loop does with phases: what trains, when one ends, where the next one starts, and what stops a run."""
 
 import json
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,25 @@ def test_patience_ends_a_phase(recipe: Recipe, mini: Path, tmp_path: Path, monke
     card = load_card(train(recipe.model_copy(update={"phases": [phase]}), [mini], tmp_path / "run"))
     assert card.training is not None
     assert card.training.steps == 8  # validated every 2 steps; the fourth is the second without a better score
+
+
+def test_a_score_that_is_no_number_is_never_the_best(
+    recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase = Phase.model_validate({"name": "p", "until": {"steps": 100, "patience": 2}})
+    one_phase = recipe.model_copy(update={"phases": [phase]})
+    ends = {}
+    for scores in ([nan, 0.5, 0.4, 0.3], [0.1, 0.5, 0.4, 0.3], [nan, nan], [0.2, nan, nan], [0.1, 0.2, nan, nan]):
+        left = iter(scores)
+        monkeypatch.setattr(Validation, "score", lambda *_, left=left: {"score": next(left)})
+        folder = tmp_path / str(scores)
+        train(one_phase, [mini], folder)  # ends at the last score, by the patience
+        assert next(left, None) is None
+        ends[str(scores)] = load_file(folder / "best.safetensors")["head.weight"]
+    after_first, after_second = ends["[0.2, nan, nan]"], ends["[0.1, 0.2, nan, nan]"]
+    assert np.abs(after_first - after_second).max() > 0
+    for scores in ([nan, 0.5, 0.4, 0.3], [0.1, 0.5, 0.4, 0.3], [nan, nan]):
+        np.testing.assert_array_equal(ends[str(scores)], after_second)
 
 
 def test_a_plateau_lowers_the_rate(recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

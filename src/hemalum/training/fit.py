@@ -281,11 +281,12 @@ def _judge(run: RunState, phase: ActivePhase, figures: dict[str, float]) -> bool
     progress, until, schedule = run.progress, phase.settings.until, phase.settings.schedule
     column = {"pq": "score", "dice": "dice", "miou": "miou", "loss": "val_loss"}[until.monitor]
     score = -figures[column] if until.monitor == "loss" else figures[column]
-    if progress.phase_best is None or score > progress.phase_best:
+    better = progress.phase_best is None or score > progress.phase_best
+    if better and run.context.fabric.is_global_zero:
+        with averaged(run.network, run.average) as network, atomic_path(run.best) as temporary:
+            save_file({name: value.contiguous() for name, value in network.state_dict().items()}, temporary)
+    if better and not math.isnan(score):  # weights are kept meanwhile, and whatever comes is better
         progress.phase_best, progress.waiting, progress.plateau_waiting = score, 0, 0
-        if run.context.fabric.is_global_zero:
-            with averaged(run.network, run.average) as network, atomic_path(run.best) as temporary:
-                save_file({name: value.contiguous() for name, value in network.state_dict().items()}, temporary)
     else:
         progress.waiting += 1
         progress.plateau_waiting += 1
