@@ -35,6 +35,7 @@ from hemalum.experiments.selection import (
     exhausted,
     mean_entropy,
     read_uncertainty,
+    require_choice,
     write_uncertainty,
 )
 from hemalum.inference.segment import as_engine
@@ -117,7 +118,7 @@ def refine(  # noqa: PLR0913 (the verb's options)
     part `split` ("all": the whole) of `test`, by default the dataset itself. `on_progress` is called with (step,
     done, of how many). What is finished in `out` is kept: the same call goes on where it stopped.
 
-    Raises HemalumError, before any training, when the model does not say how it was trained, a part of the data is
+    Raises HemalumError, before anything is written, when the model does not say how it was trained, a part of the data is
     empty, test images are among the training images, every image would be chosen, or `out` holds something else.
     """
     top, loaded = Top.of(top), load_model(model)
@@ -136,6 +137,7 @@ def refine(  # noqa: PLR0913 (the verb's options)
     }
     recipe = training_recipe(loaded)
     _check_data(loaded, opened, independent)
+    require_choice(opened.split("train").rows, top)
     draws = _check_manifest(Path(out), record, draws)
     work = _Work(loaded, recipe, opened, independent, Path(out), record, top, resources or Resources(), on_progress)
     return _run(work, draws)
@@ -163,10 +165,6 @@ def _run(work: _Work, draws: int) -> Refinement:
     chosen = {REFINED: choose_uncertain(images, work.top)}
     random = choose_random(images, work.top, work.record["seed"], draws)
     chosen |= {f"random-{draw}": subset for draw, subset in enumerate(random, 1)}
-    if len(chosen[REFINED]) == len(images):
-        raise HemalumError(
-            f"--top {work.top} chooses all {len(images)} training images: nothing is selected; choose fewer"
-        )
     taken = exhausted(images, work.top)
     if taken:
         work.notes.append(f"All images of {', '.join(taken)} are chosen: there, random images are the same ones.")

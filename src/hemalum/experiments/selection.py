@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Row
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.files import write_text
 
 
@@ -77,6 +77,17 @@ class ImageUncertainty:
     id: str
     organ: str | None
     entropy: float
+
+
+Image = TypeVar("Image", Row, ImageUncertainty)
+
+
+def require_choice(rows: Sequence[Row], top: Top) -> None:
+    """Raise HemalumError where every image of these would be chosen, so that nothing is selected."""
+    if all(top.within(len(part)) == len(part) for part in _by_organ(rows)):
+        raise HemalumError(
+            f"--top {top} chooses all {counted(len(rows), 'training image')}: nothing is selected; choose fewer"
+        )
 
 
 def choose_uncertain(images: Sequence[ImageUncertainty], top: Top) -> list[ImageUncertainty]:
@@ -157,8 +168,8 @@ def read_uncertainty(path: Path, rows: Sequence[Row]) -> list[ImageUncertainty]:
     return images
 
 
-def _by_organ(images: Sequence[ImageUncertainty]) -> list[list[ImageUncertainty]]:
-    parts: dict[str, list[ImageUncertainty]] = defaultdict(list)
+def _by_organ(images: Sequence[Image]) -> list[list[Image]]:
+    parts: dict[str, list[Image]] = defaultdict(list)
     for image in images:
         parts[image.organ or ""].append(image)
     return [part for _, part in sorted(parts.items())]
