@@ -2,11 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hemalum.errors import HemalumError, nearest
+
+
+MAX_SEED = 2**32 - 1  # what every generator takes, also where a seed is multiplied or drawn on
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+
+
+def check_seed(seed: int) -> None:
+    """Raise HemalumError for a seed that is not a whole number from 0 to `MAX_SEED`."""
+    if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise HemalumError(f"seed {seed}: want a whole number from 0 to {MAX_SEED}")
 
 
 class Strict(BaseModel):

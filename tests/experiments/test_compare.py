@@ -278,7 +278,7 @@ def test_mistakes_are_found_before_any_training(
         ([plain, f"Plain={plain}"], {}, "two methods are called 'plain'"),
         (["a/b=" + plain], {}, "method 'a/b': a name has letters"),
         (["a="], {}, "method 'a=': give NAME=METHOD"),
-        ([plain], {"seeds": 0}, "seeds 0: want at least one"),
+        ([plain], {"seeds": 0}, "seeds 0: want 1 to 1000"),
         ([plain], {"crops": 0}, "crops 0: want at least one"),
         ([plain], {"split": "train"}, "split 'train': a comparison is scored on test"),
         ([plain], {"folds": 9}, "5 groups .* cannot be divided into 9 folds"),

@@ -172,6 +172,8 @@ def test_parts_that_are_empty_are_named(tiny: Path, organs: Path, tmp_path: Path
     [
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"lr": 0.0}, "lr must be above 0"),
+        ({"seed": -1}, "seed -1: want a whole number from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed 4294967296: want a whole number"),
         ({"draws": 0}, "at least one random subset"),
         ({"top": "none"}, "want a number of images per organ"),
         ({"trainable": ["nothing"]}, "--trainable 'nothing': no parameter"),

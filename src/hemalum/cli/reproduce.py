@@ -61,6 +61,8 @@ def reproduce(
     )
 
     if paper is None:
+        if data or output is not None:
+            raise typer.BadParameter("name the paper first: hemalum reproduce PAPER -d NAME=PATH -o OUT")
         print_table(*papers_table(), left=("table", "what", "can be run here", "on"))
         return
     if not data and output is None:

@@ -22,6 +22,7 @@ from hemalum.data.readers.files import safe_name
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part, published_split, split_by_group
 from hemalum.errors import HemalumError, counted
+from hemalum.settings import check_seed
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     """
     if format not in READERS:
         raise HemalumError(f"no format {format!r}; formats are {', '.join(READERS)}")
+    check_seed(seed)
     reader = READERS[format]
     src, dst = Path(src), Path(dst)
     if not src.exists():

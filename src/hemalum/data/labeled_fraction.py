@@ -14,7 +14,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.data.image import read_label_map
 from hemalum.data.splits import Member
 from hemalum.errors import HemalumError
-from hemalum.settings import Strict
+from hemalum.settings import Seed, Strict
 
 _DRAWS = 100  # how often a draw that lacks a class is drawn again
 
@@ -29,7 +29,7 @@ class LabeledFraction(Strict):
     by: Literal["image", "group"] = Field(
         "image", description="what is drawn; a group is labeled whole or not at all"
     )
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
 
 def present_classes(dataset: Dataset, class_map: NDArray[np.int32] | None, count: int) -> NDArray[np.bool_]:

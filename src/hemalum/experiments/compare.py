@@ -107,7 +107,7 @@ def make_plan(
     if split not in ("val", "test"):
         raise HemalumError(f"split '{split}': a comparison is scored on test (or, while developing, on val)")
     if not 1 <= seeds <= 1000:
-        raise HemalumError(f"seeds {seeds}: want at least one")
+        raise HemalumError(f"seeds {seeds}: want 1 to 1000")
     if crops is not None and crops < 1:
         raise HemalumError(f"crops {crops}: want at least one")
     planned = [method for word in methods for method in plan_methods(word, budget)]

@@ -42,6 +42,7 @@ from hemalum.inference.segment import as_engine
 from hemalum.manifest import Content, check_manifest, require_equal
 from hemalum.models.file import save_model
 from hemalum.models.model import Model, load_model
+from hemalum.settings import check_seed
 from hemalum.training.recipe import Recipe
 from hemalum.training.train import MODEL_FILE, train
 
@@ -121,10 +122,10 @@ def refine(  # noqa: PLR0913 (the verb's options)
     Raises HemalumError, before anything is written, when the model does not say how it was trained, a part of the data is
     empty, test images are among the training images, every image would be chosen, or `out` holds something else.
     """
+    _check_numbers(lr, epochs, draws, seed)
     top, loaded = Top.of(top), load_model(model)
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     independent = _independent(opened, test, split)
-    _check_numbers(lr, epochs, draws)
     record = {
         "model": loaded.digest,
         "data": digest_rows(opened.rows),
@@ -313,7 +314,8 @@ def _check_data(model: Model, dataset: Dataset, test: Dataset) -> None:
         log.warning("%s does not know %s: as an unknown organ", model.card.name, ", ".join(unknown))
 
 
-def _check_numbers(lr: float, epochs: int, draws: int) -> None:
+def _check_numbers(lr: float, epochs: int, draws: int, seed: int) -> None:
+    check_seed(seed)
     if not lr > 0 or not math.isfinite(lr):
         raise HemalumError(f"lr must be above 0, not {lr}")
     if epochs < 1:

@@ -16,7 +16,7 @@ from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
 from hemalum.models.card import Channels, NetworkSpec
 from hemalum.nuclei.settings import SeparationSettings
-from hemalum.settings import RENAMED, Strict, as_plain, merge, settings_at
+from hemalum.settings import RENAMED, Seed, Strict, as_plain, merge, settings_at
 from hemalum.systems import build_system
 from hemalum.systems.phases import Phase, with_kept_optimizers
 from hemalum.targets.representations import BY_CLASS
@@ -49,7 +49,7 @@ class Recipe(Strict):
     name: str
     description: str = ""
     budget: Literal["full", "small"] = Field("full", description="set by the choice of the budget, not by hand")
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     system: dict[str, Any] | None = Field(None, description="name in hemalum.systems.SYSTEMS, and its options")
     network: NetworkSpec
     input: Channels = Field("RGB", description="what the network sees: colors, or one channel made of them")

@@ -25,6 +25,7 @@ from hemalum.errors import HemalumError, counted
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import class_color
 from hemalum.reports.figures.contact_sheet import Panel, Row, Sheet, draw_sheet, picture_path
+from hemalum.settings import check_seed
 
 Pixels = NDArray[np.uint8]
 
@@ -47,6 +48,7 @@ def write_preview(
 
     Raises HemalumError when the ending is unknown, or an image or the target file is not as it should be.
     """
+    check_seed(seed)
     path = picture_path(path, "preview")
     picture = draw_sheet(make_sheet(dataset, seed, settings or AugmentSettings()))
     with atomic_path(path) as temporary:
