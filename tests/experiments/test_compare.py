@@ -351,4 +351,12 @@ def test_files_that_were_damaged_are_named(done: Path, tmp_path: Path) -> None:
             load_comparison(done)
     finally:
         summary.write_text(text)
+    record = summary.with_name("run.json")
+    text_of_run = record.read_text()
+    try:
+        record.write_text("{}")
+        with pytest.raises(HemalumError, match=r"run.json: says no cost; remove its run's folder and run again"):
+            load_comparison(done)
+    finally:
+        record.write_text(text_of_run)
     assert json.loads(text)["model"] == "classical"

@@ -1,5 +1,7 @@
 """Counts at every threshold, and the threshold that finds as much."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,10 +86,44 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.negative, some.negative)
 
 
+def damaged(tmp_path: Path) -> Iterator[bytes]:
+    """What a file of measurements becomes when a disk is full or bytes are lost."""
+    TWO.save(tmp_path / "whole.npz")
+    whole = (tmp_path / "whole.npz").read_bytes()
+    yield from (b"", b"PK not a zip", whole[: len(whole) // 2], whole[:-1])
+    for position in range(30, len(whole), 37):  # in names, headers, compressed numbers, the directory
+        yield whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :]
+    for changed in (
+        {"ids": None},
+        {"ids": np.array(["a"])},
+        {"organs": np.array(["liver"])},
+        {"positive": np.zeros((2, 3), np.int64)},
+        {"negative": np.zeros((2, BINS), np.float64)},
+        {"matches": np.zeros((2, 3))},
+        {"matches": np.full((2, 4), np.nan)},
+        {"threshold": np.zeros(2)},
+        {"threshold": np.float64(np.nan)},
+    ):
+        with np.load(tmp_path / "whole.npz") as file:
+            arrays = {name: value for name, value in (dict(file) | changed).items() if value is not None}
+        np.savez_compressed(tmp_path / "other.npz", **arrays)
+        yield (tmp_path / "other.npz").read_bytes()
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    yield (tmp_path / "array.npy").read_bytes()
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "m.npz").write_bytes(b"PK not a zip")
-    with pytest.raises(HemalumError, match=r"m\.npz: cannot be read .*; remove it and run again"):
-        Measurement.load(tmp_path / "m.npz")
+    path, refused = tmp_path / "m.npz", 0
+    for content in damaged(tmp_path):
+        path.write_bytes(content)
+        try:
+            again = Measurement.load(path)
+        except HemalumError as error:
+            refused += 1
+            assert re.fullmatch(r".*m\.npz: cannot be read \(.+\); remove it and run again", str(error))
+        else:  # a byte that says nothing, such as a date
+            assert again.scores() == TWO.scores()
+    assert refused > 40
 
 
 def test_a_model_on_images(tiny: Path, organs: Path) -> None:

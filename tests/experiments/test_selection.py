@@ -1,13 +1,16 @@
 """Entropy by hand, and what is chosen by it."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hemalum.data.dataset import Row
 from hemalum.errors import HemalumError
+from hemalum.experiments.records import read_rows
 from hemalum.experiments.selection import (
     ImageUncertainty,
     Top,
@@ -16,6 +19,7 @@ from hemalum.experiments.selection import (
     count_different,
     exhausted,
     mean_entropy,
+    read_uncertainty,
 )
 
 IMAGES = [
@@ -26,6 +30,9 @@ IMAGES = [
     ImageUncertainty("b1", "brain", 0.9),
     ImageUncertainty("b2", "brain", 0.8),
 ]
+
+
+ROW = Row("a", "a.png", "a.png", "a", "a", "liver", None, 0.5, None, "train", 1, "0" * 64)
 
 
 def test_entropy_by_hand() -> None:
@@ -85,6 +92,20 @@ def test_draws_that_differ_by_themselves_stay_as_they_were() -> None:
     for draw, subset in enumerate(choose_random(many, Top(count=5), 7, 4), 1):
         indices = np.random.default_rng([7, draw]).choice(50, 5, replace=False)
         assert [image.id for image in subset] == [f"{n:02}" for n in sorted(indices)]
+
+
+@pytest.mark.parametrize("text", ["", "id,organ,entropy\na,liver\n", "id,organ,entropy\na,liver,high\n", "id,organ\na,b\n"])
+def test_a_damaged_list_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "uncertainty.csv").write_text(text)
+    with pytest.raises(HemalumError, match=r"uncertainty\.csv: .*; remove it and run again"):
+        read_uncertainty(tmp_path / "uncertainty.csv", [ROW])
+
+
+@pytest.mark.parametrize("text", ["id,pq\na,0.5,1\n", "id,pq\na,high\n"])
+def test_a_damaged_table_of_scores_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "per_image.csv").write_text(text)
+    with pytest.raises(HemalumError, match=r"per_image\.csv: cannot be read \(.+\); remove its run's folder"):
+        read_rows(tmp_path / "per_image.csv")
 
 
 @pytest.mark.parametrize(("text", "top"), [("5", Top(count=5)), (3, Top(count=3)), ("12.5%", Top(percent=12.5))])

@@ -1,5 +1,6 @@
 """A model on labeled images: its pixels by probability, so that every threshold can be asked for, and its nuclei."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, one_line
 from hemalum.experiments.segmenters import model_for_organ
 from hemalum.files import atomic_path
 from hemalum.inference.probability import segment_with_maps
@@ -102,7 +103,7 @@ class Measurement:
         """Read what `save` wrote. Raises HemalumError when it cannot be read."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                return cls(
+                result = cls(
                     ids=tuple(file["ids"].tolist()),
                     organs=tuple(organ or None for organ in file["organs"].tolist()),
                     groups=tuple(file["groups"].tolist()),
@@ -111,8 +112,21 @@ class Measurement:
                     matches=tuple(MatchCounts(int(a), int(b), int(c), float(d)) for a, b, c, d in file["matches"]),
                     threshold=float(file["threshold"]),
                 )
-        except (OSError, ValueError, KeyError) as error:
-            raise HemalumError(f"{path}: cannot be read ({error}); remove it and run again") from error
+            result._check()
+        except Exception as error:  # of zipfile, zlib and NumPy's parser: they share no base
+            raise HemalumError(f"{path}: cannot be read ({one_line(error)}); remove it and run again") from error
+        return result
+
+    def _check(self) -> None:
+        """Raise ValueError where the parts do not belong together."""
+        sizes = {len(self), len(self.organs), len(self.groups), len(self.matches)}
+        if sizes != {len(self)} or any(not isinstance(name, str) for name in (*self.ids, *self.groups)):
+            raise ValueError("its lists are not of the same images")
+        for pixels in (self.positive, self.negative):
+            if pixels.shape != (len(self), BINS) or pixels.dtype != np.int64 or pixels.min(initial=0) < 0:
+                raise ValueError("its counts are not those of pixels by probability")
+        if not 0 <= self.threshold <= 1 or not all(math.isfinite(counts.iou_sum) for counts in self.matches):
+            raise ValueError("it holds numbers that are not possible")
 
 
 def predict(sample: Sample, model: Model, engine: Engine) -> tuple[Nuclei, NDArray[np.float32]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hemalum.data.dataset import Dataset
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, one_line
 from hemalum.experiments.plan import Method, RunKey, read_plan
 from hemalum.files import write_text
 
@@ -87,7 +87,7 @@ def load_comparison(out: Path | str, datasets: Mapping[str, Path] | None = None)
             runs.append(_read_run(out, key))
         else:
             failed = folder / FAILED_FILE
-            missing.append(key._asdict() | ({"reason": read_json(failed)["reason"]} if failed.is_file() else {}))
+            missing.append(key._asdict() | ({"reason": read_json(failed).get("reason", "unknown")} if failed.is_file() else {}))
     description = plan.model_dump(mode="json") | {"missing": missing}
     return Comparison(
         out=out,
@@ -104,12 +104,16 @@ def _read_run(out: Path, key: RunKey) -> Run:
     curves = folder / "curves.json"
     costs = out / "costs" / f"{key.method}.json"
     cost = read_json(costs) if costs.is_file() else {}
+    finished = folder / RUN_FILE
+    trained = read_json(finished).get("cost")
+    if not isinstance(trained, dict):
+        raise HemalumError(f"{finished}: says no cost; remove its run's folder and run again")
     return Run(
         **key._asdict(),
         folder=folder,
         per_image=read_rows(folder / "per_image.csv"),
         summary=read_json(folder / "summary.json"),
-        cost=cost | read_json(folder / RUN_FILE)["cost"],
+        cost=cost | trained,
         curves=read_json(curves) if curves.is_file() else None,
     )
 
@@ -123,8 +127,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises HemalumError when the file is not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HemalumError(f"{path}: cannot be read ({error}); remove its run's folder and run again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise HemalumError(f"{path}: cannot be read ({one_line(error)}); remove its run's folder and run again") from error
     if not isinstance(content, dict):
         raise HemalumError(f"{path}: is not a JSON object; remove its run's folder and run again")
     return content
@@ -141,5 +145,5 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 }
                 for row in csv.DictReader(stream)
             ]
-    except (OSError, ValueError, csv.Error) as error:
-        raise HemalumError(f"{path}: cannot be read ({error}); remove its run's folder and run again") from error
+    except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: of a row with too many fields
+        raise HemalumError(f"{path}: cannot be read ({one_line(error)}); remove its run's folder and run again") from error

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Row
-from hemalum.errors import HemalumError, counted
+from hemalum.errors import HemalumError, counted, one_line
 from hemalum.files import write_text
 
 
@@ -161,8 +161,8 @@ def read_uncertainty(path: Path, rows: Sequence[Row]) -> list[ImageUncertainty]:
                 ImageUncertainty(row["id"], row["organ"] or None, float(row["entropy"]))
                 for row in csv.DictReader(stream)
             ]
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise HemalumError(f"{path}: cannot be read ({error}); remove it and run again") from error
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:  # TypeError: of a row that is cut off
+        raise HemalumError(f"{path}: cannot be read ({one_line(error)}); remove it and run again") from error
     if [image.id for image in images] != [row.id for row in rows]:
         raise HemalumError(f"{path}: does not list the training images; remove it and run again")
     return images
