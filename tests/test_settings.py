@@ -1,5 +1,8 @@
 """Changes to settings: key by key, by name, or as another thing."""
 
+import re
+from typing import Any
+
 import pytest
 
 from hemalum.errors import HemalumError
@@ -35,3 +38,19 @@ def test_named_things_of_a_list_change_by_name() -> None:
     assert phases == [{"name": "one", "steps": 1}, {"name": "two", "steps": 5}]
     with pytest.raises(HemalumError, match="r changes phases, 'tow', did you mean 'two'"):
         merge(CONTENT, {"phases": {"tow": {}}}, "r")
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "line"),
+    [
+        ({}, {"phases": {"two": 5}}, "r changes phases, 'two': want a mapping of the keys that differ, not 5"),
+        ({}, {"phases": {"two": None}}, "r changes phases, 'two': want a mapping of the keys that differ, not None"),
+        ({}, {"phases": {2: {}}}, "r changes phases, '2'; known: one, two"),
+        ({"train": ["*"]}, {"train": {"head": {}}}, "r changes train by name, but it is a list of other things: give it whole"),
+        ({"phases": [{"steps": 1}]}, {"phases": {"a": {}}}, "r changes phases by name, but it is a list of other things: give it whole"),
+        ({}, ["mpp"], "r: want a mapping of the keys that differ, not ['mpp']"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_merged_is_said(content: dict[str, Any], changes: Any, line: str) -> None:
+    with pytest.raises(HemalumError, match=f"^{re.escape(line)}$"):
+        merge(CONTENT | content, changes, "r")

@@ -97,8 +97,11 @@ def merge(content: Mapping[str, Any], changes: Mapping[str, Any], where: str) ->
     """Give `content` with `changes`: mappings key by key, lists of named things (phases) by name, all else replaced.
 
     A mapping that is given another `name` (of a network, an optimizer) is another thing, and replaced as a whole; a
-    name alone is the mapping of that name. Raises HemalumError for a change to a thing of a list that is not there.
+    name alone is the mapping of that name. Raises HemalumError for a change to a thing of a list that is not there, or
+    that is no mapping.
     """
+    if not isinstance(changes, Mapping):
+        raise HemalumError(f"{where}: want a mapping of the keys that differ, not {changes!r}")
     result: dict[str, Any] = dict(content)
     for key, change in changes.items():
         old = result.get(key)
@@ -108,14 +111,21 @@ def merge(content: Mapping[str, Any], changes: Mapping[str, Any], where: str) ->
             another = "name" in change and change["name"] != old.get("name", change["name"])
             result[key] = change if another else merge(old, change, where)
         elif isinstance(old, list) and isinstance(change, Mapping):
-            names = [item.get("name") for item in old]
-            for name in change:
-                if name not in names:
-                    raise HemalumError(f"{where} changes {key}, '{name}'{nearest(name, map(str, names))}")
-            result[key] = [merge(item, change.get(item["name"], {}), where) for item in old]
+            result[key] = _merge_named(old, change, f"{where} changes {key}")
         else:
             result[key] = change
     return result
+
+
+def _merge_named(items: list[Any], changes: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Give mappings that have a name with the changes of each by its name."""
+    if not all(isinstance(item, Mapping) and isinstance(item.get("name"), str) for item in items):
+        raise HemalumError(f"{where} by name, but it is a list of other things: give it whole")
+    names = [item["name"] for item in items]
+    for name in changes:
+        if name not in names:
+            raise HemalumError(f"{where}, '{name}'{nearest(str(name), names)}")
+    return [merge(item, changes.get(item["name"], {}), f"{where}, '{item['name']}'") for item in items]
 
 
 def as_plain(value: Any) -> Any:

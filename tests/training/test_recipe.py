@@ -82,6 +82,7 @@ def test_small_form_changes_what_it_names(tmp_path: Path) -> None:
         ("", "has no small form: give it a key 'small'"),
         ("small: 3", "'small' must be a mapping"),
         ("small: {bach: 2}", r"unknown key 'bach', did you mean 'batch'\? \(in its small form\)"),
+        ("small: {phases: {p: 3}}", "'small' changes phases, 'p': want a mapping of the keys that differ, not 3"),
         ("small: {phases: {q: {loss: bce}}}", "'small' changes phases, 'q'; known: p"),
     ],
 )
