@@ -1,5 +1,6 @@
 """Settings: pydantic models that know their keys, and those that a recipe writes by name (losses, systems)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar, get_args
@@ -20,9 +21,9 @@ def check_seed(seed: int) -> None:
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors; values do not change after loading."""
+    """Unknown keys are errors, and so are numbers that are not finite; values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def option_paths(cls) -> dict[str, str]:
@@ -126,6 +127,14 @@ def _merge_named(items: list[Any], changes: Mapping[str, Any], where: str) -> li
         if name not in names:
             raise HemalumError(f"{where}, '{name}'{nearest(str(name), names)}")
     return [merge(item, changes.get(item["name"], {}), f"{where}, '{item['name']}'") for item in items]
+
+
+def require_finite(value: Any) -> None:
+    """Raise ValueError for a number, alone or within lists and mappings, that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"want a finite number, not {value}")
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        require_finite(part)
 
 
 def as_plain(value: Any) -> Any:

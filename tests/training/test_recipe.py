@@ -109,6 +109,32 @@ def test_bad_small_forms_in_one_line(small: str, message: str, tmp_path: Path) -
             r"optimizer.sgd.betas'; known: lr, momentum, name, nesterov, weight_decay$",
         ),
         ("mpp: -1", r"'mpp': Input should be greater than 0"),
+        (
+            "phases: [{name: p, until: {steps: 1}, optimizer: {name: adamw, betas: [0.9, 1.0]}}]",
+            "'phases.0.optimizer.adamw.betas.1': Input should be less than 1",
+        ),
+        (
+            "phases: [{name: p, until: {steps: 1}, optimizer: {name: adam, betas: [-0.1, 0.9]}}]",
+            "'phases.0.optimizer.adam.betas.0': Input should be greater than or equal to 0",
+        ),
+        (
+            "phases: [{name: p, until: {steps: 1}, optimizer: {name: lion, betas: [0.9, 2]}}]",
+            "'phases.0.optimizer.lion.betas.1': Input should be less than 1",
+        ),
+        (
+            "phases: [{name: p, until: {steps: 1}, optimizer: {name: sgd, lr: .inf}}]",
+            "'phases.0.optimizer.sgd.lr': Input should be a finite number",
+        ),
+        (
+            "phases: [{name: p, until: {steps: 1, score_plateau: {delta: .nan}}}]",
+            "'phases.0.until.score_plateau.delta': Input should be a finite number",
+        ),
+        ("mpp: .inf", "'mpp': Input should be a finite number"),
+        ("clip: .inf", "'clip': Input should be a finite number"),
+        ("augment: {elastic: .inf}", "'augment.elastic': Input should be a finite number"),
+        ("data: {tnbc: {weight: .inf}}", "'data.tnbc.weight': Input should be a finite number"),
+        ("network: {name: compact, options: {dropout: .nan}}", "'network.options': 'dropout': want a finite number, not nan"),
+        ("network: {name: compact, options: {widths: [8, .inf]}}", "'network.options': 'widths': want a finite number, not inf"),
         ("seed: -1", "'seed': Input should be greater than or equal to 0"),
         ("seed: 4294967296", "'seed': Input should be less than or equal to 4294967295"),
         ("labeled: {fraction: 1/2, seed: 4294967296}", "'labeled.seed': Input should be less than or equal to 4294967295"),

@@ -2,11 +2,11 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hemalum.data.stain.statistics import StainTarget
 from hemalum.nuclei.settings import SeparationSettings
-from hemalum.settings import Strict
+from hemalum.settings import Strict, require_finite
 
 FORMAT: Literal[2] = 2  # 1: keys before version 0.2
 Channels = Literal["RGB", "gray", "hematoxylin"]
@@ -17,6 +17,16 @@ class NetworkSpec(Strict):
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _finite(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name, value in options.items():
+            try:
+                require_finite(value)
+            except ValueError as error:
+                raise ValueError(f"'{name}': {error}") from error
+        return options
 
 
 class TrainingSet(Strict):

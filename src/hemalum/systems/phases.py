@@ -13,13 +13,16 @@ from hemalum.losses.maps import Maps
 from hemalum.settings import Strict
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class AdamW(Strict):
     """AdamW (Loshchilov & Hutter 2019)."""
 
     name: Literal["adamw"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
 
 
 class Adam(Strict):
@@ -28,7 +31,7 @@ class Adam(Strict):
     name: Literal["adam"] = "adam"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
 
 
 class SGD(Strict):
@@ -47,7 +50,7 @@ class Lion(Strict):
     name: Literal["lion"] = "lion"
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0, description="decoupled")
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
 
 
 Optimizer = Annotated[AdamW | Adam | SGD | Lion, Field(discriminator="name")]

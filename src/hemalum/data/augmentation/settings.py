@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from hemalum.errors import nearest
+from hemalum.settings import Strict
 
 
-class AugmentSettings(BaseModel):
+class AugmentSettings(Strict):
     """Strengths; 0 (or False) switches a part off. The defaults are those of recipes that say nothing else.
 
     The name of a preset alone (`none`, `flips`: mirrored and turned tiles and nothing more) stands for its strengths;
     as the key `name` of a mapping it is what the other keys change.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     flips: bool = Field(True, description="mirror and right-angle rotations, each of the eight equally likely")
     rotation: float = Field(0.25, ge=0, le=1, description="share of samples turned by a free angle as well")

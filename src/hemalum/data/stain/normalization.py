@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hemalum.data.stain.separation import (
     PALE,
@@ -30,6 +30,7 @@ from hemalum.data.stain.separation import (
 )
 from hemalum.data.stain.statistics import Method, StainStatistics, StainTarget
 from hemalum.errors import HemalumError
+from hemalum.settings import Strict
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,8 @@ _CONES = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 
 _OPPONENT = np.diag(1 / np.sqrt([3.0, 6.0, 2.0])) @ np.array([[1.0, 1, 1], [1, 1, -2], [1, -1, 0]])
 
 
-class StainNormalization(BaseModel):
+class StainNormalization(Strict):
     """What a recipe says of it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Method
     target: str = Field(

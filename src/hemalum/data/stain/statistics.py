@@ -1,23 +1,22 @@
 """The colors that a model's images are brought to: plain numbers, kept in its card."""
 
-import math
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from hemalum.settings import Strict
 
 Method = Literal["macenko", "reinhard", "vahadane"]
 Vector = tuple[float, float, float]
 
 
-class StainStatistics(BaseModel):
+class StainStatistics(Strict):
     """What a method of stain normalization knows of an image.
 
     Macenko and Vahadane: `stains`, the optical-density directions (natural logarithm, unit length) of hematoxylin
     and of the other stain, and `strongest`, the 99th percentile of each one's amount. Reinhard: `mean` and `sd` of
     the three channels of lαβ. `white` is the value of an unstained pixel, which optical density is counted from.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Method
     white: float = Field(255.0, gt=0, le=255)
@@ -34,9 +33,6 @@ class StainStatistics(BaseModel):
         if None in required or excluded != (None, None):
             names = "mean and sd" if self.method == "reinhard" else "stains and strongest"
             raise ValueError(f"statistics of {self.method} are {names}, nothing else")
-        for row in (*(self.stains or ()), self.strongest or (), self.mean or (), self.sd or ()):
-            if not all(math.isfinite(value) for value in row):
-                raise ValueError("statistics of stain hold numbers that are not finite")
         if min((*(self.strongest or ()), *(self.sd or ()))) <= 0:
             raise ValueError("amounts and deviations must be positive")
         return self
