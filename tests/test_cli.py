@@ -184,7 +184,10 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["import", "folder", "a", "b", "--split", "0.5"], "want three shares"),
         (["import", "nonsense", "a", "b"], "no format 'nonsense'"),
         (["import", "folder", ".", "b", "--seed", "-1"], "seed -1: want a whole number from 0 to 4294967295"),
-        (["refine", "a", "b", "-o", "c", "--offline", "--seed", "4294967296"], "seed 4294967296: want a whole number"),
+        (
+            ["refine", "a", "b", "-o", "c", "--offline", "--seed", "4294967296"],
+            "seed 4294967296: want a whole number",
+        ),
         (["check", "/no/such/folder"], "/no/such/folder: no such folder"),
         (["train", "no_such_recipe", "-d", "a", "-o", "run"], "no shipped recipe 'no_such_recipe'"),
         (["train", "fast", "-d", "a=b", "-d", "c", "-o", "run"], "name all datasets (NAME=PATH) or none"),

@@ -40,14 +40,17 @@ def test_named_things_of_a_list_change_by_name() -> None:
         merge(CONTENT, {"phases": {"tow": {}}}, "r")
 
 
+OTHERS = "by name, but it is a list of other things: give it whole"
+
+
 @pytest.mark.parametrize(
     ("content", "changes", "line"),
     [
         ({}, {"phases": {"two": 5}}, "r changes phases, 'two': want a mapping of the keys that differ, not 5"),
         ({}, {"phases": {"two": None}}, "r changes phases, 'two': want a mapping of the keys that differ, not None"),
         ({}, {"phases": {2: {}}}, "r changes phases, '2'; known: one, two"),
-        ({"train": ["*"]}, {"train": {"head": {}}}, "r changes train by name, but it is a list of other things: give it whole"),
-        ({"phases": [{"steps": 1}]}, {"phases": {"a": {}}}, "r changes phases by name, but it is a list of other things: give it whole"),
+        ({"train": ["*"]}, {"train": {"head": {}}}, f"r changes train {OTHERS}"),
+        ({"phases": [{"steps": 1}]}, {"phases": {"a": {}}}, f"r changes phases {OTHERS}"),
         ({}, ["mpp"], "r: want a mapping of the keys that differ, not ['mpp']"),
     ],
 )  # fmt: skip

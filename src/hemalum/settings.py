@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hemalum.errors import HemalumError, nearest
 
-
 MAX_SEED = 2**32 - 1  # what every generator takes, also where a seed is multiplied or drawn on
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
@@ -98,8 +97,8 @@ def merge(content: Mapping[str, Any], changes: Mapping[str, Any], where: str) ->
     """Give `content` with `changes`: mappings key by key, lists of named things (phases) by name, all else replaced.
 
     A mapping that is given another `name` (of a network, an optimizer) is another thing, and replaced as a whole; a
-    name alone is the mapping of that name. Raises HemalumError for a change to a thing of a list that is not there, or
-    that is no mapping.
+    name alone is the mapping of that name. Raises HemalumError for a change to a thing of a list that is not there,
+    and for one that is no mapping.
     """
     if not isinstance(changes, Mapping):
         raise HemalumError(f"{where}: want a mapping of the keys that differ, not {changes!r}")

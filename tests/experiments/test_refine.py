@@ -1,6 +1,7 @@
 """Refinement from end to end on a tiny model: what trains, what is compared, what is kept, what is refused."""
 
 import csv
+import hashlib
 import math
 import shutil
 from dataclasses import replace
@@ -43,6 +44,13 @@ def test_arms_and_subsets(refined: Refinement, organs: Path) -> None:
     for organ in ("brain", "liver"):
         best = sorted((one.entropy for one in refined.images if one.organ == organ), reverse=True)[:2]
         assert sorted((one.entropy for one in refined.chosen["refined"] if one.organ == organ), reverse=True) == best
+
+
+def test_the_record_has_the_digests_of_the_data(refined: Refinement, organs: Path) -> None:
+    data = Dataset.open(organs)
+    for key, part in (("data", data), ("test", data.split("test"))):
+        lines = [f"{row.id}:{row.sha256}:{row.mpp}:{row.organ}:{row.split}" for row in part.rows]
+        assert refined.record[key] == hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def test_only_what_is_named_has_trained(refined: Refinement, tiny: Path) -> None:

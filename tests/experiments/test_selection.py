@@ -94,7 +94,9 @@ def test_draws_that_differ_by_themselves_stay_as_they_were() -> None:
         assert [image.id for image in subset] == [f"{n:02}" for n in sorted(indices)]
 
 
-@pytest.mark.parametrize("text", ["", "id,organ,entropy\na,liver\n", "id,organ,entropy\na,liver,high\n", "id,organ\na,b\n"])
+@pytest.mark.parametrize(
+    "text", ["", "id,organ,entropy\na,liver\n", "id,organ,entropy\na,liver,high\n", "id,organ\na,b\n"]
+)
 def test_a_damaged_list_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "uncertainty.csv").write_text(text)
     with pytest.raises(HemalumError, match=r"uncertainty\.csv: .*; remove it and run again"):

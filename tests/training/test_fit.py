@@ -71,7 +71,9 @@ def test_a_score_that_is_no_number_is_never_the_best(
         np.testing.assert_array_equal(ends[str(scores)], after_second)
 
 
-def test_a_plateau_lowers_the_rate(recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plateau_lowers_the_rate(
+    recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After `patience` validations without a better score, counted from the last better one or the last lowering."""
     scores = iter([0.5, 0.4, 0.3, 0.6, 0.2, 0.1, 0.1, 0.1, 0.1])
     monkeypatch.setattr(Validation, "score", lambda *_: {"score": next(scores)})

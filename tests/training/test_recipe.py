@@ -133,11 +133,20 @@ def test_bad_small_forms_in_one_line(small: str, message: str, tmp_path: Path) -
         ("clip: .inf", "'clip': Input should be a finite number"),
         ("augment: {elastic: .inf}", "'augment.elastic': Input should be a finite number"),
         ("data: {tnbc: {weight: .inf}}", "'data.tnbc.weight': Input should be a finite number"),
-        ("network: {name: compact, options: {dropout: .nan}}", "'network.options': 'dropout': want a finite number, not nan"),
-        ("network: {name: compact, options: {widths: [8, .inf]}}", "'network.options': 'widths': want a finite number, not inf"),
+        (
+            "network: {name: compact, options: {dropout: .nan}}",
+            "'network.options': 'dropout': want a finite number, not nan",
+        ),
+        (
+            "network: {name: compact, options: {widths: [8, .inf]}}",
+            "'network.options': 'widths': want a finite number, not inf",
+        ),
         ("seed: -1", "'seed': Input should be greater than or equal to 0"),
         ("seed: 4294967296", "'seed': Input should be less than or equal to 4294967295"),
-        ("labeled: {fraction: 1/2, seed: 4294967296}", "'labeled.seed': Input should be less than or equal to 4294967295"),
+        (
+            "labeled: {fraction: 1/2, seed: 4294967296}",
+            "'labeled.seed': Input should be less than or equal to 4294967295",
+        ),
         ("phases: []", r"'phases': List should have at least 1 item"),
         ("network: [1", r"is not readable YAML"),
         ("precision: half", r"'precision': Input should be"),

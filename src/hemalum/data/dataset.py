@@ -10,7 +10,7 @@ ambiguous/     PNG 0/255, where the source marks what its annotators could not t
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -154,6 +154,14 @@ class Dataset(Sequence[Sample]):
         """sha256 of the whole dataset's split, also when only a part of it is open."""
         return self.info.split.sha256
 
+    def digest(self, *columns: str) -> str:
+        """sha256 over these columns of its rows, in their order."""
+        return hash_lines(self.lines(*columns))
+
+    def lines(self, *columns: str) -> list[str]:
+        """What `digest` is over, a line for each row, for a digest over more than one dataset."""
+        return [":".join(str(getattr(row, column)) for column in columns) for row in self.rows]
+
     def _read(self, row: Row) -> Sample:
         instances = read_label_map(self.path / row.label)
         classes = None
@@ -219,6 +227,11 @@ def write_index(folder: Path, info: DatasetInfo, rows: Sequence[Row]) -> None:
         info.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True, width=110
     )
     (folder / INFO_FILE).write_text(text, encoding="utf-8")
+
+
+def hash_lines(lines: Iterable[str]) -> str:
+    """sha256 of lines of text."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def pixel_hash(image: NDArray[np.uint8]) -> str:

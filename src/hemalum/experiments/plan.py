@@ -289,7 +289,6 @@ def plan_data(path: Path, folds: int | None, split: str) -> PlannedData:
     two parts, an empty part.
     """
     dataset = Dataset.open(path)
-    digest = hashlib.sha256("\n".join(f"{row.id}:{row.sha256}:{row.mpp}" for row in dataset.rows).encode())
     parts = [dataset] if folds is None else [fold_of(dataset, fold, folds) for fold in range(folds)]
     check_scales(dataset)
     _check_copies(dataset, folds)
@@ -297,7 +296,9 @@ def plan_data(path: Path, folds: int | None, split: str) -> PlannedData:
         if not dataset.split(needed).rows:
             raise HemalumError(f"{path}: its {needed} part is empty; import it with other shares, or give --folds")
     return PlannedData(
-        path=str(path.resolve()), digest=digest.hexdigest(), split_hashes=[part.split_hash for part in parts]
+        path=str(path.resolve()),
+        digest=dataset.digest("id", "sha256", "mpp"),
+        split_hashes=[part.split_hash for part in parts],
     )
 
 

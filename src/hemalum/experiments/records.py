@@ -87,7 +87,9 @@ def load_comparison(out: Path | str, datasets: Mapping[str, Path] | None = None)
             runs.append(_read_run(out, key))
         else:
             failed = folder / FAILED_FILE
-            missing.append(key._asdict() | ({"reason": read_json(failed).get("reason", "unknown")} if failed.is_file() else {}))
+            missing.append(
+                key._asdict() | ({"reason": read_json(failed).get("reason", "unknown")} if failed.is_file() else {})
+            )
     description = plan.model_dump(mode="json") | {"missing": missing}
     return Comparison(
         out=out,
@@ -128,7 +130,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise HemalumError(f"{path}: cannot be read ({one_line(error)}); remove its run's folder and run again") from error
+        raise HemalumError(
+            f"{path}: cannot be read ({one_line(error)}); remove its run's folder and run again"
+        ) from error
     if not isinstance(content, dict):
         raise HemalumError(f"{path}: is not a JSON object; remove its run's folder and run again")
     return content
@@ -146,4 +150,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 for row in csv.DictReader(stream)
             ]
     except (OSError, ValueError, TypeError, csv.Error) as error:  # TypeError: of a row with too many fields
-        raise HemalumError(f"{path}: cannot be read ({one_line(error)}); remove its run's folder and run again") from error
+        raise HemalumError(
+            f"{path}: cannot be read ({one_line(error)}); remove its run's folder and run again"
+        ) from error

@@ -11,7 +11,6 @@ It has no control; here the same extra steps on random images, and the threshold
 finds as much, say what the choice of images is worth.
 """
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hemalum.data.dataset import Dataset, Row
+from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError, counted
 from hemalum.experiments.execute import Resources
 from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall, with_threshold
@@ -51,6 +50,7 @@ log = logging.getLogger(__name__)
 BEFORE, MOVED, REFINED = "before", "threshold", "refined"
 UNCERTAINTY = "uncertainty.csv"
 KIND = "refinement"  # of folder
+DECISIVE = ("id", "sha256", "mpp", "organ", "split")  # columns that say what images are and how they are used
 
 ProgressCallback = Callable[[str, int, int], None]
 
@@ -119,8 +119,9 @@ def refine(  # noqa: PLR0913 (the verb's options)
     part `split` ("all": the whole) of `test`, by default the dataset itself. `on_progress` is called with (step,
     done, of how many). What is finished in `out` is kept: the same call goes on where it stopped.
 
-    Raises HemalumError, before anything is written, when the model does not say how it was trained, a part of the data is
-    empty, test images are among the training images, every image would be chosen, or `out` holds something else.
+    Raises HemalumError, before anything is written, when the model does not say how it was trained, a part of the
+    data is empty, test images are among the training images, every image would be chosen, or `out` holds something
+    else.
     """
     _check_numbers(lr, epochs, draws, seed)
     top, loaded = Top.of(top), load_model(model)
@@ -128,8 +129,8 @@ def refine(  # noqa: PLR0913 (the verb's options)
     independent = _independent(opened, test, split)
     record = {
         "model": loaded.digest,
-        "data": digest_rows(opened.rows),
-        "test": digest_rows(independent.rows),
+        "data": opened.digest(*DECISIVE),
+        "test": independent.digest(*DECISIVE),
         "top": str(top),
         "trainable": choose_trainable(loaded, trainable),
         "lr": lr,
@@ -142,12 +143,6 @@ def refine(  # noqa: PLR0913 (the verb's options)
     draws = _check_manifest(Path(out), record, draws)
     work = _Work(loaded, recipe, opened, independent, Path(out), record, top, resources or Resources(), on_progress)
     return _run(work, draws)
-
-
-def digest_rows(rows: Sequence[Row]) -> str:
-    """sha256 over what decides what images are and how they are used."""
-    lines = [f"{row.id}:{row.sha256}:{row.mpp}:{row.organ}:{row.split}" for row in rows]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _check_manifest(out: Path, record: Content, draws: int) -> int:

@@ -12,7 +12,6 @@ from hemalum.losses.loss import Loss
 from hemalum.losses.maps import Maps
 from hemalum.settings import Strict
 
-
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -1,7 +1,6 @@
 """Train a recipe on datasets: the verb `train`."""
 
 import ctypes
-import hashlib
 import logging
 import os
 import sys
@@ -15,7 +14,7 @@ import yaml
 from lightning_fabric import Fabric
 from safetensors.numpy import load_file
 
-from hemalum.data.dataset import Dataset
+from hemalum.data.dataset import Dataset, hash_lines
 from hemalum.data.stain.normalization import StainNormalizer
 from hemalum.data.stain.statistics import StainTarget
 from hemalum.data.stain.target import fit_stain_target
@@ -188,12 +187,12 @@ def fit_normalizer(recipe: Recipe, datasets: Sequence[Dataset]) -> StainNormaliz
 
 def digest_data(datasets: Sequence[Dataset], stain: StainNormalizer | None, sam: SamEncoder | None) -> str:
     """Hash over what the run sees: every image's content, scale and part, the stain target's origin, the encoder."""
-    lines = [f"{row.sha256}:{row.mpp}:{row.split}" for dataset in datasets for row in dataset.rows]
+    lines = [line for dataset in datasets for line in dataset.lines("sha256", "mpp", "split")]
     if stain is not None:
         lines.append(stain.target.origin)
     if sam is not None:
         lines.append(sam.digest)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hash_lines(lines)
 
 
 @contextmanager
