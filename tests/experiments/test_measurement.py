@@ -88,11 +88,11 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
 
 def damaged(tmp_path: Path) -> Iterator[bytes]:
     """What a file of measurements becomes when a disk is full or bytes are lost."""
-    TWO.save(tmp_path / "whole.npz")
-    whole = (tmp_path / "whole.npz").read_bytes()
-    yield from (b"", b"PK not a zip", whole[: len(whole) // 2], whole[:-1])
-    for position in range(30, len(whole), 37):  # in names, headers, compressed numbers, the directory
-        yield whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :]
+    TWO.save(tmp_path / "kept.npz")
+    kept = (tmp_path / "kept.npz").read_bytes()
+    yield from (b"", b"PK not a zip", kept[: len(kept) // 2], kept[:-1])
+    for position in range(30, len(kept), 37):  # in names, headers, compressed numbers, the directory
+        yield kept[:position] + bytes([kept[position] ^ 255]) + kept[position + 1 :]
     for changed in (
         {"ids": None},
         {"ids": np.array(["a"])},
@@ -104,7 +104,7 @@ def damaged(tmp_path: Path) -> Iterator[bytes]:
         {"threshold": np.zeros(2)},
         {"threshold": np.float64(np.nan)},
     ):
-        with np.load(tmp_path / "whole.npz") as file:
+        with np.load(tmp_path / "kept.npz") as file:
             arrays = {name: value for name, value in (dict(file) | changed).items() if value is not None}
         np.savez_compressed(tmp_path / "other.npz", **arrays)
         yield (tmp_path / "other.npz").read_bytes()

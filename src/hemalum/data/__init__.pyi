@@ -5,6 +5,7 @@ from .dataset import Dataset as Dataset
 from .dataset import Row as Row
 from .dataset import SplitInfo as SplitInfo
 from .dataset import classes_by_instance as classes_by_instance
+from .dataset import hash_lines as hash_lines
 from .dataset import pixel_hash as pixel_hash
 from .dataset import write_index as write_index
 from .image import IMAGE_SUFFIXES as IMAGE_SUFFIXES
