@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset
-from hemalum.inference.bands import run_image
+from hemalum.inference.maps import run_image
 from hemalum.metrics import MatchCounts, match, measure_overlap
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import Model, load_model

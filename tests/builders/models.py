@@ -28,6 +28,7 @@ class BlobEngine:
     name: str = "blobs"
     precision: str = "f32"
     parallel: int = 2
+    batch: int = 1
     windows: int = 0
 
     RADIUS = 6
@@ -70,6 +71,7 @@ class DiskEngine:
     name: str = "disks"
     precision: str = "f32"
     parallel: int = 1
+    batch: int = 1
 
     def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         dark = 1 - images.mean(axis=-1, dtype=np.float32) / 255
@@ -87,6 +89,7 @@ class HomeEngine:
     name: str = "home"
     precision: str = "f32"
     parallel: int = 1
+    batch: int = 1
 
     def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         result = []

@@ -218,7 +218,7 @@ def test_classes_where_both_sides_have_them(tmp_path: Path) -> None:
 class BrightEngine:
     """Maps (interior, boundary) that are sure: what is bright is nucleus."""
 
-    name, precision, parallel = "mock", "f32", 1
+    name, precision, parallel, batch = "mock", "f32", 1, 1
 
     def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         interior = (images[..., 0] > 100).astype(np.float32)

@@ -32,7 +32,7 @@ def model() -> Model:
 class RecordingEngine:
     """Finds dark pixels in images of the kidney, and nothing in others; notes what it was told."""
 
-    name, precision, parallel = "told", "f32", 1
+    name, precision, parallel, batch = "told", "f32", 1, 1
 
     def __init__(self) -> None:
         self.organs: list[int | None] = []

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hemalum
+from builders.grids import cut_smaller
 from hemalum import cli
-from hemalum.inference import postprocess as stream
-from hemalum.inference import tiles as tiles_module
+from hemalum.inference.grid import cut_cells
 from hemalum.inference.probability import segment_with_maps
 from hemalum.models.card import Card
 from hemalum.models.engines.engine import ENGINES, make_engine
@@ -60,16 +60,15 @@ def test_each_nucleus_has_the_class_of_most_of_its_pixels(engine: str, two_class
     assert min(counts.values()) > 5
 
 
-def test_neither_windows_nor_bands_change_a_class(two_class_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_tiles_nor_cells_change_a_class(two_class_model: Path) -> None:
     image, made = scene(500, 130, seed=2)
     reference = hemalum.segment(image, two_class_model, mpp=0.5, engine="torch", device="cpu", precision="f32")
     assert reference.count == len(made)
-    monkeypatch.setattr(stream, "step_rows", lambda width, upsampling: 31)
-    assert any(abs(row - edge) < 5 for row, *_ in made for edge in range(31, 500, 31))  # through the middle of some
-    for window, band in ((12_000, 4_000), (30_000, 9_000)):
-        monkeypatch.setattr(tiles_module, "WINDOW_AREA", window)
-        monkeypatch.setattr(tiles_module, "BAND_AREA", band)
-        cut = hemalum.segment(image, two_class_model, mpp=0.5, engine="torch", device="cpu", precision="f32")
+    for window, cell in ((32, 31), (100, 77)):
+        edges = [core.top for core, *_ in cut_cells((500, 130), cell)]
+        assert any(abs(row - edge) < 5 for row, *_ in made for edge in edges)  # through the middle of some
+        with cut_smaller(window, cell):
+            cut = hemalum.segment(image, two_class_model, mpp=0.5, engine="torch", device="cpu", precision="f32")
         assert cut.table.equals(reference.table)  # each votes once, with all its pixels
 
 
@@ -141,7 +140,7 @@ def test_one_class_is_no_class(two_class_model: Path) -> None:
 class OneClass:
     """Dark is nucleus."""
 
-    name, precision, parallel = "mock", "f32", 1
+    name, precision, parallel, batch = "mock", "f32", 1, 1
 
     def maps(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return (images.mean(axis=-1) < 140).astype(np.float32)[:, None]

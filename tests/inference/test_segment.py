@@ -13,14 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from builders.grids import cut_smaller
 from hemalum.data.image import read_image
 from hemalum.errors import HemalumError
-from hemalum.inference import tiles
+from hemalum.inference import grid
+from hemalum.inference import segment as segment_module
 from hemalum.inference.segment import segment
 from hemalum.models.card import Card
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import Model
 from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.refining import refine
+from hemalum.nuclei.separation import flood
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.slides.image_source import ImageSource
 from hemalum.targets.representations import REPRESENTATIONS
@@ -41,8 +45,8 @@ def torch_engine(tiny_model: Model) -> Engine:
     height=st.integers(40, 200),
     width=st.integers(40, 160),
     mpp=st.sampled_from([0.5, 0.25, 0.4, 0.9]),
-    area=st.integers(3_000, 30_000),
-    band=st.integers(3_000, 40_000),
+    window=st.integers(8, 40).map(lambda n: 4 * n),
+    cell=st.integers(30, 150),
     seed=st.integers(0, 1000),
 )
 def test_a_real_network_gives_the_same_nuclei_in_any_windows(
@@ -52,15 +56,13 @@ def test_a_real_network_gives_the_same_nuclei_in_any_windows(
     height: int,
     width: int,
     mpp: float,
-    area: int,
-    band: int,
+    window: int,
+    cell: int,
     seed: int,
 ) -> None:
     image = make_blobs(height, width, seed)
     reference = segment(image, tiny_model, mpp=mpp, engine=torch_engine)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "WINDOW_AREA", area)
-        patch.setattr(tiles, "BAND_AREA", band)
+    with cut_smaller(window, cell):
         tiled = segment(image, tiny_model, mpp=mpp, engine=torch_engine)
     assert tiled.count == reference.count
     assert np.array_equal(tiled.label_map(), reference.label_map())
@@ -75,12 +77,11 @@ def test_smoothed_and_refined_nuclei_are_the_same_in_any_windows(
     engine = make_engine("torch", model, device="cpu", precision="f32")
     image = make_blobs(200, 160, 1)
     reference = segment(image, model, mpp=0.5, engine=engine)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "WINDOW_AREA", 10_000)
-        patch.setattr(tiles, "BAND_AREA", 12_000)
+    with cut_smaller():
         tiled = segment(image, model, mpp=0.5, engine=engine)
     representation, maps = REPRESENTATIONS["distance"], engine.maps(image[None])[0]
-    by_hand = measure(representation.separate(maps, rule), image, maps[0], threshold=rule.foreground)
+    foreground, peaks = np.stack(representation.smoothed(rule).read(maps)).astype(np.float16).astype(np.float32)
+    by_hand = measure(refine(flood(foreground, peaks, rule), rule), image, foreground, threshold=rule.foreground)
     expected = Nuclei.from_parts([by_hand], shape=image.shape[:2]).label_map()
     assert expected.max() >= 10
     assert np.array_equal(tiled.label_map(), reference.label_map())
@@ -92,12 +93,12 @@ def test_smoothed_and_refined_nuclei_are_the_same_in_any_windows(
 def test_the_property_above_cuts_and_finds(
     tiny_model: Model, torch_engine: Engine, make_blobs: Callable[..., NDArray[np.uint8]]
 ) -> None:
-    grid = tiles.plan_grid(tiny_model.card, (200, 160), reach=0, upsampling=1)
-    assert len(grid.rows) == len(grid.columns) == 1
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "WINDOW_AREA", 10_000)
-        grid = tiles.plan_grid(tiny_model.card, (200, 160), reach=0, upsampling=1)
-    assert len(grid.rows) * len(grid.columns) >= 3
+    tiles = grid.plan_tiles(tiny_model.card, (200, 160), reach=0)
+    assert len(tiles.rows) == len(tiles.columns) == 1
+    with cut_smaller():
+        tiles = grid.plan_tiles(tiny_model.card, (200, 160), reach=0)
+        assert len(tiles.rows) * len(tiles.columns) >= 3
+        assert sum(map(len, segment_module.cut_cells((200, 160)))) == 16
     assert segment(make_blobs(200, 160, 1), tiny_model, mpp=0.5, engine=torch_engine).count >= 10
 
 
@@ -107,8 +108,7 @@ def test_a_real_tile_gives_the_same_nuclei_in_any_windows(
     paths = sorted((real_data / "tnbc" / "images").iterdir())
     image = read_image(paths[0])
     reference = segment(image, tiny_model, mpp=0.25, engine=torch_engine)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "WINDOW_AREA", 12_000)
+    with cut_smaller():
         tiled = segment(image, tiny_model, mpp=0.25, engine=torch_engine)
     assert reference.count > 20
     assert np.array_equal(tiled.label_map(), reference.label_map())
@@ -228,7 +228,7 @@ def test_the_smallest_images(disk_model: Model, disk_engine: Any, shape: tuple[i
     assert nuclei.label_map().sum() == 64
 
 
-def test_rows_are_read_once_and_in_order(disk_model: Model, disk_engine: Any) -> None:
+def test_rows_are_read_once_in_blocks(disk_model: Model, disk_engine: Any) -> None:
     """Memory stays flat because the image is never asked for whole; rows of the sample come one by one before."""
     image = np.full((4000, 64, 3), 230, np.uint8)
     source = ImageSource.of(image)
@@ -237,16 +237,14 @@ def test_rows_are_read_once_and_in_order(disk_model: Model, disk_engine: Any) ->
     source.read = lambda a, b: (asked.append((a, b)), read(a, b))[1]  # type: ignore[method-assign]
     from hemalum.inference.segment import segment_source
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "WINDOW_AREA", 20_000)
-        segment_source(source, disk_model, disk_engine, mpp=0.5)
-    begin = asked.index(next(span for span in asked if span[0] == 0))
+    segment_source(source, disk_model, disk_engine, mpp=0.5)
+    begin = next(number for number, (a, b) in enumerate(asked) if b > a + 1)
     assert begin > 100
     assert all(b == a + 1 for a, b in asked[:begin])
-    asked = asked[begin:]
-    assert len(asked) > 10
-    assert [a for a, _ in asked] == [0, *(b for _, b in asked[:-1])]
-    assert asked[-1][1] == 4000
+    blocks = sorted(asked[begin:])
+    assert len(blocks) > 10
+    assert [a for a, _ in blocks] == [0, *(b for _, b in blocks[:-1])]
+    assert blocks[-1][1] == 4000
 
 
 def test_nuclei_of_he_without_hematoxylin_are_left_out(disk_model: Model, disk_engine: Any) -> None:

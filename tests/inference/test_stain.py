@@ -10,11 +10,11 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+from builders.grids import cut_smaller
 from builders.stains import normalize_stain
 from hemalum.data.stain.normalization import measure_stain, sample_image
 from hemalum.data.stain.statistics import StainTarget
 from hemalum.errors import HemalumError
-from hemalum.inference import tiles as tiles_module
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.segment import segment
 from hemalum.inference.staining import find_stain
@@ -89,9 +89,8 @@ def test_windows_and_bands_change_nothing(
 ) -> None:  # fmt: skip
     model = make_tiny_model(stain=target(target_image, method), halo=8)
     reference = segment(image, model, mpp=0.4, engine=disk_engine)
-    monkeypatch.setattr(tiles_module, "WINDOW_AREA", 6_000)
-    monkeypatch.setattr(tiles_module, "BAND_AREA", 9_000)
-    cut = segment(image, model, mpp=0.4, engine=disk_engine)
+    with cut_smaller():
+        cut = segment(image, model, mpp=0.4, engine=disk_engine)
     path = tmp_path / "strips.tif"
     tifffile.imwrite(path, image, rowsperstrip=7, compression="zlib", photometric="rgb")
     read = segment(path, model, mpp=0.4, engine=disk_engine)

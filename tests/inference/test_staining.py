@@ -12,11 +12,11 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from builders.grids import cut_smaller
 from hemalum.data.stain.he_appearance import NUCLEAR_SHARE, FluorescenceMap, HdabMap, find_hdab
 from hemalum.data.stain.normalization import sample_image
 from hemalum.errors import HemalumError
 from hemalum.inference import nuclear_marker
-from hemalum.inference import tiles as tiles_module
 from hemalum.inference.batch import segment_paths
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.segment import segment
@@ -127,10 +127,9 @@ def test_windows_and_bands_change_nothing(
     image = ihc(cells, kind)
     reference = segment(image, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
     assert reference.count > 30
-    monkeypatch.setattr(tiles_module, "WINDOW_AREA", 6_000)
-    monkeypatch.setattr(tiles_module, "BAND_AREA", 9_000)
     monkeypatch.setattr(dab_module, "BAND_AREA", 3_000)
-    cut = segment(image, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
+    with cut_smaller():
+        cut = segment(image, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)
     path = tmp_path / "strips.tif"
     tifffile.imwrite(path, image, rowsperstrip=7, compression="zlib", photometric="rgb")
     read = segment(path, model, mpp=0.4, positive="0.2,0.4,0.6", engine=disk_engine)

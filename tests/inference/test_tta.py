@@ -27,6 +27,7 @@ class Lopsided:
     name: str = "lopsided"
     precision: str = "f32"
     parallel: int = 3
+    batch: int = 1
     output_upsampling: int = 1
 
     def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
@@ -44,6 +45,7 @@ class Dark:
     name: str = "dark"
     precision: str = "f32"
     parallel: int = 1
+    batch: int = 1
 
     def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
         dark = 1 - images.mean(axis=-1, dtype=np.float32) / 255
@@ -97,6 +99,7 @@ class Knowing:
     name: str = "knowing"
     precision: str = "f32"
     parallel: int = 1
+    batch: int = 1
 
     def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
         classes = np.array([0, 1, 2, 1], np.int32)

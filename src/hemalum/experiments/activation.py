@@ -7,10 +7,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.inference.bands import bands
+from hemalum.inference.grid import Box, plan_tiles
+from hemalum.inference.maps import ScaledImage, TileMaps
 from hemalum.inference.scale import find_scale, scaled_shape
 from hemalum.inference.staining import find_staining
-from hemalum.inference.tiles import plan_grid
 from hemalum.models.map_model import build_map_model
 from hemalum.models.model import Model
 from hemalum.slides.image_source import ImageSource
@@ -28,23 +28,22 @@ def activation_map(source: ImageSource, model: Model, *, mpp: float) -> NDArray[
     engine = _Activations(model)
     shape = scaled_shape(source.shape, find_scale(source, model, engine, mpp).mpp / card.mpp)
     reach = find_representation(card.representation, card.classes).smoothed(card.separation).reach
-    grid = plan_grid(card, shape, reach=reach, upsampling=1)
-    rows = [
-        band.maps[0].copy()
-        for band in bands(
-            source, engine, REPRESENTATIONS["foreground"], shape, grid, stride=card.stride, upsampling=1,
-            change=find_staining(source, model).change, organ=model.organ,
-        )
-    ]  # fmt: skip
+    grid = plan_tiles(card, shape, reach=reach)
+    with TileMaps(
+        ScaledImage(source, shape).read, shape, engine, REPRESENTATIONS["foreground"], grid,
+        change=find_staining(source, model).change, organ=model.organ,
+    ) as maps:  # fmt: skip
+        strength = maps.read(Box(0, 0, *shape)).maps[0]
     height, width = source.shape
-    resized = Image.fromarray(np.concatenate(rows)).resize((width, height), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(strength).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized, np.float32)
 
 
 class _Activations:
     """An engine whose one map is the mean absolute activation, at the size of its input."""
 
-    name, precision, parallel = "torch", "f32", 1
+    name, precision = "torch", "f32"
+    parallel = batch = 1
 
     def __init__(self, model: Model) -> None:
         self._model = build_map_model(model.with_organ(None).card, model.tensors)

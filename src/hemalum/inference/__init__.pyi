@@ -1,7 +1,7 @@
-from .bands import run_image as run_image
 from .batch import FileResult as FileResult
 from .batch import find_images as find_images
 from .batch import segment_paths as segment_paths
+from .maps import run_image as run_image
 from .probability import segment_with_maps as segment_with_maps
 from .scale import estimate_mpp as estimate_mpp
 from .scale import find_scale as find_scale

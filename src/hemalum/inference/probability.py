@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemalum.inference.bands import Band
+from hemalum.inference.cells import BoxMaps
+from hemalum.inference.grid import Box
 from hemalum.inference.segment import segment_source
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
@@ -33,20 +34,24 @@ def segment_with_maps(
 
     They are held whole: this is for tiles, not for slides. Raises HemalumError as `segment` does.
     """
-    rows: list[NDArray[np.float32]] = []
-    class_rows: list[NDArray[np.uint8]] = []
-    threshold = np.float32(model.card.separation.foreground)
-
-    def collect_rows(band: Band) -> None:
-        rows.append(band.maps[0].copy())
-        if len(band.maps) > 2:
-            class_rows.append(np.where(band.maps[0] >= threshold, band.maps[2], 0).astype(np.uint8))
-
-    nuclei = segment_source(source, model, engine, mpp=mpp, on_band=collect_rows)
+    collected: list[BoxMaps] = []
+    nuclei = segment_source(source, model, engine, mpp=mpp, on_maps=collected.append)
+    probability, *classes = join_maps(collected)
     height, width = source.shape
-    resized = Image.fromarray(np.concatenate(rows)).resize((width, height), Image.Resampling.BILINEAR)
-    probability = np.clip(np.asarray(resized, np.float32), 0, 1)
-    if not class_rows:
-        return nuclei, ImageMaps(probability)
-    classes = Image.fromarray(np.concatenate(class_rows)).resize((width, height), Image.Resampling.NEAREST)
-    return nuclei, ImageMaps(probability, np.asarray(classes, np.int32))
+    resized = Image.fromarray(probability).resize((width, height), Image.Resampling.BILINEAR)
+    maps = ImageMaps(np.clip(np.asarray(resized, np.float32), 0, 1))
+    if len(classes) < 2:
+        return nuclei, maps
+    class_map = np.where(probability >= np.float32(model.card.separation.foreground), classes[1], 0).astype(np.uint8)
+    numbers = Image.fromarray(class_map).resize((width, height), Image.Resampling.NEAREST)
+    return nuclei, ImageMaps(maps.probability, np.asarray(numbers, np.int32))
+
+
+def join_maps(parts: list[BoxMaps]) -> NDArray[np.float32]:
+    """Maps of a whole image out of those of boxes that cover it once."""
+    box = Box(0, 0, max(part.box.bottom for part in parts), max(part.box.right for part in parts))
+    upsampling = parts[0].maps.shape[1] // parts[0].box.shape[0]
+    maps = np.empty((len(parts[0].maps), box.shape[0] * upsampling, box.shape[1] * upsampling), np.float32)
+    for part in parts:
+        maps[:, *part.box.slices(box, upsampling)] = part.maps
+    return maps

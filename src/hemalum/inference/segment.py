@@ -1,19 +1,19 @@
 """From an image to its nuclei: the one call behind `hemalum segment` and `hemalum.segment`."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.inference.bands import Band, bands
+from hemalum.inference.cells import BoxMaps, count_cpus, separate_cells
+from hemalum.inference.grid import cut_cells, plan_tiles
+from hemalum.inference.maps import ScaledImage, TileMaps
 from hemalum.inference.nuclear_marker import show_nuclear_dab
-from hemalum.inference.postprocess import separate_bands
 from hemalum.inference.scale import check_mpp, find_scale, scaled_shape, warn_of_odd_size
 from hemalum.inference.staining import check_stain, find_staining
-from hemalum.inference.tiles import plan_grid
 from hemalum.inference.tta import SymmetricEngine, describe_tta, without_tta
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import UNKNOWN_ORGAN, Model, load_model
@@ -124,36 +124,39 @@ def segment_source(
     stain: str = "auto",
     positive: Positive = None,
     on_progress: ProgressCallback | None = None,
-    on_band: Callable[[Band], None] | None = None,
+    on_maps: Callable[[BoxMaps], None] | None = None,
 ) -> Nuclei:
-    """Find the nuclei of an open image; see `segment`. `on_band` sees each band's maps before separation."""
+    """Find the nuclei of an open image; see `segment`. `on_maps` sees the maps of each cell's core."""
     card = model.card
     staining = find_staining(source, model, check_stain(stain, positive))
     scale = find_scale(source, model, engine, mpp, staining)
     staining = show_nuclear_dab(staining, source, model, without_tta(engine), scale.mpp)
     shape, upsampling = scaled_shape(source.shape, scale.mpp / card.mpp), card.output_upsampling
     representation = find_representation(card.representation, card.classes).smoothed(card.separation)
-    grid = plan_grid(card, shape, reach=representation.reach, upsampling=upsampling, parallel=engine.parallel)
-
-    def observed_bands() -> Iterator[Band]:
-        for band in bands(
-            source, engine, representation, shape, grid,
-            stride=card.stride, upsampling=upsampling, change=staining.change, organ=model.organ,
-        ):  # fmt: skip
-            if on_band is not None:
-                on_band(band)
-            yield band
-            if on_progress is not None:
-                on_progress(band.stop / shape[0])
-
+    grid = plan_tiles(card, shape, reach=representation.reach)
+    cells = [core for row in cut_cells(shape) for core in row]
     parts: list[Part] = []
-    unstained = 0
-    for part in separate_bands(observed_bands(), shape, card.separation, upsampling=upsampling):
-        if staining.stain == "he" and card.separation.min_hematoxylin:
-            stained = ~(part.raw["hematoxylin_mean"] < card.separation.min_hematoxylin)
-            unstained += int((~stained).sum())
-            part = part.where(stained)
-        parts.append(part)
+    unstained = too_large = done = 0
+    with TileMaps(
+        ScaledImage(source, shape).read, shape, engine, representation, grid,
+        upsampling=upsampling, change=staining.change, organ=model.organ,
+    ) as maps:  # fmt: skip
+        for core, part, large in separate_cells(
+            maps.read, cells, shape, card.separation, upsampling=upsampling, workers=count_cpus()
+        ):
+            if on_maps is not None:
+                on_maps(maps.read(core))
+            if staining.stain == "he" and card.separation.min_hematoxylin:
+                stained = ~(part.raw["hematoxylin_mean"] < card.separation.min_hematoxylin)
+                unstained += int((~stained).sum())
+                part = part.where(stained)
+            parts.append(part)
+            too_large += large
+            done += core.shape[0] * core.shape[1]
+            if on_progress is not None:
+                on_progress(done / (shape[0] * shape[1]))
+    if too_large:
+        log.warning("%s: left out what is too large for a nucleus, in %d places", source.name, too_large)
     nuclei = Nuclei.from_parts(
         parts,
         shape=source.shape,
@@ -166,7 +169,8 @@ def segment_source(
         | describe_tta(engine)
         | staining.notes
         | ({} if model.organ is None else {"organ": card.organ or f"not given: {NO_ORGAN}"})
-        | ({"left_out_without_hematoxylin": unstained} if unstained else {}),
+        | ({"left_out_without_hematoxylin": unstained} if unstained else {})
+        | ({"left_out_too_large": too_large} if too_large else {}),
         class_names=representation.class_names,
     )
     if scale.source != "estimate":

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError
-from hemalum.inference.bands import run_engine
+from hemalum.inference.maps import run_engine
 from hemalum.models.engines.engine import Engine
 from hemalum.targets.representations import Representation
 
@@ -30,7 +30,8 @@ class SymmetricEngine:
 
     def __init__(self, engine: Engine, representation: Representation) -> None:
         self.engine = engine
-        self.name, self.precision, self.parallel = engine.name, engine.precision, engine.parallel
+        self.name, self.precision = engine.name, engine.precision
+        self.parallel, self.batch = engine.parallel, engine.batch
         self.directions: list[tuple[int, int]] = []  # channels along x and y
         start = 0
         for head in representation.heads:

@@ -23,7 +23,8 @@ class Engine(Protocol):
 
     name: str  # one of ENGINES
     precision: str  # what it computes in, one of PRECISIONS; the maps are float32 in any case
-    parallel: int  # how many windows it works on at once
+    parallel: int  # how many calls it works on at once
+    batch: int  # how many windows it takes in one call
 
     def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
         """Maps (N, C, H·upsampling, W·upsampling) float32 of images (N, H, W, 3) uint8; H, W multiples of stride.

@@ -27,7 +27,7 @@ class OnnxEngine:
 
     name = "onnx"
     precision = "f32"
-    parallel = 1
+    parallel = batch = 1
 
     def __init__(self, model: Model, *, threads: int | None = None, precision: str | None = None) -> None:
         import onnxruntime

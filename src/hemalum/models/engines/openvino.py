@@ -52,6 +52,7 @@ class OpenVinoEngine:
     """Runs the model with dynamic height and width, `parallel` windows at once, one thread each."""
 
     name = "openvino"
+    batch = 1
 
     def __init__(self, model: Model, *, threads: int | None = None, precision: str | None = None) -> None:
         key = f"{model.digest[:32]}-{CONVERSION}-{__version__}-ov{ov.__version__.split('-')[0]}"

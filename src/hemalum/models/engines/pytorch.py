@@ -8,6 +8,8 @@ from hemalum.errors import HemalumError
 from hemalum.models.map_model import build_map_model
 from hemalum.models.model import Model
 
+CUDA_BATCH = 16  # windows in one call: small ones alone would leave a GPU idle
+
 
 class TorchEngine:
     """Runs the model eagerly, channels last; on CUDA in bf16 by default."""
@@ -28,6 +30,7 @@ class TorchEngine:
             raise HemalumError(f"device '{device}' cannot be used: {line}") from error
         if threads is not None:
             torch.set_num_threads(threads)
+        self.batch = CUDA_BATCH if self.device.type == "cuda" else 1
         self.precision = precision or ("bf16" if self.device.type == "cuda" else "f32")
         self._model = build_map_model(model.with_organ(None).card, model.tensors).to(self.device)
 

@@ -1,0 +1,139 @@
+"""Nuclei of one cell, from the maps of its core and a halo around it.
+
+A nucleus belongs to the cell whose core holds its peak: the first pixel, in raster order, of those where its peak map
+is highest. A cell looks at no other cell. What it finds depends on the maps around it alone, so nuclei are the same
+whatever else is segmented, when, and by whom.
+
+Separation never crosses from one 4-connected component of the foreground into another, so a nucleus of a component
+that ends inside the box is exactly what separating the whole image gives. A component that goes on beyond the box may
+be changed by what is not seen; the halo is so wide that this does not reach the core (`benchmarks/seams.py` counts).
+Where a nucleus of the core touches the border of the box, the box grows, up to `LARGEST` px around the core; what
+touches the border still is a clump of no nuclei, and is left out and counted.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from hemalum.inference.grid import CELL_HALO, Box
+from hemalum.nuclei.nuclei import Part, measure
+from hemalum.nuclei.refining import refine
+from hemalum.nuclei.separation import flood
+from hemalum.nuclei.settings import SeparationSettings
+
+LARGEST = 8 * CELL_HALO  # px around the core: a nucleus that is larger is none
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxMaps:
+    """An image's pixels (h, w, 3) uint8 in a box at the model's scale, and its maps (2 or 3, h·u, w·u) float32:
+    foreground, peaks and, where nuclei have classes, the class of each pixel from 1."""
+
+    box: Box
+    image: NDArray[np.uint8]
+    maps: NDArray[np.float32]
+
+
+def separate_cell(
+    read: Callable[[Box], BoxMaps],
+    core: Box,
+    shape: tuple[int, int],
+    settings: SeparationSettings,
+    upsampling: int = 1,
+    halo: int = CELL_HALO,
+) -> tuple[Part, int]:
+    """Nuclei of a cell of an image of (h, w) px, on the separation grid, and how many were too large to be any.
+
+    `read` gives the maps of a box; `core` and `halo` are px at the model's scale.
+    """
+    while True:
+        seen = read(core.grown(halo, shape))
+        foreground, peaks, *classes = seen.maps
+        labels = refine(flood(foreground, peaks, settings), settings)
+        kept, cut = choose_nuclei(labels, peaks, np.float32(settings.marker), seen.box, core, shape, upsampling)
+        if not cut.any() or halo >= LARGEST:
+            break
+        halo *= 2
+    kept &= ~cut
+    part = measure(
+        np.where(kept, np.arange(len(kept), dtype=np.int32), 0)[labels],
+        seen.image, foreground,
+        class_map=classes[0] if classes else None,
+        threshold=settings.foreground, origin=(seen.box.top * upsampling, seen.box.left * upsampling),
+    )  # fmt: skip
+    return part, int(cut.sum())
+
+
+def choose_nuclei(
+    labels: NDArray[np.int32], peaks: NDArray[np.float32], marker: np.float32, box: Box, core: Box,
+    shape: tuple[int, int], upsampling: int,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
+    """Which labels (0..N,) have their peak in the core, and which of these the border of the box cuts."""
+    points = find_peaks(labels, peaks, marker, int(labels.max()) + 1)
+    rows, columns = core.slices(box, upsampling)
+    kept: NDArray[np.bool_] = (
+        (points[:, 0] >= rows.start) & (points[:, 0] < rows.stop)
+        & (points[:, 1] >= columns.start) & (points[:, 1] < columns.stop)
+    )  # fmt: skip
+    kept[0] = False
+    cut = np.zeros(len(points), np.bool_)
+    for border, inside in (
+        (labels[0], box.top > 0), (labels[-1], box.bottom < shape[0]),
+        (labels[:, 0], box.left > 0), (labels[:, -1], box.right < shape[1]),
+    ):  # fmt: skip
+        if inside:
+            cut[border] = True
+    return kept, cut & kept
+
+
+def separate_cells(
+    read: Callable[[Box], BoxMaps],
+    cores: Iterable[Box],
+    shape: tuple[int, int],
+    settings: SeparationSettings,
+    *,
+    upsampling: int = 1,
+    workers: int = 1,
+) -> Iterator[tuple[Box, Part, int]]:
+    """Each cell with what `separate_cell` gives, in order; `workers` of them are separated at once."""
+    waiting: deque[tuple[Box, Future[tuple[Part, int]]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="cell") as pool:
+        try:
+            for core in cores:
+                waiting.append((core, pool.submit(separate_cell, read, core, shape, settings, upsampling)))
+                if len(waiting) > 2 * workers:
+                    done, future = waiting.popleft()
+                    yield done, *future.result()
+            while waiting:
+                done, future = waiting.popleft()
+                yield done, *future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def count_cpus() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@njit(cache=True, nogil=True)
+def find_peaks(labels: Any, peaks: Any, marker: Any, count: int) -> Any:
+    """Row and column (count, 2) of each label's first pixel among those where min(peaks, marker) is highest."""
+    points = np.full((count, 2), -1, np.int64)
+    highest = np.full(count, np.float32(-1.0), np.float32)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            label = labels[y, x]
+            if label and min(peaks[y, x], marker) > highest[label]:
+                highest[label] = min(peaks[y, x], marker)
+                points[label, 0] = y
+                points[label, 1] = x
+    return points

@@ -1,0 +1,238 @@
+"""Maps of an image, tile by tile: pixels are read, brought to the model's scale and run, each tile once.
+
+Whatever the network predicts, two maps are kept of it: the foreground and the peaks that separation needs, and where
+nuclei have classes a third, the class of each pixel. They follow from a neighborhood of at most the representation's
+reach, by which the halo of the tiles is wider.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.stain.he_appearance import ColorChange
+from hemalum.inference.cells import BoxMaps
+from hemalum.inference.grid import Box, TileGrid
+from hemalum.slides.resample import Resampler
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model
+from hemalum.models.windows import missing, stitch, window_halo
+from hemalum.slides.image_source import ImageSource
+from hemalum.targets.representations import Representation, find_representation
+
+Pixels = NDArray[np.uint8]
+
+KEPT_BYTES = 256 << 20  # of tiles that a neighboring cell may want again
+BLOCK_ROWS, BLOCKS_KEPT = 256, 10  # rows at the model's scale that are resampled at once
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tile:
+    """What is kept of a tile: the image in its core (h, w, 3) uint8 and the maps (2 or 3, h·u, w·u) float16."""
+
+    image: Pixels
+    maps: NDArray[np.float16]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.image.nbytes + self.maps.nbytes
+
+
+class TileMaps:
+    """The maps of one image. Several threads may call `read`; a tile is computed by the first that wants it.
+
+    `read_pixels` gives the pixels of a box inside the image, (h, w, 3) uint8 at the model's scale. With `change` the
+    network sees other colors. `organ` is the index of the image's, for a network that tells organs apart.
+    """
+
+    def __init__(
+        self,
+        read_pixels: Callable[[Box], Pixels],
+        shape: tuple[int, int],
+        engine: Engine,
+        representation: Representation,
+        grid: TileGrid,
+        *,
+        upsampling: int = 1,
+        change: ColorChange | None = None,
+        organ: int | None = None,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
+        self.read_pixels, self.shape, self.grid, self.upsampling = read_pixels, shape, grid, upsampling
+        self.engine, self.representation, self.change, self.organ = engine, representation, change, organ
+        self.kept_bytes = kept_bytes
+        self._tiles: OrderedDict[tuple[int, int], Future[Tile]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(engine.parallel, thread_name_prefix="engine")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def read(self, box: Box) -> BoxMaps:
+        """Image and maps of a box inside the image."""
+        tiles = list(self.grid.over(box))
+        futures: dict[tuple[int, int], Future[Tile]] = {}
+        missing = []
+        with self._lock:
+            for tile in tiles:
+                future = self._tiles.get(tile)
+                if future is None:
+                    self._tiles[tile] = future = Future()
+                    missing.append(tile)
+                futures[tile] = future
+        if missing:
+            self._compute(missing, futures)
+        u = self.upsampling
+        image = np.empty((*box.shape, 3), np.uint8)
+        maps: NDArray[np.float32] | None = None
+        for tile, future in futures.items():
+            kept, core = future.result(), self.grid.core(tile)
+            if maps is None:
+                maps = np.empty((len(kept.maps), box.shape[0] * u, box.shape[1] * u), np.float32)
+            part = core.meet(box)
+            image[part.slices(box)] = kept.image[part.slices(core)]
+            maps[:, *part.slices(box, u)] = kept.maps[:, *part.slices(core, u)]
+        assert maps is not None
+        return BoxMaps(box, image, maps)
+
+    def _compute(self, tiles: list[tuple[int, int]], futures: dict[tuple[int, int], Future[Tile]]) -> None:
+        """Read the pixels of tiles at once and have the engine work on each; the futures get what comes of it."""
+        boxes = [self.grid.seen(tile) for tile in tiles]
+        around = Box(
+            min(box.top for box in boxes), min(box.left for box in boxes),
+            max(box.bottom for box in boxes), max(box.right for box in boxes),
+        )  # fmt: skip
+        try:
+            pixels = self._padded(around)
+        except BaseException as error:
+            self._forget(tiles)
+            for tile in tiles:
+                futures[tile].set_exception(error)
+            raise
+        for first in range(0, len(tiles), self.engine.batch):
+            batch = tiles[first : first + self.engine.batch]
+            windows = [pixels[box.slices(around)] for box in boxes[first : first + len(batch)]]
+            self._pool.submit(self._run, batch, windows, [futures[tile] for tile in batch])
+
+    def _run(self, tiles: list[tuple[int, int]], windows: list[Pixels], futures: "list[Future[Tile]]") -> None:
+        """Maps of some tiles in one call, which is always full, so that no result depends on what is run together."""
+        try:
+            images = np.stack(windows + windows[-1:] * (self.engine.batch - len(windows)))
+            seen = images if self.change is None else np.stack([self.change.apply(image) for image in images])
+            results = run_engine(self.engine, seen, self.organ)
+            kept = [self._keep(*one) for one in zip(tiles, windows, results, strict=False)]
+        except BaseException as error:
+            self._forget(tiles)
+            for future in futures:
+                future.set_exception(error)
+            return
+        with self._lock:
+            self._bytes += sum(tile.size for tile in kept)
+        for future, result in zip(futures, kept, strict=True):
+            future.set_result(result)
+        self._drop_oldest()
+
+    def _keep(self, tile: tuple[int, int], pixels: Pixels, maps: NDArray[np.float32]) -> Tile:
+        core, seen = self.grid.core(tile), self.grid.seen(tile)
+        rows, columns = core.slices(seen, self.upsampling)
+        channels = [np.asarray(channel)[rows, columns] for channel in self.representation.read(maps)]
+        return Tile(pixels[core.slices(seen)].copy(), np.stack(channels).astype(np.float16))
+
+    def _forget(self, tiles: list[tuple[int, int]]) -> None:
+        with self._lock:
+            for tile in tiles:
+                self._tiles.pop(tile, None)
+
+    def _drop_oldest(self) -> None:
+        with self._lock:
+            while self._bytes > self.kept_bytes:
+                tile, future = next(iter(self._tiles.items()))
+                if not future.done():
+                    return
+                del self._tiles[tile]
+                self._bytes -= future.result().size
+
+    def _padded(self, box: Box) -> Pixels:
+        """Pixels of a box that may go beyond the image, repeated there, or mirrored for windows of one size."""
+        inside = Box(box.top, box.left, min(box.bottom, self.shape[0]), min(box.right, self.shape[1]))
+        pixels = self.read_pixels(inside)
+        below, right = box.bottom - inside.bottom, box.right - inside.right
+        if not (below or right):
+            return pixels
+        mode: Any = "edge" if self.grid.window is None else "symmetric"
+        padded: Pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode)
+        return padded
+
+
+class ScaledImage:
+    """Pixels of an image at the model's scale, (h, w) px. Several threads may call `read`.
+
+    Rows are resampled in blocks, of which the last ones are kept.
+    """
+
+    def __init__(self, source: ImageSource, shape: tuple[int, int]) -> None:
+        self._source, self._height = source, shape[0]
+        self._resampler = Resampler(source.shape, shape)
+        self._blocks: OrderedDict[int, Pixels] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, box: Box) -> Pixels:
+        """Pixels (h, w, 3) uint8 of a box inside the image."""
+        parts = []
+        for number in range(box.top // BLOCK_ROWS, -(-box.bottom // BLOCK_ROWS)):
+            top = number * BLOCK_ROWS
+            parts.append(self._block(number)[max(box.top - top, 0) : box.bottom - top, box.left : box.right])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _block(self, number: int) -> Pixels:
+        with self._lock:
+            block = self._blocks.pop(number, None)
+            if block is None:
+                start, stop = number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, self._height)
+                block = self._resampler.rows(self._source.read(*self._resampler.needs(start, stop)), start, stop)
+            self._blocks[number] = block
+            if len(self._blocks) > BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
+            return block
+
+
+def run_engine(engine: Engine, images: Pixels, organ: int | None = None) -> NDArray[np.float32]:
+    """Maps of images; engines whose model tells no organs apart need know nothing of them."""
+    return engine.maps(images) if organ is None else engine.maps(images, organ)
+
+
+def run_image(engine: Engine, image: Pixels, model: Model) -> NDArray[np.float32]:
+    """Maps (C, h·upsampling, w·upsampling) of a small image (h, w, 3), at the model's scale, held whole.
+
+    h and w are multiples of the model's stride, unless it has windows of one size, which are put together here.
+    """
+    card = model.card
+    if card.window is None:
+        maps: NDArray[np.float32] = run_engine(engine, image[None], model.organ)[0]
+        return maps
+    shape = image.shape[0], image.shape[1]
+    below, right = missing(shape, card.window)
+    padded = np.pad(image, ((0, below), (0, right), (0, 0)), "symmetric")
+    reach = find_representation(card.representation, card.classes).smoothed(card.separation).reach
+    return stitch(
+        shape,
+        card.window,
+        window_halo(card.window, card.stride, reach),
+        lambda rows, columns: run_engine(
+            engine, padded[None, rows.start : rows.stop, columns.start : columns.stop], model.organ
+        )[0],
+        card.output_upsampling,
+    )

@@ -1,0 +1,19 @@
+"""Grids of inference that are finer than those of a program in use."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from hemalum.inference import grid
+from hemalum.inference import segment as segment_module
+
+
+@contextmanager
+def cut_smaller(window: int = 32, cell: int = 50) -> Iterator[None]:
+    """Tiles of `window` px, or as small as the halo of the model allows, and cells of at most `cell` px."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "WINDOW", window)
+        patch.setattr(segment_module, "cut_cells", partial(grid.cut_cells, side=cell))
+        yield
