@@ -137,8 +137,8 @@ def test_the_property_sees_nuclei_of_several_classes_in_many_cells(
 ) -> None:
     """Guards the test above against running on empty maps; and the order of cells does not matter."""
     case = {
-        "height": 250, "width": 170, "stride": 4, "upsampling": 2, "name": SEMANTIC, "window": 3, "cell": 30, "seed": 1,
-        "light": 0.0, "settings": SeparationSettings(), "workers": 2, "kept_bytes": 0, "order": order,
+        "height": 250, "width": 170, "stride": 4, "upsampling": 2, "name": SEMANTIC, "window": 3, "cell": 30,
+        "seed": 1, "light": 0.0, "settings": SeparationSettings(), "workers": 2, "kept_bytes": 0, "order": order,
     }  # fmt: skip
     cells, whole = run(blob_engine_type, case)
     assert whole.classes is not None

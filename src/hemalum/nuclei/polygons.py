@@ -194,7 +194,7 @@ def _holds(labels: Any, y: int, x: int, n: int) -> bool:
 def _find_crossing(labels: Any, probability: Any, threshold: Any, y: int, x: int, v: int, u: int) -> float:
     """How far from the middle of the edge the line lies, towards the outer pixel (v, u), in px: -0.45 to 0.45.
 
-    0 where the outer pixel is beyond the map, another nucleus, or out of play (negative), and where the two
+    0 where the outer pixel is beyond the map or another nucleus, and where the two
     do not straddle the threshold (a filled hole, a dropped speck).
     """
     if not (0 <= v < labels.shape[0] and 0 <= u < labels.shape[1]) or labels[v, u] != 0:

@@ -8,12 +8,10 @@ flood is Meyer's, 1991). So a plateau at the marker threshold is a marker as in 
 watershed, and a faint nucleus that stays below the threshold is one as well when it stands out from its
 surroundings, or stands alone.
 
-Why a result does not depend on what is far away, or already done: a pixel is claimed once, when it is
-queued, and floods on under its own basin only; ties go by order of queueing, which starts in raster
-order; the choice to join two basins looks at these two only. Taking all pixels of one nucleus out of the
-foreground (TAKEN) therefore leaves every other nucleus as it was, to the last pixel. Nothing crosses
-from one 4-connected component of the foreground into another, so a nucleus is final as soon as the whole
-component that it lies in has been seen.
+Why a result does not depend on what is far away: a pixel is claimed once, when it is queued, and floods on under its
+own basin only; ties go by order of queueing, which starts in raster order; the choice to join two basins looks at
+these two only. Nothing crosses from one 4-connected component of the foreground into another, so a nucleus is final
+as soon as the whole component that it lies in has been seen.
 """
 
 from typing import Any
@@ -32,14 +30,12 @@ Labels = NDArray[np.int32]
 
 TOP = 254  # levels 1..255 hold the peak map from 0 to 1; 0 is background
 OPEN = np.int32(-(2**31))  # background known not to be a hole
-TAKEN = np.float32(-1.0)
-"""Foreground of a pixel of a nucleus committed earlier: never nucleus, and no hole reaches over it."""
 
 
 def flood(foreground: Float, peaks: Float, settings: SeparationSettings) -> Labels:
     """Give the label map (H, W) int32 of the nuclei, 0 = background, ids 1..N in raster order of first pixel.
 
-    `foreground` (H, W) float32 is the probability of nucleus, negative (TAKEN) where a pixel is out of play;
+    `foreground` (H, W) float32 is the probability of nucleus;
     `peaks` (H, W) float32 in [0, 1] is high in the middle of nuclei and low between them.
     Each nucleus is one 4-connected piece. Background that it encloses is filled up to `max_hole_area`, unless
     the hole touches another nucleus or the border of the map.
@@ -178,7 +174,7 @@ def _separate(  # noqa: PLR0913, C901 (compiled: a loop in a function of its own
     if max_hole > 0:
         stack = np.empty(max_hole + 1, np.int64)
         for c in pierced[:n_pierced]:
-            _fill_holes(labels, foreground, boxes[c], stack)
+            _fill_holes(labels, boxes[c], stack)
     return labels
 
 
@@ -261,7 +257,7 @@ def _grow(  # noqa: PLR0913 (compiled: arrays in and out)
 
 
 @njit(cache=True, nogil=True)
-def _fill_holes(labels: Any, foreground: Any, box: Any, stack: Any) -> None:  # noqa: C901 (compiled, as above)
+def _fill_holes(labels: Any, box: Any, stack: Any) -> None:  # noqa: C901 (compiled, as above)
     """Fill, within a component's box, 8-connected background that one nucleus encloses alone."""
     top, bottom, left, right = box[0], box[1] - 1, box[2], box[3] - 1
     width = labels.shape[1]
@@ -279,8 +275,8 @@ def _fill_holes(labels: Any, foreground: Any, box: Any, stack: Any) -> None:  # 
             while closed and done < size:
                 v, u = stack[done] // width, stack[done] % width
                 done += 1
-                # a hole does not reach the edge of the box, and nothing is known of what was taken out
-                if v in (top, bottom) or u in (left, right) or foreground[v, u] < 0:
+                # a hole does not reach the edge of the box
+                if v in (top, bottom) or u in (left, right):
                     closed = False
                     break
                 for dv in range(-1, 2):

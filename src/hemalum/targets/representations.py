@@ -10,8 +10,6 @@ Three ways of the field, side by side:
 segmentation give: `foreground`, one probability, whose nuclei are told apart by their shape alone; `foreground_edge`,
 with the edges of nuclei besides; `semantic`, the probability of each class of nucleus, named by a dataset or a card.
 `typed` is `distance` with the classes of `semantic` beside it: nuclei are told apart as well as without classes.
-Channel 0 is the one to overwrite with `separation.TAKEN` where a pixel belongs to a nucleus committed
-earlier; the other channels stay as they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +23,7 @@ from scipy import ndimage
 from hemalum.errors import HemalumError, nearest
 from hemalum.nuclei.peaks import measure_depth, smooth
 from hemalum.nuclei.refining import refine
-from hemalum.nuclei.separation import TAKEN, flood
+from hemalum.nuclei.separation import flood
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.targets.maps import (
     fill_center_gradient,
@@ -132,7 +130,7 @@ class Representation:
         return nameless
 
     def foreground(self, maps: Float) -> Float:
-        """Give the probability of nucleus (H, W) float32 of maps (C, H, W); negative where TAKEN."""
+        """Give the probability of nucleus (H, W) float32 of maps (C, H, W)."""
         return self.probability(self._checked(maps))
 
     @property
@@ -248,8 +246,7 @@ def _first(maps: Float) -> Float:
 
 
 def _third(maps: Float) -> Float:
-    foreground: Float = maps[2].copy()
-    foreground[maps[0] < 0] = TAKEN
+    foreground: Float = maps[2]
     return foreground
 
 
@@ -269,14 +266,13 @@ def _read_foreground_edge(maps: Float) -> tuple[Float, Float]:
 
 def _relative_depth(foreground: Float, deepest: int) -> Float:
     """Distance to the edge of the foreground as a share of `deepest` px, at most 1."""
-    inside = (foreground >= 0.5) | (foreground < 0)  # TAKEN pixels were foreground
-    depth: Float = np.minimum(measure_depth(inside.astype(np.int32)) / np.float32(deepest), np.float32(1))
+    inside = (foreground >= 0.5).astype(np.int32)
+    depth: Float = np.minimum(measure_depth(inside) / np.float32(deepest), np.float32(1))
     return depth
 
 
 def _any_class(maps: Float) -> Float:
     foreground: Float = maps.sum(axis=0)
-    foreground[maps[0] < 0] = TAKEN
     return foreground
 
 
