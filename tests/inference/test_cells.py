@@ -113,7 +113,7 @@ def run(make_blobs: Callable[..., NDArray[np.uint8]]) -> Callable[..., tuple[Nuc
         padded = np.pad(image, ((0, down), (0, right), (0, 0)), "edge")
         height, width = (length * upsampling for length in shape)
         read = [part[:height, :width] for part in smoothed.read(engine.maps(padded[None])[0])]
-        whole = separate_whole(np.stack(read).astype(np.float16).astype(np.float32), image, case["settings"])
+        whole = separate_whole(np.stack(read), image, case["settings"])
         assert sum(large for _, _, large in results) == 0
         return joined((part for _, part, _ in results), image, upsampling, name), joined(
             [whole], image, upsampling, name

@@ -61,7 +61,7 @@ def test_the_engine_sees_windows_of_one_size_and_every_pixel_comes_back(
     assert {shape[1:] for shape in engine.shapes} == {(64, 64, 3)}
     values = image.mean(axis=-1, dtype=np.float32) / 255
     assert np.array_equal(
-        maps[0], values.astype(np.float16).repeat(output_upsampling, axis=0).repeat(output_upsampling, axis=1)
+        maps[0], values.repeat(output_upsampling, axis=0).repeat(output_upsampling, axis=1)
     )
 
 
@@ -76,7 +76,7 @@ def test_windows_do_not_depend_on_how_many_are_at_work(make_blobs: Callable[...,
         for columns in cut_windows(900, 128, window_halo(128, 16)):
             window = image[rows.start : rows.stop, columns.start : columns.stop]
             core = means[rows.core_start : rows.core_stop, columns.core_start : columns.core_stop]
-            mean = np.float16((window.mean(axis=-1, dtype=np.float32) / 255).mean())
+            mean = (window.mean(axis=-1, dtype=np.float32) / 255)[None].mean(axis=(1, 2))
             assert (core == mean).all()
 
 
@@ -124,4 +124,4 @@ def test_a_small_image_is_put_together_as_tiles_are(
         lambda rows, columns: engine.maps(padded[None, rows.start : rows.stop, columns.start : columns.stop])[0],
         output_upsampling,
     )
-    assert np.array_equal(maps.astype(np.float16), run(image, engine, 64))
+    assert np.array_equal(maps, run(image, engine, 64))

@@ -17,7 +17,7 @@ from hemalum.models.card import Card
 from hemalum.models.windows import Span, cut_windows, window_halo
 
 WINDOW = 256  # px: larger windows fall out of the processor's cache
-TILE_HALO = 48  # px, at most; what a network sees further away changes little
+TILE_HALO = 32  # px, at most: wider ones change PQ by less than two seeds do (benchmarks/tile_halo.py)
 CELL = 1024  # px
 CELL_HALO = 64  # px
 

@@ -34,10 +34,10 @@ BLOCK_ROWS, BLOCKS_KEPT = 256, 10  # rows at the model's scale that are resample
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
-    """What is kept of a tile: the image in its core (h, w, 3) uint8 and the maps (2 or 3, h·u, w·u) float16."""
+    """What is kept of a tile: the image in its core (h, w, 3) uint8 and the maps (2 or 3, h·u, w·u) float32."""
 
     image: Pixels
-    maps: NDArray[np.float16]
+    maps: NDArray[np.float32]
 
     @property
     def size(self) -> int:
@@ -149,7 +149,7 @@ class TileMaps:
         core, seen = self.grid.core(tile), self.grid.seen(tile)
         rows, columns = core.slices(seen, self.upsampling)
         channels = [np.asarray(channel)[rows, columns] for channel in self.representation.read(maps)]
-        return Tile(pixels[core.slices(seen)].copy(), np.stack(channels).astype(np.float16))
+        return Tile(pixels[core.slices(seen)].copy(), np.stack(channels))
 
     def _forget(self, tiles: list[tuple[int, int]]) -> None:
         with self._lock:

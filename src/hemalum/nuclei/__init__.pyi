@@ -17,6 +17,5 @@ from .polygons import fill as fill
 from .polygons import split_pieces as split_pieces
 from .polygons import trace as trace
 from .refining import refine as refine
-from .separation import TAKEN as TAKEN
 from .separation import flood as flood
 from .settings import SeparationSettings as SeparationSettings
