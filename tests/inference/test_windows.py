@@ -60,9 +60,7 @@ def test_the_engine_sees_windows_of_one_size_and_every_pixel_comes_back(
     maps = run(image, engine, 64)
     assert {shape[1:] for shape in engine.shapes} == {(64, 64, 3)}
     values = image.mean(axis=-1, dtype=np.float32) / 255
-    assert np.array_equal(
-        maps[0], values.repeat(output_upsampling, axis=0).repeat(output_upsampling, axis=1)
-    )
+    assert np.array_equal(maps[0], values.repeat(output_upsampling, axis=0).repeat(output_upsampling, axis=1))
 
 
 def test_windows_do_not_depend_on_how_many_are_at_work(make_blobs: Callable[..., NDArray[np.uint8]]) -> None:

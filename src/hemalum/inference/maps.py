@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from hemalum.data.stain.he_appearance import ColorChange
 from hemalum.inference.cells import BoxMaps
 from hemalum.inference.grid import Box, TileGrid
-from hemalum.slides.resample import Resampler
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.models.windows import missing, stitch, window_halo
 from hemalum.slides.image_source import ImageSource
+from hemalum.slides.resample import Resampler
 from hemalum.targets.representations import Representation, find_representation
 
 Pixels = NDArray[np.uint8]

@@ -17,12 +17,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.stain.he_appearance import ColorChange
 from hemalum.errors import HemalumError
-<<<<<<< HEAD
-from hemalum.inference.bands import run_image
-=======
 from hemalum.inference.maps import run_image
-from hemalum.inference.resample import Resampler
->>>>>>> fc10d7c (Segment on two fixed grids: tiles for the network, cells for separation)
 from hemalum.inference.staining import Staining, find_staining
 from hemalum.inference.tta import without_tta
 from hemalum.models.engines.engine import Engine
