@@ -22,7 +22,7 @@ from hemalum.errors import HemalumError
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.segment import as_engine
 from hemalum.models.model import load_model
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 from inputs import choose_evenly
 from record import argument_parser, write_record
 
@@ -60,7 +60,7 @@ def main() -> None:
                 start = time.perf_counter()
                 row = {"set": folder.name, "id": sample.id, "organ": sample.organ, "factor": factor, "truth": truth}
                 try:
-                    estimate = estimate_mpp(ImageSource.of(pixels, name=sample.id), model, engine)
+                    estimate = estimate_mpp(Slide.of(pixels, name=sample.id), model, engine)
                     row |= {"mpp": estimate.mpp, "nuclei": estimate.nuclei, "confidence": estimate.confidence}
                 except HemalumError as error:
                     row |= {"mpp": None, "error": str(error)}

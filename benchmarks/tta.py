@@ -15,7 +15,7 @@ from hemalum.inference.segment import as_engine, segment_source
 from hemalum.metrics import match, measure_overlap
 from hemalum.models.engines.engine import make_engine
 from hemalum.models.model import load_model
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 from record import argument_parser, write_record
 
 
@@ -28,7 +28,7 @@ def measure(name: str, dataset: Dataset, engine: str, threads: int | None) -> di
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for index, sample in enumerate(dataset.split("test")):
         for way, runner in ways.items():
-            with ImageSource.of(sample.image) as source:
+            with Slide.of(sample.image) as source:
                 if not index:  # the first call may load and compile
                     segment_source(source, model, runner, mpp=sample.mpp)
                 start = time.perf_counter()

@@ -16,7 +16,7 @@ from hemalum.inference.segment import segment
 from hemalum.inference.staining import find_staining
 from hemalum.models.model import load_model
 from hemalum.nuclei.io.overlay import draw_legend, draw_outlines
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 
 ROOT = Path(__file__).resolve().parents[1]
 MPP, POSITIVE = 0.45, (0.2, 0.4, 0.6)
@@ -32,7 +32,7 @@ def main() -> None:
     image = skimage.data.immunohistochemistry()
     model = load_model(arguments.model)
     nuclei = segment(image, model, mpp=MPP, positive=POSITIVE)
-    change = find_staining(ImageSource.of(image), model, "hdab").change
+    change = find_staining(Slide.of(image), model, "hdab").change
     shown = image if change is None else change.apply(image)
     labels = nuclei.label_map()
     panels = []

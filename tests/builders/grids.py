@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from hemalum.inference import grid
-from hemalum.inference import segment as segment_module
+from hemalum.inference import plan as plan_module
 
 
 @contextmanager
@@ -15,5 +15,5 @@ def cut_smaller(window: int = 32, cell: int = 50) -> Iterator[None]:
     """Tiles of `window` px, or as small as the halo of the model allows, and cells of at most `cell` px."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grid, "WINDOW", window)
-        patch.setattr(segment_module, "cut_cells", partial(grid.cut_cells, side=cell))
+        patch.setattr(plan_module, "cut_cells", partial(grid.cut_cells, side=cell))
         yield

@@ -12,13 +12,13 @@ from hemalum.experiments.activation import activation_map
 from hemalum.models.map_model import build_map_model
 from hemalum.models.model import load_model
 from hemalum.models.network import build_network
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 
 
 def test_it_is_the_mean_of_what_the_head_reads(dark_model: Path) -> None:
     model = load_model(dark_model)
     image = np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8)
-    with ImageSource.of(image) as source:
+    with Slide.of(image) as source:
         strength = activation_map(source, model, mpp=0.5)
     # the network is one convolution that looks at single pixels: darkness above 140 of each sub-pixel, and brightness
     network = build_map_model(model.card, model.tensors).network
@@ -33,7 +33,7 @@ def test_it_is_the_mean_of_what_the_head_reads(dark_model: Path) -> None:
 def test_it_has_the_images_own_grid_and_follows_the_organ(tiny: Path) -> None:
     model = load_model(tiny)
     image = np.random.default_rng(0).integers(0, 255, (70, 90, 3), np.uint8)
-    with ImageSource.of(image) as source:
+    with Slide.of(image) as source:
         liver, brain = (activation_map(source, model.with_organ(organ), mpp=0.7) for organ in ("liver", "brain"))
     assert liver.shape == (70, 90)
     assert not np.array_equal(liver, brain)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hemalum.inference.cells import BoxMaps, find_peaks, separate_cell, separate_cells
+from hemalum.inference.cells import TOO_LARGE, BoxMaps, find_peaks, run_ahead, separate_cell
 from hemalum.inference.grid import Box, TileGrid, cut_cells, cut_tiles
-from hemalum.inference.maps import ScaledImage, TileMaps
+from hemalum.inference.maps import TileMaps, scaled_pixels
 from hemalum.nuclei.nuclei import Nuclei, Part, measure
 from hemalum.nuclei.refining import refine
 from hemalum.nuclei.separation import flood
 from hemalum.nuclei.settings import SeparationSettings
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 from hemalum.targets.representations import REPRESENTATIONS, SEMANTIC, Representation, find_representation
 
 CLASSES = ("red", "green", "blue")
@@ -65,6 +66,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "window": draw(st.integers(0, 12)),
         "cell": draw(st.integers(24, 200)),
         "workers": draw(st.integers(1, 3)),
+        "with_neighbors": draw(st.booleans()),
         "kept_bytes": draw(st.sampled_from([0, 20_000, 1 << 30])),
         "seed": draw(st.integers(0, 10_000)),
         "light": draw(st.sampled_from([-25.0, 0.0, 25.0])),
@@ -99,23 +101,22 @@ def run(make_blobs: Callable[..., NDArray[np.uint8]]) -> Callable[..., tuple[Nuc
         window += -window % stride
         grid = TileGrid(*(cut_tiles(length, window, halo, stride) for length in shape))
         with TileMaps(
-            ScaledImage(ImageSource.of(image), shape).read, shape, engine, smoothed, grid,
+            scaled_pixels(Slide.of(image), shape), shape, engine, smoothed, grid,
             upsampling=upsampling, kept_bytes=case["kept_bytes"],
         ) as maps:  # fmt: skip
             cells = [core for row in cut_cells(shape, case["cell"]) for core in row]
-            results = list(
-                separate_cells(
-                    maps.read, cells[:: case.get("order", 1)], shape, case["settings"],
-                    upsampling=upsampling, workers=case["workers"],
-                )
+            work = partial(
+                separate_cell, maps.read, shape=shape, settings=case["settings"], upsampling=upsampling,
+                with_neighbors=case.get("with_neighbors", False),
             )  # fmt: skip
+            results = list(run_ahead(work, cells[:: case.get("order", 1)], case["workers"]))
         down, right = (-length % stride for length in shape)
         padded = np.pad(image, ((0, down), (0, right), (0, 0)), "edge")
         height, width = (length * upsampling for length in shape)
         read = [part[:height, :width] for part in smoothed.read(engine.maps(padded[None])[0])]
         whole = separate_whole(np.stack(read), image, case["settings"])
-        assert sum(large for _, _, large in results) == 0
-        return joined((part for _, part, _ in results), image, upsampling, name), joined(
+        assert sum(cell.left_out[TOO_LARGE] for cell in results) == 0
+        return joined((cell.part for cell in results), image, upsampling, name), joined(
             [whole], image, upsampling, name
         )
 
@@ -160,7 +161,7 @@ def by_cells(maps: Maps, rule: SeparationSettings, side: int, halo: int) -> tupl
     results = [
         separate_cell(reader(maps), core, shape, rule, halo=halo) for row in cut_cells(shape, side) for core in row
     ]
-    return [part for part, _ in results], sum(large for _, large in results)
+    return [cell.part for cell in results], sum(cell.left_out[TOO_LARGE] for cell in results)
 
 
 def shapes(name: str) -> Maps:
@@ -213,9 +214,7 @@ def test_a_tile_is_computed_once_however_many_want_it(
     image = make_blobs(200, 200, 3)
     engine = blob_engine_type()
     grid = TileGrid(*(cut_tiles(200, 64, 8, 4) for _ in range(2)))
-    with TileMaps(
-        ScaledImage(ImageSource.of(image), (200, 200)).read, (200, 200), engine, way("distance"), grid
-    ) as maps:
+    with TileMaps(scaled_pixels(Slide.of(image), (200, 200)), (200, 200), engine, way("distance"), grid) as maps:
         threads = [threading.Thread(target=maps.read, args=(Box(0, 0, 200, 200),)) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -262,7 +261,7 @@ def test_calls_are_always_full(blob_engine_type: Any) -> None:
     grid = TileGrid(*(cut_tiles(150, 64, 8, 4) for _ in range(2)))
     results = []
     for engine in (Counting(batch=4), blob_engine_type()):
-        read = ScaledImage(ImageSource.of(pixels), (150, 150)).read
+        read = scaled_pixels(Slide.of(pixels), (150, 150))
         with TileMaps(read, (150, 150), engine, way("distance"), grid) as maps:
             results.append(maps.read(Box(0, 0, 150, 150)).maps)
     assert sizes == [4, 4, 4]

@@ -20,7 +20,7 @@ from hemalum.models.card import Card
 from hemalum.models.engines.engine import ENGINES, make_engine
 from hemalum.models.model import Model, load_model
 from hemalum.nuclei.io.colors import PALETTE
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 
 RED, BLUE, GROUND = (150, 40, 60), (60, 40, 150), (235, 225, 235)
 
@@ -76,7 +76,7 @@ def test_pixels_have_classes_of_their_own(two_class_model: Path) -> None:
     image, _ = scene(100, 120)
     model = load_model(two_class_model)
     engine = make_engine("torch", model, device="cpu", precision="f32")
-    nuclei, maps = segment_with_maps(ImageSource.of(image), model, engine, mpp=0.5)
+    nuclei, maps = segment_with_maps(Slide.of(image), model, engine, mpp=0.5)
     assert maps.classes is not None
     dark = (image != GROUND).any(-1)
     wanted = np.where(dark, np.where(image[..., 0] > image[..., 2], 1, 2), 0)
@@ -84,7 +84,7 @@ def test_pixels_have_classes_of_their_own(two_class_model: Path) -> None:
     votes = np.array([0, *nuclei.classes.numbers])[nuclei.label_map()]
     assert 0.05 < (votes != maps.classes)[dark].mean() < 0.5  # the patches, which the vote has painted over
     twice = np.asarray(Image.fromarray(image).resize((240, 200), Image.Resampling.NEAREST))
-    larger = segment_with_maps(ImageSource.of(twice), model, engine, mpp=0.25)[1].classes
+    larger = segment_with_maps(Slide.of(twice), model, engine, mpp=0.25)[1].classes
     assert larger is not None
     assert larger.shape == (200, 240)
     assert (larger[::2, ::2] == wanted).mean() > 0.97
@@ -133,7 +133,7 @@ def test_one_class_is_no_class(two_class_model: Path) -> None:
     assert nuclei.count == len(made)
     assert nuclei.classes is None
     assert "class" not in nuclei.table.column_names
-    maps = segment_with_maps(ImageSource.of(image), replace(one), engine, mpp=0.5)[1]
+    maps = segment_with_maps(Slide.of(image), replace(one), engine, mpp=0.5)[1]
     assert maps.classes is None
 
 

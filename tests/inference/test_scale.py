@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hemalum.inference.scale import estimate_mpp, peak
 from hemalum.models.card import Card, NetworkSpec
 from hemalum.models.model import Model
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 
 
 @pytest.mark.parametrize("mpp", [0.2, 0.25, 0.33, 0.5, 0.8])
@@ -18,7 +18,7 @@ def test_disks_of_the_size_that_the_engine_knows_tell_the_scale(
     make_disks: Callable[..., NDArray[np.uint8]], home_engine: Any, disk_card: Card, mpp: float
 ) -> None:
     image = make_disks(500, 600, diameter=8 / mpp)
-    estimate = estimate_mpp(ImageSource.of(image), Model(disk_card, {}), home_engine)
+    estimate = estimate_mpp(Slide.of(image), Model(disk_card, {}), home_engine)
     assert estimate.mpp == pytest.approx(mpp, rel=0.1)
     assert estimate.nuclei >= 8
     assert 0.4 < estimate.confidence <= 1
@@ -42,4 +42,4 @@ def test_nothing_to_see_says_nothing(home_engine: Any) -> None:
     )  # fmt: skip
     white = np.full((300, 300, 3), 240, np.uint8)
     with pytest.raises(HemalumError, match="too few nuclei are found to tell the scale"):
-        estimate_mpp(ImageSource.of(white), Model(card, {}), home_engine)
+        estimate_mpp(Slide.of(white), Model(card, {}), home_engine)

@@ -26,7 +26,7 @@ from hemalum.nuclei.nuclei import Nuclei, measure
 from hemalum.nuclei.refining import refine
 from hemalum.nuclei.separation import flood
 from hemalum.nuclei.settings import SeparationSettings
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 from hemalum.targets.representations import REPRESENTATIONS
 
 
@@ -231,10 +231,10 @@ def test_the_smallest_images(disk_model: Model, disk_engine: Any, shape: tuple[i
 def test_rows_are_read_once_in_blocks(disk_model: Model, disk_engine: Any) -> None:
     """Memory stays flat because the image is never asked for whole; rows of the sample come one by one before."""
     image = np.full((4000, 64, 3), 230, np.uint8)
-    source = ImageSource.of(image)
+    source = Slide.of(image)
     asked: list[tuple[int, int]] = []
-    read = source.read
-    source.read = lambda a, b: (asked.append((a, b)), read(a, b))[1]  # type: ignore[method-assign]
+    read = source.rows
+    source.rows = lambda a, b: (asked.append((a, b)), read(a, b))[1]  # type: ignore[method-assign]
     from hemalum.inference.segment import segment_source
 
     segment_source(source, disk_model, disk_engine, mpp=0.5)

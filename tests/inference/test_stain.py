@@ -18,7 +18,7 @@ from hemalum.errors import HemalumError
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.segment import segment
 from hemalum.inference.staining import find_stain
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 
 METHODS = ("macenko", "reinhard", "vahadane")
 
@@ -123,12 +123,12 @@ def test_the_scale_is_estimated_on_the_same_colors(
     image: NDArray[np.uint8], target_image: NDArray[np.uint8], make_tiny_model: Any, home_engine: Any
 ) -> None:
     aim = target(target_image, "reinhard")
-    stained = estimate_mpp(ImageSource.of(image), make_tiny_model(stain=aim), home_engine)
-    by_hand = estimate_mpp(ImageSource.of(normalize_stain(image, aim)), make_tiny_model(), home_engine)
+    stained = estimate_mpp(Slide.of(image), make_tiny_model(stain=aim), home_engine)
+    by_hand = estimate_mpp(Slide.of(normalize_stain(image, aim)), make_tiny_model(), home_engine)
     # normalized after resampling here and before it there, which differs by a hair
     assert abs(np.log2(stained.mpp / by_hand.mpp)) < 0.1
     assert abs(stained.confidence - by_hand.confidence) < 0.02
-    without = estimate_mpp(ImageSource.of(image), make_tiny_model(), home_engine)
+    without = estimate_mpp(Slide.of(image), make_tiny_model(), home_engine)
     assert without.score_by_mpp != stained.score_by_mpp
 
 

@@ -26,7 +26,7 @@ from hemalum.models.model import Model
 from hemalum.nuclei import dab as dab_module
 from hemalum.nuclei.dab import dab
 from hemalum.nuclei.settings import SeparationSettings
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 from hemalum.targets.representations import find_representation
 
 Image = NDArray[np.uint8]
@@ -167,10 +167,8 @@ def test_the_scale_is_estimated_on_what_the_network_is_shown(
 ) -> None:
     image = ihc(cells, "membranous")
     shown = HdabMap(find_hdab(sample_image(image))).apply(image)
-    result = estimate_mpp(ImageSource.of(image), model, home_engine)
-    by_hand = estimate_mpp(
-        ImageSource.of(shown), model, home_engine, find_staining(ImageSource.of(shown), model, "he")
-    )
+    result = estimate_mpp(Slide.of(image), model, home_engine)
+    by_hand = estimate_mpp(Slide.of(shown), model, home_engine, find_staining(Slide.of(shown), model, "he"))
     assert abs(np.log2(result.mpp / by_hand.mpp)) < 0.1
 
 

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from hemalum.inference.grid import Box, TileGrid
-from hemalum.inference.maps import ScaledImage, TileMaps
+from hemalum.inference.maps import TileMaps, scaled_pixels
 from hemalum.models.windows import cut_windows, missing, stitch, window_halo
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 from hemalum.targets.representations import REPRESENTATIONS
 
 
@@ -40,7 +40,7 @@ def run(image: NDArray[np.uint8], engine: WindowEngine, window: int, organ: int 
     shape, halo = (image.shape[0], image.shape[1]), window_halo(window, 16)
     grid = TileGrid(*(cut_windows(length, window, halo) for length in shape), window)
     with TileMaps(
-        ScaledImage(ImageSource.of(image), shape).read, shape, engine, REPRESENTATIONS["distance"], grid,
+        scaled_pixels(Slide.of(image), shape), shape, engine, REPRESENTATIONS["distance"], grid,
         upsampling=engine.output_upsampling, organ=organ,
     ) as maps:  # fmt: skip
         result = maps.read(Box(0, 0, *shape))

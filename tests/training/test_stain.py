@@ -25,8 +25,8 @@ from hemalum.inference.staining import find_stain
 from hemalum.models.card import Card, NetworkSpec
 from hemalum.models.file import load_card
 from hemalum.models.model import Model, load_model
-from hemalum.slides.image_source import ImageSource
 from hemalum.slides.resample import Resampler
+from hemalum.slides.slide import Slide
 from hemalum.training.encoding import prepare_sample
 from hemalum.training.loader import TrainLoader
 from hemalum.training.recipe import Recipe, load_recipe
@@ -66,7 +66,7 @@ def test_training_and_inference_see_the_same_pixels(method: str, recipe: Recipe,
     for sample in dataset:
         for mpp in (0.5, 0.37, 0.9):
             trained = prepare_sample(sample, mpp, normalizer).image
-            source = ImageSource.of(sample.image)
+            source = Slide.of(sample.image)
             model = Model(make_card(target, mpp), {})
             shape = scaled_shape(source.shape, 0.5 / mpp)
             resampler = Resampler(source.shape, shape)
@@ -77,7 +77,7 @@ def test_training_and_inference_see_the_same_pixels(method: str, recipe: Recipe,
             for start in range(0, shape[0], 11):
                 stop = min(start + 11, shape[0])
                 above, below = resampler.needs(start, stop)
-                rows.append(change.apply(resampler.rows(source.read(above, below), start, stop)))
+                rows.append(change.apply(resampler.rows(source.rows(above, below), start, stop)))
             network_pixels = np.concatenate(rows)
             if mpp == 0.5:
                 np.testing.assert_array_equal(network_pixels, trained)
@@ -109,7 +109,7 @@ def test_the_target_is_in_the_model_file(method: str, recipe: Recipe, stained: P
     assert target.unfit == "refuse"
     assert load_recipe(tmp_path / "run" / "recipe.yaml") == short
     with pytest.raises(HemalumError, match="too little tissue"):
-        find_stain(ImageSource.of(np.full((64, 64, 3), 250, np.uint8)), load_model(path))
+        find_stain(Slide.of(np.full((64, 64, 3), 250, np.uint8)), load_model(path))
 
 
 def test_what_a_model_is_trained_on_it_sees_as_it_is(recipe: Recipe, stained: Path, tmp_path: Path) -> None:

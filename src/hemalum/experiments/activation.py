@@ -8,16 +8,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hemalum.inference.grid import Box, plan_tiles
-from hemalum.inference.maps import ScaledImage, TileMaps
+from hemalum.inference.maps import TileMaps, scaled_pixels
 from hemalum.inference.scale import find_scale, scaled_shape
 from hemalum.inference.staining import find_staining
 from hemalum.models.map_model import build_map_model
 from hemalum.models.model import Model
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 from hemalum.targets.representations import REPRESENTATIONS, find_representation
 
 
-def activation_map(source: ImageSource, model: Model, *, mpp: float) -> NDArray[np.float32]:
+def activation_map(source: Slide, model: Model, *, mpp: float) -> NDArray[np.float32]:
     """Mean over channels of |features| that the final layer reads, (H, W) float32 on the image's grid.
 
     `mpp` is the image's, µm per px. The final layer is the one that the network declares; windows are those of
@@ -30,7 +30,7 @@ def activation_map(source: ImageSource, model: Model, *, mpp: float) -> NDArray[
     reach = find_representation(card.representation, card.classes).smoothed(card.separation).reach
     grid = plan_tiles(card, shape, reach=reach)
     with TileMaps(
-        ScaledImage(source, shape).read, shape, engine, REPRESENTATIONS["foreground"], grid,
+        scaled_pixels(source, shape), shape, engine, REPRESENTATIONS["foreground"], grid,
         change=find_staining(source, model).change, organ=model.organ,
     ) as maps:  # fmt: skip
         strength = maps.read(Box(0, 0, *shape)).maps[0]

@@ -20,7 +20,7 @@ from hemalum.metrics.curves import BINS, ProbabilityCounts, count_probabilities
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.nuclei import Nuclei
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 
 Counts = NDArray[np.int64]
 
@@ -135,7 +135,7 @@ def predict(sample: Sample, model: Model, engine: Engine) -> tuple[Nuclei, NDArr
     A model that tells organs apart is told the sample's, where it knows it. Raises HemalumError without a scale.
     """
     mpp = sample.require_mpp()
-    with ImageSource.of(sample.image, name=sample.id) as source:
+    with Slide.of(sample.image, name=sample.id) as source:
         nuclei, maps = segment_with_maps(source, model_for_organ(model, sample.organ), engine, mpp=mpp)
     return nuclei, maps.probability
 

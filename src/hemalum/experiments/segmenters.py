@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
+from hemalum.inference.plan import NO_ORGAN
 from hemalum.inference.probability import segment_with_maps
 from hemalum.inference.scale import estimate_mpp
-from hemalum.inference.segment import NO_ORGAN, segment_source
+from hemalum.inference.segment import segment_source
 from hemalum.inference.tta import describe_tta, without_tta
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +81,12 @@ def model_segmenter(
         scale, chosen = scale_of(sample, mpp), by_organ(sample.organ)
         if scale == "auto":
             try:
-                scale = estimate_mpp(ImageSource.of(sample.image), chosen, without_tta(engine)).mpp
+                scale = estimate_mpp(Slide.of(sample.image), chosen, without_tta(engine)).mpp
             except HemalumError:  # too few nuclei to estimate from; a user would be left with nothing, too
                 return Segmentation(np.zeros_like(sample.instances))
         if probabilities or ids is not None:
             return segment_with_scores(sample.image, chosen, engine, mpp=scale, ids=ids)
-        with ImageSource.of(sample.image) as source:
+        with Slide.of(sample.image) as source:
             nuclei = segment_source(source, chosen, engine, mpp=scale)
         return Segmentation(nuclei.label_map(), mpp=nuclei.mpp)
 
@@ -136,7 +137,7 @@ def segment_with_scores(
 
     `ids` are the dataset's class ids by the model's numbers (`class_ids`). Raises HemalumError as `segment` does.
     """
-    with ImageSource.of(image) as source:
+    with Slide.of(image) as source:
         nuclei, maps = segment_with_maps(source, model, engine, mpp=mpp)
     rows = nuclei.table.column("id").to_numpy()
     confidence = np.zeros(nuclei.count + 1, np.float32)

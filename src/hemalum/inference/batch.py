@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from hemalum.data.image import IMAGE_SUFFIXES
 from hemalum.errors import HemalumError, nearest
 from hemalum.inference.scale import check_mpp
-from hemalum.inference.segment import as_engine, load_for_organ, segment_source
+from hemalum.inference.segment import as_engine, load_for_organ, open_image, segment_source
 from hemalum.inference.staining import check_stain
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
-from hemalum.slides.image_source import ImageSource
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +91,11 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
             start = time.perf_counter()
             on_share = None if on_progress is None else lambda share, path=path: on_progress(path, share)
             try:
-                with ImageSource.open(path, max_pixels=max_pixels) as source:
+                with open_image(path, mpp, max_pixels) as source:
                     nuclei = segment_source(
                         source, loaded, runner, mpp=mpp, stain=stain, positive=positive, on_progress=on_share
                     )
-                    pixels = source.read(0, source.shape[0]) if "overlay" in chosen else None
+                    pixels = source.rows(0, source.shape[0]) if "overlay" in chosen else None
             except HemalumError as error:
                 log.debug("%s failed", path, exc_info=True)
                 yield FileResult(path, error=str(error), seconds=time.perf_counter() - start)

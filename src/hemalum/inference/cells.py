@@ -12,11 +12,13 @@ touches the border still is a clump of no nuclei, and is left out and counted.
 """
 
 import os
-from collections import deque
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
@@ -24,11 +26,15 @@ from numpy.typing import NDArray
 
 from hemalum.inference.grid import CELL_HALO, Box
 from hemalum.nuclei.nuclei import Part, measure
+from hemalum.nuclei.polygons import Polygons
 from hemalum.nuclei.refining import refine
 from hemalum.nuclei.separation import flood
 from hemalum.nuclei.settings import SeparationSettings
 
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
 LARGEST = 8 * CELL_HALO  # px around the core: a nucleus that is larger is none
+TOO_LARGE = "left_out_too_large"  # note of a result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,18 +47,36 @@ class BoxMaps:
     maps: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """What separating a cell gives: the nuclei of its core, on the separation grid, and what lies beside them.
+
+    `neighbors` are outlines of what else was found in the halo, where they are asked for. `left_out` counts, by
+    reason, what was found and is no nucleus.
+    """
+
+    core: Box
+    part: Part
+    neighbors: Polygons
+    left_out: Counter[str]
+
+    def where(self, kept: NDArray[np.bool_]) -> "Cell":
+        """The cell with the nuclei of a mask (N,) bool."""
+        return replace(self, part=self.part.where(kept))
+
+
 def separate_cell(
     read: Callable[[Box], BoxMaps],
     core: Box,
     shape: tuple[int, int],
     settings: SeparationSettings,
+    *,
     upsampling: int = 1,
     halo: int = CELL_HALO,
-) -> tuple[Part, int]:
-    """Nuclei of a cell of an image of (h, w) px, on the separation grid, and how many were too large to be any.
-
-    `read` gives the maps of a box; `core` and `halo` are px at the model's scale.
-    """
+    with_neighbors: bool = False,
+) -> Cell:
+    """Nuclei of a cell of an image of (h, w) px. `read` gives the maps of a box; `core` and `halo` are px at the
+    model's scale."""
     while True:
         seen = read(core.grown(halo, shape))
         foreground, peaks, *classes = seen.maps
@@ -62,13 +86,17 @@ def separate_cell(
             break
         halo *= 2
     kept &= ~cut
+    wanted = np.arange(len(kept), dtype=np.int32)
+    if not with_neighbors:
+        wanted[~kept] = 0
+    origin = seen.box.top * upsampling, seen.box.left * upsampling
     part = measure(
-        np.where(kept, np.arange(len(kept), dtype=np.int32), 0)[labels],
-        seen.image, foreground,
-        class_map=classes[0] if classes else None,
-        threshold=settings.foreground, origin=(seen.box.top * upsampling, seen.box.left * upsampling),
+        wanted[labels], seen.image, foreground,
+        class_map=classes[0] if classes else None, threshold=settings.foreground, origin=origin,
     )  # fmt: skip
-    return part, int(cut.sum())
+    rows, columns = (part.first - np.array(origin, np.int32)).T
+    own = kept[labels[rows, columns]]
+    return Cell(core, part.where(own), part.polygons.take(np.flatnonzero(~own)), Counter({TOO_LARGE: int(cut.sum())}))
 
 
 def choose_nuclei(
@@ -93,35 +121,35 @@ def choose_nuclei(
     return kept, cut & kept
 
 
-def separate_cells(
-    read: Callable[[Box], BoxMaps],
-    cores: Iterable[Box],
-    shape: tuple[int, int],
-    settings: SeparationSettings,
-    *,
-    upsampling: int = 1,
-    workers: int = 1,
-) -> Iterator[tuple[Box, Part, int]]:
-    """Each cell with what `separate_cell` gives, in order; `workers` of them are separated at once."""
-    waiting: deque[tuple[Box, Future[tuple[Part, int]]]] = deque()
+def run_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """What `work` gives for each item, in order; `workers` threads are at most two items each ahead of the reader."""
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="cell") as pool:
         try:
-            for core in cores:
-                waiting.append((core, pool.submit(separate_cell, read, core, shape, settings, upsampling)))
+            for item in items:
+                waiting.append(pool.submit(work, item))
                 if len(waiting) > 2 * workers:
-                    done, future = waiting.popleft()
-                    yield done, *future.result()
+                    yield waiting.popleft().result()
             while waiting:
-                done, future = waiting.popleft()
-                yield done, *future.result()
+                yield waiting.popleft().result()
         finally:
-            for _, future in waiting:
+            for future in waiting:
                 future.cancel()
 
 
 def count_cpus() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processors this process may use: of those it is bound to, what its control group allows."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, _control_group_cpus()))
+
+
+def _control_group_cpus() -> int:
+    """The share of processors that a container may use, rounded up; no limit where none is set (Linux, version 2)."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):  # no control groups, or "max"
+        return sys.maxsize
 
 
 @njit(cache=True, nogil=True)

@@ -22,14 +22,12 @@ from hemalum.inference.grid import Box, TileGrid
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.models.windows import missing, stitch, window_halo
-from hemalum.slides.image_source import ImageSource
-from hemalum.slides.resample import Resampler
+from hemalum.slides.slide import Slide
 from hemalum.targets.representations import Representation, find_representation
 
 Pixels = NDArray[np.uint8]
 
 KEPT_BYTES = 256 << 20  # of tiles that a neighboring cell may want again
-BLOCK_ROWS, BLOCKS_KEPT = 256, 10  # rows at the model's scale that are resampled at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,11 +43,15 @@ class Tile:
         return self.image.nbytes + self.maps.nbytes
 
 
+BLANK = Tile(np.empty((0, 0, 3), np.uint8), np.empty((2, 0, 0), np.float32))  # of a tile that is not run
+
+
 class TileMaps:
     """The maps of one image. Several threads may call `read`; a tile is computed by the first that wants it.
 
     `read_pixels` gives the pixels of a box inside the image, (h, w, 3) uint8 at the model's scale. With `change` the
-    network sees other colors. `organ` is the index of the image's, for a network that tells organs apart.
+    network sees other colors. `organ` is the index of the image's, for a network that tells organs apart. Tiles of
+    which `wanted` says no are not run: they are white, and nothing is found there.
     """
 
     def __init__(
@@ -63,11 +65,12 @@ class TileMaps:
         upsampling: int = 1,
         change: ColorChange | None = None,
         organ: int | None = None,
+        wanted: Callable[[Box], bool] | None = None,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self.read_pixels, self.shape, self.grid, self.upsampling = read_pixels, shape, grid, upsampling
         self.engine, self.representation, self.change, self.organ = engine, representation, change, organ
-        self.kept_bytes = kept_bytes
+        self.wanted, self.kept_bytes = wanted, kept_bytes
         self._tiles: OrderedDict[tuple[int, int], Future[Tile]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -91,21 +94,23 @@ class TileMaps:
                 future = self._tiles.get(tile)
                 if future is None:
                     self._tiles[tile] = future = Future()
-                    missing.append(tile)
+                    if self.wanted is None or self.wanted(self.grid.core(tile)):
+                        missing.append(tile)
+                    else:
+                        future.set_result(BLANK)
                 futures[tile] = future
         if missing:
             self._compute(missing, futures)
         u = self.upsampling
-        image = np.empty((*box.shape, 3), np.uint8)
-        maps: NDArray[np.float32] | None = None
+        image = np.full((*box.shape, 3), 255, np.uint8)
+        count = 3 if self.representation.class_names else 2
+        maps = np.zeros((count, box.shape[0] * u, box.shape[1] * u), np.float32)
         for tile, future in futures.items():
             kept, core = future.result(), self.grid.core(tile)
-            if maps is None:
-                maps = np.empty((len(kept.maps), box.shape[0] * u, box.shape[1] * u), np.float32)
-            part = core.meet(box)
-            image[part.slices(box)] = kept.image[part.slices(core)]
-            maps[:, *part.slices(box, u)] = kept.maps[:, *part.slices(core, u)]
-        assert maps is not None
+            if kept is not BLANK:
+                part = core.meet(box)
+                image[part.slices(box)] = kept.image[part.slices(core)]
+                maps[:, *part.slices(box, u)] = kept.maps[:, *part.slices(core, u)]
         return BoxMaps(box, image, maps)
 
     def _compute(self, tiles: list[tuple[int, int]], futures: dict[tuple[int, int], Future[Tile]]) -> None:
@@ -177,36 +182,9 @@ class TileMaps:
         return padded
 
 
-class ScaledImage:
-    """Pixels of an image at the model's scale, (h, w) px. Several threads may call `read`.
-
-    Rows are resampled in blocks, of which the last ones are kept.
-    """
-
-    def __init__(self, source: ImageSource, shape: tuple[int, int]) -> None:
-        self._source, self._height = source, shape[0]
-        self._resampler = Resampler(source.shape, shape)
-        self._blocks: OrderedDict[int, Pixels] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def read(self, box: Box) -> Pixels:
-        """Pixels (h, w, 3) uint8 of a box inside the image."""
-        parts = []
-        for number in range(box.top // BLOCK_ROWS, -(-box.bottom // BLOCK_ROWS)):
-            top = number * BLOCK_ROWS
-            parts.append(self._block(number)[max(box.top - top, 0) : box.bottom - top, box.left : box.right])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _block(self, number: int) -> Pixels:
-        with self._lock:
-            block = self._blocks.pop(number, None)
-            if block is None:
-                start, stop = number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, self._height)
-                block = self._resampler.rows(self._source.read(*self._resampler.needs(start, stop)), start, stop)
-            self._blocks[number] = block
-            if len(self._blocks) > BLOCKS_KEPT:
-                self._blocks.popitem(last=False)
-            return block
+def scaled_pixels(slide: Slide, shape: tuple[int, int]) -> Callable[[Box], Pixels]:
+    """What reads a box of a slide at the model's scale, (h, w) px."""
+    return lambda box: slide.read_scaled(shape, slice(box.top, box.bottom), slice(box.left, box.right))
 
 
 def run_engine(engine: Engine, images: Pixels, organ: int | None = None) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from hemalum.metrics import MatchCounts, match, measure_overlap
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.dab import dab
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 from hemalum.targets.representations import find_representation
 
 TRIED_SHARE = 0.35  # of DAB shown as hematoxylin: with more, outlines of brown nuclei move too far
@@ -30,7 +30,7 @@ REGION_UM, LARGEST_REGION = 250.0, 2048  # side of a part of the image, µm and 
 Pixels = NDArray[np.uint8]
 
 
-def show_nuclear_dab(staining: Staining, source: ImageSource, model: Model, engine: Engine, mpp: float) -> Staining:
+def show_nuclear_dab(staining: Staining, source: Slide, model: Model, engine: Engine, mpp: float) -> Staining:
     """Show the network part of the DAB of a nuclear marker as hematoxylin; leave all other images as they are."""
     change = staining.change
     if not isinstance(change, HdabMap) or not change.stains.has_dab:

@@ -12,7 +12,7 @@ from hemalum.inference.segment import segment_source
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.nuclei import Nuclei
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +28,7 @@ class ImageMaps:
 
 
 def segment_with_maps(
-    source: ImageSource, model: Model, engine: Engine, *, mpp: float | str | None = None
+    source: Slide, model: Model, engine: Engine, *, mpp: float | str | None = None
 ) -> tuple[Nuclei, ImageMaps]:
     """Find the nuclei of an open image and give its maps as well.
 

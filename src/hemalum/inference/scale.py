@@ -24,8 +24,8 @@ from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.morphology import describe, hematoxylin
 from hemalum.nuclei.nuclei import Nuclei, measure
-from hemalum.slides.image_source import ImageSource
 from hemalum.slides.resample import Resampler
+from hemalum.slides.slide import Slide
 from hemalum.targets.representations import find_representation
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def check_mpp(mpp: float | str | None) -> None:
 
 
 def find_scale(
-    source: ImageSource, model: Model, engine: Engine, mpp: float | str | None, staining: Staining | None = None
+    source: Slide, model: Model, engine: Engine, mpp: float | str | None, staining: Staining | None = None
 ) -> Scale:
     """Decide an image's mpp: what the user says, else the file, else an estimate from the nuclei.
 
@@ -133,9 +133,7 @@ def warn_of_odd_size(nuclei: Nuclei, model: Model, name: str) -> None:
         )
 
 
-def estimate_mpp(
-    source: ImageSource, model: Model, engine: Engine, staining: Staining | None = None
-) -> ScaleEstimate:
+def estimate_mpp(source: Slide, model: Model, engine: Engine, staining: Staining | None = None) -> ScaleEstimate:
     """Estimate µm per px of an image from its nuclei; its stain is recognized unless `staining` is given.
 
     Raises HemalumError when too few nuclei are found at any scale.
@@ -207,17 +205,15 @@ def _middle(region: Pixels, side: float) -> Pixels:
     return region[top : top + size, left : left + size]
 
 
-def contrast_regions(source: ImageSource, amount: Callable[[Pixels], NDArray[np.float32]], side: int) -> list[Pixels]:
+def contrast_regions(source: Slide, amount: Callable[[Pixels], NDArray[np.float32]], side: int) -> list[Pixels]:
     """The parts of the image, at most `side` px wide and high, in which the `amount` of a stain varies most."""
     height, width = source.shape
     tops = np.unique(np.linspace(0, max(height - side, 0), min(5, -(-height // side))).astype(int))
     lefts = np.unique(np.linspace(0, max(width - side, 0), min(5, -(-width // side))).astype(int))
     candidates: list[tuple[float, Pixels]] = []
     for top in tops:
-        rows = source.read(int(top), int(top) + side)
         for left in lefts:
-            region = rows[:, left : left + side]
-            contrast = float(amount(region[::4, ::4]).std())
-            candidates.append((contrast, region.copy()))
+            region = source.read(int(left), int(top), min(side, width), min(side, height))
+            candidates.append((float(amount(region[::4, ::4]).std()), region))
         candidates = sorted(candidates, key=lambda pair: -pair[0])[:REGIONS]
     return [region for _, region in candidates]

@@ -1,6 +1,7 @@
 """From an image to its nuclei: the one call behind `hemalum segment` and `hemalum.segment`."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,23 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.inference.cells import BoxMaps, count_cpus, separate_cells
-from hemalum.inference.grid import cut_cells, plan_tiles
-from hemalum.inference.maps import ScaledImage, TileMaps
-from hemalum.inference.nuclear_marker import show_nuclear_dab
-from hemalum.inference.scale import check_mpp, find_scale, scaled_shape, warn_of_odd_size
-from hemalum.inference.staining import check_stain, find_staining
-from hemalum.inference.tta import SymmetricEngine, describe_tta, without_tta
+from hemalum.inference.cells import TOO_LARGE, BoxMaps, count_cpus, run_ahead
+from hemalum.inference.plan import NO_ORGAN, CellSegmenter, make_plan
+from hemalum.inference.scale import check_mpp, warn_of_odd_size
+from hemalum.inference.staining import check_stain
+from hemalum.inference.tta import SymmetricEngine, without_tta
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import UNKNOWN_ORGAN, Model, load_model
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei, Part
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide, open_slide
 from hemalum.targets.representations import find_representation
 
 log = logging.getLogger(__name__)
-
-NO_ORGAN = "the mean of all organs is taken"  # of their embeddings (docs/systems/clin_seg_net.md)
 
 _last_engine: dict[tuple[str, str, str, int | None, str | None], Engine] = {}
 
@@ -66,14 +63,15 @@ def segment(  # noqa: PLR0913 (the verb's options)
     stain = check_stain(stain, positive)
     loaded = load_for_organ(model, organ)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
-    if isinstance(image, np.ndarray):
-        source = ImageSource.of(image)
-    else:
-        source = ImageSource.open(image, max_pixels=max_pixels)
-    with source:
+    with Slide.of(image) if isinstance(image, np.ndarray) else open_image(image, mpp, max_pixels) as source:
         return segment_source(
             source, loaded, runner, mpp=mpp, stain=stain, positive=positive, on_progress=on_progress
         )
+
+
+def open_image(path: Path | str, mpp: float | str | None, max_pixels: int | None = None) -> Slide:
+    """Open an image or slide; where the user says its scale, what the file says of it does not matter."""
+    return open_slide(path, mpp=float(mpp) if isinstance(mpp, int | float) else None, max_pixels=max_pixels)
 
 
 def load_for_organ(model: Path | str | Model | None, organ: str | None) -> Model:
@@ -116,7 +114,7 @@ def as_engine(
 
 
 def segment_source(
-    source: ImageSource,
+    source: Slide,
     model: Model,
     engine: Engine,
     *,
@@ -127,54 +125,23 @@ def segment_source(
     on_maps: Callable[[BoxMaps], None] | None = None,
 ) -> Nuclei:
     """Find the nuclei of an open image; see `segment`. `on_maps` sees the maps of each cell's core."""
-    card = model.card
-    staining = find_staining(source, model, check_stain(stain, positive))
-    scale = find_scale(source, model, engine, mpp, staining)
-    staining = show_nuclear_dab(staining, source, model, without_tta(engine), scale.mpp)
-    shape, upsampling = scaled_shape(source.shape, scale.mpp / card.mpp), card.output_upsampling
-    representation = find_representation(card.representation, card.classes).smoothed(card.separation)
-    grid = plan_tiles(card, shape, reach=representation.reach)
-    cells = [core for row in cut_cells(shape) for core in row]
+    plan = make_plan(source, model, engine, mpp=mpp, stain=check_stain(stain, positive))
+    cells = [core for row in plan.cells for core in row]
     parts: list[Part] = []
-    unstained = too_large = done = 0
-    with TileMaps(
-        ScaledImage(source, shape).read, shape, engine, representation, grid,
-        upsampling=upsampling, change=staining.change, organ=model.organ,
-    ) as maps:  # fmt: skip
-        for core, part, large in separate_cells(
-            maps.read, cells, shape, card.separation, upsampling=upsampling, workers=count_cpus()
-        ):
+    left_out: Counter[str] = Counter()
+    done, whole = 0, plan.shape[0] * plan.shape[1]
+    with CellSegmenter(source, model, engine, plan) as segmenter:
+        for cell in run_ahead(segmenter.segment, cells, count_cpus()):
             if on_maps is not None:
-                on_maps(maps.read(core))
-            if staining.stain == "he" and card.separation.min_hematoxylin:
-                stained = ~(part.raw["hematoxylin_mean"] < card.separation.min_hematoxylin)
-                unstained += int((~stained).sum())
-                part = part.where(stained)
-            parts.append(part)
-            too_large += large
-            done += core.shape[0] * core.shape[1]
+                on_maps(segmenter.maps.read(cell.core))
+            parts.append(cell.part)
+            left_out += cell.left_out
+            done += cell.core.shape[0] * cell.core.shape[1]
             if on_progress is not None:
-                on_progress(done / (shape[0] * shape[1]))
-    if too_large:
-        log.warning("%s: left out what is too large for a nucleus, in %d places", source.name, too_large)
-    nuclei = Nuclei.from_parts(
-        parts,
-        shape=source.shape,
-        scale=(source.shape[1] / (shape[1] * upsampling), source.shape[0] / (shape[0] * upsampling)),
-        mpp=scale.mpp,
-        mpp_source=scale.source,
-        model=card.name,
-        source=source.name,
-        notes={"engine": f"{engine.name} {engine.precision}"}
-        | describe_tta(engine)
-        | staining.notes
-        | ({} if model.organ is None else {"organ": card.organ or f"not given: {NO_ORGAN}"})
-        | ({"left_out_without_hematoxylin": unstained} if unstained else {})
-        | ({"left_out_too_large": too_large} if too_large else {}),
-        class_names=representation.class_names,
-    )
-    if scale.source != "estimate":
+                on_progress(done / whole)
+        nuclei = segmenter.nuclei(parts, left_out)
+    if left_out[TOO_LARGE]:
+        log.warning("%s: left out what is too large for a nucleus, in %d places", source.name, left_out[TOO_LARGE])
+    if plan.scale.source != "estimate":
         warn_of_odd_size(nuclei, model, source.name)
-    if staining.stain == "hdab":
-        nuclei = nuclei.with_dab(source.read)
     return nuclei if positive is None else nuclei.graded(positive)

@@ -22,7 +22,7 @@ from hemalum.data.stain.recognition import (
 from hemalum.errors import HemalumError, nearest
 from hemalum.models.model import Model
 from hemalum.nuclei.ihc_score import Positive, check_positive
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import Slide
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +58,13 @@ def check_stain(stain: str, positive: Positive = None) -> str:
     return "hdab"
 
 
-def find_staining(source: ImageSource, model: Model, stain: str = "auto", *, warn: bool = True) -> Staining:
+def find_staining(source: Slide, model: Model, stain: str = "auto", *, warn: bool = True) -> Staining:
     """Recognize the stain of an image, or take the one that is set, and decide what the network is shown.
 
     Reads a regular sample of the image's rows, so that windows and bands change nothing. What speaks against a stain
     that is set is named in the log, unless `warn` is False. Raises HemalumError as `find_stain` does.
     """
-    pixels = sample_pixels(source.read, source.shape)
+    pixels = sample_pixels(source.rows, source.shape)
     seen = recognize_stain(pixels)
     name = seen.stain if stain == "auto" else next(one for one in STAIN_NAMES if one == stain)
     hdab = find_hdab(pixels) if name == "hdab" else None
@@ -107,7 +107,7 @@ def _doubt(name: Stain, seen: Recognition, hdab: HdabStains | None) -> str:
     return "it looks like H&E" if seen.pink >= LEAST_PINK else ""
 
 
-def find_stain(source: ImageSource, model: Model, *, warn: bool = True) -> StainMap | None:
+def find_stain(source: Slide, model: Model, *, warn: bool = True) -> StainMap | None:
     """What to do to every pixel of an image; None when the model asks for nothing or the image is unfit.
 
     Reads a regular sample of the image's rows. An unfit image is named in the log, unless `warn` is False.
@@ -116,7 +116,7 @@ def find_stain(source: ImageSource, model: Model, *, warn: bool = True) -> Stain
     if model.card.stain is None:
         return None
     normalizer = StainNormalizer(model.card.stain)
-    change = normalizer.match(sample_pixels(source.read, source.shape), source.name)
+    change = normalizer.match(sample_pixels(source.rows, source.shape), source.name)
     if warn:
         normalizer.warn()
     return change

@@ -22,6 +22,7 @@ from hemalum.nuclei.polygons import Polygons, fill
 Pixels = NDArray[np.uint8]
 
 RING_UM = 2.0
+DAB_COLUMNS = ("dab_mean", "dab_std", "dab_ring_mean")
 STEPS = 1 << 16  # of optical density
 BAND_AREA = 1 << 22  # px of the rows in which nuclei of one band begin
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
-from hemalum.nuclei.dab import RING_UM, measure_dab
+from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
 from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
 from hemalum.nuclei.io.geojson import write_geojson
@@ -108,17 +108,21 @@ class Nuclei:
         source: str | None = None,
         notes: dict[str, Any] | None = None,
         class_names: Sequence[str] = (),
+        dab: bool = False,
     ) -> "Nuclei":
         """Join the parts of one image; ids follow the first pixel in raster order, whatever the parts were.
 
-        `scale` is input px per separation-grid px in x and y. `class_names` are those of the parts' `class_map`.
+        `scale` is input px per separation-grid px in x and y. `class_names` are those of the parts' `class_map`. With
+        `dab` the parts were measured for it (`measure_dab`).
         """
-        parts = parts or [measure(np.zeros((1, 1), np.int32))]
+        if not parts:
+            parts = [measure(np.zeros((1, 1), np.int32))]
+            parts[0].raw.update(dict.fromkeys(DAB_COLUMNS if dab else (), np.zeros(0)))
         joined = Polygons.joined([part.polygons for part in parts])
         first = np.concatenate([part.first for part in parts])
         order = np.lexsort((first[:, 1], first[:, 0]))
         raw = {name: np.concatenate([part.raw[name] for part in parts])[order] for name in parts[0].raw}
-        columns = describe(raw, scale=scale, mpp=mpp)
+        columns = describe(raw, scale=scale, mpp=mpp) | {name: raw[name] for name in DAB_COLUMNS if dab}
         if class_names:
             columns["class"] = np.array(["", *class_names], np.object_)[raw.get("class", np.zeros(0, np.int32))]
         return cls(

@@ -1,4 +1,3 @@
-from .image_source import ImageSource as ImageSource
 from .readers.opening import is_slide as is_slide
 from .readers.reader import BrokenTile as BrokenTile
 from .resample import Resampler as Resampler

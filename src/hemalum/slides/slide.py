@@ -102,6 +102,11 @@ class Slide:
         columns = _span(x, width, shape[1] / self.shape[1], shape[1])
         return self.read_scaled(shape, rows, columns)
 
+    def rows(self, start: int, stop: int) -> Pixels:
+        """Give the rows start..stop that the slide has, (rows, W, 3) uint8 RGB."""
+        first = max(start, 0)
+        return self._open().read_level(0, first, 0, max(min(stop, self.shape[0]) - first, 0), self.shape[1])
+
     def read_scaled(self, shape: tuple[int, int], rows: slice, columns: slice) -> Pixels:
         """Give rows and columns of the slide resampled to `shape` (h, w) px, (rows, columns, 3) uint8 RGB.
 

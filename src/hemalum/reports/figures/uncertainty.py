@@ -16,7 +16,7 @@ from hemalum.inference.segment import as_engine
 from hemalum.models.model import Model
 from hemalum.nuclei.io.overlay import draw_outlines
 from hemalum.nuclei.io.text_drawing import TextDrawing
-from hemalum.slides.image_source import ImageSource
+from hemalum.slides.slide import open_slide
 
 SIDE = 512  # px of a panel's longer side; larger images are shrunk
 LARGEST = 4096  # px of an image's longer side: maps are held whole
@@ -38,7 +38,7 @@ def write_uncertainty(
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise HemalumError(f"picture '{path}': the picture is a .png")
-    with ImageSource.open(image) as source:
+    with open_slide(image) as source:
         if max(source.shape) > LARGEST:
             raise HemalumError(
                 f"{source.name}: {source.shape[1]} x {source.shape[0]} px is too large for a picture of maps: at "
@@ -48,7 +48,7 @@ def write_uncertainty(
         if nuclei.mpp is None:
             raise HemalumError(f"{source.name}: its scale is not known: give --mpp")
         activation = activation_map(source, model, mpp=nuclei.mpp)
-        pixels = source.read(0, source.shape[0])
+        pixels = source.rows(0, source.shape[0])
     outlined = draw_outlines(pixels, nuclei.label_map())
     picture = draw_panels(outlined, maps.probability, activation, model.card.name)
     with atomic_path(path) as temporary:

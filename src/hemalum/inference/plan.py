@@ -1,0 +1,191 @@
+"""What is decided before the first tile: scale, stain, tiles and cells. It decides every nucleus that is found."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.inference.cells import Cell, separate_cell
+from hemalum.inference.grid import Box, TileGrid, cut_cells, plan_tiles
+from hemalum.inference.maps import TileMaps, scaled_pixels
+from hemalum.inference.nuclear_marker import show_nuclear_dab
+from hemalum.inference.scale import Scale, find_scale, scaled_shape
+from hemalum.inference.staining import Staining, find_staining
+from hemalum.inference.tta import describe_tta, without_tta
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model
+from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
+from hemalum.nuclei.nuclei import Nuclei, Part
+from hemalum.nuclei.polygons import Polygons
+from hemalum.slides.roi import Roi
+from hemalum.slides.slide import Slide
+from hemalum.slides.tissue import Tissue
+from hemalum.targets.representations import Representation, find_representation
+
+NO_ORGAN = "the mean of all organs is taken"  # of their embeddings (docs/systems/clin_seg_net.md)
+
+PALE = "left_out_without_hematoxylin"  # note of a result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """How a slide of `slide_shape` (H, W) px is segmented; it can be pickled.
+
+    `shape` (h, w) is its size at the model's scale, of which maps and label maps have `upsampling` times as many px.
+    `tissue` and `roi` limit what is looked at.
+    """
+
+    slide_shape: tuple[int, int]
+    shape: tuple[int, int]
+    upsampling: int
+    scale: Scale
+    staining: Staining
+    tiles: TileGrid
+    cells: list[list[Box]]
+    tissue: Tissue | None = None
+    roi: Roi | None = None
+
+    @property
+    def pixel(self) -> tuple[float, float]:
+        """px of level 0 for one of the separation grid, in x and y."""
+        height, width = self.shape
+        return (
+            self.slide_shape[1] / (width * self.upsampling),
+            self.slide_shape[0] / (height * self.upsampling),
+        )
+
+    def window(self, box: Box) -> tuple[int, int, int, int]:
+        """x, y, width, height in whole px of level 0 that hold a box."""
+        x, y = (self.upsampling * side for side in self.pixel)
+        left, top = int(box.left * x), int(box.top * y)
+        right = min(math.ceil(box.right * x), self.slide_shape[1])
+        bottom = min(math.ceil(box.bottom * y), self.slide_shape[0])
+        return left, top, right - left, bottom - top
+
+    def covers(self, box: Box) -> bool:
+        """Whether a box has tissue, and a part of the region of interest."""
+        window = self.window(box)
+        return (self.tissue is None or self.tissue.covers(*window)) and (self.roi is None or self.roi.meets(*window))
+
+
+def make_plan(
+    slide: Slide,
+    model: Model,
+    engine: Engine,
+    *,
+    mpp: float | str | None = None,
+    stain: str = "auto",
+    sample: Slide | None = None,
+    tissue: Tissue | None = None,
+    roi: Roi | None = None,
+) -> Plan:
+    """Decide how to segment a slide; `stain` is as `check_stain` gives it.
+
+    Stain, scale and marker are told by `sample`, a part of the slide at its own scale, or all of it. Raises
+    HemalumError as `find_staining` and `find_scale` do.
+    """
+    card = model.card
+    seen = slide if sample is None else sample
+    staining = find_staining(seen, model, stain)
+    scale = find_scale(seen, model, engine, mpp, staining)
+    staining = show_nuclear_dab(staining, seen, model, without_tta(engine), scale.mpp)
+    shape = scaled_shape(slide.shape, scale.mpp / card.mpp)
+    tiles = plan_tiles(card, shape, reach=representation_of(model).reach)
+    return Plan(
+        slide.shape, shape, card.output_upsampling, scale, staining, tiles, cut_cells(shape), tissue, roi
+    )  # fmt: skip
+
+
+def representation_of(model: Model) -> Representation:
+    """What the model's maps are, with the smoothing of its separation."""
+    return find_representation(model.card.representation, model.card.classes).smoothed(model.card.separation)
+
+
+class CellSegmenter:
+    """Finds the nuclei of the cells of one slide, in any order; several threads may do so at once.
+
+    Use it as a context manager.
+    """
+
+    def __init__(self, slide: Slide, model: Model, engine: Engine, plan: Plan) -> None:
+        self.slide, self.model, self.engine, self.plan = slide, model, engine, plan
+        self.maps = TileMaps(
+            scaled_pixels(slide, plan.shape), plan.shape, engine, representation_of(model), plan.tiles,
+            upsampling=plan.upsampling, change=plan.staining.change, organ=model.organ,
+            wanted=None if plan.tissue is None and plan.roi is None else plan.covers,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        self.maps.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.maps.__exit__(kind, error, trace)
+
+    def segment(self, core: Box) -> Cell:
+        """The nuclei of a cell that count, with their DAB where the slide is H-DAB."""
+        plan, rule = self.plan, self.model.card.separation
+        stain = plan.staining.stain
+        cell = separate_cell(
+            self.maps.read, core, plan.shape, rule,
+            upsampling=plan.upsampling, with_neighbors=stain == "hdab",
+        )  # fmt: skip
+        if stain == "hdab":
+            cell.part.raw.update(self._measure_dab(cell))
+        kept = np.ones(len(cell.part), np.bool_)
+        if stain == "he" and rule.min_hematoxylin:
+            kept = ~(cell.part.raw["hematoxylin_mean"] < rule.min_hematoxylin)
+            cell.left_out[PALE] += int((~kept).sum())
+        if plan.roi is not None:
+            x, y = plan.pixel
+            kept &= plan.roi.contains(cell.part.raw["x"] * x, cell.part.raw["y"] * y)
+        return cell if kept.all() else cell.where(kept)
+
+    def _measure_dab(self, cell: Cell) -> dict[str, NDArray[np.float64]]:
+        """DAB of the nuclei of a cell and of rings around them, which leave out what else lies there."""
+        plan, own = self.plan, len(cell.part)
+        outlines = Polygons.joined([cell.part.polygons, cell.neighbors]).scaled(*plan.pixel)
+        ring = RING_UM / plan.scale.mpp  # px of level 0
+        if own == 0:
+            return dict.fromkeys(DAB_COLUMNS, np.zeros(0))
+        coords = outlines.coords[: outlines.offsets[own]]
+        low = np.maximum(np.floor(coords.min(axis=0) - ring) - 1, 0).astype(int)
+        high = np.minimum(np.ceil(coords.max(axis=0) + ring) + 1, self.plan.slide_shape[::-1]).astype(int)
+        pixels = self.slide.read(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
+        moved = Polygons((outlines.coords - low).astype(np.float32), outlines.offsets)
+        columns = measure_dab(moved, lambda start, stop: pixels[start:stop], pixels.shape[:2], ring=ring)
+        return {name: values[:own] for name, values in columns.items()}
+
+    def nuclei(self, parts: Iterable[Part], left_out: Counter[str]) -> Nuclei:
+        """The nuclei of cells as one result, in px of the whole slide."""
+        plan, model, slide = self.plan, self.model, self.slide
+        return Nuclei.from_parts(
+            list(parts),
+            shape=slide.shape,
+            scale=plan.pixel,
+            mpp=plan.scale.mpp,
+            mpp_source=plan.scale.source,
+            model=model.card.name,
+            source=slide.name,
+            notes=self.notes | {name: count for name, count in left_out.items() if count},
+            class_names=representation_of(model).class_names,
+            dab=plan.staining.stain == "hdab",
+        )
+
+    @property
+    def notes(self) -> dict[str, object]:
+        """What the result says of how it came to be."""
+        model, engine = self.model, self.engine
+        return (
+            {"engine": f"{engine.name} {engine.precision}"}
+            | describe_tta(engine)
+            | self.plan.staining.notes
+            | ({} if model.organ is None else {"organ": model.card.organ or f"not given: {NO_ORGAN}"})
+        )

@@ -1,0 +1,85 @@
+"""Regions of interest: the parts of a slide that are looked at, as a rectangle or as outlines drawn in QuPath."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from hemalum.data.annotations import read_objects
+from hemalum.errors import HemalumError
+
+MAX_BYTES = 16 << 20  # of a file of regions: a million points
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Roi:
+    """One area, or several, in px of level 0; `name` says where it comes from."""
+
+    geometry: Any  # shapely: a valid Polygon or MultiPolygon within the slide
+    name: str
+
+    @property
+    def area(self) -> float:
+        """px² of level 0."""
+        return float(self.geometry.area)
+
+    def meets(self, x: float, y: float, width: float, height: float) -> bool:
+        """Whether a window, px of level 0, has a part of it."""
+        return bool(self.geometry.intersects(shapely.box(x, y, x + width, y + height)))
+
+    def contains(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which points (N,), px of level 0, lie inside."""
+        inside: NDArray[np.bool_] = shapely.contains_xy(self.geometry, x, y)
+        return inside
+
+
+def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
+    """The region of interest that a user means for a slide of (H, W) px: "X,Y,WIDTH,HEIGHT" or a GeoJSON file.
+
+    Of a file all areas count, whatever they are classified as; what lies outside the slide is cut off. Raises
+    HemalumError for another text, a file that is missing, damaged or without areas, outlines that cross themselves,
+    and regions that have no pixel of the slide.
+    """
+    height, width = shape
+    parts = str(text).split(",")
+    if len(parts) == 4 and not Path(text).exists():
+        try:
+            x, y, wide, high = (float(part) for part in parts)
+        except ValueError:
+            raise HemalumError(f"roi '{text}': want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file") from None
+        if not (wide >= 1 and high >= 1 and np.isfinite([x, y, wide, high]).all()):
+            raise HemalumError(f"roi '{text}': width and height must be at least 1 px")
+        areas = [shapely.box(x, y, x + wide, y + high)]
+    else:
+        areas = _read_areas(Path(text))
+    geometry = shapely.intersection(shapely.union_all(areas), shapely.box(0, 0, width, height))
+    if geometry.area < 1:
+        raise HemalumError(f"roi '{text}': it lies outside the slide, which is {width} x {height} px")
+    shapely.prepare(geometry)
+    return Roi(geometry, str(text))
+
+
+def _read_areas(path: Path) -> list[Any]:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise HemalumError(
+            f"roi '{path}': {error.strerror or error}; want X,Y,WIDTH,HEIGHT or a GeoJSON file"
+        ) from None
+    if size > MAX_BYTES:
+        raise HemalumError(f"roi '{path}': {size:,} bytes; a file of regions has at most {MAX_BYTES:,}")
+    areas = []
+    for one in read_objects(path):
+        for exterior, *holes in one.polygons:
+            area = shapely.Polygon(exterior, holes)
+            if not area.is_valid:
+                raise HemalumError(
+                    f"{path}, feature {one.number}: {shapely.is_valid_reason(area)}; draw the region anew"
+                )
+            areas.append(area)
+    if not areas:
+        raise HemalumError(f"{path}: holds no areas; draw a region in QuPath and export it as GeoJSON")
+    return areas
