@@ -43,8 +43,9 @@ class Slide:
     """An image or a whole slide. Coordinates are px of level 0, relative to the scanner's bounds where it has any.
 
     `shape` (H, W) px; `mpp` µm per px, or None where neither the file nor the user says; `levels`, the finest first;
-    `format`, a name for people; `fingerprint`, sha256 of what identifies the pixels. Several threads may read at
-    once. It can be pickled: the copy opens the file when it is first read. Use it as a context manager.
+    `format`, a name for people; `offset`, x, y of its first px on the scanner's canvas; `fingerprint`, sha256 of what
+    identifies the pixels. Several threads may read at once. It can be pickled: the copy opens the file when it is
+    first read. Use it as a context manager.
     """
 
     def __init__(self, reader: Reader, *, path: Path | None, name: str, mpp: float | None = None) -> None:
@@ -67,7 +68,7 @@ class Slide:
         self.levels = tuple(
             Level(shape, (self.shape[0] / shape[0] + self.shape[1] / shape[1]) / 2) for shape in reader.shapes
         )
-        self.format = reader.format
+        self.format, self.offset = reader.format, reader.offset
         self.fingerprint = _fingerprint(reader)
 
     @classmethod

@@ -6,6 +6,7 @@ slide that is all tissue would lose its pale half, and one that is all glass wou
 costs time, too little costs nuclei, so the mask is generous.
 """
 
+import hashlib
 import logging
 import math
 from dataclasses import dataclass
@@ -69,6 +70,11 @@ class Tissue:
         return float(self.mask.mean())
 
     @property
+    def digest(self) -> str:
+        """sha256 hex of where there is tissue."""
+        return hashlib.sha256(repr(self.mask.shape).encode() + np.packbits(self.mask).tobytes()).hexdigest()
+
+    @property
     def downsample(self) -> float:
         """How much longer a pixel of the mask is than one of the slide."""
         return math.sqrt(self.shape[0] * self.shape[1] / self.mask.size)
@@ -80,10 +86,17 @@ class Tissue:
 
     def covers(self, x: int, y: int, width: int, height: int) -> bool:
         """Whether a window, px of level 0, has tissue in it."""
+        return bool(self._window(x, y, width, height).any())
+
+    def share_in(self, x: int, y: int, width: int, height: int) -> float:
+        """The part of a window, px of level 0, that is tissue, 0 to 1."""
+        return float(self._window(x, y, width, height).mean())
+
+    def _window(self, x: int, y: int, width: int, height: int) -> Mask:
         down, across = self.mask.shape[0] / self.shape[0], self.mask.shape[1] / self.shape[1]
         rows = slice(int(y * down), math.ceil((y + height) * down))
         columns = slice(int(x * across), math.ceil((x + width) * across))
-        return bool(self.mask[rows, columns].any())
+        return self.mask[rows, columns]
 
 
 def find_tissue(slide: Slide, *, mpp: float | None = None) -> Tissue:

@@ -39,6 +39,7 @@ MEASURES = {
     "probability": "",
 }
 DAB_MEASURES = {"dab_mean": "OD", "dab_std": "OD", "dab_ring_mean": "OD"}
+NOTES = "hemalum"  # key of a part's notes in the metadata of its file
 BOX = ("xmin", "ymin", "xmax", "ymax")
 ROW_GROUP = 1024  # nuclei; a window of a thousand then reads little that it does not give
 WKB_HEADER = np.frombuffer(b"\x01\x03\x00\x00\x00\x01\x00\x00\x00", np.uint8)  # little-endian, polygon, one ring
@@ -88,10 +89,14 @@ def make_table(schema: pa.Schema, table: pa.Table, outlines: Polygons, ids: NDAr
     return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
 
 
-def write_part(path: Path, table: pa.Table) -> None:
-    """Write one region, whole or not at all. Raises HemalumError when it cannot be written."""
+def write_part(path: Path, table: pa.Table, notes: Mapping[str, Any] | None = None) -> None:
+    """Write one region, whole or not at all, with what there is to say of it (`part_notes`).
+
+    Raises HemalumError when it cannot be written.
+    """
     bounds = box_of(table) if table.num_rows else None
-    with atomic_path(path) as temporary, part_writer(temporary, table.schema, bounds) as writer:
+    texts = {NOTES: notes} if notes else None
+    with atomic_path(path) as temporary, part_writer(temporary, table.schema, bounds, texts) as writer:
         if table.num_rows:  # an empty row group has no statistics
             writer.write_table(table, ROW_GROUP)
 
@@ -166,6 +171,16 @@ def _difference(held: pa.Schema, expected: pa.Schema) -> str:
         if not mine.equals(field):
             return f"column {mine.name} is {mine.type} where {field.name} ({field.type}) stands in the store"
     return "has columns twice"
+
+
+def part_notes(file: Any) -> dict[str, Any]:
+    """What was said of an opened part when it was written; {} where nothing was."""
+    text = (file.metadata.metadata or {}).get(NOTES.encode())
+    try:
+        notes = {} if text is None else json.loads(text)
+    except ValueError:
+        notes = None
+    return notes if isinstance(notes, dict) else {}
 
 
 def part_bounds(file: Any) -> NDArray[np.float64] | None:

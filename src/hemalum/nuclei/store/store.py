@@ -45,6 +45,7 @@ from hemalum.nuclei.store.parts import (
     make_schema,
     make_table,
     open_part,
+    part_notes,
     read_part,
     write_part,
 )
@@ -139,13 +140,14 @@ class NucleiStore:
         )
         return [(row, column) for row, column in wanted if (row, column) not in there]
 
-    def add(self, region: Region, nuclei: Nuclei, ids: NDArray[Any]) -> Path:
+    def add(self, region: Region, nuclei: Nuclei, ids: NDArray[Any], notes: Mapping[str, Any] | None = None) -> Path:
         """Write the nuclei of one region, also none; gives the part's path. A region that is there is replaced.
 
         A store that was complete no longer is, until `finish`.
 
         The nuclei are in px of the whole slide. `ids` (N,) whole numbers are unique in the slide (`raster_ids`); the
-        table's own count within the region and are not kept. Nuclei are graded where the run says by what.
+        table's own count within the region and are not kept. Nuclei are graded where the run says by what. `notes`,
+        plain values, stay with the part (`part_notes`).
 
         Raises HemalumError for a region outside the grid, for other columns than the store's, or when the part
         cannot be written.
@@ -162,7 +164,7 @@ class NucleiStore:
         path, part = self.part_path(region), make_table(self.schema, table, nuclei.outlines, ids)
         if self.complete or (self.path / INDEX).exists():
             self._reopen()
-        write_part(path, part)
+        write_part(path, part, notes)
         self._seen = None
         return path
 
@@ -206,14 +208,21 @@ class NucleiStore:
         threshold = otsu_threshold(values)
         names = np.array([None, *GRADES[1]], np.object_)
         for region in self._regions():
-            table = read_part(self.part_path(region), self.schema)
+            with open_part(self.part_path(region), self.schema) as file:
+                table, notes = file.read(use_threads=False), part_notes(file)
             grades = names[grade(table.column("dab_mean").to_numpy().astype(np.float64), (threshold,))]
             position = table.column_names.index("intensity")
             graded = table.set_column(position, "intensity", pa.array(grades, pa.string())).cast(self.schema)
-            write_part(self.part_path(region), graded)
+            write_part(self.part_path(region), graded, notes)
         return (threshold,)
 
     # -- reading
+
+    def part_notes(self) -> Iterator[dict[str, Any]]:
+        """What was said of each part when it was written."""
+        for region in self._regions():
+            with open_part(self.part_path(region), self.schema) as file:
+                yield part_notes(file)
 
     @property
     def dataset(self) -> pa.dataset.Dataset:

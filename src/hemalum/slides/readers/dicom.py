@@ -26,6 +26,8 @@ def first_dicom(path: Path) -> Path | None:
 class DicomReader:
     """A DICOM slide, a file or the folder of its files; see `Reader`."""
 
+    offset = 0, 0
+
     def __init__(self, path: Path) -> None:
         try:
             from wsidicom import WsiDicom

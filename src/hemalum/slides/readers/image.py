@@ -12,6 +12,8 @@ from hemalum.slides.readers.scale_tags import file_scale
 class ImageReader:
     """An image that is in memory; see `Reader`."""
 
+    offset = 0, 0
+
     def __init__(self, pixels: Pixels, name: Path | str, *, stated: tuple[float, float] | None = None) -> None:
         self.pixels, self.stated = pixels, stated
         self.format = "image"

@@ -44,6 +44,8 @@ def is_zarr(path: Path) -> bool:
 class ZarrReader:
     """An OME-Zarr image of 8-bit RGB or gray, or 16-bit gray (stretched); see `Reader`."""
 
+    offset = 0, 0
+
     def __init__(self, path: Path) -> None:
         self.path, self.format = path, "OME-Zarr"
         self.broken = BrokenTiles(path)

@@ -64,6 +64,7 @@ class OpenSlideReader:
         self.stated = _stated(properties, vendor)
         size = slide.dimensions
         self.x, self.y = (_number(properties.get(f"openslide.bounds-{axis}"), 0) for axis in "xy")
+        self.offset = self.x, self.y
         width = _number(properties.get("openslide.bounds-width"), size[0] - self.x)
         height = _number(properties.get("openslide.bounds-height"), size[1] - self.y)
         if min(self.x, self.y, width - 1, height - 1) < 0 or self.x + width > size[0] or self.y + height > size[1]:

@@ -70,12 +70,13 @@ class Reader(Protocol):
     """The pixels of a file: one class for each way to read one. Several threads may read at once.
 
     `format` is its name for people. `shapes` are (H, W) px of its levels, the finest first, inside the scanner's
-    bounds. `stated` is what the file states, µm per px in x and y. `files` identify the pixels. `broken` are the
-    tiles that came as white.
+    bounds, which begin at `offset` (x, y) px of its canvas. `stated` is what the file states, µm per px in x and y.
+    `files` identify the pixels. `broken` are the tiles that came as white.
     """
 
     format: str
     shapes: tuple[Shape, ...]
+    offset: tuple[int, int]
     stated: tuple[float, float] | None
     files: tuple[Path, ...]
     broken: BrokenTiles

@@ -76,6 +76,8 @@ class _Level:
 class TiffReader:
     """A TIFF of 8-bit RGB, RGBA (over white) or gray, or 16-bit gray (stretched); see `Reader`."""
 
+    offset = 0, 0
+
     def __init__(self, tiff: Any, levels: list[_Level], path: Path, max_pixels: int | None) -> None:
         self.tiff, self.path = tiff, path
         self.broken = BrokenTiles(path)

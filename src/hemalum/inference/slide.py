@@ -1,0 +1,280 @@
+"""From a slide to a store of its nuclei, region by region: the call behind `hemalum segment` for slides.
+
+A region is a block of cells, and a cell looks at no other cell, so the nuclei are the same whatever the regions are,
+however many workers there are, and wherever a run was interrupted. A finished region is on disk.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hemalum.errors import HemalumError
+from hemalum.inference.cells import TOO_LARGE, Cell, count_cpus, run_ahead
+from hemalum.inference.grid import CELL, CELL_HALO, TILE_HALO, WINDOW, Box
+from hemalum.inference.plan import CellSegmenter, Plan, make_plan, representation_of
+from hemalum.inference.sample import sample_tissue
+from hemalum.inference.scale import check_mpp
+from hemalum.inference.segment import as_engine, load_for_organ, open_image
+from hemalum.inference.staining import check_stain
+from hemalum.inference.tta import describe_tta
+from hemalum.manifest import lock_folder
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model
+from hemalum.nuclei.ihc_score import Positive, check_positive
+from hemalum.nuclei.nuclei import Part
+from hemalum.nuclei.store import NucleiStore, RegionGrid, StoreRun, raster_ids
+from hemalum.nuclei.store.run import Region
+from hemalum.nuclei.store.store import SUFFIX
+from hemalum.slides.roi import Roi, read_roi
+from hemalum.slides.slide import Slide
+from hemalum.slides.tissue import Tissue, all_tissue, find_tissue
+
+log = logging.getLogger(__name__)
+
+REGION = 4096  # px at the model's scale: side of a region
+
+ProgressCallback = Callable[[float], None]
+BrokenAt = tuple[int, int, int]  # level, x and y of a tile that could not be read
+
+
+def segment_slide(  # noqa: PLR0913 (the verb's options)
+    slide: Slide | Path | str,
+    out: Path | str,
+    model: Path | str | Model | None = None,
+    *,
+    mpp: float | None = None,
+    organ: str | None = None,
+    stain: str = "auto",
+    positive: Positive = None,
+    engine: str | Engine = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
+    tta: bool = False,
+    tissue_mask: bool = True,
+    roi: Roi | Path | str | None = None,
+    region: int = REGION,
+    on_progress: ProgressCallback | None = None,
+) -> NucleiStore:
+    """Find the nuclei of a slide into the store `out`/STEM.nuclei; gives it. Memory does not grow with the slide.
+
+    A store of the same run that is there is gone on with: regions that are finished are not done again. `mpp`, µm per
+    px, replaces what the file states; it is needed where the file states none. Nuclei are looked for where there is
+    tissue, or everywhere without `tissue_mask`; with `roi`, X,Y,WIDTH,HEIGHT in px of level 0 or a GeoJSON file, only
+    those whose centroid lies inside count. `region` is the side in px, at the model's scale, of what is written at
+    once: it changes memory and the number of files, never the nuclei. The rest is as for `hemalum.segment`.
+
+    Raises HemalumError as `hemalum.segment` does; for a slide without a scale; for a region of interest that is
+    empty; where the folder holds another run, or another process writes to it.
+    """
+    check_mpp(mpp)
+    if isinstance(mpp, str):
+        raise HemalumError(f"mpp '{mpp}': the scale of a slide is not estimated; give it as a number, µm per px")
+    if region < 1:
+        raise HemalumError(f"region is {region}: want 1 px or more")
+    stain = check_stain(stain, positive)
+    loaded = load_for_organ(model, organ)
+    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
+    with slide if isinstance(slide, Slide) else open_image(slide, mpp) as opened:
+        job = plan_slide(
+            opened, loaded, runner, out, mpp=mpp, stain=stain, positive=positive, tissue_mask=tissue_mask, roi=roi,
+            region=region,
+        )  # fmt: skip
+        store = NucleiStore.create(job.store, job.run)
+        with hold(store):
+            missing = store.missing()
+            if len(missing) < len(job.regions):
+                log.info(
+                    "%s: %d of %d regions are finished", store.path, len(job.regions) - len(missing), len(job.regions)
+                )
+            with CellSegmenter(opened, loaded, runner, job.plan) as segmenter:
+                for share in segment_regions(segmenter, store, job, missing, workers=threads or count_cpus()):
+                    if on_progress is not None:
+                        on_progress(share)
+                notes = segmenter.notes
+            finish(store, job, notes)
+    return store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlideJob:
+    """What segmenting one slide is: its plan, where its store is and what decides it. It can be pickled.
+
+    `side` is that of a region, in cells.
+    """
+
+    plan: Plan
+    store: Path
+    run: StoreRun
+    side: int
+
+    @property
+    def regions(self) -> list[Region]:
+        """All regions, by row and column."""
+        grid = self.run.grid
+        return [(row, column) for row in range(grid.rows) for column in range(grid.columns)]
+
+    def cells(self, region: Region) -> list[Box]:
+        """The cells of a region in which there is something to look for."""
+        row, column = (self.side * number for number in region)
+        cells = [
+            cell for line in self.plan.cells[row : row + self.side] for cell in line[column : column + self.side]
+        ]
+        return [cell for cell in cells if self.plan.covers(cell)]
+
+
+def plan_slide(
+    slide: Slide,
+    model: Model,
+    engine: Engine,
+    out: Path | str,
+    *,
+    mpp: float | None = None,
+    stain: str = "auto",
+    positive: Positive = None,
+    tissue_mask: bool = True,
+    roi: Roi | Path | str | None = None,
+    region: int = REGION,
+) -> SlideJob:
+    """Look at a slide once and decide everything that its nuclei depend on; nothing is written yet."""
+    if mpp is None and slide.mpp is None:
+        raise HemalumError(
+            f"{slide.name}: the file states no scale, and that of a slide is not estimated; "
+            "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
+        )
+    area = roi if roi is None or isinstance(roi, Roi) else read_roi(roi, slide.shape)
+    tissue = find_tissue(slide, mpp=mpp) if tissue_mask else all_tissue(slide, "no mask was asked for", mpp=mpp)
+    if not tissue.mask.any():
+        log.warning("%s: no tissue is seen; --no-tissue-mask looks everywhere", slide.name)
+    plan = make_plan(
+        slide, model, engine, mpp=mpp, stain=stain, sample=sample_tissue(slide, tissue, mpp or slide.mpp),
+        tissue=tissue if tissue_mask else None, roi=area,
+    )  # fmt: skip
+    side = max(1, round(region / CELL))
+    rows, columns = len(plan.cells), len(plan.cells[0])
+    grid = RegionGrid(
+        rows=math.ceil(rows / side),
+        columns=math.ceil(columns / side),
+        height=slide.shape[0] / rows * side,
+        width=slide.shape[1] / columns * side,
+    )
+    thresholds = check_positive(positive)
+    run = StoreRun(
+        fingerprint=slide.fingerprint,
+        shape=slide.shape,
+        grid=grid,
+        source=Path(slide.name).name,
+        model=model.card.name,
+        model_digest=model.digest,
+        mpp=plan.scale.mpp,
+        mpp_source=plan.scale.source,
+        class_names=representation_of(model).class_names,
+        dab=plan.staining.stain == "hdab",
+        positive=thresholds,
+        offset=slide.offset,
+        settings=_settings(plan, model, engine, tissue, tissue_mask),
+    )
+    return SlideJob(plan, Path(out) / (stem(slide.name) + SUFFIX), run, side)
+
+
+def stem(name: str | Path) -> str:
+    """Name of an image without its ending; `.ome.tif` is one ending."""
+    base = Path(name).stem
+    return base[:-4] if base.lower().endswith(".ome") else base
+
+
+@contextmanager
+def hold(store: NucleiStore) -> Iterator[None]:
+    """Keep other programs from segmenting into the same store. Raises HemalumError where one does."""
+    with lock_folder(store.path / "parts", wait=False) as held:
+        if not held:
+            raise HemalumError(f"{store.path}: another process is segmenting into it")
+        yield
+
+
+def segment_regions(
+    segmenter: CellSegmenter, store: NucleiStore, job: SlideJob, regions: Sequence[Region], *, workers: int
+) -> Iterator[float]:
+    """Segment regions and write their parts, in order; gives the share that is done after each cell.
+
+    `workers` cells are separated at once, while the next ones are read and run, and finished regions are written.
+    """
+    tasks = [(region, cells) for region in regions for cells in (job.cells(region),)]
+    total = sum(len(cells) for _, cells in tasks)
+    done = 0
+    found = run_ahead(segmenter.segment, (cell for _, cells in tasks for cell in cells), workers)
+    reported: set[BrokenAt] = set()
+    with ThreadPoolExecutor(1, thread_name_prefix="writer") as pool:
+        written: Future[None] | None = None
+        for region, cells in tasks:
+            gathered = []
+            for _ in cells:
+                gathered.append(next(found))
+                done += 1
+                yield done / total
+            if written is not None:
+                written.result()
+            broken = {(tile.level, tile.x, tile.y) for tile in segmenter.slide.broken} - reported
+            reported |= broken
+            written = pool.submit(_write, segmenter, store, region, gathered, sorted(broken))
+        if written is not None:
+            written.result()
+    found.close()
+
+
+def _write(
+    segmenter: CellSegmenter,
+    store: NucleiStore,
+    region: Region,
+    cells: list[Cell],
+    broken: list[tuple[int, int, int]],
+) -> None:
+    parts: list[Part] = [cell.part for cell in cells]
+    left_out: Counter[str] = sum((cell.left_out for cell in cells), Counter())
+    nuclei = segmenter.nuclei(parts, Counter())
+    first = np.concatenate([np.zeros((0, 2), np.int32), *(part.first for part in parts)])
+    width = segmenter.plan.shape[1] * segmenter.plan.upsampling
+    # sorted like the nuclei, which follow their first pixel
+    store.add(region, nuclei, np.sort(raster_ids(first, width)), {"left_out": dict(left_out), "broken": broken})
+
+
+def finish(store: NucleiStore, job: SlideJob, notes: dict[str, Any]) -> None:
+    """Complete a store of which all regions are there; its notes say what was left out, broken, and looked at."""
+    left_out: Counter[str] = Counter()
+    broken: set[BrokenAt] = set()
+    for counts in store.part_notes():
+        left_out += Counter(counts.get("left_out", {}))
+        broken |= {(level, x, y) for level, x, y in counts.get("broken", [])}
+    if left_out[TOO_LARGE]:
+        log.warning("%s: left out what is too large for a nucleus, in %d places", store.name, left_out[TOO_LARGE])
+    if broken:
+        log.warning("%s: %d tiles could not be read and count as blank", store.name, len(broken))
+    plan = job.plan
+    areas: dict[str, Any] = {}
+    if plan.tissue is not None and plan.tissue.area_mm2 is not None:
+        areas["tissue_mm2"] = round(plan.tissue.area_mm2, 4)
+    if plan.roi is not None:
+        areas["roi_mm2"] = round(plan.roi.area * plan.scale.mpp**2 / 1e6, 4)
+    store.finish(notes=notes | dict(left_out) | ({"broken_tiles": len(broken)} if broken else {}) | areas)
+
+
+def _settings(plan: Plan, model: Model, engine: Engine, tissue: Tissue, tissue_mask: bool) -> dict[str, Any]:
+    """Whatever else decides the nuclei, as plain values."""
+    return {
+        "engine": f"{engine.name} {engine.precision}",
+        "organ": model.card.organ,
+        **describe_tta(engine),
+        **plan.staining.notes,
+        "tile": [WINDOW, TILE_HALO],
+        "cell": [CELL, CELL_HALO],
+        "tissue_mask": tissue.digest if tissue_mask else None,
+        "roi": None if plan.roi is None else plan.roi.geometry.wkt,
+    }
