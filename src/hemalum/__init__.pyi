@@ -7,10 +7,11 @@ from .experiments.evaluate import evaluate as evaluate
 from .experiments.refine import refine as refine
 from .experiments.reproduce import reproduce as reproduce
 from .inference.segment import segment as segment
+from .inference.slide import segment_slide as segment_slide
 from .models.model import load_model as load_model
 from .nuclei.nuclei import Nuclei as Nuclei
+from .nuclei.store.opening import open_store as open_store
 from .nuclei.store.store import NucleiStore as NucleiStore
-from .nuclei.store.store import open_store as open_store
 from .slides.slide import open_slide as open_slide
 from .training.train import train as train
 
@@ -31,5 +32,6 @@ __all__ = [
     "refine",
     "reproduce",
     "segment",
+    "segment_slide",
     "train",
 ]

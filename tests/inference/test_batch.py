@@ -38,7 +38,9 @@ def test_one_bad_file_among_many(folder: Path, tmp_path: Path, model: Model, dis
     out = tmp_path / "out"
     results = list(segment_paths([folder], out, list(FORMATS), model, mpp=0.5, engine=disk_engine))
     assert [result.path.name for result in results] == ["a.png", "b.ome.tif", "c.png"]
-    assert results[2].error == f"{folder / 'c.png'}: not an image that can be read (PNG, JPEG, BMP, TIFF)"
+    assert results[2].error == (
+        f"{folder / 'c.png'}: not a slide or an image that can be read (docs/how-to/slides.md lists the formats)"
+    )
     assert results[2].nuclei is None
     assert results[2].files == {}
     assert sorted(path.name for path in out.iterdir()) == sorted(

@@ -87,7 +87,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def run(make_blobs: Callable[..., NDArray[np.uint8]]) -> Callable[..., tuple[Nuclei, Nuclei]]:
     def both(engine_type: Any, case: dict[str, Any]) -> tuple[Nuclei, Nuclei]:
-        """The nuclei cell by cell, and whole."""
+        """The nuclei cell by cell, and of the image as one."""
         name, upsampling, stride = case["name"], case["upsampling"], case["stride"]
         image = make_blobs(case["height"], case["width"], case["seed"], light=case["light"])
         shape = (image.shape[0], image.shape[1])
@@ -114,10 +114,10 @@ def run(make_blobs: Callable[..., NDArray[np.uint8]]) -> Callable[..., tuple[Nuc
         padded = np.pad(image, ((0, down), (0, right), (0, 0)), "edge")
         height, width = (length * upsampling for length in shape)
         read = [part[:height, :width] for part in smoothed.read(engine.maps(padded[None])[0])]
-        whole = separate_whole(np.stack(read), image, case["settings"])
+        uncut = separate_whole(np.stack(read), image, case["settings"])
         assert sum(cell.left_out[TOO_LARGE] for cell in results) == 0
         return joined((cell.part for cell in results), image, upsampling, name), joined(
-            [whole], image, upsampling, name
+            [uncut], image, upsampling, name
         )
 
     return both
@@ -128,8 +128,8 @@ def run(make_blobs: Callable[..., NDArray[np.uint8]]) -> Callable[..., tuple[Nuc
 def test_cell_by_cell_equals_whole(
     run: Callable[..., tuple[Nuclei, Nuclei]], blob_engine_type: Any, case: dict[str, Any]
 ) -> None:
-    cells, whole = run(blob_engine_type, case)
-    assert same(cells, whole)
+    cells, uncut = run(blob_engine_type, case)
+    assert same(cells, uncut)
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -141,12 +141,12 @@ def test_the_property_sees_nuclei_of_several_classes_in_many_cells(
         "height": 250, "width": 170, "stride": 4, "upsampling": 2, "name": SEMANTIC, "window": 3, "cell": 30,
         "seed": 1, "light": 0.0, "settings": SeparationSettings(), "workers": 2, "kept_bytes": 0, "order": order,
     }  # fmt: skip
-    cells, whole = run(blob_engine_type, case)
-    assert whole.classes is not None
-    assert len(whole.classes.counts) == 3
-    assert min(whole.classes.counts.values()) >= 2
-    assert whole.count >= 20
-    assert same(cells, whole)
+    cells, uncut = run(blob_engine_type, case)
+    assert uncut.classes is not None
+    assert len(uncut.classes.counts) == 3
+    assert min(uncut.classes.counts.values()) >= 2
+    assert uncut.count >= 20
+    assert same(cells, uncut)
 
 
 def reader(maps: Maps) -> Callable[[Box], BoxMaps]:
@@ -192,10 +192,10 @@ def test_no_shape_is_found_twice_or_lost(name: str, side: int) -> None:
     maps, rule = shapes(name), SeparationSettings()
     parts, large = by_cells(maps, rule, side, halo=24)
     image = np.full((300, 300, 3), 128, np.uint8)
-    whole = joined([separate_whole(maps, image, rule)], image)
-    assert whole.count >= 1
+    uncut = joined([separate_whole(maps, image, rule)], image)
+    assert uncut.count >= 1
     assert large == 0
-    assert same(joined(parts, image), whole)
+    assert same(joined(parts, image), uncut)
 
 
 def test_what_is_too_large_for_a_nucleus_is_left_out_and_counted_once() -> None:

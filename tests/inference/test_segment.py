@@ -17,8 +17,8 @@ from builders.grids import cut_smaller
 from hemalum.data.image import read_image
 from hemalum.errors import HemalumError
 from hemalum.inference import grid
-from hemalum.inference import segment as segment_module
-from hemalum.inference.segment import segment
+from hemalum.inference import plan as plan_module
+from hemalum.inference.segment import segment, segment_source
 from hemalum.models.card import Card
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import Model
@@ -98,7 +98,7 @@ def test_the_property_above_cuts_and_finds(
     with cut_smaller():
         tiles = grid.plan_tiles(tiny_model.card, (200, 160), reach=0)
         assert len(tiles.rows) * len(tiles.columns) >= 3
-        assert sum(map(len, segment_module.cut_cells((200, 160)))) == 16
+        assert sum(map(len, plan_module.cut_cells((200, 160)))) == 16
     assert segment(make_blobs(200, 160, 1), tiny_model, mpp=0.5, engine=torch_engine).count >= 10
 
 
@@ -228,23 +228,21 @@ def test_the_smallest_images(disk_model: Model, disk_engine: Any, shape: tuple[i
     assert nuclei.label_map().sum() == 64
 
 
-def test_rows_are_read_once_in_blocks(disk_model: Model, disk_engine: Any) -> None:
-    """Memory stays flat because the image is never asked for whole; rows of the sample come one by one before."""
-    image = np.full((4000, 64, 3), 230, np.uint8)
-    source = Slide.of(image)
-    asked: list[tuple[int, int]] = []
-    read = source.rows
-    source.rows = lambda a, b: (asked.append((a, b)), read(a, b))[1]  # type: ignore[method-assign]
-    from hemalum.inference.segment import segment_source
+def test_the_image_is_read_in_windows(disk_model: Model, disk_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory stays flat because the image is never asked for whole."""
+    source = Slide.of(np.full((4000, 64, 3), 230, np.uint8))
+    rows: list[tuple[int, int]] = []
+    read = Slide.read_scaled
 
+    def read_scaled(self: Slide, shape: tuple[int, int], down: slice, across: slice) -> NDArray[np.uint8]:
+        rows.append((down.start, down.stop))
+        return read(self, shape, down, across)
+
+    monkeypatch.setattr(Slide, "read_scaled", read_scaled)
     segment_source(source, disk_model, disk_engine, mpp=0.5)
-    begin = next(number for number, (a, b) in enumerate(asked) if b > a + 1)
-    assert begin > 100
-    assert all(b == a + 1 for a, b in asked[:begin])
-    blocks = sorted(asked[begin:])
-    assert len(blocks) > 10
-    assert [a for a, _ in blocks] == [0, *(b for _, b in blocks[:-1])]
-    assert blocks[-1][1] == 4000
+    assert min(start for start, _ in rows) == 0
+    assert max(stop for _, stop in rows) == 4000
+    assert max(stop - start for start, stop in rows) < 1500
 
 
 def test_nuclei_of_he_without_hematoxylin_are_left_out(disk_model: Model, disk_engine: Any) -> None:

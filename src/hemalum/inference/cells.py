@@ -14,7 +14,7 @@ touches the border still is a clump of no nuclei, and is left out and counted.
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,8 @@ from hemalum.nuclei.refining import refine
 from hemalum.nuclei.separation import flood
 from hemalum.nuclei.settings import SeparationSettings
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 LARGEST = 8 * CELL_HALO  # px around the core: a nucleus that is larger is none
 TOO_LARGE = "left_out_too_large"  # note of a result
@@ -48,7 +49,7 @@ class BoxMaps:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cell:
+class CellNuclei:
     """What separating a cell gives: the nuclei of its core, on the separation grid, and what lies beside them.
 
     `neighbors` are outlines of what else was found in the halo, where they are asked for. `left_out` counts, by
@@ -60,7 +61,7 @@ class Cell:
     neighbors: Polygons
     left_out: Counter[str]
 
-    def where(self, kept: NDArray[np.bool_]) -> "Cell":
+    def where(self, kept: NDArray[np.bool_]) -> "CellNuclei":
         """The cell with the nuclei of a mask (N,) bool."""
         return replace(self, part=self.part.where(kept))
 
@@ -74,7 +75,7 @@ def separate_cell(
     upsampling: int = 1,
     halo: int = CELL_HALO,
     with_neighbors: bool = False,
-) -> Cell:
+) -> CellNuclei:
     """Nuclei of a cell of an image of (h, w) px. `read` gives the maps of a box; `core` and `halo` are px at the
     model's scale."""
     while True:
@@ -95,8 +96,9 @@ def separate_cell(
         class_map=classes[0] if classes else None, threshold=settings.foreground, origin=origin,
     )  # fmt: skip
     rows, columns = (part.first - np.array(origin, np.int32)).T
-    own = kept[labels[rows, columns]]
-    return Cell(core, part.where(own), part.polygons.take(np.flatnonzero(~own)), Counter({TOO_LARGE: int(cut.sum())}))
+    inside = kept[labels[rows, columns]]
+    neighbors = part.polygons.take(np.flatnonzero(~inside))
+    return CellNuclei(core, part.where(inside), neighbors, Counter({TOO_LARGE: int(cut.sum())}))
 
 
 def choose_nuclei(
@@ -121,7 +123,7 @@ def choose_nuclei(
     return kept, cut & kept
 
 
-def run_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+def run_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
     """What `work` gives for each item, in order; `workers` threads are at most two items each ahead of the reader."""
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="cell") as pool:

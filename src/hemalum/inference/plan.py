@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.inference.cells import Cell, separate_cell
+from hemalum.inference.cells import CellNuclei, separate_cell
 from hemalum.inference.grid import Box, TileGrid, cut_cells, plan_tiles
 from hemalum.inference.maps import TileMaps, scaled_pixels
 from hemalum.inference.nuclear_marker import show_nuclear_dab
@@ -86,7 +86,7 @@ def make_plan(
 ) -> Plan:
     """Decide how to segment a slide; `stain` is as `check_stain` gives it.
 
-    Stain, scale and marker are told by `sample`, a part of the slide at its own scale, or all of it. Raises
+    Stain, scale and marker are told by `sample`, a part of the slide at its inside scale, or all of it. Raises
     HemalumError as `find_staining` and `find_scale` do.
     """
     card = model.card
@@ -129,7 +129,7 @@ class CellSegmenter:
     ) -> None:
         self.maps.__exit__(kind, error, trace)
 
-    def segment(self, core: Box) -> Cell:
+    def segment(self, core: Box) -> CellNuclei:
         """The nuclei of a cell that count, with their DAB where the slide is H-DAB."""
         plan, rule = self.plan, self.model.card.separation
         stain = plan.staining.stain
@@ -139,7 +139,7 @@ class CellSegmenter:
         )  # fmt: skip
         if stain == "hdab":
             cell.part.raw.update(self._measure_dab(cell))
-        kept = np.ones(len(cell.part), np.bool_)
+        kept: NDArray[np.bool_] = np.ones(len(cell.part), np.bool_)
         if stain == "he" and rule.min_hematoxylin:
             kept = ~(cell.part.raw["hematoxylin_mean"] < rule.min_hematoxylin)
             cell.left_out[PALE] += int((~kept).sum())
@@ -148,20 +148,21 @@ class CellSegmenter:
             kept &= plan.roi.contains(cell.part.raw["x"] * x, cell.part.raw["y"] * y)
         return cell if kept.all() else cell.where(kept)
 
-    def _measure_dab(self, cell: Cell) -> dict[str, NDArray[np.float64]]:
+    def _measure_dab(self, cell: CellNuclei) -> dict[str, NDArray[np.float64]]:
         """DAB of the nuclei of a cell and of rings around them, which leave out what else lies there."""
-        plan, own = self.plan, len(cell.part)
+        plan, inside = self.plan, len(cell.part)
         outlines = Polygons.joined([cell.part.polygons, cell.neighbors]).scaled(*plan.pixel)
         ring = RING_UM / plan.scale.mpp  # px of level 0
-        if own == 0:
+        if inside == 0:
             return dict.fromkeys(DAB_COLUMNS, np.zeros(0))
-        coords = outlines.coords[: outlines.offsets[own]]
+        coords = outlines.coords[: outlines.offsets[inside]]
         low = np.maximum(np.floor(coords.min(axis=0) - ring) - 1, 0).astype(int)
         high = np.minimum(np.ceil(coords.max(axis=0) + ring) + 1, self.plan.slide_shape[::-1]).astype(int)
         pixels = self.slide.read(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
         moved = Polygons((outlines.coords - low).astype(np.float32), outlines.offsets)
-        columns = measure_dab(moved, lambda start, stop: pixels[start:stop], pixels.shape[:2], ring=ring)
-        return {name: values[:own] for name, values in columns.items()}
+        shape = pixels.shape[0], pixels.shape[1]
+        columns = measure_dab(moved, lambda start, stop: pixels[start:stop], shape, ring=ring)
+        return {name: values[:inside] for name, values in columns.items()}
 
     def nuclei(self, parts: Iterable[Part], left_out: Counter[str]) -> Nuclei:
         """The nuclei of cells as one result, in px of the whole slide."""
@@ -180,7 +181,7 @@ class CellSegmenter:
         )
 
     @property
-    def notes(self) -> dict[str, object]:
+    def notes(self) -> dict[str, Any]:
         """What the result says of how it came to be."""
         model, engine = self.model, self.engine
         return (

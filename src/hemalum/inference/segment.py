@@ -129,7 +129,7 @@ def segment_source(
     cells = [core for row in plan.cells for core in row]
     parts: list[Part] = []
     left_out: Counter[str] = Counter()
-    done, whole = 0, plan.shape[0] * plan.shape[1]
+    done, total = 0, plan.shape[0] * plan.shape[1]
     with CellSegmenter(source, model, engine, plan) as segmenter:
         for cell in run_ahead(segmenter.segment, cells, count_cpus()):
             if on_maps is not None:
@@ -138,7 +138,7 @@ def segment_source(
             left_out += cell.left_out
             done += cell.core.shape[0] * cell.core.shape[1]
             if on_progress is not None:
-                on_progress(done / whole)
+                on_progress(done / total)
         nuclei = segmenter.nuclei(parts, left_out)
     if left_out[TOO_LARGE]:
         log.warning("%s: left out what is too large for a nucleus, in %d places", source.name, left_out[TOO_LARGE])

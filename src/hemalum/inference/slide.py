@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hemalum.errors import HemalumError
-from hemalum.inference.cells import TOO_LARGE, Cell, count_cpus, run_ahead
+from hemalum.inference.cells import TOO_LARGE, CellNuclei, count_cpus, run_ahead
 from hemalum.inference.grid import CELL, CELL_HALO, TILE_HALO, WINDOW, Box
 from hemalum.inference.plan import CellSegmenter, Plan, make_plan, representation_of
 from hemalum.inference.sample import sample_tissue
@@ -30,9 +30,8 @@ from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.ihc_score import Positive, check_positive
 from hemalum.nuclei.nuclei import Part
-from hemalum.nuclei.store import NucleiStore, RegionGrid, StoreRun, raster_ids
+from hemalum.nuclei.store import SUFFIX, NucleiStore, RegionGrid, StoreRun, raster_ids
 from hemalum.nuclei.store.run import Region
-from hemalum.nuclei.store.store import SUFFIX
 from hemalum.slides.roi import Roi, read_roi
 from hemalum.slides.slide import Slide
 from hemalum.slides.tissue import Tissue, all_tissue, find_tissue
@@ -210,14 +209,14 @@ def segment_regions(
     tasks = [(region, cells) for region in regions for cells in (job.cells(region),)]
     total = sum(len(cells) for _, cells in tasks)
     done = 0
-    found = run_ahead(segmenter.segment, (cell for _, cells in tasks for cell in cells), workers)
+    results = run_ahead(segmenter.segment, (cell for _, cells in tasks for cell in cells), workers)
     reported: set[BrokenAt] = set()
     with ThreadPoolExecutor(1, thread_name_prefix="writer") as pool:
         written: Future[None] | None = None
         for region, cells in tasks:
             gathered = []
             for _ in cells:
-                gathered.append(next(found))
+                gathered.append(next(results))
                 done += 1
                 yield done / total
             if written is not None:
@@ -227,14 +226,14 @@ def segment_regions(
             written = pool.submit(_write, segmenter, store, region, gathered, sorted(broken))
         if written is not None:
             written.result()
-    found.close()
+    results.close()
 
 
 def _write(
     segmenter: CellSegmenter,
     store: NucleiStore,
     region: Region,
-    cells: list[Cell],
+    cells: list[CellNuclei],
     broken: list[tuple[int, int, int]],
 ) -> None:
     parts: list[Part] = [cell.part for cell in cells]

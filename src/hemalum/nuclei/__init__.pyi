@@ -1,3 +1,6 @@
+from .dab import DAB_COLUMNS as DAB_COLUMNS
+from .dab import RING_UM as RING_UM
+from .dab import measure_dab as measure_dab
 from .ihc_score import GRADES as GRADES
 from .ihc_score import IhcScore as IhcScore
 from .ihc_score import Positive as Positive

@@ -1,6 +1,8 @@
 from .readers.opening import is_slide as is_slide
 from .readers.reader import BrokenTile as BrokenTile
 from .resample import Resampler as Resampler
+from .roi import Roi as Roi
+from .roi import read_roi as read_roi
 from .slide import Level as Level
 from .slide import Slide as Slide
 from .slide import check_slide_mpp as check_slide_mpp

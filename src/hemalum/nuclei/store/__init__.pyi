@@ -1,6 +1,8 @@
 from .export import EXPORTS as EXPORTS
 from .export import check_export_options as check_export_options
 from .export import export_store as export_store
+from .opening import find_stores as find_stores
+from .opening import open_store as open_store
 from .parts import from_wkb as from_wkb
 from .parts import make_schema as make_schema
 from .parts import to_wkb as to_wkb
@@ -8,6 +10,5 @@ from .run import Region as Region
 from .run import RegionGrid as RegionGrid
 from .run import StoreRun as StoreRun
 from .run import raster_ids as raster_ids
+from .store import SUFFIX as SUFFIX
 from .store import NucleiStore as NucleiStore
-from .store import find_stores as find_stores
-from .store import open_store as open_store

@@ -51,6 +51,8 @@ from hemalum.nuclei.store.parts import (
 )
 from hemalum.nuclei.store.run import Region, StoreRun, StoreState, first_difference, read_content
 
+Notes = Mapping[str, Any]
+
 KIND = "nuclei"
 SUFFIX = ".nuclei"
 INDEX = "regions.parquet"
@@ -65,8 +67,7 @@ class NucleiStore:
         self.run, state = read_content(manifest_path(self.path, KIND), content)
         self.complete, self.thresholds, self.notes = state.complete, state.thresholds, state.notes
         self._number = state.parts
-        run = self.run
-        self.schema = make_schema(run.class_names, dab=run.dab, graded=run.positive is not None)
+        self.schema = make_schema(self.run.class_names, dab=self.run.dab, graded=self.run.positive is not None)
         self._seen: PartIndex | None = None
 
     @classmethod
@@ -250,9 +251,8 @@ class NucleiStore:
         """The rows part by part, by row and column of their regions; the next one is read meanwhile."""
         paths = [self.part_path(region) for region in self._regions()]
         with ThreadPoolExecutor(1) as reader:
-            ahead: deque[Future[pa.Table]] = deque(
-                reader.submit(read_part, path, self.schema, columns) for path in paths[:1]
-            )
+            ahead: deque[Future[pa.Table]] = deque()
+            ahead.extend(reader.submit(read_part, path, self.schema, columns) for path in paths[:1])
             for path in paths[1:]:
                 table = ahead.popleft().result()
                 ahead.append(reader.submit(read_part, path, self.schema, columns))
@@ -336,8 +336,7 @@ class NucleiStore:
         """The table without outlines as a pandas.DataFrame. Raises HemalumError without pandas."""
         _require("pandas")
         plain = [name for name in self.schema.names if name not in ("bbox", "geometry")]
-        wanted = self._known(plain if columns is None else columns)
-        return self.dataset.to_table(columns=wanted).to_pandas()
+        return self.dataset.to_table(columns=self._known(plain if columns is None else columns)).to_pandas()
 
     def to_geopandas(self, window: tuple[float, float, float, float] | None = None) -> Any:
         """The table with outlines as a geopandas.GeoDataFrame, all or those that touch a window x, y, width, height.
@@ -376,30 +375,6 @@ class NucleiStore:
 
     def _survey(self, regions: list[Region]) -> PartIndex:
         return survey_parts(regions, [self.part_path(region) for region in regions], self.schema)
-
-
-def open_store(path: Path | str) -> NucleiStore:
-    """Open the store of a slide's nuclei, a folder STEM.nuclei.
-
-    Raises HemalumError when there is none, or it is damaged or of another format.
-    """
-    path = Path(path)
-    if not manifest_path(path, KIND).is_file():
-        what = "holds no nuclei" if path.is_dir() else "no such folder"
-        raise HemalumError(f"{path}: {what}; results of a slide are in a folder NAME{SUFFIX}")
-    return NucleiStore(path, read_manifest(path, KIND))
-
-
-def find_stores(path: Path | str) -> list[Path]:
-    """The stores of a folder of results, by name, or the one that `path` is. Raises HemalumError for none."""
-    path = named_path(path)
-    if manifest_path(path, KIND).is_file():
-        return [path]
-    stores = sorted(folder for folder in path.glob(f"*{SUFFIX}") if manifest_path(folder, KIND).is_file())
-    if not stores:
-        what = f"holds no folder NAME{SUFFIX}" if path.is_dir() else "no such folder"
-        raise HemalumError(f"{path}: {what}; results of a slide are in a folder NAME{SUFFIX}")
-    return stores
 
 
 def _require(package: str) -> Any:
