@@ -89,8 +89,9 @@ def check_free(folder: Path, kind: str) -> None:
         return
     if not folder.is_dir():
         raise HemalumError(f"{folder}: is a file; name a folder")
-    # another process may be writing the manifest just now
-    if any(path.name != LOCK and not path.name.startswith(f".{kind}.") for path in folder.iterdir()):
+    # another process may be writing the manifest just now, and then what comes after it
+    others = any(path.name != LOCK and not path.name.startswith(f".{kind}.") for path in folder.iterdir())
+    if others and not manifest_path(folder, kind).is_file():
         raise HemalumError(f"{folder}: is not empty and holds no {kind}; choose another folder")
 
 

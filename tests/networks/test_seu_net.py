@@ -77,7 +77,7 @@ def test_it_follows_its_equation(network: SEUNet) -> None:
         scale, shift = film.scale.weight @ row + film.scale.bias, film.shift.weight @ row + film.shift.bias
         return scale.sigmoid().view(1, -1, 1, 1) * y + shift.view(1, -1, 1, 1)
 
-    def enlarge(up: nn.Module, x: Tensor) -> Tensor:
+    def upsample(up: nn.Module, x: Tensor) -> Tensor:
         if residual:
             return F.conv_transpose2d(x, up.weight, up.bias, 2)
         return F.conv2d(twice(x), up.convolution.weight, up.convolution.bias, padding=1)
@@ -88,8 +88,8 @@ def test_it_follows_its_equation(network: SEUNet) -> None:
     fine = stage(network.encoder[0], x, 0)
     middle = stage(network.encoder[1], F.max_pool2d(fine, 2), 1)
     coarse = stage(network.encoder[2], F.max_pool2d(middle, 2), 2)
-    middle = stage(network.decoder[0], torch.cat([middle, enlarge(network.up[0], coarse)], 1), 3)
-    fine = stage(network.decoder[1], torch.cat([fine, enlarge(network.up[1], middle)], 1), 4)
+    middle = stage(network.decoder[0], torch.cat([middle, upsample(network.up[0], coarse)], 1), 3)
+    fine = stage(network.decoder[1], torch.cat([fine, upsample(network.up[1], middle)], 1), 4)
     edge = network.edge[1:](fine if residual else twice(middle))
     expected = torch.cat([network.head(fine), edge], 1)
     torch.testing.assert_close(network(x, organ=torch.tensor([1, 1])), expected)

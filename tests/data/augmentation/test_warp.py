@@ -15,18 +15,18 @@ FREE = NO_AUGMENTATION.model_copy(update={"flips": True, "rotation": 1.0, "scale
 STRAIGHT = FREE.model_copy(update={"elastic": 0.0})
 
 
-def photograph(height: int, width: int, seed: int = 0, finer: tuple[int, int] = (2, 2)) -> TrainingImage:
-    """An image of noise with labels of small blocks, so many times finer down and across."""
+def photograph(height: int, width: int, seed: int = 0, magnified: tuple[int, int] = (2, 2)) -> TrainingImage:
+    """An image of noise with labels of small blocks, so many times magnified down and across."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 9, (-(-height // 4), -(-width // 4))).astype(np.int32)
-    down, across = finer
+    down, across = magnified
     labels = blocks.repeat(4 * down, axis=0).repeat(4 * across, axis=1)[: down * height, : across * width]
     labels = np.ascontiguousarray(labels)
     return TrainingImage(rng.integers(0, 256, (height, width, 3)).astype(np.uint8), labels)
 
 
 def source_positions(affine: np.ndarray, shift: np.ndarray, size: int, supersampling: int = 1) -> np.ndarray:
-    """Rows and columns (2, n, n), in px of the image, of the middles of a crop's pixels, n = size·finer."""
+    """Rows and columns (2, n, n), in px of the image, of the middles of a crop's pixels, n = size·magnified."""
     n = size * supersampling
     moved = (
         F.interpolate(torch.from_numpy(shift)[None], (n, n), mode="bicubic", align_corners=True)[0].double().numpy()
@@ -52,14 +52,14 @@ def test_images_are_interpolated_as_scipy_does(shape: tuple[int, int], seed: int
 
 
 @pytest.mark.parametrize("supersampling", [1, 2])
-@pytest.mark.parametrize("finer", [(2, 2), (1, 3)])
+@pytest.mark.parametrize("magnified", [(2, 2), (1, 3)])
 @pytest.mark.parametrize("seed", range(4))
-def test_labels_are_the_nearest_ones(seed: int, finer: tuple[int, int], supersampling: int) -> None:
-    sample, size = photograph(30, 44, finer=finer), 40
+def test_labels_are_the_nearest_ones(seed: int, magnified: tuple[int, int], supersampling: int) -> None:
+    sample, size = photograph(30, 44, magnified=magnified), 40
     affine, shift = draw_geometry(sample, np.random.default_rng(seed), size, FREE)
     out = np.empty((size * supersampling, size * supersampling), np.int32)
     warp_labels(sample, affine, shift, size, supersampling, out)
-    times = np.array(finer)[:, None, None]
+    times = np.array(magnified)[:, None, None]
     at = np.floor(times * source_positions(affine, shift, size, supersampling)).astype(int)
     folded = [
         np.where(i % (2 * n) < n, i % (2 * n), 2 * n - 1 - i % (2 * n))
