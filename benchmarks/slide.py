@@ -1,7 +1,7 @@
 """Time and memory of segmenting a whole slide, all steps, beside StarDist on the same cores in the same run.
 
     python benchmarks/slide.py make DATASET… -o runs/slide.tif [--side 20480]
-    python benchmarks/slide.py run SLIDE… [--model fast] [--stardist ENV --labels DATASET] [--rounds 2] [-o slide.json]
+    python benchmarks/slide.py run SLIDE… [--model fast] [--stardist ENV --labels DATASET] [--rounds 2] [-o FILE]
 
 `make` writes a pyramidal TIFF of JPEG tiles at 0.25 µm per px, as scanners do: real tiles at their own scale side by
 side on an ellipse, glass (a third of the slide) around it. `run` segments each slide in a process of its own, which
@@ -96,7 +96,7 @@ def make_slide(datasets: list[Dataset], path: Path, side: int) -> None:
     mosaic = Mosaic(datasets, side)
     factors = [factor for factor in (1, 4, 16) if side // factor >= TILE]
     options: dict[str, Any] = {
-        "tile": (TILE, TILE), "photometric": "ycbcr", "compression": "jpeg", "compressionargs": {"level": 85},
+        "tile": (TILE, TILE), "photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": 85},
         "dtype": np.uint8, "metadata": None, "resolutionunit": "CENTIMETER",
     }  # fmt: skip
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
@@ -231,7 +231,8 @@ def time_stardist(environment: Path, datasets: list[Dataset], windows: int = 12)
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "fields.npz", images=images, labels=labels)
         done = subprocess.run(
-            [python, "-c", STARDIST_RUN, str(Path(folder) / "fields.npz")], capture_output=True, text=True, check=False,
+            [python, "-c", STARDIST_RUN, str(Path(folder) / "fields.npz")],
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"error: StarDist: {done.stderr[-2000:]}")
@@ -268,9 +269,9 @@ def run(arguments: Any) -> None:
         if others:
             ratios[model] = round(float(np.median(others) / np.median(mine)), 2)
             print(f"{model}: {ratios[model]} times as fast as StarDist", flush=True)
+    shares = {path.name: round(find_tissue(open_slide(path)).share, 3) for path in arguments.slides}
     write_record(
-        arguments.output, "slide", ["openvino", "numpy", "numba", "tifffile"], rows,
-        tissue=[{"slide": path.name, "share": round(find_tissue(open_slide(path)).share, 3)} for path in arguments.slides],
+        arguments.output, "slide", ["openvino", "numpy", "numba", "tifffile"], rows, tissue_share=shares,
         times_as_fast_as_stardist=ratios, stardist=STARDIST, processor=processor(),
     )  # fmt: skip
 
