@@ -9,10 +9,13 @@ import typer
 
 from hemalum.cli.app import CliContext
 from hemalum.cli.options import chosen
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, nearest
 
 # option of `export_store` → what it is called here
 OPTIONS = {"kind": "--as", "simplify": "--simplify", "canvas": "--canvas", "picture": "--image"}
+# pictures of a slide → what is put behind its name
+PICTURES = {"maps": "_maps", "page": ".html"}
+COHORT = "cohort.html"
 
 
 def export(
@@ -32,7 +35,8 @@ def export(
         str | None,
         typer.Option(
             metavar="FORMAT",
-            help="Of results: geojson, geojson.gz, csv, parquet, ome-zarr (label image), spatialdata or thumbnail.",
+            help="Of results: geojson, geojson.gz, csv, parquet, ome-zarr (label image), spatialdata, thumbnail, "
+            "maps (density, size and classes as PNG and OME-Zarr) or page (HTML).",
         ),
     ] = None,
     output: Annotated[
@@ -61,6 +65,16 @@ def export(
         Path | None,
         typer.Option(metavar="SLIDE", help="The slide, or a picture of all of it, to draw on (thumbnail)."),
     ] = None,
+    slide: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="The slide, or a folder that has it (maps, page). Default: beside the results."
+        ),
+    ] = None,
+    cell: Annotated[
+        float | None,
+        typer.Option(min=1, metavar="UM", help="Side of a map's cells in µm (maps, page); default: 50."),
+    ] = None,
     organ: Annotated[
         str | None, typer.Option(metavar="NAME", help="Build in the organ, for a model that tells organs apart.")
     ] = None,
@@ -71,7 +85,9 @@ def export(
     `hemalum export MODEL FILE` writes a network that takes uint8 pixels and gives maps, the card in the file.
     """
     if to is None:
-        named = chosen(output=output, kind=kind, simplify=simplify, picture=image, canvas=canvas or None)
+        named = chosen(
+            output=output, kind=kind, simplify=simplify, picture=image, canvas=canvas or None, slide=slide, cell=cell
+        )
         _export_model(context.obj, what, file, organ, list(named))
         return
     if file is not None:
@@ -79,6 +95,13 @@ def export(
     if organ is not None:
         raise HemalumError("--organ is for a model (hemalum export MODEL FILE); results take none: leave it out")
     options = chosen(kind=kind, simplify=simplify, canvas=canvas or None)
+    if to in PICTURES:
+        for option in [*options, *chosen(picture=image)]:
+            raise HemalumError(f"{OPTIONS[option]} is not for {to}, which has no use for it: leave it out")
+        _export_pictures(context.obj, Path(what), to, output, slide, chosen(cell_um=cell))
+        return
+    for option in chosen(slide=slide, cell=cell):
+        raise HemalumError(f"--{option} is for {' and '.join(PICTURES)}; {to} has no use for it: leave it out")
     _export_results(context.obj, Path(what), to, output, image, options)
 
 
@@ -89,7 +112,7 @@ def _export_model(cli: CliContext, model: str, file: Path | None, organ: str | N
         raise HemalumError(f"model '{model}': -o is for results (--to); the file of a model follows its name")
     if named:
         raise HemalumError(
-            f"model '{model}': {OPTIONS[named[0]]} is for results (hemalum export NAME.nuclei --to FORMAT)"
+            f"model '{model}': {_option(named[0])} is for results (hemalum export NAME.nuclei --to FORMAT)"
         )
     if file is None:
         raise HemalumError(f"model '{model}': name the file to write, .onnx, or .xml for OpenVINO")
@@ -101,6 +124,11 @@ def _export_model(cli: CliContext, model: str, file: Path | None, organ: str | N
             print(path)
 
 
+def _option(name: str) -> str:
+    """What a user calls an option."""
+    return OPTIONS.get(name, f"--{name}")
+
+
 def _export_results(
     cli: CliContext, results: Path, to: str, output: Path | None, image: Path | None, options: dict[str, Any]
 ) -> None:
@@ -109,6 +137,8 @@ def _export_results(
     from hemalum.slides import open_slide
 
     named = list(options) + (["picture"] if image is not None else [])
+    if to not in EXPORTS:
+        raise HemalumError(f"unknown format '{to}'{nearest(to, [*EXPORTS, *PICTURES])}")
     check_export_options(to, {option: OPTIONS[option] for option in named})
     paths = find_stores(results)
     if image is not None:
@@ -140,6 +170,47 @@ def _export_results(
                     print(written)
             progress.finish()
     for reason in failed:
+        print(f"failed: {reason}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _export_pictures(
+    cli: CliContext, results: Path, to: str, output: Path | None, slide: Path | None, options: dict[str, Any]
+) -> None:
+    """Write maps or pages; several pages get one of the cohort, in which those that failed are named."""
+    from hemalum.cli.console import file_progress
+    from hemalum.nuclei.store import find_stores, open_store
+    from hemalum.reports.slides import SlideRow, write_cohort_page, write_maps, write_slide_page
+
+    paths = find_stores(results)
+    several = len(paths) > 1
+    rows: list[SlideRow] = []
+    failed: list[tuple[str, str]] = []
+    written: list[Path | str] = []
+    with file_progress(len(paths), quiet=cli.quiet) as progress:
+        for path in paths:
+            try:
+                store = open_store(path)
+                target = output or path.parent
+                if several or output is None or output.is_dir():
+                    target = target / f"{store.name}{PICTURES[to]}"
+                if to == "maps":
+                    written.append(write_maps(store, slide, target, **options))
+                else:
+                    rows.append(write_slide_page(store, slide, target, **options))
+                    written.append(rows[-1].page)
+            except HemalumError as error:
+                if not several:
+                    raise
+                failed.append((path.name, str(error)))
+            progress.finish()
+    if several and to == "page":
+        written.append(write_cohort_page(rows, (output or results) / COHORT, failed=failed))
+    if not cli.quiet:
+        for one in written:
+            print(one)
+    for _, reason in failed:
         print(f"failed: {reason}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)

@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,26 +91,30 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
         for path in images:
             start = time.perf_counter()
             on_share = None if on_progress is None else lambda share, path=path: on_progress(path, share)
-            try:
-                with open_image(path, mpp, max_pixels) as source:
+            with ExitStack() as opened:
+                try:
+                    source = opened.enter_context(open_image(path, mpp, max_pixels))
                     nuclei = segment_source(
                         source, loaded, runner, mpp=mpp, stain=stain, positive=positive, on_progress=on_share
                     )
-                    pixels = source.rows(0, source.shape[0]) if "overlay" in chosen else None
-            except HemalumError as error:
-                log.debug("%s failed", path, exc_info=True)
-                yield FileResult(path, error=str(error), seconds=time.perf_counter() - start)
-                continue
-            files = write(nuclei, out / stem(path), chosen, pixels)
-            yield FileResult(path, nuclei, None, files, time.perf_counter() - start)
+                except HemalumError as error:
+                    log.debug("%s failed", path, exc_info=True)
+                    result = FileResult(path, error=str(error), seconds=time.perf_counter() - start)
+                else:
+                    files = write(nuclei, out / stem(path), chosen, source.rows)
+                    result = FileResult(path, nuclei, None, files, time.perf_counter() - start)
+            yield result
 
     return results()
 
 
 def write(
-    nuclei: Nuclei, target: Path, formats: Sequence[str], pixels: NDArray[np.uint8] | None = None
+    nuclei: Nuclei,
+    target: Path,
+    formats: Sequence[str],
+    pixels: NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]] | None = None,
 ) -> dict[str, Path]:
-    """Write nuclei in each format as `target` + its ending; `pixels` is the image that overlay draws on.
+    """Write nuclei in each format as `target` + its ending; overlay draws on `pixels`, or on what reads its rows.
 
     Raises HemalumError when a file cannot be written; nothing half-written stays.
     """

@@ -11,7 +11,6 @@ import pyarrow.csv
 import pyarrow.parquet
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
 
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
@@ -19,7 +18,7 @@ from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
 from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
 from hemalum.nuclei.io.geojson import write_geojson
-from hemalum.nuclei.io.overlay import COLOR, draw_legend, draw_outlines
+from hemalum.nuclei.io.overlay import COLOR, write_overlay
 from hemalum.nuclei.morphology import Columns, describe, moments, vote
 from hemalum.nuclei.polygons import Polygons, fill, split_pieces, trace
 
@@ -359,20 +358,33 @@ class Nuclei:
                 resolutionunit=None if self.mpp is None else "CENTIMETER",
             )
 
-    def to_overlay(self, path: str | Path, image: NDArray[np.uint8], *, color: Color = COLOR) -> None:
-        """Write the input image (H, W, 3) uint8 with the outlines drawn on it, PNG.
+    def to_overlay(
+        self,
+        path: str | Path,
+        image: NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]],
+        *,
+        color: Color = COLOR,
+    ) -> None:
+        """Write the input image with the outlines drawn on it, PNG, by bands: memory does not grow with its height.
 
-        Graded nuclei have the color of their grade (positive red, negative blue), others that of their class where
-        they have one, and a legend is added below the image. Raises HemalumError when the image is not the one that
-        the nuclei are of.
+        `image` is (H, W, 3) uint8, or what reads its rows start..stop, as `Slide.rows` does. Graded nuclei have the
+        color of their grade (positive red, negative blue), others that of their class where they have one, and a
+        legend is added below the image. Raises HemalumError when the image is not the one that the nuclei are of.
         """
-        classes = self.intensities or self.classes
-        drawn = draw_outlines(image, self.label_map(), color=color, classes=classes)
-        if classes is not None:
-            drawn = np.concatenate([drawn, draw_legend(drawn.shape[1], classes)])
-        picture = Image.fromarray(drawn)
-        with atomic_path(path) as temporary:
-            picture.save(temporary, format="PNG", compress_level=1)
+        height, width = self.shape
+        if isinstance(image, np.ndarray) and image.shape != (height, width, 3):
+            raise HemalumError(f"image is {image.shape}; the nuclei are of {(height, width, 3)}")
+        low, high = self.outlines.bounds()
+
+        def labels(start: int, stop: int) -> NDArray[np.uint32]:
+            near = np.flatnonzero((low[:, 1] < stop) & (high[:, 1] > start))
+            ids = (near + 1).astype(np.uint32)
+            return fill(self.outlines.take(near), (stop - start, width), ids, top=start)
+
+        def rows(start: int, stop: int) -> NDArray[np.uint8]:
+            return image[start:stop] if isinstance(image, np.ndarray) else image(start, stop)
+
+        write_overlay(path, self.shape, rows, labels, color=color, classes=self.intensities or self.classes)
 
 
 def _make_table(columns: Columns, mpp: float | None, mpp_source: str, model: str | None) -> pa.Table:

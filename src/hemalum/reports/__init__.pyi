@@ -24,6 +24,15 @@ from .reproduction import paper_grids as paper_grids
 from .reproduction import papers_table as papers_table
 from .reproduction import reproduction_grids as reproduction_grids
 from .reproduction import write_reproduction as write_reproduction
+from .slides import SlideRow as SlideRow
+from .slides import choose_fields as choose_fields
+from .slides import draw_contact_sheet as draw_contact_sheet
+from .slides import draw_map as draw_map
+from .slides import draw_overview as draw_overview
+from .slides import slide_row as slide_row
+from .slides import write_cohort_page as write_cohort_page
+from .slides import write_maps as write_maps
+from .slides import write_slide_page as write_slide_page
 from .style import INK as INK
 from .style import LINE as LINE
 from .style import SOFT as SOFT

@@ -10,4 +10,5 @@ from .geojson import write_geojson as write_geojson
 from .overlay import COLOR as COLOR
 from .overlay import draw_legend as draw_legend
 from .overlay import draw_outlines as draw_outlines
+from .overlay import write_overlay as write_overlay
 from .text_drawing import TextDrawing as TextDrawing

@@ -1,5 +1,8 @@
 """Outlines of nuclei drawn on their image, and a legend where they have classes."""
 
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from hemalum.errors import HemalumError
+from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import Classes
 from hemalum.nuclei.io.text_drawing import TextDrawing
 
@@ -15,6 +19,11 @@ COLOR = (0, 255, 128)  # green is the one hue that neither hematoxylin, eosin no
 LEGEND_TEXT, LEGEND_BACKGROUND = (245, 245, 245), (38, 34, 46)  # the colors of classes are made for dark and tissue
 NO_CLASSES: NDArray[np.int32] = np.zeros(0, np.int32)
 MIN_TYPE, TYPE_SHARE = 13, 75  # px: height of the legend's type, and the width of the image by it
+BAND = 1 << 23  # px that are drawn at once
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+ReadRows = Callable[[int, int], NDArray[np.uint8]]  # rows start..stop of an image, (rows, W, 3)
+DrawLabels = Callable[[int, int], NDArray[np.uint32]]  # the same rows of its label map, (rows, W)
 
 
 def draw_outlines(
@@ -38,6 +47,59 @@ def draw_outlines(
         class_ids = classes.numbers
     _draw(drawn, np.ascontiguousarray(labels), class_ids, np.array(colors, np.uint8))
     return drawn
+
+
+def write_overlay(
+    path: Path | str,
+    shape: tuple[int, int],
+    image: ReadRows,
+    labels: DrawLabels,
+    *,
+    color: tuple[int, int, int] = COLOR,
+    classes: Classes | None = None,
+) -> None:
+    """Write an image of (H, W) px with outlines as `draw_outlines` draws them, PNG, and a legend of its classes.
+
+    It is read, drawn and written by bands, so memory does not grow with the height of the image.
+    """
+    height, width = shape
+    legend = None if classes is None else draw_legend(width, classes)
+
+    def bands() -> Iterator[NDArray[np.uint8]]:
+        step = max(1, BAND // width)
+        for start in range(0, height, step):
+            stop = min(start + step, height)
+            # whether a pixel is an edge depends on the rows above and below it
+            top, bottom = max(start - 1, 0), min(stop + 1, height)
+            drawn = draw_outlines(image(top, bottom), labels(top, bottom), color=color, classes=classes)
+            yield drawn[start - top : stop - top]
+        if legend is not None:
+            yield legend
+
+    _write_png(path, (height + (0 if legend is None else len(legend)), width), bands())
+
+
+def _write_png(path: Path | str, shape: tuple[int, int], bands: Iterator[NDArray[np.uint8]]) -> None:
+    """Write RGB rows as they come (PNG, ISO/IEC 15948), each as the difference to the one above (filter Up)."""
+    height, width = shape
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+
+        def chunk(kind: bytes, data: bytes) -> None:
+            file.write(len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4))
+
+        file.write(PNG_SIGNATURE)
+        # 8 bits, RGB, deflate, filters, not interlaced
+        chunk(b"IHDR", width.to_bytes(4) + height.to_bytes(4) + bytes((8, 2, 0, 0, 0)))
+        packer = zlib.compressobj(1)
+        above = np.zeros((1, 3 * width), np.uint8)
+        for band in bands:
+            rows = band.reshape(len(band), 3 * width)
+            lines = np.full((len(rows), 3 * width + 1), 2, np.uint8)
+            np.subtract(rows, np.concatenate([above, rows[:-1]]), out=lines[:, 1:])
+            above = rows[-1:]
+            chunk(b"IDAT", packer.compress(lines))
+        chunk(b"IDAT", packer.flush())
+        chunk(b"IEND", b"")
 
 
 def draw_legend(width: int, classes: Classes) -> NDArray[np.uint8]:

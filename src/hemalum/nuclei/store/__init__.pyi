@@ -1,10 +1,17 @@
 from .export import EXPORTS as EXPORTS
 from .export import check_export_options as check_export_options
 from .export import export_store as export_store
+from .map_zarr import write_map_zarr as write_map_zarr
+from .maps import CELL_UM as CELL_UM
+from .maps import Layer as Layer
+from .maps import SlideMaps as SlideMaps
+from .maps import block_means as block_means
+from .maps import measure_maps as measure_maps
 from .opening import find_stores as find_stores
 from .opening import open_store as open_store
 from .parts import from_wkb as from_wkb
 from .parts import make_schema as make_schema
+from .parts import number_names as number_names
 from .parts import to_wkb as to_wkb
 from .run import Region as Region
 from .run import RegionGrid as RegionGrid
@@ -12,3 +19,6 @@ from .run import StoreRun as StoreRun
 from .run import raster_ids as raster_ids
 from .store import SUFFIX as SUFFIX
 from .store import NucleiStore as NucleiStore
+from .summary import Distribution as Distribution
+from .summary import StoreSummary as StoreSummary
+from .summary import summarize as summarize

@@ -1,6 +1,14 @@
+from .contact_sheet import FAINT as FAINT
+from .contact_sheet import FRAME as FRAME
+from .contact_sheet import GROUND as GROUND
+from .contact_sheet import INK as INK
+from .contact_sheet import LARGE as LARGE
+from .contact_sheet import MARGIN as MARGIN
+from .contact_sheet import SMALL as SMALL
 from .contact_sheet import Panel as Panel
 from .contact_sheet import Row as Row
 from .contact_sheet import Sheet as Sheet
+from .contact_sheet import SheetPen as SheetPen
 from .contact_sheet import draw_sheet as draw_sheet
 from .difference import write_difference as write_difference
 from .embedding import write_embedding_picture as write_embedding_picture

@@ -62,7 +62,7 @@ def picture_path(path: Path | str, name: str = "picture") -> Path:
 
 def draw_sheet(sheet: Sheet) -> Image.Image:
     """Draw a sheet; all its pictures have one size."""
-    pen = _Pen()
+    pen = SheetPen()
     size = sheet.rows[0].panels[0].picture.shape[0]
     width = 2 * MARGIN + SIDE + len(sheet.columns) * (size + GAP) - GAP
     notes = [line for note in sheet.footnotes for line in pen.wrap(note, width - 2 * MARGIN, SMALL)]
@@ -99,7 +99,7 @@ def draw_sheet(sheet: Sheet) -> Image.Image:
     return picture
 
 
-def _draw_row(picture: Image.Image, pen: "_Pen", row: Row, top: int, size: int) -> None:
+def _draw_row(picture: Image.Image, pen: "SheetPen", row: Row, top: int, size: int) -> None:
     y = top
     for number, line in enumerate(row.lines):
         pen.text(MARGIN, y, pen.fit(line, SIDE - 14, SMALL), SMALL, FAINT if number else INK)
@@ -115,7 +115,7 @@ def _draw_row(picture: Image.Image, pen: "_Pen", row: Row, top: int, size: int) 
             pen.bar(left + 10, top + size - 10, length, caption)
 
 
-class _Pen(TextDrawing):
+class SheetPen(TextDrawing):
     """Writes what a sheet has besides pictures."""
 
     def wrap(self, text: str, width: float, size: int) -> list[str]:

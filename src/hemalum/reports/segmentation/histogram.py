@@ -1,6 +1,7 @@
 """Histograms as inline SVG, drawn by hand: no plotting library, no script, readable when printed."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -11,6 +12,7 @@ from hemalum.errors import counted
 WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 14, 44
 _MOST_BINS = 32
+PERCENTILES = (0.5, 25, 75, 99.5)
 # for readers that do not apply a page's style to what is drawn in it; a style sheet overrides these
 _STROKES = {
     "grid": 'stroke="#ddd6e6"',
@@ -24,11 +26,16 @@ def bin_edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
     `values` is (N,) with at least one entry, all finite. The tails outside are counted in the outermost bins.
     """
-    low, quarter, three, high = np.percentile(values, [0.5, 25, 75, 99.5])
+    return equal_bins(np.percentile(values, PERCENTILES).tolist(), len(values))
+
+
+def equal_bins(percentiles: Sequence[float], total: int) -> NDArray[np.float64]:
+    """The same for `total` values whose `PERCENTILES` are known."""
+    low, quarter, three, high = percentiles
     if high - low <= 1e-12 * max(1.0, abs(high)):
         half = max(abs(low) * 0.05, 0.5)
         return np.array([low - half, low + half])
-    step = 2 * (three - quarter) / len(values) ** (1 / 3)
+    step = 2 * (three - quarter) / total ** (1 / 3)
     # compared before dividing: the quartiles of discrete values may be (next to) equal
     count = _MOST_BINS if step * _MOST_BINS <= high - low else math.ceil((high - low) / step)
     return np.linspace(low, high, min(max(count, 5), _MOST_BINS) + 1)
@@ -56,7 +63,11 @@ def histogram_svg(values: NDArray[np.float64], label: str) -> Markup:
         return Markup('<p class="none">{}: no values</p>').format(label)
     edges = bin_edges(values)
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-    median = float(np.median(values))
+    return bars_svg(edges, counts, float(np.median(values)), label)
+
+
+def bars_svg(edges: NDArray[np.float64], counts: NDArray[np.int64], median: float, label: str) -> Markup:
+    """The same of what was counted before: `counts` (K,) between `edges` (K + 1,)."""
     first, last = float(edges[0]), float(edges[-1])
     across, up = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     top = max(int(counts.max()), 1)
@@ -67,7 +78,7 @@ def histogram_svg(values: NDArray[np.float64], label: str) -> Markup:
     def y(count: float) -> float:
         return TOP + up * (1 - count / top)
 
-    title = f"Histogram of {label}: {counted(len(values), 'nucleus')}, median {median:.4g}"
+    title = f"Histogram of {label}: {counted(int(counts.sum()), 'nucleus')}, median {median:.4g}"
     parts = [
         f'<svg class="histogram" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'font-family="sans-serif" font-size="11" fill="#5f5770" aria-label="{escape(title)}">',
