@@ -91,13 +91,13 @@ def _write_png(path: Path | str, shape: tuple[int, int], bands: Iterator[NDArray
         # 8 bits, RGB, deflate, filters, not interlaced
         chunk(b"IHDR", width.to_bytes(4) + height.to_bytes(4) + bytes((8, 2, 0, 0, 0)))
         packer = zlib.compressobj(1)
-        above = np.zeros((1, 3 * width), np.uint8)
+        above: NDArray[np.uint8] = np.zeros((1, 3 * width), np.uint8)
         for band in bands:
             rows = band.reshape(len(band), 3 * width)
             lines = np.full((len(rows), 3 * width + 1), 2, np.uint8)
             np.subtract(rows, np.concatenate([above, rows[:-1]]), out=lines[:, 1:])
             above = rows[-1:]
-            chunk(b"IDAT", packer.compress(lines))
+            chunk(b"IDAT", packer.compress(lines.data))
         chunk(b"IDAT", packer.flush())
         chunk(b"IEND", b"")
 

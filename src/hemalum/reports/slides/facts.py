@@ -49,11 +49,11 @@ def tissue_area(store: NucleiStore, maps: SlideMaps, tissue: Tissue) -> tuple[fl
     """mm² in which nuclei were looked for, and what that is, as text."""
     mpp = maps.mpp
     roi = store.run.settings.get("roi")
-    whole = store.run.shape[0] * store.run.shape[1] * mpp**2 / 1e6
+    extent = store.run.shape[0] * store.run.shape[1] * mpp**2 / 1e6
     if roi is not None:
         kind = "region of interest" if tissue.reason else "tissue in the region of interest"
-        return float(maps.tissue.mean(dtype="float64")) * whole, kind
-    return (whole, "slide") if tissue.reason else (tissue.area_mm2 or 0.0, "tissue")
+        return float(maps.tissue.mean(dtype="float64")) * extent, kind
+    return (extent, "slide") if tissue.reason else (tissue.area_mm2 or 0.0, "tissue")
 
 
 def identify(store: NucleiStore, slide: Slide, tissue: Tissue) -> Pairs:

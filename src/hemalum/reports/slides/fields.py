@@ -47,10 +47,10 @@ def choose_fields(
 ) -> list[Field]:
     """Choose the densest, the median and the sparsest fields of a slide of `shape` (H, W) px, `each` at most.
 
-    Fields are blocks of the grid, some 100 µm wide, side by side from the upper left corner. Those that are tissue all
-    over, of which at most a tenth is as pale as glass, and that have a nucleus are ranked by their number of nuclei, equal ones by row and column. The densest are the
-    last, the sparsest the first, the median ones those in the middle; no field is two of them. `pale` (h, w) bool of
-    any size is where the slide is as pale as glass (`find_pale`).
+    Fields are blocks of the grid, some 100 µm wide, side by side from the upper left corner. Those that are tissue
+    all over, at most a tenth of it as pale as glass, and have a nucleus are ranked by their number of nuclei, equal
+    ones by row and column. The densest are the last, the sparsest the first, the median ones those in the middle; no
+    field is two of them. `pale` (h, w) bool of any size is where the slide is as pale as glass (`find_pale`).
     """
     factor = max(1, round(FIELD_UM / maps.side[0]))
     rows, columns = (cells // factor for cells in maps.shape)  # a block at the edge that is not whole is no field
@@ -84,24 +84,21 @@ def choose_fields(
 
 
 def find_pale(slide: Slide, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where a slide, seen at `shape` (h, w) px, is as pale as its palest parts, if they are bright: holes and gaps.
-
-    A mask of tissue is generous, and holds them.
-    """
+    """Where a slide, seen at `shape` (h, w) px, is as pale as its glass: holes and gaps, which a mask of tissue has."""
     least = slide.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1])).min(axis=2)
-    glass = float(np.percentile(least, 99))
-    return np.asarray(least >= max(GLASS_LEAST, GLASS_SHARE * glass), np.bool_)
+    bright = least[(least >= GLASS_LEAST) & (least < 254)]  # where nothing was scanned, slides are white
+    if not len(bright):
+        return least >= 254
+    return np.asarray(least >= max(GLASS_LEAST, GLASS_SHARE * float(np.percentile(bright, 95))), np.bool_)
 
 
 def draw_field(store: NucleiStore, slide: Slide, field: Field, side: int = SIDE) -> NDArray[np.uint8]:
     """The pixels of a field with the outlines of its nuclei, enlarged to `side` px, (side, side, 3) uint8."""
     # cells of the grid are not quite square; what is shown is, where the slide has the room
-    whole = max(field.width, field.height)
-    x, y = (
-        max(0, min(start, limit - whole)) for start, limit in zip((field.x, field.y), slide.shape[::-1], strict=True)
-    )
-    width, height = min(whole, slide.shape[1] - x), min(whole, slide.shape[0] - y)
-    zoom = side / whole
+    longer = max(field.width, field.height)
+    x, y = max(0, min(field.x, slide.shape[1] - longer)), max(0, min(field.y, slide.shape[0] - longer))
+    width, height = min(longer, slide.shape[1] - x), min(longer, slide.shape[0] - y)
+    zoom = side / longer
     size = (round(width * zoom), round(height * zoom))
     pixels = Image.fromarray(slide.read(x, y, width, height))
     picture = np.asarray(pixels.resize(size, Image.Resampling.BICUBIC))
@@ -161,9 +158,9 @@ def draw_contact_sheet(store: NucleiStore, slide: Slide, fields: Sequence[Field]
 
 
 FIELD_RULE = (
-    "Fields are blocks of the density map, about 100 µm wide, side by side from the upper left corner. Those that are "
-    "tissue all over, at most a tenth of it as pale as glass, and hold a nucleus are ranked by how many: the densest are "
-    "the last, the sparsest the first, the median ones in the middle."
+    "Fields are blocks of the density map, about 100 µm wide, side by side from the upper left corner. Those that "
+    "are tissue all over, at most a tenth of it as pale as glass, and hold a nucleus are ranked by how many: the "
+    "densest are the last, the sparsest the first, the median ones in the middle."
 )
 
 

@@ -1,4 +1,4 @@
-"""A map of a slide as a picture: cells in even colors, a color bar with its unit, a scale bar, and what white means."""
+"""A map of a slide as a picture: cells in even colors, a color bar with its unit, a scale bar, and notes."""
 
 import math
 from dataclasses import dataclass
@@ -147,13 +147,13 @@ def _draw(maps: SlideMaps, cells: NDArray[np.uint8], title: str, unit: str, key:
         side = BAR_SIDE
     else:
         side = max(BAR_SIDE, round(max(pen.length(name, SMALL) for _, name in key)) + 46)
-    whole = max(LEAST_WIDTH, 2 * MARGIN + width + side)
-    notes = pen.wrap(map_notes(maps, classes=not isinstance(key, ColorRange)), whole - 2 * MARGIN, SMALL)
+    total = max(LEAST_WIDTH, 2 * MARGIN + width + side)
+    notes = pen.wrap(map_notes(maps, classes=not isinstance(key, ColorRange)), total - 2 * MARGIN, SMALL)
     top = MARGIN + LARGE + 16
     foot = top + max(height, 120) + 12
-    picture = Image.new("RGB", (whole, foot + 34 + len(notes) * (SMALL + 6) + MARGIN // 2), GROUND)
+    picture = Image.new("RGB", (total, foot + 34 + len(notes) * (SMALL + 6) + MARGIN // 2), GROUND)
     pen.draw = ImageDraw.Draw(picture)
-    pen.text(MARGIN, MARGIN - 6, pen.fit(title, whole - 2 * MARGIN, LARGE), LARGE, INK)
+    pen.text(MARGIN, MARGIN - 6, pen.fit(title, total - 2 * MARGIN, LARGE), LARGE, INK)
     picture.paste(Image.fromarray(cells).resize((width, height), Image.Resampling.NEAREST), (MARGIN, top))
     pen.draw.rectangle((MARGIN - 1, top - 1, MARGIN + width, top + height), outline=FRAME)
     left = MARGIN + width + 22
