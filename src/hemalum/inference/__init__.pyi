@@ -7,6 +7,7 @@ from .maps import TileMaps as TileMaps
 from .maps import run_image as run_image
 from .maps import scaled_pixels as scaled_pixels
 from .plan import NO_ORGAN as NO_ORGAN
+from .plan import PALE as PALE
 from .plan import CellSegmenter as CellSegmenter
 from .plan import Plan as Plan
 from .probability import segment_with_maps as segment_with_maps

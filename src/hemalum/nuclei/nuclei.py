@@ -381,10 +381,8 @@ class Nuclei:
             ids = (near + 1).astype(np.uint32)
             return fill(self.outlines.take(near), (stop - start, width), ids, top=start)
 
-        def rows(start: int, stop: int) -> NDArray[np.uint8]:
-            return image[start:stop] if isinstance(image, np.ndarray) else image(start, stop)
-
-        write_overlay(path, self.shape, rows, labels, color=color, classes=self.intensities or self.classes)
+        read = (lambda start, stop: image[start:stop]) if isinstance(image, np.ndarray) else image
+        write_overlay(path, self.shape, read, labels, color=color, classes=self.intensities or self.classes)
 
 
 def _make_table(columns: Columns, mpp: float | None, mpp_source: str, model: str | None) -> pa.Table:

@@ -201,7 +201,7 @@ def test_overlay_has_one_line_between_touching_nuclei() -> None:
 
 
 def test_overlay_of_another_image_is_refused(nuclei: Nuclei, tmp_path: Path) -> None:
-    with pytest.raises(HemalumError, match="one size"):
+    with pytest.raises(HemalumError, match=r"image is \(4, 4, 3\); the nuclei are of"):
         nuclei.to_overlay(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
     assert not list(tmp_path.iterdir())
 

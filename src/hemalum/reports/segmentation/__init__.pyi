@@ -1,7 +1,12 @@
 from .batch import Batch as Batch
 from .batch import collect as collect
+from .histogram import PERCENTILES as PERCENTILES
+from .histogram import bars_svg as bars_svg
+from .histogram import equal_bins as equal_bins
+from .histogram import ticks as ticks
 from .page import SCALE_TEXTS as SCALE_TEXTS
 from .page import SummaryPage as SummaryPage
+from .page import column_label as column_label
 from .page import density_text as density_text
 from .page import score_texts as score_texts
 from .page import stain_text as stain_text

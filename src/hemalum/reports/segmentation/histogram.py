@@ -38,7 +38,7 @@ def equal_bins(percentiles: Sequence[float], total: int) -> NDArray[np.float64]:
     step = 2 * (three - quarter) / total ** (1 / 3)
     # compared before dividing: the quartiles of discrete values may be (next to) equal
     count = _MOST_BINS if step * _MOST_BINS <= high - low else math.ceil((high - low) / step)
-    return np.linspace(low, high, min(max(count, 5), _MOST_BINS) + 1)
+    return np.linspace(low, high, min(max(count, 5), _MOST_BINS) + 1, dtype=np.float64)
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:

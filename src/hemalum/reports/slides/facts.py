@@ -111,22 +111,22 @@ def left_out_text(store: NucleiStore) -> str:
 def warnings_of(store: NucleiStore, mask_doubt: str = "") -> list[str]:
     """What a reader has to know before using the numbers, a sentence each without its period."""
     notes = store.notes
-    found = []
+    texts = []
     if not store.complete:
         regions = store.run.grid.rows * store.run.grid.columns
-        found.append(f"the run is not complete: {len(store.finished):,} of {regions:,} regions are there")
+        texts.append(f"the run is not complete: {len(store.finished):,} of {regions:,} regions are there")
     doubt = notes.get("stain_doubt")
     if doubt:
-        found.append(f"the stain that was set may not be the slide's: {doubt}")
+        texts.append(f"the stain that was set may not be the slide's: {doubt}")
     if notes.get("broken_tiles"):
-        found.append(f"{counted(int(notes['broken_tiles']), 'tile')} could not be read and count as blank")
+        texts.append(f"{counted(int(notes['broken_tiles']), 'tile')} could not be read and count as blank")
     if notes.get(TOO_LARGE):
-        found.append(f"{notes[TOO_LARGE]:,} left out that are {LEFT_OUT[TOO_LARGE]}")
+        texts.append(f"{notes[TOO_LARGE]:,} left out that are {LEFT_OUT[TOO_LARGE]}")
     if mask_doubt:
-        found.append(mask_doubt)
+        texts.append(mask_doubt)
     if store.count == 0:
-        found.append("no nuclei were found")
-    return found
+        texts.append("no nuclei were found")
+    return texts
 
 
 def score_texts(score: IhcScore | None) -> dict[str, str]:

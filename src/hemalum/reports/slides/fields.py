@@ -12,8 +12,7 @@ from hemalum.nuclei.ihc_score import GRADES
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color
 from hemalum.nuclei.io.overlay import COLOR, draw_outlines
 from hemalum.nuclei.polygons import Polygons, fill
-from hemalum.nuclei.store import NucleiStore, SlideMaps, block_means, from_wkb
-from hemalum.nuclei.store.parts import number_names
+from hemalum.nuclei.store import NucleiStore, SlideMaps, block_means, from_wkb, number_names
 from hemalum.reports.figures.contact_sheet import INK, SMALL, Panel, Row, Sheet, SheetPen, draw_sheet
 from hemalum.reports.slides.map_picture import length_text, scale_bar
 from hemalum.slides import Slide, Tissue, draw_tissue
@@ -84,7 +83,7 @@ def choose_fields(
 
 
 def find_pale(slide: Slide, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where a slide, seen at `shape` (h, w) px, is as pale as its glass: holes and gaps, which a mask of tissue has."""
+    """Where a slide, seen at `shape` (h, w) px, is as pale as its glass: gaps, which a mask of tissue has."""
     least = slide.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1])).min(axis=2)
     bright = least[(least >= GLASS_LEAST) & (least < 254)]  # where nothing was scanned, slides are white
     if not len(bright):

@@ -126,8 +126,8 @@ def _class_legend(maps: SlideMaps) -> list[tuple[tuple[int, int, int], str]]:
 def map_notes(maps: SlideMaps, *, classes: bool = False) -> str:
     """What stands under a map: its cells, what is white, and what its border means."""
     height, width = maps.side
-    sides = f"{width:.3g}" if f"{width:.3g}" == f"{height:.3g}" else f"{width:.3g} × {height:.3g}"
-    text = f"Cells of {sides} µm, not smoothed; a nucleus counts where its centroid lies."
+    size = f"{width:.3g}" if f"{width:.3g}" == f"{height:.3g}" else f"{width:.3g} × {height:.3g}"
+    text = f"Cells of {size} µm, not smoothed; a nucleus counts where its centroid lies."
     if classes:
         return text
     if maps.tissue_known:
