@@ -1,6 +1,7 @@
 from .batch import FileResult as FileResult
 from .batch import find_images as find_images
 from .batch import segment_paths as segment_paths
+from .cells import TOO_LARGE as TOO_LARGE
 from .grid import Box as Box
 from .grid import plan_tiles as plan_tiles
 from .maps import TileMaps as TileMaps

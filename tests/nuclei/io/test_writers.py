@@ -14,8 +14,8 @@ from PIL import Image
 
 from hemalum.errors import HemalumError
 from hemalum.nuclei.io.geojson import write_geojson
-from hemalum.nuclei.io.overlay import COLOR, draw_outlines
-from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.io.overlay import COLOR, draw_legend, draw_outlines
+from hemalum.nuclei.nuclei import Nuclei, measure
 
 
 def blocks(rows: int = 6, columns: int = 7, size: int = 9, gap: int = 3) -> NDArray[np.int32]:
@@ -180,6 +180,31 @@ def test_overlay_draws_on_edges_only(
     assert not changed[labels == 0].any()
     assert changed[7, 14]  # the last row of the second block
     assert not changed[0, 14]  # where the image cuts a nucleus there is no edge of it
+
+
+@pytest.mark.parametrize("classified", [False, True])
+@pytest.mark.parametrize("rows", [1, 5, 71])
+def test_overlay_by_bands_is_that_of_the_image(
+    rows: int, classified: bool, labels: NDArray[np.int32], image: NDArray[np.uint8], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    names = ("a", "b") if classified else ()
+    class_map = np.where(labels > 0, labels % 2 + 1, 0).astype(np.float32)
+    part = measure(labels, class_map=class_map if classified else None)
+    nuclei = Nuclei.from_parts([part], shape=labels.shape, class_names=names)
+    asked: list[int] = []
+
+    def read(start: int, stop: int) -> NDArray[np.uint8]:
+        asked.append(stop - start)
+        return image[start:stop]
+
+    monkeypatch.setattr("hemalum.nuclei.io.overlay.BAND", rows * labels.shape[1])
+    nuclei.to_overlay(tmp_path / "a.png", read)
+    expected = draw_outlines(image, nuclei.label_map(), classes=nuclei.classes)
+    if nuclei.classes is not None:
+        expected = np.concatenate([expected, draw_legend(labels.shape[1], nuclei.classes)])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), expected)
+    assert max(asked) <= rows + 2  # with a row on each side
 
 
 def test_overlay_of_one_block_by_hand() -> None:

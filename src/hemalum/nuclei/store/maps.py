@@ -112,7 +112,7 @@ class SlideMaps:
             measured=_merge(self.measured, factor),
             by_class=_merge(self.by_class, factor),
             by_grade=_merge(self.by_grade, factor),
-            tissue=_merge(self.tissue, factor) / np.float32(factor**2),
+            tissue=(_merge(self.tissue, factor) / factor**2).astype(np.float32),
             searched=_merge(self.searched, factor),
             merged=self.merged * factor,
         )
@@ -179,7 +179,8 @@ def measure_maps(
 def _cells(positions: Any, length: int, cells: int) -> NDArray[np.int64]:
     """The cell of each of (N,) positions in px along a side of `length` px."""
     numbers = np.floor(positions.to_numpy() * (cells / length)).astype(np.int64)
-    return np.clip(numbers, 0, cells - 1)
+    inside: NDArray[np.int64] = np.minimum(np.maximum(numbers, 0), cells - 1)
+    return inside
 
 
 def _divide(sums: NDArray[Any], by: NDArray[Any]) -> Floats:
@@ -194,7 +195,8 @@ def _merge(sums: NDArray[Any], factor: int) -> NDArray[Any]:
     rows, columns = math.ceil(height / factor), math.ceil(width / factor)
     padded = np.zeros((*first, rows * factor, columns * factor), sums.dtype)
     padded[..., :height, :width] = sums
-    return padded.reshape(*first, rows, factor, columns, factor).sum(axis=(-3, -1))
+    merged: NDArray[Any] = padded.reshape(*first, rows, factor, columns, factor).sum(axis=(-3, -1))
+    return merged
 
 
 def block_means(mask: NDArray[np.bool_], shape: tuple[int, int]) -> Floats:

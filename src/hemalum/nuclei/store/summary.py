@@ -97,7 +97,7 @@ def summarize(store: NucleiStore, columns: Sequence[str] = ()) -> StoreSummary:
         if grades:
             numbers = number_names(table.column("intensity"), grades)
             some = numbers > 0
-            np.add.at(by_grade, (0, numbers[some] - 1), 1)
+            by_grade[0] += np.bincount(numbers[some] - 1, minlength=len(grades))
             some &= classes > 0
             np.add.at(by_grade, (classes[some], numbers[some] - 1), 1)
         for k, name in enumerate(columns):

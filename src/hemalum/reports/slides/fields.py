@@ -82,12 +82,13 @@ def choose_fields(
     return fields
 
 
-def find_pale(slide: Slide, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def find_pale(slide: Slide, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Where a slide, seen at `shape` (h, w) px, is as pale as its glass: gaps, which a mask of tissue has."""
-    least = slide.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1])).min(axis=2)
+    height, width = shape
+    least = slide.read_scaled((height, width), slice(0, height), slice(0, width)).min(axis=2)
     bright = least[(least >= GLASS_LEAST) & (least < 254)]  # where nothing was scanned, slides are white
     if not len(bright):
-        return least >= 254
+        return np.asarray(least >= 254, np.bool_)
     return np.asarray(least >= max(GLASS_LEAST, GLASS_SHARE * float(np.percentile(bright, 95))), np.bool_)
 
 
@@ -104,7 +105,7 @@ def draw_field(store: NucleiStore, slide: Slide, field: Field, side: int = SIDE)
     table = store.window(x, y, width, height)
     rings = from_wkb(table.column("geometry"))
     moved = Polygons(rings.coords - np.array([x, y], np.float32), rings.offsets).scaled(zoom, zoom)
-    labels = fill(moved, picture.shape[:2])
+    labels = fill(moved, size[::-1])
     drawn = draw_outlines(picture, labels, classes=_classes(store, table))
     square = np.full((side, side, 3), 255, np.uint8)
     square[: size[1], : size[0]] = drawn

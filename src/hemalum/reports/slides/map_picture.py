@@ -137,7 +137,9 @@ def map_notes(maps: SlideMaps, *, classes: bool = False) -> str:
     return text + " Density is per area of the whole cell."
 
 
-def _draw(maps: SlideMaps, cells: NDArray[np.uint8], title: str, unit: str, key: Any, percent: bool = False) -> Any:
+def _draw(
+    maps: SlideMaps, cells: NDArray[np.uint8], title: str, unit: str, key: Any, percent: bool = False
+) -> Image.Image:
     """A map with its title, the color bar or the legend `key`, a scale bar and notes."""
     rows, columns = maps.shape
     zoom = max(1, MOST // max(maps.shape))
