@@ -181,6 +181,14 @@ def test_a_page_says_what_the_store_does(store: NucleiStore, tmp_path: Path) -> 
     assert "http" not in page.source.replace("http-equiv", "")
 
 
+def test_nuclei_of_a_size_that_speaks_against_the_scale(slide: Path, tmp_path: Path) -> None:
+    for area, expected in ((5.0, True), (40.0, False), (400.0, True)):
+        store = store_squares(
+            tmp_path / f"{area}.nuclei", run_of(slide), scattered(COUNTS), areas=[area] * int(COUNTS.sum())
+        )
+        assert any("check the scale, 0.5 µm per px" in one for one in slide_row(store, slide).warnings) == expected
+
+
 def test_scores_and_classes_on_a_page(slide: Path, tmp_path: Path) -> None:
     run = run_of(slide, class_names=("tumor", "stroma"), dab=True, positive=(0.2, 0.4, 0.6))
     dab, classes = [0.1, 0.3, 0.5, 0.7], ["tumor", "tumor", "tumor", "tumor"]

@@ -25,6 +25,9 @@ SETTING_TITLES = {
     "cell": "cells of separation and their halo, px",
 }
 
+USUAL_AREA = (12.0, 200.0)  # µm²: a median outside speaks against the scale, if there are ENOUGH nuclei
+ENOUGH = 50
+
 Pairs = list[tuple[str, str]]
 
 
@@ -108,7 +111,7 @@ def left_out_text(store: NucleiStore) -> str:
     return "; ".join(texts) or "nothing"
 
 
-def warnings_of(store: NucleiStore, mask_doubt: str = "") -> list[str]:
+def warnings_of(store: NucleiStore, summary: StoreSummary, mask_doubt: str = "") -> list[str]:
     """What a reader has to know before using the numbers, a sentence each without its period."""
     notes = store.notes
     texts = []
@@ -124,8 +127,14 @@ def warnings_of(store: NucleiStore, mask_doubt: str = "") -> list[str]:
         texts.append(f"{notes[TOO_LARGE]:,} left out that are {LEFT_OUT[TOO_LARGE]}")
     if mask_doubt:
         texts.append(mask_doubt)
-    if store.count == 0:
+    if summary.count == 0:
         texts.append("no nuclei were found")
+    area = summary.measures["area_um2"].quantiles([0.5])[0]
+    if summary.count >= ENOUGH and not USUAL_AREA[0] <= area <= USUAL_AREA[1]:
+        texts.append(
+            f"the median nucleus has {area:.3g} µm², and nuclei mostly have {USUAL_AREA[0]:g} to {USUAL_AREA[1]:g}: "
+            f"check the scale, {number_text(store.run.mpp)} µm per px"
+        )
     return texts
 
 

@@ -191,7 +191,10 @@ def _mark(pen: SheetPen, field: Field, scale: NDArray[np.float64], size: tuple[i
     pen.draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(255, 255, 255), width=4)
     pen.draw.rectangle((left, top, right, bottom), outline=MARK_COLOR, width=2)
     wide = pen.length(field.name, SMALL) + 6
-    x = right + 2 if right + 2 + wide <= size[0] else left - 2 - wide
-    y = min(max(top, 0), size[1] - SMALL - 5)
+    if 2 * half[0] >= wide + 4 and 2 * half[1] >= SMALL + 8:  # beside it the name might lie in another field
+        x, y = left, top
+    else:
+        x = right + 2 if right + 2 + wide <= size[0] else left - 2 - wide
+        y = min(max(top, 0), size[1] - SMALL - 5)
     pen.draw.rectangle((x, y, x + wide, y + SMALL + 4), fill=(255, 255, 255), outline=MARK_COLOR)
     pen.text(x + 3, y, field.name, SMALL, INK)

@@ -100,7 +100,7 @@ def _look(store: NucleiStore, slide: Slide | Path | str | None, cell_um: float, 
         tissue, doubt = tissue_of(store, opened)
         maps = measure_maps(store, cell_um, tissue=tissue.mask)
         area, area_kind = tissue_area(store, maps, tissue)
-        warnings = warnings_of(store, doubt)
+        warnings = warnings_of(store, summary, doubt)
         measures = [measured(summary, name) for name in summary.measures]
         small = opened.thumbnail(THUMBNAIL)
         density = f"{summary.count / area:,.0f}" if area else "–"
