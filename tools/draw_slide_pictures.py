@@ -34,7 +34,7 @@ def main() -> None:
         fields = choose_fields(maps, slide.shape, pale=find_pale(slide, tissue.mask.shape), each=2)
         sheet = draw_contact_sheet(store, slide, fields)
     sheet.thumbnail((WIDTH, 2 * WIDTH), Image.Resampling.LANCZOS)
-    sheet.save(arguments.output / "slide-contact-sheet.jpg", quality=82, optimize=True)
+    sheet.save(arguments.output / "slide-contact-sheet.jpg", quality=78, optimize=True)
 
 
 if __name__ == "__main__":
