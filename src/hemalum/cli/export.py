@@ -185,6 +185,10 @@ def _export_pictures(
 
     paths = find_stores(results)
     several = len(paths) > 1
+    if several and to == "page" and any(path.stem == Path(COHORT).stem for path in paths):
+        raise HemalumError(
+            f"{results}: the page of a slide called cohort would be that of the cohort; rename its store"
+        )
     rows: list[SlideRow] = []
     failed: list[tuple[str, str]] = []
     written: list[Path | str] = []

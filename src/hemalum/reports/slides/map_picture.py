@@ -53,7 +53,9 @@ def draw_map(
     factor = math.ceil(max(maps.shape) / MOST)
     shown = maps.coarser(factor)
     if layer == "majority":
-        return _draw(shown, _class_pixels(shown), title or "Majority class", "", _class_legend(shown))
+        return _draw(
+            shown, _class_pixels(shown), title or "Majority class", map_notes(shown, layer), _class_legend(shown)
+        )
     wanted = layer if isinstance(layer, str) else layer.name
     chosen = next((one for one in shown.layers() if one.name == wanted), None)
     if chosen is None:
@@ -64,7 +66,7 @@ def draw_map(
     colors = color_range(chosen, values, limits)
     cells = color_values(values, colors)
     cells[np.isfinite(values) & (shown.counts == 0)] = NO_NUCLEI
-    return _draw(shown, cells, title or chosen.title, chosen.unit, colors, chosen.fraction)
+    return _draw(shown, cells, title or chosen.title, map_notes(shown, wanted), colors, chosen)
 
 
 def color_range(layer: Layer, values: NDArray[np.float32], limits: tuple[float, float] | None = None) -> ColorRange:
@@ -123,34 +125,36 @@ def _class_legend(maps: SlideMaps) -> list[tuple[tuple[int, int, int], str]]:
     return [*named, (NO_CLASS, "no nuclei")]
 
 
-def map_notes(maps: SlideMaps, *, classes: bool = False) -> str:
-    """What stands under a map: its cells, what is white, and what its border means."""
+def map_notes(maps: SlideMaps, name: str) -> str:
+    """What stands under the map `name`: its cells, what is white, and what its border means."""
     height, width = maps.side
     size = f"{width:.3g}" if f"{width:.3g}" == f"{height:.3g}" else f"{width:.3g} × {height:.3g}"
     text = f"Cells of {size} µm, not smoothed; a nucleus counts where its centroid lies."
-    if classes:
+    if name == "majority":
         return text
+    if name != "density":
+        return f"{text} White: no nuclei."
     if maps.tissue_known:
-        text += " White: glass, where none were looked for, or none to measure; gray: tissue without nuclei."
+        text += " White: glass, or where none were looked for; gray: tissue without nuclei."
         return text + " Density is per area of the whole cell, so it is too low where tissue ends within one."
     text += " White: no nuclei (without the slide, glass is not told from tissue)."
-    return text + " Density is per area of the whole cell."
+    return text + " Density is per area of the whole cell, so it is too low where tissue ends within one."
 
 
 def _draw(
-    maps: SlideMaps, cells: NDArray[np.uint8], title: str, unit: str, key: Any, percent: bool = False
+    maps: SlideMaps, cells: NDArray[np.uint8], title: str, note: str, key: Any, layer: Layer | None = None
 ) -> Image.Image:
-    """A map with its title, the color bar or the legend `key`, a scale bar and notes."""
+    """A map with its title, the color bar of `layer` or the legend `key`, a scale bar and notes."""
     rows, columns = maps.shape
     zoom = max(1, MOST // max(maps.shape))
     height, width = rows * zoom, columns * zoom
     pen = SheetPen()
-    if isinstance(key, ColorRange):
+    if layer is not None:
         side = BAR_SIDE
     else:
         side = max(BAR_SIDE, round(max(pen.length(name, SMALL) for _, name in key)) + 46)
     total = max(LEAST_WIDTH, 2 * MARGIN + width + side)
-    notes = pen.wrap(map_notes(maps, classes=not isinstance(key, ColorRange)), total - 2 * MARGIN, SMALL)
+    notes = pen.wrap(note, total - 2 * MARGIN, SMALL)
     top = MARGIN + LARGE + 16
     foot = top + max(height, 120) + 12
     picture = Image.new("RGB", (total, foot + 34 + len(notes) * (SMALL + 6) + MARGIN // 2), GROUND)
@@ -159,8 +163,8 @@ def _draw(
     picture.paste(Image.fromarray(cells).resize((width, height), Image.Resampling.NEAREST), (MARGIN, top))
     pen.draw.rectangle((MARGIN - 1, top - 1, MARGIN + width, top + height), outline=FRAME)
     left = MARGIN + width + 22
-    if isinstance(key, ColorRange):
-        _draw_color_bar(picture, pen, (left, top, min(max(height, 120), 300)), key, unit, percent)
+    if layer is not None:
+        _draw_color_bar(picture, pen, (left, top, min(max(height, 120), 300)), key, layer)
     else:
         for number, (color, name) in enumerate(key):
             y = top + number * (SMALL + 12)
@@ -176,11 +180,11 @@ def _draw(
 
 
 def _draw_color_bar(
-    picture: Image.Image, pen: SheetPen, where: tuple[int, int, int], colors: ColorRange, unit: str, percent: bool
+    picture: Image.Image, pen: SheetPen, where: tuple[int, int, int], colors: ColorRange, layer: Layer
 ) -> None:
     """A color bar at left, top with a length, its unit above it and round numbers beside it."""
     left, top, length = where
-    lines = pen.wrap(unit, BAR_SIDE - 22, SMALL)
+    lines = pen.wrap(layer.unit, BAR_SIDE - 22, SMALL)
     for number, line in enumerate(lines):
         pen.text(left, top + number * (SMALL + 4), line, SMALL, INK)
     top, length = top + len(lines) * (SMALL + 4) + 8, length - len(lines) * (SMALL + 4) - 8
@@ -191,5 +195,5 @@ def _draw_color_bar(
         beyond = "≥ " if colors.above and value >= colors.high - 1e-9 else ""
         beyond = "≤ " if colors.below and value <= colors.low + 1e-9 else beyond
         pen.draw.line((left + BAR, y, left + BAR + 5, y), fill=INK)
-        text = f"{100 * value:.0f} %" if percent else f"{value:,.10g}"
+        text = f"{100 * value:.0f} %" if layer.fraction else f"{value:,.10g}"
         pen.text(left + BAR + 9, y - SMALL // 2 - 2, beyond + text, SMALL, INK)
