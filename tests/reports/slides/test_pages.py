@@ -258,12 +258,14 @@ def test_where_a_slide_is_looked_for(store: NucleiStore, slide: Path, tmp_path: 
     assert find_slide(outside) is None
 
 
-def test_maps_are_files(store: NucleiStore, slide: Path, tmp_path: Path) -> None:
+def test_maps_are_files(store: NucleiStore, slide: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_maps(store, None, tmp_path / "maps")
     expected = ["1-density.png", "2-area.png", "contact-sheet.png", "maps.ome.zarr", "overview.png"]
     assert sorted(path.name for path in folder.iterdir()) == expected
+    assert not caplog.messages
     slide.unlink()
     folder = write_maps(store, None, tmp_path / "less")
+    assert "without its slide a.tif, glass is not told from tissue" in caplog.text
     assert sorted(path.name for path in folder.iterdir()) == ["1-density.png", "2-area.png", "maps.ome.zarr"]
 
 

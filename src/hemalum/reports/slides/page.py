@@ -1,5 +1,6 @@
 """The one-page summary of a segmented slide: one HTML file that works offline, with its pictures inside."""
 
+import logging
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,8 @@ from hemalum.reports.slides.fields import FIELD_RULE, choose_fields, draw_contac
 from hemalum.reports.slides.map_picture import draw_map
 from hemalum.reports.slides.opening import find_slide, slide_of, tissue_of
 from hemalum.slides import Slide
+
+log = logging.getLogger(__name__)
 
 THUMBNAIL = 150  # px of a slide in the page of a cohort
 ZARR_NAME = "maps.ome.zarr"
@@ -59,12 +62,16 @@ def write_maps(
     """Write all maps of a slide into a new folder, as PNG and as one OME-Zarr (maps.ome.zarr); gives the folder.
 
     With the slide, found as for `write_slide_page`, glass is told from tissue, and an overview and the contact sheet
-    are written too; without one that is found, a note under the maps says so.
+    are written too; without one that is found, a note under the maps and a line in the log say so.
 
     Raises HemalumError as `write_slide_page` does, and where the folder is there.
     """
     path = Path(path)
     if slide is None and find_slide(store) is None:
+        log.warning(
+            "%s: without its slide %s, glass is not told from tissue and there is no contact sheet; "
+            "--slide says where it is", store.path, store.run.source or "",
+        )  # fmt: skip
         maps = measure_maps(store, cell_um)
         with new_folder(path) as folder:
             _write_pictures(maps, folder, store.name)
