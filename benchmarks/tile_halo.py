@@ -31,9 +31,7 @@ ALIKE = 0.9  # IoU
 TIMED = 500_000  # px at the model's scale
 
 
-def segment_with(
-    sample: Sample, model: Any, engine: Any, window: int, halo: int
-) -> tuple[NDArray[np.uint32], float]:
+def segment_with(sample: Sample, model: Any, engine: Any, window: int, halo: int) -> tuple[NDArray[np.uint32], float]:
     """Label map of an image, and seconds."""
     grid.WINDOW, grid.TILE_HALO = window, halo
     with Slide.of(sample.image) as source:
