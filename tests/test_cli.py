@@ -31,8 +31,8 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 # what users may rely on: taking an option away, or renaming one, has to be a decision
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
-    "segment": "PATH… --output --mpp --model --organ --stain --positive --engine --device --threads --precision "
-    "--format --max-pixels --tta --report",
+    "segment": "--output PATH… --cohort --mpp --model --organ --stain --positive --engine --device --threads "
+    "--precision --format --max-pixels --tta --report --roi --region --no-tissue-mask --workers --scheduler",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --license --citation "
     "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
@@ -86,6 +86,7 @@ def test_the_options_are_those_that_were_promised() -> None:
     ("verb", "function"),
     [
         ("segment", "hemalum.inference.batch.segment_paths"),
+        ("segment", "hemalum.inference.slide_batch.segment_slides"),
         ("import", "hemalum.data.importing.import_dataset"),
         ("train", "hemalum.training.train.train"),
         ("refine", "hemalum.experiments.refine.refine"),

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum.errors import HemalumError
-from hemalum.inference.batch import FORMATS, find_images, segment_paths, stem
+from hemalum.inference.batch import segment_paths
+from hemalum.inference.inputs import FILE_SUFFIXES, FORMATS, find_images
+from hemalum.inference.slide import stem
 from hemalum.models.card import Card
 from hemalum.models.model import Model
 
@@ -94,7 +96,7 @@ def test_stems() -> None:
         (["a.png"], [], "no format is given; known: geojson, csv, parquet, labels, overlay"),
         (["none.png"], ["csv"], "{folder}/none.png: no such file or folder"),
         ([], ["csv"], "no image is given"),
-        (["empty"], ["csv"], "{folder}/empty: no images in this folder (.png, .jpg, .jpeg, .bmp, .tif, .tiff, .btf)"),
+        (["empty"], ["csv"], "{folder}/empty: no images in this folder ({suffixes}, folders of OME-Zarr and DICOM)"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_done(
@@ -103,7 +105,7 @@ def test_mistakes_are_told_before_anything_is_done(
     (folder / "empty").mkdir()
     with pytest.raises(HemalumError) as caught:
         segment_paths([folder / path for path in paths], tmp_path / "out", formats, model, engine=disk_engine)
-    assert str(caught.value) == message.format(folder=folder)
+    assert str(caught.value) == message.format(folder=folder, suffixes=", ".join(FILE_SUFFIXES))
     assert not (tmp_path / "out").exists()
 
 

@@ -48,9 +48,11 @@ def set_up(*, debug: bool = False, quiet: bool = False) -> None:
     # it writes what it finds wrong with a file to standard error; ours is the line that says what to do
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
     logger = logging.getLogger("hemalum")
-    logger.handlers = [LineHandler()]
+    # what the terminal does not show goes to the logs of slides all the same
+    handler = LineHandler(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+    logger.handlers = [handler]
     logger.propagate = False
-    logger.setLevel(logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def _console() -> "Console":
@@ -155,7 +157,8 @@ def _bars(*columns: "ProgressColumn | str", quiet: bool, transient: bool = False
         yield progress
 
 
-def _print_line(progress: "Progress", line: str) -> None:
+def print_line(progress: "Progress", line: str) -> None:
+    """Print a line above the bars, or where they would be."""
     progress.console.print(line, markup=False, highlight=False)
 
 
@@ -181,13 +184,22 @@ class FileProgress:
 
 
 @contextmanager
-def file_progress(total: int, *, quiet: bool = False) -> Iterator[FileProgress]:
-    """Show a bar for `total` files and one for the file at work, on a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+def file_bars(*columns: "ProgressColumn | str", quiet: bool = False) -> "Iterator[Progress]":
+    """Bars with the name of a file before each, and how much is done of how much; then the columns that are named."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.table import Column
 
     names = TextColumn("{task.description}", markup=False, table_column=Column(max_width=40))
-    with _bars(names, BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(), quiet=quiet) as progress:
+    with _bars(names, BarColumn(bar_width=30), MofNCompleteColumn(), *columns, quiet=quiet) as progress:
+        yield progress
+
+
+@contextmanager
+def file_progress(total: int, *, quiet: bool = False) -> Iterator[FileProgress]:
+    """Show a bar for `total` files and one for the file at work, on a terminal."""
+    from rich.progress import TimeRemainingColumn
+
+    with file_bars(TimeRemainingColumn(), quiet=quiet) as progress:
         files = progress.add_task("files", total=total)
         yield FileProgress(progress, files, progress.add_task("starting", total=100))
 
@@ -222,7 +234,7 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[int, int, di
             progress.update(task, completed=step, total=total)
             if figures and not quiet:
                 words = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                _print_line(progress, f"step {step}/{total}  {words}")
+                print_line(progress, f"step {step}/{total}  {words}")
 
         yield show
 
@@ -237,7 +249,7 @@ def steps_progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int],
             if what not in tasks:
                 tasks[what] = progress.add_task(what, total=total)
                 if progress.disable and not quiet:
-                    _print_line(progress, f"{what}: {total:,}")
+                    print_line(progress, f"{what}: {total:,}")
             progress.update(tasks[what], completed=done, total=total)
 
         yield show
@@ -254,6 +266,6 @@ def comparison_progress(*, quiet: bool = False) -> "Iterator[Callable[[Progresse
             progress.update(runs, completed=now.done, total=now.total)
             progress.update(inside, description=now.name, completed=now.step, total=now.steps or None)
             if progress.disable and not quiet and now.step == 0:
-                _print_line(progress, f"run {now.done + 1}/{now.total}  {now.name}")
+                print_line(progress, f"run {now.done + 1}/{now.total}  {now.name}")
 
         yield show

@@ -1,7 +1,8 @@
-"""Find the nuclei of images."""
+"""Find the nuclei of images and whole slides."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,11 +10,28 @@ from hemalum.cli.app import CliContext
 from hemalum.cli.options import Engine, Model, Organ, Scale, Threads, Tta, chosen, exit_with_failures, listed
 from hemalum.errors import HemalumError, counted
 
+# option of `segment_slides` that images have no use for → what it is called here
+FOR_SLIDES = {
+    "roi": "--roi", "region": "--region", "tissue_mask": "--no-tissue-mask", "workers": "--workers",
+    "scheduler": "--scheduler",
+}  # fmt: skip
+
 
 def segment(
     context: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Images, or folders of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the results.")],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH…", help="Images and whole slides, or folders of them; or none, with --cohort."),
+    ] = None,
+    cohort: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Table of slides instead of PATH…, with the columns path and, where wanted, mpp, organ, stain, roi "
+            "and name. What a row says goes before the options. All are segmented as whole slides.",
+        ),
+    ] = None,
     mpp: Scale = None,
     model: Model = None,
     organ: Organ = None,
@@ -42,47 +60,170 @@ def segment(
         str | None, typer.Option(help="f32 or bf16; default: with OpenVINO what is faster on this processor.")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", "-f", metavar="LIST", help="Of geojson, csv, parquet, labels, overlay.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="LIST",
+            help="Of geojson, csv, parquet; for images also labels, overlay; for slides also geojson.gz, ome-zarr, "
+            "spatialdata, thumbnail.",
+        ),
     ] = "geojson,csv",
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Lift the limit on the size of an image to N pixels.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Lift the limit on the size of what is decoded whole to N pixels."),
     ] = None,
     tta: Tta = False,
     report: Annotated[
-        bool, typer.Option("--report", help="Also write OUT/summary.html, one page for all images (implies overlay).")
+        bool,
+        typer.Option(
+            "--report", help="Also write OUT/summary.html, one page for all images (implies overlay); not for slides."
+        ),
     ] = False,
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GEOJSON|X,Y,W,H",
+            help="One slide only: count the nuclei inside these outlines, or this rectangle in px of level 0.",
+        ),
+    ] = None,
+    region: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PX",
+            help="Slides only: side, px at the model's scale, of what is written at once; it changes no nucleus. "
+            "Default: 4096.",
+        ),
+    ] = None,
+    no_tissue_mask: Annotated[
+        bool, typer.Option("--no-tissue-mask", help="Slides only: look everywhere, not only where tissue is seen.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Slides only: cells separated at once on this machine; default: --threads, or all cores.",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="tcp://…", help="Slides only: segment on the Dask cluster with this scheduler."),
+    ] = None,
 ) -> None:
-    """Find, outline and measure the nuclei of images."""
-    from hemalum.cli.console import file_progress, print_table
-    from hemalum.inference.batch import find_images, segment_paths
+    """Find, outline and measure the nuclei of images and whole slides.
+
+    The nuclei of a whole slide go to OUT/NAME.nuclei, from which the formats are exported, and its log to
+    OUT/NAME.log. Running the same again goes on where it was stopped. A whole slide is what comes in a scanner's
+    format, as OME-Zarr or DICOM, has several levels or more than 100 megapixels; images come first.
+    """
+    from hemalum.cli.console import print_table
     from hemalum.models.model import load_model
+
+    cli: CliContext = context.obj
+    for_slides = chosen(
+        roi=roi, region=region, tissue_mask=False if no_tissue_mask else None, workers=workers, scheduler=scheduler
+    )
+    images, slides = _sort(paths or [], cohort, output, max_pixels)
+    _check(images, slides, for_slides, mpp=mpp, report=report, cohort=cohort)
+    loaded = load_model(model)
+    options = {"mpp": mpp, "organ": organ, "positive": positive, "threads": threads, "precision": precision}
+    options |= {"max_pixels": max_pixels, "tta": tta, **chosen(stain=stain, engine=engine, device=device)}
+    failed: list[tuple[Path, str]] = []
+    files: list[Path] = []
+    tables: list[tuple[list[str], list[list[str]]]] = []
+    if slides:
+        from hemalum.inference.slide_batch import check_slide_formats
+
+        check_slide_formats(listed(formats))
+    if images:
+        batch = _segment_images(cli, images, output, listed(formats), loaded, report, options)
+        failed, files = batch.failed, batch.files
+        tables.append(batch.table)
+    if slides:
+        options["mpp"] = None if mpp == "auto" else mpp
+        done = _segment_slides(cli, slides, output, listed(formats), loaded, options | for_slides)
+        failed, files = failed + done.failed, files + done.files
+        tables.append(done.table)
+    if len(images) + len(slides) == 1 and failed:
+        raise HemalumError(failed[0][1])
+    if not cli.quiet:
+        for table in tables:
+            if table[1]:
+                print_table(*table, left=("scale", "stain"))
+        print(f"{counted(len(files), 'file')} in {output}")
+    exit_with_failures((path, reason.removeprefix(f"{path}: ")) for path, reason in failed)
+
+
+def _sort(
+    paths: list[Path], cohort: Path | None, output: Path, max_pixels: int | None
+) -> tuple[list[Path], list[Any]]:
+    """Images, and slides."""
+    from hemalum.inference.cohort import read_cohort
+    from hemalum.inference.inputs import find_inputs
+
+    if cohort is not None:
+        if paths:
+            raise HemalumError(f"give PATH… or --cohort {cohort}, not both: {paths[0]} may be a row of the table")
+        return [], read_cohort(cohort)
+    if not paths:
+        raise HemalumError("give PATH…, images or slides, or --cohort and a table of slides")
+    return find_inputs(paths, output, max_pixels=max_pixels)
+
+
+def _check(
+    images: Sequence[Path], slides: Sequence[Any], for_slides: dict[str, Any], *, mpp: Any, report: bool,
+    cohort: Path | None,
+) -> None:  # fmt: skip
+    """Refuse what is for the other kind of input, before anything is done."""
+    if images and for_slides:
+        option = FOR_SLIDES[next(iter(for_slides))]
+        apart = "segment them apart" if slides else "leave it out"
+        raise HemalumError(f"{option} is for whole slides, and {images[0]} is an image: {apart}")
+    if not slides:
+        return
+    first = cohort or slides[0]
+    if report:
+        raise HemalumError(f"--report is for images, and {first} is for whole slides: leave it out")
+    if mpp == "estimate":
+        raise HemalumError(f"--mpp estimate: the scale of a slide is not estimated ({first}); give it as a number")
+    if "roi" in for_slides and cohort is not None:
+        raise HemalumError(f"--roi is for one slide; {cohort} may have a column roi")
+    if "roi" in for_slides and len(slides) > 1:
+        raise HemalumError(
+            f"--roi is for one slide, and {len(slides)} are named; a table of --cohort has a column roi"
+        )
+    if {"workers", "scheduler"} <= for_slides.keys():
+        raise HemalumError(
+            "--workers counts cells on this machine, and with --scheduler others do the work: name one"
+        )
+
+
+def _segment_images(
+    cli: CliContext, images: list[Path], output: Path, formats: list[str], model: Any, report: bool,
+    options: dict[str, Any],
+) -> Any:  # fmt: skip
+    from hemalum.cli.console import file_progress
+    from hemalum.inference.batch import segment_paths
     from hemalum.reports.segmentation.batch import collect
     from hemalum.reports.segmentation.page import SummaryPage
 
-    cli: CliContext = context.obj
-    images = find_images(paths, output)
-    loaded = load_model(model)
-    page = SummaryPage(output / "summary.html", card=loaded.card, command=cli.command) if report else None
+    page = SummaryPage(output / "summary.html", card=model.card, command=cli.command) if report else None
+    formats = formats + (["overlay"] if report else [])
     with file_progress(len(images), quiet=cli.quiet) as progress:
-        results = segment_paths(
-            images,
-            output,
-            listed(formats) + (["overlay"] if report else []),
-            loaded,
-            mpp=mpp,
-            organ=organ,
-            positive=positive,
-            threads=threads,
-            precision=precision,
-            max_pixels=max_pixels,
-            tta=tta,
-            on_progress=progress.update,
-            **chosen(stain=stain, engine=engine, device=device),
+        results = segment_paths(images, output, formats, model, on_progress=progress.update, **options)
+        return collect(results, page, progress.finish)
+
+
+def _segment_slides(
+    cli: CliContext, slides: list[Any], output: Path, formats: list[str], model: Any, options: dict[str, Any]
+) -> Any:
+    from hemalum.cli.slide_progress import slide_progress
+    from hemalum.inference.slide_batch import segment_slides
+    from hemalum.reports.segmentation.slide_table import collect_slides
+
+    with slide_progress(len(slides), quiet=cli.quiet) as progress:
+        results = segment_slides(
+            slides, output, formats, model, command=cli.command, on_progress=progress.update, **options
         )
-        batch = collect(results, page, progress.finish)
-    if len(images) == 1 and batch.failed:
-        raise HemalumError(batch.failed[0][1])
-    if not cli.quiet:
-        print_table(*batch.table, left=("scale", "stain"))
-        print(f"{counted(len(batch.files), 'file')} in {output}")
-    exit_with_failures((path, reason.removeprefix(f"{path}: ")) for path, reason in batch.failed)
+        return collect_slides(results, progress.finish)

@@ -14,6 +14,7 @@ from .image import check_size as check_size
 from .image import is_image as is_image
 from .image import is_tiff as is_tiff
 from .image import over_white as over_white
+from .image import plain_size as plain_size
 from .image import read_image as read_image
 from .image import read_label_map as read_label_map
 from .image import stated_dpi as stated_dpi

@@ -204,6 +204,15 @@ def _open_plain(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = before
 
 
+def plain_size(path: Path) -> tuple[int, int] | None:
+    """Height and width that a PNG, JPEG or BMP states, px, without decoding it; None for whatever else."""
+    try:
+        with _open_plain(path) as image:
+            return image.height, image.width
+    except Exception:  # Pillow raises many; who decodes the file names what is wrong
+        return None
+
+
 def _check_mode(path: Path, mode: str) -> None:
     if mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"):
         return

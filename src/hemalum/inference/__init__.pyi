@@ -1,9 +1,12 @@
 from .batch import FileResult as FileResult
-from .batch import find_images as find_images
 from .batch import segment_paths as segment_paths
 from .cells import TOO_LARGE as TOO_LARGE
+from .cohort import SlideInput as SlideInput
+from .cohort import read_cohort as read_cohort
 from .grid import Box as Box
 from .grid import plan_tiles as plan_tiles
+from .inputs import find_images as find_images
+from .inputs import find_inputs as find_inputs
 from .maps import TileMaps as TileMaps
 from .maps import run_image as run_image
 from .maps import scaled_pixels as scaled_pixels
@@ -19,6 +22,10 @@ from .segment import as_engine as as_engine
 from .segment import segment_source as segment_source
 from .slide import SlideJob as SlideJob
 from .slide import segment_slide as segment_slide
+from .slide_batch import SlideProgress as SlideProgress
+from .slide_batch import SlideResult as SlideResult
+from .slide_batch import check_slide_formats as check_slide_formats
+from .slide_batch import segment_slides as segment_slides
 from .staining import check_stain as check_stain
 from .staining import find_staining as find_staining
 from .tta import describe_tta as describe_tta

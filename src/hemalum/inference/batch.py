@@ -1,8 +1,6 @@
 """Many images, one after the other, each to its own files."""
 
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -13,25 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.image import IMAGE_SUFFIXES
 from hemalum.errors import HemalumError, nearest
+from hemalum.inference.inputs import FORMATS, check_folder, check_names, find_images, stems_of
 from hemalum.inference.scale import check_mpp
 from hemalum.inference.segment import as_engine, load_for_organ, open_image, segment_source
+from hemalum.inference.slide import stem
 from hemalum.inference.staining import check_stain
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.store import EXPORTS
 
 log = logging.getLogger(__name__)
-
-FORMATS: dict[str, str] = {
-    "geojson": ".geojson",
-    "csv": ".csv",
-    "parquet": ".parquet",
-    "labels": "_labels.tif",
-    "overlay": "_overlay.png",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +57,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
 ) -> Iterator[FileResult]:
     """Segment images and folders of images; write `OUT/STEM.geojson` and so on; give one result per image.
 
+    Each image is held in memory; whole slides are for `segment_slides`, and refused.
     An image that cannot be segmented gives a result with `error`, and the others go on. `on_progress` is called
     with the image and the share of it that is done. The rest is as for `segment`; FORMATS names the formats.
 
@@ -75,16 +68,18 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     out = Path(out)
     chosen = list(dict.fromkeys(formats))
     for name in chosen:
+        if name in EXPORTS and name not in FORMATS:
+            raise HemalumError(f"format {name} is for whole slides; for images there are {', '.join(FORMATS)}")
         if name not in FORMATS:
             raise HemalumError(f"unknown format '{name}'{nearest(name, FORMATS)}")
     if not chosen:
         raise HemalumError(f"no format is given; known: {', '.join(FORMATS)}")
     images = find_images(paths, out)
-    _check_names(images, out)
+    check_names(stems_of(images), out)
     check_mpp(mpp)
     stain = check_stain(stain, positive)
     loaded = load_for_organ(model, organ)
-    _check_folder(out)
+    check_folder(out)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
 
     def results() -> Iterator[FileResult]:
@@ -94,6 +89,8 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
             with ExitStack() as opened:
                 try:
                     source = opened.enter_context(open_image(path, mpp, max_pixels))
+                    if source.is_whole_slide:
+                        raise HemalumError(f"{path}: a whole slide, not an image: segment_slides is for it")
                     nuclei = segment_source(
                         source, loaded, runner, mpp=mpp, stain=stain, positive=positive, on_progress=on_share
                     )
@@ -130,69 +127,3 @@ def write(
     for name, path in files.items():
         writers[name](path)
     return files
-
-
-def find_images(paths: Iterable[Path | str], out: Path) -> list[Path]:
-    """Files as given; of folders, the images directly inside, sorted, without results of an earlier run.
-
-    Raises HemalumError for a path that does not exist or a folder without images.
-    """
-    images: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            if not path.exists():
-                raise HemalumError(f"{path}: no such file or folder")
-            images.append(path)
-            continue
-        try:
-            entries = sorted(path.iterdir())
-        except OSError as error:
-            raise HemalumError(f"{path}: folder cannot be read ({error.strerror or error})") from error
-        folder_images = [
-            file
-            for file in entries
-            if file.suffix.lower() in IMAGE_SUFFIXES
-            and not file.name.startswith(".")
-            and not (file.name.endswith((FORMATS["labels"], FORMATS["overlay"])) and _same(path, out))
-        ]
-        if not folder_images:
-            raise HemalumError(f"{path}: no images in this folder ({', '.join(IMAGE_SUFFIXES)})")
-        images += folder_images
-    if not images:
-        raise HemalumError("no image is given")
-    once: dict[Path, Path] = {}
-    for path in images:
-        once.setdefault(path.resolve(), path)
-    return list(once.values())
-
-
-def stem(path: Path) -> str:
-    """Name of an image without its ending; `.ome.tif` is one ending."""
-    name = path.stem
-    return name[:-4] if name.lower().endswith(".ome") else name
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
-
-
-def _check_names(images: Sequence[Path], out: Path) -> None:
-    seen: dict[str, Path] = {}
-    for path in images:
-        # some file systems do not tell A from a
-        first = seen.setdefault(stem(path).casefold(), path)
-        if first is not path:
-            raise HemalumError(
-                f"{first} and {path} would both write {out / stem(path)}.*: rename one, or run them apart"
-            )
-
-
-def _check_folder(out: Path) -> None:
-    """Make the output folder and try to write in it, before hours of work."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".hemalum-", dir=out)
-        os.close(handle)
-        Path(name).unlink()
-    except OSError as error:
-        raise HemalumError(f"cannot write in {out}: {error.strerror or error}") from error

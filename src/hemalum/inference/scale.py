@@ -119,15 +119,21 @@ def scaled_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
 
 def warn_of_odd_size(nuclei: Nuclei, model: Model, name: str) -> None:
     """Say in the log when the nuclei have a size that speaks against the scale."""
-    if nuclei.count < 20:
+    if nuclei.count:
+        area = float(np.nanmedian(nuclei.table.column("area_um2").to_numpy()))
+        warn_of_odd_median(nuclei.count, area, nuclei.mpp, model, name)
+
+
+def warn_of_odd_median(count: int, area: float, mpp: float | None, model: Model, name: str) -> None:
+    """The same of the median area, µm², of so many nuclei."""
+    if count < 20:
         return
-    area = float(np.nanmedian(nuclei.table.column("area_um2").to_numpy()))
     ratio = 2 * math.sqrt(area / math.pi) / model.card.nucleus_diameter_um
     if max(ratio, 1 / ratio) > ODD_SIZE:
         log.warning(
             "%s: at %.3g µm per px the nuclei are %.1f µm across, %.1f is usual: is the scale right?",
             name,
-            nuclei.mpp or math.nan,
+            mpp or math.nan,
             ratio * model.card.nucleus_diameter_um,
             model.card.nucleus_diameter_um,
         )

@@ -7,7 +7,7 @@ however many workers there are, and wherever a run was interrupted. A finished r
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from hemalum.nuclei.ihc_score import Positive, check_positive
 from hemalum.nuclei.nuclei import Part
 from hemalum.nuclei.store import SUFFIX, NucleiStore, RegionGrid, StoreRun, raster_ids
 from hemalum.nuclei.store.run import Region
-from hemalum.slides.roi import Roi, read_roi
+from hemalum.slides.roi import Roi, read_roi, tissue_in
 from hemalum.slides.slide import Slide
 from hemalum.slides.tissue import Tissue, all_tissue, find_tissue
 
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 REGION = 4096  # px at the model's scale: side of a region
 
 ProgressCallback = Callable[[float], None]
+StartCallback = Callable[["SlideJob", list[Region]], None]
 BrokenAt = tuple[int, int, int]  # level, x and y of a tile that could not be read
 
 
@@ -61,6 +62,9 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     tissue_mask: bool = True,
     roi: Roi | Path | str | None = None,
     region: int = REGION,
+    name: str | None = None,
+    workers: int | None = None,
+    on_start: StartCallback | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> NucleiStore:
     """Find the nuclei of a slide into the store `out`/STEM.nuclei; gives it. Memory does not grow with the slide.
@@ -69,7 +73,9 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     px, replaces what the file states; it is needed where the file states none. Nuclei are looked for where there is
     tissue, or everywhere without `tissue_mask`; with `roi`, X,Y,WIDTH,HEIGHT in px of level 0 or a GeoJSON file, only
     those whose centroid lies inside count. `region` is the side in px, at the model's scale, of what is written at
-    once: it changes memory and the number of files, never the nuclei. The rest is as for `hemalum.segment`.
+    once: it changes memory and the number of files, never the nuclei. `name` replaces STEM. `workers` is how many
+    cells are separated at once: `threads`, or all cores, where it is not set. `on_start` is called with what is going
+    to be done and the regions that are missing. The rest is as for `hemalum.segment`.
 
     Raises HemalumError as `hemalum.segment` does; for a slide without a scale; for a region of interest that is
     empty; where the folder holds another run, or another process writes to it.
@@ -79,23 +85,31 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
         raise HemalumError(f"mpp '{mpp}': the scale of a slide is not estimated; give it as a number, µm per px")
     if region < 1:
         raise HemalumError(f"region is {region}: want 1 px or more")
+    check_workers(workers)
     stain = check_stain(stain, positive)
     loaded = load_for_organ(model, organ)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
     with slide if isinstance(slide, Slide) else open_image(slide, mpp) as opened:
         job = plan_slide(
             opened, loaded, runner, out, mpp=mpp, stain=stain, positive=positive, tissue_mask=tissue_mask, roi=roi,
-            region=region,
+            region=region, name=name,
         )  # fmt: skip
         store = NucleiStore.create(job.store, job.run)
         with hold(store):
             missing = store.missing()
+            if on_start is not None:
+                on_start(job, missing)
+            if store.complete and not missing:
+                log.info("%s: is complete; nothing is left to segment", store.path)
+                return store
             if len(missing) < len(job.regions):
                 log.info(
                     "%s: %d of %d regions are finished", store.path, len(job.regions) - len(missing), len(job.regions)
                 )
             with CellSegmenter(opened, loaded, runner, job.plan) as segmenter:
-                for share in segment_regions(segmenter, store, job, missing, workers=threads or count_cpus()):
+                for share in segment_regions(
+                    segmenter, store, job, missing, workers=workers or threads or count_cpus()
+                ):
                     if on_progress is not None:
                         on_progress(share)
                 notes = segmenter.notes
@@ -129,8 +143,18 @@ class SlideJob:
         ]
         return [cell for cell in cells if self.plan.covers(cell)]
 
+    def area_mm2(self, regions: Iterable[Region]) -> float:
+        """Area of tissue, mm², in those cells of regions in which there is something to look for."""
+        plan, pixels = self.plan, 0.0
+        for region in regions:
+            for cell in self.cells(region):
+                window = plan.window(cell)
+                share = 1.0 if plan.tissue is None else plan.tissue.share_in(*window)
+                pixels += window[2] * window[3] * share
+        return pixels * plan.scale.mpp**2 / 1e6
 
-def plan_slide(
+
+def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
     slide: Slide,
     model: Model,
     engine: Engine,
@@ -142,6 +166,7 @@ def plan_slide(
     tissue_mask: bool = True,
     roi: Roi | Path | str | None = None,
     region: int = REGION,
+    name: str | None = None,
 ) -> SlideJob:
     """Look at a slide once and decide everything that its nuclei depend on; nothing is written yet."""
     if mpp is None and slide.mpp is None:
@@ -181,13 +206,22 @@ def plan_slide(
         offset=slide.offset,
         settings=_settings(plan, model, engine, tissue, tissue_mask),
     )
-    return SlideJob(plan, Path(out) / (stem(slide.name) + SUFFIX), run, side)
+    return SlideJob(plan, Path(out) / ((name or stem(slide.name)) + SUFFIX), run, side)
 
 
 def stem(name: str | Path) -> str:
-    """Name of an image without its ending; `.ome.tif` is one ending."""
-    base = Path(name).stem
-    return base[:-4] if base.lower().endswith(".ome") else base
+    """Name of an image without its ending; `.ome.tif` is one ending, and the last number of 1.2.840.10008 is none."""
+    path = Path(name)
+    if path.suffix[1:].isdigit():
+        return path.name
+    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
+
+
+def check_workers(workers: int | None) -> None:
+    """Raise HemalumError for no workers, or more than this process has cores."""
+    cores = count_cpus()
+    if workers is not None and not 1 <= workers <= cores:
+        raise HemalumError(f"workers is {workers}: want 1 to {cores}, the cores of this machine")
 
 
 @contextmanager
@@ -262,6 +296,8 @@ def finish(store: NucleiStore, job: SlideJob, notes: dict[str, Any]) -> None:
         areas["tissue_mm2"] = round(plan.tissue.area_mm2, 4)
     if plan.roi is not None:
         areas["roi_mm2"] = round(plan.roi.area * plan.scale.mpp**2 / 1e6, 4)
+        if plan.tissue is not None:
+            areas["roi_tissue_mm2"] = round(tissue_in(plan.roi, plan.tissue) * plan.scale.mpp**2 / 1e6, 4)
     store.finish(notes=notes | dict(left_out) | ({"broken_tiles": len(broken)} if broken else {}) | areas)
 
 

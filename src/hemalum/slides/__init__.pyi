@@ -3,9 +3,12 @@ from .readers.reader import BrokenTile as BrokenTile
 from .resample import Resampler as Resampler
 from .roi import Roi as Roi
 from .roi import read_roi as read_roi
+from .roi import tissue_in as tissue_in
+from .slide import SLIDE_SUFFIXES as SLIDE_SUFFIXES
 from .slide import Level as Level
 from .slide import Slide as Slide
 from .slide import check_slide_mpp as check_slide_mpp
+from .slide import is_whole_slide as is_whole_slide
 from .slide import open_slide as open_slide
 from .tissue import Tissue as Tissue
 from .tissue import all_tissue as all_tissue

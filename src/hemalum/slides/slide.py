@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.image import to_rgb
+from hemalum.data.image import plain_size, to_rgb
 from hemalum.errors import HemalumError
 from hemalum.slides.readers.image import ImageReader
 from hemalum.slides.readers.opening import open_reader
@@ -29,6 +29,10 @@ COARSER = 1.01  # a level that is this much coarser is taken for the scale itsel
 BAND = 1 << 24  # px of a level that are held at once while resampling
 BLOCK = 1 << 16  # bytes; what a fingerprint reads in one place
 BLOCKS = 8
+WHOLE_SLIDE = 100_000_000  # px: what has more is segmented as a slide, whatever its format
+PLAIN_FORMATS = ("image", "TIFF", "OME-TIFF", "ImageJ TIFF")  # those that programs write as well as scanners
+PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".czi", ".qptiff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,17 @@ class Slide:
         if pixels.ndim not in (2, 3) or pixels.size == 0:
             raise HemalumError(f"{name}: pixels have shape {pixels.shape}; want (H, W) gray or (H, W, 3) RGB")
         return cls(ImageReader(to_rgb(pixels, name), name), path=None, name=name, mpp=mpp)
+
+    @property
+    def is_whole_slide(self) -> bool:
+        """Whether it is a whole slide, not an image: results go to a store, and memory does not grow with its size.
+
+        That is what comes in a scanner's format, as OME-Zarr or DICOM, has more than one level, or more than 100
+        megapixels.
+        """
+        return (
+            self.format not in PLAIN_FORMATS or len(self.levels) > 1 or math.prod(self.shape) > WHOLE_SLIDE
+        )  # fmt: skip
 
     @property
     def broken(self) -> list[BrokenTile]:
@@ -218,6 +233,22 @@ def open_slide(path: Path | str, *, mpp: float | None = None, max_pixels: int | 
         raise
     slide._max_pixels = max_pixels
     return slide
+
+
+def is_whole_slide(path: Path | str, *, max_pixels: int | None = None) -> bool:
+    """`Slide.is_whole_slide` of a file or folder. PNG, JPEG and BMP are not decoded for it.
+
+    What cannot be opened is told by its name: a folder or a scanner's ending is a slide's.
+    """
+    path = Path(path)
+    if path.suffix.lower() in PLAIN_SUFFIXES:
+        return math.prod(plain_size(path) or (0,)) > WHOLE_SLIDE
+    try:
+        # any scale will do: one that cannot be is named when the slide is segmented
+        with open_slide(path, mpp=1.0, max_pixels=max_pixels) as slide:
+            return slide.is_whole_slide
+    except HemalumError:
+        return path.is_dir() or path.suffix.lower() in SLIDE_SUFFIXES
 
 
 def check_slide_mpp(mpp: float, name: Path | str) -> float:

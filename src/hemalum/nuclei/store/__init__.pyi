@@ -17,6 +17,7 @@ from .run import Region as Region
 from .run import RegionGrid as RegionGrid
 from .run import StoreRun as StoreRun
 from .run import raster_ids as raster_ids
+from .store import INDEX as INDEX
 from .store import SUFFIX as SUFFIX
 from .store import NucleiStore as NucleiStore
 from .summary import Distribution as Distribution

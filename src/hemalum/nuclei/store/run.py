@@ -47,7 +47,6 @@ class StoreRun(BaseModel):
 
     fingerprint: str
     shape: tuple[int, int]
-    grid: RegionGrid
     source: str | None = None
     model: str | None = None
     model_digest: str | None = None
@@ -58,6 +57,7 @@ class StoreRun(BaseModel):
     positive: Thresholds | Literal["otsu"] | None = None
     offset: tuple[int, int] = (0, 0)
     settings: dict[str, Any] = {}
+    grid: RegionGrid  # last: it follows from the rest, and the first difference is what a user is told
 
 
 class StoreState(BaseModel):

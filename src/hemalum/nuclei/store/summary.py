@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,9 @@ class StoreSummary:
     """Counts and measures of a store's nuclei.
 
     `by_class` (C,) counts those of each of `class_names`. `by_grade` (C + 1, G) counts those of each of `grades`, row
-    0 of all, the others of each class. `measures` are by column, without what is not finite.
+    0 of all, the others of each class. `measures` are by column, without what is not finite. `area_mm2` is what was
+    looked at, by `area_of`: "tissue", "tissue in roi", "roi" or "slide", the last two where no tissue was looked for;
+    None without a scale.
     """
 
     count: int
@@ -67,6 +70,23 @@ class StoreSummary:
     grades: tuple[str, ...]
     by_grade: NDArray[np.int64]
     measures: dict[str, Distribution]
+    area_mm2: float | None
+    area_of: str
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Number of nuclei of each class."""
+        return dict(zip(self.class_names, self.by_class.tolist(), strict=True))
+
+    @property
+    def per_mm2(self) -> float | None:
+        """Nuclei per mm² of what was looked at."""
+        return self.count / self.area_mm2 if self.area_mm2 else None
+
+    def median(self, column: str) -> float | None:
+        """Median of a measure; None where there are no values."""
+        measure = self.measures[column]
+        return measure.quantiles([0.5])[0] if measure.total else None
 
     def ihc_score(self, class_name: str | None = None) -> IhcScore | None:
         """Score of the graded nuclei, all or those of one class; None where there are no grades."""
@@ -111,7 +131,15 @@ def summarize(store: NucleiStore, columns: Sequence[str] = ()) -> StoreSummary:
                 step = (high[k] - low[k]) / BINS or 1.0
                 np.add.at(counts[k], np.minimum((values - low[k]) / step, BINS - 1).astype(np.int64), 1)
     measures = {name: Distribution(float(low[k]), float(high[k]), counts[k]) for k, name in enumerate(columns)}
-    return StoreSummary(store.count, names, by_class, tuple(grades), by_grade, measures)
+    return StoreSummary(store.count, names, by_class, tuple(grades), by_grade, measures, *_area(store))
+
+
+def _area(store: NucleiStore) -> tuple[float | None, str]:
+    for note, of in (("roi_tissue_mm2", "tissue in roi"), ("roi_mm2", "roi"), ("tissue_mm2", "tissue")):
+        if note in store.notes:
+            return float(store.notes[note]), of
+    mpp = store.run.mpp
+    return (None if mpp is None else prod(store.run.shape) * mpp**2 / 1e6), "slide"
 
 
 def _finite(column: object) -> NDArray[np.float64]:

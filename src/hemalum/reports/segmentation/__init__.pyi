@@ -11,3 +11,4 @@ from .page import density_text as density_text
 from .page import score_texts as score_texts
 from .page import stain_text as stain_text
 from .page import thresholds_text as thresholds_text
+from .slide_table import collect_slides as collect_slides

@@ -1,0 +1,242 @@
+"""Many slides, one after the other, each to a store, its exports and a log."""
+
+import errno
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hemalum import __version__
+from hemalum.errors import HemalumError, counted, nearest
+from hemalum.inference.cohort import SlideInput
+from hemalum.inference.inputs import FORMATS, check_folder, check_names
+from hemalum.inference.scale import check_mpp, warn_of_odd_median
+from hemalum.inference.segment import load_for_organ, open_image
+from hemalum.inference.slide import REGION, SlideJob, check_workers, segment_slide
+from hemalum.inference.slide_log import SlideLog
+from hemalum.inference.staining import check_stain
+from hemalum.models.engines.engine import Engine
+from hemalum.models.model import Model
+from hemalum.nuclei.ihc_score import Positive
+from hemalum.nuclei.store import EXPORTS, INDEX, NucleiStore, Region, StoreSummary, export_store, summarize
+from hemalum.slides import Slide
+
+log = logging.getLogger(__name__)
+
+INSTEAD = {"labels": "ome-zarr", "overlay": "thumbnail"}  # of formats that hold an image in memory, for slides
+PICTURE = 2048  # px of the longer side of what thumbnail draws on
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors by which the next slide would fail as well
+
+
+@dataclass(frozen=True, slots=True)
+class SlideResult:
+    """What became of one slide: its store, its figures and the files by format, or the error in one line."""
+
+    path: Path
+    name: str
+    store: NucleiStore | None = None
+    summary: StoreSummary | None = None
+    error: str | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SlideProgress:
+    """`share` in [0, 1] of a step ("segment", or the format that is written) of a slide is done.
+
+    `area_mm2` is what of its tissue this step goes over, where that can be told.
+    """
+
+    path: Path
+    step: str
+    share: float
+    area_mm2: float | None = None
+
+
+def segment_slides(  # noqa: PLR0913 (the verb's options)
+    slides: Sequence[SlideInput | Path | str],
+    out: Path | str,
+    formats: Sequence[str],
+    model: Path | str | Model | None = None,
+    *,
+    mpp: float | None = None,
+    organ: str | None = None,
+    stain: str = "auto",
+    positive: Positive = None,
+    engine: str | Engine = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str | None = None,
+    max_pixels: int | None = None,
+    tta: bool = False,
+    tissue_mask: bool = True,
+    roi: str | None = None,
+    region: int = REGION,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    command: str = "",
+    on_progress: Callable[[SlideProgress], None] | None = None,
+) -> Iterator[SlideResult]:
+    """Segment slides into `OUT/NAME.nuclei`, export them, and log each in `OUT/NAME.log`; give one result per slide.
+
+    What a slide says of itself (`read_cohort`) goes before the options. A slide that cannot be segmented gives a
+    result with `error`, and the others go on. A slide that is finished is not done again, and neither are its
+    exports, unless they are older than its store. `command` stands in the logs. The rest is as for `segment_slide`;
+    `EXPORTS` names the formats.
+
+    Raises HemalumError before the first slide when a format, the model, an organ or a setting cannot be, two slides
+    have one name, or OUT cannot be written; and later when the disk is full.
+    """
+    out = Path(out)
+    inputs = [slide if isinstance(slide, SlideInput) else SlideInput.of(slide) for slide in slides]
+    chosen = check_slide_formats(formats)
+    check_names([(slide.name, str(slide.path)) for slide in inputs], out)
+    check_mpp(mpp)
+    check_workers(workers)
+    for one in dict.fromkeys((stain, *(slide.stain for slide in inputs if slide.stain))):
+        check_stain(one, positive)
+    models = {one: load_for_organ(model, one) for one in dict.fromkeys(slide.organ or organ for slide in inputs)}
+    check_folder(out)
+    options = {
+        "positive": positive, "engine": engine, "device": device, "threads": threads, "precision": precision,
+        "tta": tta, "tissue_mask": tissue_mask, "region": region, "workers": workers,
+    }  # fmt: skip
+    if scheduler is not None:
+        options["scheduler"] = scheduler
+
+    def results() -> Iterator[SlideResult]:
+        for one in inputs:
+            start = time.perf_counter()
+            report = _Reporter(one.path, on_progress)
+            settings = options | {"stain": one.stain or stain, "roi": one.roi or roi, "name": one.name}
+            try:
+                with SlideLog(out / f"{one.name}.log") as record:
+                    record.note(f"hemalum {__version__}: {command or 'segment_slides'}")
+                    scale = mpp if one.mpp is None else one.mpp
+                    with open_image(one.path, scale, max_pixels) as slide:
+                        network = models[one.organ or organ]
+                        store = _segment(slide, out, network, scale, settings, record=record, report=report)
+                        summary = _summarize(store, network, slide.name, record)
+                        files = _export(store, slide, chosen, record=record, report=report)
+                    seconds = time.perf_counter() - start
+                    nuclei = counted(summary.count, "nucleus")
+                    record.announce(f"{one.path}: {nuclei}, {report.speed(seconds)}")
+            except (HemalumError, OSError) as error:
+                if _disk_is_full(error):
+                    raise HemalumError(str(error)) from error
+                if not isinstance(error, HemalumError):
+                    raise
+                log.debug("%s failed", one.path, exc_info=True)
+                yield SlideResult(one.path, one.name, error=str(error), seconds=time.perf_counter() - start)
+            else:
+                yield SlideResult(one.path, one.name, store, summary, None, files, seconds)
+
+    return results()
+
+
+def check_slide_formats(formats: Sequence[str]) -> list[str]:
+    """The formats, each once. Raises HemalumError for none, and for one that is not for slides."""
+    chosen = list(dict.fromkeys(formats))
+    for name in chosen:
+        if name in INSTEAD:
+            raise HemalumError(
+                f"format {name} holds all of an image in memory; of slides there is {INSTEAD[name]} instead"
+            )
+        if name not in EXPORTS:
+            raise HemalumError(f"unknown format '{name}'{nearest(name, {*EXPORTS, *FORMATS})}")
+    if not chosen:
+        raise HemalumError(f"no format is given; known: {', '.join(EXPORTS)}")
+    return chosen
+
+
+class _Reporter:
+    """Progress of one slide, and what is left of it for the log."""
+
+    def __init__(self, path: Path, on_progress: Callable[[SlideProgress], None] | None) -> None:
+        self.path, self._on_progress = path, on_progress
+        self.area: float | None = None
+        self.began = time.perf_counter()
+
+    def start(self, job: SlideJob, missing: list[Region]) -> None:
+        """Segmenting begins."""
+        self.area, self.began = job.area_mm2(missing), time.perf_counter()
+        self("segment", 0.0)
+
+    def __call__(self, step: str, share: float) -> None:
+        if self._on_progress is not None:
+            self._on_progress(SlideProgress(self.path, step, share, self.area if step == "segment" else None))
+
+    def speed(self, seconds: float) -> str:
+        """Seconds, and where something was segmented tissue per second."""
+        rate = f", {self.area / seconds:.3g} mm²/s" if self.area and seconds else ""
+        return f"{seconds:.1f} s{rate}"
+
+
+def _segment(
+    slide: Slide,
+    out: Path,
+    model: Model,
+    mpp: float | None,
+    settings: dict[str, Any],
+    *,
+    record: SlideLog,
+    report: _Reporter,
+) -> NucleiStore:
+    levels = counted(len(slide.levels), "level")
+    record.note(f"{slide.name}: {slide.format}, {slide.shape[1]} x {slide.shape[0]} px, {levels}")
+
+    def on_start(job: SlideJob, missing: list[Region]) -> None:
+        report.start(job, missing)
+        record.note(f"settings: {json.dumps(job.run.model_dump(mode='json'), ensure_ascii=False)}")
+        if missing:
+            record.announce(f"{slide.name}: about {report.area:.2g} mm² in {counted(len(missing), 'region')}")
+
+    store = segment_slide(
+        slide, out, model, mpp=mpp, on_start=on_start, on_progress=lambda share: report("segment", share), **settings
+    )
+    for tile in slide.broken:
+        record.note(f"broken: level {tile.level}, x {tile.x}, y {tile.y}: {tile.reason}", logging.WARNING)
+    return store
+
+
+def _summarize(store: NucleiStore, model: Model, name: str, record: SlideLog) -> StoreSummary:
+    """Figures of the nuclei, which go to the log too; with a warning where their size speaks against the scale."""
+    summary = summarize(store, ["area_um2"])
+    median = summary.median("area_um2")
+    if median is not None:
+        warn_of_odd_median(summary.count, median, store.run.mpp, model, name)
+    score = summary.ihc_score()
+    counts = {"nuclei": summary.count, **summary.classes} | ({} if score is None else score.counts)
+    figures = {"area_mm2": summary.area_mm2, "area_of": summary.area_of, "per_mm2": summary.per_mm2}
+    record.note(f"result: {json.dumps(counts | figures | store.notes, ensure_ascii=False)}")
+    return summary
+
+
+def _export(
+    store: NucleiStore, slide: Slide, formats: Sequence[str], *, record: SlideLog, report: _Reporter
+) -> dict[str, Path]:
+    """Write what is not there yet, or older than the store."""
+    files = {name: store.path.with_name(store.name + EXPORTS[name]) for name in formats}
+    finished = (store.path / INDEX).stat().st_mtime_ns
+    for name, path in files.items():
+        if path.exists() and path.stat().st_mtime_ns >= finished:
+            record.announce(f"{path}: is there, and no older than the nuclei: kept")
+            continue
+        start = time.perf_counter()
+        picture = slide.thumbnail(PICTURE) if name == "thumbnail" else None
+        export_store(store, name, path, picture=picture, on_progress=partial(report, name))
+        record.note(f"{path}: written in {time.perf_counter() - start:.1f} s")
+    return files
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

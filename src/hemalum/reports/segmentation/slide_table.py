@@ -1,0 +1,87 @@
+"""The table at the end of a run over slides."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hemalum.data.stain.recognition import STAIN_TITLES
+from hemalum.inference.slide_batch import SlideResult
+from hemalum.nuclei.ihc_score import IhcScore
+from hemalum.nuclei.store import StoreSummary
+from hemalum.reports.numbers import number_text
+from hemalum.reports.segmentation.page import SCALE_TEXTS
+
+
+@dataclass(slots=True)
+class SlideBatch:
+    """Rows for the table of what was done, and the slides that failed with the reason."""
+
+    rows: list[list[str]] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Headers and rows: slide, nuclei, of each class, scores, tissue, density, size, scale, stain, time."""
+        headers = ["slide", "nuclei", *self.classes, *self.scores]
+        headers += ["tissue mm²", "per mm²", "median µm²", "mpp", "scale", "stain", "seconds"]
+        return headers, self.rows
+
+
+def collect_slides(
+    results: Iterable[SlideResult], on_result: Callable[[SlideResult], None] | None = None
+) -> SlideBatch:
+    """Take results as they come and keep one line of each."""
+    batch = SlideBatch()
+    for result in results:
+        if result.store is None or result.summary is None:
+            batch.failed.append((result.path, result.error or "no result"))
+        else:
+            batch.rows.append(_row(result, result.summary))
+            batch.classes = result.store.run.class_names
+            batch.scores = tuple(_score_texts(result.summary.ihc_score()))
+            batch.files += [result.store.path, *result.files.values()]
+        if on_result is not None:
+            on_result(result)
+    return batch
+
+
+def _row(result: SlideResult, summary: StoreSummary) -> list[str]:
+    assert result.store is not None
+    run, notes = result.store.run, result.store.notes
+    stain = f"{STAIN_TITLES[notes['stain']]}, {notes['stain_source']}" if "stain" in notes else "unknown"
+    if "stain_doubt" in notes:
+        stain += f", but {notes['stain_doubt']}"
+    median, score = summary.median("area_um2"), summary.ihc_score()
+    where = {
+        "tissue": "",
+        "tissue in roi": " (in the roi)",
+        "roi": " (all of the roi)",
+        "slide": " (all of the slide)",
+    }
+    return [
+        result.name,
+        f"{summary.count:,}",
+        *(f"{count:,}" for count in summary.classes.values()),
+        *_score_texts(score).values(),
+        ("unknown" if summary.area_mm2 is None else f"{summary.area_mm2:.4g}") + where[summary.area_of],
+        "–" if summary.per_mm2 is None else f"{summary.per_mm2:,.0f}",
+        "–" if median is None else f"{median:.1f}",
+        number_text(run.mpp),
+        SCALE_TEXTS.get(run.mpp_source, run.mpp_source),
+        stain,
+        f"{result.seconds:.1f}",
+    ]
+
+
+def _score_texts(score: IhcScore | None) -> dict[str, str]:
+    """Scores of graded nuclei by name, as text."""
+    if score is None:
+        return {}
+    texts = {"positive": "–" if score.positive_share is None else f"{100 * score.positive_share:.1f} %"}
+    if len(score.counts) == 4:
+        texts["H-score"] = "–" if score.h_score is None else f"{score.h_score:.0f}"
+        texts["Allred"] = "–" if score.allred is None else str(score.allred)
+    return texts
