@@ -52,7 +52,7 @@ OPTIONS = {
     "figure embedding": "IMAGE --encoder --output --field",
     "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
     "info": "[MODEL|SLIDE|RESULTS] --json",
-    "export": "RESULTS|MODEL [FILE] --to --output --as --simplify --canvas --image --organ",
+    "export": "RESULTS|MODEL [FILE] --to --output --as --simplify --canvas --image --slide --cell --organ",
     "demo": "--output --model --stain --engine",
 }
 

@@ -42,6 +42,24 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return lines[0]
 
 
+def test_pages_of_slides_and_of_the_cohort(
+    folder: Path, dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run(folder / "a.tif", folder / "b.tif", "-o", out, "--model", dark_model, "--report", code=1)
+    assert "b.tif: the file states no scale" in capsys.readouterr().err
+    page, cohort = (out / "a.html").read_text(), (out / "cohort.html").read_text()
+    count = open_store(out / "a.nuclei").count
+    assert f"{count:,}" in page
+    assert f"{count:,}" in cohort
+    assert 'href="a.html"' in cohort
+    assert "the file states no scale" in cohort
+    assert not (out / "b.html").exists()
+    run(folder / "a.tif", "-o", tmp_path / "one", "--model", dark_model, "--report")
+    assert (tmp_path / "one" / "a.html").is_file()
+    assert not (tmp_path / "one" / "cohort.html").exists()
+
+
 def test_a_slide_and_an_image_in_one_folder(
     folder: Path, dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,7 +145,6 @@ def test_a_cohort_goes_on_past_a_broken_slide(
             "format overlay holds all of an image in memory; of slides there",
         ),
         (["image.png", "-f", "thumbnail"], "format thumbnail is for whole slides; for images there are geojson"),
-        (["a.tif", "--report"], "--report is for images, and {folder}/a.tif is for whole slides: leave it out"),
         (["a.tif", "--mpp", "estimate"], "--mpp estimate: the scale of a slide is not estimated"),
         (["a.tif", "--workers", "0"], "workers is 0: want 1 to "),
         (["a.tif", "--region", "0"], "--region"),
@@ -154,7 +171,6 @@ def test_a_cohort_goes_on_past_a_broken_slide(
             ["--cohort", "{folder}/t.csv", "--roi", "0,0,9,9"],
             "--roi is for one slide; {folder}/t.csv may have a column",
         ),
-        (["--cohort", "{folder}/t.csv", "--report"], "--report is for images"),
         (["a.svs"], "a.svs: no such file or folder"),
     ],
 )

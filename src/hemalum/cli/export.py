@@ -15,7 +15,6 @@ from hemalum.errors import HemalumError, nearest
 OPTIONS = {"kind": "--as", "simplify": "--simplify", "canvas": "--canvas", "picture": "--image"}
 # pictures of a slide → what is put behind its name
 PICTURES = {"maps": "_maps", "page": ".html"}
-COHORT = "cohort.html"
 
 
 def export(
@@ -181,7 +180,7 @@ def _export_pictures(
     """Write maps or pages; several pages get one of the cohort, in which those that failed are named."""
     from hemalum.cli.console import file_progress
     from hemalum.nuclei.store import find_stores, open_store
-    from hemalum.reports.slides import SlideRow, write_cohort_page, write_maps, write_slide_page
+    from hemalum.reports.slides import COHORT, SlideRow, write_cohort_page, write_maps, write_slide_page
 
     paths = find_stores(results)
     several = len(paths) > 1

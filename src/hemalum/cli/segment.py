@@ -77,7 +77,9 @@ def segment(
     report: Annotated[
         bool,
         typer.Option(
-            "--report", help="Also write OUT/summary.html, one page for all images (implies overlay); not for slides."
+            "--report",
+            help="Also write OUT/summary.html, one page for all images (implies overlay); of slides OUT/NAME.html "
+            "each, and of several OUT/cohort.html.",
         ),
     ] = False,
     roi: Annotated[
@@ -125,7 +127,7 @@ def segment(
         roi=roi, region=region, tissue_mask=False if no_tissue_mask else None, workers=workers, scheduler=scheduler
     )
     images, slides = _sort(paths or [], cohort, output, max_pixels)
-    _check(images, slides, for_slides, mpp=mpp, report=report, cohort=cohort)
+    _check(images, slides, for_slides, mpp=mpp, cohort=cohort)
     loaded = load_model(model)
     options = {"mpp": mpp, "organ": organ, "positive": positive, "threads": threads, "precision": precision}
     options |= {"max_pixels": max_pixels, "tta": tta, **chosen(stain=stain, engine=engine, device=device)}
@@ -142,7 +144,7 @@ def segment(
         tables.append(batch.table)
     if slides:
         options["mpp"] = None if mpp == "auto" else mpp
-        done = _segment_slides(cli, slides, output, listed(formats), loaded, options | for_slides)
+        done = _segment_slides(cli, slides, output, listed(formats), loaded, report, options | for_slides)
         failed, files = failed + done.failed, files + done.files
         tables.append(done.table)
     if len(images) + len(slides) == 1 and failed:
@@ -172,9 +174,8 @@ def _sort(
 
 
 def _check(
-    images: Sequence[Path], slides: Sequence[Any], for_slides: dict[str, Any], *, mpp: Any, report: bool,
-    cohort: Path | None,
-) -> None:  # fmt: skip
+    images: Sequence[Path], slides: Sequence[Any], for_slides: dict[str, Any], *, mpp: Any, cohort: Path | None
+) -> None:
     """Refuse what is for the other kind of input, before anything is done."""
     if images and for_slides:
         option = FOR_SLIDES[next(iter(for_slides))]
@@ -183,8 +184,6 @@ def _check(
     if not slides:
         return
     first = cohort or slides[0]
-    if report:
-        raise HemalumError(f"--report is for images, and {first} is for whole slides: leave it out")
     if mpp == "estimate":
         raise HemalumError(f"--mpp estimate: the scale of a slide is not estimated ({first}); give it as a number")
     if "roi" in for_slides and cohort is not None:
@@ -216,8 +215,9 @@ def _segment_images(
 
 
 def _segment_slides(
-    cli: CliContext, slides: list[Any], output: Path, formats: list[str], model: Any, options: dict[str, Any]
-) -> Any:
+    cli: CliContext, slides: list[Any], output: Path, formats: list[str], model: Any, report: bool,
+    options: dict[str, Any],
+) -> Any:  # fmt: skip
     from hemalum.cli.slide_progress import slide_progress
     from hemalum.inference.slide_batch import segment_slides
     from hemalum.reports.segmentation.slide_table import collect_slides
@@ -226,4 +226,4 @@ def _segment_slides(
         results = segment_slides(
             slides, output, formats, model, command=cli.command, on_progress=progress.update, **options
         )
-        return collect_slides(results, progress.finish)
+        return collect_slides(results, progress.finish, pages=output if report else None)

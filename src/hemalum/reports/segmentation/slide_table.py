@@ -1,15 +1,19 @@
-"""The table at the end of a run over slides."""
+"""The table at the end of a run over slides, and their pages."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemalum.data.stain.recognition import STAIN_TITLES
+from hemalum.errors import HemalumError
 from hemalum.inference.slide_batch import SlideResult
 from hemalum.nuclei.ihc_score import IhcScore
 from hemalum.nuclei.store import StoreSummary
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.page import SCALE_TEXTS
+from hemalum.reports.slides.cohort import COHORT, write_cohort_page
+from hemalum.reports.slides.facts import SlideRow
+from hemalum.reports.slides.page import write_slide_page
 
 
 @dataclass(slots=True)
@@ -31,10 +35,19 @@ class SlideBatch:
 
 
 def collect_slides(
-    results: Iterable[SlideResult], on_result: Callable[[SlideResult], None] | None = None
+    results: Iterable[SlideResult],
+    on_result: Callable[[SlideResult], None] | None = None,
+    *,
+    pages: Path | None = None,
 ) -> SlideBatch:
-    """Take results as they come and keep one line of each."""
+    """Take results as they come and keep one line of each.
+
+    With a folder for `pages`, each slide gets its page there, NAME.html, and several get one together, cohort.html,
+    in which those that failed are named. A page that cannot be made fails its slide. Raises HemalumError when that of
+    the cohort cannot be written.
+    """
     batch = SlideBatch()
+    rows: list[SlideRow] = []
     for result in results:
         if result.store is None or result.summary is None:
             batch.failed.append((result.path, result.error or "no result"))
@@ -43,8 +56,17 @@ def collect_slides(
             batch.classes = result.store.run.class_names
             batch.scores = tuple(_score_texts(result.summary.ihc_score()))
             batch.files += [result.store.path, *result.files.values()]
+            if pages is not None:
+                try:
+                    rows.append(write_slide_page(result.store, result.path, pages / f"{result.name}.html"))
+                    batch.files.append(pages / f"{result.name}.html")
+                except HemalumError as error:
+                    batch.failed.append((result.path, str(error)))
         if on_result is not None:
             on_result(result)
+    if pages is not None and len(rows) + len(batch.failed) > 1:
+        failed = [(path.name, reason) for path, reason in batch.failed]
+        batch.files.append(write_cohort_page(rows, pages / COHORT, failed=failed))
     return batch
 
 

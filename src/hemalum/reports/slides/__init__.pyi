@@ -1,3 +1,4 @@
+from .cohort import COHORT as COHORT
 from .cohort import write_cohort_page as write_cohort_page
 from .facts import SlideRow as SlideRow
 from .fields import Field as Field

@@ -11,6 +11,8 @@ from hemalum.files import write_text
 from hemalum.reports.files import render
 from hemalum.reports.slides.facts import SlideRow
 
+COHORT = "cohort.html"
+
 
 def write_cohort_page(
     rows: Sequence[SlideRow], path: Path | str, *, failed: Sequence[tuple[str, str]] = (), title: str = "Cohort"
