@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hemalum"
 
 # from the ground up; packages on one floor do not know each other
 FLOORS = [
-    {"errors", "networks"},  # networks stand on torch, and on nothing of this package
+    {"cpus", "errors", "networks"},  # networks stand on torch, and on nothing of this package
     {"cache", "files", "settings"},
     {"manifest"},
     {"metrics", "nuclei"},

@@ -11,13 +11,10 @@ Where a nucleus of the core touches the border of the box, the box grows, up to 
 touches the border still is a clump of no nuclei, and is left out and counted.
 """
 
-import os
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -137,21 +134,6 @@ def run_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: in
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def count_cpus() -> int:
-    """How many processors this process may use: of those it is bound to, what its control group allows."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cpus, _control_group_cpus()))
-
-
-def _control_group_cpus() -> int:
-    """The share of processors that a container may use, rounded up; no limit where none is set (Linux, version 2)."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return -(-int(quota) // int(period))
-    except (OSError, ValueError):  # no control groups, or "max"
-        return sys.maxsize
 
 
 @njit(cache=True, nogil=True)

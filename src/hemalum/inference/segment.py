@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.inference.cells import TOO_LARGE, BoxMaps, count_cpus, run_ahead
+from hemalum.cpus import count_cpus
+from hemalum.inference.cells import TOO_LARGE, BoxMaps, run_ahead
 from hemalum.inference.plan import NO_ORGAN, CellSegmenter, make_plan
 from hemalum.inference.scale import check_mpp, warn_of_odd_size
 from hemalum.inference.staining import check_stain

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError
-from hemalum.inference.cells import TOO_LARGE, CellNuclei, count_cpus, run_ahead
+from hemalum.inference.cells import TOO_LARGE, CellNuclei, run_ahead
 from hemalum.inference.grid import CELL, CELL_HALO, TILE_HALO, WINDOW, Box
 from hemalum.inference.plan import CellSegmenter, Plan, make_plan, representation_of
 from hemalum.inference.sample import sample_tissue

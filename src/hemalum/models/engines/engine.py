@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.cpus import limited_cpus
 from hemalum.errors import HemalumError, nearest
 from hemalum.models.model import Model
 
@@ -45,7 +46,8 @@ def make_engine(
     """Make the engine called `name`: "torch", "openvino", "onnx", or "auto".
 
     "auto" is PyTorch where there is a CUDA device, else OpenVINO, else PyTorch on the CPU. `device` is "auto",
-    "cpu", or what PyTorch calls a device; OpenVINO and ONNX run on the CPU. `threads` limits CPU threads.
+    "cpu", or what PyTorch calls a device; OpenVINO and ONNX run on the CPU. `threads` limits CPU threads;
+    without it they are those that affinity, control groups and SLURM leave (`hemalum.cpus`).
     `precision` is "f32" or "bf16"; by default OpenVINO takes what is faster on this processor, PyTorch bf16 on CUDA,
     and all else f32.
 
@@ -55,6 +57,7 @@ def make_engine(
         raise HemalumError(f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}")
     if threads is not None and threads < 1:
         raise HemalumError(f"threads must be at least 1, not {threads}")
+    threads = threads or limited_cpus()
     if name == "auto":
         name = _choose(device)
     if name != "torch" and device not in ("auto", "cpu"):
