@@ -9,10 +9,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from hemalum.nuclei.store.run import Region
 from hemalum.slides.roi import Roi, read_roi, tissue_in
 from hemalum.slides.slide import Slide
 from hemalum.slides.tissue import Tissue, all_tissue, find_tissue
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     region: int = REGION,
     name: str | None = None,
     workers: int | None = None,
+    scheduler: "str | Client | None" = None,
     on_start: StartCallback | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> NucleiStore:
@@ -75,11 +79,14 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     tissue, or everywhere without `tissue_mask`; with `roi`, X,Y,WIDTH,HEIGHT in px of level 0 or a GeoJSON file, only
     those whose centroid lies inside count. `region` is the side in px, at the model's scale, of what is written at
     once: it changes memory and the number of files, never the nuclei. `name` replaces STEM. `workers` is how many
-    cells are separated at once: `threads`, or all cores, where it is not set. `on_start` is called with what is going
-    to be done and the regions that are missing. The rest is as for `hemalum.segment`.
+    cells are separated at once: `threads`, or all cores, where it is not set. With `scheduler`, tcp://HOST:PORT, a
+    scheduler file or a client of Dask, its workers do the regions (docs/how-to/cluster.md); `model` is then a file or
+    a name, `engine` a name, and `threads` counts for each of them. `on_start` is called with what is going to be done
+    and the regions that are missing. The rest is as for `hemalum.segment`.
 
     Raises HemalumError as `hemalum.segment` does; for a slide without a scale; for a region of interest that is
-    empty; where the folder holds another run, or another process writes to it.
+    empty; where the folder holds another run, or another process writes to it; where the scheduler or one of its
+    workers cannot do it.
     """
     check_mpp(mpp)
     if isinstance(mpp, str):
@@ -88,9 +95,11 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
         raise HemalumError(f"region is {region}: want 1 px or more")
     check_workers(workers)
     stain = check_stain(stain, positive)
-    loaded = load_for_organ(model, organ)
-    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
-    with slide if isinstance(slide, Slide) else open_image(slide, mpp) as opened:
+    with ExitStack() as stack:
+        client = None if scheduler is None else stack.enter_context(_reach(scheduler, model, engine, slide, workers))
+        loaded = load_for_organ(model, organ)
+        runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
+        opened = stack.enter_context(slide if isinstance(slide, Slide) else open_image(slide, mpp))
         job = plan_slide(
             opened, loaded, runner, out, mpp=mpp, stain=stain, positive=positive, tissue_mask=tissue_mask, roi=roi,
             region=region, name=name,
@@ -108,14 +117,37 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
                     "%s: %d of %d regions are finished", store.path, len(job.regions) - len(missing), len(job.regions)
                 )
             with CellSegmenter(opened, loaded, runner, job.plan) as segmenter:
-                for share in segment_regions(
-                    segmenter, store, job, missing, workers=workers or threads or count_cpus()
-                ):
+                if client is None:
+                    at_once = workers or threads or count_cpus()
+                    shares = segment_regions(segmenter, store, job, missing, workers=at_once)
+                else:
+                    shares = _segment_there(client, segmenter, store, job, missing, device, threads)
+                for share in shares:
                     if on_progress is not None:
                         on_progress(share)
                 notes = segmenter.notes
             finish(store, job, notes)
     return store
+
+
+def _reach(
+    scheduler: "str | Client", model: Path | str | Model | None, engine: str | Engine, slide: Slide | Path | str,
+    workers: int | None,
+) -> "AbstractContextManager[Client]":  # fmt: skip
+    from hemalum.inference import cluster  # dask is an extra
+
+    cluster.check_cluster_input(model, engine, slide, workers)
+    return cluster.connect(scheduler)
+
+
+def _segment_there(
+    client: "Client", segmenter: CellSegmenter, store: NucleiStore, job: "SlideJob", regions: Sequence[Region],
+    device: str, threads: int | None,
+) -> Iterator[float]:  # fmt: skip
+    from hemalum.inference import cluster
+
+    order = cluster.make_order(segmenter, store, job, device, threads)
+    return cluster.segment_on_cluster(client, order, store, regions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,26 +290,27 @@ def segment_regions(
                 written.result()
             broken = {(tile.level, tile.x, tile.y) for tile in segmenter.slide.broken} - reported
             reported |= broken
-            written = pool.submit(_write, segmenter, store, region, gathered, sorted(broken))
+            written = pool.submit(write_region, segmenter, store, region, gathered, sorted(broken))
         if written is not None:
             written.result()
     results.close()
 
 
-def _write(
+def write_region(
     segmenter: CellSegmenter,
     store: NucleiStore,
     region: Region,
-    cells: list[CellNuclei],
-    broken: list[tuple[int, int, int]],
+    cells: Sequence[CellNuclei],
+    broken: Sequence[BrokenAt],
 ) -> None:
+    """Write the nuclei of the cells of a region as its part, with what was left out and could not be read."""
     parts: list[Part] = [cell.part for cell in cells]
     left_out: Counter[str] = sum((cell.left_out for cell in cells), Counter())
     nuclei = segmenter.nuclei(parts, Counter())
     first = np.concatenate([np.zeros((0, 2), np.int32), *(part.first for part in parts)])
     width = segmenter.plan.shape[1] * segmenter.plan.upsampling
     # sorted like the nuclei, which follow their first pixel
-    store.add(region, nuclei, np.sort(raster_ids(first, width)), {"left_out": dict(left_out), "broken": broken})
+    store.add(region, nuclei, np.sort(raster_ids(first, width)), {"left_out": dict(left_out), "broken": list(broken)})
 
 
 def finish(store: NucleiStore, job: SlideJob, notes: dict[str, Any]) -> None:

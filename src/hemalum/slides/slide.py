@@ -1,5 +1,6 @@
 """Slide: an image or a whole slide, read window by window at any scale."""
 
+import copy
 import hashlib
 import logging
 import math
@@ -160,6 +161,17 @@ class Slide:
             raise HemalumError(f"{self.name}: a thumbnail of {max_side} px; at least 1 is needed")
         shape = scaled(self.shape, min(1.0, max_side / max(self.shape)))
         return self.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1]))
+
+    def check_file(self) -> None:
+        """Raise HemalumError where the file that this process sees is not the one that the slide was opened from."""
+        if _fingerprint(self._open()) != self.fingerprint:
+            raise HemalumError(f"{self.path or self.name}: is another file than the one that was opened")
+
+    def moved_to(self, path: Path) -> Self:
+        """A copy that opens its file at `path`, when it is first read."""
+        copied = copy.copy(self)
+        copied.path = path
+        return copied
 
     def close(self) -> None:
         """Close the file. The next read opens it again."""
