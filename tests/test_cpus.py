@@ -17,17 +17,17 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
     """Sets up a machine of 16 processors: affinity, own groups, files of control groups, environment."""
 
     def set_up(
-        *, bound: int = 16, own: str = "0::/\n", files: dict[str, str] | None = None, **environment: str
+        *, bound: int = 16, groups: str = "0::/\n", files: dict[str, str] | None = None, **environment: str
     ) -> None:
         monkeypatch.setattr(os, "cpu_count", lambda: 16)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(bound)), raising=False)
-        groups = tmp_path / "cgroup"
-        groups.mkdir()
+        folder = tmp_path / "cgroup"
+        folder.mkdir()
         for name, text in (files or {}).items():
-            (groups / name).parent.mkdir(parents=True, exist_ok=True)
-            (groups / name).write_text(text)
-        (tmp_path / "own").write_text(own)
-        monkeypatch.setattr(cpus, "CONTROL_GROUPS", groups)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        (tmp_path / "own").write_text(groups)
+        monkeypatch.setattr(cpus, "CONTROL_GROUPS", folder)
         monkeypatch.setattr(cpus, "OWN_GROUPS", tmp_path / "own")
         for name in cpus.SLURM:
             monkeypatch.delenv(name, raising=False)
@@ -52,17 +52,17 @@ V1_OWN = "9:memory:/docker/ab\n4:cpu,cpuacct:/docker/ab\n1:cpuset:/docker/ab\n0:
         ({"files": {"cpu.max": "nonsense\n"}}, 16),
         ({"files": {"cpu.max": "200000 100000\n"}, "bound": 1}, 1),
         # a job's own group, without a name space of its own, and one above it
-        ({"own": "0::/slurm/job_7/step\n", "files": {"slurm/job_7/step/cpu.max": "500000 100000\n"}}, 5),
-        ({"own": "0::/slurm/job_7/step\n", "files": {"slurm/job_7/cpu.max": "400000 100000\n"}}, 4),
-        ({"own": "0::/slurm/job_7\n", "files": {"slurm/job_8/cpu.max": "400000 100000\n"}}, 16),
+        ({"groups": "0::/slurm/job_7/step\n", "files": {"slurm/job_7/step/cpu.max": "500000 100000\n"}}, 5),
+        ({"groups": "0::/slurm/job_7/step\n", "files": {"slurm/job_7/cpu.max": "400000 100000\n"}}, 4),
+        ({"groups": "0::/slurm/job_7\n", "files": {"slurm/job_8/cpu.max": "400000 100000\n"}}, 16),
         # version 1, in a container that sees its own group as the topmost
         (
-            {"own": V1_OWN, "files": {"cpu/cpu.cfs_quota_us": "600000\n", "cpu/cpu.cfs_period_us": "100000\n"}},
+            {"groups": V1_OWN, "files": {"cpu/cpu.cfs_quota_us": "600000\n", "cpu/cpu.cfs_period_us": "100000\n"}},
             6,
         ),
         (
             {
-                "own": V1_OWN,
+                "groups": V1_OWN,
                 "files": {
                     "cpu,cpuacct/docker/ab/cpu.cfs_quota_us": "150000\n",
                     "cpu,cpuacct/docker/ab/cpu.cfs_period_us": "50000\n",
@@ -70,7 +70,7 @@ V1_OWN = "9:memory:/docker/ab\n4:cpu,cpuacct:/docker/ab\n1:cpuset:/docker/ab\n0:
             },
             3,
         ),
-        ({"own": V1_OWN, "files": {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}}, 16),
+        ({"groups": V1_OWN, "files": {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}}, 16),
         ({"SLURM_CPUS_PER_TASK": "4"}, 4),
         ({"SLURM_CPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "2"}, 2),
         ({"SLURM_CPUS_ON_NODE": "8"}, 8),

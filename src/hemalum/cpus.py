@@ -56,11 +56,11 @@ def _group_folders() -> Iterator[Path]:
     except OSError:  # not Linux
         return
     for line in lines:
-        _, controllers, own = line.split(":", 2)
+        _, controllers, name = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
         mounts = {CONTROL_GROUPS / controllers, CONTROL_GROUPS / "cpu"} if controllers else {CONTROL_GROUPS}
-        path = PurePosixPath(own)
+        path = PurePosixPath(name)
         for mount in sorted(mounts):
             for group in (path, *path.parents):
                 yield mount / str(group).lstrip("/")

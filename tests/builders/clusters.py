@@ -41,7 +41,8 @@ class DaskCluster:
 
     def _start(self, program: str, *options: str, log: str | None = None) -> "subprocess.Popen[bytes]":
         arguments = ["--scheduler-file", str(self.scheduler), "--no-dashboard", *options]
-        environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+        path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"PYTHONPATH": path}
         with (self.folder / f"{log or program}.log").open("wb") as stream:
             return subprocess.Popen(
                 [sys.executable, "-m", f"distributed.cli.dask_{program}", *arguments],
