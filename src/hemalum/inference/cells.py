@@ -7,8 +7,10 @@ whatever else is segmented, when, and by whom.
 Separation never crosses from one 4-connected component of the foreground into another, so a nucleus of a component
 that ends inside the box is exactly what separating the whole image gives. A component that goes on beyond the box may
 be changed by what is not seen; the halo is so wide that this does not reach the core (`benchmarks/seams.py` counts).
-Where a nucleus of the core touches the border of the box, the box grows, up to `LARGEST` px around the core; what
-touches the border still is a clump of no nuclei, and is left out and counted.
+Where a nucleus of the core comes within `MARGIN` px of the border of the box, the box grows, up to `LARGEST` px
+around the core; what touches the border still is a clump of no nuclei, and is left out and counted. So what may
+differ from separating the whole image are clumps in which single "nuclei" are larger than the halo: where they go on
+beyond the box, two cells may see their inner borders differently.
 """
 
 from collections import Counter, deque
@@ -23,7 +25,6 @@ from numpy.typing import NDArray
 
 from hemalum.inference.grid import CELL_HALO, Box
 from hemalum.nuclei.nuclei import Part, measure
-from hemalum.nuclei.polygons import Polygons
 from hemalum.nuclei.refining import refine
 from hemalum.nuclei.separation import flood
 from hemalum.nuclei.settings import SeparationSettings
@@ -31,7 +32,8 @@ from hemalum.nuclei.settings import SeparationSettings
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-LARGEST = 8 * CELL_HALO  # px around the core: a nucleus that is larger is none
+MARGIN = 16  # px around a nucleus that are seen at least
+LARGEST = 4 * CELL_HALO  # px around the core: a nucleus that is larger is none
 TOO_LARGE = "left_out_too_large"  # note of a result
 
 
@@ -49,13 +51,13 @@ class BoxMaps:
 class CellNuclei:
     """What separating a cell gives: the nuclei of its core, on the separation grid, and what lies beside them.
 
-    `neighbors` are outlines of what else was found in the halo, where they are asked for. `left_out` counts, by
-    reason, what was found and is no nucleus.
+    `neighbors` is what else was found in the halo, where it is asked for. `left_out` counts, by reason, what was
+    found and is no nucleus.
     """
 
     core: Box
     part: Part
-    neighbors: Polygons
+    neighbors: Part
     left_out: Counter[str]
 
     def where(self, kept: NDArray[np.bool_]) -> "CellNuclei":
@@ -71,18 +73,22 @@ def separate_cell(
     *,
     upsampling: int = 1,
     halo: int = CELL_HALO,
+    margin: int = MARGIN,
     with_neighbors: bool = False,
 ) -> CellNuclei:
-    """Nuclei of a cell of an image of (h, w) px. `read` gives the maps of a box; `core` and `halo` are px at the
-    model's scale."""
+    """Nuclei of a cell of an image of (h, w) px. `read` gives the maps of a box.
+
+    `core`, `halo` and `margin`, what has to be seen around each nucleus, are px at the model's scale.
+    """
     while True:
         seen = read(core.grown(halo, shape))
         foreground, peaks, *classes = seen.maps
         labels = refine(flood(foreground, peaks, settings), settings)
-        kept, cut = choose_nuclei(labels, peaks, np.float32(settings.marker), seen.box, core, shape, upsampling)
-        if not cut.any() or halo >= LARGEST:
+        kept = find_own(labels, peaks, np.float32(settings.marker), seen.box, core, upsampling)
+        if halo >= LARGEST or not (kept & at_border(labels, seen.box, shape, 1 + margin * upsampling)).any():
             break
         halo *= 2
+    cut = kept & at_border(labels, seen.box, shape)
     kept &= ~cut
     wanted = np.arange(len(kept), dtype=np.int32)
     if not with_neighbors:
@@ -94,30 +100,33 @@ def separate_cell(
     )  # fmt: skip
     rows, columns = (part.first - np.array(origin, np.int32)).T
     inside = kept[labels[rows, columns]]
-    neighbors = part.polygons.take(np.flatnonzero(~inside))
-    return CellNuclei(core, part.where(inside), neighbors, Counter({TOO_LARGE: int(cut.sum())}))
+    return CellNuclei(core, part.where(inside), part.where(~inside), Counter({TOO_LARGE: int(cut.sum())}))
 
 
-def choose_nuclei(
-    labels: NDArray[np.int32], peaks: NDArray[np.float32], marker: np.float32, box: Box, core: Box,
-    shape: tuple[int, int], upsampling: int,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
-    """Which labels (0..N,) have their peak in the core, and which of these the border of the box cuts."""
+def find_own(
+    labels: NDArray[np.int32], peaks: NDArray[np.float32], marker: np.float32, box: Box, core: Box, upsampling: int
+) -> NDArray[np.bool_]:
+    """Which labels (0..N,) of a box have their peak in the core."""
     points = find_peaks(labels, peaks, marker, int(labels.max()) + 1)
     rows, columns = core.slices(box, upsampling)
-    kept: NDArray[np.bool_] = (
+    inside: NDArray[np.bool_] = (
         (points[:, 0] >= rows.start) & (points[:, 0] < rows.stop)
         & (points[:, 1] >= columns.start) & (points[:, 1] < columns.stop)
     )  # fmt: skip
-    kept[0] = False
-    cut = np.zeros(len(points), np.bool_)
+    inside[0] = False
+    return inside
+
+
+def at_border(labels: NDArray[np.int32], box: Box, shape: tuple[int, int], width: int = 1) -> NDArray[np.bool_]:
+    """Which labels (0..N,) have a pixel in the outermost `width` of a box, where the image goes on beyond it."""
+    touching = np.zeros(int(labels.max()) + 1, np.bool_)
     for border, inside in (
-        (labels[0], box.top > 0), (labels[-1], box.bottom < shape[0]),
-        (labels[:, 0], box.left > 0), (labels[:, -1], box.right < shape[1]),
+        (labels[:width], box.top > 0), (labels[-width:], box.bottom < shape[0]),
+        (labels[:, :width], box.left > 0), (labels[:, -width:], box.right < shape[1]),
     ):  # fmt: skip
         if inside:
-            cut[border] = True
-    return kept, cut & kept
+            touching[border] = True
+    return touching
 
 
 def run_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:

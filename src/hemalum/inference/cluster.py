@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -118,7 +118,7 @@ def make_order(
 
 def segment_on_cluster(
     client: "Client", order: Order, store: NucleiStore, regions: Sequence[Region]
-) -> Iterator[float]:
+) -> Generator[float, None, None]:
     """Have the workers segment regions; gives the share that is done after each task. The store is not finished.
 
     Only a few tasks for each worker are with the scheduler at a time, so that those that are done early get more.

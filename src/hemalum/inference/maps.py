@@ -6,7 +6,6 @@ reach, by which the halo of the tiles is wider.
 """
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from hemalum.targets.representations import Representation, find_representation
 
 Pixels = NDArray[np.uint8]
 
-KEPT_BYTES = 256 << 20  # of tiles that a neighboring cell may want again
+KEPT_BYTES = 128 << 20  # of tiles that a neighboring cell may want again: some rows of cells of a region
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +42,7 @@ class Tile:
         return self.image.nbytes + self.maps.nbytes
 
 
-BLANK = Tile(np.empty((0, 0, 3), np.uint8), np.empty((2, 0, 0), np.float32))  # of a tile that is not run
+Tiles = dict[tuple[int, int], Future[Tile]]
 
 
 class TileMaps:
@@ -51,7 +50,10 @@ class TileMaps:
 
     `read_pixels` gives the pixels of a box inside the image, (h, w, 3) uint8 at the model's scale. With `change` the
     network sees other colors. `organ` is the index of the image's, for a network that tells organs apart. Tiles of
-    which `wanted` says no are not run: they are white, and nothing is found there.
+    which `wanted` says no, whose answer must not change, are not run: they are white, and nothing is found there.
+
+    Nobody waits forever: whoever puts a tile into `_tiles` hands it to the engine before waiting for anything, and
+    when that fails, or the maps are closed, all who wait get an error.
     """
 
     def __init__(
@@ -71,8 +73,8 @@ class TileMaps:
         self.read_pixels, self.shape, self.grid, self.upsampling = read_pixels, shape, grid, upsampling
         self.engine, self.representation, self.change, self.organ = engine, representation, change, organ
         self.wanted, self.kept_bytes = wanted, kept_bytes
-        self._tiles: OrderedDict[tuple[int, int], Future[Tile]] = OrderedDict()
-        self._bytes = 0
+        self._tiles: Tiles = {}  # the oldest first
+        self._bytes, self._closed = 0, False
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(engine.parallel, thread_name_prefix="engine")
 
@@ -83,38 +85,40 @@ class TileMaps:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
+        with self._lock:
+            self._closed = True
+            left = {tile: future for tile, future in self._tiles.items() if not future.done()}
+        self._fail(left, RuntimeError("the maps are closed"))
 
     def read(self, box: Box) -> BoxMaps:
         """Image and maps of a box inside the image."""
-        tiles = list(self.grid.over(box))
-        futures: dict[tuple[int, int], Future[Tile]] = {}
-        missing = []
+        tiles = [tile for tile in self.grid.over(box) if self.wanted is None or self.wanted(self.grid.core(tile))]
+        futures: Tiles = {}
+        missing: Tiles = {}
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the maps are closed")
             for tile in tiles:
                 future = self._tiles.get(tile)
                 if future is None:
-                    self._tiles[tile] = future = Future()
-                    if self.wanted is None or self.wanted(self.grid.core(tile)):
-                        missing.append(tile)
-                    else:
-                        future.set_result(BLANK)
+                    self._tiles[tile] = missing[tile] = future = Future()
                 futures[tile] = future
         if missing:
-            self._compute(missing, futures)
+            self._compute(missing)
         u = self.upsampling
         image = np.full((*box.shape, 3), 255, np.uint8)
         count = 3 if self.representation.class_names else 2
         maps = np.zeros((count, box.shape[0] * u, box.shape[1] * u), np.float32)
         for tile, future in futures.items():
             kept, core = future.result(), self.grid.core(tile)
-            if kept is not BLANK:
-                part = core.meet(box)
-                image[part.slices(box)] = kept.image[part.slices(core)]
-                maps[:, *part.slices(box, u)] = kept.maps[:, *part.slices(core, u)]
+            part = core.meet(box)
+            image[part.slices(box)] = kept.image[part.slices(core)]
+            maps[:, *part.slices(box, u)] = kept.maps[:, *part.slices(core, u)]
         return BoxMaps(box, image, maps)
 
-    def _compute(self, tiles: list[tuple[int, int]], futures: dict[tuple[int, int], Future[Tile]]) -> None:
+    def _compute(self, missing: Tiles) -> None:
         """Read the pixels of tiles at once and have the engine work on each; the futures get what comes of it."""
+        tiles = list(missing)
         boxes = [self.grid.seen(tile) for tile in tiles]
         around = Box(
             min(box.top for box in boxes), min(box.left for box in boxes),
@@ -122,33 +126,30 @@ class TileMaps:
         )  # fmt: skip
         try:
             pixels = self._padded(around)
+            for first in range(0, len(tiles), self.engine.batch):
+                batch = {tile: missing[tile] for tile in tiles[first : first + self.engine.batch]}
+                windows = [pixels[box.slices(around)] for box in boxes[first : first + len(batch)]]
+                self._pool.submit(self._run, batch, windows)
         except BaseException as error:
-            self._forget(tiles)
-            for tile in tiles:
-                futures[tile].set_exception(error)
+            self._fail(missing, error)
             raise
-        for first in range(0, len(tiles), self.engine.batch):
-            batch = tiles[first : first + self.engine.batch]
-            windows = [pixels[box.slices(around)] for box in boxes[first : first + len(batch)]]
-            self._pool.submit(self._run, batch, windows, [futures[tile] for tile in batch])
 
-    def _run(self, tiles: list[tuple[int, int]], windows: list[Pixels], futures: "list[Future[Tile]]") -> None:
+    def _run(self, batch: Tiles, windows: list[Pixels]) -> None:
         """Maps of some tiles in one call, which is always full, so that no result depends on what is run together."""
         try:
             images = np.stack(windows + windows[-1:] * (self.engine.batch - len(windows)))
             seen = images if self.change is None else np.stack([self.change.apply(image) for image in images])
             results = run_engine(self.engine, seen, self.organ)
-            kept = [self._keep(*one) for one in zip(tiles, windows, results, strict=False)]
+            kept = [self._keep(*one) for one in zip(batch, windows, results[: len(batch)], strict=True)]
         except BaseException as error:
-            self._forget(tiles)
-            for future in futures:
-                future.set_exception(error)
+            self._fail(batch, error)
             return
         with self._lock:
-            self._bytes += sum(tile.size for tile in kept)
-        for future, result in zip(futures, kept, strict=True):
-            future.set_result(result)
-        self._drop_oldest()
+            for (tile, future), result in zip(batch.items(), kept, strict=True):
+                if not future.done():
+                    future.set_result(result)
+                    self._bytes += result.size if self._tiles.get(tile) is future else 0
+            self._drop_oldest()
 
     def _keep(self, tile: tuple[int, int], pixels: Pixels, maps: NDArray[np.float32]) -> Tile:
         core, seen = self.grid.core(tile), self.grid.seen(tile)
@@ -156,17 +157,22 @@ class TileMaps:
         channels = [np.asarray(channel)[rows, columns] for channel in self.representation.read(maps)]
         return Tile(pixels[core.slices(seen)].copy(), np.stack(channels))
 
-    def _forget(self, tiles: list[tuple[int, int]]) -> None:
+    def _fail(self, tiles: Tiles, error: BaseException) -> None:
+        """Give an error to all who wait for tiles, which are forgotten: the next who wants one tries again."""
         with self._lock:
-            for tile in tiles:
-                self._tiles.pop(tile, None)
+            for tile, future in tiles.items():
+                if self._tiles.get(tile) is future and not future.done():
+                    del self._tiles[tile]
+                if not future.done():
+                    future.set_exception(error)
 
     def _drop_oldest(self) -> None:
-        with self._lock:
-            while self._bytes > self.kept_bytes:
-                tile, future = next(iter(self._tiles.items()))
-                if not future.done():
-                    return
+        """Forget the tiles that came first, down to `kept_bytes`; those that are still computed stay."""
+        for tile in list(self._tiles) if self._bytes > self.kept_bytes else ():
+            if self._bytes <= self.kept_bytes:
+                return
+            future = self._tiles[tile]
+            if future.done():
                 del self._tiles[tile]
                 self._bytes -= future.result().size
 

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.inference.cells import CellNuclei, separate_cell
-from hemalum.inference.grid import Box, TileGrid, cut_cells, plan_tiles
+from hemalum.inference.cells import MARGIN, CellNuclei, separate_cell
+from hemalum.inference.grid import CELL_HALO, Box, TileGrid, cut_cells, plan_tiles
 from hemalum.inference.maps import TileMaps, scaled_pixels
 from hemalum.inference.nuclear_marker import show_nuclear_dab
 from hemalum.inference.scale import Scale, find_scale, scaled_shape
@@ -30,6 +30,7 @@ from hemalum.targets.representations import Representation, find_representation
 NO_ORGAN = "the mean of all organs is taken"  # of their embeddings (docs/systems/clin_seg_net.md)
 
 PALE = "left_out_without_hematoxylin"  # note of a result
+TWICE = "left_out_found_twice"  # note of a result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,9 +69,13 @@ class Plan:
         return left, top, right - left, bottom - top
 
     def covers(self, box: Box) -> bool:
-        """Whether a box has tissue, and a part of the region of interest."""
-        window = self.window(box)
-        return (self.tissue is None or self.tissue.covers(*window)) and (self.roi is None or self.roi.meets(*window))
+        """Whether a box has tissue, and a part of the region of interest in it or near it.
+
+        A nucleus whose centroid is in the region may begin outside: its pixels must be the same without a region.
+        """
+        return (self.tissue is None or self.tissue.covers(*self.window(box))) and (
+            self.roi is None or self.roi.meets(*self.window(box.grown(CELL_HALO, self.shape)))
+        )
 
 
 def make_plan(
@@ -99,6 +104,20 @@ def make_plan(
     return Plan(
         slide.shape, shape, card.output_upsampling, scale, staining, tiles, cut_cells(shape), tissue, roi
     )  # fmt: skip
+
+
+def take_once(parts: list[Part]) -> tuple[list[Part], int]:
+    """Parts without the nuclei whose first pixel another one of them has, and how many these were."""
+    if not parts:
+        return [], 0
+    first = np.concatenate([part.first for part in parts])
+    kept = np.zeros(len(first), np.bool_)
+    kept[np.unique(first, axis=0, return_index=True)[1]] = True
+    if kept.all():
+        return parts, 0
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    taken = [part.where(mask) for part, mask in zip(parts, np.split(kept, ends), strict=True)]
+    return taken, int((~kept).sum())
 
 
 def representation_of(model: Model) -> Representation:
@@ -134,8 +153,9 @@ class CellSegmenter:
         plan, rule = self.plan, self.model.card.separation
         stain = plan.staining.stain
         cell = separate_cell(
-            self.maps.read, core, plan.shape, rule,
-            upsampling=plan.upsampling, with_neighbors=stain == "hdab",
+            self.maps.read, core, plan.shape, rule, upsampling=plan.upsampling,
+            margin=max(MARGIN, math.ceil(self._ring / (min(plan.pixel) * plan.upsampling)) + 1),
+            with_neighbors=stain == "hdab",
         )  # fmt: skip
         if stain == "hdab":
             cell.part.raw.update(self._measure_dab(cell))
@@ -148,27 +168,48 @@ class CellSegmenter:
             kept &= plan.roi.contains(cell.part.raw["x"] * x, cell.part.raw["y"] * y)
         return cell if kept.all() else cell.where(kept)
 
+    @property
+    def _ring(self) -> float:
+        """Width in px of level 0 of the ring around a nucleus in which DAB is measured."""
+        return RING_UM / self.plan.scale.mpp
+
     def _measure_dab(self, cell: CellNuclei) -> dict[str, NDArray[np.float64]]:
-        """DAB of the nuclei of a cell and of rings around them, which leave out what else lies there."""
-        plan, inside = self.plan, len(cell.part)
-        outlines = Polygons.joined([cell.part.polygons, cell.neighbors]).scaled(*plan.pixel)
-        ring = RING_UM / plan.scale.mpp  # px of level 0
+        """DAB of the nuclei of a cell and of rings around them, which leave out all else that was found there.
+
+        As `Nuclei.with_dab` on the whole slide measures it, but that what is left out as too large, or lies outside
+        the region of interest, is left out of rings as well.
+        """
+        inside = len(cell.part)
         if inside == 0:
             return dict.fromkeys(DAB_COLUMNS, np.zeros(0))
+        # drawn in the order of the whole slide: a nucleus inside another's ring comes after it
+        first = np.concatenate([cell.part.first, cell.neighbors.first])
+        order = np.lexsort((first[:, 1], first[:, 0]))
+        outlines = Polygons.joined([cell.part.polygons, cell.neighbors.polygons]).scaled(*self.plan.pixel)
         coords = outlines.coords[: outlines.offsets[inside]]
+        ring = self._ring
         low = np.maximum(np.floor(coords.min(axis=0) - ring) - 1, 0).astype(int)
         high = np.minimum(np.ceil(coords.max(axis=0) + ring) + 1, self.plan.slide_shape[::-1]).astype(int)
-        pixels = self.slide.read(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
-        moved = Polygons((outlines.coords - low).astype(np.float32), outlines.offsets)
-        shape = pixels.shape[0], pixels.shape[1]
-        columns = measure_dab(moved, lambda start, stop: pixels[start:stop], shape, ring=ring)
-        return {name: values[:inside] for name, values in columns.items()}
+        (left, top), (width, height) = low.tolist(), (high - low).tolist()
+        moved = Polygons((outlines.coords - low).astype(np.float32), outlines.offsets).take(order)
+        columns = measure_dab(
+            moved, lambda start, stop: self.slide.read(left, top + start, width, stop - start), (height, width),
+            ring=ring,
+        )  # fmt: skip
+        position = np.argsort(order)[:inside]
+        return {name: values[position] for name, values in columns.items()}
 
     def nuclei(self, parts: Iterable[Part], left_out: Counter[str]) -> Nuclei:
-        """The nuclei of cells as one result, in px of the whole slide."""
+        """The nuclei of cells as one result, in px of the whole slide.
+
+        Of a clump two cells may see different parts, and give the same nucleus (`hemalum.inference.cells`): it is
+        taken once, and counted in `left_out`, which the notes hold.
+        """
         plan, model, slide = self.plan, self.model, self.slide
+        taken, twice = take_once(list(parts))
+        left_out[TWICE] += twice
         return Nuclei.from_parts(
-            list(parts),
+            taken,
             shape=slide.shape,
             scale=plan.pixel,
             mpp=plan.scale.mpp,
@@ -184,9 +225,9 @@ class CellSegmenter:
     def notes(self) -> dict[str, Any]:
         """What the result says of how it came to be."""
         model, engine = self.model, self.engine
-        return (
-            {"engine": f"{engine.name} {engine.precision}"}
-            | describe_tta(engine)
-            | self.plan.staining.notes
-            | ({} if model.organ is None else {"organ": model.card.organ or f"not given: {NO_ORGAN}"})
-        )
+        return {
+            "engine": f"{engine.name} {engine.precision}",
+            **describe_tta(engine),
+            **self.plan.staining.notes,
+            **({} if model.organ is None else {"organ": model.card.organ or f"not given: {NO_ORGAN}"}),
+        }

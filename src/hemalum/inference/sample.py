@@ -19,14 +19,14 @@ def sample_tissue(slide: Slide, tissue: Tissue, mpp: float | None) -> Slide:
     """
     if math.prod(slide.shape) <= WHOLE:
         return slide
-    height, width = slide.shape
-    rows, columns = height // SIDE, width // SIDE
+    high, wide = (min(SIDE, length) for length in slide.shape)
+    rows, columns = slide.shape[0] // high, slide.shape[1] // wide
     share = np.array(
-        [[tissue.share_in(x * SIDE, y * SIDE, SIDE, SIDE) for x in range(columns)] for y in range(rows)]
+        [[tissue.share_in(x * wide, y * high, wide, high) for x in range(columns)] for y in range(rows)]
     ).ravel()
     # the fullest fields, in the order in which they lie
     full = np.flatnonzero(share >= min(0.5, share.max()))
     chosen = full[np.linspace(0, len(full) - 1, ACROSS * ACROSS).round().astype(int)]
-    fields = [slide.read(int(k % columns) * SIDE, int(k // columns) * SIDE, SIDE, SIDE) for k in chosen]
+    fields = [slide.read(int(k % columns) * wide, int(k // columns) * high, wide, high) for k in chosen]
     lines = [np.concatenate(fields[first : first + ACROSS], axis=1) for first in range(0, len(fields), ACROSS)]
     return Slide.of(np.concatenate(lines), name=slide.name, mpp=mpp)

@@ -7,9 +7,9 @@ however many workers there are, and wherever a run was interrupted. A finished r
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError
-from hemalum.inference.cells import TOO_LARGE, CellNuclei, run_ahead
+from hemalum.inference.cells import LARGEST, TOO_LARGE, CellNuclei, run_ahead
 from hemalum.inference.grid import CELL, CELL_HALO, TILE_HALO, WINDOW, Box
 from hemalum.inference.plan import CellSegmenter, Plan, make_plan, representation_of
 from hemalum.inference.sample import sample_tissue
@@ -30,7 +30,6 @@ from hemalum.manifest import lock_folder
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.ihc_score import Positive, check_positive
-from hemalum.nuclei.nuclei import Part
 from hemalum.nuclei.store import SUFFIX, NucleiStore, RegionGrid, StoreRun, raster_ids
 from hemalum.nuclei.store.run import Region
 from hemalum.slides.roi import Roi, read_roi, tissue_in
@@ -82,7 +81,8 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     cells are separated at once: `threads`, or all cores, where it is not set. With `scheduler`, tcp://HOST:PORT, a
     scheduler file or a client of Dask, its workers do the regions (docs/how-to/cluster.md); `model` is then a file or
     a name, `engine` a name, and `threads` counts for each of them. `on_start` is called with what is going to be done
-    and the regions that are missing. The rest is as for `hemalum.segment`.
+    and the regions that are missing, `on_progress` with the share of them that is done: 1 when the store is complete.
+    A `Slide` stays open. The rest is as for `hemalum.segment`.
 
     Raises HemalumError as `hemalum.segment` does; for a slide without a scale; for a region of interest that is
     empty; where the folder holds another run, or another process writes to it; where the scheduler or one of its
@@ -99,7 +99,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
         client = None if scheduler is None else stack.enter_context(_reach(scheduler, model, engine, slide, workers))
         loaded = load_for_organ(model, organ)
         runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
-        opened = stack.enter_context(slide if isinstance(slide, Slide) else open_image(slide, mpp))
+        opened = stack.enter_context(nullcontext(slide) if isinstance(slide, Slide) else open_image(slide, mpp))
         job = plan_slide(
             opened, loaded, runner, out, mpp=mpp, stain=stain, positive=positive, tissue_mask=tissue_mask, roi=roi,
             region=region, name=name,
@@ -111,6 +111,8 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
                 on_start(job, missing)
             if store.complete and not missing:
                 log.info("%s: is complete; nothing is left to segment", store.path)
+                if on_progress is not None:
+                    on_progress(1.0)
                 return store
             if len(missing) < len(job.regions):
                 log.info(
@@ -122,11 +124,14 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
                     shares = segment_regions(segmenter, store, job, missing, workers=at_once)
                 else:
                     shares = _segment_there(client, segmenter, store, job, missing, device, threads)
-                for share in shares:
-                    if on_progress is not None:
-                        on_progress(share)
+                with closing(shares):
+                    for share in shares:
+                        if on_progress is not None:
+                            on_progress(share)
                 notes = segmenter.notes
             finish(store, job, notes)
+            if on_progress is not None:
+                on_progress(1.0)
     return store
 
 
@@ -143,7 +148,7 @@ def _reach(
 def _segment_there(
     client: "Client", segmenter: CellSegmenter, store: NucleiStore, job: "SlideJob", regions: Sequence[Region],
     device: str, threads: int | None,
-) -> Iterator[float]:  # fmt: skip
+) -> Generator[float, None, None]:  # fmt: skip
     from hemalum.inference import cluster
 
     order = cluster.make_order(segmenter, store, job, device, threads)
@@ -268,32 +273,49 @@ def hold(store: NucleiStore) -> Iterator[None]:
 
 def segment_regions(
     segmenter: CellSegmenter, store: NucleiStore, job: SlideJob, regions: Sequence[Region], *, workers: int
-) -> Iterator[float]:
+) -> Generator[float, None, None]:
     """Segment regions and write their parts, in order; gives the share that is done after each cell.
 
     `workers` cells are separated at once, while the next ones are read and run, and finished regions are written.
     """
     tasks = [(region, cells) for region in regions for cells in (job.cells(region),)]
-    total = sum(len(cells) for _, cells in tasks)
+    total = sum(len(cells) for _, cells in tasks) + 1  # with finishing
     done = 0
-    results = run_ahead(segmenter.segment, (cell for _, cells in tasks for cell in cells), workers)
-    reported: set[BrokenAt] = set()
-    with ThreadPoolExecutor(1, thread_name_prefix="writer") as pool:
+    # the cells end before the maps that they wait for are closed, whatever happens
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="writer") as pool,
+        closing(
+            run_ahead(segmenter.segment, (cell for _, cells in tasks for cell in cells), workers)
+        ) as cell_results,
+    ):
         written: Future[None] | None = None
         for region, cells in tasks:
             gathered = []
             for _ in cells:
-                gathered.append(next(results))
+                gathered.append(next(cell_results))
                 done += 1
                 yield done / total
             if written is not None:
                 written.result()
-            broken = {(tile.level, tile.x, tile.y) for tile in segmenter.slide.broken} - reported
-            reported |= broken
-            written = pool.submit(write_region, segmenter, store, region, gathered, sorted(broken))
+            broken = broken_near(segmenter, store, region)
+            written = pool.submit(write_region, segmenter, store, region, gathered, broken)
         if written is not None:
             written.result()
-    results.close()
+
+
+def broken_near(segmenter: CellSegmenter, store: NucleiStore, region: Region) -> list[BrokenAt]:
+    """The tiles that could not be read and that a region may have needed: its part names them, whoever found them."""
+    grid, levels = store.run.grid, segmenter.slide.levels
+    reach = (LARGEST + WINDOW) * segmenter.plan.upsampling * max(segmenter.plan.pixel)
+    top, left = region[0] * grid.height - reach, region[1] * grid.width - reach
+    bottom, right = top + grid.height + 2 * reach, left + grid.width + 2 * reach
+    return [
+        (tile.level, tile.x, tile.y)
+        for tile in segmenter.slide.broken
+        for size in (levels[tile.level].downsample,)
+        if tile.x * size < right and (tile.x + tile.width) * size > left
+        and tile.y * size < bottom and (tile.y + tile.height) * size > top
+    ]  # fmt: skip
 
 
 def write_region(
@@ -304,13 +326,12 @@ def write_region(
     broken: Sequence[BrokenAt],
 ) -> None:
     """Write the nuclei of the cells of a region as its part, with what was left out and could not be read."""
-    parts: list[Part] = [cell.part for cell in cells]
     left_out: Counter[str] = sum((cell.left_out for cell in cells), Counter())
-    nuclei = segmenter.nuclei(parts, Counter())
-    first = np.concatenate([np.zeros((0, 2), np.int32), *(part.first for part in parts)])
-    width = segmenter.plan.shape[1] * segmenter.plan.upsampling
-    # sorted like the nuclei, which follow their first pixel
-    store.add(region, nuclei, np.sort(raster_ids(first, width)), {"left_out": dict(left_out), "broken": list(broken)})
+    nuclei = segmenter.nuclei((cell.part for cell in cells), left_out)
+    first = np.concatenate([np.zeros((0, 2), np.int32), *(cell.part.first for cell in cells)])
+    # sorted and unique like the nuclei, which follow their first pixel
+    ids = np.unique(raster_ids(first, segmenter.plan.shape[1] * segmenter.plan.upsampling))
+    store.add(region, nuclei, ids, {"left_out": dict(+left_out), "broken": list(broken)})
 
 
 def finish(store: NucleiStore, job: SlideJob, notes: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from hemalum.errors import HemalumError
 from hemalum.inference.grid import cut_cells
 from hemalum.inference.plan import CellSegmenter
 from hemalum.inference.segment import as_engine
-from hemalum.inference.slide import BrokenAt, SlideJob, write_region
+from hemalum.inference.slide import SlideJob, broken_near, write_region
 from hemalum.inference.tta import describe_tta
 from hemalum.models.card import Card
 from hemalum.models.engines.engine import Engine
@@ -92,7 +92,6 @@ class Session:
         self.segmenter = CellSegmenter(self.slide, model, engine, order.job.plan)
         self.users = 0
         self._cells = ThreadPoolExecutor(threads, thread_name_prefix="cell")
-        self._noted: set[BrokenAt] = set()
 
     def segment(self, region: Region) -> int:
         """Write the part of a region, if it is not there yet; gives the number of its nuclei.
@@ -108,9 +107,7 @@ class Session:
         finally:
             for task in tasks:
                 task.cancel()
-        broken = {(tile.level, tile.x, tile.y) for tile in self.slide.broken} - self._noted
-        write_region(self.segmenter, self.store, region, cells, sorted(broken))
-        self._noted |= broken
+        write_region(self.segmenter, self.store, region, cells, broken_near(self.segmenter, self.store, region))
         return sum(len(cell.part) for cell in cells)
 
     def close(self) -> None:

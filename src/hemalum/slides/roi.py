@@ -1,5 +1,6 @@
 """Regions of interest: the parts of a slide that are looked at, as a rectangle or as outlines drawn in QuPath."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hemalum.errors import HemalumError
 from hemalum.slides.tissue import Tissue
 
 MAX_BYTES = 16 << 20  # of a file of regions: a million points
+ONE_AT_A_TIME = threading.Lock()  # a prepared geometry builds its index when it is first asked
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,11 +31,13 @@ class Roi:
 
     def meets(self, x: float, y: float, width: float, height: float) -> bool:
         """Whether a window, px of level 0, has a part of it."""
-        return bool(self.geometry.intersects(shapely.box(x, y, x + width, y + height)))
+        with ONE_AT_A_TIME:
+            return bool(self.geometry.intersects(shapely.box(x, y, x + width, y + height)))
 
     def contains(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which points (N,), px of level 0, lie inside."""
-        inside: NDArray[np.bool_] = shapely.contains_xy(self.geometry, x, y)
+        with ONE_AT_A_TIME:
+            inside: NDArray[np.bool_] = shapely.contains_xy(self.geometry, x, y)
         return inside
 
 
@@ -56,7 +60,9 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
         areas = [shapely.box(x, y, x + wide, y + high)]
     else:
         areas = _read_areas(Path(text))
-    geometry = shapely.intersection(shapely.union_all(areas), shapely.box(0, 0, width, height))
+    cut = shapely.intersection(shapely.union_all(areas), shapely.box(0, 0, width, height))
+    # where an outline runs along the slide's edge, a line comes out as well
+    geometry = shapely.union_all([part for part in shapely.get_parts(cut) if part.geom_type.endswith("Polygon")])
     if geometry.area < 1:
         raise HemalumError(f"roi '{text}': it lies outside the slide, which is {width} x {height} px")
     shapely.prepare(geometry)

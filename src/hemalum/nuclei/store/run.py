@@ -99,4 +99,10 @@ def first_difference(held: Any, requested: Any, name: str = "") -> str:
             if difference:
                 return difference
         return ""
-    return "" if held == requested else f"{name} is {held} there, {requested} here"
+    return "" if held == requested else f"{name} is {_shorten(held)} there, {_shorten(requested)} here"
+
+
+def _shorten(value: Any, longest: int = 80) -> str:
+    """A value as text for one line; the outlines of a region of interest may have a million points."""
+    text = str(value)
+    return text if len(text) <= longest else f"{text[:longest]}…"
