@@ -178,6 +178,14 @@ def shapes(name: str) -> Maps:
             depth = np.where(((y + 2 * x) % 60 < 4) & (x % 100 > 6), 0.9, 0)
         case "large":  # one nucleus of 130 px
             depth = 1 - np.hypot(y - 140, x - 160) / 65
+        case "nested" | "clump":  # nuclei in the holes of rings; or of rings that all touch
+            period = 75 if name == "nested" else 60
+            around = np.hypot(y % period - period // 2, x % period - period // 2)
+            depth = np.maximum(1 - np.abs(around - 25) / 6, 1 - around / 14)
+        case "hooks":  # slivers that turn back into the cell that they come from
+            depth = np.where((np.abs(y % 90 - 45) < 40) & ((x % 45 < 4) | ((y % 90 > 80) & (x % 90 < 49))), 0.9, 0)
+        case "bridged":  # nuclei in a component that goes over all cells by bridges of one pixel
+            depth = np.maximum(1 - np.hypot(y % 40 - 20, x % 40 - 20) / 15, np.where((y % 40 == 20), 0.15, 0))
         case "net":  # all of them in one component
             depth = 1 - np.hypot(y % 24 - 12, x % 24 - 12) / 20
         case _:
@@ -187,15 +195,34 @@ def shapes(name: str) -> Maps:
 
 
 @pytest.mark.parametrize("side", [37, 64, 100])
-@pytest.mark.parametrize("name", ["chain", "rings", "bowties", "slivers", "large", "net"])
+@pytest.mark.parametrize(
+    "name", ["chain", "rings", "bowties", "slivers", "large", "nested", "clump", "hooks", "bridged", "net"]
+)
 def test_no_shape_is_found_twice_or_lost(name: str, side: int) -> None:
     maps, rule = shapes(name), SeparationSettings()
-    parts, large = by_cells(maps, rule, side, halo=24)
+    # rings larger than the halo may be another clump's where they are seen in part
+    parts, large = by_cells(maps, rule, side, halo=64 if name == "clump" else 24)
     image = np.full((300, 300, 3), 128, np.uint8)
     uncut = joined([separate_whole(maps, image, rule)], image)
     assert uncut.count >= 1
     assert large == 0
     assert same(joined(parts, image), uncut)
+
+
+@pytest.mark.parametrize(("margin", "right"), [(0, [264]), (16, [264]), (18, [264, 328]), (100, [264, 328, 400])])
+def test_a_nucleus_is_seen_with_a_margin_around_it(margin: int, right: list[int]) -> None:
+    """Its first pixel lies in the cell, its end 46 px beyond: the cell looks further when it does not see enough."""
+    maps = np.zeros((2, 400, 400), np.float32)
+    maps[:, 190:206, 150:246] = 0.9
+    boxes: list[Box] = []
+
+    def read(box: Box) -> BoxMaps:
+        boxes.append(box)
+        return reader(maps)(box)
+
+    cell = separate_cell(read, Box(100, 100, 200, 200), (400, 400), SeparationSettings(), halo=64, margin=margin)
+    assert len(cell.part) == 1
+    assert [box.right for box in boxes] == right
 
 
 def test_what_is_too_large_for_a_nucleus_is_left_out_and_counted_once() -> None:

@@ -1,0 +1,132 @@
+"""Regions of interest: what a user may name, and what is refused."""
+
+import gzip
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hemalum.errors import HemalumError
+from hemalum.slides import Roi, read_roi
+
+SHAPE = (300, 400)  # height and width
+SQUARE = [[10, 10], [110, 10], [110, 110], [10, 110], [10, 10]]
+HOLE = [[40, 40], [80, 40], [80, 80], [40, 80], [40, 40]]
+
+
+def feature(geometry: Any, **properties: Any) -> dict[str, Any]:
+    return {"type": "Feature", "geometry": geometry, "properties": {"objectType": "annotation"} | properties}
+
+
+def save(path: Path, *geometries: Any) -> Path:
+    content = {"type": "FeatureCollection", "features": [feature(one) for one in geometries]}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def polygon(*rings: Any) -> dict[str, Any]:
+    return {"type": "Polygon", "coordinates": list(rings)}
+
+
+def inside(roi: Roi, *points: tuple[float, float]) -> list[bool]:
+    x, y = np.array(points, np.float64).T
+    return [bool(value) for value in roi.contains(x, y)]
+
+
+def test_a_rectangle_counts_from_the_upper_left_corner() -> None:
+    roi = read_roi("20,30,100,50", SHAPE)
+    assert roi.area == 5000
+    assert roi.name == "20,30,100,50"
+    assert roi.geometry.bounds == (20, 30, 120, 80)
+    assert inside(roi, (20.01, 30.01), (119.9, 79.9), (19.9, 50), (50, 80.1)) == [True, True, False, False]
+    assert roi.meets(0, 0, 21, 31)
+    assert not roi.meets(0, 0, 19, 400)
+
+
+def test_what_lies_outside_the_slide_is_cut_off() -> None:
+    assert read_roi("-50,-50,100,100", SHAPE).area == 2500
+    assert read_roi("350,250,1000,1000", SHAPE).geometry.bounds == (350, 250, 400, 300)
+    assert read_roi("-1e6,-1e6,1e7,1e7", SHAPE).area == 300 * 400
+
+
+def test_all_areas_of_a_file_count_and_holes_do_not(tmp_path: Path) -> None:
+    multi = {"type": "MultiPolygon", "coordinates": [[[[200, 10], [250, 10], [250, 60], [200, 10]]]]}
+    overlapping = polygon([[100, 10], [150, 10], [150, 110], [100, 110], [100, 10]])
+    roi = read_roi(save(tmp_path / "a.geojson", polygon(SQUARE, HOLE), multi, overlapping), SHAPE)
+    assert roi.area == 100 * 100 - 40 * 40 + 50 * 50 / 2 + 40 * 100
+    assert inside(roi, (20, 20), (60, 60), (240, 20), (105, 50), (110, 50), (300, 200)) == [
+        True, False, True, True, True, False,
+    ]  # fmt: skip
+    assert not roi.meets(45, 45, 30, 30)
+    with gzip.open(tmp_path / "b.geojson.gz", "wt") as file:
+        file.write((tmp_path / "a.geojson").read_text())
+    assert read_roi(str(tmp_path / "b.geojson.gz"), SHAPE).geometry.wkt == roi.geometry.wkt
+
+
+def test_an_outline_along_the_edge_of_the_slide_leaves_areas_only(tmp_path: Path) -> None:
+    """The part of it outside touches the slide along a line, which is no area."""
+    outline = [[-50, 0], [50, -40], [50, 50], [0, 50], [0, 200], [-50, 200], [-50, 0]]
+    roi = read_roi(save(tmp_path / "a.geojson", polygon(outline)), SHAPE)
+    assert roi.geometry.geom_type == "Polygon"
+    assert inside(roi, (25, 25), (0, 100)) == [True, False]
+
+
+def test_it_goes_to_another_process() -> None:
+    roi = read_roi("20,30,100,50", SHAPE)
+    copy = pickle.loads(pickle.dumps(roi))
+    assert (copy.geometry.wkt, copy.name) == (roi.geometry.wkt, roi.name)
+    assert inside(copy, (50, 50)) == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("500,10,20,20", "it lies outside the slide, which is 400 x 300 px"),
+        ("-30,0,30,20", "it lies outside the slide, which is 400 x 300 px"),
+        ("399.9,0,30,5", "it lies outside the slide, which is 400 x 300 px"),
+        ("10,10,0,20", "width and height must be at least 1 px"),
+        ("10,10,20,-5", "width and height must be at least 1 px"),
+        ("nan,10,20,20", "width and height must be at least 1 px"),
+        ("0,0,inf,20", "width and height must be at least 1 px"),
+        ("a,b,c,d", "want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file"),
+        ("10,10,20", "No such file or directory; want X,Y,WIDTH,HEIGHT or a GeoJSON file"),
+        ("missing.geojson", "No such file or directory; want X,Y,WIDTH,HEIGHT or a GeoJSON file"),
+    ],
+)
+def test_what_is_no_region(text: str, message: str) -> None:
+    with pytest.raises(HemalumError) as caught:
+        read_roi(text, SHAPE)
+    assert str(caught.value) == f"roi '{text}': {message}"
+
+
+def test_files_without_a_region(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"
+
+    def refuse(message: str) -> None:
+        with pytest.raises(HemalumError) as caught:
+            read_roi(path, SHAPE)
+        assert message in str(caught.value)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    path.write_bytes(b"")
+    refuse("")
+    path.write_text("no json")
+    refuse("")
+    save(path)
+    refuse("holds no areas; draw a region in QuPath and export it as GeoJSON")
+    save(path, polygon([[0, 0], [100, 100], [100, 0], [0, 100], [0, 0]]))
+    refuse("feature 1: Self-intersection[50 50]; draw the region anew")
+    save(path, polygon(SQUARE, [[200, 200], [220, 200], [220, 220], [200, 200]]))
+    refuse("feature 1: Hole lies outside shell")
+    save(path, {"type": "Point", "coordinates": [5, 5]})
+    refuse("feature 1")
+    save(path, polygon([[0, 0], [100, 0], [100, float("inf")], [0, 0]]))
+    refuse("")
+    save(path, polygon([[500, 500], [600, 500], [600, 600], [500, 500]]))
+    refuse("it lies outside the slide, which is 400 x 300 px")
+    path.write_bytes(b" " * (17 << 20))
+    refuse("a file of regions has at most 16,777,216")
