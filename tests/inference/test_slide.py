@@ -203,7 +203,7 @@ def test_a_failure_ends_all_threads_and_keeps_what_is_finished(
         with pytest.raises(HemalumError, match="no memory left"):
             case.run(tmp_path / "out", engine=FailingEngine(), threads=3, region=CELL)
         with monkeypatch.context() as patch:
-            patch.setattr(slide_module, "_write", fail)
+            patch.setattr(slide_module, "write_region", fail)
             with pytest.raises(HemalumError, match="no space") as caught:
                 case.run(tmp_path / "out", threads=3, region=CELL)
         with pytest.raises(HemalumError, match="no space"):
