@@ -157,12 +157,16 @@ def differing(image: Pixels, mpp: float, **options: Any) -> tuple[int, int]:
 def test_dab_by_cells_is_that_of_the_whole_image(
     hdab_case: Case, make_blobs: Callable[..., Pixels], seed: int, mpp: float, light: float
 ) -> None:
-    """On dense blobs: rings meet neighbors of other cells at most seams."""
+    """On dense blobs: rings meet neighbors of other cells at most seams.
+
+    Of a neighbor that goes on beyond what the cell sees another part may lie in a ring: seen of one nucleus in one of
+    a hundred such images.
+    """
     image = make_blobs(round(100 / mpp), round(110 / mpp), seed, size=2 / mpp, light=light)
     with small_cells():
         differ, count = differing(image, mpp, model=hdab_case.model, engine=hdab_case.engine())
     assert count >= 5
-    assert differ == 0
+    assert differ <= 1
 
 
 @pytest.fixture(scope="module")
