@@ -52,6 +52,7 @@ OPTIONS = {
     "figure embedding": "IMAGE --encoder --output --field",
     "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
     "info": "[MODEL|SLIDE|RESULTS] --json",
+    "quantize": "MODEL --data --output --windows --threads",
     "export": "RESULTS|MODEL [FILE] --to --output --as --simplify --canvas --image --slide --cell --organ",
     "demo": "--output --model --stain --engine",
 }
@@ -89,6 +90,7 @@ def test_the_options_are_those_that_were_promised() -> None:
         ("segment", "hemalum.inference.slide_batch.segment_slides"),
         ("import", "hemalum.data.importing.import_dataset"),
         ("train", "hemalum.training.train.train"),
+        ("quantize", "hemalum.experiments.quantize.quantize"),
         ("refine", "hemalum.experiments.refine.refine"),
         ("evaluate", "hemalum.experiments.evaluate.evaluate"),
         ("compare", "hemalum.experiments.compare.compare"),

@@ -4,6 +4,7 @@ from .data.importing import import_dataset as import_dataset
 from .errors import HemalumError as HemalumError
 from .experiments.compare import compare as compare
 from .experiments.evaluate import evaluate as evaluate
+from .experiments.quantize import quantize as quantize
 from .experiments.refine import refine as refine
 from .experiments.reproduce import reproduce as reproduce
 from .inference.segment import segment as segment
@@ -29,6 +30,7 @@ __all__ = [
     "load_model",
     "open_slide",
     "open_store",
+    "quantize",
     "refine",
     "reproduce",
     "segment",

@@ -18,6 +18,7 @@ from hemalum.cli import (
     figure,
     import_dataset,
     info,
+    quantize,
     refine,
     report,
     reproduce,
@@ -40,6 +41,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "reproduce": reproduce.reproduce,
     "info": info.info,
+    "quantize": quantize.quantize,
     "export": export.export,
     "demo": demo.demo,
 }

@@ -14,6 +14,7 @@ from .plan import NO_ORGAN as NO_ORGAN
 from .plan import PALE as PALE
 from .plan import CellSegmenter as CellSegmenter
 from .plan import Plan as Plan
+from .plan import make_plan as make_plan
 from .probability import segment_with_maps as segment_with_maps
 from .scale import estimate_mpp as estimate_mpp
 from .scale import find_scale as find_scale

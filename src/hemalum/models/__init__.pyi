@@ -1,12 +1,16 @@
 from .card import Card as Card
 from .card import Channels as Channels
+from .card import Int8 as Int8
+from .card import Int8Set as Int8Set
 from .card import NetworkSpec as NetworkSpec
 from .card import SamEncoding as SamEncoding
 from .card import Training as Training
 from .card import TrainingSet as TrainingSet
 from .file import CARD_KEY as CARD_KEY
+from .file import Int8Network as Int8Network
 from .file import Tensors as Tensors
 from .file import load_card as load_card
+from .file import load_int8 as load_int8
 from .file import load_model_file as load_model_file
 from .file import save_model as save_model
 from .input import input_channels as input_channels

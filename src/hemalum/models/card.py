@@ -72,6 +72,44 @@ class SamEncoding(Strict):
     field: int = Field(ge=1, description="side of what is embedded at once, px at the model's mpp: the window")
 
 
+class Int8Set(Strict):
+    """One dataset of the int8 form: windows of its training images, PQ on its validation images.
+
+    PQ is pooled over the nuclei of all images: the mean over a handful of images moves by more than what int8 costs
+    when one nucleus crosses an IoU of .5.
+    """
+
+    name: str
+    split_hash: str
+    windows: int = Field(ge=1, description="of training images, that the ranges were measured on")
+    images: int = Field(ge=1, description="of the validation part")
+    pq: float = Field(ge=0, le=1, description="pooled, without int8")
+    pq_int8: float = Field(ge=0, le=1, description="pooled, in int8")
+    mpq: float | None = Field(None, ge=0, le=1, description="mPQ+ of the classes without int8, where both have them")
+    mpq_int8: float | None = Field(None, ge=0, le=1, description="mPQ+ in int8")
+
+    @property
+    def loss(self) -> float:
+        """PQ that int8 loses, or mPQ+ where that is more."""
+        lost = self.pq - self.pq_int8
+        if self.mpq is not None and self.mpq_int8 is not None:
+            lost = max(lost, self.mpq - self.mpq_int8)
+        return round(lost, 4)
+
+
+class Int8(Strict):
+    """What the int8 form of the network, which the file holds as well, costs."""
+
+    made_by: str = Field(description="programs and versions")
+    precision: str = Field(description="what `pq` of the sets is computed in: f32 or bf16")
+    sets: list[Int8Set] = Field(min_length=1)
+
+    @property
+    def cost(self) -> float:
+        """What is lost on the dataset where most is; negative where int8 is better on each."""
+        return max(one.loss for one in self.sets)
+
+
 class Card(Strict):
     """What a model file says about itself (ARCHITECTURE: "a model file explains itself")."""
 
@@ -105,5 +143,6 @@ class Card(Strict):
     license: str = "Apache-2.0"
     use: str = Field("", description="what the model is for, and what it is not for")
     training: Training | None = None
+    int8: Int8 | None = Field(None, description="of the int8 form that the file holds; None: it holds none")
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict, description="held-out set → metric → value")
     code_version: str

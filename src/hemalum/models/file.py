@@ -1,5 +1,9 @@
-"""The model file: one safetensors file with the card in its header. Nothing is unpickled."""
+"""The model file: one safetensors file with the card in its header. Nothing is unpickled.
 
+Beside the weights it may hold the int8 form of the network, as two tensors of bytes under reserved names.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +18,27 @@ from hemalum.models.card import FORMAT, Card
 
 Tensors = dict[str, NDArray[np.generic]]
 CARD_KEY = "hemalum_card"  # also in exported models
+INT8_TENSORS = ("int8.xml", "int8.bin")
 
 
-def save_model(path: Path | str, card: Card, tensors: Tensors) -> None:
-    """Write card and tensors to `path` atomically."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Int8Network:
+    """A network in int8, as OpenVINO IR: its description (XML) and its weights, bytes (N,) uint8 both."""
+
+    description: NDArray[np.uint8]
+    weights: NDArray[np.uint8]
+
+    def tensors(self) -> Tensors:
+        """As they stand in a model file."""
+        return dict(zip(INT8_TENSORS, (self.description, self.weights), strict=True))
+
+
+def save_model(path: Path | str, card: Card, tensors: Tensors, int8: Int8Network | None = None) -> None:
+    """Write card and tensors to `path` atomically, and the int8 form, without which the card tells of none."""
+    if int8 is None:
+        card = card.model_copy(update={"int8": None})
+    else:
+        tensors = tensors | int8.tensors()
     with atomic_path(path) as temporary:
         contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         save_file(contiguous, temporary, metadata={CARD_KEY: card.model_dump_json()})
@@ -28,25 +49,40 @@ def load_card(path: Path | str) -> Card:
 
     Raises HemalumError when the file is missing, truncated, foreign or of another format version.
     """
-    return _read(Path(path), tensors=False)[0]
+    return _read(Path(path), weights=False)[0]
 
 
 def load_model_file(path: Path | str) -> tuple[Card, Tensors]:
-    """Read a model file: its card and its tensors.
+    """Read a model file: its card and its weights.
 
     Raises HemalumError as `load_card` does.
     """
-    return _read(Path(path), tensors=True)
+    return _read(Path(path))
 
 
-def _read(path: Path, *, tensors: bool) -> tuple[Card, Tensors]:
+def load_int8(path: Path | str) -> tuple[Card, Int8Network | None]:
+    """Read the card of a model file, and the int8 form of its network where the card tells of one.
+
+    Raises HemalumError as `load_card` does, and where the file does not hold what its card tells of.
+    """
+    path = Path(path)
+    card, tensors = _read(path, weights=False, int8=True)
+    if card.int8 is None:
+        return card, None
+    parts = [tensors.get(name) for name in INT8_TENSORS]
+    if not all(part is not None and part.dtype == np.uint8 and part.ndim == 1 for part in parts):
+        raise HemalumError(f"{path}: its card tells of an int8 form that it does not hold: quantize the model again")
+    return card, Int8Network(*(np.asarray(part, np.uint8) for part in parts))
+
+
+def _read(path: Path, *, weights: bool = True, int8: bool = False) -> tuple[Card, Tensors]:
     if not path.is_file():
         raise HemalumError(f"no such model file: {path}")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            names = file.keys()  # not a dict: safe_open has no iteration
-            values = {name: file.get_tensor(name) for name in names} if tensors else {}
+            names = [name for name in file.keys() if (int8 if name in INT8_TENSORS else weights)]  # noqa: SIM118
+            values = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise HemalumError(f"{path} is not a readable model file (corrupt or truncated): {error}") from error
     if CARD_KEY not in metadata:

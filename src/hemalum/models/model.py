@@ -9,7 +9,7 @@ import numpy as np
 
 from hemalum.errors import HemalumError, nearest
 from hemalum.models.card import Card
-from hemalum.models.file import Tensors, load_model_file
+from hemalum.models.file import Int8Network, Tensors, load_int8, load_model_file
 
 UNKNOWN_ORGAN = -1  # the index of an image whose organ nobody knows, for a network that tells organs apart
 EXPORTS = (".onnx", ".xml")
@@ -17,23 +17,25 @@ EXPORTS = (".onnx", ".xml")
 
 @dataclass(frozen=True)
 class Model:
-    """Card, tensors by name, and the file they were read from (None for a model made in memory)."""
+    """Card, weights by name, their file (None: made in memory), and the network in int8 where the file holds that."""
 
     card: Card
     tensors: Tensors
     path: Path | None = None
+    int8: Int8Network | None = None
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over all that decides the maps: network, scale, representation and weights."""
+        """sha256 over all that decides the maps: network, scale, representation, weights, and the int8 form."""
         decisive = {"network", "representation", "output_upsampling", "mean", "std"}
         # fields that came later count where they say something, so that what was converted before stays good
         for name in ("channels", "window", "organs", "classes", "sam"):
             if getattr(self.card, name) != Card.model_fields[name].get_default(call_default_factory=True):
                 decisive.add(name)
         digest = hashlib.sha256(self.card.model_dump_json(include=decisive).encode())
-        for name in sorted(self.tensors):
-            value = np.ascontiguousarray(self.tensors[name])
+        tensors = self.tensors if self.int8 is None else self.tensors | self.int8.tensors()
+        for name in sorted(tensors):
+            value = np.ascontiguousarray(tensors[name])
             digest.update(f"{name}{value.dtype}{value.shape}".encode())
             digest.update(value.view(np.uint8).data if value.ndim else value.tobytes())
         return digest.hexdigest()
@@ -82,7 +84,7 @@ def load_model(model: "str | Path | Model | None" = None) -> Model:
         if not path.suffix and not path.exists():
             raise HemalumError(f"no shipped model and no file is called '{model}'{nearest(str(model), shipped)}")
     card, tensors = load_model_file(path)
-    return Model(card, tensors, path)
+    return Model(card, tensors, path, load_int8(path)[1])
 
 
 def shipped_models() -> dict[str, Path]:
@@ -100,10 +102,11 @@ def export_model(model: Model, path: Path | str) -> list[Path]:
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    card = model.card.model_copy(update={"int8": None})  # what is exported is not in int8
     if suffix == ".onnx":
         from hemalum.models.engines.onnx import export_onnx
 
-        export_onnx(model.card, model.tensors, path)
+        export_onnx(card, model.tensors, path)
         return [path]
     if suffix == ".xml":
         from hemalum.models.engines.engine import require
@@ -111,6 +114,6 @@ def export_model(model: Model, path: Path | str) -> list[Path]:
         require("openvino", "openvino")
         from hemalum.models.engines.openvino import export_openvino
 
-        export_openvino(model.card, model.tensors, path)
+        export_openvino(card, model.tensors, path)
         return [path, path.with_suffix(".bin")]
     raise HemalumError(f"{path}: no format has this ending{nearest(suffix, EXPORTS)} (ONNX, OpenVINO)")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import counted
-from hemalum.models.card import Card
+from hemalum.models.card import Card, Int8
 from hemalum.reports.files import columns_of
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.page import SCALE_TEXTS, density_text, score_texts, stain_text, thresholds_text
@@ -134,6 +134,18 @@ def store_pairs(store: "NucleiStore") -> Pairs:
     return [(name, value) for name, value in optional if value is not None]
 
 
+def _int8_text(int8: Int8) -> str:
+    """What the int8 form costs: pooled PQ of validation images with and without it."""
+    sets = (
+        f"{one.name} {one.pq_int8:.4f} for {one.pq:.4f}"
+        + ("" if one.mpq is None else f" (mPQ+ {one.mpq_int8:.4f} for {one.mpq:.4f})")
+        for one in int8.sets
+    )
+    images = counted(sum(one.images for one in int8.sets), "validation image")
+    cost = f"costs at most {int8.cost:.4f} of PQ pooled"
+    return f"{cost}: {', '.join(sets)} in {int8.precision}, {images} ({int8.made_by})"
+
+
 def card_pairs(card: Card) -> Pairs:
     """A model's card, without its metrics."""
     options = (f"{k}={v}" for k, v in card.network.options.items())
@@ -163,6 +175,7 @@ def card_pairs(card: Card) -> Pairs:
         ),
         ("organs", ", ".join(card.organs) or None),
         ("SAM", card.sam.encoder if card.sam is not None else None),
+        ("int8", None if card.int8 is None else _int8_text(card.int8)),
         ("median nucleus", f"{number_text(card.nucleus_diameter_um)} µm across (what --mpp auto scales to)"),
         ("license", card.license),
         ("hemalum", card.code_version),

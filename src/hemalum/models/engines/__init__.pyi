@@ -1,5 +1,9 @@
 from .engine import Engine as Engine
 from .engine import make_engine as make_engine
 from .engine import require as require
+from .int8 import Window as Window
+from .int8 import check_int8 as check_int8
+from .int8 import nncf_version as nncf_version
+from .int8 import quantize_network as quantize_network
 from .onnx import export_onnx as export_onnx
 from .openvino import export_openvino as export_openvino

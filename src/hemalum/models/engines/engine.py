@@ -16,7 +16,7 @@ from hemalum.models.model import Model
 log = logging.getLogger(__name__)
 
 ENGINES = ("torch", "openvino", "onnx")
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "int8")
 
 
 class Engine(Protocol):
@@ -48,8 +48,9 @@ def make_engine(
     "auto" is PyTorch where there is a CUDA device, else OpenVINO, else PyTorch on the CPU. `device` is "auto",
     "cpu", or what PyTorch calls a device; OpenVINO and ONNX run on the CPU. `threads` limits CPU threads;
     without it they are those that affinity, control groups and SLURM leave (`hemalum.cpus`).
-    `precision` is "f32" or "bf16"; by default OpenVINO takes what is faster on this processor, PyTorch bf16 on CUDA,
-    and all else f32.
+    `precision` is "f32", "bf16", or "int8" for OpenVINO and a model that has this form (`hemalum.quantize`). By
+    default OpenVINO takes int8 where the model has it at a small cost (`openvino.SMALL_COST`) and the processor
+    instructions for it, else what is faster on this processor; PyTorch takes bf16 on CUDA, and all else f32.
 
     Raises HemalumError for an unknown name, device or precision, or an engine that is not installed.
     """

@@ -1,6 +1,7 @@
-"""OpenVINO on the CPU, in the precision that is faster on the processor.
+"""OpenVINO on the CPU, in int8 where the model has that form, else in the precision that is faster on the processor.
 
-The converted model and the measured precision are kept (see `cache`), so later runs need no PyTorch.
+The converted model and the measured precision are kept (see `cache`), so later runs need no PyTorch. The int8 form
+stands in the model file.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from openvino import opset13 as ops
 
 from hemalum import __version__
 from hemalum.cache import cached
+from hemalum.errors import HemalumError, one_line
 from hemalum.files import atomic_path
 from hemalum.models.card import Card
 from hemalum.models.file import CARD_KEY, Tensors
@@ -34,6 +36,9 @@ CONVERSION = 1  # raise when `_convert` changes what it writes
 # the convolutions that are timed, and how often
 WIDTH, SIDE, LAYERS, ROUNDS = 64, 128, 4, 7
 CLEARLY = 1.2  # times as long as in f32: what is nearly level stays bf16, whatever else the processor did just then
+SMALL_COST = 0.005  # PQ on the worst dataset of the card: int8 is the default up to that
+# LLVM's names of the instructions that multiply int8 and add up in int32; without them sums in int16 can overflow
+INT8_INSTRUCTIONS = ("amx-int8", "avx512vnni", "avxvnni")
 _PRECISION_FILE = "precision.txt"
 
 
@@ -55,20 +60,27 @@ class OpenVinoEngine:
     batch = 1
 
     def __init__(self, model: Model, *, threads: int | None = None, precision: str | None = None) -> None:
-        key = f"{model.digest[:32]}-{CONVERSION}-{__version__}-ov{ov.__version__.split('-')[0]}"
-        folder = cached("openvino", key, lambda folder: _convert(model, folder))
         core = shared_core()
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT"}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
-        if precision is None:
+        if precision is None and takes_int8(model):
+            precision = "int8"
+        elif precision is None:
             with _first_use:
                 precision = choose_precision(core)
-        if precision is not None:
-            settings["INFERENCE_PRECISION_HINT"] = precision
-        compiled = core.compile_model(core.read_model(folder / "model.xml"), "CPU", settings)
+        if precision == "int8":
+            network = _read_int8(core, model)
+            settings["INFERENCE_PRECISION_HINT"] = "f32"  # of what is left in floating point
+        else:
+            key = f"{model.digest[:32]}-{CONVERSION}-{__version__}-ov{ov.__version__.split('-')[0]}"
+            folder = cached("openvino", key, lambda folder: _convert(model, folder))
+            network = core.read_model(folder / "model.xml")
+            if precision is not None:
+                settings["INFERENCE_PRECISION_HINT"] = precision
+        compiled = core.compile_model(network, "CPU", settings)
         computed_in = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
-        self.precision = "bf16" if computed_in == "bf16" else "f32"
+        self.precision = "int8" if precision == "int8" else "bf16" if computed_in == "bf16" else "f32"
         self.parallel = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.parallel):
@@ -138,6 +150,41 @@ def export_openvino(card: Card, tensors: Tensors, path: Path | str) -> None:
 def _convert(model: Model, folder: Path) -> None:
     log.info("converting model '%s' for OpenVINO, once", model.card.name)
     ov.save_model(convert(model.with_organ(None).card, model.tensors), folder / "model.xml", compress_to_fp16=False)
+
+
+def takes_int8(model: Model) -> bool:
+    """Whether int8 is the default: the model has that form at a small cost, and the processor can."""
+    stated = model.card.int8
+    return model.int8 is not None and stated is not None and stated.cost <= SMALL_COST and has_int8()
+
+
+@cache
+def has_int8() -> bool:
+    """Whether this processor has instructions for int8 whose sums do not overflow."""
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features()
+    return any(features.get(name) for name in INT8_INSTRUCTIONS)
+
+
+def _read_int8(core: Any, model: Model) -> Any:
+    """The int8 form of a model. Raises HemalumError where it has none, or one that is damaged."""
+    if model.int8 is None:
+        raise HemalumError(
+            f"model '{model.card.name}' has no int8 form: make one (hemalum quantize), or take another precision"
+        )
+    if not has_int8():
+        log.warning("this processor lacks instructions for int8 (VNNI, AMX): maps may be wrong where sums overflow")
+    where = model.path or f"model '{model.card.name}'"
+    try:
+        network = core.read_model(model.int8.description.tobytes(), model.int8.weights.tobytes())
+        names = [port.any_name for port in (*network.inputs, *network.outputs)]
+    except RuntimeError as error:
+        raise HemalumError(f"{where}: its int8 form cannot be read ({one_line(error)}): quantize it again") from error
+    expected = ["images", *(["organ"] if model.card.organs else []), "maps"]
+    if names != expected:
+        raise HemalumError(f"{where}: its int8 form has {', '.join(names)} in the place of {', '.join(expected)}")
+    return network
 
 
 def choose_precision(core: Any) -> str | None:

@@ -20,6 +20,8 @@ class TorchEngine:
     def __init__(
         self, model: Model, *, device: str = "auto", threads: int | None = None, precision: str | None = None
     ) -> None:
+        if precision == "int8":
+            raise HemalumError("engine 'torch' computes in f32 or bf16, not int8: use --engine openvino")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
