@@ -4,6 +4,8 @@ import pytest
 from skimage.data import immunohistochemistry
 
 import hemalum
+from hemalum.models.engines import openvino as engine_openvino
+from hemalum.models.engines.engine import make_engine
 from hemalum.models.model import load_model, shipped_models
 
 CLASSES = {"accurate": ["nucleus"], "fast": ["nucleus"], "typed": ["other", "inflammatory", "epithelial", "spindle"]}
@@ -22,3 +24,9 @@ def test_each_finds_nuclei_and_knows_its_classes(name: str) -> None:
     assert ("class" in nuclei.table.column_names) == (len(card.classes) > 1)
     if nuclei.classes is not None:
         assert sum(nuclei.classes.counts.values()) == nuclei.count
+
+
+@pytest.mark.parametrize("name", ["accurate", "fast"])
+def test_int8_is_the_default_where_the_processor_can(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_openvino, "has_int8", lambda: True)
+    assert make_engine("openvino", load_model(name)).precision == "int8"
