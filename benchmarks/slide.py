@@ -1,6 +1,7 @@
 """Time and memory of segmenting a whole slide, all steps, beside StarDist on the same cores in the same run.
 
     python benchmarks/slide.py make DATASET… -o runs/slide.tif [--side 20480]
+    python benchmarks/slide.py windows SLIDE [--model fast] [-o FILE]
     python benchmarks/slide.py run SLIDE… [--model fast] [--stardist ENV --labels DATASET] [--rounds 2] [-o FILE]
 
 `make` writes a pyramidal TIFF of JPEG tiles at 0.25 µm per px, as scanners do: real tiles at their own scale side by
@@ -9,6 +10,9 @@ does nothing else: read, network, separation, store, GeoJSON and CSV. Seconds ar
 sees it; memory is the process's largest; `cpu` is the share of the cores' time that was used between the first and
 the last finished cell. `network` is the engine alone on windows of the size of a tile, all of them full, per mm²
 that a tile answers for.
+
+`windows` times the engine alone by the size of the window, precisions in turns, per mm² of all windows and of what
+tiles of that size answer for.
 
 StarDist (Config2D of its H&E model: 32 rays, grid 2 x 2; weights at random, so the maps mean nothing) is given its
 best case: windows of 1024 px at 0.5 µm per px from memory, network and NMS alone, and NMS on the maps that true
@@ -33,8 +37,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum.data.dataset import Dataset
-from hemalum.inference.grid import WINDOW
-from hemalum.models.engines.engine import make_engine
+from hemalum.inference.grid import TILE_HALO, WINDOW
+from hemalum.inference.plan import representation_of
+from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import load_model
 from hemalum.slides import find_tissue, open_slide
 from record import argument_parser, processor, write_record
@@ -153,31 +158,45 @@ def segment(slide: Path, model: str) -> dict[str, Any]:
     }
 
 
-def time_network(slide: Path, name: str, windows: int = 96) -> float:
-    """Seconds per mm² of the engine alone, windows of tissue from the middle of the slide."""
-    model = load_model(name)
-    engine = make_engine("auto", model)
+def time_network(engine: Engine, mpp: float, slide: Path, window: int = WINDOW) -> float:
+    """Seconds per mm² of the engine alone: windows of 4 megapixels of tissue in the middle of the slide, twice."""
     opened = open_slide(slide)
-    height, width = opened.shape
-    side = round(WINDOW * model.card.mpp / MPP)
-    crops = [
-        opened.read(width // 2 + side * (k % 8 - 4), height // 2 + side * (k // 8 - 6), side, side, model.card.mpp)
-        for k in range(windows)
-    ]
+    side = 2048
+    left, top = (round((length * MPP / mpp - side) / 2) for length in opened.shape[::-1])
+    shape = round(opened.shape[0] * MPP / mpp), round(opened.shape[1] * MPP / mpp)
+    field = opened.read_scaled(shape, slice(top, top + side), slice(left, left + side))
+    starts = range(0, side - window + 1, window)
+    crops = [field[None, y : y + window, x : x + window] for y in starts for x in starts]
     with ThreadPoolExecutor(engine.parallel) as pool:
-        list(pool.map(lambda crop: engine.maps(crop[None]), crops))
+        list(pool.map(engine.maps, crops))
         start = time.perf_counter()
-        list(pool.map(lambda crop: engine.maps(crop[None]), crops))
+        list(pool.map(engine.maps, crops + crops))
         seconds = time.perf_counter() - start
-    return seconds / (windows * (WINDOW * model.card.mpp) ** 2 / 1e6)
+    return seconds / (2 * len(crops) * (window * mpp) ** 2 / 1e6)
+
+
+def time_windows(arguments: Any) -> None:
+    """The table of windows, and the record."""
+    rows = []
+    for name in arguments.model or ["fast", "accurate"]:
+        model = load_model(name)
+        engines = [make_engine("openvino", model, precision=precision) for precision in ("int8", "bf16")]
+        halo = min(model.card.halo, TILE_HALO) + representation_of(model).reach
+        for window in (256, 320, 384, 512, 640):
+            for engine in engines:
+                seconds = time_network(engine, model.card.mpp, arguments.slide, window)
+                row = {"model": name, "precision": engine.precision, "window": window, "s_per_mm2": round(seconds, 4)}
+                row["s_per_mm2_of_cores"] = round(seconds * (window / (window - 2 * halo)) ** 2, 4)
+                rows.append(row)
+                print(row, flush=True)
+    write_record(arguments.output, "slide_windows", ["openvino", "numpy"], rows, processor=processor())
 
 
 STARDIST_RUN = """
 import json, sys, time
 import numpy as np
-from stardist import Config2D  # noqa
-from stardist.models import StarDist2D
-from stardist.geometry import star_dist
+from stardist.models import Config2D, StarDist2D
+from stardist import star_dist
 from stardist.nms import non_maximum_suppression
 from scipy.ndimage import distance_transform_edt
 data = np.load(sys.argv[1])
@@ -258,7 +277,8 @@ def run(arguments: Any) -> None:
             print(rows[-1], flush=True)
         for model in models:
             for slide in arguments.slides:
-                network = time_network(slide, model)
+                loaded = load_model(model)
+                network = time_network(make_engine("auto", loaded), loaded.card.mpp, slide)
                 row = {"round": number} | segment(slide, model) | {"network_s_per_mm2": round(network, 4)}
                 rows.append(row)
                 print(row, flush=True)
@@ -279,7 +299,10 @@ def run(arguments: Any) -> None:
 def main() -> None:
     parser = argument_parser(__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    making, running = verbs.add_parser("make"), verbs.add_parser("run")
+    making, running, sizing = verbs.add_parser("make"), verbs.add_parser("run"), verbs.add_parser("windows")
+    sizing.add_argument("slide", type=Path)
+    sizing.add_argument("--model", action="append", default=[])
+    sizing.add_argument("-o", "--output", type=Path, default=Path("slide_windows.json"))
     making.add_argument("datasets", nargs="+", type=Path)
     making.add_argument("-o", "--output", type=Path, required=True)
     making.add_argument("--side", type=int, default=20_480, help="px; a multiple of 4096")
@@ -292,6 +315,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.verb == "make":
         make_slide([Dataset.open(path) for path in arguments.datasets], arguments.output, arguments.side)
+    elif arguments.verb == "windows":
+        time_windows(arguments)
     else:
         run(arguments)
 
