@@ -198,16 +198,17 @@ import numpy as np
 from stardist.models import Config2D, StarDist2D
 from stardist import star_dist
 from stardist.nms import non_maximum_suppression
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, find_objects
 data = np.load(sys.argv[1])
 model = StarDist2D(Config2D(n_rays=32, grid=(2, 2), n_channel_in=3), name=None, basedir=None)
 maps = []
 for labels in data["labels"]:
     edt = np.zeros(labels.shape, np.float32)
-    for k in np.unique(labels)[1:]:
-        inside = labels == k
-        distance = distance_transform_edt(inside)
-        edt[inside] = (distance / distance.max())[inside]
+    for k, box in enumerate(find_objects(labels), start=1):
+        if box is not None:
+            inside = labels[box] == k
+            distance = distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+            edt[box][inside] = (distance / distance.max())[inside]
     maps.append((edt[::2, ::2], star_dist(labels, 32)[::2, ::2]))
 model.predict(data["images"][0] / np.float32(255))
 start = time.perf_counter()

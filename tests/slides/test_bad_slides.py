@@ -337,3 +337,18 @@ def test_a_scale_of_zarr_that_is_no_number(tmp_path: Path, scale: object) -> Non
     )
     with open_slide(path) as slide:
         assert slide.mpp is None
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_tiff_that_ends_before_its_list_of_levels_is_called_truncated(tmp_path: Path, bigtiff: bool) -> None:
+    """As scanners write it, with the list behind the pixels."""
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
+        writer.write(pixels, photometric="rgb", tile=(64, 64))
+    data = bytearray(path.read_bytes())
+    at, size = (8, 8) if bigtiff else (4, 4)
+    data[at : at + size] = len(data).to_bytes(size, "little")
+    path.write_bytes(bytes(data))  # the list would begin where the file ends
+    with pytest.raises(HemalumError, match=r"the file is truncated: its list of levels lies behind its end \("):
+        open_slide(path)

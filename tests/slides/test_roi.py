@@ -92,7 +92,7 @@ def test_it_goes_to_another_process() -> None:
         ("nan,10,20,20", "width and height must be at least 1 px"),
         ("0,0,inf,20", "width and height must be at least 1 px"),
         ("a,b,c,d", "want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file"),
-        ("10,10,20", "No such file or directory; want X,Y,WIDTH,HEIGHT or a GeoJSON file"),
+        ("10,10,20", "want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file"),
         ("missing.geojson", "No such file or directory; want X,Y,WIDTH,HEIGHT or a GeoJSON file"),
     ],
 )
@@ -130,3 +130,20 @@ def test_files_without_a_region(tmp_path: Path) -> None:
     refuse("it lies outside the slide, which is 400 x 300 px")
     path.write_bytes(b" " * (17 << 20))
     refuse("a file of regions has at most 16,777,216")
+
+
+@pytest.mark.parametrize("text", ["0,0,10", "1,2", "1,2,3,4,5"])
+def test_numbers_that_are_no_rectangle(text: str) -> None:
+    with pytest.raises(HemalumError, match="want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file"):
+        read_roi(text, (100, 100))
+
+
+def test_a_geometry_alone_is_an_area(tmp_path: Path) -> None:
+    square = {"type": "Polygon", "coordinates": [[[10, 10], [30, 10], [30, 30], [10, 30], [10, 10]]]}
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(square))
+    assert read_roi(path, (100, 100)).area == 400
+    square["coordinates"] = [[[10, 10], [30, 30], [30, 10], [10, 30], [10, 10]]]
+    path.write_text(json.dumps(square))
+    with pytest.raises(HemalumError, match="Self-intersection"):
+        read_roi(path, (100, 100))

@@ -1,5 +1,7 @@
 """Regions of interest: the parts of a slide that are looked at, as a rectangle or as outlines drawn in QuPath."""
 
+import json
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import shapely
+import shapely.geometry
 from numpy.typing import NDArray
 
 from hemalum.data.annotations import read_objects
 from hemalum.errors import HemalumError
 from hemalum.slides.tissue import Tissue
 
+NUMBERS = re.compile(r"[-+\d.,\s]+")
 MAX_BYTES = 16 << 20  # of a file of regions: a million points
 ONE_AT_A_TIME = threading.Lock()  # a prepared geometry builds its index when it is first asked
 
@@ -50,7 +54,7 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
     """
     height, width = shape
     parts = str(text).split(",")
-    if len(parts) == 4 and not Path(text).exists():
+    if not Path(text).exists() and (len(parts) == 4 or NUMBERS.fullmatch(str(text))):
         try:
             x, y, wide, high = (float(part) for part in parts)
         except ValueError:
@@ -90,15 +94,27 @@ def _read_areas(path: Path) -> list[Any]:
         ) from None
     if size > MAX_BYTES:
         raise HemalumError(f"roi '{path}': {size:,} bytes; a file of regions has at most {MAX_BYTES:,}")
-    areas = []
-    for one in read_objects(path):
-        for exterior, *holes in one.polygons:
-            area = shapely.Polygon(exterior, holes)
-            if not area.is_valid:
-                raise HemalumError(
-                    f"{path}, feature {one.number}: {shapely.is_valid_reason(area)}; draw the region anew"
-                )
-            areas.append(area)
-    if not areas:
+    shapes = _bare_geometry(path)
+    if shapes is None:
+        shapes = [
+            (f"{path}, feature {one.number}", shapely.Polygon(exterior, holes))
+            for one in read_objects(path)
+            for exterior, *holes in one.polygons
+        ]
+    for where, area in shapes:
+        if not area.is_valid:
+            raise HemalumError(f"{where}: {shapely.is_valid_reason(area)}; draw the region anew")
+    if not shapes:
         raise HemalumError(f"{path}: holds no areas; draw a region in QuPath and export it as GeoJSON")
-    return areas
+    return [area for _, area in shapes]
+
+
+def _bare_geometry(path: Path) -> list[tuple[str, Any]] | None:
+    """The area of a file that is a geometry alone, not a feature; None for other files."""
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or content.get("type") not in ("Polygon", "MultiPolygon"):
+            return None
+        return [(str(path), shapely.geometry.shape(content))]
+    except (ValueError, TypeError, KeyError, IndexError, shapely.errors.ShapelyError):
+        return None  # the reader of features says what is wrong

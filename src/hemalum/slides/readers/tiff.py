@@ -264,9 +264,23 @@ class TiffReader:
         return (low, high) if low <= high else (0, ALL)
 
 
+def _first_list(tiff: Any) -> int:
+    """Where the header says that the list of images begins, in bytes from the file's start."""
+    form, handle = tiff.tiff, tiff.filehandle
+    handle.seek(form.offsetsize)  # 4 bytes before it, or 8 in BigTIFF
+    order: Literal["little", "big"] = "little" if tiff.byteorder == "<" else "big"
+    return int.from_bytes(handle.read(form.offsetsize), order)
+
+
 def _levels(tiff: Any, path: Path) -> list[_Level] | None:
     """The levels of the first image of a TIFF, or None when it is not for reading by tiles."""
     if not tiff.pages or not tiff.series or not tiff.series[0].levels:
+        size = tiff.filehandle.size
+        if _first_list(tiff) >= size:
+            raise HemalumError(
+                f"{path}: the file is truncated: its list of levels lies behind its end ({size:,} bytes); "
+                "copy it again"
+            )
         raise HemalumError(f"{path}: the TIFF holds no image")
     series = tiff.series[0]
     first = series.keyframe
