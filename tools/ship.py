@@ -3,6 +3,10 @@
     python tools/ship.py RUN/model.safetensors NAME --use "H&E" --settings tune.json --data data/tnbc
         --data data/dsb2018 [--transfer benchmarks/results/transfer.json:VARIANT]
 
+    python tools/ship.py --rescore NAME --data data/tnbc --data data/dsb2018
+
+scores a shipped model again under today's program; nothing else of its card changes.
+
 The separation settings are the first of `benchmarks/tune_separation.py`'s file, or those of another model file,
 where that finds none clearly better; it knows no stain, so with them goes the least hematoxylin of a nucleus
 (docs/decisions.md). Metrics are those of the very file that is shipped, on the sets' test parts, and by organ where
@@ -19,8 +23,8 @@ import numpy as np
 from hemalum.data.dataset import Dataset
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.experiments.evaluate import evaluate
-from hemalum.models.file import load_model_file, save_model
-from hemalum.models.model import Model
+from hemalum.models.file import load_int8, load_model_file, save_model
+from hemalum.models.model import Model, load_model
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.targets.representations import REPRESENTATIONS
 from hemalum.training.head import keep_head
@@ -38,12 +42,45 @@ def median_diameter(datasets: list[Dataset]) -> float:
     return round(float(np.median(medians)), 2)
 
 
+def rescore(name: str, datasets: list[Dataset]) -> None:
+    """Write the scores of a shipped model anew into its card."""
+    path = WEIGHTS / f"{name}.safetensors"
+    card, tensors = load_model_file(path)
+    short_runs = {key: row for key, row in card.metrics.items() if "not trained on" in key}
+    metrics = score(load_model(path), datasets) | short_runs
+    save_model(path, card.model_copy(update={"metrics": metrics}), tensors, load_int8(path)[1])
+
+
+def score(model: Model, datasets: list[Dataset]) -> dict[str, dict[str, float]]:
+    """What the model scores on the test parts, and by organ where a set has several."""
+    metrics: dict[str, dict[str, float]] = {}
+    for dataset in datasets:
+        summary = evaluate(model, dataset).summary
+        metrics[f"{dataset.info.name} test"] = {
+            "images": summary["images"],
+            "dice_pooled": round(summary["pixel"]["pooled"]["dice"], 4),
+            "aji": round(summary["instance"]["per_image"]["aji"], 4),
+            "pq": round(summary["instance"]["per_image"]["pq"], 4),
+            "pq_pooled": round(summary["instance"]["pooled"]["pq"], 4),
+        }
+        if "classes" in summary and len(model.card.classes) > 1:
+            metrics[f"{dataset.info.name} test"] |= {
+                name: round(summary["classes"][name], 4) for name in ("mpq", "mpq_plus")
+            }
+        print(dataset.info.name, metrics[f"{dataset.info.name} test"], flush=True)
+        organs = summary["by_organ"]
+        for row in organs if len(organs) > 1 else ():
+            metrics[f"{dataset.info.name} test, {row['name']}"] = {"images": row["images"], "pq": round(row["pq"], 4)}
+    return metrics
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("name")
-    parser.add_argument("--use", required=True, help="what the model is for and what not, for its card")
-    parser.add_argument("--settings", type=Path, required=True)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--rescore", metavar="NAME", help="score this shipped model again, and change nothing else")
+    parser.add_argument("--use", help="what the model is for and what not, for its card")
+    parser.add_argument("--settings", type=Path)
     parser.add_argument("--data", action="append", type=Path, required=True)
     parser.add_argument("--keep", help="representation to keep of a model that was trained on more maps")
     parser.add_argument("--transfer", help="FILE:VARIANT: what benchmarks/transfer.py measured on sets left out")
@@ -51,6 +88,11 @@ def main() -> None:
         "--min-hematoxylin", type=float, default=0.06, help="nuclei of H&E images with less are left out"
     )
     arguments = parser.parse_args()
+    if arguments.rescore:
+        rescore(arguments.rescore, [Dataset.open(path) for path in arguments.data])
+        return
+    if None in (arguments.model, arguments.name, arguments.use, arguments.settings):
+        parser.error("MODEL, NAME, --use and --settings are needed, or --rescore")
     card, tensors = load_model_file(arguments.model)
     if arguments.keep:
         tensors = keep_head(tensors, REPRESENTATIONS[card.representation], REPRESENTATIONS[arguments.keep])
@@ -70,24 +112,7 @@ def main() -> None:
             "nucleus_diameter_um": median_diameter(datasets),
         }
     )
-    metrics: dict[str, dict[str, float]] = {}
-    for dataset in datasets:
-        summary = evaluate(Model(card, half), dataset).summary
-        metrics[f"{dataset.info.name} test"] = {
-            "images": summary["images"],
-            "dice_pooled": round(summary["pixel"]["pooled"]["dice"], 4),
-            "aji": round(summary["instance"]["per_image"]["aji"], 4),
-            "pq": round(summary["instance"]["per_image"]["pq"], 4),
-            "pq_pooled": round(summary["instance"]["pooled"]["pq"], 4),
-        }
-        if "classes" in summary and len(card.classes) > 1:
-            metrics[f"{dataset.info.name} test"] |= {
-                name: round(summary["classes"][name], 4) for name in ("mpq", "mpq_plus")
-            }
-        print(dataset.info.name, metrics[f"{dataset.info.name} test"], flush=True)
-        organs = summary["by_organ"]
-        for row in organs if len(organs) > 1 else ():
-            metrics[f"{dataset.info.name} test, {row['name']}"] = {"images": row["images"], "pq": round(row["pq"], 4)}
+    metrics = score(Model(card, half), datasets)
     if arguments.transfer:
         file, _, variant = arguments.transfer.rpartition(":")
         for row in json.loads(Path(file).read_text())["results"]:
