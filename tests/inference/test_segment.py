@@ -242,7 +242,7 @@ def test_the_image_is_read_in_windows(disk_model: Model, disk_engine: Any, monke
     segment_source(source, disk_model, disk_engine, mpp=0.5)
     assert min(start for start, _ in rows) == 0
     assert max(stop for _, stop in rows) == 4000
-    assert max(stop - start for start, stop in rows) < 2200
+    assert max(stop - start for start, stop in rows) < 1700
 
 
 def test_nuclei_of_he_without_hematoxylin_are_left_out(disk_model: Model, disk_engine: Any) -> None:

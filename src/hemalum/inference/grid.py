@@ -16,7 +16,7 @@ from itertools import pairwise, product
 from hemalum.models.card import Card
 from hemalum.models.windows import Span, cut_windows, window_halo
 
-WINDOW = 512  # px: what a tile answers for costs a quarter less than with 256 (benchmarks/slide.py windows)
+WINDOW = 256  # px, as in training: with 512 PQ is a little lower (benchmarks/tile_halo.py), though a quarter faster
 TILE_HALO = 32  # px, at most: wider ones change PQ by less than two seeds do (benchmarks/tile_halo.py)
 CELL = 1024  # px
 CELL_HALO = 96  # px: with 64 some differ (benchmarks/seams.py)
