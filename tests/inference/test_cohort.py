@@ -69,6 +69,7 @@ def test_as_spreadsheets_write_it(folder: Path, encoding: str, newline: str) -> 
             "path,roi\nslides/a.svs,slides/none.geojson\n",
             ", line 2: roi '{folder}/slides/none.geojson': no such file",
         ),
+        ('path,roi\nslides/a.svs,"0,0,10"\n', ", line 2: roi '0,0,10': want X,Y,WIDTH,HEIGHT in px of level 0"),
         ("path,roi\nslides/a.svs,0,0,100,100\n", ", line 2: 5 values for 2 columns; a value that holds a comma"),
         ('path\n"slides/a.svs\n', "is not CSV"),
     ],

@@ -278,7 +278,7 @@ def test_broken_tiles_are_white_named_and_counted(
     named = [record.message for record in caplog.records if "cannot be read (" in record.message]
     assert len(named) == 4
     assert all(str(case.slide) in line for line in named)
-    assert "4 tiles could not be read and count as blank" in caplog.text
+    assert "4 tiles could not be read, and count as blank" in caplog.text
     # every part but one is there, then none is missing: the counts are those of the parts
     for region in store.finished:
         store.part_path(region).unlink()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hemalum import __version__
-from hemalum.errors import HemalumError, one_line
+from hemalum.errors import HemalumError, counted, one_line
 from hemalum.inference.plan import CellSegmenter
 from hemalum.inference.slide import SlideJob
 from hemalum.inference.tta import describe_tta
@@ -130,7 +130,7 @@ def segment_on_cluster(
     tasks = deque(share_out(order.job, regions))
     total, done = sum(size for _, size in tasks), 0
     packed = order.pack()
-    log.info("%s: %d tasks of %d bytes for %s", store.path, len(tasks), len(packed), _address(client))
+    log.info("%s: %s of %d bytes for %s", store.path, counted(len(tasks), "task"), len(packed), _address(client))
     running: dict[Future, int] = {}
     alone = False
     try:

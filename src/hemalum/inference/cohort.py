@@ -9,6 +9,7 @@ from hemalum.errors import HemalumError, nearest
 from hemalum.inference.scale import check_mpp
 from hemalum.inference.slide import stem
 from hemalum.inference.staining import STAINS
+from hemalum.slides.roi import read_rectangle
 
 COLUMNS = ("path", "mpp", "organ", "stain", "roi", "name")
 MAX_BYTES = 64 << 20
@@ -112,7 +113,12 @@ def _slide(row: dict[str, str], folder: Path, where: str) -> SlideInput:
     if stain is not None and stain not in STAINS:
         raise HemalumError(f"{where}: unknown stain '{stain}'{nearest(stain, STAINS)}")
     roi = cells.get("roi")
-    if roi is not None and "," not in roi:
+    if roi is not None and "," in roi:
+        try:
+            read_rectangle(roi)
+        except HemalumError as error:
+            raise HemalumError(f"{where}: {error}") from None
+    elif roi is not None:
         roi = str(folder / roi)
         if not Path(roi).is_file():
             raise HemalumError(f"{where}: roi '{roi}': no such file")

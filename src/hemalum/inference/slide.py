@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hemalum.cpus import count_cpus
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.inference.cells import LARGEST, TOO_LARGE, CellNuclei, run_ahead
 from hemalum.inference.grid import CELL, CELL_HALO, TILE_HALO, WINDOW, Box
 from hemalum.inference.plan import CellSegmenter, Plan, make_plan, representation_of
@@ -344,7 +344,7 @@ def finish(store: NucleiStore, job: SlideJob, notes: dict[str, Any]) -> None:
     if left_out[TOO_LARGE]:
         log.warning("%s: left out what is too large for a nucleus, in %d places", store.name, left_out[TOO_LARGE])
     if broken:
-        log.warning("%s: %d tiles could not be read and count as blank", store.name, len(broken))
+        log.warning("%s: %s could not be read, and count as blank", store.name, counted(len(broken), "tile"))
     plan = job.plan
     areas: dict[str, Any] = {}
     if plan.tissue is not None and plan.tissue.area_mm2 is not None:

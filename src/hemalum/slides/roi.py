@@ -53,14 +53,8 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
     and regions that have no pixel of the slide.
     """
     height, width = shape
-    parts = str(text).split(",")
-    if not Path(text).exists() and (len(parts) == 4 or NUMBERS.fullmatch(str(text))):
-        try:
-            x, y, wide, high = (float(part) for part in parts)
-        except ValueError:
-            raise HemalumError(f"roi '{text}': want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file") from None
-        if not (wide >= 1 and high >= 1 and np.isfinite([x, y, wide, high]).all()):
-            raise HemalumError(f"roi '{text}': width and height must be at least 1 px")
+    if not Path(text).exists() and (str(text).count(",") == 3 or NUMBERS.fullmatch(str(text))):
+        x, y, wide, high = read_rectangle(str(text))
         areas = [shapely.box(x, y, x + wide, y + high)]
     else:
         areas = _read_areas(Path(text))
@@ -71,6 +65,17 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
         raise HemalumError(f"roi '{text}': it lies outside the slide, which is {width} x {height} px")
     shapely.prepare(geometry)
     return Roi(geometry, str(text))
+
+
+def read_rectangle(text: str) -> tuple[float, float, float, float]:
+    """The four numbers of "X,Y,WIDTH,HEIGHT", px of level 0. Raises HemalumError for anything else."""
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        raise HemalumError(f"roi '{text}': want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file") from None
+    if not (width >= 1 and height >= 1 and np.isfinite([x, y, width, height]).all()):
+        raise HemalumError(f"roi '{text}': width and height must be at least 1 px")
+    return x, y, width, height
 
 
 def tissue_in(roi: Roi, tissue: Tissue) -> float:
