@@ -156,7 +156,8 @@ def _training_memory(recipe: Recipe, data_spec: DataSpec, network: Any, device: 
             step(batch)
         seen.add(kind)
     after = _peak(device.type)
-    return None if before is None or after is None else after - before
+    # Linux sums a peak from counters of each core, which lag: it may be some pages less than before
+    return None if before is None or after is None else max(0, after - before)
 
 
 def _blank_batch(context: TrainContext, network: Any, phase: Phase) -> Batch:
