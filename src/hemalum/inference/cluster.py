@@ -128,7 +128,7 @@ def segment_on_cluster(
     from distributed import wait
 
     tasks = deque(share_out(order.job, regions))
-    total, done = sum(size for _, size in tasks), 0
+    total, done = sum(size for _, size in tasks) + 1, 0  # with finishing
     packed = order.pack()
     log.info("%s: %s of %d bytes for %s", store.path, counted(len(tasks), "task"), len(packed), _address(client))
     running: dict[Future, int] = {}
