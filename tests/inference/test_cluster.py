@@ -1,5 +1,6 @@
 """Workers of a scheduler find the nuclei that one process finds, whatever happens to them on the way."""
 
+import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,11 @@ from hemalum.nuclei.store import open_store
 from hemalum.slides.slide import Slide, open_slide
 
 pytest.importorskip("distributed")
+
+
+def fake_order(name: str) -> Any:
+    """What a session is found by, and is made of."""
+    return SimpleNamespace(run_id=name, complete=lambda: name)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +99,7 @@ def as_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def run_tasks(order: worker.Order, store: NucleiStore) -> list[worker.Answer]:
     tasks = list(cluster.share_out(order.job, store.missing()))
     with ThreadPoolExecutor(2) as pool:
-        packed = order.pack()
+        packed = order.without_cells()
         return list(pool.map(lambda task: worker.segment_task(worker.__version__, packed, task[0]), tasks))
 
 
@@ -118,7 +124,7 @@ def test_a_part_that_is_there_is_not_done_again(
     slide_file: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with planned(slide_file, model_file, tmp_path) as (order, _):
-        packed = order.pack()
+        packed = order.without_cells()
         first = worker.segment_task(worker.__version__, packed, [(0, 0)])
         monkeypatch.setattr(CellSegmenter, "segment", lambda *_: pytest.fail("done again"))
         assert worker.segment_task(worker.__version__, packed, [(0, 0)]) == first
@@ -151,8 +157,8 @@ def test_a_failed_cell_names_the_worker_and_is_tried_again(
         with monkeypatch.context() as patch:
             patch.setattr(CellSegmenter, "segment", fail)
             with pytest.raises(HemalumError, match=r"^worker one on node7: s.tif: cannot be read$"):
-                worker.segment_task(worker.__version__, order.pack(), [(0, 0)])
-        assert worker.segment_task(worker.__version__, order.pack(), [(0, 0)]).parts[0][1] > 0
+                worker.segment_task(worker.__version__, order.without_cells(), [(0, 0)])
+        assert worker.segment_task(worker.__version__, order.without_cells(), [(0, 0)]).parts[0][1] > 0
         assert store.finished == [(0, 0)]
 
 
@@ -205,7 +211,7 @@ def test_a_worker_that_cannot_do_the_job_says_why(
 ) -> None:
     change, line = REFUSALS[case]
     with planned(slide_file, model_file, tmp_path) as (order, store):
-        answer = worker.segment_task(worker.__version__, change(order, tmp_path).pack(), [(0, 0)])
+        answer = worker.segment_task(worker.__version__, change(order, tmp_path).without_cells(), [(0, 0)])
         assert not worker._sessions
     assert (answer.parts, store.finished) == ([], [])
     assert re.fullmatch(rf"worker one on node7: {line}", answer.refusal), answer.refusal
@@ -219,7 +225,7 @@ def test_an_engine_that_computes_otherwise_is_refused(
     engine = SimpleNamespace(name="openvino", precision="bf16")
     with planned(slide_file, model_file, tmp_path) as (order, _):
         monkeypatch.setattr(worker, "as_engine", lambda *_, **options: engine)
-        answer = worker.segment_task(worker.__version__, order.pack(), [(0, 0)])
+        answer = worker.segment_task(worker.__version__, order.without_cells(), [(0, 0)])
     assert answer.refusal.startswith(
         "worker one on node7: computes with openvino in bf16, and the plan is openvino f32; choose "
     )
@@ -227,16 +233,17 @@ def test_an_engine_that_computes_otherwise_is_refused(
 
 @pytest.mark.usefixtures("as_worker")
 def test_another_version_is_refused_before_its_job_is_looked_at() -> None:
-    answer = worker.segment_task("0.0.1", b"not a job", [(0, 0)])
+    answer = worker.segment_task("0.0.1", fake_order("any"), [(0, 0)])
     assert answer.refusal.startswith("worker one on node7: has hemalum ")
     assert answer.refusal.endswith("and this is 0.0.1; install one version everywhere")
 
 
 def test_no_weights_and_little_else_travels(slide_file: Path, model_file: Path, tmp_path: Path) -> None:
     with planned(slide_file, model_file, tmp_path) as (order, _):
-        packed = order.pack()
-    assert len(packed) < 4000 < model_file.stat().st_size
-    unpacked = worker.unpack(packed)
+        packed = order.without_cells()
+    assert len(pickle.dumps(packed)) < 40_000  # as Dask sends it
+    assert not packed.job.plan.cells
+    unpacked = packed.complete()
     assert unpacked.job.plan.cells == order.job.plan.cells
     assert (unpacked.slide.path, unpacked.model) == (slide_file, model_file)
 
@@ -261,21 +268,24 @@ def fake_sessions(monkeypatch: pytest.MonkeyPatch) -> list[FakeSession]:
     made: list[FakeSession] = []
     monkeypatch.setattr(FakeSession, "made", made)
     monkeypatch.setattr(worker, "Session", FakeSession)
-    monkeypatch.setattr(worker, "unpack", lambda packed: packed.decode())
     monkeypatch.setattr(worker, "_sessions", type(worker._sessions)())
     return made
 
 
 def test_a_worker_keeps_the_last_jobs_alone(fake_sessions: list[FakeSession]) -> None:
-    for name in (b"a", b"b", b"a", b"c"):
-        with worker.lease_session(name, 2) as session:
+    for name in ("a", "b", "a", "c"):
+        with worker.lease_session(fake_order(name), 2) as session:
             assert not session.closed
     assert [(one.order, one.closed) for one in fake_sessions] == [("a", False), ("b", True), ("c", False)]
 
 
 def test_a_job_that_is_worked_on_stays(fake_sessions: list[FakeSession]) -> None:
-    with worker.lease_session(b"a", 2), worker.lease_session(b"b", 2), worker.lease_session(b"c", 2):
-        with worker.lease_session(b"d", 2):
+    with (
+        worker.lease_session(fake_order("a"), 2),
+        worker.lease_session(fake_order("b"), 2),
+        worker.lease_session(fake_order("c"), 2),
+    ):
+        with worker.lease_session(fake_order("d"), 2):
             pass
         assert [one.closed for one in fake_sessions] == [False, False, False, True]
     assert sum(not one.closed for one in fake_sessions) == worker.KEPT
@@ -286,7 +296,7 @@ def test_a_job_is_loaded_once(fake_sessions: list[FakeSession]) -> None:
 
     def work(_: int) -> None:
         barrier.wait()
-        with worker.lease_session(b"a", 2):
+        with worker.lease_session(fake_order("a"), 2):
             pass
 
     with ThreadPoolExecutor(8) as pool:

@@ -129,8 +129,8 @@ def segment_on_cluster(
 
     tasks = deque(share_out(order.job, regions))
     total, done = sum(size for _, size in tasks) + 1, 0  # with finishing
-    packed = order.pack()
-    log.info("%s: %s of %d bytes for %s", store.path, counted(len(tasks), "task"), len(packed), _address(client))
+    sent = order.without_cells()
+    log.info("%s: %s for %s", store.path, counted(len(tasks), "task"), _address(client))
     running: dict[Future, int] = {}
     alone = False
     try:
@@ -142,7 +142,7 @@ def segment_on_cluster(
             while tasks and len(running) < max(AHEAD, room):
                 some, size = tasks.popleft()
                 key = f"hemalum-{store.name}-{some[0][0]}-{some[0][1]}-{order.run_id}"
-                future = client.submit(segment_task, __version__, packed, some, key=key, retries=RETRIES, pure=False)
+                future = client.submit(segment_task, __version__, sent, some, key=key, retries=RETRIES, pure=False)
                 running[future] = size
             with suppress(TimeoutError), client.as_current():
                 wait(list(running), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")

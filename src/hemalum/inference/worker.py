@@ -1,14 +1,11 @@
 """What a worker of a cluster does: regions of a slide, with a model and an engine that it keeps from task to task.
 
-Tasks come with the job as bytes. The first of a job loads slide, model and engine and makes sure that they are those
+Tasks come with the job. The first of a job loads slide, model and engine and makes sure that they are those
 of the plan; the next ones find them there. Nothing but names and counts goes back.
 """
 
-import hashlib
-import pickle
 import socket
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +19,7 @@ import pyarrow.parquet as pq
 from hemalum import __version__
 from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError
-from hemalum.inference.grid import cut_cells
+from hemalum.inference.grid import Box, cut_cells
 from hemalum.inference.plan import CellSegmenter
 from hemalum.inference.segment import as_engine
 from hemalum.inference.slide import SlideJob, broken_near, write_region
@@ -56,17 +53,16 @@ class Order:
     tta: bool
     threads: int | None
 
-    def pack(self) -> bytes:
-        """The order as bytes; cells follow from the plan and are left out."""
-        plan = replace(self.job.plan, cells=[])
-        return zlib.compress(pickle.dumps(replace(self, job=replace(self.job, plan=plan))))
+    def without_cells(self) -> "Order":
+        """The order as it travels: cells follow from the plan, and are most of its size."""
+        return self._with_cells([])
 
+    def complete(self) -> "Order":
+        """The order with its cells."""
+        return self._with_cells(cut_cells(self.job.plan.shape))
 
-def unpack(packed: bytes) -> Order:
-    """The order that was packed, by this version of hemalum, for a scheduler that may run any code on this worker."""
-    order: Order = pickle.loads(zlib.decompress(packed))
-    plan = order.job.plan
-    return replace(order, job=replace(order.job, plan=replace(plan, cells=cut_cells(plan.shape))))
+    def _with_cells(self, cells: list[list[Box]]) -> "Order":
+        return replace(self, job=replace(self.job, plan=replace(self.job.plan, cells=cells)))
 
 
 class Answer(NamedTuple):
@@ -118,17 +114,17 @@ class Session:
 
 
 _lock = threading.Lock()
-_sessions: OrderedDict[str, Session] = OrderedDict()  # the one used last comes last
+_sessions: OrderedDict[tuple[str, int], Session] = OrderedDict()  # the one used last comes last
 
 
 @contextmanager
-def lease_session(packed: bytes, cpus: int) -> Iterator[Session]:
+def lease_session(order: Order, cpus: int) -> Iterator[Session]:
     """The session of a job, made where there is none yet. The last `KEPT` stay; one that is in use always does."""
-    key = hashlib.sha256(packed + str(cpus).encode()).hexdigest()
+    key = order.run_id, cpus
     with _lock:
         session = _sessions.get(key)
         if session is None:
-            session = _sessions[key] = Session(unpack(packed), cpus)
+            session = _sessions[key] = Session(order.complete(), cpus)
         _sessions.move_to_end(key)
         session.users += 1
     try:
@@ -142,7 +138,7 @@ def lease_session(packed: bytes, cpus: int) -> Iterator[Session]:
             one.close()
 
 
-def segment_task(version: str, packed: bytes, regions: Sequence[Region]) -> Answer:
+def segment_task(version: str, order: Order, regions: Sequence[Region]) -> Answer:
     """Segment regions of a job; runs as a task on a worker of Dask. Errors name the worker."""
     from distributed import get_worker
 
@@ -155,7 +151,7 @@ def segment_task(version: str, packed: bytes, regions: Sequence[Region]) -> Answ
     cpus = min(int(worker.state.nthreads), count_cpus())
     with ExitStack() as stack:
         try:
-            session = stack.enter_context(lease_session(packed, cpus))
+            session = stack.enter_context(lease_session(order, cpus))
         except HemalumError as error:
             return Answer([], f"{where}: {error}")
         try:
