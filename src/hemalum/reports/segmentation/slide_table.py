@@ -1,30 +1,23 @@
 """The table at the end of a run over slides, and their pages."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import HemalumError
 from hemalum.inference.slide_batch import SlideResult
 from hemalum.nuclei.ihc_score import IhcScore
-from hemalum.nuclei.store import StoreSummary
+from hemalum.nuclei.store import NucleiStore, StoreSummary
 from hemalum.reports.numbers import number_text
+from hemalum.reports.segmentation.batch import Batch
 from hemalum.reports.segmentation.page import SCALE_TEXTS
 from hemalum.reports.slides.cohort import COHORT, write_cohort_page
 from hemalum.reports.slides.facts import SlideRow
 from hemalum.reports.slides.page import write_slide_page
 
 
-@dataclass(slots=True)
-class SlideBatch:
-    """Rows for the table of what was done, and the slides that failed with the reason."""
-
-    rows: list[list[str]] = field(default_factory=list)
-    classes: tuple[str, ...] = ()
-    scores: tuple[str, ...] = ()
-    failed: list[tuple[Path, str]] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
+class SlideBatch(Batch):
+    """The same of slides."""
 
     @property
     def table(self) -> tuple[list[str], list[list[str]]]:
@@ -52,7 +45,7 @@ def collect_slides(
         if result.store is None or result.summary is None:
             batch.failed.append((result.path, result.error or "no result"))
         else:
-            batch.rows.append(_row(result, result.summary))
+            batch.rows.append(_row(result, result.store, result.summary))
             batch.classes = result.store.run.class_names
             batch.scores = tuple(_score_texts(result.summary.ihc_score()))
             batch.files += [result.store.path, *result.files.values()]
@@ -70,9 +63,8 @@ def collect_slides(
     return batch
 
 
-def _row(result: SlideResult, summary: StoreSummary) -> list[str]:
-    assert result.store is not None
-    run, notes = result.store.run, result.store.notes
+def _row(result: SlideResult, store: NucleiStore, summary: StoreSummary) -> list[str]:
+    run, notes = store.run, store.notes
     stain = f"{STAIN_TITLES[notes['stain']]}, {notes['stain_source']}" if "stain" in notes else "unknown"
     if "stain_doubt" in notes:
         stain += f", but {notes['stain_doubt']}"
