@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum.data.dataset import Dataset
-from hemalum.inference.grid import TILE_HALO, WINDOW
 from hemalum.inference.plan import representation_of
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import load_model
@@ -158,7 +157,7 @@ def segment(slide: Path, model: str) -> dict[str, Any]:
     }
 
 
-def time_network(engine: Engine, mpp: float, slide: Path, window: int = WINDOW) -> float:
+def time_network(engine: Engine, mpp: float, slide: Path, window: int = 256) -> float:
     """Seconds per mm² of the engine alone: windows of 4 megapixels of tissue in the middle of the slide, twice."""
     opened = open_slide(slide)
     side = 2048
@@ -181,7 +180,7 @@ def time_windows(arguments: Any) -> None:
     for name in arguments.model or ["fast", "accurate"]:
         model = load_model(name)
         engines = [make_engine("openvino", model, precision=precision) for precision in ("int8", "bf16")]
-        halo = min(model.card.halo, TILE_HALO) + representation_of(model).reach
+        halo = min(model.card.halo, model.card.tiling.halo) + representation_of(model).reach
         for window in (256, 320, 384, 512, 640):
             for engine in engines:
                 seconds = time_network(engine, model.card.mpp, arguments.slide, window)

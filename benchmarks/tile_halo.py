@@ -7,6 +7,7 @@ least four halos wide). PQ is the mean over images; `differ` is the share of the
 nucleus matches with an IoU above .9. What a halo costs follows from the share of a window that its core is.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
-from hemalum.inference import grid
 from hemalum.inference.segment import segment_source
 from hemalum.metrics import match, measure_overlap
+from hemalum.models.card import Tiling
 from hemalum.models.engines.engine import make_engine
 from hemalum.models.model import load_model
 from hemalum.slides.slide import Slide
@@ -29,9 +30,10 @@ ALIKE = 0.9  # IoU
 
 def segment_with(sample: Sample, model: Any, engine: Any, window: int, halo: int) -> NDArray[np.int32]:
     """Label map of an image."""
-    grid.WINDOW, grid.TILE_HALO = window, halo
+    card = model.card.model_copy(update={"tiling": Tiling(window=window, halo=halo)})
     with Slide.of(sample.image) as source:
-        return segment_source(source, model, engine, mpp=sample.require_mpp()).label_map().astype(np.int32)
+        nuclei = segment_source(source, replace(model, card=card), engine, mpp=sample.require_mpp())
+    return nuclei.label_map().astype(np.int32)
 
 
 def compare(name: str, dataset: Dataset, ways: list[tuple[int, int]], images: int) -> list[dict[str, Any]]:

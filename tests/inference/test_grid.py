@@ -1,10 +1,12 @@
 """Tiles and cells cover an image once, with halo inside and none outside."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hemalum.inference.grid import Box, TileGrid, cut_cells, cut_tiles
+from hemalum.inference.grid import Box, TileGrid, cut_cells, cut_tiles, plan_tiles
+from hemalum.models.card import Card, Tiling
 
 
 @given(
@@ -63,3 +65,17 @@ def test_tiles_over_a_box_are_those_whose_cores_meet_it() -> None:
 
 def test_a_box_grows_inside_the_image() -> None:
     assert Box(10, 20, 30, 40).grown(15, (35, 100)) == Box(0, 5, 35, 55)
+
+
+@pytest.mark.parametrize(("tiling", "expected"), [({}, (256, 192)), ({"window": 128, "halo": 16}, (128, 96))])
+def test_the_card_decides_the_tiles(disk_card: Card, tiling: dict[str, int], expected: tuple[int, int]) -> None:
+    """Side and distance of the tiles, without a reach; never the machine."""
+    card = disk_card.model_copy(update={"tiling": Tiling(**tiling), "halo": 200, "stride": 4, "window": None})
+    grid = plan_tiles(card, (2000, 2000), reach=0)
+    assert (grid.side, grid.rows[1].start) == expected
+
+
+def test_a_halo_wider_than_the_field_of_view_is_not_needed(disk_card: Card) -> None:
+    card = disk_card.model_copy(update={"halo": 8, "stride": 4, "window": None})
+    grid = plan_tiles(card, (2000, 2000), reach=3)
+    assert grid.rows[1].start == 256 - 2 * (8 + 3)

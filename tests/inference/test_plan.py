@@ -193,6 +193,20 @@ def test_a_nucleus_inside_a_ring_of_another(disk_card: Card, disk_engine: Any) -
 # the plan
 
 
+@pytest.mark.parametrize(("mpp", "warned"), [(1.09, False), (1.11, True)])
+def test_a_slide_much_coarser_than_the_model_is_warned_of(
+    disk_card: Card, disk_engine: Any, mpp: float, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = disk_card.model_copy(update={"mpp": 0.5, "name": "disks"})
+    slide = Slide.of(np.full((64, 64, 3), 200, np.uint8), name="coarse.tif", mpp=mpp)
+    make_plan(slide, Model(card, {}), disk_engine, stain="he")
+    expected = (
+        "coarse.tif: has 1.11 µm per px, and disks is for 0.5: enlarged 2.2 times it shows no more than it holds, "
+        "and small nuclei are missed"
+    )
+    assert [record.message for record in caplog.records if "enlarged" in record.message] == [expected] * warned
+
+
 def test_a_plan_covers_cells_with_tissue_near_the_region(tmp_path: Path) -> None:
     case = make_case(tmp_path, "he", height=1400, width=1600)
     mask = np.zeros((70, 80), np.bool_)

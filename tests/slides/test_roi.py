@@ -119,7 +119,7 @@ def test_files_without_a_region(tmp_path: Path) -> None:
     save(path)
     refuse("holds no areas; draw a region in QuPath and export it as GeoJSON")
     save(path, polygon([[0, 0], [100, 100], [100, 0], [0, 100], [0, 0]]))
-    refuse("feature 1: Self-intersection[50 50]; draw the region anew")
+    refuse("feature 1: the outline crosses itself at x 50, y 50; draw the region anew")
     save(path, polygon(SQUARE, [[200, 200], [220, 200], [220, 220], [200, 200]]))
     refuse("feature 1: Hole lies outside shell")
     save(path, {"type": "Point", "coordinates": [5, 5]})
@@ -145,5 +145,5 @@ def test_a_geometry_alone_is_an_area(tmp_path: Path) -> None:
     assert read_roi(path, (100, 100)).area == 400
     square["coordinates"] = [[[10, 10], [30, 30], [30, 10], [10, 30], [10, 10]]]
     path.write_text(json.dumps(square))
-    with pytest.raises(HemalumError, match="Self-intersection"):
+    with pytest.raises(HemalumError, match="crosses itself at x 20, y 20"):
         read_roi(path, (100, 100))

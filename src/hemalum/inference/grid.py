@@ -16,8 +16,6 @@ from itertools import pairwise, product
 from hemalum.models.card import Card
 from hemalum.models.windows import Span, cut_windows, window_halo
 
-WINDOW = 256  # px, as in training: with 512 PQ is a little lower (benchmarks/tile_halo.py), though a quarter faster
-TILE_HALO = 32  # px, at most: wider ones change PQ by less than two seeds do (benchmarks/tile_halo.py)
 CELL = 1024  # px
 CELL_HALO = 96  # px: with 64 some differ (benchmarks/seams.py)
 
@@ -69,6 +67,11 @@ class TileGrid:
     columns: list[Span]
     window: int | None = None
 
+    @property
+    def side(self) -> int:
+        """Longest side of what the network sees of a tile, px."""
+        return max(span.stop - span.start for span in (*self.rows, *self.columns))
+
     def over(self, box: Box) -> Iterator[tuple[int, int]]:
         """Row and column numbers of the tiles whose cores meet a box."""
         return product(_over(self.rows, box.top, box.bottom), _over(self.columns, box.left, box.right))
@@ -95,8 +98,8 @@ def plan_tiles(card: Card, shape: tuple[int, int], *, reach: int) -> TileGrid:
         return TileGrid(
             cut_windows(shape[0], card.window, halo), cut_windows(shape[1], card.window, halo), card.window
         )
-    halo = min(card.halo, TILE_HALO) + reach
-    window = max(WINDOW, 4 * halo)
+    halo = min(card.halo, card.tiling.halo) + reach
+    window = max(card.tiling.window, 4 * halo)
     window += -window % card.stride
     rows, columns = (cut_tiles(length, window, halo, card.stride) for length in shape)
     return TileGrid(rows, columns)

@@ -26,7 +26,7 @@ from hemalum.targets.representations import Representation, find_representation
 
 Pixels = NDArray[np.uint8]
 
-KEPT_BYTES = 128 << 20  # of tiles that a neighboring cell may want again: some rows of cells of a region
+KEPT_BYTES = 64 << 20  # of tiles that a neighboring cell may want again: some rows of cells of a region
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,5 +1,6 @@
 """What is decided before the first tile: scale, stain, tiles and cells. It decides every nucleus that is found."""
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -27,8 +28,11 @@ from hemalum.slides.slide import Slide
 from hemalum.slides.tissue import Tissue
 from hemalum.targets.representations import Representation, find_representation
 
+log = logging.getLogger(__name__)
+
 NO_ORGAN = "the mean of all organs is taken"  # of their embeddings (docs/systems/clin_seg_net.md)
 
+COARSE = 2.2  # times the model's µm per px: more than a 20x slide is for a model of 40x
 PALE = "left_out_without_hematoxylin"  # note of a result
 TWICE = "left_out_found_twice"  # note of a result
 
@@ -98,6 +102,12 @@ def make_plan(
     seen = slide if sample is None else sample
     staining = find_staining(seen, model, stain)
     scale = find_scale(seen, model, engine, mpp, staining)
+    if scale.mpp > COARSE * card.mpp:
+        log.warning(
+            "%s: has %.3g µm per px, and %s is for %.3g: enlarged %.1f times it shows no more than it holds, "
+            "and small nuclei are missed",
+            slide.name, scale.mpp, card.name, card.mpp, scale.mpp / card.mpp,
+        )  # fmt: skip
     staining = show_nuclear_dab(staining, seen, model, without_tta(engine), scale.mpp)
     shape = scaled_shape(slide.shape, scale.mpp / card.mpp)
     tiles = plan_tiles(card, shape, reach=representation_of(model).reach)

@@ -19,7 +19,7 @@ import numpy as np
 from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError, counted
 from hemalum.inference.cells import LARGEST, TOO_LARGE, CellNuclei, run_ahead
-from hemalum.inference.grid import CELL, CELL_HALO, TILE_HALO, WINDOW, Box
+from hemalum.inference.grid import CELL, CELL_HALO, Box
 from hemalum.inference.plan import CellSegmenter, Plan, make_plan, representation_of
 from hemalum.inference.sample import sample_tissue
 from hemalum.inference.scale import check_mpp
@@ -306,7 +306,7 @@ def segment_regions(
 def broken_near(segmenter: CellSegmenter, store: NucleiStore, region: Region) -> list[BrokenAt]:
     """The tiles that could not be read and that a region may have needed: its part names them, whoever found them."""
     grid, levels = store.run.grid, segmenter.slide.levels
-    reach = (LARGEST + WINDOW) * segmenter.plan.upsampling * max(segmenter.plan.pixel)
+    reach = (LARGEST + segmenter.plan.tiles.side) * segmenter.plan.upsampling * max(segmenter.plan.pixel)
     top, left = region[0] * grid.height - reach, region[1] * grid.width - reach
     bottom, right = top + grid.height + 2 * reach, left + grid.width + 2 * reach
     return [
@@ -363,7 +363,7 @@ def _settings(plan: Plan, model: Model, engine: Engine, tissue: Tissue, tissue_m
         "organ": model.card.organ,
         **describe_tta(engine),
         **plan.staining.notes,
-        "tile": [WINDOW, TILE_HALO],
+        "tile": [model.card.tiling.window, model.card.tiling.halo],
         "cell": [CELL, CELL_HALO],
         "tissue_mask": tissue.digest if tissue_mask else None,
         "roi": None if plan.roi is None else plan.roi.geometry.wkt,

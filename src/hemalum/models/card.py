@@ -110,6 +110,16 @@ class Int8(Strict):
         return max(one.loss for one in self.sets)
 
 
+class Tiling(Strict):
+    """How an image is cut into tiles for the network, chosen by measurement (benchmarks/tile_halo.py).
+
+    It decides nuclei, so it belongs to the model and never to the machine. A model with `window` has tiles of that.
+    """
+
+    window: int = Field(256, ge=32, le=8192, description="side of a tile, px; larger where four halos are")
+    halo: int = Field(32, ge=0, le=1024, description="px at the border of a tile, at most, that neighbors answer for")
+
+
 class Card(Strict):
     """What a model file says about itself (ARCHITECTURE: "a model file explains itself")."""
 
@@ -132,6 +142,7 @@ class Card(Strict):
     window: int | None = Field(
         None, ge=1, description="side of every input in px, where a pixel depends on the whole input; None: any size"
     )
+    tiling: Tiling = Tiling()
     sam: SamEncoding | None = None
     classes: list[str] = Field(
         default_factory=lambda: ["nucleus"], description="in the order of the maps, where these are by class"

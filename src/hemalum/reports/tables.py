@@ -169,6 +169,7 @@ def card_pairs(card: Card) -> Pairs:
         ("stain", stain),
         ("input", f"{card.channels}, one channel" if card.channels != "RGB" else None),
         ("halo, stride", f"{card.halo} px, {card.stride} px" if card.window is None else None),
+        ("tiles", f"{card.tiling.window} px, halo {card.tiling.halo} px" if card.window is None else None),
         (
             "windows",
             f"{card.window} px a side: a pixel depends on the whole window" if card.window is not None else None,

@@ -108,10 +108,17 @@ def _read_areas(path: Path) -> list[Any]:
         ]
     for where, area in shapes:
         if not area.is_valid:
-            raise HemalumError(f"{where}: {shapely.is_valid_reason(area)}; draw the region anew")
+            raise HemalumError(f"{where}: {_fault(area)}; draw the region anew")
     if not shapes:
         raise HemalumError(f"{path}: holds no areas; draw a region in QuPath and export it as GeoJSON")
     return [area for _, area in shapes]
+
+
+def _fault(area: Any) -> str:
+    """What is wrong with an outline, in words."""
+    reason = str(shapely.is_valid_reason(area))
+    crossing = re.fullmatch(r"(?:Ring )?Self-intersection\[(\S+) (\S+)\]", reason)
+    return f"the outline crosses itself at x {crossing[1]}, y {crossing[2]}" if crossing else reason
 
 
 def _bare_geometry(path: Path) -> list[tuple[str, Any]] | None:
