@@ -1,7 +1,6 @@
 """Refinement from end to end on a tiny model: what trains, what is compared, what is kept, what is refused."""
 
 import csv
-import hashlib
 import math
 import shutil
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from hemalum import cli
 from hemalum.data.dataset import Dataset
@@ -48,9 +48,19 @@ def test_arms_and_subsets(refined: Refinement, organs: Path) -> None:
 
 def test_the_record_has_the_digests_of_the_data(refined: Refinement, organs: Path) -> None:
     data = Dataset.open(organs)
-    for key, part in (("data", data), ("test", data.split("test"))):
-        lines = [f"{row.id}:{row.sha256}:{row.mpp}:{row.organ}:{row.split}" for row in part.rows]
-        assert refined.record[key] == hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    assert refined.record["data"] == data.digest()
+    assert refined.record["test"] == data.split("test").digest()
+
+
+def test_corrected_labels_are_another_refinement(
+    refined: Refinement, tiny: Path, organs: Path, tmp_path: Path
+) -> None:
+    corrected = tmp_path / "organs"
+    shutil.copytree(organs, corrected)
+    path = corrected / Dataset.open(organs).split("train").rows[0].label
+    Image.fromarray(np.roll(np.asarray(Image.open(path)), 7, axis=0)).save(path)
+    with pytest.raises(HemalumError, match="holds another refinement: data is "):
+        refine(tiny, corrected, refined.out, **ASKED)  # type: ignore[arg-type]
 
 
 def test_only_what_is_named_has_trained(refined: Refinement, tiny: Path) -> None:

@@ -50,7 +50,6 @@ log = logging.getLogger(__name__)
 BEFORE, MOVED, REFINED = "before", "threshold", "refined"
 UNCERTAINTY = "uncertainty.csv"
 KIND = "refinement"  # of folder
-DECISIVE = ("id", "sha256", "mpp", "organ", "split")  # columns that say what images are and how they are used
 
 ProgressCallback = Callable[[str, int, int], None]
 
@@ -129,8 +128,8 @@ def refine(  # noqa: PLR0913 (the verb's options)
     independent = _independent(opened, test, split)
     record = {
         "model": loaded.digest,
-        "data": opened.digest(*DECISIVE),
-        "test": independent.digest(*DECISIVE),
+        "data": opened.digest(),
+        "test": independent.digest(),
         "top": str(top),
         "trainable": choose_trainable(loaded, trainable),
         "lr": lr,
