@@ -12,14 +12,16 @@ import yaml
 from PIL import Image
 
 from hemalum import cli
-from hemalum.data.dataset import Dataset
+from hemalum.data.dataset import Dataset, write_index
 from hemalum.data.labeled_fraction import LabeledFraction
 from hemalum.errors import HemalumError
 from hemalum.experiments import refine as refine_module
 from hemalum.experiments.execute import Resources
-from hemalum.experiments.measurement import Measurement
+from hemalum.experiments.measurement import Measurement, predict
 from hemalum.experiments.refine import Refinement, refine
 from hemalum.experiments.refinement_recipe import refinement_recipe, training_recipe
+from hemalum.experiments.selection import mean_entropy
+from hemalum.inference.segment import as_engine
 from hemalum.models.file import load_model_file, save_model
 from hemalum.models.model import load_model
 
@@ -50,6 +52,31 @@ def test_the_record_has_the_digests_of_the_data(refined: Refinement, organs: Pat
     data = Dataset.open(organs)
     assert refined.record["data"] == data.digest()
     assert refined.record["test"] == data.split("test").digest()
+
+
+def test_ambiguous_areas_count_nowhere(tiny: Path, organs: Path, tmp_path: Path) -> None:
+    """Labels that differ in ambiguous areas alone give the same refinement."""
+    results = []
+    for name, filled in (("empty", 0), ("full", 1)):
+        folder = shutil.copytree(organs, tmp_path / name)
+        data = Dataset.open(folder)
+        mask = np.zeros((48, 48), np.uint8)
+        mask[:, 28:] = 255
+        Image.fromarray(mask).save(folder / "mask.png")
+        for row in data.rows:
+            labels = np.array(Image.open(folder / row.label))
+            labels[:, 30:] = 60 * filled  # further than the edge map looks
+            labels[:, 28:30] = 0
+            Image.fromarray(labels).save(folder / row.label)
+        write_index(folder, data.info, [replace(row, ambiguous="mask.png") for row in data.rows])
+        results.append(refine(tiny, folder, tmp_path / f"out-{name}", **ASKED | {"epochs": 1, "draws": 1}))  # type: ignore[arg-type]
+    assert results[0].scores == results[1].scores
+    assert any("Ambiguous areas count nowhere" in note for note in results[0].notes)
+    model, data = load_model(tiny), Dataset.open(tmp_path / "full").split("train")
+    engine = as_engine("torch", model)
+    for sample, image in zip(data, results[1].images, strict=True):
+        kept = predict(sample, model, engine)[1][:, :28]
+        assert image.entropy == pytest.approx(mean_entropy(kept))
 
 
 def test_corrected_labels_are_another_refinement(

@@ -89,6 +89,11 @@ class _Work:
     on_progress: ProgressCallback | None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def leave_out_ambiguous(self) -> bool:
+        """Whether what annotators could not tell counts nowhere, as in the model's training."""
+        return self.recipe.ambiguous == "ignore"
+
     def report(self, step: str, done: int, total: int) -> None:
         """Call `on_progress`, where there is one."""
         if self.on_progress is not None:
@@ -169,6 +174,9 @@ def _run(work: _Work, draws: int) -> Refinement:
             f"Only {differ} of the {draws} random subsets differ: there are no more of this size. The others are the "
             "same training once more."
         )
+    marked = sum(row.ambiguous is not None for row in (*work.dataset.rows, *work.test.rows))
+    if marked and work.leave_out_ambiguous:
+        work.notes.append("Ambiguous areas count nowhere: not in the entropy, the trainings or the scores.")
     if all(image.organ is None for image in images):
         work.notes.append("The dataset names no organs: its images are one group.")
     write_uncertainty(work.out / UNCERTAINTY, images, chosen)
@@ -198,7 +206,10 @@ def _uncertainty(work: _Work) -> list[ImageUncertainty]:
     engine = as_engine(work.resources.engine, work.model, threads=work.resources.threads)
     images = []
     for row, sample in zip(part.rows, part, strict=True):
-        images.append(ImageUncertainty(row.id, row.organ, mean_entropy(predict(sample, work.model, engine)[1])))
+        probability = predict(sample, work.model, engine)[1]
+        if work.leave_out_ambiguous and sample.ambiguous is not None:
+            probability = probability[~sample.ambiguous]
+        images.append(ImageUncertainty(row.id, row.organ, mean_entropy(probability)))
         work.report("predicting", len(images), len(part))
     return images
 
@@ -251,7 +262,8 @@ def _measured(work: _Work, name: str, model: Model, data: Dataset) -> Measuremen
     if path.is_file():
         return Measurement.load(path)
     engine = as_engine(work.resources.engine, model, threads=work.resources.threads)
-    result = measure(model, data, engine, partial(work.report, f"measuring {name}"))
+    report = partial(work.report, f"measuring {name}")
+    result = measure(model, data, engine, report, leave_out_ambiguous=work.leave_out_ambiguous)
     result.save(path)
     return result
 

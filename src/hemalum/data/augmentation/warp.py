@@ -190,7 +190,7 @@ def _warp_valid(
     for i in range(size):
         _locate(i, affine, shift, basis, np.float32(supersampling), u, v)
         for j in range(size):
-            x, y = np.int32(np.floor(u[j])), np.int32(np.floor(v[j]))
+            x, y = int(np.floor(u[j])), int(np.floor(v[j]))
             inside = 0 <= x < width and 0 <= y < height
             if not (inside or beyond) or ambiguous[_mirror(y, height), _mirror(x, width)]:
                 out[i // supersampling, j // supersampling] = 0
