@@ -13,7 +13,8 @@ from hemalum.networks.contract import Outputs
 from hemalum.targets.representations import REPRESENTATIONS, Head
 
 SIZE = 24
-KEPT = 14  # columns that are valid
+WINDOW = (..., slice(5, 20), slice(3, 17))  # what is valid
+EVERYTHING = (..., slice(None), slice(None))
 
 # each loss by name, on heads that it fits; AL-Net and the tanh head also look at neighboring pixels
 CASES: dict[str, tuple[Any, tuple[Head, ...]]] = {
@@ -34,8 +35,8 @@ CASES: dict[str, tuple[Any, tuple[Head, ...]]] = {
 }
 
 
-def make(heads: tuple[Head, ...], columns: slice, seed: int = 0, beyond: int | None = None) -> LossInputs:
-    """Random outputs and targets, these columns of them; from KEPT on they are of the seed `beyond`."""
+def make(heads: tuple[Head, ...], part: Any, seed: int = 0, beyond: int | None = None) -> LossInputs:
+    """Random outputs and targets, this part of them; outside of WINDOW they are of the seed `beyond`."""
     logits, targets = sum(head.logits for head in heads), sum(len(head.channels) for head in heads)
 
     def draw(channels: int, seed: int, generator: str) -> torch.Tensor:
@@ -49,8 +50,10 @@ def make(heads: tuple[Head, ...], columns: slice, seed: int = 0, beyond: int | N
     def maps(channels: int, generator: str) -> torch.Tensor:
         values = draw(channels, seed, generator)
         if beyond is not None:
-            values[..., KEPT:] = draw(channels, beyond, generator)[..., KEPT:]
-        return values[..., columns]
+            others = draw(channels, beyond, generator)
+            others[WINDOW] = values[WINDOW]
+            values = others
+        return values[part]
 
     outputs = Outputs(
         maps(logits, "logits"),
@@ -64,10 +67,14 @@ def make(heads: tuple[Head, ...], columns: slice, seed: int = 0, beyond: int | N
 PRESENCE = torch.tensor([[0.3, -0.2], [0.1, 0.4]])
 
 
-def valid_columns(stop: int = KEPT) -> torch.Tensor:
+def valid_in(part: Any) -> torch.Tensor:
     valid = torch.zeros(2, 1, SIZE, SIZE)
-    valid[..., :stop] = 1
+    valid[part] = 1
     return valid
+
+
+def valid_columns(stop: int) -> torch.Tensor:
+    return valid_in((..., slice(None), slice(0, stop)))
 
 
 def test_every_loss_has_a_case() -> None:
@@ -77,26 +84,27 @@ def test_every_loss_has_a_case() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_not_valid_changes_nothing(case: str) -> None:
     spec, heads = CASES[case]
-    loss, everything = build_loss(spec), slice(None)
-    inputs = replace(make(heads, everything), valid=valid_columns())
+    loss = build_loss(spec)
+    inputs = replace(make(heads, EVERYTHING), valid=valid_in(WINDOW))
     logits = inputs.outputs.logits.requires_grad_()
     parts = loss(inputs)
-    other = loss(replace(make(heads, everything, beyond=1), valid=valid_columns()))
+    other = loss(replace(make(heads, EVERYTHING, beyond=1), valid=valid_in(WINDOW)))
     for name, part in parts.items():
         assert torch.isfinite(part)
         torch.testing.assert_close(other[name], part, msg=name)
-    assert not torch.isclose(sum(loss(make(heads, everything, beyond=1)).values()), sum(parts.values()))
+    assert not torch.isclose(sum(loss(make(heads, EVERYTHING, beyond=1)).values()), sum(parts.values()))
     gradient = torch.autograd.grad(sum(parts.values()), logits)[0]
-    assert not gradient[..., KEPT:].any()
-    assert gradient[..., :KEPT].any()
+    assert gradient[WINDOW].any()
+    gradient[WINDOW] = 0
+    assert not gradient.any()
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "al_net"])
 def test_what_is_valid_counts_as_if_the_image_ended_there(case: str) -> None:
     spec, heads = CASES[case]
     loss = build_loss(spec)
-    cut = loss(make(heads, slice(0, KEPT)))
-    masked = loss(replace(make(heads, slice(None)), valid=valid_columns()))
+    cut = loss(make(heads, WINDOW))
+    masked = loss(replace(make(heads, EVERYTHING), valid=valid_in(WINDOW)))
     assert masked.keys() == cut.keys()
     for name, part in cut.items():
         torch.testing.assert_close(masked[name], part, msg=name)
@@ -105,7 +113,7 @@ def test_what_is_valid_counts_as_if_the_image_ended_there(case: str) -> None:
 def test_a_contour_term_counts_gradients_of_valid_pixels_alone() -> None:
     # the last valid column's gradient would look at the first that is not
     spec, heads = CASES["al_net"]
-    inputs = make(heads, slice(None))
+    inputs = make(heads, EVERYTHING)
     target = torch.zeros(2, 1, SIZE, SIZE)
     target[..., 6:] = 1
     inputs = replace(inputs, targets=target)
@@ -119,7 +127,7 @@ def test_a_contour_term_counts_gradients_of_valid_pixels_alone() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_all_valid_is_no_mask(case: str) -> None:
     spec, heads = CASES[case]
-    inputs = make(heads, slice(None))
+    inputs = make(heads, EVERYTHING)
     plain, masked = build_loss(spec)(inputs), build_loss(spec)(replace(inputs, valid=valid_columns(SIZE)))
     for name, part in plain.items():
         torch.testing.assert_close(masked[name], part, msg=name)
@@ -128,7 +136,7 @@ def test_all_valid_is_no_mask(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_valid_has_a_loss_and_no_gradient(case: str) -> None:
     spec, heads = CASES[case]
-    inputs = replace(make(heads, slice(None)), valid=valid_columns(0))
+    inputs = replace(make(heads, EVERYTHING), valid=valid_columns(0))
     logits = inputs.outputs.logits.requires_grad_()
     total = sum(build_loss(spec)(inputs).values())
     assert torch.isfinite(total)
@@ -136,10 +144,10 @@ def test_nothing_valid_has_a_loss_and_no_gradient(case: str) -> None:
 
 
 def test_a_nucleus_that_is_not_valid_is_not_present() -> None:
-    inputs = make(CASES["unet3plus"][1], slice(None))
+    inputs = make(CASES["unet3plus"][1], EVERYTHING)
     target = torch.zeros(2, 1, SIZE, SIZE)
-    target[:, :, 3, KEPT + 2] = 1
-    valid = valid_columns()
+    target[:, :, 10, 20] = 1
+    valid = valid_in(WINDOW)
     valid[1] = 0  # of this image nothing is known
     part = build_loss("unet3plus")(replace(inputs, targets=target, valid=valid))["presence"]
     torch.testing.assert_close(part, -PRESENCE.log_softmax(1)[0, 0])
