@@ -12,7 +12,7 @@ from PIL import Image
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall, with_threshold
+from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall
 from hemalum.experiments.segmenters import model_for_organ
 from hemalum.inference.segment import as_engine
 from hemalum.metrics import MatchCounts, PixelCounts
@@ -141,7 +141,7 @@ def test_a_model_on_images(tiny: Path, organs: Path) -> None:
         assert counts.tp == np.count_nonzero(predicted & true)
         assert counts.fp == np.count_nonzero(predicted & ~true)
         assert counts.fn == np.count_nonzero(~predicted & true)
-    assert measure(with_threshold(model, 0.3), part, engine).threshold == 0.3
+    assert measure(model.with_threshold(0.3), part, engine).threshold == 0.3
 
 
 def test_ambiguous_pixels_count_nowhere_when_left_out(tiny: Path, organs: Path, tmp_path: Path) -> None:

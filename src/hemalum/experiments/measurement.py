@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +168,6 @@ def measure(
         matches=tuple(matches),
         threshold=model.card.separation.foreground,
     )
-
-
-def with_threshold(model: Model, threshold: float) -> Model:
-    """The same model with another threshold on the foreground."""
-    separation = model.card.separation.model_copy(update={"foreground": threshold})
-    return replace(model, card=model.card.model_copy(update={"separation": separation}))
 
 
 def threshold_of_recall(measurement: Measurement, recall: float) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError, counted
 from hemalum.experiments.execute import Resources
-from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall, with_threshold
+from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall
 from hemalum.experiments.plan import check_scales
 from hemalum.experiments.refinement_recipe import choose_trainable, refinement_recipe, training_recipe
 from hemalum.experiments.selection import (
@@ -252,7 +252,7 @@ def _measure_all(work: _Work, models: dict[str, Model]) -> dict[str, Measurement
         f"On {counted(len(val), 'validation image')} the refined model has a recall of {recall:.4f}; the model "
         f"as it was reaches it at a threshold of {moved:.3f} in the place of {before.threshold:g}."
     )
-    everyone = {BEFORE: models[BEFORE], MOVED: with_threshold(models[BEFORE], moved)}
+    everyone = {BEFORE: models[BEFORE], MOVED: models[BEFORE].with_threshold(moved)}
     everyone |= {name: model for name, model in models.items() if name != BEFORE}
     return {name: _measured(work, name, model, work.test) for name, model in everyone.items()}
 

@@ -47,9 +47,7 @@ def open_sets(path: Path | str, names: Sequence[str] | str | None = None) -> lis
             raise HemalumError(f"{path}: no dataset folder '{name}'{nearest(name, there)}; hemalum import writes one")
     if len(set(chosen)) < 2:
         listed = ", ".join(chosen) or "none"
-        raise HemalumError(
-            f"{path}: want two dataset folders or more, each with {INFO_FILE}; there is {listed}"
-        )
+        raise HemalumError(f"{path}: want two dataset folders or more, each with {INFO_FILE}; there is {listed}")
     if len(set(chosen)) < len(chosen):
         raise HemalumError(f"names {', '.join(chosen)}: a set is named twice")
     sets = [Dataset.open(path / name) for name in chosen]
