@@ -32,7 +32,7 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "--output PATH… --cohort --mpp --model --organ --stain --positive --engine --device --threads "
-    "--precision --format --max-pixels --tta --report --roi --region --no-tissue-mask --workers --scheduler",
+    "--precision --format --max-pixels --tta --recall --report --roi --region --no-tissue-mask --workers --scheduler",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --license --citation "
     "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
@@ -52,6 +52,7 @@ OPTIONS = {
     "figure embedding": "IMAGE --encoder --output --field",
     "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
     "info": "[MODEL|SLIDE|RESULTS] --json",
+    "calibrate": "MODEL DATASET --output --recall --by-organ --split --engine --threads",
     "quantize": "MODEL --data --output --windows --threads",
     "export": "RESULTS|MODEL [FILE] --to --output --as --simplify --canvas --image --slide --cell --organ",
     "demo": "--output --model --stain --engine",
@@ -90,6 +91,7 @@ def test_the_options_are_those_that_were_promised() -> None:
         ("segment", "hemalum.inference.slide_batch.segment_slides"),
         ("import", "hemalum.data.importing.import_dataset"),
         ("train", "hemalum.training.train.train"),
+        ("calibrate", "hemalum.experiments.calibrate.calibrate"),
         ("quantize", "hemalum.experiments.quantize.quantize"),
         ("refine", "hemalum.experiments.refine.refine"),
         ("evaluate", "hemalum.experiments.evaluate.evaluate"),

@@ -2,6 +2,7 @@ from .data.check import check_dataset as check_dataset
 from .data.dataset import Dataset as Dataset
 from .data.importing import import_dataset as import_dataset
 from .errors import HemalumError as HemalumError
+from .experiments.calibrate import calibrate as calibrate
 from .experiments.compare import compare as compare
 from .experiments.evaluate import evaluate as evaluate
 from .experiments.quantize import quantize as quantize
@@ -23,6 +24,7 @@ __all__ = [
     "HemalumError",
     "Nuclei",
     "NucleiStore",
+    "calibrate",
     "check_dataset",
     "compare",
     "evaluate",

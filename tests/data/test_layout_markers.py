@@ -54,6 +54,7 @@ LAYOUTS = {
         ["Original/1.tif", "Ground Truth/1.tif"],
         ["PNG/Original/1.png", "PNG/Ground Truth/1.png", "metadata.csv"],
     ],
+    "combined": [["one/dataset.yaml", "one/index.csv", "two/dataset.yaml", "two/index.csv"]],
     "kvasir": [["images/cju0.jpg", "masks/cju0.jpg", "kavsir_bboxes.json"], ["Kvasir-SEG/images/cju0.jpg"]],
 }
 CASES = [

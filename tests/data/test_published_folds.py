@@ -71,7 +71,7 @@ def test_nuinsseg_folds_need_the_whole_set(nuinsseg_archive: Path, tmp_path: Pat
 def test_nuinsseg_is_split_by_organ_unless_asked(
     nuinsseg_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(nuinsseg, "PUBLISHED", 12)
+    monkeypatch.setattr(nuinsseg, "PUBLISHED", {"both": 12, "human": 6, "mouse": 6})
     dataset = import_dataset("nuinsseg", nuinsseg_archive, tmp_path / "shares")
     assert dataset.info.split.published is None
     assert all(len({row.split for row in dataset.rows if row.group == organ}) == 1 for organ in ORGANS)

@@ -207,18 +207,33 @@ def nuinsseg_archive(tmp_path: Path, grid_labels: np.ndarray) -> Path:
 def test_nuinsseg(nuinsseg_archive: Path, grid_labels: np.ndarray) -> None:
     samples = list(nuinsseg.read(nuinsseg_archive))
     assert [(s.id, s.group, s.organ) for s in samples] == [
-        ("human_bladder_01", "human bladder", "bladder"),
-        ("human_bladder_02", "human bladder", "bladder"),
-        ("human_salivory_gland_01", "human salivory gland", "salivory gland"),
+        ("human_bladder_01", "human bladder", "human bladder"),
+        ("human_bladder_02", "human bladder", "human bladder"),
+        ("human_salivory_gland_01", "human salivory gland", "human salivory gland"),
         (
             "mouse_fat_(white_and_brown)_subscapula_01",
             "mouse fat (white and brown)_subscapula",
-            "fat (white and brown)_subscapula",
+            "mouse fat (white and brown)_subscapula",
         ),
     ]
     assert all(np.array_equal(sample.instances, grid_labels) for sample in samples)
     assert samples[0].ambiguous[:10].all()
     assert not samples[0].ambiguous[10:].any()
+
+
+def test_nuinsseg_keeps_species_apart(
+    nuinsseg_archive: Path, grid_labels: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The two livers of the archive are two organs, and each species can be had alone."""
+    for species in ("human", "mouse"):
+        folder, stem = nuinsseg_archive / f"{species} liver", f"{species}_liver_01"
+        save(folder / "tissue images" / f"{stem}.png", noise((52, 52), len(species)))
+        save(folder / "label masks modify" / f"{stem}.tif", grid_labels.astype(np.uint16))
+    livers = {sample.organ for sample in nuinsseg.read(nuinsseg_archive) if "liver" in sample.id}
+    assert livers == {"human liver", "mouse liver"}
+    assert "6 images of both species, the publication has 665" in caplog.text
+    assert {str(sample.organ).split()[0] for sample in nuinsseg.read(nuinsseg_archive, species="human")} == {"human"}
+    assert "4 images of species human, the publication has 472" in caplog.text
 
 
 def test_nuinsseg_options(nuinsseg_archive: Path, grid_labels: np.ndarray) -> None:
@@ -277,7 +292,7 @@ def test_nuinsseg_no_such_species(nuinsseg_archive: Path) -> None:
 
 def test_every_published_format_says_where_it_comes_from() -> None:
     for name, reader in READERS.items():
-        if name not in ("folder", "ihc-pairs", "qupath"):  # the user's own data
+        if name not in ("folder", "ihc-pairs", "qupath", "combined"):  # the user's own data
             assert reader.title
             assert reader.license
             assert "doi:" in reader.citation

@@ -1,6 +1,9 @@
 """Splits: groups never straddle; names and seed alone decide, or the publication, completed by group and recorded."""
 
+import csv
 import hashlib
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,6 +31,8 @@ from hemalum.data.splits import (
     split_hash,
 )
 from hemalum.errors import HemalumError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 members_strategy = st.lists(
     st.tuples(st.integers(0, 12), st.sampled_from([None, "a", "b"])), min_size=1, max_size=60
@@ -334,3 +339,17 @@ def test_mixed_scales_are_said(reader: Callable[..., None], tmp_path: Path, capl
     caplog.clear()
     import_dataset("made", tmp_path, tmp_path / "b", mpp=0.5)
     assert "differ in scale" not in caplog.text
+
+
+def test_the_documented_command_gives_the_recorded_split(real_data: Path) -> None:
+    """That of docs/systems/clin_seg_net.md, on the human images of NuInsSeg that the figures were made with."""
+    page = (ROOT / "docs" / "systems" / "clin_seg_net.md").read_text(encoding="utf-8")
+    command = re.search(r"import nuinsseg SRC\s+\S+ --option species=human --group image --seed (\d+)", page)
+    assert command is not None
+    with (real_data / "nuinsseg_human" / "index.csv").open() as stream:
+        names = [Path(line["image"]).stem for line in csv.DictReader(stream)]
+    members = [Member(name, name, stratum="H&E") for name in names]
+    parts = split_by_group(members, (0.7, 0.1, 0.2), seed=int(command[1]))
+    record = json.loads((ROOT / "benchmarks/results/systems/clin_seg_net.json").read_text())
+    assert split_hash(parts) == record["data"]["split_sha256"]
+    assert f"{split_hash(parts)[:16]} for the {len(names)} human images" in page

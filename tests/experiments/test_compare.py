@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from builders.trainings import write_short_recipe
 from hemalum.data.dataset import Dataset
@@ -141,6 +142,16 @@ def test_a_comparison_grows(recipes: tuple[str, str], mini: Path, tmp_path: Path
     assert len(comparison.runs) == 2
 
 
+def test_labels_corrected_while_a_comparison_runs(mini: Path, tmp_path: Path) -> None:
+    corrected = tmp_path / "mini"
+    shutil.copytree(mini, corrected)
+    plan = make_plan(["classical"], [corrected])
+    path = next((corrected / "labels").iterdir())
+    Image.fromarray(np.roll(np.asarray(Image.open(path)), 7, axis=0)).save(path)
+    with pytest.raises(HemalumError, match="images, labels or split have changed since the comparison was begun"):
+        execute.execute_run(plan, plan.methods[0], plan.run_keys[0], tmp_path / "run", CPU)
+
+
 def test_another_comparison_is_refused(done: Path, recipes: tuple[str, str], mini: Path, tmp_path: Path) -> None:
     before = (done / "comparison.yaml").read_bytes()
     with pytest.raises(HemalumError, match="holds another comparison: folds is None there, 2 here"):
@@ -149,6 +160,12 @@ def test_another_comparison_is_refused(done: Path, recipes: tuple[str, str], min
         compare([f"plain={recipes[1]}"], [mini], done)
     with pytest.raises(HemalumError, match="holds another comparison: crops is None there, 40 here"):
         compare([recipes[0]], [mini], done, crops=40)
+    corrected = tmp_path / "mini"
+    shutil.copytree(mini, corrected)
+    path = next((corrected / "labels").iterdir())
+    Image.fromarray(np.roll(np.asarray(Image.open(path)), 7, axis=0)).save(path)
+    with pytest.raises(HemalumError, match="dataset 'mini', its labels or its split have changed since"):
+        compare([recipes[0]], [corrected], done)
     assert (done / "comparison.yaml").read_bytes() == before
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(HemalumError, match="is not empty and holds no comparison"):

@@ -1,16 +1,18 @@
 """Counts at every threshold, and the threshold that finds as much."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall, with_threshold
+from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall
 from hemalum.experiments.segmenters import model_for_organ
 from hemalum.inference.segment import as_engine
 from hemalum.metrics import MatchCounts, PixelCounts
@@ -139,7 +141,30 @@ def test_a_model_on_images(tiny: Path, organs: Path) -> None:
         assert counts.tp == np.count_nonzero(predicted & true)
         assert counts.fp == np.count_nonzero(predicted & ~true)
         assert counts.fn == np.count_nonzero(~predicted & true)
-    assert measure(with_threshold(model, 0.3), part, engine).threshold == 0.3
+    assert measure(model.with_threshold(0.3), part, engine).threshold == 0.3
+
+
+def test_ambiguous_pixels_count_nowhere_when_left_out(tiny: Path, organs: Path, tmp_path: Path) -> None:
+    data = Dataset.open(shutil.copytree(organs, tmp_path / "organs"))
+    mask = np.zeros((48, 48), np.uint8)
+    mask[:, 20:] = 255
+    Image.fromarray(mask).save(tmp_path / "organs" / "mask.png")
+    part = replace(data, rows=tuple(replace(row, ambiguous="mask.png") for row in data.split("val").rows))
+    model = load_model(tiny)
+    engine = as_engine("torch", model)
+    measured = measure(model, part, engine, leave_out_ambiguous=True)
+    counted = measure(model, part, engine)
+    for counts, everything, sample in zip(measured.pixels, counted.pixels, part, strict=True):
+        _, probability = predict(sample, model, engine)
+        predicted, true = (probability >= 0.5)[:, :20], (sample.instances > 0)[:, :20]
+        assert (counts.tp, counts.fp) == (np.count_nonzero(predicted & true), np.count_nonzero(predicted & ~true))
+        assert (counts.fn, counts.tp + counts.fp + counts.fn + counts.tn) == (
+            np.count_nonzero(~predicted & true),
+            960,
+        )
+        assert everything.tp + everything.fp + everything.fn + everything.tn == 48 * 48
+    for sample, matches in zip(part, measured.matches, strict=True):
+        assert matches.tp + matches.fn == len(np.unique(sample.instances[:, :20][sample.instances[:, :20] > 0]))
 
 
 def test_a_model_is_told_the_organ_of_an_image(tiny: Path, organs: Path) -> None:

@@ -1,7 +1,6 @@
 """Refinement from end to end on a tiny model: what trains, what is compared, what is kept, what is refused."""
 
 import csv
-import hashlib
 import math
 import shutil
 from dataclasses import replace
@@ -10,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from hemalum import cli
-from hemalum.data.dataset import Dataset
+from hemalum.data.dataset import Dataset, write_index
 from hemalum.data.labeled_fraction import LabeledFraction
 from hemalum.errors import HemalumError
 from hemalum.experiments import refine as refine_module
 from hemalum.experiments.execute import Resources
-from hemalum.experiments.measurement import Measurement
+from hemalum.experiments.measurement import Measurement, predict
 from hemalum.experiments.refine import Refinement, refine
 from hemalum.experiments.refinement_recipe import refinement_recipe, training_recipe
+from hemalum.experiments.selection import mean_entropy
+from hemalum.inference.segment import as_engine
 from hemalum.models.file import load_model_file, save_model
 from hemalum.models.model import load_model
 
@@ -48,9 +50,44 @@ def test_arms_and_subsets(refined: Refinement, organs: Path) -> None:
 
 def test_the_record_has_the_digests_of_the_data(refined: Refinement, organs: Path) -> None:
     data = Dataset.open(organs)
-    for key, part in (("data", data), ("test", data.split("test"))):
-        lines = [f"{row.id}:{row.sha256}:{row.mpp}:{row.organ}:{row.split}" for row in part.rows]
-        assert refined.record[key] == hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    assert refined.record["data"] == data.digest()
+    assert refined.record["test"] == data.split("test").digest()
+
+
+def test_ambiguous_areas_count_nowhere(tiny: Path, organs: Path, tmp_path: Path) -> None:
+    """Labels that differ in ambiguous areas alone give the same refinement."""
+    results = []
+    for name, filled in (("empty", 0), ("full", 1)):
+        folder = shutil.copytree(organs, tmp_path / name)
+        data = Dataset.open(folder)
+        mask = np.zeros((48, 48), np.uint8)
+        mask[:, 28:] = 255
+        Image.fromarray(mask).save(folder / "mask.png")
+        for row in data.rows:
+            labels = np.array(Image.open(folder / row.label))
+            labels[:, 30:] = 60 * filled  # further than the edge map looks
+            labels[:, 28:30] = 0
+            Image.fromarray(labels).save(folder / row.label)
+        write_index(folder, data.info, [replace(row, ambiguous="mask.png") for row in data.rows])
+        results.append(refine(tiny, folder, tmp_path / f"out-{name}", **ASKED | {"epochs": 1, "draws": 1}))  # type: ignore[arg-type]
+    assert results[0].scores == results[1].scores
+    assert any("Ambiguous areas count nowhere" in note for note in results[0].notes)
+    model, data = load_model(tiny), Dataset.open(tmp_path / "full").split("train")
+    engine = as_engine("torch", model)
+    for sample, image in zip(data, results[1].images, strict=True):
+        kept = predict(sample, model, engine)[1][:, :28]
+        assert image.entropy == pytest.approx(mean_entropy(kept))
+
+
+def test_corrected_labels_are_another_refinement(
+    refined: Refinement, tiny: Path, organs: Path, tmp_path: Path
+) -> None:
+    corrected = tmp_path / "organs"
+    shutil.copytree(organs, corrected)
+    path = corrected / Dataset.open(organs).split("train").rows[0].label
+    Image.fromarray(np.roll(np.asarray(Image.open(path)), 7, axis=0)).save(path)
+    with pytest.raises(HemalumError, match="holds another refinement: data is "):
+        refine(tiny, corrected, refined.out, **ASKED)  # type: ignore[arg-type]
 
 
 def test_only_what_is_named_has_trained(refined: Refinement, tiny: Path) -> None:

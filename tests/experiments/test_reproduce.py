@@ -2,8 +2,10 @@
 
 import csv
 import math
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import yaml
 
 from builders.papers import MINI_PAPER
 from builders.trainings import write_short_recipe
-from hemalum.data.dataset import Dataset
+from hemalum.data.dataset import Dataset, write_index, write_sample
+from hemalum.data.importing import import_dataset
 from hemalum.errors import HemalumError
 from hemalum.experiments import compare as compare_module
 from hemalum.experiments.execute import Resources
@@ -30,7 +33,7 @@ CPU = Resources(accelerator="cpu", engine="torch")
 PAPER = f"""{MINI_PAPER}
   hidden:
     title: ten images and secret ones
-    formats: [folder]
+    formats: [combined]
     get: not public
     private: true
     stand_in: mini
@@ -155,6 +158,25 @@ def test_a_private_set_is_run_on_its_public_part(done: tuple[Reproduction, Path]
     assert line.printed is None
     assert line.paper.mean == pytest.approx(lines_of(reproduction, "mini")["U-Net", "Dice (%)"].paper.mean / 100)
     assert "the public part alone" in hidden.differences[0].group_split
+
+
+def test_ones_own_set_takes_the_place_of_a_private_one(
+    paper: Path, shelf: Path, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that is printed on a private set is run on a combined one where that is given."""
+    shutil.copytree(mini, tmp_path / "src" / "public")
+    pairs, data = tmp_path / "src" / "pairs", Dataset.open(mini)
+    pairs.mkdir()
+    samples = (replace(sample, image=255 - sample.image) for sample in data)  # the same image in two parts is refused
+    write_index(pairs, data.info, [write_sample(pairs, sample) for sample in samples])
+    combined = import_dataset("combined", tmp_path / "src", tmp_path / "both", split=(0.6, 0.2, 0.2)).path
+    monkeypatch.setattr(compare_module, "execute_run", refuse)
+    result = reproduce(paper, "main", data={"hidden": combined}, out=tmp_path / "out", resources=CPU)
+    assert {reason for _, reason in result.failed} == {"AssertionError: training was begun"}
+    assert Dataset.open(tmp_path / "out" / "data" / "hidden").rows[0].id.startswith("pairs_")
+    ((_, parts),) = result.tables
+    assert [(part.dataset, part.run_on) for part in parts][:2] == [("mini", "mini"), ("hidden", "hidden")]
+    assert "your own in the place of the private part" in parts[1].differences[0].group_split
 
 
 @pytest.mark.slow

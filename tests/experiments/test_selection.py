@@ -120,3 +120,12 @@ def test_how_many_as_written(text: int | str, top: Top) -> None:
 def test_what_is_not_a_number_of_images(text: str) -> None:
     with pytest.raises(HemalumError, match="want a number of images per organ like 5, or a share like 10%"):
         Top.of(text)
+
+
+def test_an_image_without_a_pixel_that_counts_is_chosen_last() -> None:
+    images = [
+        ImageUncertainty("a", None, math.nan),
+        ImageUncertainty("b", None, 0.1),
+        ImageUncertainty("c", None, 0.0),
+    ]
+    assert [image.id for image in choose_uncertain(images, Top.of(2))] == ["b", "c"]

@@ -18,9 +18,8 @@ from hemalum.targets.representations import Head
 HEADS = (Head("softmax", ("a", "b")),)
 
 
-def loss_inputs(logits: torch.Tensor, targets: torch.Tensor, inside: torch.Tensor | None = None) -> LossInputs:
-    inside = torch.ones_like(targets[:, :1]) if inside is None else inside
-    return LossInputs(Outputs(logits), targets, HEADS, {"inside": inside})
+def loss_inputs(logits: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor | None = None) -> LossInputs:
+    return LossInputs(Outputs(logits), targets, HEADS, valid=valid)
 
 
 def test_cross_entropy_and_dice_by_hand() -> None:
@@ -33,20 +32,6 @@ def test_cross_entropy_and_dice_by_hand() -> None:
     assert float(parts["dice"]) == pytest.approx(1 - (dice_a + dice_b) / 2, abs=1e-5)
     plain = build_loss({"name": "cross_entropy", "dice": 0})(loss_inputs(p.log(), targets))
     assert list(plain) == ["cross_entropy"]
-
-
-def test_what_lies_beyond_the_image_counts_for_nothing() -> None:
-    torch.manual_seed(0)
-    logits, targets = torch.randn(2, 3, 4, 8), F.one_hot(torch.randint(0, 3, (2, 4, 8)), 3).permute(0, 3, 1, 2)[:, 1:]
-    inside = torch.ones(2, 1, 4, 8)
-    inside[..., 5:] = 0
-    loss = build_loss("cross_entropy")
-    cut = loss(loss_inputs(logits[..., :5], targets[..., :5].float()))
-    masked = loss(loss_inputs(logits, targets.float(), inside))
-    for name, value in cut.items():
-        torch.testing.assert_close(masked[name], value)
-    counted = build_loss({"name": "cross_entropy", "beyond": "count"})(loss_inputs(logits, targets.float(), inside))
-    assert not torch.isclose(counted["cross_entropy"], cut["cross_entropy"])
 
 
 def test_masked_cross_entropy_of_nothing_is_zero() -> None:

@@ -1,11 +1,13 @@
 """A run killed at any step and resumed ends with the same weights, bit for bit."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 
 from builders.trainings import assert_same_run, read_log, train_until_killed
@@ -86,6 +88,15 @@ def test_resume_with_a_changed_recipe(recipe: Recipe, mini: Path, uninterrupted:
     changed = recipe.model_copy(update={"clip": 2.0})
     with pytest.raises(HemalumError, match="the recipe has changed since"):
         train(changed, [mini], uninterrupted, resume=True)
+
+
+def test_resume_with_corrected_labels(recipe: Recipe, mini: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    corrected = tmp_path / "mini"
+    shutil.copytree(mini, corrected)
+    path = next((corrected / "labels").iterdir())
+    Image.fromarray(np.roll(np.asarray(Image.open(path)), 7, axis=0)).save(path)
+    with pytest.raises(HemalumError, match="the data, its labels or its split have changed since"):
+        train(recipe, [corrected], uninterrupted, resume=True, threads=1)
 
 
 def test_resume_with_a_damaged_checkpoint(recipe: Recipe, mini: Path, tmp_path: Path) -> None:

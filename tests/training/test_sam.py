@@ -177,7 +177,7 @@ def test_another_encoder_under_the_same_name_is_refused(trained: Path, sam_folde
         other.save_pretrained(sam_folder)
         with pytest.raises(HemalumError, match=r"trained with another SAM encoder than '.*sam' is now"):
             make_engine("torch", load_model(trained), device="cpu")
-        with pytest.raises(HemalumError, match="the data or its split has changed since"):
+        with pytest.raises(HemalumError, match="the data, its labels or its split have changed since"):
             train(recipe_with(sam_folder), [mini], trained.parent, resume=True, accelerator="cpu")
     finally:
         shutil.rmtree(sam_folder)

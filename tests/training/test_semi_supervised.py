@@ -62,6 +62,7 @@ def make_recipe(semi_supervised: dict[str, Any] | None, **keys: Any) -> Recipe:
             "classes": "nucleus",
             "mpp": 0.5,
             "tile": 32,
+            "beyond": "ignore",
             "batch": 4,
             "data": {"mini": {}},
             "labeled": {"fraction": "1/3"},
@@ -156,7 +157,7 @@ def test_what_lies_beyond_the_image_is_marked(mini: Path) -> None:
     labeled, unlabeled = open_loaders(wide, mini)
     batch = labeled.batch(0, unlabeled)
     assert batch.views["inside"].sum((1, 2)).tolist() == [64 * 64] * 4
-    assert batch.extra["inside"].sum((1, 2, 3)).tolist() == [64 * 64] * 4
+    assert batch.valid.sum((1, 2, 3)).tolist() == [64 * 64] * 4
     counted = open_loaders(make_recipe({"beyond": "count"}, tile=96), mini)[1]
     assert counted.make_views(0, torch.empty(0), [])["inside"].all()
 

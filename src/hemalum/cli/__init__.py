@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from hemalum.cli import (
+    calibrate,
     check,
     compare,
     demo,
@@ -41,6 +42,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "compare": compare.compare,
     "reproduce": reproduce.reproduce,
     "info": info.info,
+    "calibrate": calibrate.calibrate,
     "quantize": quantize.quantize,
     "export": export.export,
     "demo": demo.demo,

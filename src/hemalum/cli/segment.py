@@ -78,6 +78,12 @@ def segment(
         typer.Option(min=1, metavar="N", help="Lift the limit on the size of what is decoded whole to N pixels."),
     ] = None,
     tta: Tta = False,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Take the model's threshold that keeps this recall of nucleus pixels (calibrate)."
+        ),
+    ] = None,
     report: Annotated[
         bool,
         typer.Option(
@@ -134,7 +140,12 @@ def segment(
     _check(images, slides, for_slides, mpp=mpp, cohort=cohort)
     loaded = load_model(model)
     options = {"mpp": mpp, "organ": organ, "positive": positive, "threads": threads, "precision": precision}
-    options |= {"max_pixels": max_pixels, "tta": tta, **chosen(stain=stain, engine=engine, device=device)}
+    options |= {
+        "max_pixels": max_pixels,
+        "tta": tta,
+        "recall": recall,
+        **chosen(stain=stain, engine=engine, device=device),
+    }
     failed: list[tuple[Path, str]] = []
     files: list[Path] = []
     tables: list[tuple[list[str], list[list[str]]]] = []

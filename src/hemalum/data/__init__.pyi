@@ -1,6 +1,7 @@
 from .check import Problem as Problem
 from .check import check_dataset as check_dataset
 from .dataset import INDEX_FILE as INDEX_FILE
+from .dataset import INFO_FILE as INFO_FILE
 from .dataset import Dataset as Dataset
 from .dataset import Row as Row
 from .dataset import SplitInfo as SplitInfo

@@ -10,7 +10,9 @@ ambiguous/     PNG 0/255, where the source marks what its annotators could not t
 
 import csv
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +32,7 @@ FORMAT = 2  # 1: keys before version 0.2
 INFO_FILE = "dataset.yaml"
 INDEX_FILE = "index.csv"
 OF_SAMPLES = ("id", "source", "group", "organ", "stain", "mpp", "mpp_source")  # columns that are fields of Sample
+DECISIVE = ("id", "sha256", "mpp", "organ", "stain", "group", "split")  # say what images are and how they are used
 
 
 class SplitInfo(BaseModel):
@@ -154,13 +157,24 @@ class Dataset(Sequence[Sample]):
         """sha256 of the whole dataset's split, also when only a part of it is open."""
         return self.info.split.sha256
 
-    def digest(self, *columns: str) -> str:
-        """sha256 over these columns of its rows, in their order."""
-        return hash_lines(self.lines(*columns))
+    def digest(self) -> str:
+        """sha256 over all that a training learns from and a measurement looks at, image by image in their order."""
+        return hash_lines(self.lines())
 
-    def lines(self, *columns: str) -> list[str]:
-        """What `digest` is over, a line for each row, for a digest over more than one dataset."""
-        return [":".join(str(getattr(row, column)) for column in columns) for row in self.rows]
+    def lines(self) -> list[str]:
+        """What `digest` is over, for one over more than one dataset.
+
+        The names of the classes, then a line for each row: the columns of `DECISIVE`, and what its label map, class
+        map and ambiguous mask hold now, which is read. Raises HemalumError for a file that cannot be read.
+        """
+        with ThreadPoolExecutor(max(1, min(16, os.cpu_count() or 1))) as pool:
+            truths = list(pool.map(self._hash_truth, self.rows))
+        rows = [":".join(str(getattr(row, column)) for column in DECISIVE) for row in self.rows]
+        return [str(self.class_names), *(f"{row}:{truth}" for row, truth in zip(rows, truths, strict=True))]
+
+    def _hash_truth(self, row: Row) -> str:
+        files = (row.label, row.classes, row.ambiguous)
+        return ":".join("" if file is None else pixel_hash(read_label_map(self.path / file)) for file in files)
 
     def _read(self, row: Row) -> Sample:
         instances = read_label_map(self.path / row.label)
@@ -234,8 +248,8 @@ def hash_lines(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def pixel_hash(image: NDArray[np.uint8]) -> str:
-    """sha256 of shape and pixels: equal for the same image whatever file format it came in."""
+def pixel_hash(image: NDArray[np.uint8] | NDArray[np.int32]) -> str:
+    """sha256 of shape and pixels: equal for the same image or label map whatever file format it came in."""
     digest = hashlib.sha256(f"{image.shape}".encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()

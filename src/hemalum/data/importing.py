@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,8 +102,6 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         options[option] = _typed(option, options[option], takes[option].annotation)
     _check_split(format, reader, split, fold, test_groups)
     by = group or reader.group
-    if mpp is None and not mpp_note:
-        mpp_note = reader.mpp_note
     with _atomic_folder(dst, src, overwrite) as folder:
         filled = {"report_folder": folder, "mpp": mpp if isinstance(mpp, float | int) else None}
         filled = {option: value for option, value in filled.items() if option in takes}
@@ -123,6 +121,9 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
                 on_progress(sample)
         if not written:
             raise HemalumError(f"{src}: no images of format {format}")
+        reader = _complete(reader, src, options)
+        if mpp is None:
+            mpp_note = mpp_note or reader.mpp_note
         rows = _group_fields(written)
         if mpp == "nuclei":
             rows = _scale_by_nuclei(rows, written)
@@ -145,7 +146,6 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         rows = [replace(row, split=parts[row.id]) for row in rows]
         scales = {(row.mpp, row.mpp_source) for row in rows}
         _warn_of_mixed_scales(dst, rows)
-        classes = reader.classes if reader.classes_for is None else reader.classes_for(path=src, **options)
         info = DatasetInfo(
             name=name or dst.name,
             title=title or (reader.title if format != "folder" else ""),
@@ -156,7 +156,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
             mpp=rows[0].mpp if len(scales) == 1 else None,
             mpp_source=rows[0].mpp_source if len({source for _, source in scales}) == 1 else None,
             mpp_note=mpp_note,
-            classes=dict(classes) if classes and any(row.classes for row in rows) else None,
+            classes=dict(reader.classes) if reader.classes and any(row.classes for row in rows) else None,
             images=len(rows),
             nuclei=sum(row.nuclei for row in rows),
             split=SplitInfo.of(
@@ -169,6 +169,14 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         )
         write_index(folder, info, rows)
     return Dataset.open(dst)
+
+
+def _complete(reader: Reader, src: Path, options: Mapping[str, Any]) -> Reader:
+    """The reader with what it says of this data."""
+    facts = {} if reader.facts_for is None else dict(reader.facts_for(path=src, **options))
+    if reader.classes_for is not None:
+        facts["classes"] = reader.classes_for(path=src, **options)
+    return replace(reader, **facts)
 
 
 def _typed(option: str, value: object, kind: object) -> object:

@@ -48,10 +48,10 @@ def execute_run(
     """
     planned = plan.datasets[key.dataset]
     dataset = Dataset.open(planned.path)
+    if dataset.digest() != planned.digest:
+        raise HemalumError(f"{dataset.path}: images, labels or split have changed since the comparison was begun")
     if plan.folds is not None:
         dataset = fold_of(dataset, key.fold, plan.folds)
-    if dataset.split_hash != planned.split_hashes[key.fold]:
-        raise HemalumError(f"{dataset.path}: the split has changed since the comparison was begun")
     cost: dict[str, Any] = {}
     model: Path | LabelMaps | str = Path(method.source)
     if method.recipe is not None:

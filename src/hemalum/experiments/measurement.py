@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +141,22 @@ def predict(sample: Sample, model: Model, engine: Engine) -> tuple[Nuclei, NDArr
 
 
 def measure(
-    model: Model, dataset: Dataset, engine: Engine, on_progress: Callable[[int, int], None] | None = None
-) -> Measurement:
-    """Run a model on every image of a dataset. Raises HemalumError for an empty one."""
+    model: Model, dataset: Dataset, engine: Engine, on_progress: Callable[[int, int], None] | None = None,
+    *, leave_out_ambiguous: bool = False,
+) -> Measurement:  # fmt: skip
+    """Run a model on every image of a dataset. Raises HemalumError for an empty one.
+
+    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere.
+    """
     if not len(dataset):
         raise HemalumError(f"{dataset.path}: no images to measure on")
     counts: list[ProbabilityCounts] = []
     matches: list[MatchCounts] = []
     for sample in dataset:
         nuclei, probability = predict(sample, model, engine)
-        counts.append(count_probabilities(probability, sample.instances > 0))
-        matches.append(match(measure_overlap(sample.instances, nuclei.label_map())))
+        ambiguous = sample.ambiguous if leave_out_ambiguous else None
+        counts.append(count_probabilities(probability, sample.instances > 0, ambiguous))
+        matches.append(match(measure_overlap(sample.instances, nuclei.label_map(), ambiguous=ambiguous)))
         if on_progress is not None:
             on_progress(len(matches), len(dataset))
     return Measurement(
@@ -163,12 +168,6 @@ def measure(
         matches=tuple(matches),
         threshold=model.card.separation.foreground,
     )
-
-
-def with_threshold(model: Model, threshold: float) -> Model:
-    """The same model with another threshold on the foreground."""
-    separation = model.card.separation.model_copy(update={"foreground": threshold})
-    return replace(model, card=model.card.model_copy(update={"separation": separation}))
 
 
 def threshold_of_recall(measurement: Measurement, recall: float) -> float:

@@ -6,7 +6,7 @@ printed numbers (`derived`), or nobody says (`unknown`), and then `reading` is w
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -100,7 +100,7 @@ class Split(Strict):
 class Data(Strict):
     """A dataset of a paper. `formats` are what `hemalum import` may have read it as.
 
-    `stand_in` is the dataset that is run in the place of a private one.
+    `stand_in` is the dataset that is run in the place of a private one; or one's own is, of these formats.
     """
 
     title: str
@@ -259,9 +259,9 @@ class Paper(Strict):
                 return table
         raise HemalumError(f"{self.name} has no table '{id}'{nearest(id, [table.id for table in self.tables])}")
 
-    def runs_on(self, dataset: str) -> str:
-        """The dataset that is run for `dataset`: itself, or the one that stands in for a private one."""
-        return self.datasets[dataset].stand_in or dataset
+    def runs_on(self, dataset: str, at_hand: Collection[str] = ()) -> str:
+        """The dataset that is run for `dataset`: itself, or what stands in for a private one that is not at hand."""
+        return dataset if dataset in at_hand else self.datasets[dataset].stand_in or dataset
 
 
 def papers() -> dict[str, Path]:

@@ -69,7 +69,7 @@ class Method(Strict):
 
 
 class PlannedData(Strict):
-    """One dataset; `digest` is over its images and scale, `split_hashes` has one hash per fold."""
+    """One dataset; `digest` is that of its images and their truth, `split_hashes` has one hash per fold."""
 
     path: str
     digest: str
@@ -126,7 +126,7 @@ class Plan(Strict):
         for name, data in self.datasets.items():
             known_data = datasets.setdefault(name, data)
             if (known_data.digest, known_data.split_hashes) != (data.digest, data.split_hashes):
-                raise holds_another(out, KIND, f"dataset '{name}' or its split has changed since")
+                raise holds_another(out, KIND, f"dataset '{name}', its labels or its split have changed since")
         seeds = sorted({*self.seeds, *older.seeds})
         return self.model_copy(
             update={
@@ -297,7 +297,7 @@ def plan_data(path: Path, folds: int | None, split: str) -> PlannedData:
             raise HemalumError(f"{path}: its {needed} part is empty; import it with other shares, or give --folds")
     return PlannedData(
         path=str(path.resolve()),
-        digest=dataset.digest("id", "sha256", "mpp"),
+        digest=dataset.digest(),
         split_hashes=[part.split_hash for part in parts],
     )
 

@@ -22,7 +22,7 @@ from typing import Any
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError, counted
 from hemalum.experiments.execute import Resources
-from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall, with_threshold
+from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall
 from hemalum.experiments.plan import check_scales
 from hemalum.experiments.refinement_recipe import choose_trainable, refinement_recipe, training_recipe
 from hemalum.experiments.selection import (
@@ -50,7 +50,6 @@ log = logging.getLogger(__name__)
 BEFORE, MOVED, REFINED = "before", "threshold", "refined"
 UNCERTAINTY = "uncertainty.csv"
 KIND = "refinement"  # of folder
-DECISIVE = ("id", "sha256", "mpp", "organ", "split")  # columns that say what images are and how they are used
 
 ProgressCallback = Callable[[str, int, int], None]
 
@@ -89,6 +88,11 @@ class _Work:
     resources: Resources
     on_progress: ProgressCallback | None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def leave_out_ambiguous(self) -> bool:
+        """Whether what annotators could not tell counts nowhere, as in the model's training."""
+        return self.recipe.ambiguous == "ignore"
 
     def report(self, step: str, done: int, total: int) -> None:
         """Call `on_progress`, where there is one."""
@@ -129,8 +133,8 @@ def refine(  # noqa: PLR0913 (the verb's options)
     independent = _independent(opened, test, split)
     record = {
         "model": loaded.digest,
-        "data": opened.digest(*DECISIVE),
-        "test": independent.digest(*DECISIVE),
+        "data": opened.digest(),
+        "test": independent.digest(),
         "top": str(top),
         "trainable": choose_trainable(loaded, trainable),
         "lr": lr,
@@ -170,6 +174,9 @@ def _run(work: _Work, draws: int) -> Refinement:
             f"Only {differ} of the {draws} random subsets differ: there are no more of this size. The others are the "
             "same training once more."
         )
+    marked = sum(row.ambiguous is not None for row in (*work.dataset.rows, *work.test.rows))
+    if marked and work.leave_out_ambiguous:
+        work.notes.append("Ambiguous areas count nowhere: not in the entropy, the trainings or the scores.")
     if all(image.organ is None for image in images):
         work.notes.append("The dataset names no organs: its images are one group.")
     write_uncertainty(work.out / UNCERTAINTY, images, chosen)
@@ -199,7 +206,10 @@ def _uncertainty(work: _Work) -> list[ImageUncertainty]:
     engine = as_engine(work.resources.engine, work.model, threads=work.resources.threads)
     images = []
     for row, sample in zip(part.rows, part, strict=True):
-        images.append(ImageUncertainty(row.id, row.organ, mean_entropy(predict(sample, work.model, engine)[1])))
+        probability = predict(sample, work.model, engine)[1]
+        if work.leave_out_ambiguous and sample.ambiguous is not None:
+            probability = probability[~sample.ambiguous]
+        images.append(ImageUncertainty(row.id, row.organ, mean_entropy(probability)))
         work.report("predicting", len(images), len(part))
     return images
 
@@ -242,7 +252,7 @@ def _measure_all(work: _Work, models: dict[str, Model]) -> dict[str, Measurement
         f"On {counted(len(val), 'validation image')} the refined model has a recall of {recall:.4f}; the model "
         f"as it was reaches it at a threshold of {moved:.3f} in the place of {before.threshold:g}."
     )
-    everyone = {BEFORE: models[BEFORE], MOVED: with_threshold(models[BEFORE], moved)}
+    everyone = {BEFORE: models[BEFORE], MOVED: models[BEFORE].with_threshold(moved)}
     everyone |= {name: model for name, model in models.items() if name != BEFORE}
     return {name: _measured(work, name, model, work.test) for name, model in everyone.items()}
 
@@ -252,7 +262,8 @@ def _measured(work: _Work, name: str, model: Model, data: Dataset) -> Measuremen
     if path.is_file():
         return Measurement.load(path)
     engine = as_engine(work.resources.engine, model, threads=work.resources.threads)
-    result = measure(model, data, engine, partial(work.report, f"measuring {name}"))
+    report = partial(work.report, f"measuring {name}")
+    result = measure(model, data, engine, report, leave_out_ambiguous=work.leave_out_ambiguous)
     result.save(path)
     return result
 

@@ -117,11 +117,12 @@ def _open(paper: Paper, name: str, path: Path | str) -> Dataset:
     if name not in paper.datasets:
         raise HemalumError(f"{paper.name} has no dataset '{name}'{nearest(name, paper.datasets)}")
     published = paper.datasets[name]
-    if published.private:
-        raise HemalumError(
-            f"dataset '{name}' of {paper.name} is private; give {published.stand_in}=PATH, its public part"
-        )
     dataset = Dataset.open(path)
+    if published.private and dataset.info.source_format not in published.formats:
+        raise HemalumError(
+            f"dataset '{name}' of {paper.name} is private; give {published.stand_in}=PATH, its public part, or one's "
+            f"own in its place: {published.get}"
+        )
     if dataset.info.source_format and dataset.info.source_format not in published.formats:
         raise HemalumError(
             f"{path} was imported as {dataset.info.source_format}, {name} of {paper.name} is {published.formats[0]}: "
@@ -145,7 +146,7 @@ def _recipes(paper: Paper, tables: Sequence[PublishedTable], at_hand: Sequence[s
     runnable = [table for table in tables if table.recipes]
     if not runnable:
         raise HemalumError(f"{subject}: no row has a recipe yet; hemalum reproduce lists what can be run")
-    needed = dict.fromkeys(paper.runs_on(name) for table in runnable for name in table.datasets)
+    needed = dict.fromkeys(paper.runs_on(name, at_hand) for table in runnable for name in table.datasets)
     unused = [name for name in at_hand if name not in needed]
     if unused:
         raise HemalumError(f"{subject} has nothing to run on '{unused[0]}'; it runs on {', '.join(needed)}")
@@ -157,7 +158,7 @@ def _recipes(paper: Paper, tables: Sequence[PublishedTable], at_hand: Sequence[s
             recipe
             for table in runnable
             for name in table.datasets
-            if paper.runs_on(name) == dataset
+            if paper.runs_on(name, at_hand) == dataset
             for recipe in table.recipes_on(name)
         )
         for dataset in at_hand

@@ -86,7 +86,7 @@ def table_parts(paper: Paper, table: PublishedTable, comparisons: Mapping[str, B
     """The table cut by dataset; columns without one go with the first."""
     parts = []
     for number, dataset in enumerate(table.datasets):
-        run_on = paper.runs_on(dataset)
+        run_on = paper.runs_on(dataset, comparisons)
         lines = []
         for row in table.rows:
             for index, column in enumerate(table.columns):
@@ -145,6 +145,8 @@ def _differences(
     at_hand = f"{info.title or info.name}: {counted(info.images, 'image')}, {counted(info.nuclei, 'nucleus')}"
     if dataset != run_on:
         at_hand += " (the public part alone)"
+    elif data.private:
+        at_hand += " (your own in the place of the private part)"
     differences = [
         Difference("data", data.title, "stated", at_hand, at_hand),
         Difference("split", data.split.text, data.split.tag, _split_text(imitated), _split_text(grouped)),

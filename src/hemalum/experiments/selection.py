@@ -95,7 +95,10 @@ def choose_uncertain(images: Sequence[ImageUncertainty], top: Top) -> list[Image
     return [
         image
         for part in _by_organ(images)
-        for image in sorted(part, key=lambda image: (-image.entropy, image.id))[: top.within(len(part))]
+        # one without a pixel that counts has no entropy, and comes last
+        for image in sorted(part, key=lambda image: (math.isnan(image.entropy), -image.entropy, image.id))[
+            : top.within(len(part))
+        ]
     ]
 
 

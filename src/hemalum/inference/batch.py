@@ -53,6 +53,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     precision: str | None = None,
     max_pixels: int | None = None,
     tta: bool = False,
+    recall: float | None = None,
     on_progress: Callable[[Path, float], None] | None = None,
 ) -> Iterator[FileResult]:
     """Segment images and folders of images; write `OUT/STEM.geojson` and so on; give one result per image.
@@ -78,7 +79,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     check_names(stems_of(images), out)
     check_mpp(mpp)
     stain = check_stain(stain, positive)
-    loaded = load_for_organ(model, organ)
+    loaded = load_for_organ(model, organ, recall)
     check_folder(out)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
 

@@ -240,4 +240,5 @@ class CellSegmenter:
             **describe_tta(engine),
             **self.plan.staining.notes,
             **({} if model.organ is None else {"organ": model.card.organ or f"not given: {NO_ORGAN}"}),
+            **({} if model.card.recall_note is None else {"threshold": model.card.recall_note}),
         }

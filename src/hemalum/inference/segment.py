@@ -43,6 +43,7 @@ def segment(  # noqa: PLR0913 (the verb's options)
     precision: str | None = None,
     max_pixels: int | None = None,
     tta: bool = False,
+    recall: float | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Nuclei:
     """Find the nuclei of an image: a file, or an array (H, W, 3) uint8 RGB, (H, W) uint8 or uint16 gray.
@@ -55,14 +56,15 @@ def segment(  # noqa: PLR0913 (the verb's options)
     of its optical density, three, or "otsu", tells positive from negative nuclei (`Nuclei.graded`). `engine`,
     `device`, `threads` and `precision` are those of `make_engine`. `max_pixels` replaces the limits on the image's
     size. With `tta` the network looks at each window in all eight turns and mirror images, and the mean of the maps
-    is taken. `on_progress` is called with the share that is done, in [0, 1].
+    is taken. `recall` takes the threshold of the model's card that keeps so much (`hemalum calibrate`). `on_progress`
+    is called with the share that is done, in [0, 1].
 
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
     thresholds, the engine.
     """
     check_mpp(mpp)
     stain = check_stain(stain, positive)
-    loaded = load_for_organ(model, organ)
+    loaded = load_for_organ(model, organ, recall)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
     with Slide.of(image) if isinstance(image, np.ndarray) else open_image(image, mpp, max_pixels) as source:
         return segment_source(
@@ -75,8 +77,11 @@ def open_image(path: Path | str, mpp: float | str | None, max_pixels: int | None
     return open_slide(path, mpp=float(mpp) if isinstance(mpp, int | float) else None, max_pixels=max_pixels)
 
 
-def load_for_organ(model: Path | str | Model | None, organ: str | None) -> Model:
-    """Load a model (`load_model`) and set it to an organ; say so where it tells organs apart and none is given."""
+def load_for_organ(model: Path | str | Model | None, organ: str | None, recall: float | None = None) -> Model:
+    """Load a model (`load_model`) and set it to an organ; say so where it tells organs apart and none is given.
+
+    `recall` sets the threshold for so much, of that organ where it has one of its own.
+    """
     loaded = load_model(model)
     if organ is not None:
         loaded = loaded.with_organ(organ)
@@ -84,7 +89,7 @@ def load_for_organ(model: Path | str | Model | None, organ: str | None) -> Model
         log.info(
             "model '%s' tells organs apart and none is given: %s; --organ NAME sets it", loaded.card.name, NO_ORGAN
         )
-    return loaded
+    return loaded.with_recall(recall)
 
 
 def as_engine(

@@ -62,6 +62,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     threads: int | None = None,
     precision: str | None = None,
     tta: bool = False,
+    recall: float | None = None,
     tissue_mask: bool = True,
     roi: Roi | Path | str | None = None,
     region: int = REGION,
@@ -97,7 +98,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     stain = check_stain(stain, positive)
     with ExitStack() as stack:
         client = None if scheduler is None else stack.enter_context(_reach(scheduler, model, engine, slide, workers))
-        loaded = load_for_organ(model, organ)
+        loaded = load_for_organ(model, organ, recall)
         runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
         opened = stack.enter_context(nullcontext(slide) if isinstance(slide, Slide) else open_image(slide, mpp))
         job = plan_slide(
@@ -361,6 +362,7 @@ def _settings(plan: Plan, model: Model, engine: Engine, tissue: Tissue, tissue_m
     return {
         "engine": f"{engine.name} {engine.precision}",
         "organ": model.card.organ,
+        **({} if model.card.recall_note is None else {"threshold": model.card.recall_note}),
         **describe_tta(engine),
         **plan.staining.notes,
         "tile": [model.card.tiling.window, model.card.tiling.halo],

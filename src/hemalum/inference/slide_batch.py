@@ -74,6 +74,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     precision: str | None = None,
     max_pixels: int | None = None,
     tta: bool = False,
+    recall: float | None = None,
     tissue_mask: bool = True,
     roi: str | None = None,
     region: int = REGION,
@@ -100,7 +101,8 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     check_workers(workers)
     for one in dict.fromkeys((stain, *(slide.stain for slide in inputs if slide.stain))):
         check_stain(one, positive)
-    models = {one: load_for_organ(model, one) for one in dict.fromkeys(slide.organ or organ for slide in inputs)}
+    organs = dict.fromkeys(slide.organ or organ for slide in inputs)
+    models = {one: load_for_organ(model, one, recall) for one in organs}
     check_folder(out)
     options = {
         "positive": positive, "engine": engine, "device": device, "threads": threads, "precision": precision,

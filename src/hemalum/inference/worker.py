@@ -184,7 +184,7 @@ def _find_model(order: Order) -> Model:
         _require_seen(order.model, "the model")
     elif order.model not in shipped_models():
         raise HemalumError(f"no model '{order.model}' is shipped with hemalum there")
-    model = load_model(order.model).with_organ(order.card.organ)
+    model = load_model(order.model).with_organ(order.card.organ).with_recall(order.card.recall_target)
     if model.card != order.card or model.digest != order.digest:
         raise HemalumError(f"model {order.model} is another one there; give the file in a shared folder with --model")
     return model

@@ -16,31 +16,39 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hemalum.errors import HemalumError
-from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity
+from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity, masked_mean
 from hemalum.losses.maps import soft_dice
 
 _FLAT = 1e-6  # a gradient this small has no direction
 _LEAST_DICE = 0.1  # what rebalancing leaves of Dice at least
 
 
-def boundary_loss(probability_B1HW: Tensor, signed_distance_B1HW: Tensor) -> Tensor:
+def boundary_loss(
+    probability_B1HW: Tensor,
+    signed_distance_B1HW: Tensor,
+    valid_B1HW: Tensor | None = None,
+    all_reduce_sum: AllReduceSum = identity,
+) -> Tensor:
     """Mean of probability · signed distance (Kervadec et al. 2019, eq. 5); distances in px, positive outside.
 
     Negative where the prediction is good: the least possible value is that of the true mask itself.
     """
-    return (probability_B1HW * signed_distance_B1HW).mean()
+    return masked_mean(probability_B1HW * signed_distance_B1HW, valid_B1HW, all_reduce_sum)
 
 
 def gradient_loss(
-    probability_B1HW: Tensor, target_B1HW: Tensor, band: int = 3, all_reduce_sum: AllReduceSum = identity
-) -> tuple[Tensor, Tensor]:
+    probability_B1HW: Tensor, target_B1HW: Tensor, band: int = 3, all_reduce_sum: AllReduceSum = identity,
+    valid_B1HW: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Difference of the maps' Sobel gradients over the pixels within `band` px of the true contour: size, direction.
 
     Size is ‖∇p - ∇y‖₁, direction 1 - cos of the angle between them, a distance on the circle of normals. Where the
     true map is flat (the band is wider than its edge) there is no direction to have, and none is counted. 0 for both
-    where no contour is in sight.
+    where no contour is in sight. A pixel counts where its whole gradient is over `valid` pixels.
     """
-    near = contour_band(target_B1HW, band)
+    near = contour_band(target_B1HW, band, valid_B1HW)
+    if valid_B1HW is not None:
+        near = near * -F.max_pool2d(-valid_B1HW, 3, 1, 1)
     predicted, true = sobel(probability_B1HW), sobel(target_B1HW)
     size = (predicted - true).abs().sum(1, keepdim=True)
     steepness = true.square().sum(1, keepdim=True).sqrt()
@@ -60,13 +68,17 @@ def sobel(maps_B1HW: Tensor) -> Tensor:
     return F.conv2d(F.pad(maps_B1HW, (1, 1, 1, 1), mode="replicate"), kernels)
 
 
-def contour_band(target_B1HW: Tensor, band: int) -> Tensor:
-    """1 where a pixel on the other side of the contour lies within `band` px along rows, columns or diagonals."""
+def contour_band(target_B1HW: Tensor, band: int, valid_B1HW: Tensor | None = None) -> Tensor:
+    """1 where a pixel on the other side of the contour lies within `band` px along rows, columns or diagonals.
+
+    One that is not `valid` is on no side, and 0.
+    """
     inside = (target_B1HW >= 0.5).to(target_B1HW.dtype)
+    valid = torch.ones_like(inside) if valid_B1HW is None else valid_B1HW
     window = 2 * band + 1
-    grown = F.max_pool2d(inside, window, 1, band)
-    shrunk = 1 - F.max_pool2d(1 - inside, window, 1, band)
-    return grown - shrunk
+    grown = F.max_pool2d(inside * valid, window, 1, band)
+    shrunk = 1 - F.max_pool2d((1 - inside) * valid, window, 1, band)
+    return (grown - shrunk) * valid
 
 
 class Dice(Loss):
@@ -78,7 +90,7 @@ class Dice(Loss):
 
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`. Raises HemalumError for graded maps."""
-        return {"dice": soft_dice(_probability(self.name, inputs), inputs.targets, inputs.all_reduce_sum)}
+        return {"dice": _dice(_probability(self.name, inputs), inputs)}
 
 
 class ALNetLoss(Loss):
@@ -106,11 +118,14 @@ class ALNetLoss(Loss):
             raise HemalumError(f"loss '{self.name}' needs a map 'foreground'; there are {', '.join(channels)}")
         index = channels.index("foreground")
         nucleus, truth = probability[:, index : index + 1], inputs.targets[:, index : index + 1]
-        size, direction = gradient_loss(nucleus, truth, self.band, inputs.all_reduce_sum)
+        size, direction = gradient_loss(nucleus, truth, self.band, inputs.all_reduce_sum, inputs.valid)
+        distance = inputs.extra["signed_distance"]
         ramp, dice_weight, boundary_weight = self.ramp_factor(inputs), *self.weights(inputs)
         return {
-            "dice": dice_weight * soft_dice(probability, inputs.targets, inputs.all_reduce_sum),
-            "boundary": ramp * boundary_weight * boundary_loss(nucleus, inputs.extra["signed_distance"]),
+            "dice": dice_weight * _dice(probability, inputs),
+            "boundary": ramp
+            * boundary_weight
+            * boundary_loss(nucleus, distance, inputs.valid, inputs.all_reduce_sum),
             "gradient": ramp * self.gradient * (size + direction if self.direction else size),
         }
 
@@ -130,6 +145,10 @@ class ALNetLoss(Loss):
         if self.rebalance is not None:
             row["dice_weight"], row["boundary_weight"] = self.weights(inputs)
         return row
+
+
+def _dice(probability: Tensor, inputs: LossInputs) -> Tensor:
+    return soft_dice(probability, inputs.targets, inputs.all_reduce_sum, valid_B1HW=inputs.valid)
 
 
 def _probability(loss: str, inputs: LossInputs) -> Tensor:

@@ -7,14 +7,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.losses.loss import Loss, LossInputs
-from hemalum.losses.maps import masked_cross_entropy, soft_dice, with_background
+from hemalum.losses.loss import Loss, LossInputs, masked_mean
+from hemalum.losses.maps import soft_dice, with_background
 
 AuxLogits = Literal["mean", "by_epoch", "none"]
 
 
 class BinaryCrossEntropy(Loss):
-    """Mean binary cross-entropy over all pixels and maps."""
+    """Mean binary cross-entropy over the pixels that count, and maps."""
 
     only = frozenset({"sigmoid"})
 
@@ -49,7 +49,8 @@ class BinaryCrossEntropy(Loss):
         return {"aux_logits_weight": 1 / inputs.epoch} if fading else {}
 
     def _cross_entropy(self, logits_BCHW: Tensor, inputs: LossInputs) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits_BCHW, inputs.targets)
+        losses = F.binary_cross_entropy_with_logits(logits_BCHW, inputs.targets, reduction="none")
+        return masked_mean(losses, inputs.valid, inputs.all_reduce_sum)
 
 
 class BorderCrossEntropy(BinaryCrossEntropy):
@@ -63,29 +64,25 @@ class BorderCrossEntropy(BinaryCrossEntropy):
     name: Literal["border_bce"] = "border_bce"  # type: ignore[assignment]
 
     def _cross_entropy(self, logits_BCHW: Tensor, inputs: LossInputs) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits_BCHW, inputs.targets, inputs.extra["border_weight"])
+        losses = F.binary_cross_entropy_with_logits(logits_BCHW, inputs.targets, reduction="none")
+        return masked_mean(losses * inputs.extra["border_weight"], inputs.valid, inputs.all_reduce_sum)
 
 
 class CrossEntropy(Loss):
-    """Mean cross-entropy over pixels, plus `dice` times 1 - Dice of the classes without background.
+    """Mean cross-entropy over pixels, plus `dice` times 1 - Dice of the classes without background."""
 
-    What a crop shows beyond its image is mirrored; with `beyond` ignore it counts in neither.
-    """
-
-    needs = ("inside",)
     only = frozenset({"softmax"})
 
     name: Literal["cross_entropy"] = "cross_entropy"
     dice: float = Field(1.0, ge=0, description="weight of the Dice term; the paper of CSRA-Net has none")
-    beyond: Literal["ignore", "count"] = Field("ignore", description="pixels of a crop that lie beyond its image")
 
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
         logits, targets = inputs.outputs.logits, inputs.targets
-        inside = inputs.extra["inside"] if self.beyond == "ignore" else torch.ones_like(targets[:, :1])
-        entropy = masked_cross_entropy(logits, with_background(targets), inside[:, 0], inputs.all_reduce_sum)
-        parts = {"cross_entropy": entropy}
+        losses = F.cross_entropy(logits, with_background(targets), reduction="none")[:, None]
+        parts = {"cross_entropy": masked_mean(losses, inputs.valid, inputs.all_reduce_sum)}
         if self.dice:
-            shares = logits.softmax(1)[:, 1:] * inside
-            parts["dice"] = self.dice * soft_dice(shares, targets * inside, inputs.all_reduce_sum)
+            shares = logits.softmax(1)[:, 1:]
+            dice = soft_dice(shares, targets, inputs.all_reduce_sum, valid_B1HW=inputs.valid)
+            parts["dice"] = self.dice * dice
         return parts

@@ -25,20 +25,32 @@ def weighted_mean(values: Tensor, weight: Tensor, all_reduce_sum: AllReduceSum) 
     return sums[0] / sums[1].clamp_min(1)
 
 
+def masked_mean(values_BCHW: Tensor, valid_B1HW: Tensor | None, all_reduce_sum: AllReduceSum = identity) -> Tensor:
+    """Mean over maps and the pixels that are valid (1, not 0), of all parts of a shared batch; None: all are.
+
+    0 where no pixel is.
+    """
+    if valid_B1HW is None:
+        return values_BCHW.mean()
+    return weighted_mean(values_BCHW * valid_B1HW, valid_B1HW.expand_as(values_BCHW), all_reduce_sum)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LossInputs:
     """All that a loss may look at.
 
     `targets` are (B, channels, H, W) float32 in the order of the heads' channels; `extra` holds the further target
-    maps that the loss needs, each (B, 1, H, W) float32. `epoch` counts passes over the training images from 1;
-    `phase_epoch` is how many of them the phase has behind it. `run_steps` is how many the whole run has at most,
-    0 where nothing is trained. `all_reduce_sum` gives sums over all parts of a shared batch.
+    maps that the loss needs, each (B, 1, H, W) float32. `valid` (B, 1, H, W) float32 is 0 where no loss may look, at
+    outputs or targets, and 1 elsewhere; None: it may look everywhere. `epoch` counts passes over the training images
+    from 1; `phase_epoch` is how many of them the phase has behind it. `run_steps` is how many the whole run has at
+    most, 0 where nothing is trained. `all_reduce_sum` gives sums over all parts of a shared batch.
     """
 
     outputs: Outputs
     targets: Tensor
     heads: tuple[Head, ...]
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    valid: Tensor | None = None
     epoch: int = 1
     phase_step: int = 0
     phase_epoch: float = 0.0

@@ -7,23 +7,26 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity
+from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity, masked_mean
 
 EDGE = "edge"  # the channel with a term of its own
 _SOFT = 1e-6
 
 
 def tversky(
-    probability_BCHW: Tensor, target_BCHW: Tensor, alpha: float, beta: float, all_reduce_sum: AllReduceSum = identity
-) -> Tensor:
+    probability_BCHW: Tensor, target_BCHW: Tensor, alpha: float, beta: float, all_reduce_sum: AllReduceSum = identity,
+    valid_B1HW: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """1 − TP / (TP + α FP + β FN) of soft maps, pooled over the batch and averaged over channels.
 
+    Counted are the pixels that are `valid`.
     Salehi, Erdogmus, Gholipour 2017: α weighs false positives, β false negatives; both at ½ it is the Dice loss.
     """
-    axes = (0, 2, 3)
-    hits = (probability_BCHW * target_BCHW).sum(axes)
-    false = ((probability_BCHW * (1 - target_BCHW)).sum(axes), ((1 - probability_BCHW) * target_BCHW).sum(axes))
-    tp, fp, fn = all_reduce_sum(torch.stack([hits, *false]))
+    hits, false_alarms = probability_BCHW * target_BCHW, probability_BCHW * (1 - target_BCHW)
+    maps = torch.stack([hits, false_alarms, (1 - probability_BCHW) * target_BCHW])
+    if valid_B1HW is not None:
+        maps = maps * valid_B1HW
+    tp, fp, fn = all_reduce_sum(maps.sum((1, 3, 4)))
     index: Tensor = (tp + _SOFT) / (tp + alpha * fp + beta * fn + _SOFT)
     return (1 - index).mean()
 
@@ -40,7 +43,8 @@ class Tversky(Loss):
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
         probability = inputs.outputs.logits.sigmoid()
-        return {"tversky": tversky(probability, inputs.targets, self.alpha, self.beta, inputs.all_reduce_sum)}
+        part = tversky(probability, inputs.targets, self.alpha, self.beta, inputs.all_reduce_sum, inputs.valid)
+        return {"tversky": part}
 
 
 class Histo(Loss):
@@ -63,12 +67,17 @@ class Histo(Loss):
         regions = [index for index, channel in enumerate(inputs.channels) if channel != EDGE]
         logits, targets = inputs.outputs.logits[:, regions], inputs.targets[:, regions]
         parts = {
-            "bce": self.bce * F.binary_cross_entropy_with_logits(logits, targets),
+            "bce": self.bce * _cross_entropy(logits, targets, inputs),
             "tversky": self.tversky
-            * tversky(logits.sigmoid(), targets, self.alpha, self.beta, inputs.all_reduce_sum),
+            * tversky(logits.sigmoid(), targets, self.alpha, self.beta, inputs.all_reduce_sum, inputs.valid),
         }
         if EDGE in inputs.channels:
             edge = [inputs.channels.index(EDGE)]
-            edge_bce = F.binary_cross_entropy_with_logits(inputs.outputs.logits[:, edge], inputs.targets[:, edge])
+            edge_bce = _cross_entropy(inputs.outputs.logits[:, edge], inputs.targets[:, edge], inputs)
             parts["edge"] = self.edge * edge_bce
         return parts
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, inputs: LossInputs) -> Tensor:
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return masked_mean(losses, inputs.valid, inputs.all_reduce_sum)

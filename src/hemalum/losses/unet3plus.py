@@ -10,41 +10,57 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from hemalum.losses.loss import Loss, LossInputs
+from hemalum.losses.loss import AllReduceSum, Loss, LossInputs, identity, masked_mean
 from hemalum.losses.maps import soft_dice
 
 _SOFT = 1e-6
 
 
-def focal(logits_BCHW: Tensor, target_BCHW: Tensor, gamma: float = 2.0) -> Tensor:
+def focal(
+    logits_BCHW: Tensor,
+    target_BCHW: Tensor,
+    gamma: float = 2.0,
+    valid_B1HW: Tensor | None = None,
+    all_reduce_sum: AllReduceSum = identity,
+) -> Tensor:
     """Mean of -(1 - p_t)^gamma log(p_t), p_t the probability of what is so (Lin et al. 2017); two-class maps."""
     surprise = F.binary_cross_entropy_with_logits(logits_BCHW, target_BCHW, reduction="none")
     probability = logits_BCHW.sigmoid()
     wrong = probability * (1 - target_BCHW) + (1 - probability) * target_BCHW
-    return (wrong**gamma * surprise).mean()
+    return masked_mean(wrong**gamma * surprise, valid_B1HW, all_reduce_sum)
 
 
-def soft_iou(probability_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
-    """1 - IoU of soft maps, image by image and map by map, averaged."""
+def soft_iou(probability_BCHW: Tensor, target_BCHW: Tensor, valid_B1HW: Tensor | None = None) -> Tensor:
+    """1 - IoU of soft maps, image by image and map by map, averaged; over the pixels that are `valid`."""
+    if valid_B1HW is not None:
+        probability_BCHW, target_BCHW = probability_BCHW * valid_B1HW, target_BCHW * valid_B1HW
     overlap = (probability_BCHW * target_BCHW).sum((2, 3))
     union = probability_BCHW.sum((2, 3)) + target_BCHW.sum((2, 3)) - overlap
     return (1 - (overlap + _SOFT) / (union + _SOFT)).mean()
 
 
-def ms_ssim(probability_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+def ms_ssim(
+    probability_BCHW: Tensor,
+    target_BCHW: Tensor,
+    valid_B1HW: Tensor | None = None,
+    all_reduce_sum: AllReduceSum = identity,
+) -> Tensor:
     """1 - MS-SSIM (Wang et al. 2003), averaged over maps and pixels.
 
     The scales are five Gaussians (sigma 0.5 to 8 px) at full resolution, as kornia has them, in place of a pyramid:
-    it takes images of any size.
+    it takes images of any size. To a window about a pixel those that are not `valid` are 0 in both maps, as those
+    beyond the crop are.
     """
+    if valid_B1HW is not None:
+        probability_BCHW, target_BCHW = probability_BCHW * valid_B1HW, target_BCHW * valid_B1HW
     flat = (x.reshape(-1, 1, *x.shape[2:]) for x in (probability_BCHW, target_BCHW))
-    result: Tensor = _similarity(probability_BCHW.device)(*flat)
-    return result
+    losses = _similarity(probability_BCHW.device)(*flat).reshape(probability_BCHW.shape)
+    return masked_mean(losses, valid_B1HW, all_reduce_sum)
 
 
 @cache
 def _similarity(device: torch.device) -> torch.nn.Module:
-    return kornia.losses.MS_SSIMLoss(alpha=1.0, compensation=1.0).to(device)
+    return kornia.losses.MS_SSIMLoss(alpha=1.0, compensation=1.0, reduction="none").to(device)
 
 
 def at_all_depths(
@@ -53,15 +69,19 @@ def at_all_depths(
     """The parts of the logits, and what a network gives besides, where it does.
 
     "aux_logits" is `aux_weight` times the sum of the parts of all auxiliary logits, "presence" `presence` times the
-    cross-entropy of extras["presence"] (B, 2) against whether the image has a nucleus.
+    cross-entropy of extras["presence"] (B, 2) against whether the image has a nucleus on its valid pixels, over the
+    images that have any.
     """
     parts, outputs = parts_of(inputs.outputs.logits), inputs.outputs
     if outputs.aux_logits and aux_weight:
         sums = [torch.stack(list(parts_of(logits).values())).sum() for logits in outputs.aux_logits]
         parts["aux_logits"] = aux_weight * torch.stack(sums).sum()
     if "presence" in outputs.extras:
-        present = (inputs.targets.amax((1, 2, 3)) > 0).long()
-        parts["presence"] = presence * F.cross_entropy(outputs.extras["presence"], present)
+        valid = torch.ones_like(inputs.targets[:, :1]) if inputs.valid is None else inputs.valid
+        present = ((inputs.targets * valid).amax((1, 2, 3)) > 0).long()
+        losses = F.cross_entropy(outputs.extras["presence"], present, reduction="none")
+        known = None if inputs.valid is None else valid.amax((1, 2, 3))
+        parts["presence"] = presence * masked_mean(losses, known, inputs.all_reduce_sum)
     return parts
 
 
@@ -80,15 +100,16 @@ class UNet3PlusLoss(Loss):
 
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
+        mask = inputs.valid, inputs.all_reduce_sum
 
         def parts_of(logits: Tensor) -> dict[str, Tensor]:
             probability = logits.sigmoid()
             parts = {
-                "focal": self.focal * focal(logits, inputs.targets, self.gamma),
-                "iou": self.iou * soft_iou(probability, inputs.targets),
+                "focal": self.focal * focal(logits, inputs.targets, self.gamma, *mask),
+                "iou": self.iou * soft_iou(probability, inputs.targets, inputs.valid),
             }
             if self.ms_ssim:
-                parts["ms_ssim"] = self.ms_ssim * ms_ssim(probability, inputs.targets)
+                parts["ms_ssim"] = self.ms_ssim * ms_ssim(probability, inputs.targets, *mask)
             return parts
 
         return at_all_depths(inputs, parts_of, self.aux_weight, self.presence)
@@ -115,13 +136,16 @@ class FocalDice(Loss):
 
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """See `Loss`."""
-        term = partial(soft_dice, all_reduce_sum=inputs.all_reduce_sum, over_union=self.union)
+        term = partial(
+            soft_dice, all_reduce_sum=inputs.all_reduce_sum, over_union=self.union, valid_B1HW=inputs.valid
+        )
 
         def parts_of(logits: Tensor) -> dict[str, Tensor]:
             probability = logits.sigmoid()
             dice = term(probability, inputs.targets)
             if self.background:
                 dice = (dice + term(1 - probability, 1 - inputs.targets)) / 2
-            return {"focal": self.focal * focal(logits, inputs.targets, self.gamma), "dice": self.dice * dice}
+            mean = focal(logits, inputs.targets, self.gamma, inputs.valid, inputs.all_reduce_sum)
+            return {"focal": self.focal * mean, "dice": self.dice * dice}
 
         return at_all_depths(inputs, parts_of, self.aux_weight, self.presence)

@@ -3,6 +3,8 @@ from .card import Channels as Channels
 from .card import Int8 as Int8
 from .card import Int8Set as Int8Set
 from .card import NetworkSpec as NetworkSpec
+from .card import RecallCalibration as RecallCalibration
+from .card import RecallThreshold as RecallThreshold
 from .card import SamEncoding as SamEncoding
 from .card import Training as Training
 from .card import TrainingSet as TrainingSet

@@ -120,6 +120,46 @@ class Tiling(Strict):
     halo: int = Field(32, ge=0, le=1024, description="px at the border of a tile, at most, that neighbors answer for")
 
 
+class RecallThreshold(Strict):
+    """A threshold that keeps a recall of nucleus pixels, and what is known of it.
+
+    `recall` to `nine_in_ten` are of groups of images, each at the threshold that the others give.
+    """
+
+    organ: str | None = Field(None, description="None: for images of any organ")
+    threshold: float = Field(gt=0, lt=1, description="on the probability of nucleus")
+    groups: int = Field(ge=1, description="of images, that it was set on: patients, or what the split keeps together")
+    recall: float = Field(ge=0, le=1, description="mean over the groups")
+    low: float = Field(ge=0, le=1, description="lower end of the mean's 95 % interval, by bootstrap over groups")
+    high: float = Field(ge=0, le=1, description="upper end of it")
+    nine_in_ten: float | None = Field(
+        None, ge=0, le=1, description="recall that a new group reaches nine times in ten; None: too few groups"
+    )
+
+
+class RecallCalibration(Strict):
+    """The thresholds for one target recall (`hemalum calibrate`): in expectation, a new group of images keeps it.
+
+    The first one is for all images, the others for one organ each.
+    """
+
+    target: float = Field(gt=0, lt=1)
+    data: str = Field(description="name of the dataset that they were set on")
+    split: str = Field(description="its part")
+    split_hash: str
+    thresholds: list[RecallThreshold] = Field(min_length=1)
+    too_few: list[str] = Field(default_factory=list, description="organs without a threshold of their own")
+    precision: float = Field(ge=0, le=1, description="of pixels, pooled, with the threshold for all images")
+    precision_before: float = Field(ge=0, le=1, description="with the threshold of the separation")
+    nuclei: float = Field(ge=0, le=1, description="true nuclei matched at IoU above 0.5, with the threshold")
+    nuclei_before: float = Field(ge=0, le=1, description="with the threshold of the separation")
+
+    def of(self, organ: str | None) -> RecallThreshold:
+        """The threshold for images of an organ: its own, else that for all."""
+        by_organ = {one.organ: one for one in self.thresholds}
+        return by_organ.get(organ, self.thresholds[0])
+
+
 class Card(Strict):
     """What a model file says about itself (ARCHITECTURE: "a model file explains itself")."""
 
@@ -150,6 +190,10 @@ class Card(Strict):
     organs: list[str] = Field(default_factory=list, description="organs that the network tells apart, by its index")
     organ: str | None = Field(None, description="the organ that images are from; None: the network's rule for that")
     separation: SeparationSettings = SeparationSettings()
+    recall: list[RecallCalibration] = Field(
+        default_factory=list, description="thresholds for a target recall that may be asked for"
+    )
+    recall_target: float | None = Field(None, description="the one that the separation's threshold was set by")
     nucleus_diameter_um: float = Field(7.0, gt=0, description="median diameter that --mpp auto scales to")
     license: str = "Apache-2.0"
     use: str = Field("", description="what the model is for, and what it is not for")
@@ -157,3 +201,18 @@ class Card(Strict):
     int8: Int8 | None = Field(None, description="of the int8 form that the file holds; None: it holds none")
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict, description="held-out set → metric → value")
     code_version: str
+
+    @property
+    def recall_note(self) -> str | None:
+        """What is known of the threshold that keeps `recall_target`; None where none was asked for."""
+        for calibration in self.recall:
+            if calibration.target == self.recall_target:
+                one = calibration.of(self.organ)
+                whose = one.organ or "all images"
+                tail = "" if one.nine_in_ten is None else f", nine in ten above {one.nine_in_ten:.3f}"
+                return (
+                    f"{one.threshold:g} for a recall of {self.recall_target:g}, set on {calibration.data} "
+                    f"({whose}, {one.groups} groups: {one.recall:.3f}, 95 % interval {one.low:.3f} to {one.high:.3f}"
+                    f"{tail})"
+                )
+        return None

@@ -64,6 +64,30 @@ class Model:
                 raise HemalumError(line)
         return replace(self, card=self.card.model_copy(update={"organ": organ}))
 
+    def with_threshold(self, threshold: float) -> "Model":
+        """The same model with another threshold on the probability of nucleus; no nucleus above it is dropped."""
+        separation = self.card.separation
+        kept = min(separation.min_probability, threshold)
+        changed = separation.model_copy(update={"foreground": threshold, "min_probability": kept})
+        return replace(self, card=self.card.model_copy(update={"separation": changed}))
+
+    def with_recall(self, target: float | None) -> "Model":
+        """The same model with the threshold that keeps a recall for images of its organ; None: as it is.
+
+        Raises HemalumError where its card has no threshold for that.
+        """
+        if target is None:
+            return self
+        known = {calibration.target: calibration for calibration in self.card.recall}
+        if target not in known:
+            has = ", ".join(f"{one:g}" for one in known) or "none"
+            raise HemalumError(
+                f"model '{self.card.name}' has no threshold for a recall of {target:g} (it has {has}): "
+                "hemalum calibrate sets one"
+            )
+        moved = self.with_threshold(known[target].of(self.card.organ).threshold)
+        return replace(moved, card=moved.card.model_copy(update={"recall_target": target}))
+
 
 def load_model(model: "str | Path | Model | None" = None) -> Model:
     """Load a model file by its path, a shipped model by its name, or `accurate`, else the first, where none is named.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import counted
-from hemalum.models.card import Card, Int8
+from hemalum.models.card import Card, Int8, RecallCalibration
 from hemalum.reports.files import columns_of
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.page import SCALE_TEXTS, density_text, score_texts, stain_text, thresholds_text
@@ -146,6 +146,24 @@ def _int8_text(int8: Int8) -> str:
     return f"{cost}: {', '.join(sets)} in {int8.precision}, {images} ({int8.made_by})"
 
 
+def recall_text(calibration: RecallCalibration) -> str:
+    """A target recall, the thresholds that keep it, and what they cost."""
+    thresholds = []
+    for one in calibration.thresholds:
+        tail = "" if one.nine_in_ten is None else f", nine in ten above {one.nine_in_ten:.3f}"
+        thresholds.append(
+            f"{one.organ or 'all'} {one.threshold:g} ({one.groups} groups: {one.recall:.3f}, 95 % interval "
+            f"{one.low:.3f} to {one.high:.3f}{tail})"
+        )
+    text = (
+        f"{calibration.target:g} on {calibration.data} ({calibration.split}): {'; '.join(thresholds)}; precision "
+        f"{calibration.precision_before:.3f} → {calibration.precision:.3f}, nuclei found (IoU > 0.5) "
+        f"{calibration.nuclei_before:.3f} → {calibration.nuclei:.3f}"
+    )
+    few = ", ".join(calibration.too_few)
+    return text + (f"; too few groups for a threshold of their own: {few}" if few else "")
+
+
 def card_pairs(card: Card) -> Pairs:
     """A model's card, without its metrics."""
     options = (f"{k}={v}" for k, v in card.network.options.items())
@@ -165,6 +183,7 @@ def card_pairs(card: Card) -> Pairs:
         ),
         ("classes", ", ".join(card.classes)),
         ("separation", ", ".join(f"{k} {number_text(v)}" for k, v in card.separation.model_dump().items())),
+        *(("recall", recall_text(calibration)) for calibration in card.recall),
         ("trained on", f"{trained_on}: seen as it is" if trained_on else None),
         ("stain", stain),
         ("input", f"{card.channels}, one channel" if card.channels != "RGB" else None),

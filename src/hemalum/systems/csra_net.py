@@ -76,6 +76,7 @@ class CSRANet(SystemSettings):
             "representation": "semantic",
             # resize 0.5 to 2, crop, mirror; the colors change in strong views alone
             "augment": {"name": "flips", "scale": 2.0},
+            "beyond": "ignore",
             "labeled": {"fraction": self.fraction},
             "sampling": CategoryAdaptive() if self._includes(self.cas) else None,
             "phases": [main],

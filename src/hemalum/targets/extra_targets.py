@@ -55,14 +55,8 @@ def signed_distance(labels: Labels) -> Float:
     return np.where(inside, 1 - depth, height).astype(np.float32)
 
 
-def inside(labels: Labels) -> Float:
-    """1 (H, W) wherever the map lies within its image, which a whole image does; the stream knows it for a crop."""
-    return np.ones(labels.shape, np.float32)
-
-
 # name → function of a crop's label map (H, W) that gives one map (H, W) float32
 EXTRA_TARGETS: dict[str, Callable[[Labels], Float]] = {
     "border_weight": border_weight,
-    "inside": inside,
     "signed_distance": signed_distance,
 }

@@ -41,7 +41,8 @@ def prepare_sample(
         ids = int(sample.instances.max()) + 1
         classes = np.full(ids, class_map[0]) if sample.classes is None else class_map[sample.classes]
         classes[0] = 0
-    return TrainingImage(resized if change is None else change.apply(resized), sample.instances, classes)
+    image = resized if change is None else change.apply(resized)
+    return TrainingImage(image, sample.instances, classes, ambiguous=sample.ambiguous)
 
 
 def normalize_images(images_BCHW: Tensor, channels: Channels = "RGB") -> Tensor:

@@ -200,8 +200,8 @@ def _step(run: RunState, phase: ActivePhase, batch: Batch, interval: Interval) -
 def _compute_losses(run: RunState, phase: ActivePhase, batch: Batch, interval: Interval) -> dict[str, Tensor]:
     """Run the network on a batch; gives the weighted parts of the phase's loss by name."""
     fabric, loss = run.context.fabric, phase.settings.loss
-    images, targets, conditions, extra, views = fabric.to_device(
-        (batch.images, batch.targets, batch.conditions, batch.extra, batch.views)
+    images, targets, conditions, extra, views, valid = fabric.to_device(
+        (batch.images, batch.targets, batch.conditions, batch.extra, batch.views, batch.valid)
     )
     sum_over_processes = all_reduce_sum if fabric.world_size > 1 else identity
 
@@ -211,6 +211,7 @@ def _compute_losses(run: RunState, phase: ActivePhase, batch: Batch, interval: I
             targets,
             run.context.representation.heads,
             extra,
+            valid,
             epoch=1 + int(run.progress.step / run.epoch),
             phase_step=run.progress.phase_step,
             phase_epoch=run.progress.phase_step / run.epoch,

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hemalum.data.augmentation.appearance import apply_appearance
-from hemalum.data.augmentation.crops import cut
+from hemalum.data.augmentation.crops import cut, cut_valid
 from hemalum.data.augmentation.image_bank import ImageBank
-from hemalum.data.augmentation.warp import TrainingImage, crop_of, inside_of
+from hemalum.data.augmentation.warp import TrainingImage, crop_of
 from hemalum.data.dataset import Dataset
 from hemalum.data.labeled_fraction import present_classes
 from hemalum.data.nucleus_size import equivalent_diameters
@@ -36,7 +36,8 @@ class Batch:
     """Normalized images (B, 3 or 1, H, W) and target maps (B, C, H, W), both float32.
 
     `conditions` are what the network takes besides, by name: `organ` (B,) int64, `embedding` (B, C, h, w) float16;
-    `extra` are further target maps, each (B, 1, H, W); `views` are those of `Views`.
+    `extra` are further target maps, each (B, 1, H, W); `views` are those of `Views`. `valid` (B, 1, H, W) float32 is
+    0 where no loss may look; None: it may look everywhere.
     """
 
     images: Tensor
@@ -44,6 +45,7 @@ class Batch:
     conditions: Mapping[str, Tensor] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     views: Mapping[str, Tensor] = field(default_factory=dict)
+    valid: Tensor | None = None
 
 
 class Draw(NamedTuple):
@@ -113,6 +115,8 @@ class TrainLoader(EpochLoader):
             dataset, index = job
             class_map = self.data_spec.class_map(dataset)
             sample = prepare_sample(dataset[index], recipe.mpp, context.stain, class_map)
+            if recipe.ambiguous == "count":
+                sample = replace(sample, ambiguous=None)
             return replace(sample, stains=measure_stains(sample.image)) if recipe.augment.stain_mix else sample
 
         jobs = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
@@ -121,6 +125,8 @@ class TrainLoader(EpochLoader):
         self.donors = [sample.stains for sample in self.prepared if sample.stains is not None]
         if not self.prepared:
             raise HemalumError("no training images: the datasets' train parts are empty")
+        # of all samples, so that processes which share a batch add up the same sums
+        self.masked = recipe.beyond == "ignore" or any(sample.ambiguous is not None for sample in self.prepared)
         self.organs = np.array([self.data_spec.find_organ(row.organ) for dataset in datasets for row in dataset.rows])
         self.ids = [
             f"{name}/{row.id}" for name, dataset in zip(recipe.data, datasets, strict=True) for row in dataset.rows
@@ -175,7 +181,7 @@ class TrainLoader(EpochLoader):
         else:
             unit = apply_appearance(parts["images"], parts["appearance"])
             images = normalize_images(unit, self.recipe.input)
-        batch = Batch(images, parts["targets"], parts["conditions"], parts["extra"])
+        batch = Batch(images, parts["targets"], parts["conditions"], parts["extra"], valid=parts["valid"])
         if views is None or unit is None:
             return batch
         return replace(batch, views=views.make_views(number, unit, self.share_of(number)))
@@ -200,8 +206,12 @@ class TrainLoader(EpochLoader):
             "appearance": crops.drawn,
             "targets": targets if images else targets.half(),  # half of what goes to another device
             "conditions": conditions,
-            "extra": self._encode_extra(crops.labels, draws),
+            "extra": encode_extra(crops.labels, self.needs),
+            "valid": None,
         }
+        if self.masked:
+            beyond = self.recipe.beyond == "count"
+            parts["valid"] = cut_valid(samples, crops, self.recipe.tile, supersampling, beyond=beyond)
         if images:
             return parts | {"images": crops.images}
         return parts | {"index": torch.tensor(indices), "affine": crops.affine, "shift": crops.shift}
@@ -223,7 +233,8 @@ class TrainLoader(EpochLoader):
             shape, dtype = pixels.shape, torch.uint8
             appearance["noise"] = torch.randint(0, 256, shape, dtype=dtype, device=device, generator=seeded)
         images = normalize_images(apply_appearance(pixels, appearance), self.recipe.input)
-        return Batch(images, targets.float(), move(parts["conditions"]), move(parts["extra"]))
+        valid = None if parts["valid"] is None else move({"valid": parts["valid"]})["valid"]
+        return Batch(images, targets.float(), move(parts["conditions"]), move(parts["extra"]), valid=valid)
 
     def measure_nucleus_diameter_um(self) -> float:
         """Median equivalent diameter of the whole nuclei of all samples, µm. Raises HemalumError without any."""
@@ -271,16 +282,6 @@ class TrainLoader(EpochLoader):
         probability /= probability.sum()
         return probability
 
-    def _encode_extra(self, labels: NDArray[np.int32], draws: Sequence[Draw]) -> dict[str, Tensor]:
-        extra = encode_extra(labels, self.needs)
-        if "inside" in extra:  # which labels do not tell: a crop is mirrored beyond its image
-            maps = [
-                inside_of(self.prepared[draw.sample], rng, self.recipe.tile, self.recipe.augment)
-                for draw, rng in zip(draws, self.rngs(draws), strict=True)
-            ]
-            extra["inside"] = torch.from_numpy(np.stack(maps)[:, None])
-        return extra
-
     def _cut_embeddings(self, draws: Sequence[Draw]) -> Tensor:
         """The part of each image's embedding that lies under the crop that `augment` cuts."""
         parts = []
@@ -300,4 +301,4 @@ class _NumberedBatches(torch.utils.data.Dataset[Any]):
         if not self.finished:
             return self.loader.parts(number, images=False)
         batch = self.loader.batch(number, self.views)
-        return batch.images, batch.targets, batch.conditions, batch.extra, batch.views
+        return batch.images, batch.targets, batch.conditions, batch.extra, batch.views, batch.valid

@@ -71,6 +71,12 @@ class Recipe(Strict):
         1, ge=1, le=4, description="targets are made on a grid this much finer and averaged: shares of a pixel"
     )
     data: dict[str, Source] = Field({}, description="datasets by name; none: whatever is given, in equal shares")
+    ambiguous: Literal["ignore", "count"] = Field(
+        "ignore", description="areas where the annotators could not tell, in every loss and in validation"
+    )
+    beyond: Literal["count", "ignore"] = Field(
+        "count", description="pixels of a training crop that lie beyond its image, where it is mirrored"
+    )
     labeled: LabeledFraction | None = Field(None, description="the training images that keep their labels; none: all")
     sampling: CategoryAdaptive | None = Field(
         None, description="how often each image of a set is drawn, in the place of its `balance`; none: alike"

@@ -186,8 +186,8 @@ def fit_normalizer(recipe: Recipe, datasets: Sequence[Dataset]) -> StainNormaliz
 
 
 def digest_data(datasets: Sequence[Dataset], stain: StainNormalizer | None, sam: SamEncoder | None) -> str:
-    """Hash over what the run sees: every image's content, scale and part, the stain target's origin, the encoder."""
-    lines = [line for dataset in datasets for line in dataset.lines("sha256", "mpp", "split")]
+    """Hash over what the run sees: every image, its truth and its part, the stain target's origin, the encoder."""
+    lines = [line for dataset in datasets for line in dataset.lines()]
     if stain is not None:
         lines.append(stain.target.origin)
     if sam is not None:
@@ -224,7 +224,7 @@ def open_run(
                 f"cannot resume {folder}: the recipe has changed since (compare it with {folder / RECIPE_FILE})"
             )
         if held.get("data") != data_digest:
-            raise HemalumError(f"cannot resume {folder}: the data or its split has changed since")
+            raise HemalumError(f"cannot resume {folder}: the data, its labels or its split have changed since")
         yield progress
 
 

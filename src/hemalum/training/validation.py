@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,15 +30,18 @@ from hemalum.training.distributed import all_reduce_figures
 from hemalum.training.embeddings import Embed, Embedding
 from hemalum.training.encoding import encode_extra, encode_targets, normalize_images, prepare_sample
 
+Kind = TypeVar("Kind", np.int32, np.bool_)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Image:
-    """A validation image as the network takes it, its label map, and the class of each nucleus."""
+    """A validation image as the network takes it, its label map, the class of each nucleus, what counts nowhere."""
 
     dataset: str
     pixels: Tensor
     truth: NDArray[np.int32]
     classes: NDArray[np.int32] | None
+    ambiguous: NDArray[np.bool_] | None
     conditions: dict[str, Tensor]
     embedding: Embedding | None = None
 
@@ -91,7 +95,10 @@ class Validation:
         conditions = {}
         if "organ" in spec.conditions:
             conditions["organ"] = torch.tensor([spec.find_organ(dataset.rows[index].organ)])
-        return _Image(name, pixels, truth, sample.classes, conditions), sample.image
+        ambiguous = None
+        if sample.ambiguous is not None and context.recipe.ambiguous == "ignore":
+            ambiguous = _resize_labels(sample.ambiguous, height, width)
+        return _Image(name, pixels, truth, sample.classes, ambiguous, conditions), sample.image
 
     @torch.inference_mode()
     def score(self, network: nn.Module, loss: Loss | None = None) -> dict[str, float]:
@@ -134,12 +141,15 @@ class Validation:
         logits = self._predict(image, network)
         maps = np.ascontiguousarray(activate(logits, self.representation.heads)[0].cpu().numpy())
         labels = self.representation.separate(maps, separation)
-        matches, pixels = match(measure_overlap(image.truth, labels)), count_pixels(image.truth, labels)
+        matches = match(measure_overlap(image.truth, labels, ambiguous=image.ambiguous))
+        pixels = count_pixels(image.truth, labels, ambiguous=image.ambiguous)
         loss_value = 0.0 if loss is None else self._compute_loss(image, logits, loss)
         by_class = [PixelCounts(0, 0, 0, 0)] * len(self.representation.classes)
         if image.classes is not None:
             class_map = self.representation.classify(maps, separation.foreground)
             unknown = self.representation.unknown(image.truth, image.classes)
+            if image.ambiguous is not None:
+                unknown = unknown | image.ambiguous
             class_ids = range(1, len(self.representation.classes) + 1)
             truth = image.classes[image.truth]
             by_class = count_pixels_by_class(truth, class_map, class_ids, ambiguous=unknown)
@@ -174,14 +184,15 @@ class Validation:
         """The loss on one image, as one that is not trained on: from its logits alone."""
         targets = encode_targets(image.truth[None], self.representation, classes=[image.classes])
         extra = encode_extra(image.truth[None], loss.needs)
-        targets, extra = self.context.fabric.to_device((targets, extra))
-        parts = loss(LossInputs(Outputs.of(logits), targets, self.representation.heads, extra))
+        valid = None if image.ambiguous is None else torch.from_numpy(~image.ambiguous)[None, None].float()
+        targets, extra, valid = self.context.fabric.to_device((targets, extra, valid))
+        parts = loss(LossInputs(Outputs.of(logits), targets, self.representation.heads, extra, valid))
         return float(torch.stack(list(parts.values())).sum())
 
 
-def _resize_labels(labels: NDArray[np.int32], height: int, width: int) -> NDArray[np.int32]:
-    """Label map on another grid over the same field: each pixel takes the label under its center."""
+def _resize_labels(labels: NDArray[Kind], height: int, width: int) -> NDArray[Kind]:
+    """Label map or mask on another grid over the same field: each pixel takes the label under its center."""
     rows = ((np.arange(height) + 0.5) * labels.shape[0] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * labels.shape[1] / width).astype(int)
-    resized: NDArray[np.int32] = labels[np.ix_(rows, columns)]
+    resized: NDArray[Kind] = labels[np.ix_(rows, columns)]
     return resized

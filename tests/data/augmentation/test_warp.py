@@ -1,6 +1,7 @@
 """The warp against SciPy's interpolation at places worked out anew."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from hemalum.data.augmentation.settings import NO_AUGMENTATION, AugmentSettings
-from hemalum.data.augmentation.warp import TrainingImage, crop_of, draw_geometry, inside_of, warp_image, warp_labels
+from hemalum.data.augmentation.warp import (
+    TrainingImage,
+    crop_of,
+    draw_geometry,
+    inside_of,
+    warp_image,
+    warp_labels,
+    warp_valid,
+)
 
 FREE = NO_AUGMENTATION.model_copy(update={"flips": True, "rotation": 1.0, "scale": 1.5, "elastic": 3.0})
 STRAIGHT = FREE.model_copy(update={"elastic": 0.0})
@@ -90,6 +99,35 @@ def test_zoom_turn_and_mirror_by_hand() -> None:
     step = np.array([[-math.cos(turn), math.sin(turn)], [math.sin(turn), math.cos(turn)]]) / 2
     np.testing.assert_allclose(affine[:, :2], step, atol=1e-6)
     np.testing.assert_allclose(affine @ [10, 10, 1], [50, 50], atol=1e-4)  # the middle stays in the middle
+
+
+@pytest.mark.parametrize("supersampling", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_counts_of_a_crop(seed: int, supersampling: int) -> None:
+    """Against the position of each label: ambiguous, or beyond the image."""
+    sample, size = photograph(30, 44), 40
+    ambiguous = sample.labels == 3
+    sample = replace(sample, ambiguous=ambiguous)
+    affine, shift = draw_geometry(sample, np.random.default_rng(seed), size, FREE)
+    magnified = np.array(sample.labels.shape) / sample.image.shape[:2]
+    at = np.floor(magnified[:, None, None] * source_positions(affine, shift, size, supersampling)).astype(int)
+    height, width = sample.labels.shape
+    inside = (at[0] >= 0) & (at[0] < height) & (at[1] >= 0) & (at[1] < width)
+    folded = [
+        np.where(i % (2 * n) < n, i % (2 * n), 2 * n - 1 - i % (2 * n))
+        for i, n in zip(at, sample.labels.shape, strict=True)
+    ]
+    known = ~ambiguous[folded[0], folded[1]]
+    for beyond, labels in ((True, known), (False, known & inside)):
+        expected = labels.reshape(size, supersampling, size, supersampling).all((1, 3))
+        out = np.empty((size, size), np.float32)
+        warp_valid(sample, affine, shift, size, supersampling, beyond, out)
+        assert set(np.unique(out)) == {0, 1}
+        assert (out != expected).mean() < 0.005  # what rounding moves over a border
+        assert 0.1 < out.mean() < 0.99
+    plain = np.empty((size, size), np.float32)
+    warp_valid(replace(sample, ambiguous=None), affine, shift, size, supersampling, True, plain)
+    assert plain.all()
 
 
 @pytest.mark.parametrize("seed", range(6))

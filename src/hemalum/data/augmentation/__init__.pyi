@@ -2,6 +2,7 @@ from .appearance import apply_appearance as apply_appearance
 from .appearance import normalize as normalize
 from .crops import augment as augment
 from .crops import cut as cut
+from .crops import cut_valid as cut_valid
 from .image_bank import ImageBank as ImageBank
 from .settings import AugmentSettings as AugmentSettings
 from .strong_views import StrongViews as StrongViews

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hemalum.data.augmentation.appearance import apply_appearance, draw_appearance
 from hemalum.data.augmentation.settings import AugmentSettings
-from hemalum.data.augmentation.warp import TrainingImage, draw_geometry, warp_image, warp_labels
+from hemalum.data.augmentation.warp import TrainingImage, draw_geometry, warp_image, warp_labels, warp_valid
 from hemalum.data.stain.jitter import StainProfile
 
 
@@ -82,3 +82,16 @@ def cut(
         torch.from_numpy(np.stack([affine for affine, _ in geometry])),
         torch.from_numpy(np.stack([shift for _, shift in geometry])),
     )
+
+
+def cut_valid(
+    samples: Sequence[TrainingImage], crops: Crops, size: int, supersampling: int = 1, *, beyond: bool = True
+) -> Tensor:
+    """Where crops count (B, 1, size, size) float32: 0 on ambiguous areas, and where they lie beyond their images.
+
+    With `beyond`, these count as well.
+    """
+    valid = np.empty((len(samples), 1, size, size), np.float32)
+    for sample, affine, shift, out in zip(samples, crops.affine.numpy(), crops.shift.numpy(), valid, strict=True):
+        warp_valid(sample, affine, shift, size, supersampling, beyond, out[0])
+    return torch.from_numpy(valid)

@@ -25,13 +25,15 @@ class TrainingImage:
 
     Both cover the same field. Labels keep their resolution so that cropping at another scale does not
     shift them by half a pixel. `classes` (max id + 1,) is the class of each nucleus by its id. `stains`
-    are what the image is stained with, where that was measured.
+    are what the image is stained with, where that was measured. `ambiguous` (H', W') bool is where the
+    annotators could not tell.
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.int32]
     classes: NDArray[np.int32] | None = None
     stains: StainProfile | None = None
+    ambiguous: NDArray[np.bool_] | None = None
 
 
 def warp_image(sample: TrainingImage, affine: Floats, shift: Floats, size: int, out: NDArray[np.uint8]) -> None:
@@ -43,11 +45,28 @@ def warp_labels(
     sample: TrainingImage, affine: Floats, shift: Floats, size: int, supersampling: int, out: NDArray[np.int32]
 ) -> None:
     """Fill the labels (n, n) of a crop, n = size·supersampling, in place."""
-    # labels have a scale of their own
+    affine = _to_labels(sample, affine, supersampling)
+    _warp_labels(sample.labels, affine, shift, spline(size * supersampling), supersampling, out)
+
+
+def warp_valid(
+    sample: TrainingImage, affine: Floats, shift: Floats, size: int, supersampling: int, beyond: bool, out: Floats
+) -> None:
+    """Fill a crop (size, size) in place with 1, and 0 where one of a pixel's labels is ambiguous.
+
+    With `beyond` a pixel counts that lies beyond the image, where the crop is mirrored; without, it is 0 as well.
+    """
+    ambiguous = np.zeros(sample.labels.shape, np.bool_) if sample.ambiguous is None else sample.ambiguous
+    affine = _to_labels(sample, affine, supersampling)
+    _warp_valid(ambiguous, affine, shift, spline(size * supersampling), supersampling, beyond, out)
+
+
+def _to_labels(sample: TrainingImage, affine: Floats, supersampling: int) -> Floats:
+    """The affine map from px of the crop's labels to px of the sample's, which have a scale of their own."""
     down, across = (a / b for a, b in zip(sample.labels.shape, sample.image.shape, strict=False))
     source = np.array([[across], [down]], np.float32)
     crop = np.array([1 / supersampling, 1 / supersampling, 1], np.float32)
-    _warp_labels(sample.labels, affine * source * crop, shift, spline(size * supersampling), supersampling, out)
+    return affine * source * crop
 
 
 def crop_of(sample: TrainingImage, rng: np.random.Generator, size: int, settings: AugmentSettings) -> Floats:
@@ -157,6 +176,24 @@ def _warp_labels(labels: Any, affine: Any, shift: Any, basis: Any, supersampling
         _mirror_row(y, height)
         for j in range(size):
             out[i, j] = labels[np.uint32(y[j]), np.uint32(x[j])]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _warp_valid(
+    ambiguous: Any, affine: Any, shift: Any, basis: Any, supersampling: int, beyond: bool, out: Any
+) -> None:
+    """Fill a crop (size, size) float32 with 1, or 0 where a label under it does not count."""
+    height, width = ambiguous.shape
+    size = basis.shape[1]
+    u, v = np.empty(size, np.float32), np.empty(size, np.float32)
+    out[:] = 1
+    for i in range(size):
+        _locate(i, affine, shift, basis, np.float32(supersampling), u, v)
+        for j in range(size):
+            x, y = int(np.floor(u[j])), int(np.floor(v[j]))
+            inside = 0 <= x < width and 0 <= y < height
+            if not (inside or beyond) or ambiguous[_mirror(y, height), _mirror(x, width)]:
+                out[i // supersampling, j // supersampling] = 0
 
 
 @njit(cache=True, nogil=True, fastmath=True)

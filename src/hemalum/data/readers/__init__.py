@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hemalum.data.readers import (
+    combined,
     conic,
     consep,
     cryonuseg,
@@ -38,6 +39,7 @@ READERS: dict[str, Reader] = {
     "kvasir": polyps.READERS["kvasir"],
     "ihc-pairs": ihc_pairs.READER,
     "qupath": qupath.READER,
+    "combined": combined.READER,
 }
 
 

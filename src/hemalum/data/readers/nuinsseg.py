@@ -9,6 +9,7 @@
 Source: Mahbod et al., Scientific Data 11, 295 (2024).
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,10 +23,13 @@ from hemalum.data.readers.files import first_file, list_images
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
+
+log = logging.getLogger(__name__)
 
 IMAGES = "tissue images"
-PUBLISHED = 665  # images of the whole set, over which its authors make their folds
+# images of the whole set, over which its authors make their folds, and of each species
+PUBLISHED = {"both": 665, "human": 472, "mouse": 193}
 FOLDS, SEED = 5, 19
 SIZES = "label map is {}, its image {}"
 SPECIES = ("human", "mouse")
@@ -43,20 +47,22 @@ def read(
     """Yield the samples by organ and name; `path` holds the organ folders, itself or one level down.
 
     `variant` names the folder of labels: "label masks modify" (the authors' choice for evaluation),
-    "label masks", or one of the binary masks, whose 8-connected components become the nuclei. The group is
-    species and organ: there is one slide of each. `ambiguous=False` leaves the ambiguous areas unread.
+    "label masks", or one of the binary masks, whose 8-connected components become the nuclei. The organ is
+    species and organ, "human liver", and so is the group: there is one slide of each. `ambiguous=False` leaves the
+    ambiguous areas unread. Another number of images than was published is named in the log.
 
     Raises HemalumError for missing folders or labels, unreadable files and sizes that do not fit.
     """
     if species not in (*SPECIES, "both"):
         raise HemalumError(f"species {species!r}: choices are human, mouse, both")
+    count = 0
     for folder in _organ_folders(Path(path), species):
-        kind, _, organ = folder.name.partition(" ")
         labels = folder / variant
         if not labels.is_dir():
             known = ", ".join(sorted(item.name for item in folder.iterdir() if item.is_dir()))
             raise HemalumError(f"{labels}: no such folder of labels; there are {known}")
         for file in list_images(folder / IMAGES, ".png"):
+            count += 1
             image = read_image(file)
             candidates = [labels / f"{file.stem}{suffix}" for suffix in (".tif", ".tiff", ".png")]
             label = first_file(*candidates, role=f"holds the labels of {file.name}")
@@ -70,10 +76,19 @@ def read(
                 id=file.stem,
                 source=folder.name,
                 group=folder.name,
-                organ=organ if kind in SPECIES else folder.name,
+                organ=folder.name,
                 stain="H&E",
                 ambiguous=_ambiguous(folder, file, image) if ambiguous else None,
             )
+    if count != PUBLISHED[species]:
+        whose = "both species" if species == "both" else f"species {species}"
+        log.warning(
+            "%s: %s of %s, the publication has %d: a split of these is not that of all",
+            path,
+            counted(count, "image"),
+            whose,
+            PUBLISHED[species],
+        )
 
 
 def published(members: Sequence[Member], fold: int) -> Mapping[str, Part]:
@@ -84,9 +99,9 @@ def published(members: Sequence[Member], fold: int) -> Mapping[str, Part]:
 
     Raises HemalumError unless all 665 images are there.
     """
-    if len(members) != PUBLISHED:
+    if len(members) != PUBLISHED["both"]:
         raise HemalumError(
-            f"the published folds are made of all {PUBLISHED} images, here are {len(members)}; "
+            f"the published folds are made of all {PUBLISHED['both']} images, here are {len(members)}; "
             "import both species whole, or split by shares"
         )
     names = [member.id for member in sorted(members, key=lambda member: (member.source, member.id))]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part
@@ -17,7 +18,8 @@ class Reader:
     in words what is allowed.
 
     `size` is images, pixels and nuclei as published. `classes` names the class ids (0 is never in it);
-    `classes_for(path, **options)` gives them where they depend on the data or the options. `markers` are glob
+    `classes_for(path, **options)` gives them where they depend on the data or the options, and `facts_for(path,
+    **options)` whatever else of these fields does, by name. `markers` are glob
     patterns relative to the folder that give the layout away: one that matches says "this looks like me".
 
     A published split is in `published(members, fold)`, which gives each id its part (fold runs from 1 to
@@ -37,6 +39,7 @@ class Reader:
     size: str = ""
     classes: Mapping[int, str] = field(default_factory=dict)
     classes_for: Callable[..., Mapping[int, str]] | None = None
+    facts_for: Callable[..., Mapping[str, Any]] | None = None
     markers: tuple[str, ...] = ()
     published: Callable[[Sequence[Member], int], Mapping[str, Part]] | None = None
     published_rule: str = ""

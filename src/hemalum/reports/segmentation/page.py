@@ -154,6 +154,7 @@ def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> d
         "seconds": f"{result.seconds:.1f}",
         "stain": stain_text(nuclei, doubt=False),
         "stain_doubt": nuclei.notes.get("stain_doubt", ""),
+        "recall": nuclei.notes.get("threshold", ""),
         "classes": by_class(nuclei),
         "scores": score_texts(nuclei),
         "grades": by_grade(nuclei),

@@ -19,7 +19,7 @@ from hemalum.slides import Slide, Tissue
 
 MEASURES = ("area_um2", "hematoxylin_mean", "dab_mean")
 LEFT_OUT = {TOO_LARGE: "too large for a nucleus", PALE: "without hematoxylin: no nuclei in H&E"}
-SHOWN_SETTINGS = ("engine", "stain", "stain_source", "stain_doubt", "organ", "tissue_mask", "roi")
+SHOWN_SETTINGS = ("engine", "stain", "stain_source", "stain_doubt", "organ", "threshold", "tissue_mask", "roi")
 SETTING_TITLES = {
     "tile": "tiles of the network and their overlap, px",
     "cell": "cells of separation and their halo, px",
@@ -82,6 +82,8 @@ def identify(store: NucleiStore, slide: Slide, tissue: Tissue) -> Pairs:
     organ = notes.get("organ", settings.get("organ"))
     if organ is not None:
         pairs.append(("Organ", str(organ)))
+    if settings.get("threshold") is not None:
+        pairs.append(("Threshold", str(settings["threshold"])))
     if settings.get("tissue_mask") is None:
         pairs.append(("Tissue", "no mask was used: all of the slide was looked at"))
     elif tissue.reason:

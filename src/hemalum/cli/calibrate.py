@@ -1,0 +1,39 @@
+"""A model with a threshold for a target recall."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hemalum.cli.options import Engine, ModelArgument, Threads, chosen
+
+
+def calibrate(
+    context: typer.Context,
+    model: ModelArgument,
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="Dataset folder on whose images the threshold is set.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Model file to write.")],
+    recall: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Recall of nucleus pixels to keep; default: 0.95.")
+    ] = None,
+    by_organ: Annotated[
+        bool, typer.Option("--by-organ", help="A threshold for each organ besides, where it has enough groups.")
+    ] = False,
+    split: Annotated[str | None, typer.Option(help="Its part to set it on: val or test; default: val.")] = None,
+    engine: Engine = None,
+    threads: Threads = None,
+) -> None:
+    """Write a model with the threshold that keeps a target recall, which hemalum segment --recall uses."""
+    from hemalum.cli.console import print_pairs, steps_progress
+    from hemalum.experiments.calibrate import calibrate as run
+    from hemalum.reports.tables import card_pairs
+
+    options = chosen(recall=recall, split=split, engine=engine, threads=threads)
+    with steps_progress(quiet=context.obj.quiet) as on_progress:
+        made = run(model, dataset, output, by_organ=by_organ, on_progress=on_progress, **options)
+    if context.obj.quiet:
+        return
+    print_pairs([pair for pair in card_pairs(made.card) if pair[0] == "recall"])
+    print(made.path)
