@@ -6,13 +6,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hemalum.data.readers import READERS
 from hemalum.errors import HemalumError
 from hemalum.experiments.papers import load_paper, number_of, papers
 from hemalum.training.recipe import open_recipe
 
+ROOT = Path(__file__).parents[2]
 NAMES = ["al_net", "clin_seg_net", "csra_net", "eunet3plus_sam", "two_stage"]
+
+
+CITED = {
+    "al_net": ("Chen, Peng, Yang, Zhao, Zhang", "AL-Net: Adaptive Learning for Enhanced Cell Nucleus Segmentation in Pathological Images"),
+    "csra_net": ("Li, Luo, Wei, Long, Ye", "Semi-Supervised Nuclei Instance Segmentation with Category-Adaptive Sampling and Region-Adaptive Attention"),
+    "eunet3plus_sam": ("Swain, Cheoi, Ko", "Enhancing Nuclei Segmentation in Histology Images by Effectively Merging Task-Specific and Foundation Models"),
+    "two_stage": ("Gupta, Kumar, Shakya, Phutke, Sharma", "A Novel Two-Stage Deep Learning Method for Enhanced Cell Nuclei Segmentation"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CITED)
+def test_a_paper_is_cited_by_its_authors_and_title(name: str) -> None:
+    authors, title = CITED[name]
+    assert load_paper(name).citation.startswith(f"{authors}: {title}, ")
+    page = (ROOT / "docs" / "systems" / f"{name}.md").read_text(encoding="utf-8")
+    assert f"{authors}: *{title}*, " in " ".join(page.split())
+    references = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
+    (reference,) = [one for one in references if one["title"] == title]
+    assert ", ".join(author["family-names"] for author in reference["authors"]) == authors
 
 
 def test_the_papers_that_ship() -> None:
