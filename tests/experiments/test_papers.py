@@ -18,11 +18,24 @@ NAMES = ["al_net", "clin_seg_net", "csra_net", "eunet3plus_sam", "two_stage"]
 
 
 CITED = {
-    "al_net": ("Chen, Peng, Yang, Zhao, Zhang", "AL-Net: Adaptive Learning for Enhanced Cell Nucleus Segmentation in Pathological Images"),
-    "csra_net": ("Li, Luo, Wei, Long, Ye", "Semi-Supervised Nuclei Instance Segmentation with Category-Adaptive Sampling and Region-Adaptive Attention"),
-    "eunet3plus_sam": ("Swain, Cheoi, Ko", "Enhancing Nuclei Segmentation in Histology Images by Effectively Merging Task-Specific and Foundation Models"),
-    "two_stage": ("Gupta, Kumar, Shakya, Phutke, Sharma", "A Novel Two-Stage Deep Learning Method for Enhanced Cell Nuclei Segmentation"),
-}  # fmt: skip
+    "al_net": (
+        "Chen, Peng, Yang, Zhao, Zhang",
+        "AL-Net: Adaptive Learning for Enhanced Cell Nucleus Segmentation in Pathological Images",
+    ),
+    "csra_net": (
+        "Li, Luo, Wei, Long, Ye",
+        "Semi-Supervised Nuclei Instance Segmentation with Category-Adaptive Sampling and Region-Adaptive Attention",
+    ),
+    "eunet3plus_sam": (
+        "Swain, Cheoi, Ko",
+        "Enhancing Nuclei Segmentation in Histology Images by Effectively Merging Task-Specific and Foundation "
+        "Models",
+    ),
+    "two_stage": (
+        "Gupta, Kumar, Shakya, Phutke, Sharma",
+        "A Novel Two-Stage Deep Learning Method for Enhanced Cell Nuclei Segmentation",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", CITED)

@@ -45,12 +45,61 @@ def test_it_follows_its_equation(binarize: bool) -> None:
     torch.testing.assert_close(network.eval()(x), first)
 
 
+@pytest.mark.parametrize("logit", [7.0, 12.0])
+def test_a_sure_base_is_reached_in_half_precision(logit: float) -> None:
+    """In bf16 the sigmoid of 7 is 1 and its gradient 0: p1 is in float32, whatever the network runs in."""
+    torch.manual_seed(2)
+    network = TwoStage(base=TINY, width=8)
+    x = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        network.base.head.weight.zero_()
+        network.base.head.bias.fill_(logit)
+    gradients = []
+    for half in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = network(x).logits
+        logits.float().sum().backward()
+        gradients.append(network.base.head.bias.grad.clone())
+    exact, half_gradient = gradients
+    assert exact.abs() > 0
+    torch.testing.assert_close(half_gradient, exact, rtol=0.2, atol=0)
+
+
 @pytest.mark.parametrize("binarize", [False, True])
 def test_joint_training_reaches_the_base(binarize: bool) -> None:
     torch.manual_seed(1)
     network = TwoStage(base=TINY, width=16, binarize=binarize)
     network(torch.rand(1, 3, 8, 8)).logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.base.parameters())
+
+
+def test_p1_of_each_head_is_what_its_map_is() -> None:
+    """Written from the formulas: 1/(1 + e^-z), (e^2z - 1)/(e^2z + 1), e^z / sum e^z."""
+    torch.manual_seed(3)
+    heads = [["softmax", 3], ["sigmoid", 2], ["tanh", 1]]
+    network = TwoStage(base=TINY, outputs=6, width=4, heads=heads).eval()
+    x = torch.rand(2, 3, 8, 8)
+    z = network.base(x)
+    e = z.exp()
+    softmax = e[:, :3] / e[:, :3].sum(1, keepdim=True)
+    twice = (2 * z[:, 5:]).exp()
+    p1 = torch.cat([softmax, 1 / (1 + 1 / e[:, 3:5]), (twice - 1) / (twice + 1)], 1)
+    torch.testing.assert_close(network.activate(z), p1)
+    torch.testing.assert_close(network(x), network.enhance(torch.cat([x, p1], 1)))
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        ([["sigmoid", 1]], "'heads' have 1 logits, the network 2"),
+        ([["sigmoids", 2]], r"activation 'sigmoids', did you mean 'sigmoid'\?"),
+        (["sigmoid"], r"a list of \[activation, logits\]"),
+    ],
+)
+def test_heads_that_are_none(heads: list[Any], message: str) -> None:
+    with pytest.raises(HemalumError, match=message):
+        build_network("two_stage", 2, {"base": TINY, "heads": heads})
 
 
 def test_the_second_stage_looks_three_pixels_around() -> None:

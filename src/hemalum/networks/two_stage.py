@@ -1,13 +1,14 @@
 """Two-stage enhancement (2025): a small network at full resolution mends the logits of any other network."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hemalum.networks.blocks import biased_convolutions
-from hemalum.networks.contract import Network, Outputs
+from hemalum.networks.contract import Network, Outputs, check_choice
 
 
 class TwoStage(Network):
@@ -16,6 +17,9 @@ class TwoStage(Network):
     `base` is {name, options} of any registered network of as many outputs. `enhance` is three 3×3 convolutions of
     `width` channels with ReLU and a 1×1, nothing made smaller: it looks 3 px around (7 × 7). `batch_norm` follows
     each 3×3 convolution. `binarize` gives it p1 ≥ 0.5 as 0 or 1; the gradient then passes as if it had not.
+    `heads`, where the base's logits are not all of sigmoids, are [activation, logits] of each part of them in order,
+    the activation being sigmoid, tanh or softmax. p1 is float32 whatever the network runs in: in half precision the
+    sigmoid of 7 is 1, and no gradient reaches the base.
 
     Stride, window, conditions and whether a pixel depends on the whole input are the base's; it gets `organs` and
     `embedding` where it takes them. In training the base's logits come as the extra "stage1_logits", and its
@@ -34,17 +38,18 @@ class TwoStage(Network):
         width: int = 64,
         batch_norm: bool = False,
         binarize: bool = False,
+        heads: Sequence[tuple[str, int]] | None = None,
         organs: int | None = None,
         embedding: int | None = None,
     ) -> None:
         super().__init__()
         self.base = _build_base(base, outputs, inputs, {"organs": organs, "embedding": embedding})
+        self.heads = _check_heads(heads, outputs)
         self.enhanced = True
         self.binarize = binarize
         self.stride, self.fixed_window = self.base.stride, self.base.fixed_window
         self.conditions, self.embedding_channels = self.base.conditions, self.base.embedding_channels
         self.global_context = self.base.global_context
-        self.probability = nn.Sigmoid()
         layers = biased_convolutions((inputs + outputs, width, width, width), batch_norm)
         self.final_layer = f"enhance.{len(layers)}"
         self.enhance = layers.append(nn.Conv2d(width, outputs, 1))
@@ -54,7 +59,7 @@ class TwoStage(Network):
         if not self.enhanced:
             return stage1
         stage1_logits = stage1.logits if isinstance(stage1, Outputs) else stage1
-        probability = self.probability(stage1_logits)
+        probability = self.activate(stage1_logits)
         if self.binarize:
             hard = (probability >= 0.5).to(probability.dtype)
             probability = probability + (hard - probability).detach() if self.training else hard
@@ -64,10 +69,41 @@ class TwoStage(Network):
         aux_logits, extras = (stage1.aux_logits, stage1.extras) if isinstance(stage1, Outputs) else ((), {})
         return Outputs(logits, aux_logits, {**extras, "stage1_logits": stage1_logits})
 
+    def activate(self, stage1_logits: Tensor) -> Tensor:
+        """Give p1 (B, outputs, H, W) float32 of the base's logits."""
+        parts = torch.split(stage1_logits.float(), [logits for _, logits in self.heads], dim=1)
+        return torch.cat([_ACTIVATIONS[kind](part) for (kind, _), part in zip(self.heads, parts, strict=True)], dim=1)
 
-def _build_base(base: Mapping[str, Any], outputs: int, inputs: int, further: Mapping[str, int | None]) -> Network:
-    """The base network, with those of the `further` options that it takes."""
-    from hemalum.networks import create_network, find_network  # the table holds this module's class, too
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softmax": partial(torch.softmax, dim=1),
+}
+
+
+def _check_heads(heads: Sequence[tuple[str, int]] | None, outputs: int) -> list[tuple[str, int]]:
+    """Heads as pairs; without any, all logits are of sigmoids."""
+    if heads is None:
+        return [("sigmoid", outputs)]
+    pairs = [tuple(head) for head in heads if isinstance(head, list | tuple)]
+    if len(pairs) < len(heads) or not all(len(pair) == 2 and type(pair[1]) is int for pair in pairs):
+        raise ValueError("two_stage: 'heads' is a list of [activation, logits]")
+    for kind, _ in pairs:
+        check_choice("two_stage: activation", kind, _ACTIVATIONS)
+    if sum(logits for _, logits in pairs) != outputs:
+        raise ValueError(f"two_stage: 'heads' have {sum(n for _, n in pairs)} logits, the network {outputs}")
+    return pairs
+
+
+def base_of(
+    base: Mapping[str, Any], inputs: int = 3, further: Mapping[str, int | None] = {}
+) -> tuple[str, dict[str, Any]]:
+    """Give the name and options of the base network, with those of the `further` options that it takes.
+
+    Raises ValueError for a base that is none.
+    """
+    from hemalum.networks import find_network  # the table holds this module's class, too
 
     name = base.get("name") if isinstance(base, Mapping) else None
     if not isinstance(name, str) or not set(base) <= {"name", "options"}:
@@ -83,4 +119,11 @@ def _build_base(base: Mapping[str, Any], outputs: int, inputs: int, further: Map
     added = {key: value for key, value in further.items() if value is not None and key in taken}
     if inputs != 3:
         added["inputs"] = inputs
-    return create_network(name, outputs, {**options, **added})
+    return name, {**options, **added}
+
+
+def _build_base(base: Mapping[str, Any], outputs: int, inputs: int, further: Mapping[str, int | None]) -> Network:
+    from hemalum.networks import create_network
+
+    name, options = base_of(base, inputs, further)
+    return create_network(name, outputs, options)
