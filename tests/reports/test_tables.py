@@ -160,9 +160,10 @@ def test_one_group_or_a_group_per_image_says_nothing_new(groups: int) -> None:
 def test_a_card_says_what_its_network_is_shown_and_told() -> None:
     plain = dict(card_pairs(card()))
     assert "halo, stride" in plain
-    assert not {"input", "windows", "organs"} & set(plain)
+    assert plain["input"] == "RGB, standardized: (x − 0.5) / 0.25"
+    assert not {"windows", "organs"} & set(plain)
     pairs = dict(card_pairs(card(channels="gray", window=128, organs=["brain", "liver"])))
-    assert pairs["input"] == "gray, one channel"
+    assert pairs["input"] == "gray, one channel, standardized: (x − 0.5) / 0.25"
     assert pairs["windows"] == "128 px a side: a pixel depends on the whole window"
     assert pairs["organs"] == "brain, liver"
     assert "halo, stride" not in pairs

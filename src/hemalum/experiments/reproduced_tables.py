@@ -186,7 +186,8 @@ def _recipe_text(recipe: Recipe, choice: str) -> str:
     if choice == "image_size":
         return f"crops of {recipe.tile} x {recipe.tile} px at {recipe.mpp:g} µm/px; tested on whole images"
     if choice == "input":
-        return {"RGB": "RGB", "gray": "luminance"}.get(recipe.input, recipe.input)
+        channels = {"gray": "luminance"}.get(recipe.input, recipe.input)
+        return f"{channels} in [0, 1]" if recipe.input_range == "[0, 1]" else f"{channels}, {recipe.input_range}"
     if choice == "augmentation":
         active = {name: value for name, value in recipe.augment.model_dump().items() if value}
         if active.get("scale") == 1:

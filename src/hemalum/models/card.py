@@ -10,6 +10,8 @@ from hemalum.settings import Strict, require_finite
 
 FORMAT: Literal[2] = 2  # 1: keys before version 0.2
 Channels = Literal["RGB", "gray", "hematoxylin"]
+InputRange = Literal["standardized", "[0, 1]"]
+RANGES: dict[InputRange, tuple[float, float]] = {"standardized": (0.5, 0.25), "[0, 1]": (0.0, 1.0)}  # mean, std
 
 
 class NetworkSpec(Strict):
@@ -215,4 +217,12 @@ class Card(Strict):
                     f"({whose}, {one.groups} groups: {one.recall:.3f}, 95 % interval {one.low:.3f} to {one.high:.3f}"
                     f"{tail})"
                 )
+        return None
+
+    @property
+    def input_range(self) -> InputRange | None:
+        """The range of what the network sees, by the name that a recipe has for it; None for one of its own."""
+        for name, (mean, std) in RANGES.items():
+            if self.mean == (mean,) * 3 and self.std == (std,) * 3:
+                return name
         return None

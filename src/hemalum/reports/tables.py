@@ -164,6 +164,12 @@ def recall_text(calibration: RecallCalibration) -> str:
     return text + (f"; too few groups for a threshold of their own: {few}" if few else "")
 
 
+def input_text(channels: str, input_range: str | None) -> str:
+    """What a network sees: its channels, and their range."""
+    what = "RGB" if channels == "RGB" else f"{channels}, one channel"
+    return what + {"standardized": ", standardized: (x − 0.5) / 0.25", "[0, 1]": " in [0, 1]", None: ""}[input_range]
+
+
 def card_pairs(card: Card) -> Pairs:
     """A model's card, without its metrics."""
     options = (f"{k}={v}" for k, v in card.network.options.items())
@@ -186,7 +192,7 @@ def card_pairs(card: Card) -> Pairs:
         *(("recall", recall_text(calibration)) for calibration in card.recall),
         ("trained on", f"{trained_on}: seen as it is" if trained_on else None),
         ("stain", stain),
-        ("input", f"{card.channels}, one channel" if card.channels != "RGB" else None),
+        ("input", input_text(card.channels, card.input_range)),
         ("halo, stride", f"{card.halo} px, {card.stride} px" if card.window is None else None),
         ("tiles", f"{card.tiling.window} px, halo {card.tiling.halo} px" if card.window is None else None),
         (

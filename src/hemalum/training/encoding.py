@@ -14,13 +14,10 @@ from hemalum.data.augmentation.appearance import normalize
 from hemalum.data.augmentation.warp import TrainingImage
 from hemalum.data.sample import Sample
 from hemalum.data.stain.normalization import StainNormalizer, sample_image
-from hemalum.models.card import Channels
+from hemalum.models.card import RANGES, Channels, InputRange
 from hemalum.models.input import to_input
 from hemalum.targets.extra_targets import EXTRA_TARGETS
 from hemalum.targets.representations import Representation
-
-MEAN = (0.5, 0.5, 0.5)
-STD = (0.25, 0.25, 0.25)
 
 
 def prepare_sample(
@@ -45,10 +42,22 @@ def prepare_sample(
     return TrainingImage(image, sample.instances, classes, ambiguous=sample.ambiguous)
 
 
-def normalize_images(images_BCHW: Tensor, channels: Channels = "RGB") -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] as the network takes them, (B, 3 or 1, H, W), channels last."""
+def mean_and_std(input_range: InputRange) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """What is taken off each channel in [0, 1], and what it is divided by."""
+    mean, std = RANGES[input_range]
+    return (mean, mean, mean), (std, std, std)
+
+
+def normalize_images(
+    images_BCHW: Tensor, channels: Channels = "RGB", input_range: InputRange = "standardized"
+) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] as the network takes them, (B, 3 or 1, H, W), channels last.
+
+    "standardized" is (x - 0.5) / 0.25 of every channel, "[0, 1]" leaves it as it is.
+    """
     images = to_input(images_BCHW, channels)
-    return normalize(images, MEAN[: images.shape[1]], STD[: images.shape[1]])
+    mean, std = mean_and_std(input_range)
+    return normalize(images, mean[: images.shape[1]], std[: images.shape[1]])
 
 
 def encode_targets(

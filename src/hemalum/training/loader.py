@@ -26,7 +26,7 @@ from hemalum.data.stain.jitter import measure_stains
 from hemalum.errors import HemalumError
 from hemalum.training.context import TrainContext
 from hemalum.training.embeddings import Embed
-from hemalum.training.encoding import MEAN, STD, encode_extra, encode_targets, normalize_images, prepare_sample
+from hemalum.training.encoding import encode_extra, encode_targets, mean_and_std, normalize_images, prepare_sample
 
 _AHEAD = 2  # batches made ahead of the step that uses them
 
@@ -177,10 +177,11 @@ class TrainLoader(EpochLoader):
         parts = self.parts(number)
         unit = None
         if views is None and self.recipe.input == "RGB":
-            images = apply_appearance(parts["images"], parts["appearance"], MEAN, STD)  # normalized in the same pass
+            mean, std = mean_and_std(self.recipe.input_range)
+            images = apply_appearance(parts["images"], parts["appearance"], mean, std)  # normalized in the same pass
         else:
             unit = apply_appearance(parts["images"], parts["appearance"])
-            images = normalize_images(unit, self.recipe.input)
+            images = normalize_images(unit, self.recipe.input, self.recipe.input_range)
         batch = Batch(images, parts["targets"], parts["conditions"], parts["extra"], valid=parts["valid"])
         if views is None or unit is None:
             return batch
@@ -232,7 +233,8 @@ class TrainLoader(EpochLoader):
             seeded = torch.Generator(device).manual_seed(self.recipe.seed * 1_000_003 + number)
             shape, dtype = pixels.shape, torch.uint8
             appearance["noise"] = torch.randint(0, 256, shape, dtype=dtype, device=device, generator=seeded)
-        images = normalize_images(apply_appearance(pixels, appearance), self.recipe.input)
+        unit = apply_appearance(pixels, appearance)
+        images = normalize_images(unit, self.recipe.input, self.recipe.input_range)
         valid = None if parts["valid"] is None else move({"valid": parts["valid"]})["valid"]
         return Batch(images, targets.float(), move(parts["conditions"]), move(parts["extra"]), valid=valid)
 

@@ -15,7 +15,7 @@ from hemalum.data.stain.recognition import known_stains
 from hemalum.models.card import Card, Training, TrainingSet
 from hemalum.training.checkpoint import Progress
 from hemalum.training.context import TrainContext
-from hemalum.training.encoding import MEAN, STD
+from hemalum.training.encoding import mean_and_std
 
 RECOGNIZED = 24  # images of each set whose stain is recognized
 
@@ -25,6 +25,7 @@ def describe(
 ) -> Card:
     """The card of a trained model."""
     recipe, stain, output = context.recipe, context.stain, context.output_representation
+    mean, std = mean_and_std(recipe.input_range)
     sets = [
         TrainingSet(
             name=dataset.info.name,
@@ -43,8 +44,8 @@ def describe(
         nucleus_diameter_um=round(nucleus_diameter_um, 2),
         output_upsampling=recipe.output_upsampling,
         channels=recipe.input,
-        mean=MEAN,
-        std=STD,
+        mean=mean,
+        std=std,
         stain=None if stain is None else stain.target,
         native_stains=known_stains(_sample_images(dataset) for dataset in datasets),
         stride=context.stride,

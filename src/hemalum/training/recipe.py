@@ -14,7 +14,7 @@ from hemalum.data.labeled_fraction import LabeledFraction
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
-from hemalum.models.card import Channels, NetworkSpec
+from hemalum.models.card import RANGES, Channels, InputRange, NetworkSpec
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.settings import RENAMED, Seed, Strict, as_plain, merge, settings_at
 from hemalum.systems import build_system
@@ -53,6 +53,9 @@ class Recipe(Strict):
     system: dict[str, Any] | None = Field(None, description="name in hemalum.systems.SYSTEMS, and its options")
     network: NetworkSpec
     input: Channels = Field("RGB", description="what the network sees: colors, or one channel made of them")
+    input_range: InputRange = Field(
+        "standardized", description="of its channels: standardized, (x - 0.5) / 0.25, or [0, 1] as they are"
+    )
     organs: list[str] | Literal["auto"] = Field(
         "auto", description="organs that the network tells apart; auto: those of the training images"
     )
@@ -92,7 +95,12 @@ class Recipe(Strict):
     clip: float | None = Field(None, gt=0, description="largest gradient norm")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     validate_every: int = Field(500, ge=1, description="steps")
-    validation_images: int = Field(60, ge=1, description="at most this many, spread evenly over the sets")
+    validation_images: int | None = Field(
+        None,
+        ge=1,
+        description="at most this many, spread evenly over the sets; none: all of them where a phase may end early "
+        "by what they say, else 60",
+    )
     checkpoint_every: int = Field(100, ge=1, description="steps")
 
     @field_validator("representation", "output_representation")
@@ -100,6 +108,15 @@ class Recipe(Strict):
     def _name_renamed(cls, name: str | None) -> str | None:
         if name in RENAMED:
             raise ValueError(f"'{name}' is called '{RENAMED[name]}' since version 0.2")
+        return name
+
+    @field_validator("input_range", mode="before")
+    @classmethod
+    def _name_range(cls, value: Any) -> Any:
+        """A range is written as a list or as its name."""
+        name = "[0, 1]" if value in ([0, 1], (0, 1)) else value
+        if str(name) not in RANGES:
+            raise ValueError(f"want [0, 1] or standardized, not {value!r}{nearest(str(value), RANGES)}")
         return name
 
     @field_validator("phases")
@@ -131,6 +148,12 @@ class Recipe(Strict):
                     f"have: want {' or '.join(BY_CLASS)}, or monitor pq, dice or loss"
                 )
         return self
+
+    @property
+    def most_validation_images(self) -> int | None:
+        """How many images are validated on at most; None for all of them."""
+        ends_early = any(phase.until.patience or phase.until.score_plateau for phase in self.phases)
+        return self.validation_images or (None if ends_early else 60)
 
     @property
     def steps(self) -> int:

@@ -133,15 +133,15 @@ class UnlabeledLoader(EpochLoader):
             for map_HW, sample, rng in zip(inside, samples, self.rngs(draws_here, _WEAK), strict=True):
                 map_HW[:] = inside_of(sample, rng, recipe.tile, recipe.augment)
         views = {
-            "weak": normalize_images(images, recipe.input),
-            "strong": normalize_images(strong, recipe.input),
+            "weak": normalize_images(images, recipe.input, recipe.input_range),
+            "strong": normalize_images(strong, recipe.input, recipe.input_range),
             "boxes": torch.from_numpy(boxes),
             "inside": torch.from_numpy(inside),
             "truth": with_background(targets).argmax(1),
         }
         if settings.labeled != "weak":
             labeled = strengthen(images_BCHW, self.rngs(draws, _LABELED), settings.strong)
-            views["labeled"] = normalize_images(labeled, recipe.input)
+            views["labeled"] = normalize_images(labeled, recipe.input, recipe.input_range)
         return views
 
     def _make_strong(self, images_BCHW: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, NDArray[np.bool_]]:

@@ -57,7 +57,8 @@ class Validation:
     def __init__(self, context: TrainContext, datasets: Sequence[Dataset], embed: Embed | None = None) -> None:
         self.context, self.representation = context, context.representation
         recipe, (which, shares) = context.recipe, context.share
-        most = max(1, recipe.validation_images // max(1, len(datasets)))
+        limit = recipe.most_validation_images
+        most = sum(map(len, datasets)) if limit is None else max(1, limit // max(1, len(datasets)))
         chosen = [
             (name, dataset, int(index))
             for name, dataset in zip(recipe.data, datasets, strict=True)
@@ -90,7 +91,8 @@ class Validation:
         else:
             below, right = -height % context.stride, -width % context.stride
         padded = torch.from_numpy(np.pad(sample.image, ((0, below), (0, right), (0, 0)), mode="symmetric"))
-        pixels = normalize_images(padded.permute(2, 0, 1)[None].float() / 255, context.recipe.input)
+        unit = padded.permute(2, 0, 1)[None].float() / 255
+        pixels = normalize_images(unit, context.recipe.input, context.recipe.input_range)
         truth = _resize_labels(sample.labels, height, width)
         conditions = {}
         if "organ" in spec.conditions:

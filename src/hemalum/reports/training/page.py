@@ -14,6 +14,7 @@ from hemalum.reports.files import render
 from hemalum.reports.grid import Grid, Row
 from hemalum.reports.numbers import number_text
 from hemalum.reports.style import has_matplotlib, inline, require_report
+from hemalum.reports.tables import input_text
 from hemalum.reports.training.figures import training_curves
 from hemalum.reports.training.log import RunLog, read_run
 
@@ -76,6 +77,9 @@ def _summary(run: RunLog) -> list[tuple[str, str]]:
     summary = []
     if isinstance(network, dict):
         summary.append(("Network", str(network.get("name"))))
+    if run.recipe.get("input_range"):
+        channels, input_range = str(run.recipe.get("input", "RGB")), str(run.recipe["input_range"])
+        summary.append(("Input", input_text(channels, input_range)))
     if run.datasets:
         summary.append(("Validated on", ", ".join(run.datasets)))
     summary.append(("Steps", f"{last.step:,}" + (f" of at most {run.steps:,}" if run.steps else "")))
