@@ -123,12 +123,24 @@ def test_a_phase_ends_when_the_validation_loss_does_not_fall(mini: Path, tmp_pat
 def test_the_control_trains_the_base_for_as_many_steps(mini: Path, tmp_path: Path) -> None:
     two, control, base = (recipe_of(form=form, joint_steps=3) for form in ("two_stage", "control", "base"))
     assert (two.steps, control.steps, base.steps) == (11, 11, 4)
-    assert [phase.name for phase in control.phases] == ["base", "continue"]
+    assert [phase.name for phase in control.phases] == ["base", "continue", "continue_joint"]
     assert (control.network, base.network.name) == (base.network, "unet")
     card = load_card(train(control, [mini], tmp_path / "run"))
     assert card.network.name == "unet"
     assert card.training is not None
     assert card.training.steps == 11
+
+
+def test_control_and_two_stages_are_chosen_from_as_many_validations(mini: Path, tmp_path: Path) -> None:
+    """More candidates for the one would be more chances for it: the maximum of noise grows with their number."""
+    counts = []
+    for form in ("two_stage", "control"):
+        train(recipe_of(form=form, steps=4, enhance_steps=6, joint_steps=4), [mini], tmp_path / form)
+        lines = [json.loads(line) for line in (tmp_path / form / "log.jsonl").read_text().splitlines()]
+        phases = dict.fromkeys(line["phase"] for line in lines)
+        counts.append([sum(line["phase"] == phase for line in lines) for phase in phases])
+    assert counts[0] == counts[1]
+    assert len(counts[0]) == 3
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights(mini: Path, tmp_path: Path) -> None:

@@ -85,12 +85,12 @@ def test_early_stopping_sees_every_validation_image_unless_told_otherwise(recipe
     assert early.model_copy(update={"validation_images": 7}).most_validation_images == 7
 
 
-@pytest.mark.parametrize(("told", "seen"), [(None, 70), (60, 60)])
-def test_all_seventy_of_seventy_are_validated_on(told: int | None, seen: int, recipe: Recipe, mini: Path) -> None:
+@pytest.mark.parametrize(("limit", "seen"), [(None, 70), (60, 60)])
+def test_all_seventy_of_seventy_are_validated_on(limit: int | None, seen: int, recipe: Recipe, mini: Path) -> None:
     phase = recipe.phases[0]
     until = phase.until.model_copy(update={"patience": 2})
     phases = [phase.model_copy(update={"until": until})]
-    early = recipe.model_copy(update={"phases": phases, "validation_images": told})
+    early = recipe.model_copy(update={"phases": phases, "validation_images": limit})
     dataset = Dataset.open(mini)
     val = dataset.split("val")
     many = type(val)(**{**{name: getattr(val, name) for name in val.__dataclass_fields__}, "rows": val.rows[:1] * 70})

@@ -15,6 +15,7 @@ from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
 from hemalum.models.card import RANGES, Channels, InputRange, NetworkSpec
+from hemalum.models.model import load_model
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.settings import RENAMED, Seed, Strict, as_plain, merge, settings_at
 from hemalum.systems import build_system
@@ -38,6 +39,24 @@ class Sam(Strict):
         ge=16,
         description="side of what is embedded at once, px at `mpp`, and of the model's windows; None: tile",
     )
+
+
+class InitialWeights(Strict):
+    """A model file whose weights a training starts with: all of its network's, or those of one part of it."""
+
+    model: str = Field(description="model file, or name of a shipped model")
+    digest: str = Field("", description="of that model, noted when the recipe is read: another one is refused")
+    part: str = Field("", description="part of the network that gets them, such as `base`; none: all of it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _note_digest(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("digest") or not isinstance(content.get("model"), str):
+            return content
+        try:
+            return {**content, "digest": load_model(content["model"]).digest}
+        except HemalumError as error:  # pydantic collects ValueErrors and says where they stand
+            raise ValueError(str(error)) from error
 
 
 class Recipe(Strict):
@@ -72,6 +91,9 @@ class Recipe(Strict):
     batch: int = Field(16, ge=1)
     target_supersampling: int = Field(
         1, ge=1, le=4, description="targets are made on a grid this much finer and averaged: shares of a pixel"
+    )
+    initial: InitialWeights | None = Field(
+        None, description="what the training starts with, as --initial; a system names the base here that it is given"
     )
     data: dict[str, Source] = Field({}, description="datasets by name; none: whatever is given, in equal shares")
     ambiguous: Literal["ignore", "count"] = Field(
@@ -165,8 +187,12 @@ class Recipe(Strict):
 
     @property
     def digest(self) -> str:
-        """sha256 of all that decides the training, which is not its name; a run may only be resumed with the same."""
-        return hashlib.sha256(self.model_dump_json(exclude={"name", "description"}).encode()).hexdigest()
+        """sha256 of all that decides the training, which is not its name; a run may only be resumed with the same.
+
+        Nor is it where a model file lies that it starts with, whose content counts.
+        """
+        named: Any = {"name": True, "description": True, "initial": {"model"}, "system": {"base": {"model"}}}
+        return hashlib.sha256(self.model_dump_json(exclude=named).encode()).hexdigest()
 
 
 Budget = Literal["full", "small"]
@@ -174,12 +200,14 @@ SMALL = "small"
 VARIANTS = "variants"
 
 
-def load_recipe(path: Path | str, budget: Budget = "full", variant: str | None = None) -> Recipe:
+def load_recipe(
+    path: Path | str, budget: Budget = "full", variant: str | None = None, changes: Mapping[str, Any] | None = None
+) -> Recipe:
     """Read and check a recipe; `budget` "small" applies the changes that stand under its key `small`.
 
     `variant` is one of those that stand under its key `variants`, each the changes to the rest; a recipe that has
-    some is none by itself. Raises HemalumError naming the field, and the nearest known key for an unknown one; both
-    forms of the recipe are checked.
+    some is none by itself. `changes` are the caller's, to either form. Raises HemalumError naming the field, and the
+    nearest known key for an unknown one; both forms of the recipe are checked.
     """
     path = Path(path)
     content, variants = _read(path)
@@ -191,15 +219,17 @@ def load_recipe(path: Path | str, budget: Budget = "full", variant: str | None =
             raise HemalumError(f"{path} has no variant '{variant}'{nearest(variant, variants)}")
         content = merge(content, variants[variant], f"{path}: '{VARIANTS}.{variant}'")
         content = content | {"name": f"{name}.{variant}"}
-    changes = content.pop(SMALL, None)
+    small_changes = content.pop(SMALL, None)
+    content = merge(content, changes or {}, str(path))
     full = _validate(path, content, variant)
-    if changes is None:
+    if small_changes is None:
         if budget == SMALL:
             raise HemalumError(f"{path} has no small form: give it a key 'small' with what differs")
         return full
-    if not isinstance(changes, dict):
+    if not isinstance(small_changes, dict):
         raise HemalumError(f"{path}: '{SMALL}' must be a mapping of the keys that differ")
-    small = _validate(path, merge(content, changes, f"{path}: '{SMALL}'") | {"budget": SMALL}, variant, SMALL)
+    content = merge(content, small_changes, f"{path}: '{SMALL}'") | {"budget": SMALL}
+    small = _validate(path, content, variant, SMALL)
     return small if budget == SMALL else full
 
 

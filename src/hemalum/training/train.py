@@ -33,6 +33,7 @@ from hemalum.training.head import keep_head, load_initial
 from hemalum.training.model_card import describe
 from hemalum.training.recipe import Recipe, Source, open_recipe
 from hemalum.training.semi_supervised import open_train_loader
+from hemalum.training.start import load_start, open_start
 from hemalum.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,9 @@ def train(  # noqa: PLR0913 (the verb's options)
     with abort_together(fabric), explain_compiler_errors(compile), ExitStack() as stack:
         check_batch(recipe.name, recipe.batch, fabric.world_size)
         recipe, datasets = open_datasets(recipe, data)
+        start = open_start(recipe, initial)
+        if start is not None and stain is None and recipe.stain_normalization is None:
+            stain = start.card.stain
         normalizer = fit_normalizer(recipe, datasets) if stain is None else StainNormalizer(stain)
         sam = None if recipe.sam is None else load_sam(recipe.sam.encoder)
 
@@ -95,10 +99,13 @@ def train(  # noqa: PLR0913 (the verb's options)
         # held until the model file is there
         data_digest = digest_data(datasets, normalizer, sam)
         progress = stack.enter_context(open_run(folder, recipe.digest, data_digest, resume, writes=first))
-        if initial is not None:
+        card = None
+        if start is not None:
+            card = load_start(context, network, start, report=first)
+        elif initial is not None:
             card = load_initial(network, context.representation, initial, report=first)
-            if not resume:
-                progress.initial = card.training
+        if card is not None and not resume:
+            progress.initial = card.training
         if fabric.world_size > 1:
             network = share_batch_norm(network, fabric.device)
 
