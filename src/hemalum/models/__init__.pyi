@@ -1,5 +1,7 @@
+from .card import RANGES as RANGES
 from .card import Card as Card
 from .card import Channels as Channels
+from .card import InputRange as InputRange
 from .card import Int8 as Int8
 from .card import Int8Set as Int8Set
 from .card import NetworkSpec as NetworkSpec
@@ -30,6 +32,7 @@ from .network import option_defaults as option_defaults
 from .sam import SamEncoder as SamEncoder
 from .sam import check_sam as check_sam
 from .sam import load_sam as load_sam
+from .stages import first_stage as first_stage
 from .windows import Span as Span
 from .windows import cut_windows as cut_windows
 from .windows import missing as missing

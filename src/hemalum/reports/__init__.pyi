@@ -52,6 +52,7 @@ from .tables import dataset_pairs as dataset_pairs
 from .tables import demo_pairs as demo_pairs
 from .tables import evaluation_tables as evaluation_tables
 from .tables import formats_table as formats_table
+from .tables import input_text as input_text
 from .tables import metrics_table as metrics_table
 from .tables import problems_table as problems_table
 from .tables import slide_pairs as slide_pairs
