@@ -238,6 +238,8 @@ tables:
         ("    averaging: pooled\n", "", "needs an averaging"),
         ("title: t\n", "tilte: t\n", "'tilte'|'title'"),
         ("[{method: m", "[{method: m, values: [~]}, {method: m", "two rows have one name"),
+        ("values: [0.50]", "recipe: 'x:{base}', values: [0.50]", "'over' go together"),
+        ("values: [0.50]", "recipe: unet, over: [unet], values: [0.50]", "'over' go together"),
         (
             "values: [0.50]",
             "recipe: 'unet_{}', values: [0.50]",
@@ -259,3 +261,35 @@ def test_the_nearest_name_is_named() -> None:
         load_paper("alnet")
     with pytest.raises(HemalumError, match=r"al_net has no table 'dsb'.*'dsb2018'"):
         load_paper("al_net").table("dsb")
+
+
+def test_both_headlines_of_two_stages_are_sums_over_its_printed_table() -> None:
+    """The abstract's gains are Lizard's; TNBC's by the same sum are printed beside them."""
+    paper = load_paper("two_stage")
+    results, gain = paper.table("results"), paper.table("gain").rows[0]
+    values = [[number_of(text) or math.nan for text in row.values] for row in results.rows]
+    printed = [number_of(text) for text in gain.values if text is not None]
+    sds = [number_of(text) for text in gain.sd or [] if text is not None]
+    for column in range(8):
+        differences = [
+            100 * (with_second[column] - alone[column])
+            for alone, with_second in zip(values[::2], values[1::2], strict=True)
+        ]
+        # the abstract's are cut or of more digits than its table has: within a tenth or so
+        assert sum(differences) / 3 == pytest.approx(printed[column], abs=0.1)
+        mean = sum(differences) / 3
+        sd = math.sqrt(sum((value - mean) ** 2 for value in differences) / 2)
+        assert sd == pytest.approx(sds[column], abs=0.12)
+    assert gain.values[:4] == ["+0.8", "+1.5", "+1.4", "+1.6"]
+    assert gain.values[5:9] == ["+3.6", "-0.5", "+3.1", "+2.7"]
+    assert "recall falls" in gain.note
+
+
+def test_gains_are_run_against_base_and_control_of_every_base() -> None:
+    table = load_paper("two_stage").table("gain")
+    bases = ("unet", "micro_net", "unet_plus_plus")
+    wanted = {f"two_stage:{base}{form}" for base in bases for form in ("", "_two_stage", "_control")}
+    assert set(table.recipes_on("tnbc")) == wanted
+    assert table.rows[0].recipes_by_base(table.columns[5]) == {
+        base: [f"two_stage:{base}_two_stage", f"two_stage:{base}"] for base in bases
+    }

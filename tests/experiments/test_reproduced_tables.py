@@ -65,3 +65,38 @@ def test_the_cost_of_a_network_is_one_figure() -> None:
     assert value is not None
     assert (value.mean, value.runs) == (7, 1)
     assert math.isnan(value.sd)
+
+
+def gains() -> Comparison:
+    """Two bases with and without, two seeds each: gains of .1 and .3 in the one, .0 and .1 in the other."""
+    dice = {"a": (0.5, 0.6), "a_two": (0.6, 0.9), "b": (0.7, 0.7), "b_two": (0.7, 0.8)}
+    runs = []
+    for method, values in dice.items():
+        for seed, value in enumerate(values, start=1):
+            counts = {"positive": [0] * 1000, "negative": [0] * 1000}
+            sure = round(10**8 * value / (2 - value))  # of a hundred million: Dice 2 sure / (sure + 10**8)
+            counts["positive"][900], counts["positive"][0] = sure, 10**8 - sure
+            counts["negative"][0] = 10**12
+            summary: dict[str, Any] = {"pixel": {"per_image": {"dice": value}}}
+            runs.append(Run("set", method, 0, seed, Path(), [], summary, {}, {"pixel": counts}))
+    return Comparison(Path(), (), {"set": Path()}, tuple(runs), "full", {})
+
+
+@pytest.mark.parametrize("metric", ["pixel.dice", "curve.best_dice"])
+def test_a_gain_over_bases_has_the_sd_over_bases(metric: str) -> None:
+    """Means of the bases 20 and 5 points: 12.5, with the sd of these two, not of the four runs."""
+    column = Column(name="Dice", dataset="set", metric=metric, scale=100)
+    over = row(recipe="{base}_two", minus="{base}", over=["a", "b"])
+    value = reproduced_value(gains(), "set", over, column, "per_image")
+    assert value is not None
+    assert value.mean == pytest.approx(12.5, rel=1e-5)
+    assert value.sd == pytest.approx(15 / math.sqrt(2), rel=1e-5)
+    assert (value.runs, value.bases) == (2, 2)
+
+
+def test_a_base_that_was_not_run_is_left_out_of_its_gain() -> None:
+    column = Column(name="Dice", dataset="set", metric="pixel.dice", scale=100)
+    over = row(recipe="{base}_two", minus="{base}", over=["a", "b", "c"])
+    value = reproduced_value(gains(), "set", over, column, "per_image")
+    assert value is not None
+    assert value.bases == 2

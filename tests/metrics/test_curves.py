@@ -15,6 +15,7 @@ from hemalum.metrics import (
     BINS,
     ProbabilityCounts,
     area_under,
+    best_dice,
     calibration_error,
     count_probabilities,
     detection_curve,
@@ -223,3 +224,21 @@ FLAT = np.zeros((2, 3), bool)
 def test_bad_input_is_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(HemalumError, match=message):
         call()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_dice_is_the_best_of_every_threshold_tried(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = rng.random((40, 50)) < 0.3
+    probability = np.clip(0.25 * truth + rng.normal(0.4, 0.2, truth.shape), 0, 1).astype(np.float32)
+    tried = []
+    for threshold in np.arange(BINS) / BINS:
+        predicted = np.minimum((probability * BINS).astype(int), BINS - 1) / BINS >= threshold
+        tried.append(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
+    dice, threshold = best_dice(count_probabilities(probability, truth))
+    assert dice == pytest.approx(max(tried))
+    assert tried[round(threshold * BINS)] == pytest.approx(max(tried))
+
+
+def test_nothing_has_no_best_dice() -> None:
+    assert np.isnan(best_dice(count_probabilities(np.zeros((2, 2), np.float32), np.zeros((2, 2), bool)))).all()

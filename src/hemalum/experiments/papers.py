@@ -33,6 +33,7 @@ METRICS = (
     "semantic.recall",
     "semantic.f1",
     "semantic.miou",
+    "curve.best_dice",
     "cost.parameters",
 )
 _NUMBER = r"[+-]?\d*\.?\d+"
@@ -138,8 +139,9 @@ class Row(Strict):
 
     `recipe` is the shipped recipe that imitates it; `averaging` is the row's own, where it differs from the table's.
     `minus` is the recipe of what is taken off, where a difference is printed. {} in both is the column's variant.
-    `organs` says of which organ's images the figure is, by the names that datasets have for it; `otherwise` how a row
-    that no recipe imitates can be had.
+    Where a mean over base networks is printed, `over` names them, and {base} in the recipes is each of them; the sd
+    is then the one over bases. `organs` says of which organ's images the figure is, by the names that datasets have
+    for it; `otherwise` how a row that no recipe imitates can be had.
     """
 
     method: str
@@ -147,11 +149,23 @@ class Row(Strict):
     sd: list[Printed] | None = None
     recipe: str | None = None
     minus: str | None = None
+    over: list[str] = Field(default_factory=list)
     organs: list[str] = Field(default_factory=list)
     otherwise: str = ""
     averaging: Averaging | None = None
     tag: Tag | None = None
     note: str = ""
+
+    @model_validator(mode="after")
+    def _bases_named(self) -> Self:
+        named = any("{base}" in recipe for recipe in (self.recipe, self.minus) if recipe is not None)
+        if named != bool(self.over):
+            raise ValueError(f"row '{self.method}': {{base}} in a recipe and the bases in 'over' go together")
+        return self
+
+    def is_run(self, printed: str | None) -> bool:
+        """Whether its figure of a column, as `printed`, is run: not where it varies and this column has none."""
+        return printed is not None or not self.varies or bool(self.over)
 
     @property
     def varies(self) -> bool:
@@ -159,8 +173,13 @@ class Row(Strict):
         return any("{}" in recipe for recipe in (self.recipe, self.minus) if recipe is not None)
 
     def recipes_of(self, column: Column) -> list[str]:
-        """The recipes behind a figure: the row's, and that of what is taken off; none where it has none."""
-        return [recipe.replace("{}", column.variant) for recipe in (self.recipe, self.minus) if recipe is not None]
+        """The recipes behind a figure, each base's in turn; none where the row has none."""
+        return [recipe for recipes in self.recipes_by_base(column).values() for recipe in recipes]
+
+    def recipes_by_base(self, column: Column) -> dict[str, list[str]]:
+        """For each base the recipe behind a figure, and that of what is taken off; one base, "", for most rows."""
+        recipes = [recipe.replace("{}", column.variant) for recipe in (self.recipe, self.minus) if recipe is not None]
+        return {base: [recipe.replace("{base}", base) for recipe in recipes] for base in self.over or [""]}
 
 
 class PublishedTable(Strict):
@@ -214,7 +233,7 @@ class PublishedTable(Strict):
                 recipe
                 for row in self.rows
                 for column, printed in zip(self.columns, row.values, strict=True)
-                if column in columns and column.metric is not None and (printed is not None or not row.varies)
+                if column in columns and column.metric is not None and row.is_run(printed)
                 for recipe in row.recipes_of(column)
             )
         )

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,6 +11,7 @@ from hemalum.errors import HemalumError, counted
 from hemalum.experiments.papers import Column, Paper, PublishedTable, Row
 from hemalum.experiments.plan import stop_rule
 from hemalum.experiments.records import Comparison, Run
+from hemalum.metrics import ProbabilityCounts, best_dice
 from hemalum.models.sam import check_sam
 from hemalum.training.recipe import Recipe, open_recipe
 
@@ -24,11 +25,15 @@ ByProtocol = Mapping[str, Comparison]
 
 @dataclass(frozen=True)
 class ReproducedValue:
-    """A figure in the printed unit: mean over runs, and their sd (nan for a single one)."""
+    """A figure in the printed unit: mean over runs, and their sd (nan for a single one).
+
+    With `bases`, the mean over so many base networks, each the mean of its runs, and the sd over bases.
+    """
 
     mean: float
     sd: float
     runs: int
+    bases: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def _line(
         status = f"needs {run_on}: {paper.datasets[run_on].get}"
     elif column.metric is None:
         status = "not measured here"
-    elif printed is None and row.varies:
+    elif not row.is_run(printed):
         status = "not printed"
     if not status:
         methods = {method.name for comparison in by_protocol.values() for method in comparison.methods}
@@ -212,18 +217,32 @@ def _recipe_text(recipe: Recipe, choice: str) -> str:
 def reproduced_value(
     comparison: Comparison, dataset: str, row: Row, column: Column, averaging: str
 ) -> ReproducedValue | None:
-    """The figure of the first recipe; less that of the second run by run, where there are two."""
+    """The figure of the first recipe; less that of the second run by run, where there are two.
+
+    Of a row over several bases it is the mean over those that both have run, ± their sd.
+    """
     kind = str(column.metric).partition(".")[0]
-    by_recipe = [_by_run(comparison, dataset, recipe, row, column, averaging) for recipe in row.recipes_of(column)]
-    first, *subtracted = by_recipe
-    shared = [key for key in first if all(key in other for other in subtracted)]
-    values = [first[key] - sum(other[key] for other in subtracted) for key in shared]
-    if not values:
+    by_base: list[list[float]] = []
+    for recipes in row.recipes_by_base(column).values():
+        by_recipe = [_by_run(comparison, dataset, recipe, row, column, averaging) for recipe in recipes]
+        first, *subtracted = by_recipe
+        shared = [key for key in first if all(key in other for other in subtracted)]
+        values = [first[key] - sum(other[key] for other in subtracted) for key in shared]
+        if values:
+            by_base.append(values)
+    if not by_base:
         return None
+    if row.over:
+        means = [statistics.fmean(values) for values in by_base]
+        return ReproducedValue(statistics.fmean(means), _sd(means), min(map(len, by_base)), len(means))
+    values = by_base[0]
     if kind == "cost":  # the same network each time
         return ReproducedValue(values[0], math.nan, 1)
-    sd = statistics.stdev(values) if len(values) > 1 else math.nan
-    return ReproducedValue(statistics.fmean(values), sd, len(values))
+    return ReproducedValue(statistics.fmean(values), _sd(values), len(values))
+
+
+def _sd(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def _by_run(
@@ -245,6 +264,8 @@ def _value_of(run: Run, kind: str, metric: str, organs: list[str], averaging: st
     value: float | None
     if kind == "cost":
         value = run.cost.get(metric)
+    elif kind == "curve":
+        value = None if run.curves is None else best_dice(ProbabilityCounts(**run.curves["pixel"]))[0]
     elif organs:
         rows = [row for row in run.summary.get("by_organ", []) if _bare(row["name"]) in map(_bare, organs)]
         value = rows[0].get(metric if averaging == "per_image" else f"{metric}_{averaging}") if rows else None

@@ -10,6 +10,7 @@ from .curves import PrecisionRecall as PrecisionRecall
 from .curves import ProbabilityCounts as ProbabilityCounts
 from .curves import Reliability as Reliability
 from .curves import area_under as area_under
+from .curves import best_dice as best_dice
 from .curves import calibration_error as calibration_error
 from .curves import count_probabilities as count_probabilities
 from .curves import detection_curve as detection_curve

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from hemalum import __version__
+from hemalum.errors import counted
 from hemalum.experiments.papers import Paper, PublishedTable, load_paper, papers
 from hemalum.experiments.reproduce import Reproduction
 from hemalum.experiments.reproduced_tables import NOT_YET, Difference, Line, ReproducedValue, TablePart
@@ -45,6 +46,7 @@ def published_grid(table: PublishedTable) -> Grid:
         sds = row.sd or [None] * len(row.values)
         values = [printed(value, sd) for value, sd in zip(row.values, sds, strict=True)]
         behind = " − ".join(recipe for recipe in (row.recipe, row.minus) if recipe)
+        behind += f", each of {', '.join(row.over)}" if row.over else ""
         rows.append(Row(row.method, (*values, f"recipe {behind}" if behind else row.otherwise or NOT_YET)))
         if row.note:
             notes.append(f"{row.method}: {row.note}.")
@@ -166,6 +168,8 @@ def _text(line: Line, value: ReproducedValue | None) -> str:
     if line.printed is not None:
         decimals = len(line.printed.partition(".")[2])
     text = mean_text(value.mean, value.sd, decimals=decimals)
+    if value.bases:
+        return f"{text} ({counted(value.bases, 'base')}, {counted(value.runs, 'run')} each)"
     return f"{text} ({value.runs} runs)" if "±" in text else text
 
 
@@ -222,7 +226,7 @@ def _results(reproduction: Reproduction) -> list[dict[str, Any]]:
                     "dataset": part.dataset,
                     "run_on": part.run_on,
                     "method": line.row.method,
-                    "recipe": " − ".join(line.row.recipes_of(line.column)) or None,
+                    "recipe": "; ".join(map(" − ".join, line.row.recipes_by_base(line.column).values())) or None,
                     "figure": line.column.name,
                     "metric": line.column.metric,
                     "paper_averaging": line.row.averaging or table.averaging,
