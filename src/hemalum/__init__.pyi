@@ -15,6 +15,7 @@ from .nuclei.nuclei import Nuclei as Nuclei
 from .nuclei.store.opening import open_store as open_store
 from .nuclei.store.store import NucleiStore as NucleiStore
 from .slides.slide import open_slide as open_slide
+from .training.enhance import enhance as enhance
 from .training.train import train as train
 
 __version__: str
@@ -27,6 +28,7 @@ __all__ = [
     "calibrate",
     "check_dataset",
     "compare",
+    "enhance",
     "evaluate",
     "import_dataset",
     "load_model",

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+import hemalum
 from builders.trainings import read_log
+from hemalum.cli import main
 from hemalum.errors import HemalumError
 from hemalum.models.file import load_card, load_model_file, save_model
 from hemalum.models.model import load_model
@@ -180,3 +182,21 @@ def test_a_run_that_was_killed_goes_on(base: Path, mini: Path, tmp_path: Path) -
     assert all(
         torch.equal(torch.from_numpy(resumed[name]), torch.from_numpy(value)) for name, value in uninterrupted.items()
     )
+
+
+def test_the_verb_puts_it_on_a_model_and_trains_the_control(
+    base: Path, mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "enhanced"
+    words = ["enhance", str(base), "--data", str(mini), "--budget", "small", "--steps", "2"]
+    assert main([*words, "-o", str(out)]) == 0
+    assert str(out / "model.safetensors") in capsys.readouterr().out
+    card = load_card(out / "model.safetensors")
+    assert (card.name, card.network.name, card.mpp) == ("mine.two_stage", "two_stage", 0.5)
+    control = hemalum.enhance(base, [mini], tmp_path / "control", control=True, budget="small", steps=2)
+    cards = [card, load_card(control)]
+    assert (cards[1].name, cards[1].network.name) == ("mine.control", "unet")
+    assert [one.training.steps for one in cards if one.training is not None] == [4, 4]
+    assert all(one.training is not None and one.training.initial is not None for one in cards)
+    assert main(["enhance", str(out / "model.safetensors"), "--data", str(mini), "-o", str(tmp_path / "x")]) == 2
+    assert "has a second stage already" in capsys.readouterr().err
