@@ -42,6 +42,7 @@ OPTIONS = {
     "report": "RUN",
     "refine": "MODEL DATASET --output --offline --top --trainable --lr --epochs --draws --test --split --seed "
     "--engine --accelerator --threads",
+    "enhance": "MODEL --data --output --control --budget --steps --resume --accelerator --threads --workers",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "
     "--missing --tta",
     "compare": "[NAME=]METHOD… --data --output --folds --seeds --budget --crops --mixed-budgets --split "
@@ -50,6 +51,7 @@ OPTIONS = {
     "figure": "",
     "figure difference": "COMPARISON FIRST SECOND --output --data",
     "figure embedding": "IMAGE --encoder --output --field",
+    "figure stages": "MODEL… --data --output --split --image --engine --threads",
     "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
     "info": "[MODEL|SLIDE|RESULTS] --json",
     "calibrate": "MODEL DATASET --output --recall --by-organ --split --engine --threads",

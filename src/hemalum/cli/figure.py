@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hemalum.cli.options import Engine, ModelArgument, Organ, Scale, chosen
+from hemalum.cli.options import Engine, ModelArgument, Organ, Scale, Threads, chosen
 
 figure = typer.Typer(help="Draw what a system sees or does.", no_args_is_help=True)
 
@@ -52,6 +52,34 @@ def difference(
     from hemalum.reports.figures.difference import write_difference
 
     print(write_difference(load_comparison(comparison), first, second, output, data))
+
+
+@figure.command()
+def stages(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL…", help="Model files in two stages: a row of the picture for each.")
+    ],
+    data: Annotated[Path, typer.Option("--data", "-d", metavar="DATASET", help="Dataset folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="The picture, .png or .jpg.")],
+    split: Annotated[str, typer.Option(help="Its part: test, val, train or all.")] = "test",
+    image: Annotated[
+        str | None, typer.Option(metavar="ID", help="Which image; default: the one with most newly found nuclei.")
+    ] = None,
+    engine: Engine = None,
+    threads: Threads = None,
+) -> None:
+    """Draw what a second stage changes, and count the nuclei that it alone finds: p1 and p2 of one network."""
+    from hemalum.cli.console import print_table
+    from hemalum.experiments.stages import compare_stages, open_part, stages_table
+    from hemalum.reports.figures.contact_sheet import picture_path
+    from hemalum.reports.figures.stages import write_stages
+
+    picture_path(output)  # before the images are segmented
+    part, options = open_part(data, split), chosen(engine=engine, threads=threads)
+    comparisons = [compare_stages(model, part, split="all", **options) for model in models]
+    path = write_stages(models, comparisons, part, output, image=image, **options)
+    print_table(*stages_table(comparisons), title=f"{part.info.name}, {len(part)} images")
+    print(path)
 
 
 @figure.command()

@@ -27,6 +27,13 @@ from .segmenters import CLASSICAL as CLASSICAL
 from .segmenters import model_for_organ as model_for_organ
 from .selection import mean_entropy as mean_entropy
 from .selection import pixel_entropy as pixel_entropy
+from .stages import StageComparison as StageComparison
+from .stages import Stages as Stages
+from .stages import compare_nuclei as compare_nuclei
+from .stages import compare_stages as compare_stages
+from .stages import open_part as open_part
+from .stages import open_stages as open_stages
+from .stages import stages_table as stages_table
 
 __all__ = [
     "BEFORE",
@@ -47,15 +54,22 @@ __all__ = [
     "Reproduction",
     "Resources",
     "Run",
+    "StageComparison",
+    "Stages",
     "TablePart",
     "activation_map",
     "check_scales",
+    "compare_nuclei",
+    "compare_stages",
     "evaluation_inputs",
     "load_comparison",
     "load_paper",
     "mean_entropy",
     "model_for_organ",
+    "open_part",
+    "open_stages",
     "pixel_entropy",
     "score_image",
+    "stages_table",
     "without_nan",
 ]

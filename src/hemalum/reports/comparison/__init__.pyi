@@ -6,6 +6,8 @@ from .sheet import GREEN as GREEN
 from .sheet import ORANGE as ORANGE
 from .sheet import PALE as PALE
 from .sheet import RED as RED
+from .sheet import WHITE as WHITE
+from .sheet import Colors as Colors
 from .sheet import Labels as Labels
 from .sheet import best_median_worst as best_median_worst
 from .sheet import difference_map as difference_map

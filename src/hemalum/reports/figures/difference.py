@@ -179,13 +179,13 @@ def _row(rank: str, change: Change, sample: "Sample") -> Row:
     wide = max(truth.shape)
     bar = None if sample.mpp is None else (20 / sample.mpp * PICTURE / wide, "20 µm")
     pictures = [
-        Panel(_fitted(sample.image, Image.Resampling.LANCZOS), bar=bar),
-        Panel(_fitted(outlined, Image.Resampling.LANCZOS), note=counted(np.unique(truth[truth > 0]).size, "nucleus")),
+        Panel(fitted(sample.image, Image.Resampling.LANCZOS), bar=bar),
+        Panel(fitted(outlined, Image.Resampling.LANCZOS), note=counted(np.unique(truth[truth > 0]).size, "nucleus")),
         # means over whole pixels, so that thin errors fade and do not vanish
-        Panel(_fitted(error_map(truth, predictions[0]), Image.Resampling.BOX), note=f"Dice {change.first:.3f}"),
-        Panel(_fitted(error_map(truth, predictions[1]), Image.Resampling.BOX), note=f"Dice {change.second:.3f}"),
+        Panel(fitted(error_map(truth, predictions[0]), Image.Resampling.BOX), note=f"Dice {change.first:.3f}"),
+        Panel(fitted(error_map(truth, predictions[1]), Image.Resampling.BOX), note=f"Dice {change.second:.3f}"),
         Panel(
-            _fitted(difference_map(truth, predictions[1], predictions[0]), Image.Resampling.BOX),
+            fitted(difference_map(truth, predictions[1], predictions[0]), Image.Resampling.BOX),
             note=f"gained {gained:.1%}, lost {lost:.1%} of pixels",
         ),
     ]
@@ -202,7 +202,7 @@ def _prediction(run: "Run", sample: "Sample") -> Labels:
     return labels
 
 
-def _fitted(pixels: NDArray[Any], how: Image.Resampling) -> NDArray[np.uint8]:
+def fitted(pixels: NDArray[Any], how: Image.Resampling) -> NDArray[np.uint8]:
     """The picture in a square of PICTURE px, at the top left, white beside it."""
     height, width = pixels.shape[:2]
     scale = PICTURE / max(height, width)
