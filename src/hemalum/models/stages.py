@@ -21,6 +21,10 @@ def first_stage(model: Model) -> Model:
             "hemalum enhance"
         )
     options = card.network.options
+    if not options.get("enhanced", True):
+        raise HemalumError(
+            f"model '{card.name}' is its first stage alone, which was the better one: name the model of another phase"
+        )
     further = {name: options.get(name) for name in ("organs", "embedding")}
     name, base = base_of(options.get("base", {}), options.get("inputs", 3), further)
     changes = {"network": NetworkSpec(name=name, options=base), "int8": None, "name": f"{card.name}.p1"}
