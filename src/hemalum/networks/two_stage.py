@@ -86,11 +86,12 @@ def _check_heads(heads: Sequence[tuple[str, int]] | None, outputs: int) -> list[
     """Heads as pairs; without any, all logits are of sigmoids."""
     if heads is None:
         return [("sigmoid", outputs)]
-    pairs = [tuple(head) for head in heads if isinstance(head, list | tuple)]
-    if len(pairs) < len(heads) or not all(len(pair) == 2 and type(pair[1]) is int for pair in pairs):
-        raise ValueError("two_stage: 'heads' is a list of [activation, logits]")
-    for kind, _ in pairs:
-        check_choice("two_stage: activation", kind, _ACTIVATIONS)
+    pairs: list[tuple[str, int]] = []
+    for head in heads:
+        if not isinstance(head, list | tuple) or len(head) != 2 or type(head[1]) is not int:
+            raise ValueError("two_stage: 'heads' is a list of [activation, logits]")
+        check_choice("two_stage: activation", str(head[0]), _ACTIVATIONS)
+        pairs.append((str(head[0]), head[1]))
     if sum(logits for _, logits in pairs) != outputs:
         raise ValueError(f"two_stage: 'heads' have {sum(n for _, n in pairs)} logits, the network {outputs}")
     return pairs

@@ -105,7 +105,8 @@ def _choose(comparisons: "Sequence[StageComparison]", dataset: "Dataset", image:
         image = comparisons[0].images[int(newly.argmax())].id
     if image not in ids:
         raise HemalumError(f"{dataset.path}: no image '{image}' in the part that is drawn{nearest(image, ids)}")
-    return dataset[ids.index(image)]
+    sample: Sample = dataset[ids.index(image)]
+    return sample
 
 
 def _row(stages: Stages, sample: "Sample") -> Row:
