@@ -200,3 +200,21 @@ def test_the_verb_puts_it_on_a_model_and_trains_the_control(
     assert all(one.training is not None and one.training.initial is not None for one in cards)
     assert main(["enhance", str(out / "model.safetensors"), "--data", str(mini), "-o", str(tmp_path / "x")]) == 2
     assert "has a second stage already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("form", "rate", "worse"), [("two_stage", 30.0, True), ("control", 30.0, True), ("control", 1e-9, False)]
+)
+def test_what_came_out_worse_than_the_model_was_is_said(
+    form: str, rate: float, worse: bool, base: Path, mini: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = on(base, form=form, optimizer={"lr": rate}, steps=3)
+    train(recipe, [mini], tmp_path / "run")
+    lines = [
+        record.getMessage() for record in caplog.records if "was better on the validation" in record.getMessage()
+    ]
+    assert len(lines) == worse
+    if worse:
+        # the loss that the model had by itself: what its own training logged as its best
+        best = min(line["val_loss"] for line in read_log(base.parent))
+        assert f": loss {best:.4g}, against " in lines[0]

@@ -1,18 +1,23 @@
 """The weights that a training starts with, as its recipe names them: a model's, for all of the network or a part."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from safetensors.torch import load_file
 
 from hemalum.errors import HemalumError
 from hemalum.models.card import Card
 from hemalum.models.model import Model, load_model
+from hemalum.networks import Network
 from hemalum.targets.representations import find_representation
 from hemalum.training.context import TrainContext
 from hemalum.training.head import load_initial
 from hemalum.training.recipe import InitialWeights, Recipe
+from hemalum.training.validation import Validation
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +52,7 @@ def open_start(recipe: Recipe, initial: Path | str | None = None) -> Start | Non
     return Start(weights, model, same_input=recipe.system is not None)
 
 
-def load_start(context: TrainContext, network: nn.Module, start: Start, report: bool = True) -> Card:
+def load_start(context: TrainContext, network: Network, start: Start, report: bool = True) -> Card:
     """Put the weights of the recipe's model into the network, or into its part; gives the model's card.
 
     Raises HemalumError when they do not fit, or when the network would see other input than the model did.
@@ -94,3 +99,29 @@ def _check_same_input(context: TrainContext, start: Start) -> None:
                 f"recipe {recipe.name}: {key} is {here or 'none'}, and {start.weights.model} was trained with "
                 f"{there or 'none'}: leave {key} out, the model decides it"
             )
+
+
+def report_worse(context: TrainContext, network: Network, start: Start, validation: Validation, best: Path) -> None:
+    """Say so in the log where the weights `best` are worse on the validation images than the model started with was.
+
+    By what the last phase monitors. A part is measured by itself, with every stage of the network off.
+    """
+    until, loss = context.recipe.phases[-1].until, context.recipe.phases[-1].loss
+    column = {"pq": "score", "dice": "dice", "miou": "miou", "loss": "val_loss"}[until.monitor]
+
+    def score() -> float:
+        return validation.score(network.eval(), loss if until.monitor == "loss" else None)[column]
+
+    network.load_state_dict(load_file(best, device=str(context.fabric.device)))
+    after = score()
+    load_start(context, network, start, report=False)
+    for name in network.stage_toggles if start.weights.part else ():
+        setattr(network, name, False)
+    before = score()
+    worse = after > before if until.monitor == "loss" else after < before
+    if worse and context.fabric.is_global_zero:
+        log.warning(
+            "%s was better on the validation images than what came of it: %s %.4g, against %.4g now; train longer, "
+            "or keep it",
+            start.weights.model, until.monitor, before, after,
+        )  # fmt: skip

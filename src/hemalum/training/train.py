@@ -33,7 +33,7 @@ from hemalum.training.head import keep_head, load_initial
 from hemalum.training.model_card import describe
 from hemalum.training.recipe import Recipe, Source, open_recipe
 from hemalum.training.semi_supervised import open_train_loader
-from hemalum.training.start import load_start, open_start
+from hemalum.training.start import load_start, open_start, report_worse
 from hemalum.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -124,6 +124,8 @@ def train(  # noqa: PLR0913 (the verb's options)
         if first:
             write_text(folder / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
         best = fit(context, network, loader, validation, progress, resume)
+        if start is not None:
+            report_worse(context, network, start, validation, best)
         if first:
             card, tensors = describe(context, datasets, progress, nucleus_diameter_um), load_file(best)
             if recipe.output_representation is not None:
