@@ -11,7 +11,9 @@ from safetensors.numpy import load_file
 import hemalum
 from builders.trainings import read_log
 from hemalum.cli import main
+from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
+from hemalum.experiments.refinement_recipe import refinement_recipe, training_recipe
 from hemalum.models.file import load_card, load_model_file, save_model
 from hemalum.models.model import load_model
 from hemalum.training.recipe import Recipe, load_recipe
@@ -166,6 +168,16 @@ def test_a_recipe_may_name_what_it_starts_with(base: Path, mini: Path, tmp_path:
     missing = Recipe.model_validate(recipe.model_dump() | {"initial": {"model": str(first), "part": "bse"}})
     with pytest.raises(HemalumError, match="its network has no part 'bse'; its parts are "):
         train(missing, [mini], tmp_path / "run")
+
+
+def test_what_came_of_it_can_be_refined(base: Path, mini: Path, tmp_path: Path) -> None:
+    """A refinement starts with the model itself, not once more with what the model had started with."""
+    model = load_model(train(on(base), [mini], tmp_path / "run"))
+    dataset = Dataset.open(mini)
+    recipe = refinement_recipe(model, training_recipe(model), dataset, ["enhance.*"], 1e-4, 1)
+    refined = load_file(train(recipe, [mini], tmp_path / "refined", initial=model.path))
+    unchanged = {name for name, value in model.tensors.items() if np.array_equal(refined[name], value)}
+    assert unchanged == {name for name in model.tensors if name.startswith("base.")}
 
 
 def test_a_run_that_was_killed_goes_on(base: Path, mini: Path, tmp_path: Path) -> None:

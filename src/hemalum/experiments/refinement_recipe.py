@@ -81,6 +81,7 @@ def refinement_recipe(
     changes: dict[str, Any] = {
         "name": f"{model.card.name}_refined",
         "system": None,  # its keys stand in the recipe already
+        "initial": None,  # the model has these weights behind it
         "network": model.card.network,
         "representation": model.card.representation,
         "output_representation": None,
