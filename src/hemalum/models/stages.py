@@ -1,5 +1,7 @@
 """Both maps of a model in two stages: p1, that its second stage is given, and p2, that it makes of it."""
 
+from typing import Any
+
 from hemalum.errors import HemalumError
 from hemalum.models.card import NetworkSpec
 from hemalum.models.model import Model
@@ -27,6 +29,7 @@ def first_stage(model: Model) -> Model:
         )
     further = {name: options.get(name) for name in ("organs", "embedding")}
     name, base = base_of(options.get("base", {}), options.get("inputs", 3), further)
-    changes = {"network": NetworkSpec(name=name, options=base), "int8": None, "name": f"{card.name}.p1"}
+    of_both: dict[str, Any] = {"int8": None, "recall": [], "recall_target": None, "metrics": {}}  # measured on p2
+    changes = {"network": NetworkSpec(name=name, options=base), "name": f"{card.name}.p1", **of_both}
     tensors = {name.removeprefix(_BASE): value for name, value in model.tensors.items() if name.startswith(_BASE)}
     return Model(card.model_copy(update=changes), tensors)
