@@ -121,7 +121,9 @@ def test_a_contour_term_counts_gradients_of_valid_pixels_alone() -> None:
     everywhere = loss(replace(inputs, valid=valid_columns(SIZE)))["gradient"]
     torch.testing.assert_close(loss(replace(inputs, valid=valid_columns(10)))["gradient"], everywhere)  # band: 3 to 8
     assert not torch.isclose(loss(replace(inputs, valid=valid_columns(9)))["gradient"], everywhere)
-    assert loss(replace(inputs, valid=valid_columns(6)))["gradient"] == 0  # no valid pixel beyond the contour
+    # no valid pixel beyond the contour, whichever side is not valid
+    assert loss(replace(inputs, valid=valid_columns(6)))["gradient"] == 0
+    assert loss(replace(inputs, targets=1 - target, valid=valid_columns(6)))["gradient"] == 0
 
 
 @pytest.mark.parametrize("case", CASES)

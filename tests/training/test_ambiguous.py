@@ -115,6 +115,24 @@ class Everything(nn.Module):
         return torch.full_like(images[:, :1], 9.0)
 
 
+class Dark(nn.Module):
+    """What is dark is nucleus."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 20 * (0.6 - images.mean(1, keepdim=True))
+
+
+def test_validation_matches_no_nucleus_there(full: Path, empty: Path) -> None:
+    """In `full` a nucleus that nobody sees fills the middle of each image."""
+
+    def score(data: Path, **changes: Any) -> float:
+        context = make_context(Recipe.model_validate(PLAIN | changes))
+        return Validation(context, [Dataset.open(data).split("val")]).score(Dark())["score"]
+
+    assert score(full) == score(empty) > 0.5
+    assert score(full, ambiguous="count") < score(full)
+
+
 def test_validation_counts_them_nowhere(full: Path, empty: Path) -> None:
     def score(data: Path, **changes: Any) -> dict[str, float]:
         context = make_context(Recipe.model_validate(PLAIN | changes))
