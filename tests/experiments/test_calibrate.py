@@ -20,6 +20,7 @@ from hemalum.experiments.calibrate import (
     least_groups,
     nine_in_ten,
 )
+from hemalum.experiments.evaluate import evaluate
 from hemalum.experiments.measurement import Measurement, predict
 from hemalum.inference.segment import as_engine
 from hemalum.metrics import MatchCounts
@@ -97,9 +98,11 @@ def test_what_is_said_of_groups_is_of_groups_left_out() -> None:
     rng = np.random.default_rng(1)
     recalls = falling(rng, 25)
     values = held_out_recalls(recalls, 0.9)
-    for group in (0, 7):
+    for group in range(25):
         index = conformal_threshold(np.delete(recalls, group, axis=0), 0.9)
         assert values[group] == recalls[group, index]
+    together = recalls[:, conformal_threshold(recalls, 0.9)]
+    assert not np.array_equal(values, together)  # and not at the threshold that all give
     assert nine_in_ten(np.arange(19.0)) == 1  # rank 2 of 19: one of the 20 places lies below the first
     assert nine_in_ten(np.arange(8.0)) is None
 
@@ -166,6 +169,32 @@ def test_an_image_is_segmented_at_the_threshold(calibrated: Path, organs: Path) 
     assert "threshold" not in expected.notes
     with pytest.raises(HemalumError, match=r"has no threshold for a recall of 0\.9 \(it has 0\.6, 0\.75\)"):
         hemalum.segment(sample.image, model, mpp=0.5, recall=0.9, engine="torch")
+
+
+def test_a_dataset_is_scored_at_the_thresholds_of_its_organs(calibrated: Path, organs: Path) -> None:
+    model = load_model(calibrated)
+    card = model.card.recall[0]
+    first = card.thresholds[0]
+    split = [first, *(first.model_copy(update={"organ": organ, "threshold": t}) for organ, t in TWO_ORGANS.items())]
+    changed = model.card.model_copy(update={"recall": [card.model_copy(update={"thresholds": split})]})
+    model = type(model)(changed, model.tensors)
+    part = Dataset.open(organs).split("test")
+    result = evaluate(model, part, split=None, engine="torch", recall=0.6)
+    assert result.summary["threshold"].startswith(f"{first.threshold:g} for a recall of 0.6")
+    for sample, row in zip(part, result.per_image, strict=True):
+        by_hand = load_model(calibrated).with_threshold(TWO_ORGANS[sample.organ])
+        alone = evaluate(by_hand, [sample], engine="torch")
+        assert row["recall"] == alone.per_image[0]["recall"]
+    with pytest.raises(HemalumError, match=r"recall 0\.6 names a threshold of a model, and 'classical' has none"):
+        evaluate("classical", part, split=None, recall=0.6)
+
+
+TWO_ORGANS = {"liver": 0.53, "brain": 0.545}
+
+
+def test_thresholds_by_organ_need_a_model_that_knows_organs(dark_model: Path, organs: Path, tmp_path: Path) -> None:
+    with pytest.raises(HemalumError, match="model 'dark' tells no organs apart: leave out the thresholds by organ"):
+        calibrate(dark_model, organs, tmp_path / "out.safetensors", by_organ=True)
 
 
 def test_no_nucleus_above_the_threshold_is_dropped_for_its_probability(dark_model: Path) -> None:

@@ -44,6 +44,9 @@ def evaluate(
         ),
     ] = None,
     tta: Tta = False,
+    recall: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Take the model's threshold that keeps this recall.")
+    ] = None,
 ) -> None:
     """Score a model, or label maps, on labeled data: pixel, boundary and instance metrics under each averaging."""
     from hemalum.cli.console import counter, print_table
@@ -62,6 +65,7 @@ def evaluate(
             data,
             mpp={"auto": None, "estimate": "auto"}.get(mpp, mpp),
             tta=tta,
+            recall=recall,
             out=output,
             leave_out_ambiguous=leave_out_ambiguous,
             on_progress=lambda *_: advance(),

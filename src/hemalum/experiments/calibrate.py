@@ -63,6 +63,8 @@ def calibrate(
     if split not in ("val", "test"):
         raise HemalumError(f"split '{split}': a threshold is set on val or test")
     loaded = load_model(model)
+    if by_organ and not loaded.card.organs:
+        raise HemalumError(f"model '{loaded.card.name}' tells no organs apart: leave out the thresholds by organ")
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     part = opened.split(split)
     if not len(part):
@@ -78,10 +80,8 @@ def calibrate(
     if overall is None:
         raise _no_threshold(before, recall, where)
     thresholds, too_few = [overall], []
-    organs = sorted({organ for organ in before.organs if organ is not None}) if by_organ else []
-    if by_organ and not organs:
-        raise HemalumError(f"{where}: its images name no organs: leave out the thresholds by organ")
-    for organ in organs:
+    shown = {organ.casefold() for organ in before.organs if organ is not None}
+    for organ in [name for name in loaded.card.organs if by_organ and name.casefold() in shown]:
         threshold = _threshold(before, organ, recall)
         if threshold is None:
             too_few.append(organ)
@@ -111,7 +111,7 @@ def group_recalls(measurement: Measurement, organ: str | None = None) -> Recalls
     """Mean recall of each group's images (of an organ) by threshold; images without a nucleus have none."""
     by_group: dict[str, list[NDArray[np.float64]]] = {}
     for group, name, positive in zip(measurement.groups, measurement.organs, measurement.positive, strict=True):
-        if positive.sum() and organ in (None, name):
+        if positive.sum() and (organ is None or (name or "").casefold() == organ.casefold()):
             reached = np.cumsum(positive[::-1])[::-1] / positive.sum()
             by_group.setdefault(group, []).append(reached)
     return np.array([np.mean(images, axis=0) for images in by_group.values()]).reshape(-1, BINS)

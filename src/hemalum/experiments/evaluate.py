@@ -38,7 +38,7 @@ from hemalum.experiments.segmenters import (
 from hemalum.files import write_text
 from hemalum.inference.segment import as_engine
 from hemalum.models.engines.engine import Engine
-from hemalum.models.model import load_model
+from hemalum.models.model import Model, load_model
 from hemalum.targets.representations import find_representation
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ def evaluate(
     mpp: Scale = None,
     engine: str | Engine = "auto",
     tta: bool = False,
+    recall: float | None = None,
     out: Path | str | None = None,
     leave_out_ambiguous: bool = False,
     on_progress: Callable[[int, Row], None] | None = None,
@@ -91,15 +92,18 @@ def evaluate(
     sample's own scale and an estimate where it has none; "auto" estimates always; a number holds for all.
     An image with too few nuclei for an estimate counts as one where nothing was found. Where dataset and model tell
     classes of nuclei apart, both must have the same ones, by name.
-    With `tta` a model looks at each window in eight ways, as in `hemalum.segment`.
+    With `tta` a model looks at each window in eight ways, and `recall` takes its threshold for that, as in
+    `hemalum.segment`.
     With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `on_progress` is
     called after each image with its number from 0 and its row. With `out`, the result is also saved there.
 
     Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, a segmentation
-    does not fit its image, or `tta` is asked of what runs no network.
+    does not fit its image, or `tta` or `recall` is asked of what runs no network.
     """
     if isinstance(dataset, (str, Path)):
         dataset = Dataset.open(dataset)
+    if recall is not None:
+        model = _at_recall(model, recall)
     part, class_names, data = _open(dataset, split)
     name, split_hash = data["dataset"], data["split_hash"]
     organs = [row.organ for row in part.rows] if isinstance(part, Dataset) else []
@@ -193,6 +197,15 @@ def build_segmenter(
     if isinstance(fixed.segmenter, LabelMaps):
         fixed.segmenter.class_names = classes
     return fixed
+
+
+def _at_recall(model: Any, recall: float) -> Model:
+    """A model with its threshold for that. Raises HemalumError where there is none."""
+    fixed = _without_network(model, None)
+    if fixed is None:
+        return load_model(model).with_recall(recall)
+    name = fixed.description["model"]
+    raise HemalumError(f"recall {recall:g} names a threshold of a model, and '{name}' has none: leave it out")
 
 
 def _without_network(model: Any, mpp: Scale) -> NamedSegmenter | None:

@@ -94,6 +94,8 @@ def model_segmenter(
     for used in card.training.seen if card.training is not None else []:
         seen.setdefault(used.name, set()).add(used.split_hash)
     description = {"model": card.name, "engine": f"{engine.name} {engine.precision}", **describe_tta(engine)}
+    if card.recall_note is not None:
+        description["threshold"] = card.recall_note
     return NamedSegmenter(segmenter, description, seen)
 
 

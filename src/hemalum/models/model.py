@@ -62,7 +62,8 @@ class Model:
             if organ is None:
                 line = f"model '{self.card.name}' does not know organ '{name}'{nearest(name, self.card.organs)}"
                 raise HemalumError(line)
-        return replace(self, card=self.card.model_copy(update={"organ": organ}))
+        changed = replace(self, card=self.card.model_copy(update={"organ": organ}))
+        return changed.with_recall(self.card.recall_target)  # an organ may have a threshold of its own
 
     def with_threshold(self, threshold: float) -> "Model":
         """The same model with another threshold on the probability of nucleus; no nucleus above it is dropped."""
