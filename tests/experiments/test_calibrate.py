@@ -189,7 +189,7 @@ def test_a_dataset_is_scored_at_the_thresholds_of_its_organs(calibrated: Path, o
         evaluate("classical", part, split=None, recall=0.6)
 
 
-TWO_ORGANS = {"liver": 0.53, "brain": 0.545}
+TWO_ORGANS = {"liver": 0.545, "brain": 0.53}  # the first changes what the model gives
 
 
 def test_thresholds_by_organ_need_a_model_that_knows_organs(dark_model: Path, organs: Path, tmp_path: Path) -> None:
