@@ -72,7 +72,7 @@ def _test(tested: PairedTest) -> Line:
         "metric": tested.column,
     }
     adjusted = {"p_holm": tested.adjusted, "p_groups_holm": tested.adjusted_groups}
-    return key | asdict(tested.paired) | adjusted
+    return key | asdict(tested.paired) | adjusted | {"verdict": tested.verdict, "undecided": tested.undecided or None}
 
 
 def _write_parquet(path: Path, lines: Sequence[Line]) -> Path:
