@@ -533,7 +533,7 @@ def test_classes(tmp_path: Path) -> None:
     made = comparison(tmp_path, datasets=("alpha",), methods=("first", "second"), seeds=(1,))
     runs: list[Run] = []
     for run, value in zip(made.runs, (0.25, 0.5), strict=True):
-        by_class = {"mpq": value, "mpq_plus": None, "pq_pooled": [value, 2 * value]}
+        by_class = {"mpq_tissue": 3 * value, "mpq_image": value, "mpq_plus": None, "pq_pooled": [value, 2 * value]}
         recalled = {"nuclei": [1200, 3], "recall": [value, None]}
         named = run.summary | {"class_names": {"1": "immune", "2": "tumor"}, "found_by_class": recalled}
         if run.method == "second":
@@ -544,6 +544,8 @@ def test_classes(tmp_path: Path) -> None:
     assert page.row(caption, "Recall of immune (1,200 nuclei), whatever class they are given") == ["0.250", "0.500"]
     assert page.row(caption, "Recall of tumor (3 nuclei), whatever class they are given") == ["–", "–"]
     assert page.row(caption, "PQ, pooled, tumor") == ["–", "1.000"]
+    assert page.row(caption, "mPQ by tissue: mean over classes, images and tissues") == ["–", "1.500"]
+    assert page.row(caption, "mPQ by image: mean over the classes of an image, then over images") == ["–", "0.500"]
     assert page.row(caption, "mPQ+: counts of each class pooled, then mean over classes") == ["–", "–"]
 
 
