@@ -178,7 +178,7 @@ def by_part(results: DatasetResults, kind: str) -> Grid | None:
 
 
 def by_class(results: DatasetResults) -> Grid | None:
-    """Recall of each true class; where a method gives classes, mPQ, mPQ+, bPQ and PQ of each, pooled. None without."""
+    """Recall of each true class; where a method gives classes, mPQ, mPQ+, bPQ and PQ of each. None without."""
     with_truth = [run.summary for run in results.runs if "found_by_class" in run.summary]
     if not with_truth:
         return None
