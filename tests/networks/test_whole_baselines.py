@@ -65,11 +65,11 @@ def unet3plus(w: Weights, x: Tensor, levels: int) -> list[Tensor]:
     decoded = {levels - 1: x}
     for step, level in enumerate(range(levels - 2, -1, -1)):
         parts = []
-        for finer in range(level + 1):  # the encoder's own and finer levels, pooled by the largest
-            pooled = encoded[finer]
-            for _ in range(level - finer):
+        for source in range(level + 1):  # the encoder's own and finer levels, pooled by the largest
+            pooled = encoded[source]
+            for _ in range(level - source):
                 pooled = pool_max(pooled)
-            parts.append(normed(w, f"decoder.{step}.from_encoder.{finer}", pooled))
+            parts.append(normed(w, f"decoder.{step}.from_encoder.{source}", pooled))
         for position, coarser in enumerate(range(levels - 1, level, -1)):  # decoded levels, the coarsest first
             up = enlarged(decoded[coarser], 2 ** (coarser - level))
             parts.append(normed(w, f"decoder.{step}.from_decoder.{position}", up))
@@ -89,8 +89,8 @@ def test_unet3plus() -> None:
         network.training = True  # the network alone: its norms stay as they are
         outputs = network(x)
     assert isinstance(outputs, Outputs)
-    for given, wanted in zip((outputs.logits, *outputs.aux_logits), expected, strict=True):
-        torch.testing.assert_close(given, wanted, rtol=1e-9, atol=1e-9)
+    for result, wanted in zip((outputs.logits, *outputs.aux_logits), expected, strict=True):
+        torch.testing.assert_close(result, wanted, rtol=1e-9, atol=1e-9)
 
 
 def micro_net(w: Weights, x: Tensor) -> list[Tensor]:
@@ -108,9 +108,9 @@ def micro_net(w: Weights, x: Tensor) -> list[Tensor]:
 
     image, skips = x, []
     for level in range(4):
-        beside = F.interpolate(image, scale_factor=0.5 ** (level + 1), mode="bicubic", align_corners=False)
+        smaller = F.interpolate(image, scale_factor=0.5 ** (level + 1), mode="bicubic", align_corners=False)
         x = torch.cat(
-            [pool_max(twice(f"down.{level}", x, norm=True)), twice(f"bypass.{level}", beside, norm=True)], 1
+            [pool_max(twice(f"down.{level}", x, norm=True)), twice(f"bypass.{level}", smaller, norm=True)], 1
         )
         skips.append(x)
     x = twice("bottom", pool_max(x))
@@ -138,8 +138,8 @@ def test_micro_net() -> None:
         expected = micro_net(network.state_dict(), x)
         agree(network, x, expected[0])
         network.training = True
-        for given, wanted in zip(network(x).aux_logits, expected[1:], strict=True):
-            torch.testing.assert_close(given, wanted, rtol=1e-9, atol=1e-9)
+        for result, wanted in zip(network(x).aux_logits, expected[1:], strict=True):
+            torch.testing.assert_close(result, wanted, rtol=1e-9, atol=1e-9)
 
 
 def resnet(w: Weights, x: Tensor, options: dict[str, Any]) -> list[Tensor]:
@@ -282,5 +282,5 @@ def test_auxiliary_heads_of_unet_plus_plus_speak_of_the_next_shallower_node_firs
         hook.remove()
     w = network.state_dict()
     wanted = [conv(w, "head", seen[3]), conv(w, "aux_heads.0", seen[2]), conv(w, "aux_heads.1", seen[1])]
-    for given, expected in zip((outputs.logits, *outputs.aux_logits), wanted, strict=True):
-        torch.testing.assert_close(given, expected, rtol=1e-9, atol=1e-9)
+    for result, expected in zip((outputs.logits, *outputs.aux_logits), wanted, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)

@@ -229,16 +229,16 @@ def swin_unet(network: nn.Module, w: Weights, x: Tensor, levels: int) -> Tensor:
 
     x = F.conv2d(x, w["patches.weight"], w["patches.bias"], 4)
     x = layer_norm(w, "patches_norm", torch.einsum("bchw->bhwc", x), 1e-5)
-    given = []
+    kept = []
     for level in range(levels):
-        given.append(x)
+        kept.append(x)
         x = network._run(network.encoder[level], x)
         if level < levels - 1:
             four = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1)  # down before across
             x = linear(w, f"merges.{level}.reduce", layer_norm(w, f"merges.{level}.norm", four, 1e-5))
     x = layer_norm(w, "bottom_norm", x, 1e-5)
     for step, level in enumerate(range(levels - 2, -1, -1)):
-        x = torch.cat([expand(f"expands.{step}", x, 2), given[level]], -1)
+        x = torch.cat([expand(f"expands.{step}", x, 2), kept[level]], -1)
         x = network._run(network.decoder[step], linear(w, f"joins.{step}", x))
     x = expand("last", layer_norm(w, "norm", x, 1e-5), 4)
     return conv(w, "head", torch.einsum("bhwc->bchw", x))

@@ -83,14 +83,14 @@ def test_a_second_stage_stands_beside_its_base_trained_for_as_long(name: str, bu
 
 @pytest.mark.parametrize("budget", ["full", "small"])
 def test_the_baselines_of_clin_seg_net_differ_in_their_network_alone(budget: Budget) -> None:
-    own = {"name", "description", "system", "network"}
+    of_variant = {"name", "description", "system", "network"}
     rate = {"phases": {0: {"optimizer": {"lr"}}}}
-    beside = open_recipe("clin_seg_net_ablation:none", budget)
+    bare = open_recipe("clin_seg_net_ablation:none", budget)
     for variant, recipe in open_recipes("clin_seg_net_baselines", budget).items():
         assert recipe.network.name == variant
-        left_out = own | {"tile", "mpp"} if variant == "medt" else own
+        left_out = of_variant | {"tile", "mpp"} if variant == "medt" else of_variant
         exclude = dict.fromkeys(left_out, True) | rate
-        assert recipe.model_dump(exclude=exclude) == beside.model_dump(exclude=exclude)
+        assert recipe.model_dump(exclude=exclude) == bare.model_dump(exclude=exclude)
 
 
 def learn_four_tiles(variant: str, lr: float, real_data: Path, folder: Path) -> float:
