@@ -105,7 +105,7 @@ def compare_paired(
         raise HemalumError(f"paired comparison: {of_images} but {of_groups}; give one per image")
     if not 0 < confidence < 1:
         raise HemalumError(f"paired comparison: confidence must be between 0 and 1, not {confidence}")
-    kept = ~(np.isnan(first).any(axis=0) | np.isnan(second).any(axis=0))
+    kept: NDArray[np.bool_] = np.asarray(np.isfinite(np.concatenate([first, second])).all(axis=0))
     first, second = first[:, kept], second[:, kept]
     mean_a, mean_b = first.mean(axis=0), second.mean(axis=0)
     difference = (mean_a - mean_b).round(_DECIMALS)
