@@ -65,7 +65,8 @@ def score(model: Model, datasets: list[Dataset]) -> dict[str, dict[str, float]]:
         }
         if "classes" in summary and len(model.card.classes) > 1:
             metrics[f"{dataset.info.name} test"] |= {
-                name: round(summary["classes"][name], 4) for name in ("mpq", "mpq_plus")
+                key: round(summary["classes"][name], 4)
+                for key, name in (("mpq", "mpq_image"), ("mpq_plus", "mpq_plus"))
             }
         print(dataset.info.name, metrics[f"{dataset.info.name} test"], flush=True)
         organs = summary["by_organ"]

@@ -39,8 +39,8 @@ def predict(labels: NDArray[np.int32], method: str, image: int, seed: int) -> ND
     return result.astype(np.int32)
 
 
-def dataset(folder: Path, images: int) -> Dataset:
-    """Images of three groups and two organs, all in the test part."""
+def dataset(folder: Path, images: int, patients: int = 3) -> Dataset:
+    """Images of so many groups and two organs, all in the test part."""
     folder.mkdir(parents=True)
     rows = []
     for image in range(images):
@@ -51,7 +51,7 @@ def dataset(folder: Path, images: int) -> Dataset:
             labels,
             id=f"image{image:02d}",
             source=f"image{image:02d}",
-            group=f"patient{image % 3}",
+            group=f"patient{image % patients}",
             organ=("liver", "kidney")[image % 2],
             mpp=0.5,
             mpp_source="user",
@@ -71,6 +71,7 @@ def comparison(
     methods: tuple[str, ...] = ("first", "second", "floor"),
     seeds: tuple[int, ...] = (1, 2),
     images: int = 12,
+    patients: int = 3,
     missing: tuple[tuple[str, str, int], ...] = (),
     titles: str = "",
 ) -> Comparison:
@@ -78,7 +79,7 @@ def comparison(
     out = tmp / "out"
     runs, absent, paths = [], [], {}
     for name in datasets:
-        data = dataset(tmp / "data" / name, images)
+        data = dataset(tmp / "data" / name, images, patients)
         paths[name] = data.path
         for method in methods:
             kind = METHOD_KINDS.get(method, "recipe")

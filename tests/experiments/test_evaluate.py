@@ -194,8 +194,15 @@ def test_the_summary_says_where_the_scale_is_from(folder: Path, mpp: float | str
     assert evaluate("classical", folder, split=None, mpp=mpp).summary["mpp"] == stated
 
 
+def test_tissues_are_the_organs_of_the_images() -> None:
+    summary = evaluate(perfect_then_half, [*SAMPLES, sample("d", ONE, organ="kidney", mpp=0.5)]).summary
+    half = 1 / 1.5  # PQ of "b": one of two nuclei; "c" has none, and no organ
+    assert summary["binary"]["bpq_tissue"] == pytest.approx(((1 + half) / 2 + 1) / 2)
+    assert summary["binary"]["bpq_image"] == pytest.approx((1 + half + 1) / 3)
+
+
 def test_classes_where_both_sides_have_them(tmp_path: Path) -> None:
-    classed = [replace(one, classes=np.array([0, 1, 2], np.int32)) for one in SAMPLES[:2]]
+    classed = [replace(one, classes=np.array([0, 1, 2], np.int32), organ=f"of {one.id}") for one in SAMPLES[:2]]
     rows = [write_sample(tmp_path, one) for one in classed]
     split = SplitInfo(by="group", fractions=(1, 0, 0), seed=0, sha256="", counts={"train": 2})
     names = {1: "one", 2: "two"}
@@ -209,7 +216,8 @@ def test_classes_where_both_sides_have_them(tmp_path: Path) -> None:
     assert summary["class_names"] == names
     assert summary["classes"]["pq_pooled"] == pytest.approx([1 / 1.5, 2 / 2.5])
     assert summary["classes"]["mpq_plus"] == pytest.approx((1 / 1.5 + 2 / 2.5) / 2)
-    assert summary["classes"]["mpq"] == pytest.approx((1 + (0 + 1 / 1.5) / 2) / 2)
+    assert summary["classes"]["mpq_image"] == pytest.approx((1 + (0 + 1 / 1.5) / 2) / 2)
+    assert summary["classes"]["mpq_tissue"] == summary["classes"]["mpq_image"]  # one image of each tissue
     blind = evaluate(lambda one: np.where(one.instances == 2, 0, one.instances), tmp_path, split="train").summary
     assert "classes" not in blind
     assert blind["found_by_class"] == {"nuclei": [2, 2], "recall": [1.0, 0.0]}

@@ -35,6 +35,17 @@ def test_sigmoid_head_by_hand() -> None:
     assert set(parts) == {"foreground"}
 
 
+def test_a_graded_map_has_cross_entropy_against_its_grades_and_no_dice() -> None:
+    p, y = (0.25, 0.8), (0.5, 1.0)
+    logits = torch.tensor(p).logit().view(1, 1, 1, 2)
+    head = (Head("sigmoid", ("foreground", "distance")),)
+    parts = map_loss(logits.expand(1, 2, 1, 2), torch.tensor(y).view(1, 1, 1, 2).expand(1, 2, 1, 2), head)
+    entropy = -sum(yi * math.log(pi) + (1 - yi) * math.log(1 - pi) for pi, yi in zip(p, y, strict=True)) / 2
+    dice = 1 - 2 * (0.25 * 0.5 + 0.8) / (0.25 + 0.8 + 0.5 + 1)
+    assert parts["distance"].item() == pytest.approx(entropy, abs=1e-5)
+    assert parts["foreground"].item() == pytest.approx(entropy + dice, abs=1e-5)
+
+
 def test_softmax_head_by_hand() -> None:
     # two pixels: class a with probabilities (.25, .5, .25), background with (.5, .25, .25)
     p = torch.tensor([[[[0.25, 0.5]], [[0.5, 0.25]], [[0.25, 0.25]]]])

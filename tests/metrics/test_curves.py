@@ -242,3 +242,10 @@ def test_the_best_dice_is_the_best_of_every_threshold_tried(seed: int) -> None:
 
 def test_nothing_has_no_best_dice() -> None:
     assert np.isnan(best_dice(count_probabilities(np.zeros((2, 2), np.float32), np.zeros((2, 2), bool)))).all()
+
+
+def test_a_pixel_stands_for_the_center_of_its_fine_bin() -> None:
+    counts = np.zeros(1000, np.int64)
+    counts[[100, 340]] = 3, 1
+    curve = reliability(ProbabilityCounts(counts, np.zeros(1000, np.int64)), bins=2)
+    assert curve.predicted[0] == pytest.approx((3 * 0.1005 + 0.3405) / 4, abs=1e-12)

@@ -140,6 +140,63 @@ def test_images_without_a_group_are_groups_of_their_own() -> None:
     assert compare_paired([1, 2, 3, 4], [0, 0, 0, 0], groups=["a", "a", None, None]).n_groups == 3
 
 
+def drawn_by_loops(
+    a: NDArray[np.float64], b: NDArray[np.float64], names: NDArray[np.int64], resamples: int
+) -> tuple[float, float]:
+    """Ends of the interval: trainings of a, trainings of b and whole groups are drawn, each on its own."""
+    rng = np.random.default_rng(11)
+    members = [np.flatnonzero(names == name) for name in np.unique(names)]
+    # as many trainings as are drawn from spread less than all trainings would
+    a, b = (m if len(m) == 1 else m.mean(0) + (m - m.mean(0)) * math.sqrt(len(m) / (len(m) - 1)) for m in (a, b))
+    means = []
+    for _ in range(resamples):
+        images = np.concatenate([members[k] for k in rng.integers(0, len(members), len(members))])
+        of_a, of_b = (m[rng.integers(0, len(m), len(m))][:, images].mean() for m in (a, b))
+        means.append(of_a - of_b)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize(("n_a", "n_b"), [(3, 4), (3, 1), (1, 5)])
+def test_interval_draws_trainings_and_groups(n_a: int, n_b: int) -> None:
+    rng = np.random.default_rng(6)
+    names = rng.integers(0, 9, 50)
+    image = rng.normal(0, 0.2, 50) + rng.normal(0, 0.03, 9)[names]
+    a, b = (image + rng.normal(0, 0.06, (n, 1)) + rng.normal(0, 0.03, (n, 50)) for n in (n_a, n_b))
+    a += 0.5  # groups differ in size: what is drawn is divided by the number of images drawn
+    result = compare_paired(a, b, groups=names.tolist(), resamples=8000)
+    low, high = drawn_by_loops(a, b, names, 8000)
+    assert result.low == pytest.approx(low, abs=0.04 * (high - low))
+    assert result.high == pytest.approx(high, abs=0.04 * (high - low))
+    averaged = compare_paired(a.mean(0), b.mean(0), groups=names.tolist(), resamples=2000)
+    assert result.high - result.low > 1.3 * (averaged.high - averaged.low)
+    assert (result.trainings_a, result.trainings_b, averaged.trainings_a) == (n_a, n_b, 1)
+    for field in ("n", "n_groups", "mean_a", "mean_difference", "p", "p_groups", "effect_size", "detectable"):
+        assert getattr(result, field) == pytest.approx(getattr(averaged, field), abs=1e-9)
+
+
+def test_interval_over_trainings_holds_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(7)
+    held, narrow = 0, 0
+    for _ in range(200):
+        image = rng.normal(0, 1, 25)
+        a, b = (image + rng.normal(0, 0.2, (3, 1)) + rng.normal(0, 0.5, (3, 25)) for _ in "ab")
+        result, single = compare_paired(a, b, **few), compare_paired(a[0], b[0], **few)
+        held += result.low <= 0 <= result.high
+        narrow += single.low <= 0 <= single.high
+    assert held >= 0.87 * 200  # three trainings are few: not quite 95 %
+    assert narrow < 0.8 * 200  # what one training of each would claim
+
+
+def test_undefined_with_one_training_is_left_out() -> None:
+    result = compare_paired([[1, 2, 3], [1, math.nan, 3]], [0, 0, 0])
+    assert (result.n, result.left_out, result.mean_difference) == (2, 1, 2)
+
+
+def test_trainings_of_one_image_have_no_interval() -> None:
+    assert math.isnan(compare_paired([[1], [2]], [[0], [1]]).low)
+
+
 def test_one_group_draws_images_and_says_so() -> None:
     rng = np.random.default_rng(5)
     a, b = rng.random((2, 30))
@@ -266,7 +323,8 @@ def test_describe_and_mean_sd() -> None:
         (lambda: compare_paired([1, 2], [1, 2], groups=["a"]), "2 images but 1 group;"),
         (lambda: compare_paired([1, math.inf], [1, 2]), "a is infinite at position 1"),
         (lambda: compare_paired([1, 2], ["x", 2]), "b must be numbers"),
-        (lambda: compare_paired([[1, 2]], [[1, 2]]), r"a must be \(N,\)"),
+        (lambda: compare_paired([[[1, 2]]], [[1, 2]]), r"a must be \(N,\) numbers, one per image, or \(S, N\)"),
+        (lambda: compare_paired([1, 2], np.empty((0, 2))), "b has no training"),
         (lambda: compare_paired([1], [1], confidence=95), "confidence"),
         (lambda: holm([0.5, 1.2]), "between 0 and 1"),
     ],

@@ -1,30 +1,34 @@
 """The report of a refinement against numbers worked out by hand."""
 
 import json
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import wilcoxon
 
 from hemalum.experiments.measurement import Measurement
 from hemalum.experiments.refine import Refinement
 from hemalum.experiments.selection import ImageUncertainty
 from hemalum.metrics import MatchCounts
 from hemalum.metrics.curves import BINS
-from hemalum.reports.refinement import findings, organ_grid, scores_grid, write_refinement
+from hemalum.reports.refinement import differences, findings, organ_grid, scores_grid, write_refinement
 
 
-def arm(hits: list[int], threshold: float = 0.5) -> Measurement:
+def arm(hits: list[int], threshold: float = 0.5, images: int = 3, groups: int = 3) -> Measurement:
     """Images of ten nucleus pixels and ten others: `hits` of the first and one of the others are found."""
+    assert len(hits) == images
     positive, negative = np.zeros((2, len(hits), BINS), np.int64)
     for index, tp in enumerate(hits):
         positive[index, [800, 100]] = tp, 10 - tp
         negative[index, [800, 100]] = 1, 9
     return Measurement(
         ids=tuple(f"i{n}" for n in range(len(hits))),
-        organs=("brain", "liver", "liver"),
-        groups=("p", "q", "r"),
+        organs=("brain", "liver", "liver", *["liver"] * (images - 3)),
+        groups=tuple(f"p{n % groups}" for n in range(images)),
         positive=positive,
         negative=negative,
         matches=(MatchCounts(1, 0, 1, 0.9),) * len(hits),
@@ -72,6 +76,57 @@ def test_recall_by_organ(made: Refinement) -> None:
     rows = {row.head: row.values for row in grid.rows}
     assert rows["brain"] == ("1", "0.5000", "1.0000", "0.8000", "0.7000")
     assert rows["liver"] == ("2", "0.5000", "1.0000", "0.6500", "0.6000")
+
+
+def by_hand(values: list[float]) -> list[float]:
+    """Holm's correction, step by step."""
+    adjusted, largest = [math.nan] * len(values), 0.0
+    for rank, k in enumerate(sorted(range(len(values)), key=lambda k: values[k])):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[k]))
+        adjusted[k] = largest
+    return adjusted
+
+
+def test_nine_tests_are_one_family_over_images_and_over_groups(made: Refinement) -> None:
+    rng = np.random.default_rng(0)
+    base = rng.integers(2, 6, 24)
+    hits = {
+        "before": base,
+        "threshold": base,
+        "refined": base + 1 + (rng.random(24) < 0.7),
+        "random-1": base + (rng.random(24) < 0.6),
+        "random-2": base + (rng.random(24) < 0.6),
+    }
+    arms = {name: arm(list(map(int, tp)), images=24, groups=8) for name, tp in hits.items()}
+    tested = differences(replace(made, arms=arms))
+    assert [(title.split()[0], metric) for title, metric, *_ in tested] == [
+        (first, metric) for first in ("the", "the", "random") for metric in ("recall", "precision", "dice")
+    ]
+    for unit in (24, 8):
+        p = []
+        for other in (["before"], ["threshold"], ["random-1", "random-2"]):
+            for score in (
+                lambda tp: tp / 10,
+                lambda tp: tp / (tp + 1),
+                lambda tp: 2 * tp / (tp + 1 + 10),
+            ):
+                difference = score(hits["refined"]) - np.mean([score(hits[name]) for name in other], axis=0)
+                if unit == 8:  # image n is of group n mod 8
+                    difference = difference.reshape(3, 8).mean(axis=0)
+                difference = difference.round(12)
+                p.append(float(wilcoxon(difference[difference != 0]).pvalue))
+        of_unit = [adjusted_groups if unit == 8 else adjusted for *_, adjusted, adjusted_groups in tested]
+        np.testing.assert_allclose(of_unit, by_hand(p), rtol=1e-9)
+    assert [paired.trainings_b for _, _, paired, _, _ in tested] == [1] * 6 + [2] * 3
+    markdown = write_refinement(replace(made, arms=arms))[1].read_text()
+    assert "p by group, Holm" in markdown
+    assert "over the 9 tests of this table" in markdown
+    assert "The refined model is one training" in markdown
+
+
+def test_without_groups_no_test_over_groups(made: Refinement) -> None:
+    assert all(math.isnan(p_groups) for *_, p_groups in differences(made))  # each image is its own group
+    assert "by group" not in write_refinement(made)[1].read_text()
 
 
 def test_findings_compare_with_both_controls(made: Refinement) -> None:

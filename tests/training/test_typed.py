@@ -106,7 +106,7 @@ def test_crops_of_the_nameless_set_have_no_class_targets(recipe: Recipe, sets: l
 
 def test_the_model_names_nuclei_and_is_scored_by_class(trained: Path, sets: list[Path]) -> None:
     score = hemalum.evaluate(trained, sets[0], engine="torch").summary
-    assert score["classes"]["mpq"] > 0.6
+    assert score["classes"]["mpq_image"] > 0.6
     assert score["semantic"]["pooled"]["miou"] > 0.6
     without = hemalum.evaluate(trained, sets[1], engine="torch").summary
     assert "classes" not in without

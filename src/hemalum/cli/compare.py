@@ -35,7 +35,8 @@ def compare(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder of the comparison.")],
     folds: Annotated[int | None, typer.Option(min=2, help="Cross-validate over so many parts of the groups.")] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Trainings per recipe, dataset and fold; default: 1.")
+        int | None,
+        typer.Option(min=1, help="Trainings per recipe, dataset and fold; default: 1, which decides nothing."),
     ] = None,
     budget: BudgetOption = None,
     crops: Annotated[

@@ -141,7 +141,7 @@ def evaluate(
         "ambiguous": "left out" if leave_out_ambiguous else "counted",
         "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
         **({"class_names": class_names} if class_names else {}),
-        **summarize(images),
+        **summarize(images, [row["organ"] for row in rows]),
         "seconds": _times(rows),
         **{f"by_{kind}": table_by([row[kind] for row in rows], images) for kind in ("group", "organ")},
     }

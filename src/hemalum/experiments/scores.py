@@ -22,6 +22,8 @@ from hemalum.metrics import (
     average_precision,
     average_surface_distance,
     boundary_f1,
+    bpq_image,
+    bpq_tissue,
     count_matches_by_class,
     count_pixels,
     count_pixels_by_class,
@@ -30,8 +32,9 @@ from hemalum.metrics import (
     match_by_class,
     measure_boundary,
     measure_overlap,
-    mpq,
+    mpq_image,
     mpq_plus,
+    mpq_tissue,
     pool_boundaries,
     pool_classes,
     score_pixels,
@@ -89,7 +92,7 @@ class ImageScores:
             | {f"weighted_{name}": value for name, value in asdict(score_pixels_weighted(self.pixels)).items()}
             | _boundary(self.boundary, self.mpp)
             | _instance(self.aji, self.aji_plus, self.matches)
-            | ({"mpq": mpq([self.by_class])} if self.by_class is not None else {})
+            | ({"mpq": mpq_image([self.by_class])} if self.by_class is not None else {})
             | (_semantic_row(self.semantic, self.class_names) if self.semantic is not None else {})
         )
 
@@ -173,16 +176,19 @@ def _percent(threshold: float) -> int:
     return round(100 * threshold)
 
 
-def summarize(images: Sequence[ImageScores]) -> Row:
-    """Every metric of a set of images under every averaging that it has.
+def summarize(images: Sequence[ImageScores], tissues: Sequence[str | None] | None = None) -> Row:
+    """Every metric of a set of images under every averaging that it has; `tissues` names the tissue of each image.
 
-    pixel: pooled, per_image, support_weighted; boundary and instance: pooled, per_image; classes, where truth and
-    prediction have any: mpq, mpq_plus and the pooled PQ of each class, and semantic: pooled, per_image, of pixels by
+    pixel: pooled, per_image, support_weighted; boundary and instance: pooled, per_image; binary: bpq_tissue and
+    bpq_image; classes, where truth and prediction have any: mpq_tissue, mpq_image, mpq_plus and the pooled PQ of each
+    class, and semantic: pooled, per_image, of pixels by
     class; found_by_class, where the truth has any: pooled recall at IoU > 0.5 of each true class, whatever class it
     was given. Undefined values are nan; `left_out` says how many images had none of a kind, `classes_absent` which
     classes have no true pixel and are in no mean of semantic.
     """
     rows = [image.row for image in images]
+    tissues = [None] * len(images) if tissues is None else tissues
+    halves = [image.matches[0] for image in images]
     boundary = pool_boundaries([image.boundary for image in images])
     pooled_matches = [_pool_matches(column) for column in zip(*(i.matches for i in images), strict=True)]
     summary: Row = {
@@ -202,12 +208,15 @@ def summarize(images: Sequence[ImageScores]) -> Row:
             ),
             "per_image": _means(rows, ("aji", "aji_plus", "pq", "dq", "sq", "ap", *_threshold_names())),
         },
+        "binary": {"bpq_tissue": bpq_tissue(halves, tissues), "bpq_image": bpq_image(halves)},
         "left_out": {name: sum(bool(np.isnan(row[name])) for row in rows) for name in ("dice", "pq")},
     }
-    by_class = [image.by_class for image in images if image.by_class is not None]
-    if by_class:
+    classed = [(i.by_class, tissue) for i, tissue in zip(images, tissues, strict=True) if i.by_class is not None]
+    if classed:
+        by_class, class_tissues = zip(*classed, strict=True)
         summary["classes"] = {
-            "mpq": mpq(by_class),
+            "mpq_tissue": mpq_tissue(by_class, class_tissues),
+            "mpq_image": mpq_image(by_class),
             "mpq_plus": mpq_plus(by_class),
             "pq_pooled": [counts.pq for counts in pool_classes(by_class)],
         }

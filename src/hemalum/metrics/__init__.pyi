@@ -27,10 +27,13 @@ from .instance import match_at_thresholds as match_at_thresholds
 from .instance import measure_overlap as measure_overlap
 from .instance import sum_aji as sum_aji
 from .instance import sum_aji_plus as sum_aji_plus
+from .multiclass import bpq_image as bpq_image
+from .multiclass import bpq_tissue as bpq_tissue
 from .multiclass import count_matches_by_class as count_matches_by_class
 from .multiclass import match_by_class as match_by_class
-from .multiclass import mpq as mpq
+from .multiclass import mpq_image as mpq_image
 from .multiclass import mpq_plus as mpq_plus
+from .multiclass import mpq_tissue as mpq_tissue
 from .multiclass import pool_classes as pool_classes
 from .pixel import AVERAGINGS as AVERAGINGS
 from .pixel import Averaging as Averaging

@@ -1,4 +1,4 @@
-"""PQ by class of nucleus: mPQ (per image) and mPQ+ (pooled over images); recall by true class.
+"""PQ by class of nucleus: mPQ (per image, by tissue) and mPQ+ (pooled over images); recall by true class.
 
 A pair matches when both nuclei are of the class and their IoU is above 0.5. A nucleus of right shape and
 wrong class is a miss in one class and a false alarm in the other.
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.metrics.instance import MatchCounts, Overlap
 from hemalum.metrics.pairs import mean_defined
 
@@ -84,10 +84,51 @@ def pool_classes(images: Sequence[Sequence[MatchCounts]]) -> list[MatchCounts]:
     return [sum(column, MatchCounts(0, 0, 0, 0.0)) for column in zip(*images, strict=True)]
 
 
-def mpq(images: Sequence[Sequence[MatchCounts]]) -> float:
-    """mPQ: per image the mean PQ of the classes that occur in its truth, then the mean over images.
+def mpq_image(images: Sequence[Sequence[MatchCounts]]) -> float:
+    """Per image the mean PQ of the classes that occur in its truth, then the mean over images.
 
     A class predicted but not in an image's truth is not counted against that image, which is why mPQ+ was
-    made. Images whose truth has no class are left out. Source: Gamper et al., PanNuke, 2020.
+    made. Images whose truth has no class are left out. `images` holds one `match_by_class` result each.
     """
-    return mean_defined([mean_defined([counts.pq for counts in image if counts.tp + counts.fn]) for image in images])
+    return mean_defined(_mpq_by_image(images))
+
+
+def mpq_tissue(images: Sequence[Sequence[MatchCounts]], tissues: Sequence[str | None]) -> float:
+    """mPQ of PanNuke: as `mpq_image` in each image, their mean in each tissue, then the mean over tissues.
+
+    `tissues` names the tissue of each image; images without one are left out, and nan is given where none has.
+    Raises HemalumError when the numbers differ. Source: Gamper et al., PanNuke, arXiv:2003.10778, and its code.
+    """
+    return _mean_over_tissues(_mpq_by_image(images), tissues)
+
+
+def bpq_image(images: Sequence[MatchCounts]) -> float:
+    """Mean PQ over the images whose truth has nuclei, whatever their classes. `images` are matches at IoU > 0.5."""
+    return mean_defined(_bpq_by_image(images))
+
+
+def bpq_tissue(images: Sequence[MatchCounts], tissues: Sequence[str | None]) -> float:
+    """bPQ of PanNuke: as `bpq_image` in each tissue, then the mean over tissues; see `mpq_tissue`.
+
+    An image without a true nucleus is left out, also where nuclei are predicted in it.
+    """
+    return _mean_over_tissues(_bpq_by_image(images), tissues)
+
+
+def _mpq_by_image(images: Sequence[Sequence[MatchCounts]]) -> list[float]:
+    return [mean_defined([counts.pq for counts in image if counts.tp + counts.fn]) for image in images]
+
+
+def _bpq_by_image(images: Sequence[MatchCounts]) -> list[float]:
+    return [counts.pq if counts.tp + counts.fn else float("nan") for counts in images]
+
+
+def _mean_over_tissues(values: Sequence[float], tissues: Sequence[str | None]) -> float:
+    if len(values) != len(tissues):
+        of_images, of_tissues = counted(len(values), "image"), counted(len(tissues), "tissue")
+        raise HemalumError(f"mean over tissues: {of_images} but {of_tissues}; give one per image, None where unknown")
+    by_tissue: dict[str, list[float]] = {}
+    for value, tissue in zip(values, tissues, strict=True):
+        if tissue is not None:
+            by_tissue.setdefault(tissue, []).append(value)
+    return mean_defined([mean_defined(part) for part in by_tissue.values()])

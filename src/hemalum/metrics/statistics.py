@@ -1,7 +1,9 @@
 """Two models on the same images: is one better, by how much, and could so few images have shown it?
 
 The unit is a pair of values of one image. Images of one patient or organ are not independent, so the
-interval resamples groups, and the test is made a second time on groups. See docs/concepts/metrics.md.
+interval resamples groups, and the test is made a second time on groups. Another training of the same method
+gives other values, so where several are at hand the interval resamples trainings as well.
+See docs/concepts/metrics.md.
 """
 
 import math
@@ -35,7 +37,8 @@ class PairedComparison:
 
     `n` pairs were compared and `left_out` not, because a or b is nan; `n_nonzero` of them differ. `n_groups`
     groups (without groups: images) were resampled for the interval from `low` to `high` of the mean
-    difference. `only_group` is the name of the group that all pairs are of, None where there are more or no
+    difference, and where `trainings_a` or `trainings_b` is above 1 that many trainings were resampled as well.
+    `only_group` is the name of the group that all pairs are of, None where there are more or no
     groups: then images were resampled as if independent, and the interval is too narrow. `p` is the Wilcoxon
     signed-rank test on images and `p_groups` the same on the mean differences of groups (nan without groups or
     with one); where one is nan, `reason` and `reason_groups` say why.
@@ -48,6 +51,8 @@ class PairedComparison:
     left_out: int
     n_nonzero: int
     n_groups: int
+    trainings_a: int
+    trainings_b: int
     mean_a: float
     mean_b: float
     mean_difference: float
@@ -75,50 +80,59 @@ def compare_paired(
 ) -> PairedComparison:
     """Compare two models by (N,) values of the same images, in the same order; differences are a − b.
 
-    Pairs with nan are left out and counted. Test: two-sided Wilcoxon signed-rank, zeros dropped; exact for
-    few pairs (scipy's choice). With fewer than 6 non-zero differences p is nan; with none at all it is 1.
+    Either may be (S, N), the values of S trainings of one method that differ in their seed. Means, tests and effect
+    size are of an image's mean over the trainings. Pairs with nan, in any training, are left out and counted.
+    Test: two-sided Wilcoxon signed-rank, zeros dropped; exact for few pairs (scipy's choice). With fewer than 6
+    non-zero differences p is nan; with none at all it is 1.
     Interval: bootstrap of the mean over images (BCa; percentile where BCa is undefined). With `groups` (N,),
     whole groups are drawn; an image whose group is None is a group of its own. Where all pairs are of one
-    group, images are drawn (see `only_group`): one group has no spread to resample. The interval is nan with
-    one image. `seed` makes it repeatable.
+    group, images are drawn (see `only_group`): one group has no spread to resample. With several trainings of a or
+    b the bootstrap is hierarchical: in each resample the trainings of a, those of b and the groups are drawn, each
+    on its own (percentile). The interval is nan with one image. `seed` makes it repeatable.
 
     Raises HemalumError when lengths differ, a value is infinite or `confidence` is outside (0, 1).
     Sources: Wilcoxon, Biometrics Bulletin 1945; Kerby, "The simple difference formula", 2014 (effect size);
     Efron, "Better bootstrap confidence intervals", JASA 1987.
     """
-    first, second = _check_values(a, "a"), _check_values(b, "b")
-    if first.size != second.size:
+    first, second = _check_trainings(a, "a"), _check_trainings(b, "b")
+    n_images = first.shape[1]
+    if n_images != second.shape[1]:
         raise HemalumError(
-            f"paired comparison: {first.size} values against {second.size}; give one of each per image"
+            f"paired comparison: {n_images} values against {second.shape[1]}; give one of each per image"
         )
-    if groups is not None and len(groups) != first.size:
-        of_images, of_groups = counted(first.size, "image"), counted(len(groups), "group")
+    if groups is not None and len(groups) != n_images:
+        of_images, of_groups = counted(n_images, "image"), counted(len(groups), "group")
         raise HemalumError(f"paired comparison: {of_images} but {of_groups}; give one per image")
     if not 0 < confidence < 1:
         raise HemalumError(f"paired comparison: confidence must be between 0 and 1, not {confidence}")
-    kept = ~(np.isnan(first) | np.isnan(second))
-    difference = (first - second)[kept].round(_DECIMALS)
+    kept: NDArray[np.bool_] = np.asarray(np.isfinite(np.concatenate([first, second])).all(axis=0))
+    first, second = first[:, kept], second[:, kept]
+    mean_a, mean_b = first.mean(axis=0), second.mean(axis=0)
+    difference = (mean_a - mean_b).round(_DECIMALS)
     index = _number_groups(groups, kept)
     sums, counts = np.bincount(index, weights=difference), np.bincount(index)
     group_means = (sums / counts).round(_DECIMALS) if groups is not None else np.empty(0)
     only_group = (
         str(_first_group(groups, kept)) if groups is not None and counts.size == 1 < difference.size else None
     )
-    if only_group is None:
+    if only_group is not None:
+        index = np.arange(difference.size)
+        sums, counts = difference, np.ones(difference.size, dtype=np.int64)
+    if len(first) == len(second) == 1:
         low, high = _bootstrap_interval(sums, counts, confidence, resamples, seed)
     else:
-        low, high = _bootstrap_interval(
-            difference, np.ones(difference.size, dtype=np.int64), confidence, resamples, seed
-        )
+        low, high = _hierarchical_interval(first, second, index, confidence, resamples, seed)
     p, reason = _test_pairs(difference, "images")
     p_groups, reason_groups = _test_groups(group_means, only_group) if groups is not None else _NO_GROUPS
     return PairedComparison(
         n=difference.size,
         left_out=int(np.count_nonzero(~kept)),
         n_nonzero=int(np.count_nonzero(difference)),
-        n_groups=counts.size,
-        mean_a=_mean(first[kept]),
-        mean_b=_mean(second[kept]),
+        n_groups=1 if only_group is not None else counts.size,
+        trainings_a=len(first),
+        trainings_b=len(second),
+        mean_a=_mean(mean_a),
+        mean_b=_mean(mean_b),
         mean_difference=_mean(difference),
         sd_difference=_sd(difference),
         only_group=only_group,
@@ -134,15 +148,34 @@ def compare_paired(
     )
 
 
+def _check_trainings(values: ArrayLike, name: str) -> Floats:
+    """(S, N) of (N,) or (S, N) values."""
+    array = np.atleast_2d(_check_numbers(values, name))
+    if array.ndim != 2:
+        raise HemalumError(
+            f"statistics: {name} must be (N,) numbers, one per image, or (S, N) of S trainings, not {array.shape}"
+        )
+    if not len(array):
+        raise HemalumError(
+            f"statistics: {name} has no training: give (S, N) numbers, one row for each of S trainings"
+        )
+    return array
+
+
 def _check_values(values: ArrayLike, name: str) -> Floats:
+    array = _check_numbers(values, name)
+    if array.ndim != 1:
+        raise HemalumError(f"statistics: {name} must be (N,) numbers, one per image, not {array.shape}")
+    return array
+
+
+def _check_numbers(values: ArrayLike, name: str) -> Floats:
     try:
         array = np.asarray(values, dtype=np.float64)  # None becomes nan
     except (TypeError, ValueError) as error:
         raise HemalumError(f"statistics: {name} must be numbers, nan where undefined: {error}") from error
-    if array.ndim != 1:
-        raise HemalumError(f"statistics: {name} must be (N,) numbers, one per image, not {array.shape}")
     if np.isinf(array).any():
-        where = int(np.flatnonzero(np.isinf(array))[0])
+        where = int(np.argwhere(np.isinf(array))[0, -1])
         raise HemalumError(f"statistics: {name} is infinite at position {where}; undefined values are nan")
     return array
 
@@ -206,6 +239,44 @@ def _bootstrap_interval(
         corrected = interval(n_resamples=0, method="BCa", bootstrap_result=drawn)
     best = corrected if np.isfinite(corrected.confidence_interval).all() else drawn
     return float(best.confidence_interval.low), float(best.confidence_interval.high)
+
+
+def _hierarchical_interval(
+    first: Floats, second: Floats, index: NDArray[np.int64], confidence: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    """Percentile interval of the mean difference over images, drawing trainings of each and whole groups."""
+    counts = np.bincount(index)
+    if counts.size < 2:
+        return math.nan, math.nan
+    rng = np.random.default_rng(seed)
+    by_group = [
+        np.stack([np.bincount(index, weights=row) for row in _as_spread_as_all_trainings(values)])
+        for values in (first, second)
+    ]
+    drawn = []
+    batch = max(1, 2_000_000 // counts.size)
+    for start in range(0, resamples, batch):
+        size = min(batch, resamples - start)
+        groups = rng.multinomial(counts.size, np.full(counts.size, 1 / counts.size), size)
+        mean_a, mean_b = (
+            (groups @ sums.T * rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size)).sum(axis=1)
+            / len(sums)
+            for sums in by_group
+        )
+        drawn.append((mean_a - mean_b) / (groups @ counts))
+    low, high = np.quantile(np.concatenate(drawn), ((1 - confidence) / 2, (1 + confidence) / 2))
+    return float(low), float(high)
+
+
+def _as_spread_as_all_trainings(values: Floats) -> Floats:
+    """(S, N) values, their deviations from the mean over trainings widened by √(S / (S − 1)).
+
+    What is drawn from S trainings has (S − 1) / S of the variance of all trainings: for three a third too little.
+    """
+    if len(values) == 1:
+        return values
+    mean = values.mean(axis=0)
+    return np.asarray(mean + (values - mean) * math.sqrt(len(values) / (len(values) - 1)))
 
 
 def rank_biserial(difference: ArrayLike) -> float:

@@ -83,8 +83,8 @@ class SwinUNet(Network):
         for level, blocks in enumerate(self.encoder):
             if level:
                 x = self.merges[level - 1](x)
+            skips.append(x)  # what the blocks are given, as in the authors' code
             x = self._run(blocks, x)
-            skips.append(x)
         x = self.bottom_norm(x)
         for expand, join, blocks, skip in zip(self.expands, self.joins, self.decoder, skips[-2::-1], strict=True):
             x = self._run(blocks, join(torch.cat([expand(x), skip], dim=-1)))

@@ -15,7 +15,7 @@ from hemalum.experiments.measurement import Measurement
 from hemalum.experiments.refine import BEFORE, MOVED, REFINED, Refinement
 from hemalum.experiments.scores import without_nan
 from hemalum.files import write_text
-from hemalum.metrics import compare_paired, score_pixels
+from hemalum.metrics import PairedComparison, compare_paired, holm, score_pixels
 from hemalum.reports.files import write_report
 from hemalum.reports.grid import Grid, Row
 from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table
@@ -96,29 +96,61 @@ def scores_grid(refinement: Refinement) -> Grid:
     )
 
 
-def _differences_grid(refinement: Refinement) -> Grid:
-    """Refined less each of the others, image by image: mean, 95 % interval over groups, and Wilcoxon's p."""
-    rows = []
+def differences(refinement: Refinement) -> list[tuple[str, str, PairedComparison, float, float]]:
+    """Refined less each of the others, image by image: what is compared, metric, test, p and p over groups by Holm.
+
+    The random draws are as many trainings of one control, and the interval draws them anew. Holm's correction is over
+    all of the list, for images and for groups apart.
+    """
     refined = refinement.arms[REFINED]
+    groups = refined.groups if _is_grouped(refined) else None
     others = [(NAMES[BEFORE], [BEFORE]), (NAMES[MOVED], [MOVED]), (f"{RANDOM} (mean)", _draws(refinement))]
-    for title, names in others:
-        values: list[str] = []
-        for metric in ("recall", "precision", "dice"):
-            reference = np.mean([_by_image(refinement.arms[name], metric) for name in names], axis=0)
-            paired = compare_paired(_by_image(refined, metric), reference, groups=refined.groups)
-            values += [
-                _text(paired.mean_difference, sign="+"),
-                f"{_text(paired.low, sign='+')} to {_text(paired.high, sign='+')}",
-                p_text(paired.p),
-            ]
-        rows.append(Row(f"refined less {title}", tuple(values)))
+    compared = [
+        (title, metric, compare_paired(
+            _by_image(refined, metric), np.array([_by_image(refinement.arms[name], metric) for name in names]),
+            groups=groups,
+        ))
+        for title, names in others
+        for metric in ("recall", "precision", "dice")
+    ]  # fmt: skip
+    adjusted = holm([paired.p for *_, paired in compared]).tolist()
+    by_group = holm([paired.p_groups for *_, paired in compared]).tolist()
+    return [(*one, p, p_groups) for one, p, p_groups in zip(compared, adjusted, by_group, strict=True)]
+
+
+def _differences_grid(refinement: Refinement) -> Grid:
+    """Refined less each of the others: mean, 95 % interval, and Wilcoxon's p, by group where there are groups."""
+    tested = differences(refinement)
+    grouped = _is_grouped(refinement.arms[REFINED])
+    rows: dict[str, list[str]] = {}
+    for title, _, paired, p, p_groups in tested:
+        rows.setdefault(title, []).extend([
+            _text(paired.mean_difference, sign="+"),
+            f"{_text(paired.low, sign='+')} to {_text(paired.high, sign='+')}",
+            p_text(paired.p),
+            p_text(p),
+            *([p_text(p_groups)] if grouped else []),
+        ])  # fmt: skip
+    columns = ("mean", "95 % interval", "p", "p, Holm", *(["p by group, Holm"] if grouped else []))
+    notes = [
+        "Means over images; the interval draws "
+        + ("groups" if grouped else "images")
+        + " anew (bootstrap), and of random images the draws as well; p is Wilcoxon's signed-rank test"
+        + (", over images and over the mean differences of groups" if grouped else "")
+        + f". Holm's correction is over the {len(tested)} tests of this table"
+        + (", for images and for groups apart." if grouped else "."),
+        "The refined model is one training: what another seed would have given is not known, so nothing is decided.",
+    ]
+    reasons = sorted({paired.reason_groups for _, _, paired, _, _ in tested if grouped and paired.reason_groups})
+    if reasons:
+        notes.append(f"A dash by group: no test. {'; '.join(reasons).capitalize()}.")
     return Grid(
         caption="Differences on the same images",
         corner="",
-        columns=("mean", "95 % interval", "p") * 3,
-        spans=(("recall", 3), ("precision", 3), ("Dice", 3)),
-        rows=tuple(rows),
-        notes=("Means over images; the interval draws groups anew (bootstrap); p is Wilcoxon's signed-rank test.",),
+        columns=columns * 3,
+        spans=tuple((name, len(columns)) for name in ("recall", "precision", "Dice")),
+        rows=tuple(Row(f"refined less {title}", tuple(values)) for title, values in rows.items()),
+        notes=tuple(notes),
     )
 
 
@@ -179,6 +211,11 @@ def findings(refinement: Refinement) -> list[str]:
         f"{refined['pooled_recall']:.4f} and {refined['pooled_precision']:.4f}."
     )
     return lines
+
+
+def _is_grouped(arm: Measurement) -> bool:
+    """Whether the images come in several groups, fewer than images."""
+    return 1 < len(set(arm.groups)) < len(arm)
 
 
 def _draws(refinement: Refinement) -> list[str]:

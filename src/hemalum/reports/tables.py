@@ -298,7 +298,14 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         tables.append(("", (["true class", "nuclei", "recall"], rows)))
     if "classes" in summary:
         classes = summary["classes"]
-        rows = [["mPQ", number_text(classes["mpq"])], ["mPQ+", number_text(classes["mpq_plus"])]]
+        binary = summary["binary"]
+        rows = [
+            ["mPQ by tissue", number_text(classes["mpq_tissue"])],
+            ["mPQ by image", number_text(classes["mpq_image"])],
+            ["mPQ+", number_text(classes["mpq_plus"])],
+            ["bPQ by tissue", number_text(binary["bpq_tissue"])],
+            ["bPQ by image", number_text(binary["bpq_image"])],
+        ]
         rows += [
             [f"PQ pooled, {name}", number_text(pq)]
             for name, pq in zip(class_names, classes["pq_pooled"], strict=True)

@@ -21,6 +21,7 @@ from hemalum.errors import HemalumError
 from hemalum.experiments.records import Run
 from hemalum.reports import style as comparison_drawing
 from hemalum.reports.comparison.page import headline, write_comparison
+from hemalum.reports.comparison.paired_tests import pair_with_reference
 from hemalum.reports.comparison.results import by_dataset
 from hemalum.reports.comparison.sheet import MOST_BYTES, chosen_images, difference_map, error_map
 
@@ -310,6 +311,96 @@ def test_all_images_of_one_group(tmp_path: Path) -> None:
     assert "only 1 group" not in page.text.lower()
 
 
+def sentences_of(page: Page) -> list[str]:
+    return re.findall(r"<li>(\w+ against .*?)</li>", page.source)
+
+
+def test_one_training_decides_nothing(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",), seeds=(1,), images=24, patients=24)
+    second, floor = sentences_of(Page(write_comparison(made)[0]))
+    assert second.count(", not decided (one training of second and of first)") == 2  # PQ and Dice
+    assert floor.count(", not decided (one training of first)") == 2  # the floor is not trained
+    for verdict in ("better", "worse", "no difference shown"):
+        assert verdict not in second + floor
+    table = pyarrow.parquet.read_table(made.out / "tables" / "tests.parquet").to_pylist()
+    assert {row["verdict"] for row in table} == {"not decided"}
+
+
+def test_several_trainings_decide(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",), seeds=(1, 2, 3), images=24, patients=24)
+    page = Page(write_comparison(made)[0])
+    second, floor = sentences_of(page)
+    assert re.search(r"PQ \+0\.\d+ \(\+.*?\), better; Dice .*, better\.", second)
+    assert re.search(r"PQ −0\.\d+ \(−.*?\), worse; Dice .*, worse\.", floor)
+    assert "drawing the trainings of each method (seeds) and images" in page.text
+    table = pyarrow.parquet.read_table(made.out / "tables" / "tests.parquet").to_pylist()
+    pq = next(row for row in table if (row["method"], row["metric"]) == ("floor", "pq"))
+    assert (pq["verdict"], pq["undecided"], pq["trainings_a"], pq["trainings_b"]) == ("worse", None, 1, 3)
+
+
+def test_few_groups_decide_nothing(full: tuple[Any, Page]) -> None:
+    _, page = full
+    second = sentences_of(page)[0]
+    assert second.count(", not decided (only 3 groups differ; the test needs 6)") == 2
+    assert "--folds tests on every group" in page.text
+
+
+def test_verdict_is_that_of_groups_where_there_are_groups(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",), methods=("first", "second"), images=40, patients=8)
+    # one patient of eight carries the difference: shown by image and not by group
+    pq = {"patient0": 0.9, "patient1": 0.52, "patient2": 0.52, "patient3": 0.51, "patient4": 0.49}
+    changed = {"first": lambda _: 0.5, "second": lambda group: pq.get(group, 0.48)}
+    runs = [
+        replace(
+            run, per_image=[row | {"pq": changed[run.method](row["group"]), "dice": None} for row in run.per_image]
+        )
+        for run in made.runs
+    ]
+    made = replace(made, runs=tuple(runs))
+    write_comparison(made)
+    table = pyarrow.parquet.read_table(made.out / "tables" / "tests.parquet").to_pylist()
+    tested = next(row for row in table if row["metric"] == "pq")
+    assert tested["n_groups"] == 8
+    assert tested["p_groups_holm"] > 0.05
+    assert tested["verdict"] == "no difference shown"
+    # all patients better: shown over groups as well
+    changed["second"] = lambda group: 0.6 + int(group[-1]) / 100
+    runs = [replace(run, per_image=[row | {"pq": changed[run.method](row["group"])} for row in run.per_image])
+            for run in runs]  # fmt: skip
+    write_comparison(replace(made, runs=tuple(runs)))
+    table = pyarrow.parquet.read_table(made.out / "tables" / "tests.parquet").to_pylist()
+    tested = next(row for row in table if row["metric"] == "pq")
+    assert tested["p_groups_holm"] < 0.05
+    assert tested["verdict"] == "better"
+
+
+def test_a_difference_within_the_spread_of_trainings_is_none(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",), methods=("first", "second"), images=16, patients=16)
+    results = by_dataset(made)[0]
+    for spread, verdict in ((0.1, "no difference shown"), (0.001, "better")):
+        value = {("first", 1): 0.5 - spread, ("first", 2): 0.5 + spread, ("second", 1): 0.55, ("second", 2): 0.56}
+        runs = [
+            replace(run, per_image=[row | {"pq": value[run.method, run.seed]} for row in run.per_image])
+            for run in made.runs
+        ]
+        tests = pair_with_reference(replace(results, runs=tuple(runs)))
+        tested = next(tested for tested in tests if tested.column == "pq")
+        assert tested.adjusted < 0.05  # on every image the mean over trainings is better
+        assert tested.verdict == verdict
+
+
+def test_only_complete_seeds_are_trainings(tmp_path: Path) -> None:
+    made = comparison(tmp_path, datasets=("alpha",), seeds=(1, 2, 3), images=6)
+    runs = [replace(run, per_image=run.per_image[:4]) if run.seed == 3 else run for run in made.runs]
+    results = by_dataset(replace(made, runs=tuple(runs)))[0]
+    values = results.training_values(made.methods[0], "dice")
+    wanted = [[row["dice"] for row in run.per_image] for run in made.runs if run.method == "first"][:2]
+    np.testing.assert_allclose(values, np.array(wanted, float))
+    alone = by_dataset(replace(made, runs=tuple(run for run in runs if run.seed != 2)))[0]
+    assert alone.training_values(made.methods[0], "dice").shape == (1, 6)
+    assert results.training_values(made.methods[2], "dice").shape == (1, 6)  # not trained
+
+
 def test_says_what_each_training_sees(tmp_path: Path) -> None:
     made = comparison(tmp_path, datasets=("alpha",), seeds=(1,), images=3)
     phases = [{"until": {"steps": 500, "patience": None}}, {"until": {"steps": 300, "patience": None}}]
@@ -442,7 +533,7 @@ def test_classes(tmp_path: Path) -> None:
     made = comparison(tmp_path, datasets=("alpha",), methods=("first", "second"), seeds=(1,))
     runs: list[Run] = []
     for run, value in zip(made.runs, (0.25, 0.5), strict=True):
-        by_class = {"mpq": value, "mpq_plus": None, "pq_pooled": [value, 2 * value]}
+        by_class = {"mpq_tissue": 3 * value, "mpq_image": value, "mpq_plus": None, "pq_pooled": [value, 2 * value]}
         recalled = {"nuclei": [1200, 3], "recall": [value, None]}
         named = run.summary | {"class_names": {"1": "immune", "2": "tumor"}, "found_by_class": recalled}
         if run.method == "second":
@@ -453,6 +544,8 @@ def test_classes(tmp_path: Path) -> None:
     assert page.row(caption, "Recall of immune (1,200 nuclei), whatever class they are given") == ["0.250", "0.500"]
     assert page.row(caption, "Recall of tumor (3 nuclei), whatever class they are given") == ["–", "–"]
     assert page.row(caption, "PQ, pooled, tumor") == ["–", "1.000"]
+    assert page.row(caption, "mPQ by tissue: mean over classes, images and tissues") == ["–", "1.500"]
+    assert page.row(caption, "mPQ by image: mean over the classes of an image, then over images") == ["–", "0.500"]
     assert page.row(caption, "mPQ+: counts of each class pooled, then mean over classes") == ["–", "–"]
 
 

@@ -52,7 +52,10 @@ def _scores(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
         for metric, value in summary.get(kind, {}).get(averaging, {}).items():
             yield kind, metric, averaging, value
     classes = summary.get("classes", {})
-    for metric, averaging in (("mpq", "per_image"), ("mpq_plus", "pooled")):
+    for metric, averaging in (("bpq_tissue", "per_tissue"), ("bpq_image", "per_image")):
+        if metric in summary.get("binary", {}):
+            yield "binary", metric, averaging, summary["binary"][metric]
+    for metric, averaging in (("mpq_tissue", "per_tissue"), ("mpq_image", "per_image"), ("mpq_plus", "pooled")):
         if metric in classes:
             yield "classes", metric, averaging, classes[metric]
     for number, value in enumerate(classes.get("pq_pooled", []), start=1):
@@ -72,7 +75,7 @@ def _test(tested: PairedTest) -> Line:
         "metric": tested.column,
     }
     adjusted = {"p_holm": tested.adjusted, "p_groups_holm": tested.adjusted_groups}
-    return key | asdict(tested.paired) | adjusted
+    return key | asdict(tested.paired) | adjusted | {"verdict": tested.verdict, "undecided": tested.undecided or None}
 
 
 def _write_parquet(path: Path, lines: Sequence[Line]) -> Path:

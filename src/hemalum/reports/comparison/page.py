@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from hemalum.experiments.records import Comparison
 
 CLAIM = (
-    "Mean difference over images with its 95 % interval, from the paired tests against the reference. Better or "
-    "worse is said where the interval leaves out 0 and the p value, adjusted by Holm over all tests of the dataset, "
-    "is below 0.05."
+    "Mean difference over images with its 95 % interval, which draws trainings and groups, from the paired tests "
+    "against the reference. Better or worse is said where the interval leaves out 0 and the p value, adjusted by "
+    "Holm over all tests of the dataset, is below 0.05; it is the p over groups where images come in groups. Nothing "
+    "is decided on one training of a method, or on fewer than six groups that differ."
 )
 
 

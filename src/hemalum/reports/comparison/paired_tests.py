@@ -1,4 +1,8 @@
-"""Paired tests of a comparison, image by image, and what may be said of them in words."""
+"""Paired tests of a comparison, image by image, and what may be said of them in words.
+
+A verdict rests on several trainings of each method that is trained here, and on groups where images come in groups;
+where one of the two is missing, nothing is decided.
+"""
 
 import math
 from collections.abc import Sequence
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from hemalum.experiments.plan import Method
 
 FEWEST_GROUPS = 10  # below, a bootstrap over groups is known to give intervals that are too narrow
+FEWEST_TRAININGS = 2  # one says nothing of what another seed would have given
 ALPHA = 0.05
 
 
@@ -25,7 +30,8 @@ class PairedTest:
     """One pair of methods on one metric; differences are `method` − `against`.
 
     `adjusted` and `adjusted_groups` are the p values over images and over groups after Holm, within the
-    family that they were tested in.
+    family that they were tested in. `grouped` says that the images come in several groups, `one_training` which of
+    the two methods has been trained only once.
     """
 
     dataset: str
@@ -36,6 +42,8 @@ class PairedTest:
     adjusted: float
     adjusted_groups: float
     family: str
+    grouped: bool
+    one_training: tuple[str, ...]
 
     @property
     def decimals(self) -> int:
@@ -57,6 +65,35 @@ class PairedTest:
         if math.isnan(difference) or difference == 0:
             return 0
         return -1 if (difference > 0) == self.column.startswith("hd95") else 1
+
+    @property
+    def undecided(self) -> str:
+        """Why nothing is decided, whatever the numbers are; empty where something is."""
+        reasons = []
+        if self.one_training:
+            reasons.append(f"one training of {' and of '.join(self.one_training)}")
+        if self.paired.n < 2:
+            reasons.append("one image" if self.paired.n else "no image in common")
+        elif math.isnan(self._deciding):
+            reasons.append(str(self.paired.reason_groups if self.grouped else self.paired.reason))
+        return "; ".join(reasons)
+
+    @property
+    def _deciding(self) -> float:
+        """The adjusted p that a verdict rests on: over groups where there are groups."""
+        return self.adjusted_groups if self.grouped else self.adjusted
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, `no difference shown` or `not decided`.
+
+        A difference is called one where the interval leaves out 0 and the adjusted p is below 0.05.
+        """
+        if self.undecided:
+            return "not decided"
+        if self.paired.low <= 0 <= self.paired.high or not self._deciding < ALPHA:
+            return "no difference shown"
+        return "better" if self.better > 0 else "worse"
 
 
 def pair_with_reference(results: DatasetResults) -> list[PairedTest]:
@@ -84,15 +121,22 @@ def _family(results: DatasetResults, pairs: Sequence[tuple["Method", "Method"]],
     ]
     groups = results.groups if results.n_groups < len(results.images) else None
     compared = [
-        compare_paired(results.image_values(a, column), results.image_values(b, column), groups=groups)
+        compare_paired(results.training_values(a, column), results.training_values(b, column), groups=groups)
         for a, b, column in wanted
     ]
     adjusted = holm([paired.p for paired in compared]).tolist()
     adjusted_groups = holm([paired.p_groups for paired in compared]).tolist()
     return [
-        PairedTest(results.name, a.name, b.name, column, paired, p, p_groups, family)
+        PairedTest(
+            results.name, a.name, b.name, column, paired, p, p_groups, family, results.grouped,
+            tuple(
+                method.name
+                for method, trainings in ((a, paired.trainings_a), (b, paired.trainings_b))
+                if method.trained and trainings < FEWEST_TRAININGS
+            ),
+        )
         for (a, b, column), paired, p, p_groups in zip(wanted, compared, adjusted, adjusted_groups, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def findings(tests: Sequence[PairedTest]) -> list[str]:
@@ -106,17 +150,13 @@ def findings(tests: Sequence[PairedTest]) -> list[str]:
 
 
 def _finding(tested: PairedTest) -> str:
-    """A difference is called one where the interval leaves out 0 and the adjusted p is below 0.05."""
     paired, name = tested.paired, PER_IMAGE[tested.column]
     if paired.n == 0:
         return f"{name}: no image in common"
     start = f"{name} {mean_text(paired.mean_difference, decimals=tested.decimals, sign='+')}"
-    if math.isnan(paired.low):
-        return f"{start}, one image is too few for an interval"
-    start += f" ({tested.interval})"
-    if paired.low <= 0 <= paired.high or not tested.adjusted < ALPHA:
-        return f"{start}, no difference shown"
-    return f"{start}, {'better' if tested.better > 0 else 'worse'}"
+    if not math.isnan(paired.low):
+        start += f" ({tested.interval})"
+    return f"{start}, {tested.verdict}" + (f" ({tested.undecided})" if tested.undecided else "")
 
 
 def caution(results: DatasetResults, tests: Sequence[PairedTest]) -> str:
@@ -124,27 +164,23 @@ def caution(results: DatasetResults, tests: Sequence[PairedTest]) -> str:
     if not tests:
         return ""
     cautions = []
+    shown = [tested for tested in tests if tested.column in ("pq", "dice")]
     detectable = next((t.paired.detectable for t in tests if t.column == "pq"), math.nan)
-    if math.isfinite(detectable) and any("no difference" in _finding(tested) for tested in tests):
+    if math.isfinite(detectable) and any(tested.verdict == "no difference shown" for tested in shown):
         cautions.append(
             "No difference shown is not the same as none: see the detectable differences in the table of tests."
         )
+    if any(tested.one_training for tested in shown):
+        cautions.append(
+            "Of a method that was trained once nobody knows what another seed gives: --seeds 3 says more."
+        )
     if results.one_group:
         cautions.append(results.one_group)
-    elif results.grouped:
-        shown = [t for t in tests if t.column in ("pq", "dice") and not math.isnan(t.adjusted) and t.adjusted < ALPHA]
-        carried = [t for t in shown if t.adjusted_groups < ALPHA]
-        if results.n_groups < FEWEST_GROUPS:
-            cautions.append(
-                f"The images come from only {counted(results.n_groups, 'group')}: what holds for these may not hold "
-                "for others."
-            )
-        if shown and all(math.isnan(t.adjusted_groups) for t in shown):
-            cautions.append("They are too few for a test over groups instead of images.")
-        elif shown and not carried:
-            cautions.append("The same tests over groups instead of images show none of the differences.")
-        elif len(carried) < len(shown):
-            cautions.append(f"Tested over groups, {len(carried)} of {len(shown)} differences are left.")
+    elif results.grouped and results.n_groups < FEWEST_GROUPS:
+        cautions.append(
+            f"The images come from only {counted(results.n_groups, 'group')}: what holds for these may not hold "
+            "for others; --folds tests on every group of a dataset."
+        )
     elif results.n_groups < FEWEST_GROUPS:
         cautions.append(f"Only {counted(len(results.images), 'image')}: too few to speak of others.")
     return " ".join(cautions)
@@ -192,10 +228,12 @@ def paired_grid(results: DatasetResults, tests: Sequence[PairedTest], *, folded:
 def _test_notes(results: DatasetResults, tests: Sequence[PairedTest]) -> tuple[str, ...]:
     grouped = results.grouped
     defined = sum(not math.isnan(tested.paired.p) for tested in tests)
+    trainings = any(max(tested.paired.trainings_a, tested.paired.trainings_b) > 1 for tested in tests)
     notes = [
         "The unit is the image: its value is first averaged over seeds; undefined with one seed, it is left out. "
         "Difference: first method − second. For HD95, smaller is better.",
         "Interval: bootstrap of the mean difference, drawing "
+        + ("the trainings of each method (seeds) and " if trainings else "")
         + ("whole groups (images of one group are not independent)" if grouped else "images")
         + ". Test: two-sided Wilcoxon signed-rank"
         + (", over images and over the mean differences of groups" if grouped else "")
@@ -208,7 +246,7 @@ def _test_notes(results: DatasetResults, tests: Sequence[PairedTest]) -> tuple[s
     ]
     if grouped:
         notes.append(
-            "The test by image takes images as independent, which those of one group are not: trust it less."
+            "The test by image takes images as independent, which those of one group are not: no verdict rests on it."
         )
     if results.one_group:
         notes.append(results.one_group)

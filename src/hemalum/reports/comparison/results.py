@@ -95,13 +95,32 @@ class DatasetResults:
 
         An image that is undefined with one seed is nan: a mean over the other seeds would be of other trainings.
         """
-        index = {image.id: position for position, image in enumerate(self.images)}
-        total, count = np.zeros(len(index)), np.zeros(len(index))
-        for row in self.rows_of(method):
-            total[index[str(row["id"])]] += number(row.get(column))  # nan stays nan
-            count[index[str(row["id"])]] += 1
-        means: Floats = np.divide(total, count, out=np.full(len(index), np.nan), where=count > 0)
+        values, scored = self._by_seed(method, column)
+        count = scored.sum(axis=0)
+        total = np.where(scored, values, 0).sum(axis=0)  # nan stays nan
+        means: Floats = np.divide(total, count, out=np.full(count.size, np.nan), where=count > 0)
         return means
+
+    def training_values(self, method: "Method", column: str) -> Floats:
+        """(S, N) value of each image with each of the method's S seeds, nan where it has none.
+
+        Only seeds with which the method has been scored on all its images are rows. Where there are fewer than two,
+        the one row is `image_values`: nothing is known of another training.
+        """
+        values, scored = self._by_seed(method, column)
+        complete = (scored | ~scored.any(axis=0)).all(axis=1)
+        return values[complete] if complete.sum() > 1 else self.image_values(method, column)[None]
+
+    def _by_seed(self, method: "Method", column: str) -> tuple[Floats, NDArray[np.bool_]]:
+        """(S, N) value of each image with each of the method's seeds, and where it has been scored."""
+        images = {image.id: position for position, image in enumerate(self.images)}
+        seeds = {seed: row for row, seed in enumerate(sorted({run.seed for run in self.runs_of(method)}))}
+        values, scored = np.full((len(seeds), len(images)), np.nan), np.zeros((len(seeds), len(images)), bool)
+        for run in self.runs_of(method):
+            for row in run.per_image:
+                at = seeds[run.seed], images[str(row["id"])]
+                values[at], scored[at] = number(row.get(column)), True
+        return values, scored
 
     def n_images(self, method: "Method") -> int:
         """How many of the images the method has been scored on."""

@@ -178,7 +178,7 @@ def by_part(results: DatasetResults, kind: str) -> Grid | None:
 
 
 def by_class(results: DatasetResults) -> Grid | None:
-    """Recall of each true class; where a method gives classes, mPQ, mPQ+ and the pooled PQ of each. None without."""
+    """Recall of each true class; where a method gives classes, mPQ, mPQ+, bPQ and PQ of each. None without."""
     with_truth = [run.summary for run in results.runs if "found_by_class" in run.summary]
     if not with_truth:
         return None
@@ -206,8 +206,11 @@ def by_class(results: DatasetResults) -> Grid | None:
     ]
     if any("classes" in run.summary for run in results.runs):
         rows += [
-            line("mPQ: mean over the classes of an image, then over images", "classes", "mpq"),
+            line("mPQ by tissue: mean over classes, images and tissues", "classes", "mpq_tissue"),
+            line("mPQ by image: mean over the classes of an image, then over images", "classes", "mpq_image"),
             line("mPQ+: counts of each class pooled, then mean over classes", "classes", "mpq_plus"),
+            line("bPQ by tissue: mean over images with nuclei, then over tissues", "binary", "bpq_tissue"),
+            line("bPQ by image: mean over images with nuclei", "binary", "bpq_image"),
             *(line(f"PQ, pooled, {name}", "classes", "pq_pooled", k) for k, name in enumerate(class_names)),
         ]
     absent: list[str] = []
