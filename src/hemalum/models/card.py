@@ -12,6 +12,9 @@ FORMAT: Literal[2] = 2  # 1: keys before version 0.2
 Channels = Literal["RGB", "gray", "hematoxylin"]
 InputRange = Literal["standardized", "[0, 1]"]
 RANGES: dict[InputRange, tuple[float, float]] = {"standardized": (0.5, 0.25), "[0, 1]": (0.0, 1.0)}  # mean, std
+# in the place of SAM's embedding, to tell what it is good for: that of another image in training and validation, all
+# zeros, or that of the same encoder with random weights
+Control = Literal["shuffled", "zeroed", "random"]
 
 
 class NetworkSpec(Strict):
@@ -72,6 +75,7 @@ class SamEncoding(Strict):
     encoder: str = Field(description="name on the Hugging Face hub, or folder")
     digest: str = Field(description="of its configuration and weights: another one under this name is refused")
     field: int = Field(ge=1, description="side of what is embedded at once, px at the model's mpp: the window")
+    control: Control | None = Field(None, description="what it was trained with in place of SAM's embedding")
 
 
 class Int8Set(Strict):

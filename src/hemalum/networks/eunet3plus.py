@@ -1,7 +1,7 @@
 """eU-Net3+ (Swain, Cheoi, Ko 2024): U-Net3+ with a gated encoder, blurred pooling, and SAM at the bottleneck.
 
-A squeeze-and-excitation gate over features and embedding, then cross-attention; what is gated and what attends to what
-is read in several ways (docs/systems/eunet3plus_sam.md).
+A squeeze-and-excitation gate over features and embedding, then cross-attention; what is gated and what attends to
+what is read in several ways (docs/systems/eunet3plus_sam.md).
 """
 
 from collections.abc import Sequence

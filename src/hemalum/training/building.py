@@ -61,7 +61,9 @@ def build_for_data(
     halo = find_halo(recipe, network, window)
     encoding = None
     if sam is not None and recipe.sam is not None and window is not None:
-        encoding = SamEncoding(encoder=recipe.sam.encoder, digest=sam.digest, field=window)
+        encoding = SamEncoding(
+            encoder=recipe.sam.encoder, digest=sam.digest, field=window, control=recipe.sam.control
+        )
     return network, replace(context, stride=network.stride, window=window, halo=halo, sam=encoding)
 
 

@@ -85,7 +85,7 @@ def train(  # noqa: PLR0913 (the verb's options)
         if start is not None and stain is None and recipe.stain_normalization is None:
             stain = start.card.stain
         normalizer = fit_normalizer(recipe, datasets) if stain is None else StainNormalizer(stain)
-        sam = None if recipe.sam is None else load_sam(recipe.sam.encoder)
+        sam = None if recipe.sam is None else load_sam(recipe.sam.encoder, recipe.sam.control)
 
         keep_freed_memory()
         if threads:
@@ -111,8 +111,10 @@ def train(  # noqa: PLR0913 (the verb's options)
 
         embed = None
         if sam is not None and context.sam is not None:
-            field = context.sam.field
-            embed = partial(embed_all, sam.to(fabric.device), field=field, share=context.share, wait=fabric.barrier)
+            embed = partial(
+                embed_all, sam.to(fabric.device), field=context.sam.field, share=context.share, wait=fabric.barrier,
+                shuffle_seed=recipe.seed if context.sam.control == "shuffled" else None,
+            )  # fmt: skip
         loader = open_train_loader(context, datasets, network, embed)
         nucleus_diameter_um = loader.measure_nucleus_diameter_um()
         validation = Validation(context, [dataset.split("val") for dataset in datasets], embed)
