@@ -149,7 +149,10 @@ def test_validation_sees_windows_as_the_model_will(sam_folder: Path, mini: Path)
     torch.testing.assert_close(inputs["embedding"].float(), encoder(unit), rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("control", ["shuffled", "zeroed", "random"])
+@pytest.mark.parametrize(
+    "control",
+    [pytest.param("shuffled", marks=pytest.mark.slow), "zeroed", pytest.param("random", marks=pytest.mark.slow)],
+)
 def test_a_control_trains_and_its_model_knows_it(control: str, sam_folder: Path, mini: Path, tmp_path: Path) -> None:
     recipe = recipe_with(sam_folder, sam={"encoder": str(sam_folder), "control": control})
     path = train(recipe, [mini], tmp_path / "run", accelerator="cpu", threads=1)

@@ -1,6 +1,7 @@
 from .card import RANGES as RANGES
 from .card import Card as Card
 from .card import Channels as Channels
+from .card import Control as Control
 from .card import InputRange as InputRange
 from .card import Int8 as Int8
 from .card import Int8Set as Int8Set
