@@ -44,6 +44,13 @@ class TrainingSet(Strict):
     samples: int
 
 
+class Pretrained(Strict):
+    """Weights of elsewhere that a network's encoder started from."""
+
+    source: str = Field(description="as the recipe names it: a name on the Hugging Face hub, or a folder")
+    sha256: str = Field(description="over the weights")
+
+
 class Training(Strict):
     """How the weights came to be."""
 
@@ -54,6 +61,7 @@ class Training(Strict):
     seed: int
     date: str
     data: list[TrainingSet] = Field(default_factory=list)
+    pretrained: Pretrained | None = Field(None, description="what its encoder started from; None: drawn at random")
     settings: dict[str, Any] | None = Field(None, description="the whole recipe, as it was trained")
     initial: "Training | None" = Field(None, description="how the weights that it started from came to be")
 

@@ -21,6 +21,7 @@ from hemalum.data.stain.target import fit_stain_target
 from hemalum.errors import HemalumError, nearest
 from hemalum.files import write_text
 from hemalum.manifest import check_free, lock_folder, read_manifest, write_manifest
+from hemalum.models.card import Pretrained
 from hemalum.models.file import save_model
 from hemalum.models.sam import SamEncoder, load_sam
 from hemalum.training.building import build_for_data, check_losses
@@ -97,7 +98,7 @@ def train(  # noqa: PLR0913 (the verb's options)
         network, context = build_for_data(context, datasets, sam)
 
         # held until the model file is there
-        data_digest = digest_data(datasets, normalizer, sam)
+        data_digest = digest_data(datasets, normalizer, sam, context.pretrained)
         progress = stack.enter_context(open_run(folder, recipe.digest, data_digest, resume, writes=first))
         card = None
         if start is not None:
@@ -196,13 +197,20 @@ def fit_normalizer(recipe: Recipe, datasets: Sequence[Dataset]) -> StainNormaliz
     return StainNormalizer(fit_stain_target(recipe.stain_normalization, named))
 
 
-def digest_data(datasets: Sequence[Dataset], stain: StainNormalizer | None, sam: SamEncoder | None) -> str:
-    """Hash over what the run sees: every image, its truth and its part, the stain target's origin, the encoder."""
+def digest_data(
+    datasets: Sequence[Dataset],
+    stain: StainNormalizer | None,
+    sam: SamEncoder | None,
+    pretrained: Pretrained | None = None,
+) -> str:
+    """Hash over what the run sees: every image, its truth and its part, the stain target's origin, other weights."""
     lines = [line for dataset in datasets for line in dataset.lines()]
     if stain is not None:
         lines.append(stain.target.origin)
     if sam is not None:
         lines.append(sam.digest)
+    if pretrained is not None:
+        lines.append(pretrained.sha256)
     return hash_lines(lines)
 
 
