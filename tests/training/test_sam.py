@@ -204,6 +204,33 @@ def _recording(init: Callable[..., None], calls: list[tuple[list[Path], list[Pat
     return wrapped
 
 
+def test_a_trained_model_is_asked_with_other_embeddings(
+    trained: Path, mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The study of benchmarks/sam_controls.py, against the model itself."""
+    import sam_controls
+
+    dataset = Dataset.open(mini).split("test")
+    rows = sam_controls.probe(dataset, trained)
+    assert list(rows) == ["own", "another image's", "zeros", "random numbers"]
+    assert rows["own"]["changed"] == 0
+    assert all(0 <= row["changed"] <= 1 and 0 <= row["dice"] <= 1 for row in rows.values())
+    model = load_model(trained)
+    maps = build_map_model(model.card, model.tensors)
+    images, _ = sam_controls.middle_windows(dataset, maps, 0.5, 32, None)
+    embedded = sam_controls.embeddings_of(maps, images)
+    seen = maps((255 * images).round().to(torch.uint8).permute(0, 2, 3, 1))[:, 0] >= 0.5
+    assert torch.equal(sam_controls.predict(maps, images, embedded["own"]), seen)
+    assert torch.equal(embedded["another image's"][1], embedded["own"][0])
+    nothing = (
+        maps.network(normalize_images(images), embedding=torch.zeros_like(embedded["own"]))[:, 0].sigmoid() >= 0.5
+    )
+    assert rows["zeros"]["changed"] == pytest.approx(float((nothing != seen).double().mean()))
+    sam_controls.main([str(mini), str(trained), "-o", str(tmp_path / "record.json")])
+    assert "| another image's |" in capsys.readouterr().out
+    assert (tmp_path / "record.json").is_file()
+
+
 def test_an_unknown_control_is_named(sam_folder: Path) -> None:
     with pytest.raises(ValidationError, match="'shuffled', 'zeroed' or 'random'"):
         recipe_with(sam_folder, sam={"encoder": str(sam_folder), "control": "shuffle"})
