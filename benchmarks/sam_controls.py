@@ -50,13 +50,13 @@ def embeddings_of(model: MapModel, images: Tensor) -> dict[str, Tensor]:
     """The embedding of each image, and what is given in its place."""
     if model.sam is None:
         raise HemalumError("the model takes no embedding")
-    own = torch.cat([model.sam(image[None]) for image in images])
-    mean, deviation = own.mean((0, 2, 3), keepdim=True), own.std((0, 2, 3), keepdim=True)
-    noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(0))
+    plain = torch.cat([model.sam(image[None]) for image in images])
+    mean, deviation = plain.mean((0, 2, 3), keepdim=True), plain.std((0, 2, 3), keepdim=True)
+    noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0))
     return {
-        "own": own,
-        "another image's": own.roll(1, 0),
-        "zeros": torch.zeros_like(own),
+        "of the image": plain,
+        "another image's": plain.roll(1, 0),
+        "zeros": torch.zeros_like(plain),
         "random numbers": mean + deviation * noise,
     }
 
@@ -85,11 +85,11 @@ def probe(dataset: Dataset, path: Path) -> dict[str, dict[str, float]]:
         raise HemalumError(f"{path}: the model takes no embedding of SAM")
     maps = build_map_model(card, model.tensors)
     images, truths = middle_windows(dataset, maps, card.mpp, card.window, card.stain)
-    rows, own = {}, torch.empty(0)
+    rows, plain = {}, torch.empty(0)
     for name, embeddings in embeddings_of(maps, images).items():
         seen = predict(maps, images, embeddings)
-        own = seen if name == "own" else own
-        rows[name] = {"changed": float((seen != own).double().mean()), "dice": mean_dice(seen, truths)}
+        plain = seen if name == "of the image" else plain
+        rows[name] = {"changed": float((seen != plain).double().mean()), "dice": mean_dice(seen, truths)}
     return rows
 
 
@@ -100,8 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part", choices=["train", "val", "test"], default="test")
     parser.add_argument("--images", type=int, help="the first N alone")
     options = parser.parse_args(arguments)
-    whole = Dataset.open(options.dataset)
-    dataset = whole.split(options.part)
+    full = Dataset.open(options.dataset)
+    dataset = full.split(options.part)
     if options.images:
         dataset = Dataset(dataset.path, dataset.info, dataset.rows[: options.images])
     results = {}
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results[str(path)] = probe(dataset, path)
         for name, row in results[str(path)].items():
             print(f"| {path.parent.name or path.name} | {name} | {100 * row['changed']:.2f} | {row['dice']:.3f} |")
-    data = {"name": whole.info.name, "split_sha256": whole.split_hash, "part": options.part, "images": len(dataset)}
+    data = {"name": full.info.name, "split_sha256": full.split_hash, "part": options.part, "images": len(dataset)}
     write_record(options.output, "sam_controls", ["torch", "transformers"], results, data=data)
 
 

@@ -101,12 +101,12 @@ def test_variants_differ_in_what_they_are_called_by(name: str, budget: Any) -> N
 def test_baselines_differ_in_their_network_alone(name: str, budget: Any) -> None:
     """Scale, crops, colors, augmentation, loss, optimizer, length: those of the rows that they stand beside."""
     recipes = open_recipes(name, budget)
-    own = {"name", "description", "system", "sam", "network", "representation"}
-    beside = recipes["relu"].model_dump(exclude=own)
+    differing = {"name", "description", "system", "sam", "network", "representation"}
+    expected = recipes["relu"].model_dump(exclude=differing)
     for variant in BASELINES:
         recipe = recipes[variant]
         assert (recipe.network.name, recipe.sam) == (variant, None)
-        assert recipe.model_dump(exclude=own) == beside
+        assert recipe.model_dump(exclude=differing) == expected
         assert recipe.representation == ("distance" if variant == "ddu_net" else "foreground")  # its second decoder
 
 

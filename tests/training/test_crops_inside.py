@@ -85,8 +85,8 @@ def test_crops_of_a_full_recipe_lie_inside_the_images_of_its_sets(name: str) -> 
         shares = {dataset: share_inside(recipe, dataset) for dataset in weights}
         average = sum(weights[dataset] * share for dataset, share in shares.items()) / sum(weights.values())
         lowest = average if recipe.data else min(shares.values())  # a recipe is trained on one of those
-        said = "beyond" in recipe.model_fields_set
-        assert said or lowest >= LEAST_INSIDE, f"{name}:{variant}: {shares}"
+        explicit = "beyond" in recipe.model_fields_set
+        assert explicit or lowest >= LEAST_INSIDE, f"{name}:{variant}: {shares}"
         assert lowest >= 0.6, f"{name}:{variant}: {shares}"  # whatever it says: the rest is a waste
 
 
@@ -117,8 +117,8 @@ def test_crops_that_are_mostly_mirror_are_warned_of(
     changed = recipe.model_copy(update={"tile": tile, "beyond": beyond, "augment": NO_AUGMENTATION})
     with caplog.at_level(logging.WARNING):
         TrainLoader(make_context(changed), [Dataset.open(mini).split("train")])
-    said = [record.getMessage() for record in caplog.records if "beyond" in record.getMessage()]
-    assert len(said) == warned
+    warnings = [record.getMessage() for record in caplog.records if "beyond" in record.getMessage()]
+    assert len(warnings) == warned
     if warned:
-        assert "of an average crop of 96 px at" in said[0]
-        assert "beyond: ignore" in said[0]
+        assert "of an average crop of 96 px at" in warnings[0]
+        assert "beyond: ignore" in warnings[0]

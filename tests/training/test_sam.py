@@ -212,18 +212,19 @@ def test_a_trained_model_is_asked_with_other_embeddings(
 
     dataset = Dataset.open(mini).split("test")
     rows = sam_controls.probe(dataset, trained)
-    assert list(rows) == ["own", "another image's", "zeros", "random numbers"]
-    assert rows["own"]["changed"] == 0
+    assert list(rows) == ["of the image", "another image's", "zeros", "random numbers"]
+    assert rows["of the image"]["changed"] == 0
     assert all(0 <= row["changed"] <= 1 and 0 <= row["dice"] <= 1 for row in rows.values())
     model = load_model(trained)
     maps = build_map_model(model.card, model.tensors)
     images, _ = sam_controls.middle_windows(dataset, maps, 0.5, 32, None)
     embedded = sam_controls.embeddings_of(maps, images)
     seen = maps((255 * images).round().to(torch.uint8).permute(0, 2, 3, 1))[:, 0] >= 0.5
-    assert torch.equal(sam_controls.predict(maps, images, embedded["own"]), seen)
-    assert torch.equal(embedded["another image's"][1], embedded["own"][0])
+    assert torch.equal(sam_controls.predict(maps, images, embedded["of the image"]), seen)
+    assert torch.equal(embedded["another image's"][1], embedded["of the image"][0])
     nothing = (
-        maps.network(normalize_images(images), embedding=torch.zeros_like(embedded["own"]))[:, 0].sigmoid() >= 0.5
+        maps.network(normalize_images(images), embedding=torch.zeros_like(embedded["of the image"]))[:, 0].sigmoid()
+        >= 0.5
     )
     assert rows["zeros"]["changed"] == pytest.approx(float((nothing != seen).double().mean()))
     sam_controls.main([str(mini), str(trained), "-o", str(tmp_path / "record.json")])

@@ -54,8 +54,8 @@ def embedding(
     encoders = [load_sam(name).to(device) for name in names]
     shares = write_embeddings(output, images, encoders, field=field or 256, mpp=scale, image_mpp=mpp)
     for image, row in zip(images, shares, strict=True):
-        found = ", ".join(f"{Path(name).name} {100 * share:.0f} %" for name, share in zip(names, row, strict=True))
-        print(f"{image}: of the variance is shown: {found}")
+        parts = ", ".join(f"{Path(name).name} {100 * share:.0f} %" for name, share in zip(names, row, strict=True))
+        print(f"{image}: of the variance is shown: {parts}")
     print(output)
 
 

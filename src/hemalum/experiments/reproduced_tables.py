@@ -199,7 +199,7 @@ def row_settings(table: PublishedTable, dataset: str, by_protocol: ByProtocol) -
     """What each row of a dataset's columns that was run was given: both protocols train it by one recipe."""
     methods = by_protocol["group_split"].methods if by_protocol else ()
     by_name = {method.name: method.recipe for method in methods if method.recipe is not None}
-    found: dict[tuple[str, str], RowSettings] = {}
+    rows: dict[tuple[str, str], RowSettings] = {}
     for row in table.rows:
         for column in table.columns:
             name = next(iter(row.recipes_of(column)), "")
@@ -207,8 +207,8 @@ def row_settings(table: PublishedTable, dataset: str, by_protocol: ByProtocol) -
                 continue
             recipe = Recipe.model_validate(by_name[method_name(name)])
             texts = {choice: _recipe_text(recipe, choice) for choice in ROW_CHOICES}
-            found[row.method, name] = RowSettings(row.method, name, texts)
-    return tuple(found.values())
+            rows[row.method, name] = RowSettings(row.method, name, texts)
+    return tuple(rows.values())
 
 
 def _split_text(dataset: Dataset) -> str:
