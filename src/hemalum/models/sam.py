@@ -135,8 +135,9 @@ def _draw_anew(vision: nn.Module) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         for module in vision.modules():
-            if callable(getattr(module, "reset_parameters", None)):
-                module.reset_parameters()
+            draw = getattr(module, "reset_parameters", None)
+            if callable(draw):
+                draw()
         for name, parameter in vision.named_parameters():
             if "pos" in name.rpartition(".")[2]:  # parameters of modules that draw none themselves
                 nn.init.normal_(parameter, std=0.02)

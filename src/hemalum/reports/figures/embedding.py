@@ -51,7 +51,8 @@ def component_picture(components: NDArray[np.float32], side: int) -> NDArray[np.
     rows, columns = (
         np.minimum(((np.arange(side) + 0.5) * count / side).astype(int), count - 1) for count in colors.shape[:2]
     )
-    return colors[np.ix_(rows, columns)]
+    picture: NDArray[np.uint8] = colors[np.ix_(rows, columns)]
+    return picture
 
 
 def central_field(image: NDArray[np.uint8], field: int, factor: float = 1.0) -> NDArray[np.uint8]:
@@ -82,7 +83,8 @@ def write_embeddings(
         raise HemalumError(f"the embedding is at {mpp:g} µm/px: give the scale of the images, --mpp NUMBER")
     factor = 1.0 if mpp is None or image_mpp is None else image_mpp / mpp
     picture_path(path)
-    rows, shares = [], []
+    rows: list[Row] = []
+    shares: list[list[float]] = []
     for image in images:
         pixels = central_field(read_image(image), field, factor)
         panels = [Panel(np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR)))]
