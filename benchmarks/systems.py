@@ -93,6 +93,7 @@ SAM = ("Dice", "IoU", "F1 weighted", "PQ", "parameters (M)", "training (s)")
 LABELS = ("P", "R", "Dice", "IoU pooled", "PQ", "training (s)")
 CLASSES = ("semantic F1", "mIoU", "Dice", "PQ", "training (s)")
 
+CONTROLS = ("", "_shuffled", "_zeroed", "_random")
 SEMI = ("supervised", "fixmatch", "unimatch", "csra")
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -105,14 +106,26 @@ EXPERIMENTS: dict[str, Experiment] = {
     "clin_seg_net": Experiment("ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, RECALL),
     "two_stage": Experiment("Two stages over three bases, with controls", ["two_stage"], "tnbc", None),
     "eunet3plus": Experiment(
-        "eU-Net3+: activations, and ways to fuse a SAM encoder of random weights",
+        "eU-Net3+: activations, ways to fuse a SAM encoder of random weights, and the baselines of table 1",
         [
             *(f"eunet3plus_nuinsseg:{name}" for name in ("relu", "leaky_relu", "swish", "glu")),
-            *(f"{{random_sam}}:{name}" for name in ("concat", "guided", "advanced")),
+            *(f"{{random_sam}}:{name}" for name in ("concat", "guided", "advanced", "worded")),
+            *(f"eunet3plus_nuinsseg:{name}" for name in ("unet", "ddu_net", "awgunet")),
         ],
         "nuinsseg_by_image",
         1600,
         SAM,
+    ),
+    "eunet3plus_controls": Experiment(
+        "eU-Net3+ with a SAM of random weights, and with what is no embedding of the image in its place",
+        [
+            "eunet3plus_nuinsseg:glu",
+            *(f"{{random_sam}}:{fusion}{control}" for fusion in ("guided", "worded") for control in CONTROLS),
+        ],
+        "nuinsseg_by_image",
+        1600,
+        SAM,
+        seeds=3,
     ),
     "csra_net": Experiment(
         "CSRA-Net and other ways with 1/8 and 1/32 of the images labeled",

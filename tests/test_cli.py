@@ -50,7 +50,7 @@ OPTIONS = {
     "reproduce": "[PAPER] [TABLE] --data --output --seeds --budget --crops --engine --accelerator --threads",
     "figure": "",
     "figure difference": "COMPARISON FIRST SECOND --output --data",
-    "figure embedding": "IMAGE --encoder --output --field",
+    "figure embedding": "IMAGE... --output --encoder --recipe --budget --mpp --field",
     "figure stages": "MODEL… --data --output --split --image --engine --threads",
     "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
     "info": "[MODEL|SLIDE|RESULTS] --json",

@@ -207,14 +207,17 @@ def test_the_report_has_three_columns(done: tuple[Reproduction, Path], tmp_path:
     assert line.count("(2 runs)") == 2
     assert "| Best \\[1\\] | IoU | 0.98 | not yet run here |" in text
     assert "\\[1\\] Best: too good." in text
+    assert "What each row was given here; mini" in text
+    assert any(line.startswith("| U-Net | RGB") and "| none | crops of " in line for line in text.splitlines())
     page = (tmp_path / "report.html").read_text()
     assert "hemalum reproduce paper main" in page
-    assert page.count("<table>") == 5  # three datasets, protocols of the two that were run
+    assert page.count("<table>") == 7  # three datasets, rows and protocols of the two that were run
     with (tmp_path / "results.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     (row,) = [row for row in rows if (row["method"], row["figure"]) == ("U-Net", "Dice (%)")]
     assert float(row["group_split"]) == lines_of(reproduction, "mini")["U-Net", "Dice (%)"].group_split.mean
     assert (row["published"], row["paper_averaging"]) == ("81.50", "pooled")
+    assert (row["input"][:3], row["stain_normalization"]) == ("RGB", "none")
     assert "group_split" in (tmp_path / "protocol.csv").read_text()
 
 

@@ -6,9 +6,20 @@ from typing import Any
 
 import pytest
 
-from hemalum.experiments.papers import Column, Row
+from hemalum.experiments.papers import Column, Row, load_paper
+from hemalum.experiments.plan import Method
 from hemalum.experiments.records import Comparison, Run
-from hemalum.experiments.reproduced_tables import reproduced_value
+from hemalum.experiments.reproduce import Reproduction
+from hemalum.experiments.reproduced_tables import (
+    ROW_CHOICES,
+    Difference,
+    TablePart,
+    method_name,
+    reproduced_value,
+    row_settings,
+)
+from hemalum.reports.reproduction import reproduction_grids
+from hemalum.training.recipe import open_recipe
 
 
 def comparison() -> Comparison:
@@ -51,6 +62,40 @@ def test_a_figure_is_the_mean_over_runs(fields: dict[str, Any], averaging: str, 
     assert value is not None
     assert value.mean == pytest.approx(mean)
     assert value.runs == 2
+
+
+def test_every_row_says_what_it_was_given() -> None:
+    """Rows of one table may come from recipes that differ in more than their network: the reader has to see it."""
+    paper = load_paper("eunet3plus_sam")
+    table = paper.table("1")
+    names = ("eunet3plus_nuinsseg:unet", "eunet3plus_nuinsseg:guided")
+    methods = [
+        Method(
+            name=method_name(name), kind="recipe", title=name, source=name, digest=name,
+            recipe=open_recipe(name, budget).model_dump(mode="json"),
+        )
+        for name, budget in zip(names, ("small", "full"), strict=True)
+    ]  # fmt: skip
+    ran = Comparison(Path(), tuple(methods), {"nuinsseg": Path()}, (), "full", {})
+    rows = row_settings(table, "nuinsseg", {"paper": ran, "group_split": ran})
+    assert [(row.method, row.recipe) for row in rows] == [
+        ("U-Net", names[0]), ("Guided eU-Net3+ (SAM)", names[1]),
+    ]  # fmt: skip
+    first, second = (row.settings for row in rows)
+    assert tuple(first) == ROW_CHOICES
+    assert (first["stain_normalization"], second["stain_normalization"]) == ("none", "macenko")
+    assert first["image_size"].startswith("crops of 128 x 128 px at 0.5")
+    assert second["image_size"].startswith("crops of 256 x 256 px at 0.32")
+    assert second["optimizer"] == "adam, 0.0001, constant"
+    assert row_settings(table, "conic", {"paper": ran, "group_split": ran}) == ()
+    part = TablePart("nuinsseg", "nuinsseg", (), (Difference("data", "", "", "", ""),), rows)
+    done = Reproduction(paper, ((table, (part,)),), "full", 1, {})
+    (grid,) = (grid for grid in reproduction_grids(done) if grid.caption.startswith("What each row was given"))
+    assert grid.columns[:2] == ("input", "stain normalization")
+    assert [(row.head, row.values[1]) for row in grid.rows] == [
+        ("U-Net", "none"),
+        ("Guided eU-Net3+ (SAM)", "macenko"),
+    ]
 
 
 def test_what_is_not_there_has_no_figure() -> None:

@@ -1,6 +1,7 @@
 """The losses of eU-Net3+ and U-Net3+ against cases worked out by hand and finite differences."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,25 @@ def test_focal_dice_by_hand() -> None:
     both = build_loss({"name": "focal_dice", "background": True})(loss_inputs(outputs))
     of_background = 1 - 2 * (0.9 + 0.5) / (4 - 1.8 + 2)
     assert float(both["dice"]) == pytest.approx(0.25 * (1 - 2 * overlap / total + of_background), rel=1e-5)
+
+
+def test_a_graded_map_has_cross_entropy_beside_the_focal_dice_of_the_others() -> None:
+    """DDU-Net's second decoder has it by hand; the parts of the first are those of its map alone."""
+    graded = torch.tensor([0.5, 1.0, 0.0, 0.25], dtype=torch.float64).view(1, 1, 2, 2)
+    both = LossInputs(
+        Outputs(torch.cat([PROBABILITY, PROBABILITY], 1).logit()),
+        torch.cat([TARGET, graded], 1),
+        (Head("sigmoid", ("foreground", "distance")),),
+    )
+    parts = build_loss("focal_dice")(both)
+    alone = build_loss("focal_dice")(loss_inputs(Outputs(PROBABILITY.logit())))
+    assert float(parts["focal"]) == pytest.approx(float(alone["focal"]))
+    assert float(parts["dice"]) == pytest.approx(float(alone["dice"]))
+    p, t = np.array([0.8, 0.4, 0.1, 0.5]), np.array([0.5, 1.0, 0.0, 0.25])
+    assert float(parts["distance"]) == pytest.approx(-(t * np.log(p) + (1 - t) * np.log(1 - p)).mean())
+    valid = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64).view(1, 1, 2, 2)
+    masked = build_loss("focal_dice")(replace(both, valid=valid))
+    assert float(masked["distance"]) == pytest.approx(-(t * np.log(p) + (1 - t) * np.log(1 - p))[:2].mean())
 
 
 def test_the_code_s_form_ranges_to_minus_one() -> None:

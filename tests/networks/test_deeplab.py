@@ -1,5 +1,8 @@
 """DeepLabV3 and V3+ on a dilated ResNet, and CSRA-Net's attention between their scales."""
 
+import copy
+import shutil
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,47 @@ def test_pretrained_weights_that_do_not_fit_or_are_not_there(saved: tuple[Path, 
         load_pretrained(ResNet(layers=(1, 1, 1, 1), widths=SAVED["widths"]), str(path))
     with pytest.raises(ValueError, match=r"no ResNet to load from '.*none': give a folder that transformers saved"):
         load_pretrained(ResNet(**SAVED), str(tmp_path / "none"))
+
+
+def test_pretrained_weights_are_never_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where there is a connection: what is missing is said with the command that gets it."""
+    transformers, seen = pytest.importorskip("transformers"), []
+    real = transformers.ResNetModel.from_pretrained
+
+    def watched(source: str, **options: Any) -> Any:
+        seen.append(options)
+        return real(source, **options)
+
+    monkeypatch.setattr(transformers.ResNetModel, "from_pretrained", watched)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was opened"))
+    with pytest.raises(ValueError, match="huggingface-cli download microsoft/resnet-50"):
+        load_pretrained(ResNet(), "microsoft/resnet-50")
+    assert [(options["local_files_only"], options["use_safetensors"]) for options in seen] == [(True, True)]
+
+
+def test_a_pickle_of_weights_is_not_read(saved: tuple[Path, Any], tmp_path: Path) -> None:
+    path, model = saved
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((path / "config.json").read_bytes())
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"no ResNet to load from '.*pickled': .* with model\.safetensors"):
+        load_pretrained(ResNet(**SAVED), str(folder))
+
+
+def test_the_digest_is_that_of_the_weights(saved: tuple[Path, Any], tmp_path: Path) -> None:
+    path, model = saved
+    moved = shutil.copytree(path, tmp_path / "moved")
+    digests = [load_pretrained(ResNet(**SAVED), str(folder)) for folder in (path, moved)]
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        changed.embedder.embedder.convolution.weight[0, 0, 0, 0] += 1
+    changed.save_pretrained(tmp_path / "changed")
+    digests.append(load_pretrained(ResNet(**SAVED), str(tmp_path / "changed")))
+    assert digests[0] == digests[1] != digests[2]
+    network = build_network("deeplabv3plus", 2, {"pretrained": str(path), "channels": 8, **SAVED})
+    assert network.pretrained_digest == digests[0]
+    assert build_network("deeplabv3plus", 2, {"channels": 8, **SAVED}).pretrained_digest is None
 
 
 def test_pretrained_without_transformers_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

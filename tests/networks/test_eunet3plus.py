@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from hemalum.networks.blocks import Excitation
 from hemalum.networks.eunet3plus import FUSIONS, EUNet3Plus, FusionBlock, LevelGate
@@ -12,7 +13,7 @@ NARROW = {"widths": (4, 8, 16), "embedding": 6, "reduction": 2}
 
 
 def test_the_fusion_block_has_the_published_size() -> None:
-    block = FusionBlock(512, 256, gate="sigmoid", reduction=16, advanced=False)
+    block = FusionBlock(512, 256, gate="sigmoid", reduction=16, fusion="guided")
     assert sum(p.numel() for p in block.parameters()) == 1_112_624
     assert sum(p.numel() for p in EUNet3Plus(outputs=2, fusion="none").parameters()) == 11_466_626
 
@@ -40,21 +41,82 @@ def test_a_gate_with_glu_gates_itself() -> None:
     torch.testing.assert_close(gate(features, features), features * -1.0)  # -2 · sigmoid(0)
 
 
-@pytest.mark.parametrize("advanced", [False, True])
-def test_the_attention_is_that_of_one_head(advanced: bool) -> None:
+def reference_gate(gate: Excitation, means: Tensor) -> Tensor:
+    """The factor of each channel: σ(W₂ ReLU(W₁ z)), or GLU(W₂ ReLU(W₁ z)) = a · σ(b), z the means (B, C)."""
+    hidden = torch.einsum("bi,hi->bh", means, gate.squeeze.weight) + gate.squeeze.bias
+    hidden = torch.where(hidden > 0, hidden, torch.zeros_like(hidden))
+    raw = torch.einsum("bh,oh->bo", hidden, gate.excite.weight) + gate.excite.bias
+    if gate.kind == "sigmoid":
+        return 1 / (1 + torch.exp(-raw))
+    linear, activated = raw.chunk(2, dim=1)
+    return linear / (1 + torch.exp(-activated))
+
+
+def reference_fusion(block: FusionBlock, fusion: str, features: Tensor, embedding: Tensor) -> Tensor:
+    """The block by its equations: squeeze, gate, and attention of every pixel to every pixel."""
+    both = torch.cat([features, embedding], dim=1)
+    factor = reference_gate(block.gate, torch.einsum("bchw->bc", both) / (both.shape[2] * both.shape[3]))
+    source = both if fusion == "joint" else features
+    gated = torch.einsum("bc,bchw->bchw", factor, source)
+    seen = features if fusion == "guided" else gated
+
+    def apply(layer: torch.nn.Linear, maps: Tensor) -> Tensor:
+        return torch.einsum("bihw,oi->bohw", maps, layer.weight) + layer.bias[None, :, None, None]
+
+    query, key, value = apply(block.query, gated), apply(block.key, seen), apply(block.value, seen)
+    scores = torch.einsum("bchw,bcyx->bhwyx", query, key) / math.sqrt(query.shape[1])
+    weights = scores.exp() / scores.exp().sum((3, 4), keepdim=True)
+    return apply(block.out, torch.einsum("bhwyx,bcyx->bchw", weights, value))
+
+
+@pytest.mark.parametrize("gate", ["sigmoid", "glu"])
+@pytest.mark.parametrize("fusion", ["guided", "advanced", "joint"])
+def test_the_fusion_block_against_its_equations(fusion: str, gate: str) -> None:
     torch.manual_seed(0)
-    block = FusionBlock(8, 4, "sigmoid", 2, advanced)
-    reference = torch.nn.MultiheadAttention(8, 1, batch_first=True)
-    with torch.no_grad():
-        parts = (block.query, block.key, block.value)
-        reference.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
-        reference.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
-        reference.out_proj.load_state_dict(block.out.state_dict())
-    features, other = torch.rand(2, 8, 3, 5), torch.rand(2, 4, 3, 5)
-    gated = block.gate(features, other).flatten(2).transpose(1, 2)
-    seen = gated if advanced else features.flatten(2).transpose(1, 2)
-    expected = reference(gated, seen, seen)[0].transpose(1, 2).reshape(2, 8, 3, 5)
-    torch.testing.assert_close(block(features, other), expected)
+    block = FusionBlock(8, 4, gate, 2, fusion)
+    features, embedding = 3 * torch.randn(2, 8, 3, 5), 3 * torch.randn(2, 4, 3, 5)
+    expected = reference_fusion(block, fusion, features, embedding)
+    torch.testing.assert_close(block(features, embedding), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("fusion", "sees_where"), [("guided", False), ("advanced", False), ("joint", True)])
+def test_where_an_embedding_has_something_is_seen_by_joint_alone(fusion: str, sees_where: bool) -> None:
+    """The same cells in another order have the same means: what enters as means cannot tell the two apart."""
+    torch.manual_seed(0)
+    block = FusionBlock(8, 4, "sigmoid", 2, fusion).double()
+    features, embedding = torch.randn(1, 8, 4, 4).double(), torch.randn(1, 4, 4, 4).double()
+    moved = embedding.flatten(2)[:, :, torch.randperm(16)].reshape(embedding.shape)
+    same = torch.allclose(block(features, embedding), block(features, moved), atol=1e-10)
+    assert same != sees_where
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_network_is_made_of_its_parts(fusion: str) -> None:
+    """What reaches the decoder, level by level; both grids are 4 x 4, so that nothing is pooled on the way."""
+    torch.manual_seed(0)
+    network = EUNet3Plus(outputs=2, fusion=fusion, **NARROW).eval()
+    x, embedding = torch.rand(2, 3, 16, 16), torch.randn(2, 6, 4, 4)
+    levels = network.encode(x)
+    expected = list(levels)
+    if fusion == "advanced":
+        for number, (gate, features) in enumerate(zip(network.gates, levels, strict=False)):
+            seen = torch.cat([features.mean((2, 3)), gate.project(embedding).mean((2, 3))], dim=1)
+            expected[number] = features * reference_gate(gate.gate, seen)[:, :, None, None]
+    if fusion == "concat":
+        expected[-1] = torch.cat([levels[-1], embedding], dim=1)
+    elif fusion != "none":
+        expected[-1] = reference_fusion(network.fuse, fusion, levels[-1], embedding)
+    torch.testing.assert_close(network(x, embedding=embedding), network.decode(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_whole_channels_are_dropped_after_the_fusion_while_training() -> None:
+    torch.manual_seed(0)
+    network = EUNet3Plus(outputs=1, fusion="none", dropout=0.5, **NARROW).train()
+    kept = []
+    network.decode = lambda levels: kept.append(levels[-1])  # type: ignore[method-assign, assignment]
+    network(torch.rand(4, 3, 32, 32))
+    dropped = (kept[0] == 0).all(3).all(2)
+    assert 0.2 < float(dropped.float().mean()) < 0.8
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -92,7 +154,7 @@ def test_a_missing_embedding_is_refused() -> None:
         EUNet3Plus(gate="relu")
 
 
-@pytest.mark.parametrize("fusion", ["guided", "advanced", "concat"])
+@pytest.mark.parametrize("fusion", ["guided", "advanced", "joint", "concat"])
 def test_gradient_reaches_every_parameter(fusion: str) -> None:
     torch.manual_seed(0)
     network = EUNet3Plus(fusion=fusion, **NARROW)

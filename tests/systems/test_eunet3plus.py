@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.losses.unet3plus import FocalDice
+from hemalum.models.card import Control
 from hemalum.models.network import build_network
 from hemalum.systems import build_system
 from hemalum.systems.eunet3plus import EUNet3PlusSam
@@ -17,7 +18,10 @@ from hemalum.training.recipe import Recipe, Sam, open_recipe, open_recipes
 from hemalum.training.train import train
 
 RECIPES = ("eunet3plus_nuinsseg", "eunet3plus_cryonuseg", "eunet3plus_conic")
-VARIANTS = ("relu", "leaky_relu", "swish", "glu", "concat", "guided", "advanced", "guided_large", "guided_huge")
+ACTIVATIONS = ("relu", "leaky_relu", "swish", "glu")
+VARIANTS = (*ACTIVATIONS, "concat", "guided", "advanced", "worded", "guided_large", "guided_huge")
+CONTROLS = tuple(f"{fusion}_{control}" for fusion in ("guided", "worded") for control in get_args(Control))
+BASELINES = ("unet", "ddu_net", "awgunet")
 
 
 def recipe_of(system: dict[str, Any], **keys: Any) -> Recipe:
@@ -67,13 +71,15 @@ def test_without_fusion_there_is_no_encoder() -> None:
 @pytest.mark.parametrize("budget", ["full", "small"])
 def test_variants_differ_in_what_they_are_called_by(name: str, budget: Any) -> None:
     recipes = open_recipes(name, budget)
-    assert tuple(recipes) == VARIANTS
+    assert tuple(recipes) == (*VARIANTS, *CONTROLS, *BASELINES)
     rows = {}
-    for variant, recipe in recipes.items():
+    for variant in (*VARIANTS, *CONTROLS):
+        recipe = recipes[variant]
         options = dict(recipe.network.options)
-        rows[variant] = (
-            options.pop("activation"), options.pop("fusion"), None if recipe.sam is None else recipe.sam.encoder
-        )  # fmt: skip
+        fusion = options.pop("fusion") if options.pop("gate") == "sigmoid" else f"{options.pop('fusion')} by glu"
+        encoder = None if recipe.sam is None else recipe.sam.encoder
+        rows[variant] = (options.pop("activation"), fusion, encoder)
+        assert (recipe.sam and recipe.sam.control) == (variant.partition("_")[2] if variant in CONTROLS else None)
         rest = recipe.model_dump(exclude={"name", "description", "system", "sam", "network"})
         assert (rest, options) == (
             recipes["glu"].model_dump(exclude={"name", "description", "system", "sam", "network"}),
@@ -81,11 +87,27 @@ def test_variants_differ_in_what_they_are_called_by(name: str, budget: Any) -> N
         )
     base, large, huge = (f"facebook/sam-vit-{size}" for size in ("base", "large", "huge"))
     assert rows == {
-        **{activation: (activation, "none", None) for activation in ("relu", "leaky_relu", "swish", "glu")},
+        **{activation: (activation, "none", None) for activation in ACTIVATIONS},
         **{fusion: ("glu", fusion, base) for fusion in ("concat", "guided", "advanced")},
+        "worded": ("glu", "joint by glu", base),
+        **{name: ("glu", "guided" if name[0] == "g" else "joint by glu", base) for name in CONTROLS},
         "guided_large": ("glu", "guided", large),
         "guided_huge": ("glu", "guided", huge),
     }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("budget", ["full", "small"])
+def test_baselines_differ_in_their_network_alone(name: str, budget: Any) -> None:
+    """Scale, crops, colors, augmentation, loss, optimizer, length: those of the rows that they stand beside."""
+    recipes = open_recipes(name, budget)
+    differing = {"name", "description", "system", "sam", "network", "representation"}
+    expected = recipes["relu"].model_dump(exclude=differing)
+    for variant in BASELINES:
+        recipe = recipes[variant]
+        assert (recipe.network.name, recipe.sam) == (variant, None)
+        assert recipe.model_dump(exclude=differing) == expected
+        assert recipe.representation == ("distance" if variant == "ddu_net" else "foreground")  # its second decoder
 
 
 def test_an_unknown_option_is_named() -> None:

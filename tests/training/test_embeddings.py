@@ -156,6 +156,21 @@ def test_each_process_makes_its_share(random_sam: Path, cache: Path, monkeypatch
     assert embeddings.KIND in {folder.name for folder in cache_folder().iterdir()}
 
 
+def test_a_control_gives_each_image_the_embedding_of_another(random_sam: Path, cache: Path) -> None:
+    encoder = load_sam(random_sam)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(7)]
+    plain = [entry.path for entry in embed_all(encoder, images, FIELD)]
+    shuffled = [entry.path for entry in embed_all(encoder, images, FIELD, shuffle_seed=3)]
+    assert set(shuffled) == set(plain)
+    assert all(one != other for one, other in zip(shuffled, plain, strict=True))
+    assert shuffled == [entry.path for entry in embed_all(encoder, images, FIELD, shuffle_seed=3)]
+    assert shuffled != [entry.path for entry in embed_all(encoder, images, FIELD, shuffle_seed=4)]
+    assert embed_all(encoder, [], FIELD, shuffle_seed=3) == []
+    with pytest.raises(HemalumError, match=r"sam\.control shuffled .* one image alone"):
+        embed_all(encoder, images[:1], FIELD, shuffle_seed=3)
+
+
 @pytest.fixture
 def ramp(tmp_path: Path) -> Embedding:
     """An embedding of an image of 40 x 64 px, a cell to 4 px, that says where it is: channels x and y in px."""

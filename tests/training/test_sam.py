@@ -1,11 +1,14 @@
 """A recipe with SAM: from training on cached embeddings to a model at work, and what is refused."""
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from builders.trainings import make_context
 from hemalum.data.augmentation.warp import crop_of
@@ -17,13 +20,16 @@ from hemalum.models.file import load_card
 from hemalum.models.map_model import build_map_model
 from hemalum.models.model import load_model
 from hemalum.models.sam import load_sam
+from hemalum.training.context import TrainContext
 from hemalum.training.data_spec import DataSpec
-from hemalum.training.embeddings import embed, embed_all
+from hemalum.training.embeddings import Embed, Embedding, embed, embed_all
 from hemalum.training.encoding import normalize_images
 from hemalum.training.loader import TrainLoader
 from hemalum.training.recipe import Recipe
 from hemalum.training.train import train
 from hemalum.training.validation import Validation
+
+_embed = embed  # of which tests have parameters of this name
 
 DATA_SPEC = DataSpec(conditions=("embedding",), embedding_channels=8)
 NETWORK = {"name": "eunet3plus", "options": {"widths": [4, 8, 16], "reduction": 2}}
@@ -141,6 +147,94 @@ def test_validation_sees_windows_as_the_model_will(sam_folder: Path, mini: Path)
     validation.score(Recorder())
     unit = torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None].float() / 255
     torch.testing.assert_close(inputs["embedding"].float(), encoder(unit), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "control",
+    [pytest.param("shuffled", marks=pytest.mark.slow), "zeroed", pytest.param("random", marks=pytest.mark.slow)],
+)
+def test_a_control_trains_and_its_model_knows_it(control: str, sam_folder: Path, mini: Path, tmp_path: Path) -> None:
+    recipe = recipe_with(sam_folder, sam={"encoder": str(sam_folder), "control": control})
+    path = train(recipe, [mini], tmp_path / "run", accelerator="cpu", threads=1)
+    model = load_model(path)
+    assert model.card.sam is not None
+    assert model.card.sam.control == control
+    assert (model.card.sam.digest == load_sam(sam_folder).digest) == (control == "shuffled")
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    unit = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    seen = {
+        "shuffled": load_sam(sam_folder)(unit),  # in use each image has its own: there is no other
+        "zeroed": torch.zeros(2, 8, 4, 4),
+        "random": load_sam(sam_folder, "random")(unit),
+    }[control]
+    map_model = build_map_model(model.card, model.tensors)
+    expected = map_model.network(normalize_images(unit), embedding=seen).sigmoid()
+    torch.testing.assert_close(map_model(torch.from_numpy(images)), expected, rtol=1e-4, atol=1e-5)
+    if control == "zeroed":  # the one whose graph is another
+        maps = make_engine("openvino", model, device="cpu", precision="f32").maps(images)
+        np.testing.assert_allclose(maps, expected.numpy(), atol=1e-4)
+
+
+def test_a_shuffled_training_sees_the_embeddings_of_other_images(
+    sam_folder: Path, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both what it trains on and what it validates on."""
+    calls: list[tuple[list[Path], list[Path]]] = []
+    for kind in (TrainLoader, Validation):
+        monkeypatch.setattr(kind, "__init__", _recording(kind.__init__, calls))
+    recipe = recipe_with(sam_folder, sam={"encoder": str(sam_folder), "control": "shuffled"})
+    train(recipe, [mini], tmp_path / "run", accelerator="cpu", threads=1)
+    assert len(calls) == 2
+    for expected, seen in calls:
+        assert set(expected) == set(seen)
+        assert all(one != other for one, other in zip(expected, seen, strict=True))
+
+
+def _recording(init: Callable[..., None], calls: list[tuple[list[Path], list[Path]]]) -> Callable[..., None]:
+    def wrapped(self: object, context: TrainContext, datasets: Sequence[Dataset], embed: Embed) -> None:
+        def record(images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+            entries = embed(images)
+            assert context.recipe.sam is not None
+            encoder = load_sam(context.recipe.sam.encoder)
+            calls.append(([_embed(encoder, image, 32).path for image in images], [one.path for one in entries]))
+            return entries
+
+        init(self, context, datasets, record)
+
+    return wrapped
+
+
+def test_a_trained_model_is_asked_with_other_embeddings(
+    trained: Path, mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The study of benchmarks/sam_controls.py, against the model itself."""
+    import sam_controls
+
+    dataset = Dataset.open(mini).split("test")
+    rows = sam_controls.probe(dataset, trained)
+    assert list(rows) == ["of the image", "another image's", "zeros", "random numbers"]
+    assert rows["of the image"]["changed"] == 0
+    assert all(0 <= row["changed"] <= 1 and 0 <= row["dice"] <= 1 for row in rows.values())
+    model = load_model(trained)
+    maps = build_map_model(model.card, model.tensors)
+    images, _ = sam_controls.middle_windows(dataset, maps, 0.5, 32, None)
+    embedded = sam_controls.embeddings_of(maps, images)
+    seen = maps((255 * images).round().to(torch.uint8).permute(0, 2, 3, 1))[:, 0] >= 0.5
+    assert torch.equal(sam_controls.predict(maps, images, embedded["of the image"]), seen)
+    assert torch.equal(embedded["another image's"][1], embedded["of the image"][0])
+    nothing = (
+        maps.network(normalize_images(images), embedding=torch.zeros_like(embedded["of the image"]))[:, 0].sigmoid()
+        >= 0.5
+    )
+    assert rows["zeros"]["changed"] == pytest.approx(float((nothing != seen).double().mean()))
+    sam_controls.main([str(mini), str(trained), "-o", str(tmp_path / "record.json")])
+    assert "| another image's |" in capsys.readouterr().out
+    assert (tmp_path / "record.json").is_file()
+
+
+def test_an_unknown_control_is_named(sam_folder: Path) -> None:
+    with pytest.raises(ValidationError, match="'shuffled', 'zeroed' or 'random'"):
+        recipe_with(sam_folder, sam={"encoder": str(sam_folder), "control": "shuffle"})
 
 
 def test_a_network_and_a_recipe_that_do_not_fit(sam_folder: Path, mini: Path, tmp_path: Path) -> None:

@@ -5,36 +5,58 @@ from typing import Annotated
 
 import typer
 
-from hemalum.cli.options import Engine, ModelArgument, Organ, Scale, Threads, chosen
+from hemalum.cli.options import BudgetOption, Engine, ModelArgument, Organ, Scale, Threads, budget_of, chosen
 
 figure = typer.Typer(help="Draw what a system sees or does.", no_args_is_help=True)
 
 
 @figure.command()
 def embedding(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image file.")],
-    encoder: Annotated[
-        str, typer.Option(metavar="NAME|FOLDER", help="SAM's image encoder: a name on the hub, or a folder.")
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files; a row of the sheet for each.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="Where the picture is written.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PNG", help="The sheet, .png or .jpg.")],
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FOLDER|PTH",
+            help="SAM's image encoder: a name on the hub, a folder, a .pth; repeat. Default: the recipe's.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE[:VARIANT]", help="Embed at the scale and field of this recipe."),
+    ] = None,
+    budget: BudgetOption = None,
+    mpp: Annotated[
+        float | None, typer.Option(min=0.01, max=100, metavar="NUMBER", help="Microns per pixel of the images.")
+    ] = None,
     field: Annotated[
-        int, typer.Option(min=16, metavar="PX", help="Side of what SAM sees at once, px of the image.")
-    ] = 256,
+        int | None,
+        typer.Option(min=16, metavar="PX", help="Side of what SAM sees at once; default: the recipe's, or 256."),
+    ] = None,
 ) -> None:
-    """Principal components of SAM's embedding, as colors, beside the image."""
+    """Principal components of SAM's embedding, as colors, beside each image; a column for each encoder."""
     import torch
 
-    from hemalum.data.image import read_image
     from hemalum.models.sam import load_sam
-    from hemalum.reports.figures.embedding import write_embedding_picture
-    from hemalum.training.embeddings import embed
+    from hemalum.reports.figures.embedding import write_embeddings
+    from hemalum.training.recipe import open_recipe
 
-    pixels = read_image(image)
-    loaded = load_sam(encoder).to("cuda" if torch.cuda.is_available() else "cpu")
-    embedded = embed(loaded, pixels, field)
-    values = embedded.read()
-    write_embedding_picture(output, pixels, values, embedded.tokens_per_px)
-    print(f"{output}: {pixels.shape[1]} x {pixels.shape[0]} px, {values.shape[2]} x {values.shape[1]} cells")
+    names, scale = list(encoder or []), None
+    if recipe is not None:
+        opened = open_recipe(recipe, budget_of(budget) or "full")
+        scale, field = opened.mpp, field or (opened.sam and opened.sam.field) or opened.tile
+        names = names or ([opened.sam.encoder] if opened.sam is not None else [])
+    if not names:
+        raise typer.BadParameter("give --encoder, or a --recipe that names one")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoders = [load_sam(name).to(device) for name in names]
+    shares = write_embeddings(output, images, encoders, field=field or 256, mpp=scale, image_mpp=mpp)
+    for image, row in zip(images, shares, strict=True):
+        parts = ", ".join(f"{Path(name).name} {100 * share:.0f} %" for name, share in zip(names, row, strict=True))
+        print(f"{image}: of the variance is shown: {parts}")
+    print(output)
 
 
 @figure.command()

@@ -17,6 +17,7 @@ from .refine import REFINED as REFINED
 from .refine import Refinement as Refinement
 from .reproduce import Reproduction as Reproduction
 from .reproduced_tables import NOT_YET as NOT_YET
+from .reproduced_tables import ROW_CHOICES as ROW_CHOICES
 from .reproduced_tables import Difference as Difference
 from .reproduced_tables import Line as Line
 from .reproduced_tables import ReproducedValue as ReproducedValue

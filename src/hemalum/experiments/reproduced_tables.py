@@ -18,6 +18,8 @@ from hemalum.training.recipe import Recipe, open_recipe
 PROTOCOLS = ("paper", "group_split")
 GROUP_SPLIT_AVERAGING = "per_image"
 NOT_YET = "not yet run here"
+# what a network is given and how long it learns: rows that differ in them differ in more than their method
+ROW_CHOICES = ("input", "stain_normalization", "image_size", "augmentation", "loss", "optimizer", "length")
 
 # of one dataset; empty where no recipe can be run on it
 ByProtocol = Mapping[str, Comparison]
@@ -61,13 +63,26 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class RowSettings:
+    """What the networks of a printed row were given here, by what each setting is called."""
+
+    method: str
+    recipe: str
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class TablePart:
-    """A table's figures on one dataset, and every choice of protocol; `run_on` is what was run in its place."""
+    """A table's figures on one dataset, every choice of protocol, and what each row was given.
+
+    `run_on` is what was run in the dataset's place.
+    """
 
     dataset: str
     run_on: str
     lines: tuple[Line, ...]
     differences: tuple[Difference, ...]
+    settings: tuple[RowSettings, ...] = ()
 
 
 def method_name(recipe: str) -> str:
@@ -102,7 +117,8 @@ def table_parts(paper: Paper, table: PublishedTable, comparisons: Mapping[str, B
         differences: tuple[Difference, ...] = ()
         if _used_recipes(table, dataset, comparisons.get(run_on, {})):
             differences = tuple(_differences(paper, table, dataset, run_on, comparisons[run_on]))
-        parts.append(TablePart(dataset, run_on, tuple(lines), differences))
+        settings = row_settings(table, dataset, comparisons.get(run_on, {}))
+        parts.append(TablePart(dataset, run_on, tuple(lines), differences, settings))
     return tuple(parts)
 
 
@@ -179,6 +195,22 @@ def _used_recipes(table: PublishedTable, dataset: str, by_protocol: ByProtocol) 
     ]
 
 
+def row_settings(table: PublishedTable, dataset: str, by_protocol: ByProtocol) -> tuple[RowSettings, ...]:
+    """What each row of a dataset's columns that was run was given: both protocols train it by one recipe."""
+    methods = by_protocol["group_split"].methods if by_protocol else ()
+    by_name = {method.name: method.recipe for method in methods if method.recipe is not None}
+    rows: dict[tuple[str, str], RowSettings] = {}
+    for row in table.rows:
+        for column in table.columns:
+            name = next(iter(row.recipes_of(column)), "")
+            if column.dataset not in (dataset, None) or method_name(name) not in by_name:
+                continue
+            recipe = Recipe.model_validate(by_name[method_name(name)])
+            texts = {choice: _recipe_text(recipe, choice) for choice in ROW_CHOICES}
+            rows[row.method, name] = RowSettings(row.method, name, texts)
+    return tuple(rows.values())
+
+
 def _split_text(dataset: Dataset) -> str:
     split = dataset.info.split
     counts = "/".join(str(split.counts.get(part, 0)) for part in ("train", "val", "test"))
@@ -193,6 +225,8 @@ def _recipe_text(recipe: Recipe, choice: str) -> str:
     if choice == "input":
         channels = {"gray": "luminance"}.get(recipe.input, recipe.input)
         return f"{channels} in [0, 1]" if recipe.input_range == "[0, 1]" else f"{channels}, {recipe.input_range}"
+    if choice == "stain_normalization":
+        return "none" if recipe.stain_normalization is None else recipe.stain_normalization.method
     if choice == "augmentation":
         active = {name: value for name, value in recipe.augment.model_dump().items() if value}
         if active.get("scale") == 1:

@@ -116,11 +116,12 @@ class UNet3PlusLoss(Loss):
 
 
 class FocalDice(Loss):
-    """`focal` times the focal loss plus `dice` times 1 - Dice, each over all maps.
+    """`focal` times the focal loss plus `dice` times 1 - Dice, each over all maps of 0 and 1.
 
     The paper's code has Jaccard's union in the Dice term; `union` takes that form. It has two sigmoid maps, nucleus
     and background; `background` averages the Dice of the background, 1 - p, into that of each map (the focal loss of
-    both is the same). `aux_weight` weighs auxiliary logits, `presence` those of the classification-guided module.
+    both is the same). `aux_weight` weighs auxiliary logits, `presence` those of the classification-guided module. A
+    graded map, `distance`, has binary cross-entropy against its target, as in loss `maps`.
     """
 
     only = frozenset({"sigmoid"})
@@ -140,12 +141,22 @@ class FocalDice(Loss):
             soft_dice, all_reduce_sum=inputs.all_reduce_sum, over_union=self.union, valid_B1HW=inputs.valid
         )
 
-        def parts_of(logits: Tensor) -> dict[str, Tensor]:
+        graded = [index for index, channel in enumerate(inputs.channels) if channel == "distance"]
+        plain = [index for index in range(len(inputs.channels)) if index not in graded]
+
+        def parts_of(all_logits: Tensor) -> dict[str, Tensor]:
+            logits, truth = all_logits[:, plain], inputs.targets[:, plain]
             probability = logits.sigmoid()
-            dice = term(probability, inputs.targets)
+            dice = term(probability, truth)
             if self.background:
-                dice = (dice + term(1 - probability, 1 - inputs.targets)) / 2
-            mean = focal(logits, inputs.targets, self.gamma, inputs.valid, inputs.all_reduce_sum)
-            return {"focal": self.focal * mean, "dice": self.dice * dice}
+                dice = (dice + term(1 - probability, 1 - truth)) / 2
+            mean = focal(logits, truth, self.gamma, inputs.valid, inputs.all_reduce_sum)
+            parts = {"focal": self.focal * mean, "dice": self.dice * dice}
+            if graded:
+                misses = F.binary_cross_entropy_with_logits(
+                    all_logits[:, graded], inputs.targets[:, graded], reduction="none"
+                )
+                parts["distance"] = masked_mean(misses, inputs.valid, inputs.all_reduce_sum)
+            return parts
 
         return at_all_depths(inputs, parts_of, self.aux_weight, self.presence)

@@ -1,10 +1,12 @@
 from .card import RANGES as RANGES
 from .card import Card as Card
 from .card import Channels as Channels
+from .card import Control as Control
 from .card import InputRange as InputRange
 from .card import Int8 as Int8
 from .card import Int8Set as Int8Set
 from .card import NetworkSpec as NetworkSpec
+from .card import Pretrained as Pretrained
 from .card import RecallCalibration as RecallCalibration
 from .card import RecallThreshold as RecallThreshold
 from .card import SamEncoding as SamEncoding

@@ -12,6 +12,9 @@ FORMAT: Literal[2] = 2  # 1: keys before version 0.2
 Channels = Literal["RGB", "gray", "hematoxylin"]
 InputRange = Literal["standardized", "[0, 1]"]
 RANGES: dict[InputRange, tuple[float, float]] = {"standardized": (0.5, 0.25), "[0, 1]": (0.0, 1.0)}  # mean, std
+# in the place of SAM's embedding, to tell what it is good for: that of another image in training and validation, all
+# zeros, or that of the same encoder with random weights
+Control = Literal["shuffled", "zeroed", "random"]
 
 
 class NetworkSpec(Strict):
@@ -41,6 +44,13 @@ class TrainingSet(Strict):
     samples: int
 
 
+class Pretrained(Strict):
+    """Weights of elsewhere that a network's encoder started from."""
+
+    source: str = Field(description="as the recipe names it: a name on the Hugging Face hub, or a folder")
+    sha256: str = Field(description="over the weights")
+
+
 class Training(Strict):
     """How the weights came to be."""
 
@@ -51,6 +61,7 @@ class Training(Strict):
     seed: int
     date: str
     data: list[TrainingSet] = Field(default_factory=list)
+    pretrained: Pretrained | None = Field(None, description="what its encoder started from; None: drawn at random")
     settings: dict[str, Any] | None = Field(None, description="the whole recipe, as it was trained")
     initial: "Training | None" = Field(None, description="how the weights that it started from came to be")
 
@@ -72,6 +83,7 @@ class SamEncoding(Strict):
     encoder: str = Field(description="name on the Hugging Face hub, or folder")
     digest: str = Field(description="of its configuration and weights: another one under this name is refused")
     field: int = Field(ge=1, description="side of what is embedded at once, px at the model's mpp: the window")
+    control: Control | None = Field(None, description="what it was trained with in place of SAM's embedding")
 
 
 class Int8Set(Strict):

@@ -103,7 +103,7 @@ def build_map_model(card: Card, tensors: Mapping[str, NDArray[Any]]) -> MapModel
 def _encoder(card: Card) -> SamEncoder | None:
     if card.sam is None:
         return None
-    encoder = load_sam(card.sam.encoder)
+    encoder = load_sam(card.sam.encoder, card.sam.control)
     if encoder.digest != card.sam.digest:
         raise HemalumError(
             f"model '{card.name}' was trained with another SAM encoder than '{card.sam.encoder}' is now "

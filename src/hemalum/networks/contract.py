@@ -38,6 +38,7 @@ class Network(nn.Module):
     feature_outputs: bool = False
     stage_toggles: tuple[str, ...] = ()  # attributes, True or False, that turn a stage on or off
     late_modules: tuple[str, ...] = ()  # those behind the encoder: what a refinement trains by default
+    pretrained_digest: str | None = None  # sha256 of weights of elsewhere that it was given (option `pretrained`)
     final_layer: str = "head"  # dotted name of the module that makes the logits: an activation map shows its input
 
     # modules whose `__init__` takes what neither the class nor its bases take of `**options`

@@ -43,7 +43,8 @@ class DeepLab(Network):
     """What the networks share: a dilated ResNet and the atrous pyramid over its last scale. It has no decoder.
 
     `channels` are those after the pyramid, `rates` its dilations (None: those of the output stride). `pretrained` is
-    what transformers loads a ResNet from: a name on its hub or a folder. The other options are ResNet's.
+    what transformers loads a ResNet from: a folder, or a name on its hub whose files are on this machine. The other
+    options are ResNet's.
     Raises ValueError for what ResNet refuses, and weights that cannot be had or do not fit.
     """
 
@@ -63,7 +64,7 @@ class DeepLab(Network):
         self.channels = channels
         self.encoder = ResNet(**options)
         if pretrained is not None:
-            load_pretrained(self.encoder, pretrained)
+            self.pretrained_digest = load_pretrained(self.encoder, pretrained)
         self.stride = self.encoder.output_stride
         self.pyramid = AtrousPyramid(self.encoder.widths[3], channels, rates or RATES[self.stride])
 

@@ -1,7 +1,7 @@
 """eU-Net3+ (Swain, Cheoi, Ko 2024): U-Net3+ with a gated encoder, blurred pooling, and SAM at the bottleneck.
 
-The embedding passes through a squeeze-and-excitation gate over both sources; the gated features attend to the plain
-ones (see docs/systems/eunet3plus_sam.md for the readings).
+A squeeze-and-excitation gate over features and embedding, then cross-attention; what is gated and what attends to
+what is read in several ways (docs/systems/eunet3plus_sam.md).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from hemalum.networks.blocks import Excitation
 from hemalum.networks.contract import Outputs, check_choice
 from hemalum.networks.unet3plus import Down, UNet3Plus
 
-FUSIONS = ("guided", "advanced", "concat", "none")
+FUSIONS = ("guided", "advanced", "joint", "concat", "none")
+ATTENTION = ("guided", "advanced", "joint")  # those with a fusion block
 GATES = ("sigmoid", "glu")
 
 
@@ -22,9 +23,10 @@ class EUNet3Plus(UNet3Plus):
     """(B, inputs, H, W) and SAM's embedding (B, `embedding`, h, w) → (B, outputs, H, W) logits.
 
     `fusion`: "guided" has the gated features as queries and the plain ones as keys and values; "advanced" has the
-    gated ones as all three, and gates the finer levels as well; "concat" hands features and embedding on side by
-    side; "none" has no embedding. `gate` is what makes the gate's last layer a factor. `reduction` narrows the gate's
-    hidden layer, `dropout` drops whole channels after the fusion.
+    gated ones as all three, and gates the finer levels as well; "joint" gates features and embedding side by side,
+    and both are all three; "concat" hands the two on side by side; "none" has no embedding. `gate` is what makes the
+    gate's last layer a factor. `reduction` narrows the gate's hidden layer, `dropout` drops whole channels after the
+    fusion.
     """
 
     late_modules = ("decoder", "fuse", "head")
@@ -57,8 +59,8 @@ class EUNet3Plus(UNet3Plus):
         self.embedding_channels = embedding
         self.global_context = True
         self.blur = Down(blurred=True)
-        if fusion in ("guided", "advanced"):
-            self.fuse = FusionBlock(widths[-1], embedding, gate, reduction, advanced=fusion == "advanced")
+        if fusion in ATTENTION:
+            self.fuse = FusionBlock(widths[-1], embedding, gate, reduction, fusion)
         if fusion == "advanced":
             self.gates = nn.ModuleList(
                 LevelGate(width, embedding, gate, reduction, times=max(1, 4 >> level))
@@ -97,27 +99,37 @@ class EUNet3Plus(UNet3Plus):
 class FusionBlock(nn.Module):
     """Gate and cross-attention with one head over the pixels of the bottleneck; no residual, no norm, no positions.
 
-    SAM enters through the gate alone, as means over the grid.
+    Features x (B, `channels`, H, W) and an embedding of `others` channels on the same grid → (B, `channels`, H, W).
+    `fusion` "guided": queries are the gated x, keys and values x itself. "advanced": all three are the gated x. In
+    both the embedding is seen by the gate alone, as means over the grid. "joint": all three are x and the embedding
+    side by side, gated, and the last layer leads back to `channels`: where the embedding has something stays known.
     """
 
-    def __init__(self, channels: int, others: int, gate: str, reduction: int, advanced: bool) -> None:
+    def __init__(self, channels: int, others: int, gate: str, reduction: int, fusion: str) -> None:
         super().__init__()
-        self.gate = Excitation(channels, reduction, others, gate)
-        self.advanced = advanced
-        self.query = nn.Linear(channels, channels)
-        self.key = nn.Linear(channels, channels)
-        self.value = nn.Linear(channels, channels)
-        self.out = nn.Linear(channels, channels)
+        self.fusion = fusion
+        joint = fusion == "joint"
+        wide = channels + others if joint else channels
+        self.gate = Excitation(wide, reduction, 0 if joint else others, gate)
+        self.query = nn.Linear(wide, wide)
+        self.key = nn.Linear(wide, wide)
+        self.value = nn.Linear(wide, wide)
+        self.out = nn.Linear(wide, channels)
 
     def forward(self, x_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
-        gated = self.gate(x_BCHW, other_BCHW).flatten(2).transpose(1, 2)
-        seen = gated if self.advanced else x_BCHW.flatten(2).transpose(1, 2)
+        gated = self._gate(x_BCHW, other_BCHW).flatten(2).transpose(1, 2)
+        seen = x_BCHW.flatten(2).transpose(1, 2) if self.fusion == "guided" else gated
         # one head as an axis of its own: the form that export knows
         query, key, value = (
             part(x)[:, None] for part, x in ((self.query, gated), (self.key, seen), (self.value, seen))
         )
         mixed = F.scaled_dot_product_attention(query, key, value)[:, 0]
         return self.out(mixed).transpose(1, 2).reshape(x_BCHW.shape)  # type: ignore[no-any-return]
+
+    def _gate(self, x_BCHW: Tensor, other_BCHW: Tensor) -> Tensor:
+        if self.fusion == "joint":
+            return self.gate(torch.cat([x_BCHW, other_BCHW], dim=1))  # type: ignore[no-any-return]
+        return self.gate(x_BCHW, other_BCHW)  # type: ignore[no-any-return]
 
 
 class LevelGate(nn.Module):

@@ -1,8 +1,10 @@
 """ResNet (He et al. 2016), dilated: the encoder of the DeepLab networks, features at four scales."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,10 +87,11 @@ class ResNet(nn.Module):
         return scales
 
 
-def load_pretrained(network: ResNet, source: str) -> None:
+def load_pretrained(network: ResNet, source: str) -> str:
     """Take the weights of a ResNet that transformers loads from `source`, a name on its hub or a folder.
 
-    They were trained on ImageNet's colors; batch norm follows within some hundred steps.
+    Nothing is downloaded: a name is looked for in the local cache of downloads. Gives a sha256 over the weights. They
+    were trained on ImageNet's colors; batch norm follows within some hundred steps.
     Raises ValueError when transformers or the weights are missing, or they are those of another ResNet.
     """
     try:
@@ -98,11 +101,16 @@ def load_pretrained(network: ResNet, source: str) -> None:
             'pretrained weights come through transformers, which is not installed: pip install "hemalum[sam]"'
         ) from None
     try:
-        pretrained: Any = ResNetModel.from_pretrained(source)
+        pretrained: Any = ResNetModel.from_pretrained(source, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
+        if source.count("/") == 1 and not source.startswith((".", "/", "~")):
+            raise ValueError(
+                f"the pretrained weights '{source}' are not on this machine, and a training downloads nothing: "
+                f"huggingface-cli download {source} (or: hf download), or give the path of a folder with them"
+            ) from error
         raise ValueError(
-            f"no ResNet to load from '{source}': give a folder that transformers saved, or a name on its hub and a "
-            f"connection ({' '.join(str(error).split())[:120]})"
+            f"no ResNet to load from '{source}': give a folder that transformers saved, with model.safetensors "
+            f"({' '.join(str(error).split())[:120]})"
         ) from error
     if pretrained.config.layer_type != "bottleneck" or pretrained.config.downsample_in_bottleneck:
         raise ValueError(f"'{source}' is a ResNet of another build: want bottlenecks whose 3×3 convolution strides")
@@ -112,6 +120,11 @@ def load_pretrained(network: ResNet, source: str) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"'{source}' does not fit the network's layers, widths or inputs: {reason}") from error
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).data)
+    return digest.hexdigest()
 
 
 def _rename(name: str) -> str:

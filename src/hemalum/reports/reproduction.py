@@ -7,7 +7,7 @@ from hemalum import __version__
 from hemalum.errors import counted
 from hemalum.experiments.papers import Paper, PublishedTable, load_paper, papers
 from hemalum.experiments.reproduce import Reproduction
-from hemalum.experiments.reproduced_tables import NOT_YET, Difference, Line, ReproducedValue, TablePart
+from hemalum.experiments.reproduced_tables import NOT_YET, ROW_CHOICES, Difference, Line, ReproducedValue, TablePart
 from hemalum.reports.files import write_csv, write_report
 from hemalum.reports.grid import Grid, Row
 from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table
@@ -137,6 +137,13 @@ def _side_by_side(table: PublishedTable, part: TablePart) -> list[Grid]:
     )
     if not part.differences:
         return [results]
+    settings = Grid(
+        caption=f"What each row was given here; {data}",
+        corner="method",
+        columns=tuple(choice.replace("_", " ") for choice in ROW_CHOICES),
+        rows=tuple(Row(row.method, tuple(row.settings.values())) for row in part.settings),
+        words=frozenset(range(len(ROW_CHOICES))),
+    )
     protocols = Grid(
         caption=f"Protocols side by side; {data}",
         corner="what",
@@ -144,7 +151,7 @@ def _side_by_side(table: PublishedTable, part: TablePart) -> list[Grid]:
         rows=tuple(map(_protocol_row, part.differences)),
         words=frozenset({0, 1, 2, 3}),
     )
-    return [results, protocols]
+    return [results, settings, protocols]
 
 
 def _protocol_row(difference: Difference) -> Row:
@@ -219,7 +226,10 @@ def _results(reproduction: Reproduction) -> list[dict[str, Any]]:
     rows = []
     for table, parts in reproduction.tables:
         for part in parts:
+            inputs = {(one.method, one.recipe): one.settings for one in part.settings}
             for line in part.lines:
+                recipes = line.row.recipes_of(line.column)
+                settings = inputs.get((line.row.method, recipes[0]), {}) if recipes else {}
                 row: dict[str, Any] = {
                     "paper": reproduction.paper.name,
                     "table": table.id,
@@ -229,6 +239,8 @@ def _results(reproduction: Reproduction) -> list[dict[str, Any]]:
                     "recipe": "; ".join(map(" − ".join, line.row.recipes_by_base(line.column).values())) or None,
                     "figure": line.column.name,
                     "metric": line.column.metric,
+                    "input": settings.get("input"),
+                    "stain_normalization": settings.get("stain_normalization"),
                     "paper_averaging": line.row.averaging or table.averaging,
                     "published": line.printed,
                     "published_sd": line.sd,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.models.card import NetworkSpec, SamEncoding
+from hemalum.models.card import NetworkSpec, Pretrained, SamEncoding
 from hemalum.models.input import input_channels
 from hemalum.models.network import build_network, measure_halo, option_defaults
 from hemalum.models.sam import SamEncoder
@@ -61,8 +61,15 @@ def build_for_data(
     halo = find_halo(recipe, network, window)
     encoding = None
     if sam is not None and recipe.sam is not None and window is not None:
-        encoding = SamEncoding(encoder=recipe.sam.encoder, digest=sam.digest, field=window)
-    return network, replace(context, stride=network.stride, window=window, halo=halo, sam=encoding)
+        encoding = SamEncoding(
+            encoder=recipe.sam.encoder, digest=sam.digest, field=window, control=recipe.sam.control
+        )
+    pretrained = None
+    if network.pretrained_digest is not None:
+        pretrained = Pretrained(source=recipe.network.options["pretrained"], sha256=network.pretrained_digest)
+    return network, replace(
+        context, stride=network.stride, window=window, halo=halo, sam=encoding, pretrained=pretrained
+    )
 
 
 def build_for(recipe: Recipe, data_spec: DataSpec) -> tuple[Network, NetworkSpec]:

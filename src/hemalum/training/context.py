@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from hemalum.data.stain.normalization import StainNormalizer
-from hemalum.models.card import NetworkSpec, SamEncoding
+from hemalum.models.card import NetworkSpec, Pretrained, SamEncoding
 from hemalum.targets.representations import Representation, find_representation
 from hemalum.training.data_spec import DataSpec
 from hemalum.training.recipe import Recipe
@@ -20,7 +20,8 @@ class TrainContext:
     """All that is decided before the first step of a run in `folder`.
 
     `network` is what the card says of the network, `stride` its stride, `window` the side of every input where it
-    takes no other, `halo` how far around a tile's core it looks (all px), `sam` the encoder whose embedding it takes.
+    takes no other, `halo` how far around a tile's core it looks (all px), `sam` the encoder whose embedding it takes,
+    `pretrained` the weights that it started from.
     `stain` brings every image to the recipe's colors. `workers` processes make batches. With `compile` PyTorch
     compiles the network's part of a step. After each step the first process calls
     `on_progress(step, steps in all, figures)`; the figures are those just logged, or none.
@@ -35,6 +36,7 @@ class TrainContext:
     window: int | None = None
     halo: int = 0
     sam: SamEncoding | None = None
+    pretrained: Pretrained | None = None
     stain: StainNormalizer | None = None
     workers: int = 1
     compile: bool = False

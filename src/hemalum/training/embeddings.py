@@ -19,13 +19,14 @@ from torch.nn import functional as F
 
 from hemalum.cache import cached
 from hemalum.data.dataset import pixel_hash
+from hemalum.errors import HemalumError
 from hemalum.models.sam import SamEncoder
 
 log = logging.getLogger(__name__)
 
 KIND = "embeddings"  # of the cache's entries
 _FILE = "embedding.npy"
-_VERSION = 1  # raise when the same image and encoder give another map
+_VERSION = 2  # raise when the same image and encoder give another map
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -83,16 +84,33 @@ def embed_all(
     field: int,
     share: tuple[int, int] = (0, 1),
     wait: Callable[[], object] = lambda: None,
+    shuffle_seed: int | None = None,
 ) -> list[Embedding]:
     """The embeddings of images, in their order.
 
     `share` is which of them this process makes, as (which, of how many); after `wait()` it reads those of the others.
+    With `shuffle_seed` each image is given that of another one. Raises HemalumError where there is no other.
     """
     log.info("embedding %d images with %s, where that was not done before", len(images), encoder.name)
     for image in images[share[0] :: share[1]]:
         embed(encoder, image, field)
     wait()
-    return [embed(encoder, image, field) for image in images]
+    embeddings = [embed(encoder, image, field) for image in images]
+    if shuffle_seed is None:
+        return embeddings
+    return [embeddings[other] for other in pick_others(len(images), shuffle_seed)]
+
+
+def pick_others(count: int, seed: int) -> list[int]:
+    """For each of `count` things another one, each of them once; by the seed. Raises HemalumError for one alone."""
+    if count == 1:
+        raise HemalumError(
+            "sam.control shuffled gives an image the embedding of another, and there is one image alone"
+        )
+    circle = np.random.default_rng(seed).permutation(count)
+    others = np.empty(count, np.int64)
+    others[circle] = np.roll(circle, 1)
+    return [int(other) for other in others]
 
 
 def embed(encoder: SamEncoder, image: Image, field: int) -> Embedding:

@@ -1,5 +1,6 @@
 """The training stream: batch number n is a pure function of (recipe, data, n)."""
 
+import logging
 import math
 import os
 from collections import Counter
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hemalum.data.augmentation.appearance import apply_appearance
-from hemalum.data.augmentation.crops import cut, cut_valid
+from hemalum.data.augmentation.crops import cut, cut_valid, measure_inside
 from hemalum.data.augmentation.image_bank import ImageBank
 from hemalum.data.augmentation.warp import TrainingImage, crop_of
 from hemalum.data.dataset import Dataset
@@ -27,6 +28,10 @@ from hemalum.errors import HemalumError
 from hemalum.training.context import TrainContext
 from hemalum.training.embeddings import Embed
 from hemalum.training.encoding import encode_extra, encode_targets, mean_and_std, normalize_images, prepare_sample
+
+log = logging.getLogger(__name__)
+
+LEAST_INSIDE = 0.95  # share of an average crop that lies inside its image; less is warned of
 
 _AHEAD = 2  # batches made ahead of the step that uses them
 
@@ -141,6 +146,19 @@ class TrainLoader(EpochLoader):
                 present_classes(dataset, self.data_spec.class_map(dataset), count) for dataset in datasets
             ]
         self.probability = self.probabilities(0)
+        self._warn_of_mirrored_crops()
+
+    def _warn_of_mirrored_crops(self) -> None:
+        """Say it where much of a crop that counts is mirrored: nuclei of that form are nowhere."""
+        recipe = self.recipe
+        if recipe.beyond == "count" and self.share[0] == 0:
+            inside = measure_inside(self.prepared, recipe.tile, recipe.augment, self.probability)
+            if inside < LEAST_INSIDE:
+                log.warning(
+                    "recipe %s: %.0f %% of an average crop of %d px at %g µm/px lie beyond its image, where it is "
+                    "mirrored: take a smaller tile or mpp, or beyond: ignore",
+                    recipe.name, 100 * (1 - inside), recipe.tile, recipe.mpp,
+                )  # fmt: skip
 
     def batches(
         self, start: int, stop: int, views: Views | None = None, device: torch.device | None = None

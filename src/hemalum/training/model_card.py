@@ -63,6 +63,7 @@ def describe(
             seed=recipe.seed,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             data=sets,
+            pretrained=context.pretrained,
             settings=recipe.model_dump(mode="json"),
             initial=progress.initial,
         ),

@@ -14,7 +14,7 @@ from hemalum.data.labeled_fraction import LabeledFraction
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
-from hemalum.models.card import RANGES, Channels, InputRange, NetworkSpec
+from hemalum.models.card import RANGES, Channels, Control, InputRange, NetworkSpec
 from hemalum.models.model import load_model
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.settings import RENAMED, Seed, Strict, as_plain, merge, settings_at
@@ -33,11 +33,17 @@ class Source(Strict):
 class Sam(Strict):
     """A frozen SAM image encoder whose embedding the network is given."""
 
-    encoder: str = Field(description="name on the Hugging Face hub such as facebook/sam-vit-base, or a folder")
+    encoder: str = Field(
+        description="name on the Hugging Face hub such as facebook/sam-vit-base, a folder, or a .pth of SAM's authors"
+    )
     field: int | None = Field(
         None,
         ge=16,
         description="side of what is embedded at once, px at `mpp`, and of the model's windows; None: tile",
+    )
+    control: Control | None = Field(
+        None,
+        description="what to give in its place, to tell what it is good for: another image's, zeros, random weights'",
     )
 
 

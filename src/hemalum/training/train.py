@@ -21,6 +21,7 @@ from hemalum.data.stain.target import fit_stain_target
 from hemalum.errors import HemalumError, nearest
 from hemalum.files import write_text
 from hemalum.manifest import check_free, lock_folder, read_manifest, write_manifest
+from hemalum.models.card import Pretrained
 from hemalum.models.file import save_model
 from hemalum.models.sam import SamEncoder, load_sam
 from hemalum.training.building import build_for_data, check_losses
@@ -85,7 +86,7 @@ def train(  # noqa: PLR0913 (the verb's options)
         if start is not None and stain is None and recipe.stain_normalization is None:
             stain = start.card.stain
         normalizer = fit_normalizer(recipe, datasets) if stain is None else StainNormalizer(stain)
-        sam = None if recipe.sam is None else load_sam(recipe.sam.encoder)
+        sam = None if recipe.sam is None else load_sam(recipe.sam.encoder, recipe.sam.control)
 
         keep_freed_memory()
         if threads:
@@ -97,7 +98,7 @@ def train(  # noqa: PLR0913 (the verb's options)
         network, context = build_for_data(context, datasets, sam)
 
         # held until the model file is there
-        data_digest = digest_data(datasets, normalizer, sam)
+        data_digest = digest_data(datasets, normalizer, sam, context.pretrained)
         progress = stack.enter_context(open_run(folder, recipe.digest, data_digest, resume, writes=first))
         card = None
         if start is not None:
@@ -111,8 +112,10 @@ def train(  # noqa: PLR0913 (the verb's options)
 
         embed = None
         if sam is not None and context.sam is not None:
-            field = context.sam.field
-            embed = partial(embed_all, sam.to(fabric.device), field=field, share=context.share, wait=fabric.barrier)
+            embed = partial(
+                embed_all, sam.to(fabric.device), field=context.sam.field, share=context.share, wait=fabric.barrier,
+                shuffle_seed=recipe.seed if context.sam.control == "shuffled" else None,
+            )  # fmt: skip
         loader = open_train_loader(context, datasets, network, embed)
         nucleus_diameter_um = loader.measure_nucleus_diameter_um()
         validation = Validation(context, [dataset.split("val") for dataset in datasets], embed)
@@ -194,13 +197,20 @@ def fit_normalizer(recipe: Recipe, datasets: Sequence[Dataset]) -> StainNormaliz
     return StainNormalizer(fit_stain_target(recipe.stain_normalization, named))
 
 
-def digest_data(datasets: Sequence[Dataset], stain: StainNormalizer | None, sam: SamEncoder | None) -> str:
-    """Hash over what the run sees: every image, its truth and its part, the stain target's origin, the encoder."""
+def digest_data(
+    datasets: Sequence[Dataset],
+    stain: StainNormalizer | None,
+    sam: SamEncoder | None,
+    pretrained: Pretrained | None = None,
+) -> str:
+    """Hash over what the run sees: every image, its truth and its part, the stain target's origin, other weights."""
     lines = [line for dataset in datasets for line in dataset.lines()]
     if stain is not None:
         lines.append(stain.target.origin)
     if sam is not None:
         lines.append(sam.digest)
+    if pretrained is not None:
+        lines.append(pretrained.sha256)
     return hash_lines(lines)
 
 

@@ -3,6 +3,7 @@ from .appearance import normalize as normalize
 from .crops import augment as augment
 from .crops import cut as cut
 from .crops import cut_valid as cut_valid
+from .crops import measure_inside as measure_inside
 from .image_bank import ImageBank as ImageBank
 from .settings import AugmentSettings as AugmentSettings
 from .strong_views import StrongViews as StrongViews

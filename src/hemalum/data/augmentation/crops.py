@@ -14,8 +14,10 @@ from torch import Tensor
 
 from hemalum.data.augmentation.appearance import apply_appearance, draw_appearance
 from hemalum.data.augmentation.settings import AugmentSettings
-from hemalum.data.augmentation.warp import TrainingImage, draw_geometry, warp_image, warp_labels, warp_valid
+from hemalum.data.augmentation.warp import TrainingImage, crop_of, draw_geometry, warp_image, warp_labels, warp_valid
 from hemalum.data.stain.jitter import StainProfile
+
+_PROBES = 16  # points along a side of a crop, by which is measured how much of it lies inside its image
 
 
 def augment(
@@ -95,3 +97,26 @@ def cut_valid(
     for sample, affine, shift, out in zip(samples, crops.affine.numpy(), crops.shift.numpy(), valid, strict=True):
         warp_valid(sample, affine, shift, size, supersampling, beyond, out[0])
     return torch.from_numpy(valid)
+
+
+def measure_inside(
+    samples: Sequence[TrainingImage],
+    size: int,
+    settings: AugmentSettings,
+    probability: NDArray[np.float64] | None = None,
+    draws: int = 500,
+) -> float:
+    """The share of an average crop of `size` px that lies inside its image, and is not mirrored: of `draws` crops.
+
+    `probability` is how likely each sample is drawn; None: all alike. The elastic displacement is left out.
+    """
+    chosen = np.random.default_rng(0).choice(len(samples), draws, p=probability)
+    grid = (np.arange(_PROBES) + 0.5) * size / _PROBES
+    across, down = np.meshgrid(grid, grid)
+    shares = []
+    for number, index in enumerate(chosen):
+        affine = crop_of(samples[index], np.random.default_rng([0, number]), size, settings)
+        height, width = samples[index].image.shape[:2]
+        x, y = (row[0] * across + row[1] * down + row[2] for row in affine)
+        shares.append(((x >= 0) & (x < width) & (y >= 0) & (y < height)).mean())
+    return float(np.mean(shares))

@@ -12,7 +12,7 @@ from .contact_sheet import SheetPen as SheetPen
 from .contact_sheet import draw_sheet as draw_sheet
 from .contact_sheet import picture_path as picture_path
 from .difference import write_difference as write_difference
-from .embedding import write_embedding_picture as write_embedding_picture
+from .embedding import write_embeddings as write_embeddings
 from .preview import choose_samples as choose_samples
 from .preview import write_preview as write_preview
 from .stages import write_stages as write_stages
