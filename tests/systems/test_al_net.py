@@ -73,8 +73,8 @@ def test_parts_can_be_left_out() -> None:
     assert (options["rates"], options["bottleneck_rates"]) == ([1], [1, 3])
     terms = {"boundary": 0.0, "gradient": 0.2, "direction": False, "band": 2, "ramp": 0.0, "rebalance": 0.01}
     assert recipe_of(loss=terms).phases[1].loss.model_dump(exclude={"name"}) == terms
-    plateau = recipe_of(score_plateau={"window": 3, "delta": 0.1, "earliest": 0.35}).phases[0].until.score_plateau
-    assert plateau == ScorePlateau(window=3, delta=0.1, earliest=0.5)
+    plateau = recipe_of(score_plateau={"patience": 3, "delta": 0.1, "earliest": 0.35}).phases[0].until.score_plateau
+    assert plateau == ScorePlateau(patience=3, delta=0.1, earliest=0.5)
     assert {phase.until.monitor for phase in open_recipe("al_net_polyps").phases} == {"dice"}
 
 
@@ -139,7 +139,7 @@ def test_overfits_four_real_tiles(real_data: Path, tmp_path: Path) -> None:
     rows = [replace(row, split=split) for split in ("train", "val") for row in tiles.rows]
     system = {
         "name": "al_net", "network": {"widths": [8, 16, 32]}, "optimizer": {"lr": 0.002},
-        "score_plateau": {"window": 1}, "latest": 0.6, "steps": 300,
+        "score_plateau": {"patience": 1}, "latest": 0.6, "steps": 300,
     }  # fmt: skip
     run = {"name": "r", "mpp": 0.5, "tile": 128, "batch": 4, "validate_every": 30, "clip": 5.0, "augment": "none"}
     recipe = Recipe.model_validate(run | {"system": system})

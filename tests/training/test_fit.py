@@ -124,18 +124,43 @@ def test_not_finite_loss_stops_and_keeps_the_checkpoint(
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
-def test_scores_level_off() -> None:
-    rule = ScorePlateau(window=2, delta=0.01, earliest=0.5)
-    rising, flat = [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.395, 0.4, 0.4, 0.4]
-    assert not has_plateaued(rule, rising, 1.0)
-    assert has_plateaued(rule, flat, 0.5)  # 0.4 against 0.3975
-    assert not has_plateaued(rule, flat, 0.49)
-    assert not has_plateaued(rule, flat[-3:], 1.0)  # too few to compare
+def find_plateau(rule: ScorePlateau, scores: list[float]) -> int | None:
+    """The number of scores after which the rule says that they have leveled off, of a phase that they fill."""
+    numbers = range(1, len(scores) + 1)
+    return next((n for n in numbers if has_plateaued(rule, scores[:n], n / len(scores))), None)
+
+
+@pytest.mark.parametrize(
+    ("scores", "after"),
+    [
+        pytest.param([0.1, 0.2, 0.3, 0.4], None, id="rises"),
+        pytest.param([0.1, 0.3, 0.4, 0.405, 0.402], 5, id="levels off: two gains of less than 0.01 over 0.4"),
+        pytest.param([0.4, 0.4, 0.4], 3, id="flat from the first: one to compare with, and two"),
+        pytest.param([0.4, 0.4], None, id="too few to compare"),
+        pytest.param([0.4, 0.406, 0.412, 0.418, 0.424], None, id="creeps: 0.012 in two"),
+        pytest.param([0.80, 0.86, 0.70, 0.90], None, id="falls and recovers to a new best"),
+        pytest.param([0.80, 0.86, 0.70, 0.69, 0.70, 0.69, 0.70], None, id="falls and stays down"),
+        pytest.param([0.9, 0.8, 0.7, 0.6, 0.5], None, id="falls all the time"),
+        pytest.param([0.80, 0.86, 0.70, 0.855, 0.861], 5, id="falls, recovers to the same best and levels off"),
+        pytest.param([0.80, 0.86, 0.83, 0.80, 0.90], None, id="noise of 0.06 is a fall"),
+        pytest.param([0.80, 0.86, 0.83, 0.84, 0.85], 4, id="noise of 0.03 is none"),
+        pytest.param([0.1, 0.9, 0.9, 0.905, 0.95], 4, id="jumps, then levels off"),
+        pytest.param([0.4, nan, nan, nan], None, id="no number"),
+    ],
+)
+def test_scores_level_off(scores: list[float], after: int | None) -> None:
+    assert find_plateau(ScorePlateau(patience=2, delta=0.01, fall=0.05, earliest=0.0), scores) == after
+
+
+def test_no_score_levels_off_before_the_earliest_step() -> None:
+    rule = ScorePlateau(patience=2, delta=0.01, earliest=0.5)
+    assert not has_plateaued(rule, [0.4] * 5, 0.49)
+    assert has_plateaued(rule, [0.4] * 5, 0.5)
 
 
 def test_a_later_phase_gets_what_an_earlier_one_saves(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
-    # leveled off at the second validation: a Dice gains less than 2
-    flat = ScorePlateau(window=1, delta=2.0, earliest=0)
+    # leveled off at the second validation: a Dice gains less than 2 and falls by less than 1
+    flat = ScorePlateau(patience=1, delta=2.0, fall=1.0, earliest=0)
     phases = [
         Phase(name="first", until=StopCriteria(steps=9, score_plateau=flat)),
         Phase(name="second", until=StopCriteria(steps=9, total=10)),

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from builders.trainings import assert_same_run, read_log
+from hemalum.errors import HemalumError
+from hemalum.losses.boundary import Dice
 from hemalum.systems.phases import (
     SGD,
     AdamW,
@@ -229,6 +231,50 @@ THRESHOLD = {
     "factor": 3,
 }
 SWATS = {"when": {"name": "swats", "beta": 0.5, "tolerance": 0.5}, "to": {"name": "sgd", "momentum": 0.5}}
+
+
+def switching_alone(part: str | None) -> PhaseOptimizer:
+    switch = Switch(when=Threshold(part=part, every=0.01, window=5, portion=0.2, smoothing=0.0))
+    phase = Phase(name="p", optimizer=Lion(), switch=switch, until=StopCriteria(steps=100))
+    return PhaseOptimizer(phase, [nn.Parameter(torch.zeros(1))], SwitchState(), 100, 100)
+
+
+@pytest.mark.parametrize(("part", "since"), [("dice", None), (None, 38)])
+def test_a_term_that_fades_in_does_not_trigger_a_switch_that_watches_dice(
+    part: str | None, since: int | None
+) -> None:
+    """Dice falls by a tenth every 10 steps to the end; from step 35 on a term fades in.
+
+    Two steps later the sum is within 0.5 % of what it was five steps before, where it used to fall by 5 %.
+    """
+    optimizer = switching_alone(part)
+    for step in range(100):
+        dice = 0.9 ** (step / 10)
+        parts = {"dice": torch.tensor(dice), "gradient": torch.tensor(0.4 * min(1.0, max(0, step - 35) / 20))}
+        optimizer.step(optimizer.watched_loss(torch.stack(list(parts.values())).sum(), parts, {}), step)
+    assert optimizer.state.since == since
+
+
+def test_a_weight_that_is_scheduled_is_no_change_of_the_loss() -> None:
+    optimizer = switching_alone("dice")
+    parts = {"dice": torch.tensor(0.3), "boundary": torch.tensor(0.2)}
+    watched = optimizer.watched_loss(torch.tensor(0.5), parts, {"dice_weight": 0.5, "boundary_weight": 0.6})
+    assert float(watched) == pytest.approx(0.6)
+
+
+def test_a_switch_that_watches_a_part_that_the_loss_lacks_is_refused(
+    recipe: Recipe, mini: Path, tmp_path: Path
+) -> None:
+    switch = Switch(when=Threshold(part="dise"))
+    phases = [recipe.phases[0].model_copy(update={"switch": switch, "name": "p", "loss": Dice()})]
+    changed = recipe.model_copy(update={"phases": phases, "representation": "foreground"})
+    with pytest.raises(
+        HemalumError,
+        match=r"^phase 'p': its switch watches the part 'dise' of loss 'dice', which has none of that name, "
+        r"did you mean 'dice'\?$",
+    ):
+        train(changed, [mini], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 class StoppedError(Exception):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from hemalum.losses.boundary import ALNetLoss, Dice
-from hemalum.systems.phases import AnyLoss, Constant, Lion, Phase, ScorePlateau, StopCriteria, Switch
+from hemalum.systems.phases import AnyLoss, Constant, Lion, Phase, ScorePlateau, StopCriteria, Switch, Threshold
 from hemalum.systems.system import SystemSettings, complete_network
 
 _RATES = {"adamw": 3.0, "sgd": 0.1}  # of the optimizer that takes over, as multiples of Lion's
@@ -32,13 +32,13 @@ class ALNet(SystemSettings):
     )
     loss: AnyLoss = Field(ALNetLoss(), description="of the second phase; the first has dice")
     score_plateau: ScorePlateau = Field(
-        ScorePlateau(window=2), description="what begins the second phase; `earliest` is a share of the run here"
+        ScorePlateau(), description="what begins the second phase; `earliest` is a share of the run here"
     )
     latest: float = Field(0.7, gt=0, le=1, description="share of the run after which the second phase begins anyway")
 
     optimizer: Lion = Lion(weight_decay=0.1)
     switch: Switch | None = Field(
-        Switch(),
+        Switch(when=Threshold(part="dice")),
         description="what ends Lion's time (a threshold on the loss, or SWATS), and what takes over: without "
         "`factor`, AdamW at 3 times Lion's rate, SGD at a tenth of it; none: Lion to the end",
     )

@@ -82,11 +82,16 @@ class Plateau(Strict):
 class Threshold(Strict):
     """Time to switch: the training loss changes much less than it once did.
 
-    l is the loss, averaged over each measurement and smoothed; its relative change |l_e - l_{e-w}| / |l_{e-w}| over
+    l is the loss or one part of it, averaged over each measurement and smoothed; its relative change |l_e - l_{e-w}| / |l_{e-w}| over
     `window` measurements has to fall below `portion` of the largest that it has been.
     """
 
     name: Literal["threshold"] = "threshold"
+    part: str | None = Field(
+        None,
+        description="the part of the loss that is watched, without its scheduled weight, by the name that the log has "
+        "after `loss_`; none: all of it, in which a term that fades in looks like a change",
+    )
     every: float = Field(0.01, gt=0, le=1, description="a measurement, as a share of the run's steps")
     window: int = Field(5, ge=1, description="w, measurements")
     portion: float = Field(0.05, gt=0, lt=1, description="of the largest change so far")
@@ -153,11 +158,12 @@ class SemiSupervised(Strict):
 
 
 class ScorePlateau(Strict):
-    """A score has leveled off when its mean over the last `window` validations is less than `delta` above the
-    mean over the `window` before, after at least `earliest` of the phase's steps."""
+    """A score has leveled off when the last `patience` validations lie between the best one before them less `fall`
+    and that one plus `delta`, after at least `earliest` of the phase's steps: no gain, and no fall either."""
 
-    window: int = Field(5, ge=1, description="validations")
-    delta: float = Field(1e-3, description="of a Dice in [0, 1]")
+    patience: int = Field(4, ge=1, description="validations in a row")
+    delta: float = Field(1e-3, description="a gain over the best so far, of a Dice in [0, 1]")
+    fall: float = Field(0.05, ge=0, description="so far below the best so far a score has fallen, not leveled off")
     earliest: float = Field(0.2, ge=0, le=1, description="share of the phase's steps")
 
 

@@ -189,7 +189,8 @@ def _step(run: RunState, phase: ActivePhase, batch: Batch, interval: Interval) -
         phase.module, phase.optimizer.optimizer, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
     )
     _check_finite(run, phase, losses[0], norm)
-    phase.optimizer.step(losses[0], progress.step)
+    named = dict(zip(parts, losses[1:], strict=True))
+    phase.optimizer.step(phase.optimizer.watched_loss(losses[0], named, interval.factors), progress.step)
     if run.average is not None:
         update_average(run.average, run.network, recipe.ema, progress.step)
     progress.step += 1
@@ -303,10 +304,11 @@ def _judge(run: RunState, phase: ActivePhase, figures: dict[str, float]) -> bool
 
 def has_plateaued(rule: ScorePlateau, scores: Sequence[float], done: float) -> bool:
     """Whether scores have leveled off by `rule`, when the share `done` of the phase's steps is over."""
-    recent, before = scores[-rule.window :], scores[-2 * rule.window : -rule.window]
-    if done < rule.earliest or len(before) < rule.window:
+    recent, before = scores[-rule.patience :], scores[: -rule.patience]
+    best = max((score for score in before if not math.isnan(score)), default=math.nan)
+    if done < rule.earliest or math.isnan(best):
         return False
-    return sum(recent) / len(recent) - sum(before) / len(before) < rule.delta
+    return all(best - rule.fall <= score < best + rule.delta for score in recent)
 
 
 def _end_phase(run: RunState) -> None:

@@ -5,7 +5,7 @@ switches at the same step.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,8 +80,18 @@ class PhaseOptimizer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
+    def watched_loss(self, loss: Tensor, parts: Mapping[str, Tensor], factors: Mapping[str, float]) -> Tensor:
+        """What a switch's threshold looks at: the loss, or the part that it names without its scheduled weight."""
+        when = None if self.phase.switch is None else self.phase.switch.when
+        if not isinstance(when, Threshold) or when.part is None:
+            return loss
+        return parts[when.part] / factors.get(f"{when.part}_weight", 1.0)
+
     def step(self, loss: Tensor, step: int) -> None:
-        """Move the weights by the gradients that `loss` gave; from the next step on another optimizer may do so."""
+        """Move the weights by their gradients; from the next step on another optimizer may do so.
+
+        `loss` is the `watched_loss` of the batch that gave the gradients.
+        """
         switch = self.phase.switch
         if switch is None or self.state.since is not None:
             self.optimizer.step()
