@@ -27,7 +27,7 @@ def test_a_phase_trains_only_what_it_names(recipe: Recipe, mini: Path, tmp_path:
     train(second, [mini], tmp_path / "run")
     torch.manual_seed(recipe.seed)
     start = build_network("compact", 2, recipe.network.options).state_dict()
-    end = load_file(tmp_path / "run" / "best.safetensors")
+    end = load_file(tmp_path / "run" / "best_second.safetensors")
     changed = {name for name, value in start.items() if not np.array_equal(value.numpy(), end[name])}
     assert changed
     assert all(name.startswith(("decoder.", "head.")) for name in changed)
@@ -64,7 +64,7 @@ def test_a_score_that_is_no_number_is_never_the_best(
         folder = tmp_path / str(scores)
         train(one_phase, [mini], folder)  # ends at the last score, by the patience
         assert next(left, None) is None
-        ends[str(scores)] = load_file(folder / "best.safetensors")["head.weight"]
+        ends[str(scores)] = load_file(folder / "best_p.safetensors")["head.weight"]
     after_first, after_second = ends["[0.2, nan, nan]"], ends["[0.1, 0.2, nan, nan]"]
     assert np.abs(after_first - after_second).max() > 0
     for scores in ([nan, 0.5, 0.4, 0.3], [0.1, 0.5, 0.4, 0.3], [nan, nan]):
@@ -169,7 +169,7 @@ def test_a_later_phase_gets_what_an_earlier_one_saves(recipe: Recipe, mini: Path
     assert changed.steps == 10
     train(changed, [mini], tmp_path / "run")
     log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
-    assert [('"first"' in line, '"second"' in line) for line in log] == [(True, False)] * 2 + [(False, True)] * 3
+    assert [('"first"' in line, '"second"' in line) for line in log] == [(True, False)] * 2 + [(False, True)] * 4
     assert '"step": 10' in log[-1]
 
 
@@ -188,7 +188,8 @@ def test_a_phase_that_is_left_no_steps_is_skipped(recipe: Recipe, mini: Path, tm
 def test_a_phase_may_start_from_the_best_of_the_one_before(
     recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.5, 0.2, 0.1, 0.3, 0.5, 0.2, 0.1, 0.3])
+    # three of the first phase, two of the second, and one of each at the end
+    scores = iter([0.5, 0.2, 0.1, 0.3, 0.2, 0.5, 0.3] * 2)
     monkeypatch.setattr(Validation, "score", lambda *_: {"score": next(scores), "dice": 0.0})
     still = {"optimizer": {"name": "sgd", "lr": 1e-12}, "schedule": {"name": "constant"}, "until": {"steps": 2}}
     ends = {}
@@ -199,11 +200,11 @@ def test_a_phase_may_start_from_the_best_of_the_one_before(
         ]
         changed = recipe.model_copy(update={"phases": phases, "ema": 0.0})
         train(changed, [mini], tmp_path / start)
-        ends[start] = load_file(tmp_path / start / "best.safetensors")["head.weight"]
+        ends[start] = load_file(tmp_path / start / "best_two.safetensors")["head.weight"]
     alone = recipe.model_copy(update={"phases": [Phase(name="one", until=StopCriteria(steps=6))], "ema": 0.0})
     scores = iter([0.5, 0.2, 0.1])
     train(alone, [mini], tmp_path / "alone")
-    best = load_file(tmp_path / "alone" / "best.safetensors")["head.weight"]
+    best = load_file(tmp_path / "alone" / "best_one.safetensors")["head.weight"]
     np.testing.assert_allclose(ends["best"], best, atol=1e-7)
     assert np.abs(ends["last"] - best).max() > 1e-4
 

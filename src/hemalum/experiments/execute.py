@@ -97,6 +97,8 @@ def _training_cost(log: Path) -> dict[str, Any]:
     steps, seconds = 0, 0.0
     for line in log.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
+        if "steps_per_second" not in row:  # what a phase starts from: no step lies behind it
+            continue
         seconds += (row["step"] - steps) / row["steps_per_second"]
         steps = row["step"]
     return {"steps": steps, "train_seconds": seconds, "steps_per_second": steps / seconds}

@@ -50,6 +50,7 @@ class Training(Strict):
     steps: int
     seed: int
     date: str
+    phase: str | None = Field(None, description="of several phases, the one whose best weights these are")
     data: list[TrainingSet] = Field(default_factory=list)
     settings: dict[str, Any] | None = Field(None, description="the whole recipe, as it was trained")
     initial: "Training | None" = Field(None, description="how the weights that it started from came to be")

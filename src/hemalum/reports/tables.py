@@ -211,6 +211,7 @@ def card_pairs(card: Card) -> Pairs:
     if training is not None:
         pairs += [
             ("trained", f"{training.date}, {counted(training.steps, 'step')}, seed {training.seed}"),
+            *([("phase", f"the best weights of '{training.phase}'")] if training.phase else []),
             ("recipe", f"{training.recipe} ({training.recipe_hash[:12]})"),
             ("command", training.command),
         ]

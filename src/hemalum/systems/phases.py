@@ -1,9 +1,10 @@
 """The phases that a training is made of: what trains, with which loss, optimizer and schedule, until when."""
 
+import re
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from hemalum.data.augmentation.strong_views import StrongViews
 from hemalum.errors import HemalumError
@@ -82,15 +83,15 @@ class Plateau(Strict):
 class Threshold(Strict):
     """Time to switch: the training loss changes much less than it once did.
 
-    l is the loss or one part of it, averaged over each measurement and smoothed; its relative change |l_e - l_{e-w}| / |l_{e-w}| over
-    `window` measurements has to fall below `portion` of the largest that it has been.
+    l is the loss or one part of it, averaged over each measurement and smoothed; its relative change over `window`
+    measurements, |l_e - l_{e-w}| / |l_{e-w}|, has to fall below `portion` of the largest that it has been.
     """
 
     name: Literal["threshold"] = "threshold"
     part: str | None = Field(
         None,
-        description="the part of the loss that is watched, without its scheduled weight, by the name that the log has "
-        "after `loss_`; none: all of it, in which a term that fades in looks like a change",
+        description="the part of the loss that is watched, without its scheduled weight, by the name that the log "
+        "has after `loss_`; none: all of it, in which a term that fades in looks like a change",
     )
     every: float = Field(0.01, gt=0, le=1, description="a measurement, as a share of the run's steps")
     window: int = Field(5, ge=1, description="w, measurements")
@@ -203,7 +204,7 @@ AnyLoss = Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)]
 class Phase(Strict):
     """What trains, with which loss, optimizer and schedule, until when."""
 
-    name: str
+    name: str = Field(description="of its own in the recipe, and part of the names of its files")
     start: Literal["last", "best"] = Field(
         "last", description="from the last weights of the phase before, or from its best ones, averaged if they are"
     )
@@ -226,6 +227,13 @@ class Phase(Strict):
     )
     until: StopCriteria
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.-]{1,100}", name):
+            raise ValueError(f"a phase's name is part of file names: letters, digits, _ - and . alone, not '{name}'")
+        return name
+
     def trains(self, parameter: str) -> bool:
         """Whether a parameter of that name trains."""
         wanted = [pattern for pattern in self.train if not pattern.startswith("!")]
@@ -237,10 +245,13 @@ class Phase(Strict):
 def with_kept_optimizers(phases: list[Phase]) -> list[Phase]:
     """Give phases that carry on the optimizer and switch of the one before.
 
-    Raises ValueError where there is none, other weights train, or the phase asks for others.
+    Raises ValueError where there is none, other weights train, or the phase asks for others, and for two phases of
+    one name.
     """
     result: list[Phase] = []
     for phase in phases:
+        if phase.name.casefold() in {other.name.casefold() for other in result}:
+            raise ValueError(f"two phases have the name '{phase.name}': give each its own")
         if phase.keep_optimizer:
             if not result:
                 raise ValueError(f"phase '{phase.name}' carries on, and there is no phase before it")
