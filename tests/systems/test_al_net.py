@@ -37,7 +37,7 @@ def test_two_phases_share_the_run() -> None:
     assert recipe.steps == 1000
     assert boundary.loss.model_dump() == {
         "name": "al_net", "boundary": 0.1, "gradient": 0.5,
-        "direction": True, "band": 3, "ramp": 0.1, "rebalance": None,
+        "direction": True, "direction_from": 0.5, "band": 3, "ramp": 0.1, "rebalance": None,
     }  # fmt: skip
     assert recipe.representation == "foreground"
 
@@ -49,13 +49,13 @@ def test_lion_gives_way_to_adamw_in_whichever_phase() -> None:
     assert boundary.optimizer == region.optimizer
     assert boundary.switch == region.switch
     assert region.switch is not None
-    assert (region.switch.to.name, region.switch.factor, region.switch.when.name) == ("adamw", 3, "threshold")
-    assert region.switch.schedule.final == 0
+    assert (region.switch.to.name, region.switch.to.lr, region.switch.when.name) == ("adamw", 1e-4, "threshold")
+    assert (region.switch.when.part, region.switch.schedule.final, region.switch.schedule.warmup) == ("dice", 0, 100)
 
 
 def test_the_other_optimizers() -> None:
     sgd = recipe_of(switch={"to": {"name": "sgd"}, "when": {"portion": 0.1}}).phases[0].switch
-    assert (sgd.to.name, sgd.factor, sgd.when.portion) == ("sgd", 0.1, 0.1)
+    assert (sgd.to.name, sgd.to.lr, sgd.factor, sgd.when.portion) == ("sgd", 0.01, None, 0.1)
     swats = recipe_of(switch={"when": {"name": "swats", "tolerance": 0.01}, "to": {"name": "sgd"}}).phases[0].switch
     assert (swats.when.name, swats.when.tolerance, swats.factor) == ("swats", 0.01, None)
     assert recipe_of(switch={"factor": 2}).phases[0].switch.factor == 2
@@ -71,7 +71,15 @@ def test_parts_can_be_left_out() -> None:
     options = recipe_of(network=network).network.options
     assert (options["attention"], options["se"], options["norm"]) == (False, False, False)
     assert (options["rates"], options["bottleneck_rates"]) == ([1], [1, 3])
-    terms = {"boundary": 0.0, "gradient": 0.2, "direction": False, "band": 2, "ramp": 0.0, "rebalance": 0.01}
+    terms = {
+        "boundary": 0.0,
+        "gradient": 0.2,
+        "direction": False,
+        "direction_from": 0.2,
+        "band": 2,
+        "ramp": 0.0,
+        "rebalance": 0.01,
+    }
     assert recipe_of(loss=terms).phases[1].loss.model_dump(exclude={"name"}) == terms
     plateau = recipe_of(score_plateau={"patience": 3, "delta": 0.1, "earliest": 0.35}).phases[0].until.score_plateau
     assert plateau == ScorePlateau(patience=3, delta=0.1, earliest=0.5)
@@ -90,7 +98,6 @@ def test_a_recipe_as_a_run_writes_it_reads_as_the_same() -> None:
         ({"score_plateau": {"earliest": 0.8}}, r"earliest \(0.8\) must be before latest \(0.7\)"),
         ({"attention": False}, r"system 'al_net' has no option 'attention', did you mean 'network.attention'\?"),
         ({"bonudary": False}, "system 'al_net' has no option 'bonudary', did you mean 'boundary'"),
-        ({"switch": {"to": {"name": "adam"}}}, "a switch to adam needs a factor: there is one for adamw, sgd"),
         ({"optimizer": {"name": "adam"}}, "system 'al_net', 'optimizer.name'"),
     ],
 )

@@ -114,15 +114,20 @@ class Swats(Strict):
 
 
 class Switch(Strict):
-    """Another optimizer takes over within a phase, with a fresh state, once `when` says so."""
+    """Another optimizer takes over within a phase, once `when` says so.
+
+    It knows nothing of the gradients before, and its first steps, made of one or two of them, are as large as its
+    rate: hence the warm-up.
+    """
 
     when: Annotated[Threshold | Swats, Field(discriminator="name")] = Threshold()
     to: Optimizer = AdamW()
     factor: float | None = Field(
-        None, gt=0, description="its rate, as a multiple of the rate before; none: as `to` says, or as found by swats"
+        None, gt=0, description="its rate, as a multiple of that at the switch; none: as `to` says, or swats found"
     )
     schedule: Annotated[Constant | Cosine, Field(discriminator="name")] = Field(
-        Cosine(final=0), description="from the switch to the end of the phase, and of those that carry on after it"
+        Cosine(final=0, warmup=100),
+        description="from the switch to the end of the phase, and of those that carry on after it",
     )
 
     @model_validator(mode="after")

@@ -239,7 +239,6 @@ def _compute_losses(run: RunState, phase: ActivePhase, batch: Batch, interval: I
             valid,
             epoch=1 + int(run.progress.step / run.epoch),
             phase_step=run.progress.phase_step,
-            phase_epoch=run.progress.phase_step / run.epoch,
             run_steps=run.context.recipe.steps,
             all_reduce_sum=sum_over_processes,
         )
