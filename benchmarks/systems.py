@@ -102,6 +102,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     "al_net": Experiment(
         "AL-Net beside U-Net and DeepLabV3+", ["al_net", "al_net_baselines"], "dsb2018", 3200, CONTOUR
     ),
+    "al_net_controls": Experiment(
+        "AL-Net and U-Net under AL-Net's training and under the plain one, and its parts alone",
+        ["al_net_controls"],
+        "dsb2018",
+        12800,
+        CONTOUR,
+        seeds=3,
+    ),
     "clin_seg_net": Experiment("ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, RECALL),
     "two_stage": Experiment("Two stages over three bases, with controls", ["two_stage"], "tnbc", None),
     "eunet3plus": Experiment(

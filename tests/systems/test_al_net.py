@@ -13,6 +13,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.data.importing import import_dataset
 from hemalum.errors import HemalumError
 from hemalum.losses.boundary import ALNetLoss
+from hemalum.models.network import build_network
 from hemalum.systems import build_system
 from hemalum.systems.al_net import ALNet
 from hemalum.systems.phases import ScorePlateau
@@ -116,9 +117,42 @@ SHARED = (
 def test_it_sees_what_the_networks_beside_it_see(budget: Any) -> None:
     al_net = load_recipe(find_recipe("al_net"), budget)
     others = open_recipes("al_net_baselines", budget) | open_recipes("al_net_ablation", budget)
+    others |= open_recipes("al_net_controls", budget)
     assert {"unet", "deeplabv3plus", "no_boundary"} <= {name.rpartition(".")[2] for name in others}
     for name, recipe in others.items():
         assert {key: getattr(recipe, key) for key in SHARED} == {key: getattr(al_net, key) for key in SHARED}, name
+
+
+@pytest.mark.parametrize("budget", ["full", "small"])
+def test_the_controls_cross_networks_and_trainings(budget: Any) -> None:
+    """Two networks under two trainings, those of al_net and of al_net_baselines; and each part of the one alone."""
+    controls = {name: recipe.model_dump() for name, recipe in open_recipes("al_net_controls", budget).items()}
+    al_net = load_recipe(find_recipe("al_net"), budget).model_dump()
+    unet = open_recipes("al_net_baselines", budget)["unet"].model_dump()
+    crossed = {
+        "al_net": (al_net, al_net), "al_net_plain": (al_net, unet),
+        "unet_as_al_net": (unet, al_net), "unet_plain": (unet, unet),
+    }  # fmt: skip
+    for name, (network, training) in crossed.items():
+        built = [
+            build_network(spec["name"], 1, spec["options"])
+            for spec in (controls[name]["network"], network["network"])
+        ]
+        assert [str(one) for one in built[:1]] == [str(one) for one in built[1:]], name
+        assert controls[name]["phases"] == training["phases"], name
+    alone = controls["adamw_alone"]["phases"]
+    assert [phase["loss"] for phase in alone] == [phase["loss"] for phase in al_net["phases"]]
+    assert {(phase["optimizer"]["name"], phase["switch"]) for phase in alone} == {("adamw", None)}
+    assert [phase["switch"] for phase in controls["lion_alone"]["phases"]] == [None, None]
+    (both,) = controls["both_losses"]["phases"]
+    assert both["optimizer"] == al_net["phases"][0]["optimizer"]
+    assert both["switch"] == al_net["phases"][0]["switch"]
+    assert (both["loss"]["name"], both["loss"]["ramp"]) == ("al_net", 0)
+    (both_plain,) = controls["both_losses_plain"]["phases"]
+    assert {key: both_plain[key] for key in ("optimizer", "schedule")} == {
+        key: unet["phases"][0][key] for key in ("optimizer", "schedule")
+    }
+    assert {recipe["phases"][-1]["until"]["monitor"] for recipe in controls.values()} == {"pq"}
 
 
 def test_defaults_are_the_reading_of_the_docs() -> None:

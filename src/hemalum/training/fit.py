@@ -158,11 +158,20 @@ def fit(
     return _rank_phases(run, validation)
 
 
-def open_phase(context: TrainContext, network: Network, index: int) -> Callable[[Batch], None]:
-    """Give what takes a step of one phase of the recipe, as the first of a run: to be measured, not to be kept."""
+def open_phase(context: TrainContext, network: Network, index: int) -> Callable[[Batch], float]:
+    """Give what takes a step of one phase of the recipe, as the first of a run, and gives the loss before it.
+
+    It is to be measured, not to be kept.
+    """
     run = RunState(context, network, Progress(phase=index))
     phase = _begin_phase(run)
-    return lambda batch: _step(run, phase, batch, Interval())
+
+    def take_step(batch: Batch) -> float:
+        interval = Interval()
+        _step(run, phase, batch, interval)
+        return float(interval.losses[0]["loss"])
+
+    return take_step
 
 
 def _save(run: RunState, log: Log | None = None) -> None:
