@@ -124,6 +124,15 @@ def test_it_sees_what_the_networks_beside_it_see(budget: Any) -> None:
 
 
 @pytest.mark.parametrize("budget", ["full", "small"])
+def test_on_polyps_the_networks_beside_it_see_the_same(budget: Any) -> None:
+    al_net = load_recipe(find_recipe("al_net_polyps"), budget)
+    for name, recipe in open_recipes("al_net_polyps_baselines", budget).items():
+        for key in (*SHARED, "separation"):
+            assert getattr(recipe, key) == getattr(al_net, key), (name, key)
+        assert {phase.until.monitor for phase in (*recipe.phases, *al_net.phases)} == {"dice"}
+
+
+@pytest.mark.parametrize("budget", ["full", "small"])
 def test_the_controls_cross_networks_and_trainings(budget: Any) -> None:
     """Two networks under two trainings, those of al_net and of al_net_baselines; and each part of the one alone."""
     controls = {name: recipe.model_dump() for name, recipe in open_recipes("al_net_controls", budget).items()}
