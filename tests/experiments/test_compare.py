@@ -265,10 +265,10 @@ def test_test_images_are_segmented_at_the_scale_that_is_asked_for(
     """The dataset says 0.5 µm/px, which may come from the true nuclei; a user's image says nothing."""
     used = {}
     for mpp in (None, 0.8, "auto"):
-        found, failed = compare([f"dark={dark_model}"], [mini], tmp_path / str(mpp), mpp=mpp, resources=CPU)
+        comparison, failed = compare([f"dark={dark_model}"], [mini], tmp_path / str(mpp), mpp=mpp, resources=CPU)
         assert not failed
-        used[mpp] = {row["mpp_used"] for row in found.runs[0].per_image}
-        assert found.runs[0].summary["mpp"] == ("per image" if mpp is None else mpp)
+        used[mpp] = {row["mpp_used"] for row in comparison.runs[0].per_image}
+        assert comparison.runs[0].summary["mpp"] == ("per image" if mpp is None else mpp)
     assert used[None] == {0.5}
     assert used[0.8] == {0.8}
     assert used["auto"] != {0.5}

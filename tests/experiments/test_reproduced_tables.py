@@ -118,7 +118,7 @@ def test_the_share_of_an_error_that_is_saved(metric: str, ours: float, theirs: f
         for method, value in (("a.x", ours), ("b", theirs))
     ]
     column = Column(name="saved", dataset="set", metric=metric, scale=100, share_saved=True)
-    found = Comparison(Path(), (), {"set": Path()}, tuple(runs), "full", {})
-    value = reproduced_value(found, "set", row(minus="b"), column, "per_image")
+    made = Comparison(Path(), (), {"set": Path()}, tuple(runs), "full", {})
+    value = reproduced_value(made, "set", row(minus="b"), column, "per_image")
     assert value is not None
     assert value.mean == pytest.approx(share, nan_ok=True)

@@ -46,7 +46,7 @@ def check_losses(recipe: Recipe) -> None:
             )
 
 
-def check_switches(recipe: Recipe, representation: Representation) -> None:
+def check_watched_losses(recipe: Recipe, representation: Representation) -> None:
     """Raise HemalumError when a switch watches a part of the loss that a phase's loss does not have."""
     blank = torch.zeros(1, representation.logits, 8, 8)
     targets = torch.zeros(1, sum(len(head.channels) for head in representation.heads), 8, 8)
@@ -77,7 +77,7 @@ def build_for_data(
     if recipe.output_representation is not None:  # what cannot be kept is refused now, not at the end
         find_logits(context.representation, context.output_representation)
     check_phases(network, recipe.phases)
-    check_switches(recipe, context.representation)
+    check_watched_losses(recipe, context.representation)
     network = network.to(context.fabric.device)  # where its halo is measured in no time
     window = find_window(recipe, network)
     halo = find_halo(recipe, network, window)

@@ -72,8 +72,8 @@ def read(name: str, path: Path | str, run: int = 0) -> Iterator[Sample]:
     frames = _frames(name, root / layout.frames, layout.prefix)
     sequences = _sequences(root)
     if run < 0 or (run and (sequences is not None or name == "kvasir")):
-        said = f"{root / SEQUENCES} says it" if sequences is not None else "its frames are not numbered"
-        raise HemalumError(f"option run is {run}; " + ("want 1 or more" if run < 0 else f"leave it out: {said}"))
+        reason = f"{root / SEQUENCES} says it" if sequences is not None else "its frames are not numbered"
+        raise HemalumError(f"option run is {run}; " + ("want 1 or more" if run < 0 else f"leave it out: {reason}"))
     if run:
         log.warning("%s: a video that crosses from one run of %d frames to the next is in two groups", root, run)
     elif sequences is None and name != "kvasir":
