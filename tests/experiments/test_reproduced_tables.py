@@ -103,7 +103,7 @@ def test_a_base_that_was_not_run_is_left_out_of_its_gain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "ours", "theirs", "share"),
+    ("metric", "al_net", "unet", "share"),
     [
         ("boundary.hd95_px", 8.5, 10.0, 15),
         ("boundary.assd_px", 2.0, 1.0, -100),
@@ -111,11 +111,11 @@ def test_a_base_that_was_not_run_is_left_out_of_its_gain() -> None:
         ("boundary.hd95_px", 1.0, 0.0, math.nan),
     ],
 )
-def test_the_share_of_an_error_that_is_saved(metric: str, ours: float, theirs: float, share: float) -> None:
+def test_the_share_of_an_error_that_is_saved(metric: str, al_net: float, unet: float, share: float) -> None:
     name = metric.partition(".")[2]
     runs = [
         Run("set", method, 0, 1, Path(), [], {"boundary": {"per_image": {name: value}}}, {}, None)
-        for method, value in (("a.x", ours), ("b", theirs))
+        for method, value in (("a.x", al_net), ("b", unet))
     ]
     column = Column(name="saved", dataset="set", metric=metric, scale=100, share_saved=True)
     made = Comparison(Path(), (), {"set": Path()}, tuple(runs), "full", {})
