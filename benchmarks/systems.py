@@ -20,6 +20,7 @@ import yaml
 from hemalum.experiments.compare import compare
 from hemalum.experiments.execute import Resources
 from hemalum.experiments.records import Comparison, Run
+from hemalum.experiments.segmenters import Scale
 from hemalum.metrics.curves import ProbabilityCounts, area_under
 from hemalum.training.recipe import find_recipe
 from random_sam import save_random_sam
@@ -75,7 +76,7 @@ class Experiment:
 
     `methods` are those of `hemalum compare`, where {random_sam} is the recipe eunet3plus_nuinsseg with an encoder of
     random weights. Without `crops` the recipes train as long as each says, where a part of the comparison is a
-    longer training.
+    longer training. `mpp` is that of `hemalum compare`.
     """
 
     title: str
@@ -84,6 +85,7 @@ class Experiment:
     crops: int | None
     columns: Sequence[str] = PIXELS
     seeds: int = 1
+    mpp: Scale = None
 
 
 RECALL = ("R", "P", "Dice", "IoU", "PQ", "AP of pixels", "parameters (M)", "training (s)")
@@ -101,7 +103,22 @@ EXPERIMENTS: dict[str, Experiment] = {
         "All supervised networks under one training", ["baselines", "classical"], "nuinsseg_by_image", 2400, NETWORKS
     ),
     "al_net": Experiment(
-        "AL-Net beside U-Net and DeepLabV3+", ["al_net", "al_net_baselines"], "dsb2018", 3200, CONTOUR
+        "AL-Net beside U-Net and DeepLabV3+",
+        ["al_net", "al_net_baselines"],
+        "dsb2018",
+        12800,
+        CONTOUR,
+        seeds=3,
+        mpp="auto",
+    ),
+    "al_net_controls": Experiment(
+        "AL-Net and U-Net under AL-Net's training and under the plain one, and its parts alone",
+        ["al_net_controls"],
+        "dsb2018",
+        12800,
+        CONTOUR,
+        seeds=3,
+        mpp="auto",
     ),
     "clin_seg_net": Experiment("ClinSegNet's ablation", ["clin_seg_net_ablation"], "nuinsseg_by_image", 2400, RECALL),
     "two_stage": Experiment("Two stages over three bases, with controls", ["two_stage"], "tnbc", None),
@@ -158,6 +175,7 @@ def run_experiment(name: str, arguments: argparse.Namespace) -> None:
         budget="small",
         crops=experiment.crops,
         mixed_budgets=experiment.crops is None,
+        mpp=experiment.mpp,
         resources=Resources("cpu", arguments.threads),
         on_progress=lambda progress: print(
             f"\r{progress.done}/{progress.total} {progress.name} {progress.step}", end=""
@@ -197,7 +215,7 @@ def record(name: str, experiment: Experiment, comparison: Comparison) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_record(
         FOLDER / f"{name}.json", "systems", ["hemalum", "torch"], rows, experiment=name, data=data,
-        stop_rule=plan["stop_rule"], missing=plan["missing"],
+        stop_rule=plan["stop_rule"], mpp=plan["mpp"], missing=plan["missing"],
         recipes={method.name: method.recipe for method in comparison.methods},
     )  # fmt: skip
     counts = sorted({len(row["Dice"]) for row in rows.values()})

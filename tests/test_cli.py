@@ -46,7 +46,7 @@ OPTIONS = {
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "
     "--missing --tta --recall",
     "compare": "[NAME=]METHOD… --data --output --folds --seeds --budget --crops --mixed-budgets --split "
-    "--leave-out-ambiguous --engine --accelerator --threads",
+    "--leave-out-ambiguous --mpp --engine --accelerator --threads",
     "reproduce": "[PAPER] [TABLE] --data --output --seeds --budget --crops --engine --accelerator --threads",
     "figure": "",
     "figure difference": "COMPARISON FIRST SECOND --output --data",

@@ -135,13 +135,11 @@ def read_log(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def assert_same_run(
-    actual: Path,
-    expected: Path,
-    atol: float = 0.0,
-    names: tuple[str, ...] = ("checkpoint.safetensors", "best.safetensors", "model.safetensors"),
-) -> None:
-    """The tensors of two runs' files differ by `atol` at most."""
+def assert_same_run(actual: Path, expected: Path, atol: float = 0.0) -> None:
+    """Two runs have the same files of weights, whose tensors differ by `atol` at most."""
+    names = sorted(path.name for path in expected.glob("*.safetensors"))
+    assert {"checkpoint.safetensors", "model.safetensors"} < set(names)
+    assert sorted(path.name for path in actual.glob("*.safetensors")) == names
     for name in names:
         tensors, wanted = load_file(actual / name), load_file(expected / name)
         assert tensors.keys() == wanted.keys()

@@ -99,9 +99,31 @@ def test_the_log_says_that_videos_are_not_told_apart(tmp_path: Path, caplog: pyt
     build(tmp_path, "images/{}.png", "masks/{}.png")
     list(READERS["colondb"].read(tmp_path))
     assert caplog.messages == [
-        f"{tmp_path}: the set does not say which frames are of one video, so each frame is a group of its own; "
-        "frames of one video may be on both sides of a split"
+        f"{tmp_path}: the set does not say which frames are of one video, so each frame is a group of its own, and "
+        "frames of one video may be on both sides of a split: give --option run=N for runs of N frames"
     ]
+
+
+def test_consecutive_frames_are_one_group_and_stay_in_one_part(tmp_path: Path) -> None:
+    numbers = range(1, 25)
+    source = build(tmp_path / "source", "images/{}.png", "masks/{}.png", numbers)
+    groups = {int(sample.id): sample.group for sample in READERS["colondb"].read(source, run=4)}
+    assert groups == {number: f"run {(number + 3) // 4}" for number in numbers}
+    dataset = import_dataset("colondb", source, tmp_path / "out", mpp=0.6, split=(0.5, 0.25, 0.25), run="4")
+    parts = {int(row.id): row.split for row in dataset.rows}
+    assert set(parts.values()) == {"train", "val", "test"}
+    for first in range(1, 25, 4):
+        assert len({parts[number] for number in range(first, first + 4)}) == 1
+
+
+def test_runs_that_cannot_be_are_refused(tmp_path: Path, clinic: Path) -> None:
+    with pytest.raises(HemalumError, match=r"option run is 3; leave it out: .*metadata\.csv says it$"):
+        list(READERS["clinicdb"].read(clinic, run=3))
+    source = build(tmp_path / "k", "images/cju0qkwl35piu0993l0dewei{}.png", "masks/cju0qkwl35piu0993l0dewei{}.png")
+    with pytest.raises(HemalumError, match="option run is 3; leave it out: its frames are not numbered"):
+        list(READERS["kvasir"].read(source, run=3))
+    with pytest.raises(HemalumError, match="option run is -1; want 1 or more"):
+        list(READERS["colondb"].read(build(tmp_path / "c", "images/{}.png", "masks/{}.png"), run=-1))
 
 
 @pytest.fixture

@@ -259,6 +259,25 @@ def test_a_run_that_another_process_is_at_is_waited_for(
     assert len(comparison.runs) == 1
 
 
+def test_test_images_are_segmented_at_the_scale_that_is_asked_for(
+    mini: Path, dark_model: Path, tmp_path: Path, no_cost: None
+) -> None:
+    """The dataset says 0.5 µm/px, which may come from the true nuclei; a user's image says nothing."""
+    used = {}
+    for mpp in (None, 0.8, "auto"):
+        comparison, failed = compare([f"dark={dark_model}"], [mini], tmp_path / str(mpp), mpp=mpp, resources=CPU)
+        assert not failed
+        used[mpp] = {row["mpp_used"] for row in comparison.runs[0].per_image}
+        assert comparison.runs[0].summary["mpp"] == ("per image" if mpp is None else mpp)
+    assert used[None] == {0.5}
+    assert used[0.8] == {0.8}
+    assert used["auto"] != {0.5}
+    with pytest.raises(HemalumError, match=r"mpp"):
+        compare([f"dark={dark_model}"], [mini], tmp_path / "None", mpp=0.8, resources=CPU)
+    with pytest.raises(HemalumError, match=r"^mpp estimate: want 'auto', or µm per pixel between 0.01 and 100$"):
+        make_plan([f"dark={dark_model}"], [mini], mpp="estimate")
+
+
 def test_folds_are_scored_apart(mini: Path, tmp_path: Path) -> None:
     comparison, _ = compare(["classical"], [mini], tmp_path / "out", folds=3, resources=CPU)
     ids = [row["id"] for run in comparison.runs for row in run.per_image]

@@ -77,6 +77,9 @@ def test_tables_by_group_and_organ() -> None:
     assert {name: row["images"] for name, row in groups.items()} == {"p1": 1, "p2": 2}
     assert groups["p2"]["pq"] == pytest.approx(1 / 1.5)
     assert [(row["name"], row["images"]) for row in summary["by_organ"]] == [("liver", 2)]
+    stained = [replace(one, stain=stain) for one, stain in zip(SAMPLES, ("purple", "grey-fluo"), strict=False)]
+    by_stain = evaluate(perfect_then_half, stained).summary["by_stain"]
+    assert {row["name"]: row["images"] for row in by_stain} == {"purple": 1, "grey-fluo": 1}
     alone = evaluate(perfect_then_half, SAMPLES[1:]).summary  # the patient's images by themselves
     for name in ("dice", "recall", "precision", "aji", "pq", "hd95_px"):
         pixel = dict.fromkeys(("dice", "recall", "precision"), "pixel")

@@ -145,3 +145,25 @@ def test_a_base_that_was_not_run_is_left_out_of_its_gain() -> None:
     value = reproduced_value(gains(), "set", over, column, "per_image")
     assert value is not None
     assert value.bases == 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "al_net", "unet", "share"),
+    [
+        ("boundary.hd95_px", 8.5, 10.0, 15),
+        ("boundary.assd_px", 2.0, 1.0, -100),
+        ("boundary.boundary_f1", 0.83, 0.8, 15),  # the error is 1 - F1: 0.17 against 0.2
+        ("boundary.hd95_px", 1.0, 0.0, math.nan),
+    ],
+)
+def test_the_share_of_an_error_that_is_saved(metric: str, al_net: float, unet: float, share: float) -> None:
+    name = metric.partition(".")[2]
+    runs = [
+        Run("set", method, 0, 1, Path(), [], {"boundary": {"per_image": {name: value}}}, {}, None)
+        for method, value in (("a.x", al_net), ("b", unet))
+    ]
+    column = Column(name="saved", dataset="set", metric=metric, scale=100, share_saved=True)
+    made = Comparison(Path(), (), {"set": Path()}, tuple(runs), "full", {})
+    value = reproduced_value(made, "set", row(minus="b"), column, "per_image")
+    assert value is not None
+    assert value.mean == pytest.approx(share, nan_ok=True)

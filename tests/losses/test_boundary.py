@@ -81,24 +81,82 @@ def test_the_band_lies_around_the_contour() -> None:
     assert not contour_band(torch.ones(1, 1, 9, 9), 3).any()  # the edge of the crop is no contour
 
 
+def gradient_loss_by_loops(p: Tensor, y: Tensor, band: int, tau: float) -> tuple[float, float]:
+    """The page's equations, pixel by pixel."""
+    height, width = p.shape
+    sizes, directions = [], []
+
+    def slope(values: Tensor, r: int, c: int) -> tuple[float, float]:
+        along_x = along_y = 0.0
+        for offset, weight in ((-1, 1), (0, 2), (1, 1)):
+            for side in (-1, 1):
+                row, column = min(max(r + offset, 0), height - 1), min(max(c + side, 0), width - 1)
+                along_x += side * weight * float(values[row, column]) / 4
+                row, column = min(max(r + side, 0), height - 1), min(max(c + offset, 0), width - 1)
+                along_y += side * weight * float(values[row, column]) / 4
+        return along_x, along_y
+
+    for r in range(height):
+        for c in range(width):
+            rows = range(max(0, r - band), min(height, r + band + 1))
+            columns = range(max(0, c - band), min(width, c + band + 1))
+            if len({float(y[i, j]) for i in rows for j in columns}) < 2:
+                continue  # no pixel of the other side in reach
+            (px, py), (yx, yy) = slope(p, r, c), slope(y, r, c)
+            sizes.append(abs(px - yx) + abs(py - yy))
+            norm_p, norm_y = math.hypot(px, py), math.hypot(yx, yy)
+            cosine = (px * yx + py * yy) / (norm_p * norm_y) if norm_p * norm_y else 0.0
+            directions.append(min(1.0, norm_p / tau) * (1 - cosine) if norm_y else 0.0)
+    return sum(sizes) / len(sizes), sum(directions) / len(directions)
+
+
+@pytest.mark.parametrize(("scale", "tau", "band"), [(1.0, 0.5, 3), (0.2, 0.5, 1), (4.0, 0.1, 2)])
+def test_gradient_loss_is_its_equation(scale: float, tau: float, band: int) -> None:
+    torch.manual_seed(0)
+    target = disc(14, 4)
+    probability = (scale * torch.randn(1, 1, 14, 14, dtype=torch.float64)).sigmoid()
+    size, direction = gradient_loss(probability, target, band, tau)
+    expected = gradient_loss_by_loops(probability[0, 0], target[0, 0], band, tau)
+    assert (size.item(), direction.item()) == pytest.approx(expected, rel=1e-4)
+
+
 def test_gradient_loss_by_hand() -> None:
     step = torch.zeros(1, 1, 5, 8)
     step[..., 4:] = 1
     # a flat prediction: the band of 1 px is the two columns of the edge, each with a gradient of 1 missing
     size, direction = gradient_loss(torch.full_like(step, 0.5), step, band=1)
     assert size.item() == pytest.approx(1.0)
-    assert direction.item() == pytest.approx(1.0, abs=1e-5)  # no direction at all: a right angle's cosine
+    assert direction.item() == pytest.approx(0.0, abs=1e-5)  # it has no direction
     # the opposite of the truth: twice the size, and the opposite direction
     size, direction = gradient_loss(1 - step, step, band=1)
     assert size.item() == pytest.approx(2.0)
     assert direction.item() == pytest.approx(2.0, abs=1e-5)
-    # across the truth: a gradient along y of half the size
+    # the opposite again, a quarter as steep: half of the direction counts
+    assert gradient_loss(0.25 * (1 - step), step, band=1)[1].item() == pytest.approx(1.0, abs=1e-4)
+    # across the truth: a gradient along y of half the size, a quarter in the rows at the edge, of which half counts
     across = torch.arange(5.0).view(1, 1, 5, 1).expand(1, 1, 5, 8) / 4
     size, direction = gradient_loss(across, step, band=1)
-    assert direction.item() == pytest.approx(1.0, abs=1e-5)
+    assert direction.item() == pytest.approx((0.5 + 3 + 0.5) / 5, abs=1e-4)
     assert size.item() == pytest.approx(1 + (0.25 + 3 * 0.5 + 0.25) / 5)  # half of it in the rows at the edge
     # in a band of 3 px, six columns, the edge's share is a third
     assert gradient_loss(1 - step, step, band=3)[0].item() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.05, 0.2, 1.0])
+def test_on_a_flat_map_the_direction_is_no_louder_than_the_other_terms(noise: float) -> None:
+    """By the loss's gradient on logits; without the weight it is hundreds of times that of Dice."""
+    torch.manual_seed(0)
+    target = torch.cat([disc(48, 9), disc(48, 14)])
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(2, 1, 48, 48, dtype=torch.float64), 5, 1, 2) * 5
+    logits = (noise * smooth).requires_grad_()
+
+    def pull(**options: object) -> float:
+        loss = build_loss({"name": "al_net", "ramp": 0, "boundary": 0} | options)
+        return float(torch.autograd.grad(loss(loss_inputs(logits, target))["gradient"], logits)[0].norm())
+
+    dice = torch.autograd.grad(build_loss("dice")(loss_inputs(logits, target))["dice"], logits)[0].norm()
+    assert pull(direction=True) < 6 * float(dice)
+    assert pull(direction=True) > pull(direction=False)  # it pulls even where the map is flat
 
 
 def test_gradient_loss_is_nothing_at_the_truth_and_without_a_contour() -> None:
@@ -128,9 +186,7 @@ def test_finite_differences(spec: object) -> None:
     loss = build_loss(spec)
 
     def total(logits: Tensor) -> Tensor:
-        return torch.stack(
-            list(loss(loss_inputs(logits, target, phase_step=3, phase_epoch=2.5, run_steps=60)).values())
-        ).sum()
+        return torch.stack(list(loss(loss_inputs(logits, target, phase_step=3, run_steps=60)).values())).sum()
 
     assert torch.autograd.gradcheck(total, logits)
 
@@ -168,18 +224,24 @@ def test_the_terms_fade_in() -> None:
         }
 
 
-def test_rebalancing_steals_weight_epoch_by_epoch() -> None:
-    loss = build_loss({"name": "al_net", "boundary": 0.1, "rebalance": 0.25})
+def test_rebalancing_moves_weight_from_dice_to_the_boundary_with_each_hundredth_of_the_run() -> None:
+    loss = build_loss({"name": "al_net", "boundary": 0.1, "rebalance": 0.25, "ramp": 0})
     target = disc()
     rows = [
-        loss.factors(loss_inputs(torch.zeros_like(target), target, phase_epoch=epoch))
-        for epoch in (0, 0.9, 1, 2.5, 4, 9)
+        loss.factors(loss_inputs(torch.zeros_like(target), target, phase_step=step, run_steps=400))
+        for step in (0, 3, 4, 11, 16, 36)
     ]
-    assert [row["dice_weight"] for row in rows] == [1, 1, 0.75, 0.5, 0.1, 0.1]
-    assert [row["boundary_weight"] for row in rows] == pytest.approx([0.1, 0.1, 0.35, 0.6, 1.1, 2.35])
-    before, after = parts(loss), parts(loss, phase_epoch=2.0)
+    assert [row["dice_weight"] for row in rows] == pytest.approx([1, 1, 0.75, 0.5, 0.1, 0.1])
+    # all that Dice loses, and no more: together they weigh what they weighed before
+    assert [row["boundary_weight"] for row in rows] == pytest.approx([0.1, 0.1, 0.35, 0.6, 1.0, 1.0])
+    before, after = parts(loss), parts(loss, phase_step=8, run_steps=400)
     assert after["dice"] == pytest.approx(0.5 * before["dice"])
     assert after["boundary"] == pytest.approx(6 * before["boundary"])
+    # what has moved is not faded in: it would be lost meanwhile
+    fading = build_loss({"name": "al_net", "boundary": 0.1, "rebalance": 0.25, "ramp": 0.1})
+    row = fading.factors(loss_inputs(torch.zeros_like(target), target, phase_step=10, run_steps=400))
+    assert (row["ramp"], row["dice_weight"]) == (0.25, 0.5)
+    assert row["boundary_weight"] == pytest.approx(0.25 * 0.1 + 0.5)
 
 
 def test_the_terms_at_the_contour_look_at_the_foreground_only() -> None:

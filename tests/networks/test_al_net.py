@@ -1,6 +1,6 @@
 """AL-Net's parts against their equations (docs/systems/al_net.md)."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -47,6 +47,76 @@ def test_the_skip_is_gate_times_excitation() -> None:
     channel = linear(excite[2], linear(excite[0], x.mean((2, 3), keepdim=True)).relu()).sigmoid()
     assert channel.shape == (2, 6, 1, 1)
     torch.testing.assert_close(skip(x, g), alpha * x * channel)
+
+
+class ALNetByEquations:
+    """The whole network from the page's equations and the weights alone, in eval mode: no module of it is called."""
+
+    def __init__(self, network: ALNet, rates: tuple[int, ...], bottleneck_rates: tuple[int, ...]) -> None:
+        self.w, self.levels = network.state_dict(), len(network.encoder)
+        self.rates = [rates] * (self.levels - 1) + [bottleneck_rates]
+
+    def convolve(self, name: str, x: torch.Tensor, rate: int = 1) -> torch.Tensor:
+        """A convolution of same size, as a sum of shifted images."""
+        kernel, bias = self.w[f"{name}.weight"], self.w.get(f"{name}.bias")
+        (height, width), reach = x.shape[2:], rate * (kernel.shape[2] // 2)
+        padded, total = F.pad(x, (reach,) * 4), torch.zeros(())
+        for i, j in product(range(kernel.shape[2]), repeat=2):
+            shifted = padded[:, :, i * rate : i * rate + height, j * rate : j * rate + width]
+            total = total + torch.einsum("oc,bchw->bohw", kernel[:, :, i, j], shifted)
+        return total if bias is None else total + bias[:, None, None]
+
+    def norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        mean, variance, scale, shift = (
+            self.w[f"{name}.{key}"][:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return scale * (x - mean) / (variance + 1e-5).sqrt() + shift
+
+    def block(self, level: int, x: torch.Tensor) -> torch.Tensor:
+        name = f"encoder.{level}"
+        branches = [
+            self.norm(f"{name}.branches.{n}.1", self.convolve(f"{name}.branches.{n}.0", x, rate)).relu()
+            for n, rate in enumerate(self.rates[level])
+        ]
+        return (self.convolve(f"{name}.shortcut", x) + self.convolve(f"{name}.mix", torch.cat(branches, 1))).relu()
+
+    def skip(self, step: int, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        name = f"skips.{step}"
+        asked = self.convolve(f"{name}.gate.of_x", x) + self.convolve(f"{name}.gate.of_g", g)
+        alpha = self.convolve(f"{name}.gate.psi", asked.relu()).sigmoid()
+        squeezed = self.convolve(f"{name}.excite.0", x.mean((2, 3), keepdim=True)).relu()
+        return alpha * x * self.convolve(f"{name}.excite.2", squeezed).sigmoid()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        maps = []
+        for level in range(self.levels):
+            if level:  # the largest of each 2 × 2 pixels
+                b, c, h, w = x.shape
+                x = x.view(b, c, h // 2, 2, w // 2, 2).amax((3, 5))
+            x = self.block(level, x)
+            maps.append(x)
+        for step, below in enumerate(reversed(maps[:-1])):
+            kernel, bias = self.w[f"up.{step}.weight"], self.w[f"up.{step}.bias"]
+            b, _, h, w = x.shape
+            x = torch.einsum("bchw,coij->bohiwj", x, kernel).reshape(b, -1, 2 * h, 2 * w) + bias[:, None, None]
+            x = torch.cat([self.skip(step, below, x), x], 1)
+            for convolution, norm in ((0, 1), (3, 4)):
+                name = f"decoder.{step}"
+                x = self.norm(f"{name}.{norm}", self.convolve(f"{name}.{convolution}", x)).relu()
+        return self.convolve("head", x)
+
+
+def test_the_whole_network_is_its_equations() -> None:
+    """Three levels, so that a gate might ask the wrong one; every weight and running statistic is random."""
+    torch.manual_seed(0)
+    network = ALNet(outputs=2, widths=[6, 8, 10], rates=(1, 2), bottleneck_rates=(1, 3)).double().eval()
+    for name, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(
+                torch.rand_like(value) + 0.5 if name.endswith("running_var") else torch.randn_like(value) * 0.5
+            )
+    x = torch.randn(2, 3, 16, 24, dtype=torch.float64)
+    torch.testing.assert_close(network(x), ALNetByEquations(network, (1, 2), (1, 3))(x))
 
 
 def test_without_its_factors_a_skip_passes_everything() -> None:

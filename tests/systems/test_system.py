@@ -82,7 +82,7 @@ def test_options_that_a_network_does_not_take(name: str, options: dict[str, Any]
         ("se", "network.se"),
         ("lr", "optimizer.lr"),
         ("rebalance", "loss.rebalance"),
-        ("window", "score_plateau.window"),
+        ("fall", "score_plateau.fall"),
     ],
 )
 def test_an_option_of_what_is_nested_is_named_by_its_path(option: str, path: str) -> None:

@@ -27,7 +27,7 @@ def test_a_phase_trains_only_what_it_names(recipe: Recipe, mini: Path, tmp_path:
     train(second, [mini], tmp_path / "run")
     torch.manual_seed(recipe.seed)
     start = build_network("compact", 2, recipe.network.options).state_dict()
-    end = load_file(tmp_path / "run" / "best.safetensors")
+    end = load_file(tmp_path / "run" / "best_second.safetensors")
     changed = {name for name, value in start.items() if not np.array_equal(value.numpy(), end[name])}
     assert changed
     assert all(name.startswith(("decoder.", "head.")) for name in changed)
@@ -64,7 +64,7 @@ def test_a_score_that_is_no_number_is_never_the_best(
         folder = tmp_path / str(scores)
         train(one_phase, [mini], folder)  # ends at the last score, by the patience
         assert next(left, None) is None
-        ends[str(scores)] = load_file(folder / "best.safetensors")["head.weight"]
+        ends[str(scores)] = load_file(folder / "best_p.safetensors")["head.weight"]
     after_first, after_second = ends["[0.2, nan, nan]"], ends["[0.1, 0.2, nan, nan]"]
     assert np.abs(after_first - after_second).max() > 0
     for scores in ([nan, 0.5, 0.4, 0.3], [0.1, 0.5, 0.4, 0.3], [nan, nan]):
@@ -124,18 +124,43 @@ def test_not_finite_loss_stops_and_keeps_the_checkpoint(
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
-def test_scores_level_off() -> None:
-    rule = ScorePlateau(window=2, delta=0.01, earliest=0.5)
-    rising, flat = [0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.395, 0.4, 0.4, 0.4]
-    assert not has_plateaued(rule, rising, 1.0)
-    assert has_plateaued(rule, flat, 0.5)  # 0.4 against 0.3975
-    assert not has_plateaued(rule, flat, 0.49)
-    assert not has_plateaued(rule, flat[-3:], 1.0)  # too few to compare
+def find_plateau(rule: ScorePlateau, scores: list[float]) -> int | None:
+    """The number of scores after which the rule says that they have leveled off, of a phase that they fill."""
+    numbers = range(1, len(scores) + 1)
+    return next((n for n in numbers if has_plateaued(rule, scores[:n], n / len(scores))), None)
+
+
+@pytest.mark.parametrize(
+    ("scores", "after"),
+    [
+        pytest.param([0.1, 0.2, 0.3, 0.4], None, id="rises"),
+        pytest.param([0.1, 0.3, 0.4, 0.405, 0.402], 5, id="levels off: two gains of less than 0.01 over 0.4"),
+        pytest.param([0.4, 0.4, 0.4], 3, id="flat from the first: one to compare with, and two"),
+        pytest.param([0.4, 0.4], None, id="too few to compare"),
+        pytest.param([0.4, 0.406, 0.412, 0.418, 0.424], None, id="creeps: 0.012 in two"),
+        pytest.param([0.80, 0.86, 0.70, 0.90], None, id="falls and recovers to a new best"),
+        pytest.param([0.80, 0.86, 0.70, 0.69, 0.70, 0.69, 0.70], None, id="falls and stays down"),
+        pytest.param([0.9, 0.8, 0.7, 0.6, 0.5], None, id="falls all the time"),
+        pytest.param([0.80, 0.86, 0.70, 0.855, 0.861], 5, id="falls, recovers to the same best and levels off"),
+        pytest.param([0.80, 0.86, 0.83, 0.80, 0.90], None, id="noise of 0.06 is a fall"),
+        pytest.param([0.80, 0.86, 0.83, 0.84, 0.85], 4, id="noise of 0.03 is none"),
+        pytest.param([0.1, 0.9, 0.9, 0.905, 0.95], 4, id="jumps, then levels off"),
+        pytest.param([0.4, nan, nan, nan], None, id="no number"),
+    ],
+)
+def test_scores_level_off(scores: list[float], after: int | None) -> None:
+    assert find_plateau(ScorePlateau(patience=2, delta=0.01, fall=0.05, earliest=0.0), scores) == after
+
+
+def test_no_score_levels_off_before_the_earliest_step() -> None:
+    rule = ScorePlateau(patience=2, delta=0.01, earliest=0.5)
+    assert not has_plateaued(rule, [0.4] * 5, 0.49)
+    assert has_plateaued(rule, [0.4] * 5, 0.5)
 
 
 def test_a_later_phase_gets_what_an_earlier_one_saves(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
-    # leveled off at the second validation: a Dice gains less than 2
-    flat = ScorePlateau(window=1, delta=2.0, earliest=0)
+    # leveled off at the second validation: a Dice gains less than 2 and falls by less than 1
+    flat = ScorePlateau(patience=1, delta=2.0, fall=1.0, earliest=0)
     phases = [
         Phase(name="first", until=StopCriteria(steps=9, score_plateau=flat)),
         Phase(name="second", until=StopCriteria(steps=9, total=10)),
@@ -144,7 +169,7 @@ def test_a_later_phase_gets_what_an_earlier_one_saves(recipe: Recipe, mini: Path
     assert changed.steps == 10
     train(changed, [mini], tmp_path / "run")
     log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
-    assert [('"first"' in line, '"second"' in line) for line in log] == [(True, False)] * 2 + [(False, True)] * 3
+    assert [('"first"' in line, '"second"' in line) for line in log] == [(True, False)] * 2 + [(False, True)] * 4
     assert '"step": 10' in log[-1]
 
 
@@ -163,7 +188,8 @@ def test_a_phase_that_is_left_no_steps_is_skipped(recipe: Recipe, mini: Path, tm
 def test_a_phase_may_start_from_the_best_of_the_one_before(
     recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([0.5, 0.2, 0.1, 0.3, 0.5, 0.2, 0.1, 0.3])
+    # three of the first phase, two of the second, and one of each at the end
+    scores = iter([0.5, 0.2, 0.1, 0.3, 0.2, 0.5, 0.3] * 2)
     monkeypatch.setattr(Validation, "score", lambda *_: {"score": next(scores), "dice": 0.0})
     still = {"optimizer": {"name": "sgd", "lr": 1e-12}, "schedule": {"name": "constant"}, "until": {"steps": 2}}
     ends = {}
@@ -174,11 +200,11 @@ def test_a_phase_may_start_from_the_best_of_the_one_before(
         ]
         changed = recipe.model_copy(update={"phases": phases, "ema": 0.0})
         train(changed, [mini], tmp_path / start)
-        ends[start] = load_file(tmp_path / start / "best.safetensors")["head.weight"]
+        ends[start] = load_file(tmp_path / start / "best_two.safetensors")["head.weight"]
     alone = recipe.model_copy(update={"phases": [Phase(name="one", until=StopCriteria(steps=6))], "ema": 0.0})
     scores = iter([0.5, 0.2, 0.1])
     train(alone, [mini], tmp_path / "alone")
-    best = load_file(tmp_path / "alone" / "best.safetensors")["head.weight"]
+    best = load_file(tmp_path / "alone" / "best_one.safetensors")["head.weight"]
     np.testing.assert_allclose(ends["best"], best, atol=1e-7)
     assert np.abs(ends["last"] - best).max() > 1e-4
 

@@ -66,10 +66,10 @@ def test_schedules_by_hand() -> None:
         )
 
     cosine = phase(name="cosine", warmup=10, final=0.1)
-    assert compute_rate(cosine, 0, 0) == pytest.approx(0.1)
-    assert compute_rate(cosine, 9, 0) == pytest.approx(1.0)
-    assert compute_rate(cosine, 60, 0) == pytest.approx(0.55)
-    assert compute_rate(cosine, 110, 0) == pytest.approx(0.1)
+    assert compute_rate(cosine, 0, 110, 0) == pytest.approx(0.1)
+    assert compute_rate(cosine, 9, 110, 0) == pytest.approx(1.0)
+    assert compute_rate(cosine, 60, 110, 0) == pytest.approx(0.55)
+    assert compute_rate(cosine, 110, 110, 0) == pytest.approx(0.1)
     plateau = phase(name="plateau", factor=0.5, patience=2)
-    assert [compute_rate(plateau, 50, cuts) for cuts in range(3)] == [1.0, 0.5, 0.25]
-    assert compute_rate(phase(name="constant"), 99, 0) == 1.0
+    assert [compute_rate(plateau, 50, 110, cuts) for cuts in range(3)] == [1.0, 0.5, 0.25]
+    assert compute_rate(phase(name="constant"), 99, 110, 0) == 1.0

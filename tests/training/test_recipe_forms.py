@@ -133,7 +133,7 @@ def test_bad_systems_in_one_line(system: str, message: str, tmp_path: Path) -> N
 
 def test_a_budget_in_crops_keeps_the_share_that_phases_leave(path: Path) -> None:
     content = load_recipe(path, variant="plain").model_dump(mode="json")
-    content["phases"][0]["until"] |= {"steps": 100, "score_plateau": {"window": 2}}
+    content["phases"][0]["until"] |= {"steps": 100, "score_plateau": {"patience": 2}}
     content["phases"][1]["until"] |= {"steps": 100, "total": 100}
     (path.parent / "two.yaml").write_text(json.dumps(content))
     planned = one_budget(plan_methods(str(path.parent / "two.yaml"), "full"), 40, False)[0]

@@ -148,7 +148,7 @@ def test_a_part_of_the_maps_can_be_kept(kept: str, recipe: Recipe, sets: list[Pa
     card, tensors = load_model_file(path)
     assert card.representation == kept
     assert card.classes == (["nucleus"] if kept == "distance" else ["red", "blue"])
-    trained_maps = load_file(tmp_path / "run" / "best.safetensors")
+    trained_maps = load_file(tmp_path / "run" / "best_first.safetensors")
     rows = slice(0, 2) if kept == "distance" else slice(2, 5)
     expected = trained_maps["head.bias"].reshape(5, 4)[rows]
     np.testing.assert_array_equal(tensors["head.bias"].reshape(-1, 4), expected)

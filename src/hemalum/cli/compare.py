@@ -10,6 +10,7 @@ from hemalum.cli.options import (
     BudgetOption,
     Engine,
     LeaveOutAmbiguous,
+    Scale,
     Threads,
     budget_of,
     chosen,
@@ -50,6 +51,7 @@ def compare(
         str | None, typer.Option(help="Part to score on: test, the default, or val while developing.")
     ] = None,
     leave_out_ambiguous: LeaveOutAmbiguous = False,
+    mpp: Scale = None,
     engine: Engine = None,
     accelerator: Accelerator = None,
     threads: Threads = None,
@@ -74,6 +76,7 @@ def compare(
             crops=crops,
             mixed_budgets=mixed_budgets,
             leave_out_ambiguous=leave_out_ambiguous,
+            mpp={"auto": None, "estimate": "auto"}.get(mpp, mpp),
             resources=Resources(**chosen(accelerator=accelerator, threads=threads, engine=engine)),
             on_progress=on_progress,
             **chosen(seeds=seeds, budget=budget_of(budget), split=split),

@@ -15,6 +15,7 @@ from hemalum.experiments.cost import measure_cost
 from hemalum.experiments.execute import Resources, execute_run, label_maps
 from hemalum.experiments.plan import Plan, RunKey, name_datasets, one_budget, plan_data, plan_methods, stop_rule
 from hemalum.experiments.records import FAILED_FILE, Comparison, is_finished, load_comparison, write_json
+from hemalum.experiments.segmenters import Scale
 from hemalum.manifest import lock_folder
 from hemalum.models.card import Card
 from hemalum.models.model import load_model
@@ -55,6 +56,7 @@ def compare(  # noqa: PLR0913 (the verb's options)
     mixed_budgets: bool = False,
     split: str = "test",
     leave_out_ambiguous: bool = False,
+    mpp: Scale = None,
     resources: Resources | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> tuple[Comparison, list[tuple[RunKey, str]]]:
@@ -65,7 +67,9 @@ def compare(  # noqa: PLR0913 (the verb's options)
     one dataset at a time, keeps its best validation, and is scored on `split`. With `folds`, the dataset's groups are
     dealt into that many parts, each the test part once; without, the dataset's own split holds. `seeds` trainings
     differ in everything random. `crops` sets the training of all recipes; otherwise they have to agree in budget
-    and stop rule, unless `mixed_budgets`.
+    and stop rule, unless `mixed_budgets`. Test images are segmented at the scale that the dataset has for each, or at
+    `mpp` µm per pixel; "auto" estimates it from each image, as a user's images have it where the dataset's scale
+    comes from the true nuclei.
 
     A finished run in `out` is never run again, and one that was interrupted goes on. Several processes, on one
     machine or on machines that share `out`, divide the runs among them; each ends when all are done. A run that
@@ -75,7 +79,7 @@ def compare(  # noqa: PLR0913 (the verb's options)
     """
     plan = make_plan(
         methods, data, folds=folds, seeds=seeds, budget=budget, crops=crops, mixed_budgets=mixed_budgets, split=split,
-        leave_out_ambiguous=leave_out_ambiguous,
+        leave_out_ambiguous=leave_out_ambiguous, mpp=mpp,
     )  # fmt: skip
     return run_plan(plan, Path(out), resources or Resources(), on_progress)
 
@@ -102,12 +106,15 @@ def make_plan(
     mixed_budgets: bool = False,
     split: str = "test",
     leave_out_ambiguous: bool = False,
+    mpp: Scale = None,
 ) -> Plan:
     """Check everything that a comparison is asked for and give its plan; nothing is written."""
     if split not in ("val", "test"):
         raise HemalumError(f"split '{split}': a comparison is scored on test (or, while developing, on val)")
     if not 1 <= seeds <= 1000:
         raise HemalumError(f"seeds {seeds}: want 1 to 1000")
+    if mpp is not None and mpp != "auto" and (isinstance(mpp, str) or not 0.01 < mpp < 100):
+        raise HemalumError(f"mpp {mpp}: want 'auto', or µm per pixel between 0.01 and 100")
     if crops is not None and crops < 1:
         raise HemalumError(f"crops {crops}: want at least one")
     planned = [method for word in methods for method in plan_methods(word, budget)]
@@ -131,6 +138,7 @@ def make_plan(
         folds=folds,
         seeds=list(range(1, seeds + 1)),
         leave_out_ambiguous=leave_out_ambiguous,
+        mpp=mpp,
         methods=planned,
         datasets=datasets,
         stop_rule="; ".join(rules),

@@ -143,7 +143,7 @@ def evaluate(
         **({"class_names": class_names} if class_names else {}),
         **summarize(images, [row["organ"] for row in rows]),
         "seconds": _times(rows),
-        **{f"by_{kind}": table_by([row[kind] for row in rows], images) for kind in ("group", "organ")},
+        **{f"by_{kind}": table_by([row[kind] for row in rows], images) for kind in ("group", "organ", "stain")},
     }
     evaluation = Evaluation(rows, summary)
     if out is not None:
@@ -260,6 +260,7 @@ def _evaluate_image(
         "id": sample.id,
         "group": sample.group,
         "organ": sample.organ,
+        "stain": sample.stain,
         "mpp": sample.mpp,
         "mpp_used": segmentation.mpp,
         "megapixels": sample.instances.size / 1e6,

@@ -65,10 +65,12 @@ def execute_run(
     built = build_segmenter(
         model, data=dataset.info.name, classes=dataset.class_names,
         organs=[row.organ for row in dataset.split(plan.split).rows], engine=resources.engine,
-        threads=resources.threads, name=method.name, probabilities=True,
+        threads=resources.threads, name=method.name, probabilities=True, mpp=plan.mpp,
     )  # fmt: skip
     recorder = _Recorder(built.segmenter, folder / PREDICTIONS, plan.leave_out_ambiguous)
-    evaluation = evaluate(recorder, dataset, split=plan.split, leave_out_ambiguous=plan.leave_out_ambiguous)
+    evaluation = evaluate(
+        recorder, dataset, split=plan.split, mpp=plan.mpp, leave_out_ambiguous=plan.leave_out_ambiguous
+    )
     evaluation.summary["model"] = method.name
     evaluation.save(folder)
     if recorder.pixels is not None:
@@ -97,6 +99,8 @@ def _training_cost(log: Path) -> dict[str, Any]:
     steps, seconds = 0, 0.0
     for line in log.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
+        if "steps_per_second" not in row:  # what a phase starts from: no step lies behind it
+            continue
         seconds += (row["step"] - steps) / row["steps_per_second"]
         steps = row["step"]
     return {"steps": steps, "train_seconds": seconds, "steps_per_second": steps / seconds}

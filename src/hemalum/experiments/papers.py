@@ -26,6 +26,7 @@ METRICS = (
     "pixel.dice",
     "pixel.iou",
     "boundary.hd95_px",
+    "boundary.assd_px",
     "boundary.boundary_f1",
     "instance.aji",
     "instance.pq",
@@ -116,6 +117,8 @@ class Data(Strict):
 class Column(Strict):
     """A printed column. `metric` is None where our evaluation has none; ours times `scale` is in its unit.
 
+    With `share_saved` a row's figure is the share of an error that it saves: (b - a) / b of its recipe's a and the b
+    of what is taken off (`minus`). The error is the metric, or 1 less of one that is better the higher it is.
     `variant` stands in the place of {} in the recipes of a row that is printed for several.
     """
 
@@ -123,6 +126,7 @@ class Column(Strict):
     dataset: str | None = None
     metric: str | None = None
     scale: float = 1.0
+    share_saved: bool = False
     variant: str = ""
 
     @model_validator(mode="after")
@@ -131,6 +135,8 @@ class Column(Strict):
             raise ValueError(f"unknown metric '{self.metric}'{nearest(self.metric, METRICS)}")
         if self.metric is not None and not self.metric.startswith("cost.") and self.dataset is None:
             raise ValueError("a metric needs the dataset that it is measured on")
+        if self.share_saved and self.metric is None:
+            raise ValueError("a share needs the metric that it is of")
         return self
 
 
@@ -209,6 +215,9 @@ class PublishedTable(Strict):
             raise ValueError("a table with metrics needs an averaging")
         for row in self.rows:
             bare = [column.name for column in self.columns if column.metric and not column.variant]
+            shares = [column.name for column in self.columns if column.share_saved]
+            if shares and row.recipe is not None and row.minus is None:
+                raise ValueError(f"column '{shares[0]}' is a share saved: row '{row.method}' needs minus")
             if row.varies and bare:
                 raise ValueError(f"row '{row.method}' has {{}} in its recipe, column '{bare[0]}' no variant")
         return self

@@ -86,6 +86,9 @@ class Plan(Strict):
     folds: int | None
     seeds: list[int]
     leave_out_ambiguous: bool
+    mpp: float | Literal["auto"] | None = Field(
+        None, description="scale that test images are segmented at; auto: estimated from each; None: the dataset's"
+    )
     methods: list[Method]
     datasets: dict[str, PlannedData]
     stop_rule: str
@@ -109,7 +112,7 @@ class Plan(Strict):
 
         Raises HemalumError when the two contradict each other.
         """
-        settings = {"budget", "crops", "mixed_budgets", "split", "folds", "leave_out_ambiguous"}
+        settings = {"budget", "crops", "mixed_budgets", "split", "folds", "leave_out_ambiguous", "mpp"}
         require_equal(out, KIND, older.model_dump(include=settings), self.model_dump(include=settings))
         methods = {method.name: method for method in older.methods}
         for method in self.methods:

@@ -17,6 +17,7 @@ from hemalum.training.recipe import Recipe, open_recipe
 
 PROTOCOLS = ("paper", "group_split")
 GROUP_SPLIT_AVERAGING = "per_image"
+ERRORS = ("boundary.hd95_px", "boundary.assd_px")  # the lower the better
 NOT_YET = "not yet run here"
 # what a network is given and how long it learns: rows that differ in them differ in more than their method
 ROW_CHOICES = ("input", "stain_normalization", "image_size", "augmentation", "loss", "optimizer", "length")
@@ -251,7 +252,8 @@ def _recipe_text(recipe: Recipe, choice: str) -> str:
 def reproduced_value(
     comparison: Comparison, dataset: str, row: Row, column: Column, averaging: str
 ) -> ReproducedValue | None:
-    """The figure of the first recipe; less that of the second run by run, where there are two.
+    """The figure of the first recipe; less that of the second run by run, or the share saved, where there are
+    two.
 
     Of a row over several bases it is the mean over those that both have run, ± their sd.
     """
@@ -261,7 +263,7 @@ def reproduced_value(
         by_recipe = [_by_run(comparison, dataset, recipe, row, column, averaging) for recipe in recipes]
         first, *subtracted = by_recipe
         shared = [key for key in first if all(key in other for other in subtracted)]
-        values = [first[key] - sum(other[key] for other in subtracted) for key in shared]
+        values = [_combine(column, first[key], [other[key] for other in subtracted]) for key in shared]
         if values:
             by_base.append(values)
     if not by_base:
@@ -277,6 +279,17 @@ def reproduced_value(
 
 def _sd(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def _combine(column: Column, value: float, subtracted: list[float]) -> float:
+    if not column.share_saved:
+        return value - sum(subtracted)
+    error, before = ((_error(column, one / column.scale)) for one in (value, *subtracted))
+    return column.scale * (before - error) / before if before else math.nan
+
+
+def _error(column: Column, value: float) -> float:
+    return value if column.metric in ERRORS else 1 - value
 
 
 def _by_run(

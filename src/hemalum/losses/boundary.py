@@ -1,6 +1,6 @@
 """AL-Net's loss: Dice, and beside it two terms that look at the contour, which fade in.
 
-    L = L_Dice + s (λ_b L_bd + λ_g L_grad)
+    L = (1 - r) L_Dice + (s λ_b + r) L_bd + s λ_g L_grad,    r = 0 unless weight is moved (`rebalance`)
 
 L_bd weighs every probability with its signed distance to the true contour (Kervadec et al. 2019); L_grad compares the
 gradients of the predicted and of the true map near it, by size and by direction. The paper names the terms and prints
@@ -37,14 +37,20 @@ def boundary_loss(
 
 
 def gradient_loss(
-    probability_B1HW: Tensor, target_B1HW: Tensor, band: int = 3, all_reduce_sum: AllReduceSum = identity,
+    probability_B1HW: Tensor,
+    target_B1HW: Tensor,
+    band: int = 3,
+    direction_from: float = 0.5,
+    all_reduce_sum: AllReduceSum = identity,
     valid_B1HW: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Difference of the maps' Sobel gradients over the pixels within `band` px of the true contour: size, direction.
 
-    Size is ‖∇p - ∇y‖₁, direction 1 - cos of the angle between them, a distance on the circle of normals. Where the
-    true map is flat (the band is wider than its edge) there is no direction to have, and none is counted. 0 for both
-    where no contour is in sight. A pixel counts where its whole gradient is over `valid` pixels.
+    Size is ‖∇p - ∇y‖₁, direction min(1, ‖∇p‖ / τ) (1 - cos of the angle between them), a distance on the circle of
+    normals. It counts in full from a gradient τ = `direction_from` on: the direction of a nearly flat map is chance,
+    and its derivative grows as 1/‖∇p‖. Where the true map is flat (the band is wider than its edge) there is no
+    direction to have, and none is counted. 0 for both where no contour is in sight. A pixel counts where its whole
+    gradient is over `valid` pixels.
     """
     near = contour_band(target_B1HW, band, valid_B1HW)
     if valid_B1HW is not None:
@@ -55,7 +61,7 @@ def gradient_loss(
     # under the root, so that a flat prediction has a gradient of its own to go along
     length = (predicted.square().sum(1, keepdim=True) + _FLAT**2).sqrt()
     cosine = (predicted * true).sum(1, keepdim=True) / (length * steepness + _FLAT)
-    direction = (1 - cosine) * (steepness > _FLAT)
+    direction = (length / direction_from).clamp(max=1) * (1 - cosine) * (steepness > _FLAT)
     sums = all_reduce_sum(torch.stack([(size * near).sum(), (direction * near).sum(), near.sum()]))
     means = sums[:2] / sums[2].clamp_min(1)
     return means[0], means[1]
@@ -103,11 +109,16 @@ class ALNetLoss(Loss):
     boundary: float = Field(0.1, ge=0, description="λ_b, weight of the signed distance term")
     gradient: float = Field(0.5, ge=0, description="λ_g, weight of the gradient term")
     direction: bool = Field(True, description="compare the gradients' directions besides their sizes")
+    direction_from: float = Field(
+        0.5,
+        gt=0,
+        description="τ, gradient of the predicted map from which its direction counts in full; a step has 1",
+    )
     band: int = Field(3, ge=1, description="px to each side of the true contour where gradients are compared")
     # a share, so that it stands in short trainings too: ten of the hundred epochs that docs/systems/al_net.md reads
     ramp: float = Field(0.1, ge=0, le=1, description="R, in shares of the run's steps, over which both terms fade in")
     rebalance: float | None = Field(
-        None, gt=0, description="with each epoch of the phase, so much weight goes from Dice to the boundary term"
+        None, gt=0, description="with each hundredth of the run, so much weight goes from Dice to the boundary term"
     )
 
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
@@ -118,15 +129,15 @@ class ALNetLoss(Loss):
             raise HemalumError(f"loss '{self.name}' needs a map 'foreground'; there are {', '.join(channels)}")
         index = channels.index("foreground")
         nucleus, truth = probability[:, index : index + 1], inputs.targets[:, index : index + 1]
-        size, direction = gradient_loss(nucleus, truth, self.band, inputs.all_reduce_sum, inputs.valid)
+        size, direction = gradient_loss(
+            nucleus, truth, self.band, self.direction_from, inputs.all_reduce_sum, inputs.valid
+        )
         distance = inputs.extra["signed_distance"]
-        ramp, dice_weight, boundary_weight = self.ramp_factor(inputs), *self.weights(inputs)
+        dice_weight, boundary_weight, gradient_weight = self.weights(inputs)
         return {
             "dice": dice_weight * _dice(probability, inputs),
-            "boundary": ramp
-            * boundary_weight
-            * boundary_loss(nucleus, distance, inputs.valid, inputs.all_reduce_sum),
-            "gradient": ramp * self.gradient * (size + direction if self.direction else size),
+            "boundary": boundary_weight * boundary_loss(nucleus, distance, inputs.valid, inputs.all_reduce_sum),
+            "gradient": gradient_weight * (size + direction if self.direction else size),
         }
 
     def ramp_factor(self, inputs: LossInputs) -> float:
@@ -134,16 +145,17 @@ class ALNetLoss(Loss):
         steps = self.ramp * inputs.run_steps
         return min(1.0, inputs.phase_step / steps) if steps else 1.0
 
-    def weights(self, inputs: LossInputs) -> tuple[float, float]:
-        """Weights of Dice and boundary term: with `rebalance`, [a, b] → [max(0.1, a - δ), b + δ] with each epoch."""
-        shift = (self.rebalance or 0.0) * math.floor(inputs.phase_epoch)
-        return max(_LEAST_DICE, 1 - shift), self.boundary + shift
+    def weights(self, inputs: LossInputs) -> tuple[float, float, float]:
+        """Weights of the three terms: 1 - r, s λ_b + r, s λ_g; r is what `rebalance` has moved, 0.9 at most."""
+        hundredths = math.floor(100 * inputs.phase_step / inputs.run_steps) if inputs.run_steps else 0
+        moved, ramp = min(1 - _LEAST_DICE, (self.rebalance or 0.0) * hundredths), self.ramp_factor(inputs)
+        return 1 - moved, ramp * self.boundary + moved, ramp * self.gradient
 
     def factors(self, inputs: LossInputs) -> dict[str, float]:
         """See `Loss`."""
         row = {"ramp": self.ramp_factor(inputs)}
         if self.rebalance is not None:
-            row["dice_weight"], row["boundary_weight"] = self.weights(inputs)
+            row["dice_weight"], row["boundary_weight"], _ = self.weights(inputs)
         return row
 
 

@@ -42,7 +42,7 @@ class LossInputs:
     `targets` are (B, channels, H, W) float32 in the order of the heads' channels; `extra` holds the further target
     maps that the loss needs, each (B, 1, H, W) float32. `valid` (B, 1, H, W) float32 is 0 where no loss may look, at
     outputs or targets, and 1 elsewhere; None: it may look everywhere. `epoch` counts passes over the training images
-    from 1; `phase_epoch` is how many of them the phase has behind it. `run_steps` is how many the whole run has at
+    from 1. `phase_step` counts the steps that the phase has behind it, `run_steps` those that the whole run has at
     most, 0 where nothing is trained. `all_reduce_sum` gives sums over all parts of a shared batch.
     """
 
@@ -53,7 +53,6 @@ class LossInputs:
     valid: Tensor | None = None
     epoch: int = 1
     phase_step: int = 0
-    phase_epoch: float = 0.0
     run_steps: int = 0
     all_reduce_sum: AllReduceSum = identity
 

@@ -60,6 +60,7 @@ class Training(Strict):
     steps: int
     seed: int
     date: str
+    phase: str | None = Field(None, description="of several phases, the one whose best weights these are")
     data: list[TrainingSet] = Field(default_factory=list)
     pretrained: Pretrained | None = Field(None, description="what its encoder started from; None: drawn at random")
     settings: dict[str, Any] | None = Field(None, description="the whole recipe, as it was trained")

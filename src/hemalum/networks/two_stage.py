@@ -24,7 +24,7 @@ class TwoStage(Network):
     Stride, window, conditions and whether a pixel depends on the whole input are the base's; it gets `organs` and
     `embedding` where it takes them. In training the base's logits come as the extra "stage1_logits", and its
     `aux_logits` where it trains. While `enhanced` is toggled off, the base's logits alone come out, as its own
-    training needs. Raises ValueError for a base that is not one.
+    training needs and as a model of the base gives them. Raises ValueError for a base that is not one.
     """
 
     stage_toggles = ("enhanced",)
@@ -39,13 +39,14 @@ class TwoStage(Network):
         batch_norm: bool = False,
         binarize: bool = False,
         heads: Sequence[tuple[str, int]] | None = None,
+        enhanced: bool = True,
         organs: int | None = None,
         embedding: int | None = None,
     ) -> None:
         super().__init__()
         self.base = _build_base(base, outputs, inputs, {"organs": organs, "embedding": embedding})
         self.heads = _check_heads(heads, outputs)
-        self.enhanced = True
+        self.enhanced = enhanced
         self.binarize = binarize
         self.stride, self.fixed_window = self.base.stride, self.base.fixed_window
         self.conditions, self.embedding_channels = self.base.conditions, self.base.embedding_channels

@@ -211,6 +211,7 @@ def card_pairs(card: Card) -> Pairs:
     if training is not None:
         pairs += [
             ("trained", f"{training.date}, {counted(training.steps, 'step')}, seed {training.seed}"),
+            *([("phase", f"the best weights of '{training.phase}'")] if training.phase else []),
             ("recipe", f"{training.recipe} ({training.recipe_hash[:12]})"),
             ("command", training.command),
         ]
@@ -314,8 +315,8 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
     if "semantic" in summary:
         tables.append(("", _by_averaging("pixels by class", summary["semantic"])))
         tables.append(("", _pixels_by_class(summary["semantic_by_class"])))
-    for kind in ("organ", "group"):
-        by = summary[f"by_{kind}"]
+    for kind in ("organ", "stain", "group"):
+        by = summary.get(f"by_{kind}", [])
         if 1 < len(by) < summary["images"]:
             rows_by_name = {str(row["name"]): {key: row[key] for key in row if key != "name"} for row in by}
             tables.append(("", _by_row(kind, rows_by_name)))

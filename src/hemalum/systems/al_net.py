@@ -10,10 +10,18 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from hemalum.losses.boundary import ALNetLoss, Dice
-from hemalum.systems.phases import AnyLoss, Constant, Lion, Phase, ScorePlateau, StopCriteria, Switch
+from hemalum.systems.phases import (
+    AdamW,
+    AnyLoss,
+    Constant,
+    Lion,
+    Phase,
+    ScorePlateau,
+    StopCriteria,
+    Switch,
+    Threshold,
+)
 from hemalum.systems.system import SystemSettings, complete_network
-
-_RATES = {"adamw": 3.0, "sgd": 0.1}  # of the optimizer that takes over, as multiples of Lion's
 
 
 class ALNet(SystemSettings):
@@ -32,15 +40,15 @@ class ALNet(SystemSettings):
     )
     loss: AnyLoss = Field(ALNetLoss(), description="of the second phase; the first has dice")
     score_plateau: ScorePlateau = Field(
-        ScorePlateau(window=2), description="what begins the second phase; `earliest` is a share of the run here"
+        ScorePlateau(), description="what begins the second phase; `earliest` is a share of the run here"
     )
     latest: float = Field(0.7, gt=0, le=1, description="share of the run after which the second phase begins anyway")
 
     optimizer: Lion = Lion(weight_decay=0.1)
     switch: Switch | None = Field(
-        Switch(),
-        description="what ends Lion's time (a threshold on the loss, or SWATS), and what takes over: without "
-        "`factor`, AdamW at 3 times Lion's rate, SGD at a tenth of it; none: Lion to the end",
+        Switch(when=Threshold(part="dice"), to=AdamW(lr=1e-4, weight_decay=0.1)),
+        description="what ends Lion's time (a threshold on Dice, or SWATS), and what takes over, at Lion's rate and "
+        "after a warm-up, so that no step gets larger; none: Lion to the end",
     )
 
     steps: int = Field(20_000, ge=2, description="updates in all")
@@ -50,10 +58,6 @@ class ALNet(SystemSettings):
         earliest = self.score_plateau.earliest
         if earliest >= self.latest:
             raise ValueError(f"earliest ({earliest:g}) must be before latest ({self.latest:g})")
-        if self.switch and self.switch.factor is None and self.switch.to.name not in _RATES:
-            raise ValueError(
-                f"a switch to {self.switch.to.name} needs a factor: there is one for {', '.join(_RATES)}"
-            )
         return self
 
     def to_recipe(self) -> dict[str, Any]:
@@ -76,7 +80,7 @@ class ALNet(SystemSettings):
             loss=Dice(),
             optimizer=self.optimizer,
             schedule=Constant(),
-            switch=self._rated_switch(),
+            switch=self.switch,
             until=until,
         )
 
@@ -89,9 +93,3 @@ class ALNet(SystemSettings):
             # all that the region phase leaves of the run
             until=StopCriteria(steps=self.steps, total=self.steps),
         )
-
-    def _rated_switch(self) -> Switch | None:
-        """The switch, with the rate of what takes over; SWATS finds that by itself."""
-        if self.switch is None or self.switch.factor is not None or self.switch.when.name == "swats":
-            return self.switch
-        return self.switch.model_copy(update={"factor": _RATES[self.switch.to.name]})

@@ -1,9 +1,10 @@
 """The phases that a training is made of: what trains, with which loss, optimizer and schedule, until when."""
 
+import re
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from hemalum.data.augmentation.strong_views import StrongViews
 from hemalum.errors import HemalumError
@@ -82,11 +83,16 @@ class Plateau(Strict):
 class Threshold(Strict):
     """Time to switch: the training loss changes much less than it once did.
 
-    l is the loss, averaged over each measurement and smoothed; its relative change |l_e - l_{e-w}| / |l_{e-w}| over
-    `window` measurements has to fall below `portion` of the largest that it has been.
+    l is the loss or one part of it, averaged over each measurement and smoothed; its relative change over `window`
+    measurements, |l_e - l_{e-w}| / |l_{e-w}|, has to fall below `portion` of the largest that it has been.
     """
 
     name: Literal["threshold"] = "threshold"
+    part: str | None = Field(
+        None,
+        description="the part of the loss that is watched, without its scheduled weight, by the name that the log "
+        "has after `loss_`; none: all of it, in which a term that fades in looks like a change",
+    )
     every: float = Field(0.01, gt=0, le=1, description="a measurement, as a share of the run's steps")
     window: int = Field(5, ge=1, description="w, measurements")
     portion: float = Field(0.05, gt=0, lt=1, description="of the largest change so far")
@@ -108,15 +114,20 @@ class Swats(Strict):
 
 
 class Switch(Strict):
-    """Another optimizer takes over within a phase, with a fresh state, once `when` says so."""
+    """Another optimizer takes over within a phase, once `when` says so.
+
+    It knows nothing of the gradients before, and its first steps, made of one or two of them, are as large as its
+    rate: hence the warm-up.
+    """
 
     when: Annotated[Threshold | Swats, Field(discriminator="name")] = Threshold()
     to: Optimizer = AdamW()
     factor: float | None = Field(
-        None, gt=0, description="its rate, as a multiple of the rate before; none: as `to` says, or as found by swats"
+        None, gt=0, description="its rate, as a multiple of that at the switch; none: as `to` says, or swats found"
     )
     schedule: Annotated[Constant | Cosine, Field(discriminator="name")] = Field(
-        Cosine(final=0), description="from the switch to the end of the phase, and of those that carry on after it"
+        Cosine(final=0, warmup=100),
+        description="from the switch to the end of the phase, and of those that carry on after it",
     )
 
     @model_validator(mode="after")
@@ -153,11 +164,12 @@ class SemiSupervised(Strict):
 
 
 class ScorePlateau(Strict):
-    """A score has leveled off when its mean over the last `window` validations is less than `delta` above the
-    mean over the `window` before, after at least `earliest` of the phase's steps."""
+    """A score has leveled off when the last `patience` validations lie between the best one before them less `fall`
+    and that one plus `delta`, after at least `earliest` of the phase's steps: no gain, and no fall either."""
 
-    window: int = Field(5, ge=1, description="validations")
-    delta: float = Field(1e-3, description="of a Dice in [0, 1]")
+    patience: int = Field(4, ge=1, description="validations in a row")
+    delta: float = Field(1e-3, description="a gain over the best so far, of a Dice in [0, 1]")
+    fall: float = Field(0.05, ge=0, description="so far below the best so far a score has fallen, not leveled off")
     earliest: float = Field(0.2, ge=0, le=1, description="share of the phase's steps")
 
 
@@ -197,7 +209,7 @@ AnyLoss = Annotated[SerializeAsAny[Loss], BeforeValidator(_loss)]
 class Phase(Strict):
     """What trains, with which loss, optimizer and schedule, until when."""
 
-    name: str
+    name: str = Field(description="of its own in the recipe, and part of the names of its files")
     start: Literal["last", "best"] = Field(
         "last", description="from the last weights of the phase before, or from its best ones, averaged if they are"
     )
@@ -220,6 +232,13 @@ class Phase(Strict):
     )
     until: StopCriteria
 
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.-]{1,100}", name):
+            raise ValueError(f"a phase's name is part of file names: letters, digits, _ - and . alone, not '{name}'")
+        return name
+
     def trains(self, parameter: str) -> bool:
         """Whether a parameter of that name trains."""
         wanted = [pattern for pattern in self.train if not pattern.startswith("!")]
@@ -231,10 +250,13 @@ class Phase(Strict):
 def with_kept_optimizers(phases: list[Phase]) -> list[Phase]:
     """Give phases that carry on the optimizer and switch of the one before.
 
-    Raises ValueError where there is none, other weights train, or the phase asks for others.
+    Raises ValueError where there is none, other weights train, or the phase asks for others, and for two phases of
+    one name.
     """
     result: list[Phase] = []
     for phase in phases:
+        if phase.name.casefold() in {other.name.casefold() for other in result}:
+            raise ValueError(f"two phases have the name '{phase.name}': give each its own")
         if phase.keep_optimizer:
             if not result:
                 raise ValueError(f"phase '{phase.name}' carries on, and there is no phase before it")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, model_validator
 
 from hemalum.errors import HemalumError, nearest
 from hemalum.models.network import option_defaults
+from hemalum.networks import find_network
 from hemalum.settings import Strict, as_plain, merge
 
 _OF_THE_DATA = frozenset({"outputs", "inputs", "organs"})  # options of networks that the training's data decide
@@ -56,7 +57,8 @@ def network_options(name: str) -> dict[str, Any]:
     Raises HemalumError for an unknown name.
     """
     defaults = option_defaults(name)
-    return {option: as_plain(default) for option, default in defaults.items() if option not in _OF_THE_DATA}
+    decided = {*_OF_THE_DATA, *find_network(name).stage_toggles}  # phases turn stages on and off
+    return {option: as_plain(default) for option, default in defaults.items() if option not in decided}
 
 
 def complete_network(name: str, options: Mapping[str, Any], left_out: Collection[str] = ()) -> dict[str, Any]:

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from hemalum.data.dataset import Dataset
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, nearest
+from hemalum.losses.loss import LossInputs
 from hemalum.models.card import NetworkSpec, Pretrained, SamEncoding
 from hemalum.models.input import input_channels
 from hemalum.models.network import build_network, measure_halo, option_defaults
 from hemalum.models.sam import SamEncoder
-from hemalum.networks import Network
-from hemalum.targets.representations import BY_CLASS, find_representation
+from hemalum.networks import Network, Outputs
+from hemalum.systems.phases import Threshold
+from hemalum.targets.representations import BY_CLASS, Representation, find_representation
 from hemalum.training.context import TrainContext
 from hemalum.training.data_spec import DataSpec, gather_data_spec
 from hemalum.training.head import find_logits
@@ -42,6 +46,23 @@ def check_losses(recipe: Recipe) -> None:
             )
 
 
+def check_watched_losses(recipe: Recipe, representation: Representation) -> None:
+    """Raise HemalumError when a switch watches a part of the loss that a phase's loss does not have."""
+    blank = torch.zeros(1, representation.logits, 8, 8)
+    targets = torch.zeros(1, sum(len(head.channels) for head in representation.heads), 8, 8)
+    for phase in recipe.phases:
+        when = None if phase.switch is None else phase.switch.when
+        if not isinstance(when, Threshold) or when.part is None:
+            continue
+        extra = {name: torch.zeros(1, 1, 8, 8) for name in phase.loss.needs}
+        parts = phase.loss(LossInputs(Outputs.of(blank), targets, representation.heads, extra))
+        if when.part not in parts:
+            raise HemalumError(
+                f"phase '{phase.name}': its switch watches the part '{when.part}' of loss '{phase.loss.name}', which "
+                f"has none of that name{nearest(when.part, parts)}"
+            )
+
+
 def build_for_data(
     context: TrainContext, datasets: Sequence[Dataset], sam: SamEncoder | None
 ) -> tuple[Network, TrainContext]:
@@ -56,6 +77,7 @@ def build_for_data(
     if recipe.output_representation is not None:  # what cannot be kept is refused now, not at the end
         find_logits(context.representation, context.output_representation)
     check_phases(network, recipe.phases)
+    check_watched_losses(recipe, context.representation)
     network = network.to(context.fabric.device)  # where its halo is measured in no time
     window = find_window(recipe, network)
     halo = find_halo(recipe, network, window)

@@ -37,6 +37,7 @@ class Progress(BaseModel):
     reductions: int = 0
     log_bytes: int = 0
     phase_dice: list[float] = Field(default_factory=list)
+    best_steps: dict[str, int] = Field(default_factory=dict, description="phase → step of its best weights")
     switch: SwitchState = Field(default_factory=SwitchState)
     initial: Training | None = Field(None, description="of the weights that the run started from")
 

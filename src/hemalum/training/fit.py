@@ -22,7 +22,7 @@ from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.losses.loss import LossInputs, identity
 from hemalum.networks import Network, Outputs
-from hemalum.systems.phases import Phase, Plateau, ScorePlateau
+from hemalum.systems.phases import Phase, Plateau, ScorePlateau, StopCriteria
 from hemalum.training.checkpoint import CHECKPOINT_FILE, Log, Progress, load_checkpoint, save_checkpoint
 from hemalum.training.context import TrainContext
 from hemalum.training.distributed import all_reduce_figures, all_reduce_sum
@@ -30,9 +30,27 @@ from hemalum.training.loader import Batch, TrainLoader
 from hemalum.training.phase_optimizer import PhaseOptimizer, find_optimizer_end
 from hemalum.training.semi_supervised import UnlabeledLoader, semi_supervised_losses, summarize_pseudo_labels
 from hemalum.training.validation import Validation
-from hemalum.training.weights import Weights, averaged, copy_weights, freeze, set_mode, update_average
+from hemalum.training.weights import Weights, averaged, copy_weights, freeze, set_mode, set_stages, update_average
 
-BEST_FILE = "best.safetensors"
+
+def name_best_file(phase: str) -> str:
+    """The file in a run's folder that has the best weights of a phase, averaged if any are."""
+    return f"best_{phase}.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseResult:
+    """The best weights of one phase: their file, the step they are from, and what tells phases apart.
+
+    `score` is the figure that the last phase monitors, measured with that phase's loss; NaN where there is but one
+    phase. `stages_off` are the network's stages that the phase had off.
+    """
+
+    phase: str
+    weights: Path
+    step: int
+    score: float = math.nan
+    stages_off: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -52,10 +70,9 @@ class RunState:
         """The file from which the run can go on."""
         return self.context.folder / CHECKPOINT_FILE
 
-    @property
-    def best(self) -> Path:
-        """The file of the weights with the best score of the phase, averaged if any are."""
-        return self.context.folder / BEST_FILE
+    def best(self, phase: Phase) -> Path:
+        """The file of the weights with the best score of a phase, averaged if any are."""
+        return self.context.folder / name_best_file(phase.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +107,8 @@ class Interval:
 def fit(
     context: TrainContext, network: Network, loader: TrainLoader, validation: Validation, progress: Progress,
     resume: bool = False,
-) -> Path:  # fmt: skip
-    """Train `network` through the phases that are left, and give the file of the best weights.
+) -> list[PhaseResult]:  # fmt: skip
+    """Train `network` through the phases that are left, and give the best weights of each, the best phase first.
 
     `progress` is where the run stands, and goes on with it; with `resume` the weights come from the run's checkpoint.
     Raises HemalumError before a step that would spoil the weights.
@@ -109,13 +126,20 @@ def fit(
         while progress.phase < len(recipe.phases):
             phase = _begin_phase(run, resume)
             resume = False
+            if progress.phase > 0 and progress.phase_step == 0 and phase.end > progress.step:
+                # what it starts from is the first that it has to surpass
+                phase.optimizer.set_rate(progress.step, 0, 0)
+                figures = phase.optimizer.figures() | _validate(run, phase, validation)
+                _judge(run, phase, figures)
+                if log:
+                    log.write(progress.step, phase.settings.name, phase.optimizer.name, figures)
             settings = phase.settings.semi_supervised
             views = UnlabeledLoader(context, loader.unlabeled, settings) if settings is not None else None
             interval = Interval()
             # none where the phases before have left it no steps
             for batch in loader.batches(progress.step, phase.end, views, fabric.device):
                 _step(run, phase, batch, interval)
-                figures: dict[str, float] = {}
+                figures = {}
                 ended = progress.step == phase.end
                 if ended or progress.phase_step % recipe.validate_every == 0:
                     figures = interval.summarize(fabric, phase.optimizer) | _validate(run, phase, validation)
@@ -131,14 +155,23 @@ def fit(
                     _save(run, log)
             _end_phase(run)
             _save(run, log)
-    return run.best
+    return _rank_phases(run, validation)
 
 
-def open_phase(context: TrainContext, network: Network, index: int) -> Callable[[Batch], None]:
-    """Give what takes a step of one phase of the recipe, as the first of a run: to be measured, not to be kept."""
+def open_phase(context: TrainContext, network: Network, index: int) -> Callable[[Batch], float]:
+    """Give what takes a step of one phase of the recipe, as the first of a run, and gives the loss before it.
+
+    It is to be measured, not to be kept.
+    """
     run = RunState(context, network, Progress(phase=index))
     phase = _begin_phase(run)
-    return lambda batch: _step(run, phase, batch, Interval())
+
+    def take_step(batch: Batch) -> float:
+        interval = Interval()
+        _step(run, phase, batch, interval)
+        return float(interval.losses[0]["loss"])
+
+    return take_step
 
 
 def _save(run: RunState, log: Log | None = None) -> None:
@@ -189,7 +222,8 @@ def _step(run: RunState, phase: ActivePhase, batch: Batch, interval: Interval) -
         phase.module, phase.optimizer.optimizer, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
     )
     _check_finite(run, phase, losses[0], norm)
-    phase.optimizer.step(losses[0], progress.step)
+    named = dict(zip(parts, losses[1:], strict=True))
+    phase.optimizer.step(phase.optimizer.watched_loss(losses[0], named, interval.factors), progress.step)
     if run.average is not None:
         update_average(run.average, run.network, recipe.ema, progress.step)
     progress.step += 1
@@ -214,7 +248,6 @@ def _compute_losses(run: RunState, phase: ActivePhase, batch: Batch, interval: I
             valid,
             epoch=1 + int(run.progress.step / run.epoch),
             phase_step=run.progress.phase_step,
-            phase_epoch=run.progress.phase_step / run.epoch,
             run_steps=run.context.recipe.steps,
             all_reduce_sum=sum_over_processes,
         )
@@ -280,12 +313,13 @@ def _validate(run: RunState, phase: ActivePhase, validation: Validation) -> dict
 def _judge(run: RunState, phase: ActivePhase, figures: dict[str, float]) -> bool:
     """Note the score and keep the best weights; True when the phase's patience or its rise is over."""
     progress, until, schedule = run.progress, phase.settings.until, phase.settings.schedule
-    column = {"pq": "score", "dice": "dice", "miou": "miou", "loss": "val_loss"}[until.monitor]
-    score = -figures[column] if until.monitor == "loss" else figures[column]
+    score = _score(until, figures)
     better = progress.phase_best is None or score > progress.phase_best
     if better and run.context.fabric.is_global_zero:
-        with averaged(run.network, run.average) as network, atomic_path(run.best) as temporary:
+        with averaged(run.network, run.average) as network, atomic_path(run.best(phase.settings)) as temporary:
             save_file({name: value.contiguous() for name, value in network.state_dict().items()}, temporary)
+    if better:
+        progress.best_steps[phase.settings.name] = progress.step
     if better and not math.isnan(score):  # weights are kept meanwhile, and whatever comes is better
         progress.phase_best, progress.waiting, progress.plateau_waiting = score, 0, 0
     else:
@@ -301,22 +335,58 @@ def _judge(run: RunState, phase: ActivePhase, figures: dict[str, float]) -> bool
     return until.patience is not None and progress.waiting >= until.patience
 
 
+def _score(until: StopCriteria, figures: dict[str, float]) -> float:
+    """What a phase monitors of the figures of a validation; more is better."""
+    column = {"pq": "score", "dice": "dice", "miou": "miou", "loss": "val_loss"}[until.monitor]
+    return -figures[column] if until.monitor == "loss" else figures[column]
+
+
+def _rank_phases(run: RunState, validation: Validation) -> list[PhaseResult]:
+    """The best weights of each phase, the best phase first; of equals the later one.
+
+    Phases may have different losses and monitors: all are measured by those of the last.
+    """
+    fabric, phases = run.context.fabric, run.context.recipe.phases
+    fabric.barrier()  # the first process has written them
+    until, loss = phases[-1].until, phases[-1].loss if phases[-1].until.monitor == "loss" else None
+    measured = [phase for phase in phases if phase.name in run.progress.best_steps]
+    ranked: list[tuple[float, PhaseResult]] = []
+    for phase in measured:
+        path, score = run.best(phase), math.nan
+        if len(measured) > 1:
+            run.network.load_state_dict(load_file(path, device=str(fabric.device)))
+            set_stages(run.network, phase)
+            score = _score(until, validation.score(run.network.eval(), loss))
+        off = tuple(name for name, on in phase.stage_toggles.items() if not on)
+        result = PhaseResult(
+            phase.name,
+            path,
+            run.progress.best_steps[phase.name],
+            -score if until.monitor == "loss" else score,
+            off,
+        )
+        ranked.insert(0, (-math.inf if math.isnan(score) else score, result))
+    return [result for _, result in sorted(ranked, key=lambda pair: pair[0], reverse=True)]
+
+
 def has_plateaued(rule: ScorePlateau, scores: Sequence[float], done: float) -> bool:
     """Whether scores have leveled off by `rule`, when the share `done` of the phase's steps is over."""
-    recent, before = scores[-rule.window :], scores[-2 * rule.window : -rule.window]
-    if done < rule.earliest or len(before) < rule.window:
+    recent, before = scores[-rule.patience :], scores[: -rule.patience]
+    best = max((score for score in before if not math.isnan(score)), default=math.nan)
+    if done < rule.earliest or math.isnan(best):
         return False
-    return sum(recent) / len(recent) - sum(before) / len(before) < rule.delta
+    return all(best - rule.fall <= score < best + rule.delta for score in recent)
 
 
 def _end_phase(run: RunState) -> None:
     """Count the phase as over; the next one goes on from the weights that it wants."""
     phases, progress = run.context.recipe.phases, run.progress
+    best = run.best(phases[progress.phase])
     following = phases[progress.phase + 1] if progress.phase + 1 < len(phases) else None
     progress.next_phase(keep_optimizer=following is not None and following.keep_optimizer)
-    if following is not None and following.start == "best" and run.best.is_file():
+    if following is not None and following.start == "best" and best.is_file():
         fabric = run.context.fabric
         fabric.barrier()  # the first process has written them
-        run.network.load_state_dict(load_file(run.best, device=str(fabric.device)))
+        run.network.load_state_dict(load_file(best, device=str(fabric.device)))
         if run.average is not None:
             run.average = copy_weights(run.network)

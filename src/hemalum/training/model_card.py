@@ -12,18 +12,24 @@ from numpy.typing import NDArray
 from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain.recognition import known_stains
-from hemalum.models.card import Card, Training, TrainingSet
+from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
+from hemalum.networks import find_network
 from hemalum.training.checkpoint import Progress
 from hemalum.training.context import TrainContext
 from hemalum.training.encoding import mean_and_std
+from hemalum.training.fit import PhaseResult
 
 RECOGNIZED = 24  # images of each set whose stain is recognized
 
 
 def describe(
-    context: TrainContext, datasets: Sequence[Dataset], progress: Progress, nucleus_diameter_um: float
+    context: TrainContext,
+    datasets: Sequence[Dataset],
+    progress: Progress,
+    nucleus_diameter_um: float,
+    result: PhaseResult,
 ) -> Card:
-    """The card of a trained model."""
+    """The card of a trained model with the best weights of one phase."""
     recipe, stain, output = context.recipe, context.stain, context.output_representation
     mean, std = mean_and_std(recipe.input_range)
     sets = [
@@ -38,7 +44,7 @@ def describe(
     ]
     return Card(
         name=recipe.name,
-        network=context.network,
+        network=_describe_network(context, result),
         representation=output.name,
         mpp=recipe.mpp,
         nucleus_diameter_um=round(nucleus_diameter_um, 2),
@@ -62,6 +68,7 @@ def describe(
             steps=progress.step,
             seed=recipe.seed,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            phase=result.phase if len(recipe.phases) > 1 else None,
             data=sets,
             pretrained=context.pretrained,
             settings=recipe.model_dump(mode="json"),
@@ -69,6 +76,16 @@ def describe(
         ),
         code_version=__version__,
     )
+
+
+def _describe_network(context: TrainContext, result: PhaseResult) -> NetworkSpec | None:
+    """The network as the card says it, with the stages off that the phase of its weights had off."""
+    spec = context.network
+    if spec is None:
+        return None
+    toggles = find_network(spec.name).stage_toggles
+    options = {name: value for name, value in spec.options.items() if name not in toggles}
+    return spec.model_copy(update={"options": options | dict.fromkeys(result.stages_off, False)})
 
 
 def _sample_images(dataset: Dataset) -> Iterator[NDArray[np.uint8]]:

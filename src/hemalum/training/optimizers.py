@@ -39,9 +39,12 @@ def build_optimizer(settings: Optimizer, parameters: Iterable[nn.Parameter]) -> 
             )
 
 
-def compute_rate(phase: Phase, step: int, reductions: int) -> float:
-    """The learning rate at `step` of the phase (from 0); `reductions` counts what a plateau schedule has cut."""
-    return schedule_rate(phase.schedule, phase.optimizer.lr, step, phase.until.steps, reductions)
+def compute_rate(phase: Phase, step: int, steps: int, reductions: int) -> float:
+    """The learning rate at `step` of the phase (from 0), which is left so many `steps` of the run.
+
+    `reductions` counts what a plateau schedule has cut.
+    """
+    return schedule_rate(phase.schedule, phase.optimizer.lr, step, steps, reductions)
 
 
 def schedule_rate(

@@ -5,7 +5,7 @@ switches at the same step.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,12 +76,23 @@ class PhaseOptimizer:
         if self.phase.switch is not None and self.state.since is not None:
             rate = compute_switched_rate(self.phase.switch, self.state, step, self.end)
         else:
-            rate = compute_rate(self.phase, phase_step, reductions)
+            start = step - phase_step
+            rate = compute_rate(self.phase, phase_step, self.phase.until.last_step(start) - start, reductions)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
+    def watched_loss(self, loss: Tensor, parts: Mapping[str, Tensor], factors: Mapping[str, float]) -> Tensor:
+        """What a switch's threshold looks at: the loss, or the part that it names without its scheduled weight."""
+        when = None if self.phase.switch is None else self.phase.switch.when
+        if not isinstance(when, Threshold) or when.part is None:
+            return loss
+        return parts[when.part] / factors.get(f"{when.part}_weight", 1.0)
+
     def step(self, loss: Tensor, step: int) -> None:
-        """Move the weights by the gradients that `loss` gave; from the next step on another optimizer may do so."""
+        """Move the weights by their gradients; from the next step on another optimizer may do so.
+
+        `loss` is the `watched_loss` of the batch that gave the gradients.
+        """
         switch = self.phase.switch
         if switch is None or self.state.since is not None:
             self.optimizer.step()
@@ -98,7 +109,7 @@ class PhaseOptimizer:
             due = update_threshold(self.state, switch.when, float(loss), self.run_steps)
         if due:
             self.state.since = step + 1
-            self.state.rate = choose_first_rate(switch, self.phase.optimizer.lr, rate)
+            self.state.rate = choose_first_rate(switch, self.figures()["lr"], rate)
             self.settings = switch.to
             optimizer = build_optimizer(switch.to.model_copy(update={"lr": self.state.rate}), self.parameters)
             self.optimizer = optimizer if self.fabric is None else self.fabric.setup_optimizers(optimizer)
@@ -153,7 +164,7 @@ def update_swats(state: SwitchState, rule: Swats, step_squared: float, step_on_g
 
 
 def choose_first_rate(switch: Switch, before: float, estimate: float | None) -> float:
-    """The rate that the next optimizer begins with, from that of the one before, or from the estimate of swats."""
+    """The rate that the next optimizer rises to, from that `before` the switch, or from the estimate of swats."""
     if estimate is not None and isinstance(switch.to, SGD):
         # momentum adds 1 / (1 - momentum) steps up: the paper takes that off again
         return estimate * (1 - switch.to.momentum)
@@ -161,9 +172,11 @@ def choose_first_rate(switch: Switch, before: float, estimate: float | None) -> 
 
 
 def compute_switched_rate(switch: Switch, state: SwitchState, step: int, end: int) -> float:
-    """The rate at `step` of the run, after a switch; its schedule is over at step `end`."""
+    """The rate at `step` of the run, after a switch; its schedule is over at step `end`, its warm-up at half time."""
     since = state.since or 0
-    return schedule_rate(switch.schedule, state.rate, step - since, end - since)
+    left = end - since
+    schedule = switch.schedule.model_copy(update={"warmup": min(switch.schedule.warmup, left // 2)})
+    return schedule_rate(schedule, state.rate, step - since, left)
 
 
 def copy_parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

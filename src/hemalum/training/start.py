@@ -13,6 +13,7 @@ from hemalum.models.model import Model, load_model
 from hemalum.networks import Network
 from hemalum.targets.representations import find_representation
 from hemalum.training.context import TrainContext
+from hemalum.training.fit import PhaseResult
 from hemalum.training.head import load_initial
 from hemalum.training.recipe import InitialWeights, Recipe
 from hemalum.training.validation import Validation
@@ -101,8 +102,10 @@ def _check_same_input(context: TrainContext, start: Start) -> None:
             )
 
 
-def report_worse(context: TrainContext, network: Network, start: Start, validation: Validation, best: Path) -> None:
-    """Say so in the log where the weights `best` are worse on the validation images than the model started with was.
+def report_worse(
+    context: TrainContext, network: Network, start: Start, validation: Validation, best: PhaseResult
+) -> None:
+    """Say so in the log where the weights of `best` are worse on the validation images than the model started with was.
 
     By what the last phase monitors. A part is measured by itself, with every stage of the network off.
     """
@@ -112,11 +115,13 @@ def report_worse(context: TrainContext, network: Network, start: Start, validati
     def score() -> float:
         return validation.score(network.eval(), loss if until.monitor == "loss" else None)[column]
 
-    network.load_state_dict(load_file(best, device=str(context.fabric.device)))
+    network.load_state_dict(load_file(best.weights, device=str(context.fabric.device)))
+    for name in network.stage_toggles:
+        setattr(network, name, name not in best.stages_off)
     after = score()
     load_start(context, network, start, report=False)
-    for name in network.stage_toggles if start.weights.part else ():
-        setattr(network, name, False)
+    for name in network.stage_toggles:
+        setattr(network, name, not start.weights.part)
     before = score()
     worse = after > before if until.monitor == "loss" else after < before
     if worse and context.fabric.is_global_zero:

@@ -1,6 +1,7 @@
 """Train a recipe on datasets: the verb `train`."""
 
 import ctypes
+import json
 import logging
 import os
 import sys
@@ -29,7 +30,7 @@ from hemalum.training.checkpoint import CHECKPOINT_FILE, Progress, read_progress
 from hemalum.training.context import ProgressCallback, TrainContext
 from hemalum.training.distributed import abort_together, check_batch, report_once, share_batch_norm, start_processes
 from hemalum.training.embeddings import embed_all
-from hemalum.training.fit import fit
+from hemalum.training.fit import PhaseResult, fit
 from hemalum.training.head import keep_head, load_initial
 from hemalum.training.model_card import describe
 from hemalum.training.recipe import Recipe, Source, open_recipe
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.safetensors"
 RECIPE_FILE = "recipe.yaml"
+PHASES_FILE = "phases.json"  # of several phases: which is delivered, and the score of each
 KIND = "training"  # of the manifest: digests of recipe and data
 
 Data = Mapping[str, Path | str | Dataset] | Sequence[Path | str | Dataset]
@@ -62,6 +64,9 @@ def train(  # noqa: PLR0913 (the verb's options)
     on_progress: ProgressCallback | None = None,
 ) -> Path:
     """Train `recipe` on dataset folders and give the path of the model file, `out`/model.safetensors.
+
+    It has the best weights of the phase that is best by what the last phase monitors; of several phases each has its
+    model_PHASE.safetensors beside it.
 
     `data` maps the recipe's dataset names to dataset folders or open ones, or lists those, which know their names.
     `resume` goes on where `out` stands, with the same recipe and data. `workers` are the processes that make batches
@@ -126,16 +131,48 @@ def train(  # noqa: PLR0913 (the verb's options)
         fabric.barrier()  # all have looked at the run folder before the first one writes
         if first:
             write_text(folder / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
-        best = fit(context, network, loader, validation, progress, resume)
+        ranked = fit(context, network, loader, validation, progress, resume)
         if start is not None:
-            report_worse(context, network, start, validation, best)
+            report_worse(context, network, start, validation, ranked[0])
         if first:
-            card, tensors = describe(context, datasets, progress, nucleus_diameter_um), load_file(best)
-            if recipe.output_representation is not None:
-                tensors = keep_head(tensors, context.representation, context.output_representation)
-            save_model(folder / MODEL_FILE, card, tensors)
+            for result in ranked:
+                card, tensors = (
+                    describe(context, datasets, progress, nucleus_diameter_um, result),
+                    load_file(result.weights),
+                )
+                if recipe.output_representation is not None:
+                    tensors = keep_head(tensors, context.representation, context.output_representation)
+                if len(ranked) > 1:
+                    save_model(folder / name_phase_model(result.phase), card, tensors)
+                if result is ranked[0]:
+                    save_model(folder / MODEL_FILE, card, tensors)
+            report_phases(recipe, ranked, folder)
         fabric.barrier()
         return folder / MODEL_FILE
+
+
+def name_phase_model(phase: str) -> str:
+    """The model file, in a run's folder, with the best weights of one of several phases."""
+    return f"model_{phase}.safetensors"
+
+
+def report_phases(recipe: Recipe, ranked: Sequence[PhaseResult], folder: Path) -> None:
+    """Write which of several phases is delivered, and by what; a log line says so where it is not the last."""
+    if len(ranked) < 2:
+        return
+    monitor, best = recipe.phases[-1].until.monitor, ranked[0]
+    rows = [
+        {"phase": one.phase, "step": one.step, monitor: one.score, "model": name_phase_model(one.phase)}
+        for one in ranked
+    ]
+    content = {"monitor": monitor, "delivered": best.phase, "step": best.step, "phases": rows}
+    write_text(folder / PHASES_FILE, json.dumps(content, indent=2) + "\n")
+    if best.phase != recipe.phases[-1].name:
+        others = ", ".join(f"{one.score:.4g} after '{one.phase}'" for one in ranked[1:])
+        log.warning(
+            "%s has the best weights of phase '%s', step %d: validation %s %.4g, against %s",
+            MODEL_FILE, best.phase, best.step, monitor, best.score, others,
+        )  # fmt: skip
 
 
 def count_workers(workers: int | None, fabric: Fabric) -> int:

@@ -47,13 +47,18 @@ def check_phases(network: Network, phases: Sequence[Phase]) -> None:
         )
 
 
+def set_stages(network: Network, phase: Phase) -> None:
+    """Turn the stages of the network on or off, as the phase has them."""
+    for name in network.stage_toggles:
+        setattr(network, name, phase.stage_toggles.get(name, True))
+
+
 def freeze(network: Network, phase: Phase) -> list[nn.Parameter]:
     """Let only the phase's parameters train, and give them; a module that has none of them goes to eval mode.
 
     Its stages are turned on or off as well. `check_phases` has seen to it that some parameter trains.
     """
-    for name in network.stage_toggles:
-        setattr(network, name, phase.stage_toggles.get(name, True))
+    set_stages(network, phase)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(phase.trains(name))
     set_mode(network)

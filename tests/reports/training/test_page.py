@@ -66,6 +66,21 @@ def test_what_the_log_says(tmp_path: Path) -> None:
     assert (run.monitor, run.best.step) == ("dice", 400)
 
 
+def test_the_phase_that_was_delivered_is_the_one_that_is_marked(tmp_path: Path) -> None:
+    start = {key: value for key, value in row(200, "boundary", "lion", 1e-4, 0.95).items() if "loss" not in key}
+    run = folder(tmp_path, [*ROWS[:2], start, *ROWS[2:]], RECIPE)
+    (run / "phases.json").write_text(json.dumps({"delivered": "region", "step": 200}))
+    best = read_run(run).best
+    assert best is not None
+    assert (best.phase, best.step) == ("region", 200)
+    page = write_run_report(run).read_text(encoding="utf-8")
+    assert "0.95, step 200, phase region" in page
+    assert "NaN" not in page
+    (run / "phases.json").write_text("{}")
+    with pytest.raises(HemalumError, match=r"phases\.json does not say which phase was delivered"):
+        read_run(run)
+
+
 def test_the_least_loss_is_best_where_the_recipe_says_so(tmp_path: Path) -> None:
     recipe = {"phases": [{"name": "p", "until": {"steps": 9, "monitor": "loss"}}]}
     rows = [row(n, "p", "adam", 1e-3, 0.5, val_loss=loss) for n, loss in ((1, 0.9), (2, 0.4), (3, 0.6))]

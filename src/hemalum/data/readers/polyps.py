@@ -55,10 +55,11 @@ LAYOUTS = {
 }
 
 
-def read(name: str, path: Path | str) -> Iterator[Sample]:
+def read(name: str, path: Path | str, run: int = 0) -> Iterator[Sample]:
     """Yield the frames of the set `name` in the order of their numbers.
 
-    `path` holds the folders, itself or up to two below.
+    `path` holds the folders, itself or up to two below. Frames of one video are numbered in a row: with `run`, so
+    many consecutive numbers are one group, which keeps a video together unless it crosses into the next run.
 
     A mask is cut at half of its range (JPEG masks have values between); each 8-connected component is one
     object. The group is the video sequence where a metadata.csv says it, else the frame itself: the
@@ -70,10 +71,15 @@ def read(name: str, path: Path | str) -> Iterator[Sample]:
     root, layout = _find_layout(name, Path(path))
     frames = _frames(name, root / layout.frames, layout.prefix)
     sequences = _sequences(root)
-    if sequences is None and name != "kvasir":
+    if run < 0 or (run and (sequences is not None or name == "kvasir")):
+        reason = f"{root / SEQUENCES} says it" if sequences is not None else "its frames are not numbered"
+        raise HemalumError(f"option run is {run}; " + ("want 1 or more" if run < 0 else f"leave it out: {reason}"))
+    if run:
+        log.warning("%s: a video that crosses from one run of %d frames to the next is in two groups", root, run)
+    elif sequences is None and name != "kvasir":
         log.warning(
-            "%s: the set does not say which frames are of one video, so each frame is a group of its own; "
-            "frames of one video may be on both sides of a split",
+            "%s: the set does not say which frames are of one video, so each frame is a group of its own, and frames "
+            "of one video may be on both sides of a split: give --option run=N for runs of N frames",
             root,
         )
     for file in frames:
@@ -87,9 +93,15 @@ def read(name: str, path: Path | str) -> Iterator[Sample]:
             image=image,
             instances=components(_mask(mask_file, image)),
             id=file.stem,
-            group="" if sequences is None else f"sequence {sequences[file.stem]}",
+            group=_group(file.stem, sequences, run),
             organ="colon",
         )
+
+
+def _group(frame: str, sequences: dict[str, str] | None, run: int) -> str:
+    if sequences is not None:
+        return f"sequence {sequences[frame]}"
+    return f"run {(int(frame) - 1) // run + 1}" if run else ""
 
 
 def _find_layout(name: str, path: Path) -> tuple[Path, Layout]:

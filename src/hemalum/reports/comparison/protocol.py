@@ -38,6 +38,8 @@ def protocol(comparison: "Comparison") -> list[tuple[str, str]]:
     if folds:
         split = f"{folds} folds by group; every group is tested on once"
     ambiguous = "left out of all counts" if plan.get("leave_out_ambiguous") else "counted like all other pixels"
+    scale = plan.get("mpp")
+    scale = "estimated from each image" if scale == "auto" else f"{scale:g} µm/px" if scale else "the dataset's"
     done, absent = len(comparison.runs), len(missing(comparison))
     return [
         ("Training budget", budget),
@@ -45,6 +47,7 @@ def protocol(comparison: "Comparison") -> list[tuple[str, str]]:
         ("Seeds", seeds),
         ("Split", split),
         ("Scored on", f"the {plan['split']} part"),
+        ("Scale of test images", scale),
         ("Ambiguous areas", ambiguous),
         ("Reference", comparison.methods[0].name if comparison.methods else UNSTATED),
         ("Finished", f"{done} of {counted(done + absent, 'run')}"),

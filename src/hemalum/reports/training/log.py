@@ -12,7 +12,7 @@ import yaml
 
 from hemalum.errors import HemalumError
 
-LOG, RECIPE = "log.jsonl", "recipe.yaml"
+LOG, RECIPE, PHASES = "log.jsonl", "recipe.yaml", "phases.json"
 _PLAIN = {"step", "phase", "optimizer", "switch_step", "loss", "lr", "steps_per_second"}
 _PLAIN |= {"score", "dice", "f1", "miou", "val_loss"}
 _MONITORS = {"pq": "score", "dice": "dice", "miou": "miou", "loss": "val_loss"}
@@ -48,6 +48,7 @@ class RunLog:
     folder: Path
     lines: tuple[Line, ...]
     recipe: Mapping[str, Any]
+    delivered: tuple[str, int] | None = None  # phase and step of the model file, where several phases have ended
 
     def values(self, name: str) -> list[float]:
         """A figure of every line, NaN where a line has none."""
@@ -98,7 +99,12 @@ class RunLog:
 
     @property
     def best(self) -> Line | None:
-        """The line whose weights are kept, the best of the phase that ran last; None where there is no score."""
+        """The line whose weights are kept: those delivered, or the best so far of the phase that trains.
+
+        None where there is no score.
+        """
+        if self.delivered is not None:
+            return next((line for line in self.lines if (line.phase, line.step) == self.delivered), None)
         last = [line for line in self.lines if line.phase == self.lines[-1].phase and self.monitor in line.figures]
         sign = -1 if self.monitor == "val_loss" else 1
         return max(last, key=lambda line: sign * line.of(self.monitor), default=None)
@@ -147,7 +153,7 @@ def read_run(folder: Path | str) -> RunLog:
             raise HemalumError(f"{log}, line {number}: not a line of a training's log") from error
     if not lines:
         raise HemalumError(f"{log} is empty: a run writes its first line at its first validation")
-    return RunLog(folder, tuple(lines), _recipe(folder / RECIPE))
+    return RunLog(folder, tuple(lines), _recipe(folder / RECIPE), _delivered(folder / PHASES))
 
 
 def _line(row: dict[str, Any]) -> Line:
@@ -157,6 +163,16 @@ def _line(row: dict[str, Any]) -> Line:
         if isinstance(value, int | float) and name != "step" and math.isfinite(value)
     }
     return Line(int(row["step"]), str(row["phase"]), str(row.get("optimizer", "")), figures)
+
+
+def _delivered(path: Path) -> tuple[str, int] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return str(content["delivered"]), int(content["step"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise HemalumError(f"{path} does not say which phase was delivered: {error}") from error
 
 
 def _recipe(path: Path) -> Mapping[str, Any]:

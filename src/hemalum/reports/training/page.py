@@ -85,7 +85,9 @@ def _summary(run: RunLog) -> list[tuple[str, str]]:
     summary.append(("Steps", f"{last.step:,}" + (f" of at most {run.steps:,}" if run.steps else "")))
     if best is not None:
         named = {"score": "PQ", "dice": "Dice", "miou": "mIoU", "val_loss": "loss"}[run.monitor]
-        summary.append((f"Kept: best validation by {named}", f"{best.of(run.monitor):.4g}, step {best.step:,}"))
+        of_phase = f", phase {best.phase}" if len(run.stretches) > 1 else ""
+        kept = f"{number_text(best.of(run.monitor))}, step {best.step:,}{of_phase}"
+        summary.append((f"Kept: best validation by {named}", kept))
         if run.monitor != "dice" and "dice" in best.figures:
             summary.append(("Its Dice", f"{best.of('dice'):.4g}"))
     for step, before, after in run.switches:
