@@ -105,7 +105,7 @@ def _check_same_input(context: TrainContext, start: Start) -> None:
 def report_worse(
     context: TrainContext, network: Network, start: Start, validation: Validation, best: PhaseResult
 ) -> None:
-    """Say so in the log where the weights of `best` are worse on the validation images than the model started with was.
+    """Say so in the log where the weights of `best` are worse on the validation images than the model at the start.
 
     By what the last phase monitors. A part is measured by itself, with every stage of the network off.
     """

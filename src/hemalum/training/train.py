@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from hemalum.data.stain.target import fit_stain_target
 from hemalum.errors import HemalumError, nearest
 from hemalum.files import write_text
 from hemalum.manifest import check_free, lock_folder, read_manifest, write_manifest
-from hemalum.models.card import Pretrained
+from hemalum.models.card import Card, Pretrained
 from hemalum.models.file import save_model
 from hemalum.models.sam import SamEncoder, load_sam
 from hemalum.training.building import build_for_data, check_losses
@@ -135,20 +135,22 @@ def train(  # noqa: PLR0913 (the verb's options)
         if start is not None:
             report_worse(context, network, start, validation, ranked[0])
         if first:
-            for result in ranked:
-                card, tensors = (
-                    describe(context, datasets, progress, nucleus_diameter_um, result),
-                    load_file(result.weights),
-                )
-                if recipe.output_representation is not None:
-                    tensors = keep_head(tensors, context.representation, context.output_representation)
-                if len(ranked) > 1:
-                    save_model(folder / name_phase_model(result.phase), card, tensors)
-                if result is ranked[0]:
-                    save_model(folder / MODEL_FILE, card, tensors)
+            save_ranked(context, ranked, partial(describe, context, datasets, progress, nucleus_diameter_um))
             report_phases(recipe, ranked, folder)
         fabric.barrier()
         return folder / MODEL_FILE
+
+
+def save_ranked(context: TrainContext, ranked: Sequence[PhaseResult], card_of: Callable[[PhaseResult], Card]) -> None:
+    """Write the model file of the best phase, and of several phases each its own beside it."""
+    for result in ranked:
+        card, tensors = card_of(result), load_file(result.weights)
+        if context.recipe.output_representation is not None:
+            tensors = keep_head(tensors, context.representation, context.output_representation)
+        if len(ranked) > 1:
+            save_model(context.folder / name_phase_model(result.phase), card, tensors)
+        if result is ranked[0]:
+            save_model(context.folder / MODEL_FILE, card, tensors)
 
 
 def name_phase_model(phase: str) -> str:
