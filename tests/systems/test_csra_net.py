@@ -12,7 +12,7 @@ from PIL import Image
 from hemalum.data.augmentation.settings import NO_AUGMENTATION
 from hemalum.data.dataset import Dataset
 from hemalum.data.importing import import_dataset
-from hemalum.data.labeled_fraction import LabeledFraction
+from hemalum.data.labeled_images import LabeledImages
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.errors import HemalumError
 from hemalum.losses.cross_entropy import CrossEntropy
@@ -24,7 +24,7 @@ from hemalum.systems.system import SystemSettings, network_options
 from hemalum.training.recipe import Recipe, load_recipe, recipe_variants, shipped_recipes
 from hemalum.training.train import train
 
-RECIPES = sorted(name for name in shipped_recipes() if name.startswith("csra_net"))
+RECIPES = sorted({name for name in shipped_recipes() if name.startswith("csra_net")} - {"csra_net_unlabeled"})
 
 
 def recipe_of(**options: Any) -> Recipe:
@@ -136,9 +136,17 @@ def test_variants_differ_by_method_and_fraction_alone(name: str) -> None:
 def test_defaults_are_the_reading_of_the_docs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "systems" / "csra_net.md").read_text(encoding="utf-8")
     nested = {*network_options("csra_net"), *SemiSupervised.model_fields, *CategoryAdaptive.model_fields}
-    nested |= {*CrossEntropy.model_fields, *LabeledFraction.model_fields}
+    nested |= {*CrossEntropy.model_fields, *LabeledImages.model_fields}
     names = {*CSRANet.model_fields, *nested, "lr", "weight_decay", "monitor"} - {"name", "growth", "beyond"}
     assert [name for name in sorted(names) if f"`{name}" not in page] == []
+
+
+def test_the_recipe_for_own_images_hides_no_label() -> None:
+    path = shipped_recipes()["csra_net_unlabeled"]
+    recipes = {name: load_recipe(path, variant=name) for name in recipe_variants(path)}
+    assert list(recipes) == ["supervised", "fixmatch", "unimatch", "csra"]
+    assert {recipe.labeled.fraction for recipe in recipes.values()} == {"1/1"}
+    assert [recipe.phases[0].semi_supervised is None for recipe in recipes.values()] == [True, False, False, False]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from hemalum.training.semi_supervised import (
     UnlabeledLoader,
     check_semi_supervised,
     divide_training,
+    find_parts,
     make_pseudo_labels,
     open_train_loader,
     semi_supervised_losses,
@@ -91,7 +92,8 @@ def loaders(mini: Path) -> tuple[TrainLoader, UnlabeledLoader]:
 def open_loaders(recipe: Recipe, mini: Path, share: tuple[int, int] = (0, 1)) -> tuple[TrainLoader, UnlabeledLoader]:
     context = make_context(recipe, share, data_spec=NUCLEUS)
     network, _ = build_for(recipe, NUCLEUS)
-    labeled = open_train_loader(context, [Dataset.open(mini)], network)
+    datasets = [Dataset.open(mini)]
+    labeled = open_train_loader(context, datasets, find_parts(context, datasets, network))
     settings = recipe.phases[0].semi_supervised
     assert settings is not None
     return labeled, UnlabeledLoader(context, labeled.unlabeled, settings)
@@ -251,12 +253,13 @@ def test_all_losses_against_their_equations() -> None:
         (mixed[0][1][:, 1::2, 1::2] & same).float(),
     )  # fmt: skip
     torch.testing.assert_close(parts["contrast"], 0.1 * expected)
-    assert counts.tolist() == [28, int(keep.sum()), int((keep & (label == truth)).sum())]
+    kept, right = int(keep.sum()), int((keep & (label == truth)).sum())
+    assert counts.tolist() == [28, kept, kept, right]
     assert summarize_pseudo_labels(counts)["mask_rate"] == pytest.approx(int(keep.sum()) / 28)
 
 
 def test_no_pixel_kept_has_no_accuracy() -> None:
-    assert summarize_pseudo_labels(torch.tensor([8.0, 0.0, 0.0])) == {"mask_rate": 0.0}
+    assert summarize_pseudo_labels(torch.tensor([8.0, 0.0, 0.0, 0.0])) == {"mask_rate": 0.0}
     pseudo = make_pseudo_labels(torch.zeros(1, 3, 2, 2), torch.ones(1, 2, 2), 0.95)
     assert pseudo.keep.sum() == 0
 
@@ -307,7 +310,7 @@ def test_sampling_follows_the_equations_epoch_by_epoch(mini: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "keys", "message"),
     [
-        ({}, {"labeled": None}, r"learns from unlabeled images and there are none: give 'labeled"),
+        ({}, {"labeled": None}, r"learns from unlabeled images and there are none: give images as 'unlabeled"),
         (
             {},
             {

@@ -30,9 +30,9 @@ from .label_maps import read_instances as read_instances
 from .label_maps import same_size as same_size
 from .label_maps import split_touching as split_touching
 from .label_maps import to_integers as to_integers
-from .labeled_fraction import LabeledFraction as LabeledFraction
-from .labeled_fraction import divide as divide
-from .labeled_fraction import present_classes as present_classes
+from .labeled_images import LabeledImages as LabeledImages
+from .labeled_images import divide as divide
+from .labeled_images import present_classes as present_classes
 from .nucleus_size import equivalent_diameters as equivalent_diameters
 from .sample import Sample as Sample
 from .sampling import CategoryAdaptive as CategoryAdaptive

@@ -12,16 +12,21 @@ from numpy.typing import NDArray
 from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain.recognition import known_stains
-from hemalum.models.card import Card, Training, TrainingSet
+from hemalum.models.card import Card, Training, TrainingSet, UnlabeledSet
 from hemalum.training.checkpoint import Progress
 from hemalum.training.context import TrainContext
 from hemalum.training.encoding import mean_and_std
+from hemalum.training.semi_supervised import TrainingParts
 
 RECOGNIZED = 24  # images of each set whose stain is recognized
 
 
 def describe(
-    context: TrainContext, datasets: Sequence[Dataset], progress: Progress, nucleus_diameter_um: float
+    context: TrainContext,
+    datasets: Sequence[Dataset],
+    parts: TrainingParts,
+    progress: Progress,
+    nucleus_diameter_um: float,
 ) -> Card:
     """The card of a trained model."""
     recipe, stain, output = context.recipe, context.stain, context.output_representation
@@ -32,9 +37,10 @@ def describe(
             license=dataset.info.license,
             citation=dataset.info.citation,
             split_hash=dataset.split_hash,
-            samples=len(dataset.split("train")),
+            samples=len(labeled),
+            unlabeled=len(hidden),
         )
-        for dataset in datasets
+        for dataset, labeled, hidden in zip(datasets, parts.labeled, parts.hidden, strict=True)
     ]
     return Card(
         name=recipe.name,
@@ -63,6 +69,10 @@ def describe(
             seed=recipe.seed,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             data=sets,
+            unlabeled=[
+                UnlabeledSet(name=source.name, images=len(source.images), sha256=source.sha256)
+                for source in parts.sources
+            ],
             settings=recipe.model_dump(mode="json"),
             initial=progress.initial,
         ),

@@ -32,8 +32,9 @@ from hemalum.training.fit import fit
 from hemalum.training.head import keep_head, load_initial
 from hemalum.training.model_card import describe
 from hemalum.training.recipe import Recipe, Source, open_recipe
-from hemalum.training.semi_supervised import open_train_loader
+from hemalum.training.semi_supervised import find_parts, open_train_loader
 from hemalum.training.start import load_start, open_start, report_worse
+from hemalum.training.unlabeled_images import UnlabeledImages, as_entries
 from hemalum.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def train(  # noqa: PLR0913 (the verb's options)
     workers: int | None = None,
     initial: Path | str | None = None,
     stain: StainTarget | None = None,
+    unlabeled: Sequence[Path | str | UnlabeledImages] = (),
     compile: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> Path:
@@ -67,6 +69,8 @@ def train(  # noqa: PLR0913 (the verb's options)
     ahead of their use: by default one beside a training on the CPU, all cores but two beside a GPU. `initial` is a
     model file whose weights are the start; what it has no maps for starts afresh, which the log says. `stain` are
     colors that every image is brought to, instead of those that the recipe's `stain_normalization` would fit.
+    `unlabeled` are images without labels, in the place of the recipe's, for a method that learns from some: image
+    files, whole slides, folders of these, dataset folders.
     `compile` has PyTorch compile the network first, which takes a while and changes rounding.
     Under torchrun or srun the processes share each batch; `devices` starts so many on this machine, each by the
     program's own command line. Only the first of them calls `on_progress`, and all return when the model file is
@@ -74,6 +78,8 @@ def train(  # noqa: PLR0913 (the verb's options)
     """
     with report_once():
         recipe = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
+        if unlabeled:
+            recipe = recipe.model_copy(update={"unlabeled": as_entries(unlabeled)})
         check_losses(recipe)
         fabric = start_processes(accelerator, devices, recipe.precision)
         workers = count_workers(workers, fabric)
@@ -95,9 +101,10 @@ def train(  # noqa: PLR0913 (the verb's options)
             recipe, fabric, folder, stain=normalizer, workers=workers, compile=compile, on_progress=on_progress
         )
         network, context = build_for_data(context, datasets, sam)
+        parts = find_parts(context, datasets, network)
 
         # held until the model file is there
-        data_digest = digest_data(datasets, normalizer, sam)
+        data_digest = parts.digest(digest_data(datasets, normalizer, sam), recipe)
         progress = stack.enter_context(open_run(folder, recipe.digest, data_digest, resume, writes=first))
         card = None
         if start is not None:
@@ -113,7 +120,7 @@ def train(  # noqa: PLR0913 (the verb's options)
         if sam is not None and context.sam is not None:
             field = context.sam.field
             embed = partial(embed_all, sam.to(fabric.device), field=field, share=context.share, wait=fabric.barrier)
-        loader = open_train_loader(context, datasets, network, embed)
+        loader = open_train_loader(context, datasets, parts, embed)
         nucleus_diameter_um = loader.measure_nucleus_diameter_um()
         validation = Validation(context, [dataset.split("val") for dataset in datasets], embed)
         del sam, embed  # the embeddings are on disk: the encoder's memory is wanted for the training
@@ -127,7 +134,7 @@ def train(  # noqa: PLR0913 (the verb's options)
         if start is not None:
             report_worse(context, network, start, validation, best)
         if first:
-            card, tensors = describe(context, datasets, progress, nucleus_diameter_um), load_file(best)
+            card, tensors = describe(context, datasets, parts, progress, nucleus_diameter_um), load_file(best)
             if recipe.output_representation is not None:
                 tensors = keep_head(tensors, context.representation, context.output_representation)
             save_model(folder / MODEL_FILE, card, tensors)
