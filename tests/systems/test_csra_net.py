@@ -24,6 +24,7 @@ from hemalum.systems.system import SystemSettings, network_options
 from hemalum.training.recipe import Recipe, load_recipe, recipe_variants, shipped_recipes
 from hemalum.training.train import train
 
+STEPS = 150  # of the overfitting
 RECIPES = sorted({name for name in shipped_recipes() if name.startswith("csra_net")} - {"csra_net_unlabeled"})
 
 
@@ -218,31 +219,42 @@ def test_a_fraction_that_leaves_a_class_empty_is_told_before_training(typed: Pat
 
 @pytest.mark.slow
 def test_overfits_four_real_tiles(real_data: Path, tmp_path: Path) -> None:
-    # the supervised form, narrow, on tiles of four organs, which are its validation images as well; each is some six
-    # times in a batch, so that batch norm sees the same mixture at all times
+    # CSRA-Net itself, narrow, on tiles of four organs, which are its validation images as well, beside four others
+    # without labels; every part of it is at work: sampling, attention, both consistency terms
     source = tmp_path / "source"
     for name in ("images", "labels"):
         (source / name).mkdir(parents=True)
-    lines = ["image,label"]
-    for organ in ("bladder", "liver", "pancreas", "spleen"):
-        for folder, file in (("images", f"human_{organ}_01.jpg"), ("labels", f"human_{organ}_01.png")):
-            tile = Image.open(real_data / "nuinsseg_human" / folder / file).crop((100, 100, 228, 228))
-            tile.save(source / folder / f"{organ}.png")
-        lines.append(f"{organ}.png,{organ}.png")
+    lines, labeled, organs = ["image,label"], [], ("bladder", "liver", "pancreas", "spleen")
+    for organ in organs:
+        for number in (1, 2):
+            name = f"{organ}_{number}"
+            for folder, suffix in (("images", "jpg"), ("labels", "png")):
+                tile = Image.open(real_data / "nuinsseg_human" / folder / f"human_{organ}_{number:02}.{suffix}")
+                tile.crop((100, 100, 228, 228)).save(source / folder / f"{name}.png")
+            lines.append(f"{name}.png,{name}.png")
+        labeled.append(f"{organ}_1")
     (source / "index.csv").write_text("\n".join(lines) + "\n")
-    tiles = import_dataset("folder", source, tmp_path / "four", mpp=0.25, name="four")
-    rows = [replace(row, split=split) for split in ("train", "val") for row in tiles.rows]
-    small = load_recipe(shipped_recipes()["csra_net_nuinsseg"], "small", "supervised_8")
-    phase = small.phases[0].model_copy(update={"until": small.phases[0].until.model_copy(update={"steps": 100})})
-    changes = {
-        "labeled": None,
-        "augment": NO_AUGMENTATION,
-        "mpp": 0.25,
-        "tile": 128,
-        "batch": 24,
-        "validate_every": 50,
-    }
-    recipe = small.model_copy(update={"phases": [phase], "precision": "32-true", **changes})
+    (tmp_path / "labeled.txt").write_text("\n".join(labeled))
+    tiles = import_dataset("folder", source, tmp_path / "tiles", mpp=0.25, name="tiles")
+    rows = [replace(row, split="train") for row in tiles.rows]
+    rows += [replace(row, split="val") for row in tiles.rows if row.id in labeled]
+    small = load_recipe(shipped_recipes()["csra_net_nuinsseg"], "small", "csra_8")
+    phase = small.phases[0].model_copy(update={"until": small.phases[0].until.model_copy(update={"steps": STEPS})})
+    recipe = small.model_copy(
+        update={
+            "phases": [phase],
+            "precision": "32-true",
+            "labeled": LabeledImages(file=str(tmp_path / "labeled.txt")),
+            "augment": NO_AUGMENTATION,
+            "mpp": 0.5,
+            "tile": 64,
+            "batch": 8,
+            "validate_every": STEPS // 6,
+        }
+    )
     train(recipe, [replace(tiles, rows=tuple(rows))], tmp_path / "run", threads=1)
-    scores = [json.loads(line)["dice"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert max(scores) >= 0.95
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert max(line["dice"] for line in log) >= 0.95
+    assert {"loss_cross_entropy", "loss_consistency", "loss_contrast"} <= log[-1].keys()
+    assert log[-1]["mask_rate"] > 0.5
+    assert log[-1]["loss_cross_entropy"] < log[0]["loss_cross_entropy"] / 2

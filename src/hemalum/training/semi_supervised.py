@@ -144,7 +144,8 @@ def check_semi_supervised(context: TrainContext, network: Network, unlabeled: in
         where = f"recipe {recipe.name}, phase '{phase.name}' learns from unlabeled images"
         if not unlabeled:
             raise HemalumError(
-                f"{where} and there are none: give images as 'unlabeled: [PATH]' or --unlabeled, or hide labels by 'labeled: 1/8'"
+                f"{where} and there are none: give images as 'unlabeled: [PATH]' or --unlabeled, or hide labels by "
+                "'labeled: 1/8'"
             )
         if len(heads) != 1 or heads[0].kind != "softmax":
             raise HemalumError(
