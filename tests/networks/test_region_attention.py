@@ -180,7 +180,7 @@ def reference(attention: Any, scales: list[Floats]) -> list[Floats]:
 
 @pytest.mark.parametrize("query", [1.0, 0.003])
 def test_attention_as_a_whole_is_its_equations(query: float) -> None:
-    # ψ takes the scale of the scores away, 1/√C among it, unless they are as small as what keeps it from dividing by 0
+    # ψ takes the scale of the scores away, 1/√C among it, unless they are as small as what it adds under its root
     torch.manual_seed(0)
     attention = RegionAttention(WIDTHS, STRIDES, REDUCED, REGION, grid=3, heads=HEADS, depth=2, growth=2).eval()
     randomize(attention)

@@ -43,12 +43,14 @@ class TrainingParts:
     """The images of a training, before their pixels are read.
 
     `labeled` and `hidden` are parts of the recipe's datasets, in its order; the labels of `hidden` are not learned
-    from. `sources` are a user's images without labels. Both are empty where no phase learns from unlabeled images.
+    from. `sources` are a user's images without labels. Both are empty where no phase learns from unlabeled images;
+    `passed_over` counts those whose labels are hidden all the same.
     """
 
     labeled: list[Dataset]
     hidden: list[Dataset]
     sources: list[UnlabeledSource]
+    passed_over: int = 0
 
     def digest(self, data: str, recipe: Recipe) -> str:
         """The digest `data` of a training's datasets, with what does not follow from them and the recipe.
@@ -84,7 +86,7 @@ def find_parts(context: TrainContext, datasets: Sequence[Dataset], network: Netw
                 f"recipe {recipe.name} has unlabeled images and no phase that learns from them: take method "
                 "fixmatch, unimatch or csra of system csra_net, or give none ('unlabeled: []')"
             )
-        return TrainingParts(labeled, [replace(part, rows=()) for part in hidden], [])
+        return TrainingParts(labeled, [replace(part, rows=()) for part in hidden], [], sum(map(len, hidden)))
     side = math.ceil(recipe.tile * recipe.augment.scale)  # no crop of a square goes beyond it
     parts = TrainingParts(labeled, hidden, find_unlabeled(recipe.unlabeled, recipe.mpp, side))
     check_semi_supervised(context, network, parts.unlabeled_images)

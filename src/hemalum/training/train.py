@@ -2,10 +2,12 @@
 
 import ctypes
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -102,6 +104,8 @@ def train(  # noqa: PLR0913 (the verb's options)
         )
         network, context = build_for_data(context, datasets, sam)
         parts = find_parts(context, datasets, network)
+        recipe = count_steps(recipe, parts.labeled_images, parts.unlabeled_images + parts.passed_over)
+        context = replace(context, recipe=recipe)
 
         # held until the model file is there
         data_digest = parts.digest(digest_data(datasets, normalizer, sam), recipe)
@@ -191,6 +195,26 @@ def open_datasets(recipe: Recipe, data: Data) -> tuple[Recipe, list[Dataset]]:
     if not datasets:
         raise HemalumError(f"recipe {recipe.name} needs data: give --data PATH")
     return recipe, [datasets[name] for name in recipe.data]
+
+
+def count_steps(recipe: Recipe, labeled: int, unlabeled: int) -> Recipe:
+    """The recipe with the steps that its epochs come to, for so many labeled and unlabeled images; the same again.
+
+    Raises HemalumError for epochs of images that there are not.
+    """
+    phases = []
+    for phase in recipe.phases:
+        if phase.until.epochs is not None:
+            images = labeled if phase.until.epochs_of == "labeled" else unlabeled
+            if not images:
+                raise HemalumError(
+                    f"recipe {recipe.name}, phase '{phase.name}' counts epochs of {phase.until.epochs_of} images and "
+                    "there are none: give steps, or epochs_of: labeled"
+                )
+            steps = min(phase.until.steps, math.ceil(phase.until.epochs * images / recipe.batch))
+            phase = phase.model_copy(update={"until": phase.until.model_copy(update={"steps": steps})})
+        phases.append(phase)
+    return recipe.model_copy(update={"phases": phases})
 
 
 def fit_normalizer(recipe: Recipe, datasets: Sequence[Dataset]) -> StainNormalizer | None:

@@ -101,7 +101,7 @@ def draw_geometry(
     """
     height, width = sample.image.shape[:2]
     zoom = math.exp(rng.uniform(-1, 1) * math.log(settings.scale))
-    turn = rng.integers(4) * math.pi / 2 if settings.flips else 0.0
+    turn = rng.integers(4) * math.pi / 2 if settings.flips is True else 0.0
     mirror = -1.0 if settings.flips and rng.random() < 0.5 else 1.0
     if rng.random() < settings.rotation:
         turn += rng.uniform(-math.pi / 4, math.pi / 4)
