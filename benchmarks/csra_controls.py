@@ -3,9 +3,9 @@
     python benchmarks/csra_controls.py --data data/nuinsseg_human --runs runs/csra_controls --parts 32
 
 Trains the arms of recipe csra_net_controls (`hemalum compare … --mixed-budgets`) at 1/PART of the labels. Training
-seeds take turns at three draws of labels, so that 9 seeds are three draws of three. The difference of CSRA-Net to each
-control is taken by seed, averaged within a draw, and its 95 % interval is Student's over the draws: what another draw
-of labels would give. What is finished is kept, and several processes may share it. Writes
+seeds take turns at three draws of labels, so that 9 seeds are three draws of three. The difference of CSRA-Net to
+each control is taken by seed, averaged within a draw, and its 95 % interval is Student's over the draws: what another
+draw of labels would give. What is finished is kept, and several processes may share it. Writes
 benchmarks/results/systems/csra_net_controls.json and .md, which the page of CSRA-Net quotes.
 """
 
@@ -100,9 +100,9 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"failed: {key.name}: {reason}")
     values, (turns,) = read_values(comparison), draws
     lines = [
-        f"CSRA-Net and its controls, NuInsSeg human by image, {arguments.budget} form; {arguments.seeds} trainings of "
-        f"each arm over {turns} draws of labels; mean ± sd over trainings; differences with 95 % "
-        f"intervals (Student's, over {min(turns, arguments.seeds)} draws).",
+        f"CSRA-Net and its controls, NuInsSeg human by image, {arguments.budget} form; {arguments.seeds} trainings "
+        f"of each arm over {turns} draws of labels; mean ± sd over trainings; differences with 95 % intervals "
+        f"(Student's, over {min(turns, arguments.seeds)} draws).",
         "",
         *table(values, arguments.parts, turns),
     ]
