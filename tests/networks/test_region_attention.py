@@ -187,8 +187,8 @@ def test_attention_as_a_whole_is_its_equations(query: float) -> None:
     for layer in attention.layers:
         for one in layer.attention.queries:
             one.weight.data *= query
-    sides = [(HEIGHT * patch, WIDTH * patch) for patch in PATCHES]
-    scales = [torch.randn(2, width, *side) for width, side in zip(WIDTHS, sides, strict=True)]
+    shapes = [(HEIGHT * patch, WIDTH * patch) for patch in PATCHES]
+    scales = [torch.randn(2, width, *shape) for width, shape in zip(WIDTHS, shapes, strict=True)]
     results = attention([scale.clone() for scale in scales])
     for image in range(2):
         expected = reference(attention, [array(scale[image]) for scale in scales])

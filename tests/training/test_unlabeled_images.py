@@ -105,6 +105,9 @@ def test_squares_of_a_slide_are_tissue_and_the_same_again(tmp_path: Path) -> Non
     slide.rename(tmp_path / "both" / "slide.tif")
     (mixed,) = find_unlabeled([UnlabeledImages(path=str(tmp_path / "both"), mpp=0.5, tiles=2)], 1.0, 100)
     assert [image.window is None for image in mixed.images] == [True, False, False]
+    # what a file states holds; the entry's scale is for the image, which states none
+    (other,) = find_unlabeled([UnlabeledImages(path=str(tmp_path / "both"), mpp=0.25, tiles=2)], 1.0, 100)
+    assert [image.mpp for image in other.images] == [0.25, 0.5, 0.5]
 
 
 def test_of_a_dataset_the_training_part_is_taken_without_its_labels(mini: Path) -> None:

@@ -65,7 +65,7 @@ def train(
         ),
     ] = None,
     unlabeled_mpp: Annotated[
-        float | None, typer.Option(min=0.02, help="Microns per pixel of the unlabeled images, where none is stated.")
+        float | None, typer.Option(min=0.02, help="Microns per pixel of unlabeled images that state none.")
     ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Have PyTorch compile the network first.")] = False,
 ) -> None:

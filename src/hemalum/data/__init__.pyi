@@ -11,6 +11,7 @@ from .dataset import pixel_hash as pixel_hash
 from .dataset import write_index as write_index
 from .image import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .image import MAX_PIXELS as MAX_PIXELS
+from .image import TIFF_SUFFIXES as TIFF_SUFFIXES
 from .image import check_size as check_size
 from .image import is_image as is_image
 from .image import is_tiff as is_tiff

@@ -20,18 +20,20 @@ from pydantic import Field, model_validator
 from hemalum.cpus import count_cpus
 from hemalum.data.augmentation.warp import TrainingImage
 from hemalum.data.dataset import INFO_FILE, Dataset, pixel_hash
-from hemalum.data.image import IMAGE_SUFFIXES, plain_size, read_image
+from hemalum.data.image import IMAGE_SUFFIXES, TIFF_SUFFIXES, plain_size, read_image
 from hemalum.data.sample import Sample
 from hemalum.data.stain.normalization import StainNormalizer
 from hemalum.errors import HemalumError, counted
 from hemalum.settings import Strict
 from hemalum.slides import SLIDE_SUFFIXES, Slide, find_tissue, is_slide, is_whole_slide, open_slide
+from hemalum.slides.readers import file_mpp
 from hemalum.training.encoding import prepare_sample
 
 log = logging.getLogger(__name__)
 
 MAX_PIXELS = 4_000_000_000  # at the model's scale, of all images together: 12 GB, which every training holds
 LEAST_TISSUE = 0.5  # of a square that is drawn from a slide
+_PLAIN = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in TIFF_SUFFIXES)
 _SUFFIXES = (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
 
 
@@ -39,7 +41,7 @@ class UnlabeledImages(Strict):
     """Images beside `data` that are learned from without labels; a path alone stands for its mapping."""
 
     path: str = Field(min_length=1, description="image, whole slide, folder of these, or dataset folder (train part)")
-    mpp: float | None = Field(None, gt=0, description="µm per px, in the place of what the files state")
+    mpp: float | None = Field(None, gt=0, description="µm per px of the files that state none")
     tiles: int = Field(100, ge=1, le=100_000, description="squares of tissue drawn from each whole slide, at most")
 
     @model_validator(mode="before")
@@ -152,19 +154,19 @@ def _find(entry: UnlabeledImages, mpp: float, side: int) -> UnlabeledSource:
     images: list[ImageFile] = []
     lines: list[str] = []
     for file in _list_files(path):
+        scale = _scale_of(file, entry.mpp)
         if is_whole_slide(file):
-            with open_slide(file, mpp=entry.mpp) as slide:
-                squares = _draw_squares(slide, file, round(side * mpp / _scale_of(slide, file)), entry.tiles)
-                lines.append(f"{slide.fingerprint}:{_scale_of(slide, file)}:{len(squares)}")
-                if not squares:
-                    log.warning("%s: no tissue was found, nothing is learned from it", file)
+            with open_slide(file, mpp=scale) as slide:
+                squares = _draw_squares(slide, file, scale, round(side * mpp / scale), entry.tiles)
+                lines.append(f"{slide.fingerprint}:{scale}:{len(squares)}")
+            if not squares:
+                log.warning("%s: no tissue was found, nothing is learned from it", file)
             images += squares
         else:
-            # a plain image is decoded when it is read; its size and scale stand at its beginning
-            image = _look_at(file, entry.mpp)
-            images.append(image)
+            # a plain image is decoded when it is read: its size stands at its beginning
+            images.append(ImageFile(file, scale, plain_size(file) or read_image(file).shape[:2]))
             with file.open("rb") as stream:
-                lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}:{image.mpp}")
+                lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}:{scale}")
     if not images:
         raise HemalumError(f"{path}: no tissue was found in {counted(len(lines), 'slide')}: nothing to learn from")
     return UnlabeledSource(path.resolve().name, tuple(images), tuple(lines))
@@ -176,20 +178,12 @@ def _find_in_dataset(path: Path, entry: UnlabeledImages) -> UnlabeledSource:
         raise HemalumError(f"{path}: its train part is empty: there is nothing to learn from without labels")
     images, lines = [], []
     for row in dataset.rows:
-        file, mpp = path / row.image, entry.mpp or row.mpp
+        file, mpp = path / row.image, row.mpp or entry.mpp
         if mpp is None:
             raise HemalumError(_scaleless(file))
         images.append(ImageFile(file, mpp, plain_size(file) or (0, 0)))
         lines.append(f"{row.sha256}:{mpp}")
     return UnlabeledSource(dataset.info.name, tuple(images), tuple(lines))
-
-
-def _look_at(file: Path, mpp: float | None) -> ImageFile:
-    size = plain_size(file)
-    if size is None or mpp is None:
-        with open_slide(file, mpp=mpp) as slide:
-            return ImageFile(file, _scale_of(slide, file), slide.shape)
-    return ImageFile(file, mpp, size)
 
 
 def _list_files(path: Path) -> list[Path]:
@@ -211,11 +205,11 @@ def _list_files(path: Path) -> list[Path]:
     return inside
 
 
-def _draw_squares(slide: Slide, path: Path, side: int, count: int) -> list[ImageFile]:
+def _draw_squares(slide: Slide, path: Path, mpp: float, side: int, count: int) -> list[ImageFile]:
     """At most `count` squares of `side` px of level 0, of a grid, that hold tissue; the same for the same slide."""
     height, width = slide.shape
     side = min(side, height, width)
-    tissue, mpp = find_tissue(slide), _scale_of(slide, path)
+    tissue = find_tissue(slide)
     corners = [
         (x, y)
         for y in range(0, height - side + 1, side)
@@ -227,10 +221,16 @@ def _draw_squares(slide: Slide, path: Path, side: int, count: int) -> list[Image
     return [ImageFile(path, mpp, (side, side), (*corners[index], side, side)) for index in chosen]
 
 
-def _scale_of(slide: Slide, path: Path) -> float:
-    if slide.mpp is None:
-        raise HemalumError(_scaleless(path))
-    return slide.mpp
+def _scale_of(file: Path, otherwise: float | None) -> float:
+    """µm per px as the file states it, or `otherwise`. Raises HemalumError for neither."""
+    if file.suffix.lower() in _PLAIN:  # which need not be decoded for it
+        mpp = file_mpp(file)
+    else:
+        with open_slide(file) as slide:
+            mpp = slide.mpp
+    if mpp is None and otherwise is None:
+        raise HemalumError(_scaleless(file))
+    return float(mpp or otherwise or 0)
 
 
 def _scaleless(path: Path) -> str:
