@@ -24,6 +24,7 @@ from hemalum.experiments.selection import mean_entropy
 from hemalum.inference.segment import as_engine
 from hemalum.models.file import load_model_file, save_model
 from hemalum.models.model import load_model
+from hemalum.training import UnlabeledImages
 
 TORCH = Resources(engine="torch", accelerator="cpu")
 ASKED = {"top": 2, "epochs": 3, "draws": 2, "lr": 1e-3, "resources": TORCH}
@@ -190,9 +191,10 @@ def test_choosing_everything_is_refused(tiny: Path, organs: Path, tmp_path: Path
 
 def test_a_model_of_few_labels_is_refined_on_all_chosen_images(tiny: Path, organs: Path) -> None:
     model, dataset = load_model(tiny), Dataset.open(organs)
-    recipe = training_recipe(model).model_copy(update={"labeled": LabeledImages(fraction="1/8")})
+    few = {"labeled": LabeledImages(fraction="1/8"), "unlabeled": [UnlabeledImages(path="slides")]}
+    recipe = training_recipe(model).model_copy(update=few)
     refined = refinement_recipe(model, recipe, dataset, ["head.*"], 1e-4, 2)
-    assert refined.labeled is None
+    assert (refined.labeled, refined.unlabeled) == (None, [])
     assert refined.steps == math.ceil(2 * len(dataset.split("train")) / recipe.batch)
 
 

@@ -129,10 +129,10 @@ def divide_training(
             labeled[index], unlabeled[index] = divide(part, recipe.labeled, present, classes, recipe.seed)
         except HemalumError as error:
             raise HemalumError(f"recipe {recipe.name}, {part.path}: {error}") from error
-        lacking = present.any(0) & ~present_classes(labeled[index], data_spec.class_map(part), len(classes)).any(0)
-        if lacking.any():  # as a random draw and a list may leave it
-            names = ", ".join(name for name, lacks in zip(classes, lacking, strict=True) if lacks)
-            log.warning("recipe %s, %s: no labeled image holds %s", recipe.name, part.path, names)
+        held = present_classes(labeled[index], data_spec.class_map(part), len(classes))
+        lacking = [name for name, a, b in zip(classes, present.T, held.T, strict=True) if a.any() and not b.any()]
+        if lacking:  # as a random draw and a list may leave it
+            log.warning("recipe %s, %s: no labeled image holds %s", recipe.name, part.path, ", ".join(lacking))
     return labeled, unlabeled
 
 

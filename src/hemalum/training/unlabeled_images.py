@@ -164,7 +164,8 @@ def _find(entry: UnlabeledImages, mpp: float, side: int) -> UnlabeledSource:
             images += squares
         else:
             # a plain image is decoded when it is read: its size stands at its beginning
-            images.append(ImageFile(file, scale, plain_size(file) or read_image(file).shape[:2]))
+            height, width = plain_size(file) or read_image(file).shape[:2]
+            images.append(ImageFile(file, scale, (height, width)))
             with file.open("rb") as stream:
                 lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}:{scale}")
     if not images:
@@ -234,4 +235,4 @@ def _scale_of(file: Path, otherwise: float | None) -> float:
 
 
 def _scaleless(path: Path) -> str:
-    return f"unlabeled: {path} states no scale: give its µm per px as 'mpp', under 'unlabeled' beside its 'path'"
+    return f"unlabeled: {path} states no scale: give its µm per px as 'mpp', beside its 'path', or --unlabeled-mpp"
