@@ -287,6 +287,7 @@ def test_all_losses_against_their_equations() -> None:
     inside = torch.ones(2, 4, 4)
     inside[1, :, 3] = 0
     truth = torch.randint(0, 3, (2, 4, 4))
+    truth[1, :2] = -1  # nobody knows
     logits = 3 * torch.randn(2, 3, 4, 4)
     settings = SemiSupervised(
         threshold=0.7, supervised=0.5, consistency=0.3, dropped=0.2, contrast=0.1, labeled="both"
@@ -320,8 +321,9 @@ def test_all_losses_against_their_equations() -> None:
         (mixed[0][1][:, 1::2, 1::2] & same).float(),
     )  # fmt: skip
     torch.testing.assert_close(parts["contrast"], 0.1 * expected)
-    kept, right = int(keep.sum()), int((keep & (label == truth)).sum())
-    assert counts.tolist() == [28, kept, kept, right]
+    kept, judged, right = (int((keep & where).sum()) for where in (keep, truth >= 0, label == truth))
+    assert counts.tolist() == [28, kept, judged, right]
+    assert judged < kept
     assert summarize_pseudo_labels(counts)["mask_rate"] == pytest.approx(int(keep.sum()) / 28)
 
 
