@@ -25,7 +25,7 @@ from hemalum.systems.system import SystemSettings, network_options
 from hemalum.training.recipe import Recipe, load_recipe, recipe_variants, shipped_recipes
 from hemalum.training.train import count_steps, train
 
-STEPS = 120  # of the overfitting
+STEPS = 180  # of the overfitting
 ALONE = {"csra_net_unlabeled", "csra_net_controls"}  # whose variants differ in more than method and fraction
 RECIPES = sorted({name for name in shipped_recipes() if name.startswith("csra_net")} - ALONE)
 
