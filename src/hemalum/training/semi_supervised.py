@@ -185,7 +185,8 @@ class UnlabeledLoader(EpochLoader):
         `weak` (B, 3 or 1, H, W) and `strong` (V · B, 3 or 1, H, W) are normalized; the strong views have a box of
         their neighbor's where `boxes` (V, B, H, W) is True. `inside` (B, H, W) float32 is 0 beyond the image.
         `truth` (B, H, W) int64 is the class of each pixel, -1 where nobody has labeled the image: to be looked at,
-        not learned from. `labeled` are strong views of the labeled images, of these `draws`, where they are asked for.
+        not learned from. `labeled` are strong views of the labeled images, of these `draws`, where they are asked
+        for.
         """
         recipe, settings = self.recipe, self.settings
         draws_here = self.share_of(number)
