@@ -172,7 +172,7 @@ def test_a_labeled_fraction_that_leaves_a_class_empty(train: Train, rare: Path) 
     )
     assert train(changes, rare) == (
         "recipe bad, DATA: labeled fraction 1/8 leaves class 'b' without an image: it is 1 of 7 images, and 3 hold "
-        "that class; label a larger fraction"
+        "that class; label more"
     )
 
 

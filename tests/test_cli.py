@@ -37,7 +37,8 @@ OPTIONS = {
     "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
     "train": (
-        "RECIPE --data --output --budget --resume --accelerator --devices --threads --workers --initial --compile"
+        "RECIPE --data --output --budget --resume --accelerator --devices --threads --workers --initial --unlabeled "
+        "--unlabeled-mpp --compile"
     ),
     "report": "RUN",
     "refine": "MODEL DATASET --output --offline --top --trainable --lr --epochs --draws --test --split --seed "
@@ -577,6 +578,7 @@ def test_train_hands_over_what_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import hemalum.training.train
+    from hemalum.training import UnlabeledImages
     from hemalum.training.recipe import load_recipe, shipped_recipes
 
     calls: list[dict[str, Any]] = []
@@ -591,13 +593,14 @@ def test_train_hands_over_what_was_given(
 
     monkeypatch.setattr(hemalum.training.train, "train", train)
     out = str(tmp_path / "run")
-    numbers = ["--threads", "1", "--workers", "2", "--compile"]
+    numbers = ["--threads", "1", "--workers", "2", "--unlabeled", "slides", "--unlabeled-mpp", "0.25", "--compile"]
     run("train", "unet", "--data", "a=x", "-d", "b=y", "-o", out, "--resume", *numbers, "--budget", "small")
     assert calls == [
         {
             "recipe": load_recipe(shipped_recipes()["unet"], "small"), "data": {"a": "x", "b": "y"},
             "out": tmp_path / "run", "resume": True, "accelerator": "auto", "devices": None, "threads": 1,
-            "workers": 2, "initial": None, "stain": None, "compile": True, "on_progress": None,
+            "workers": 2, "initial": None, "stain": None,
+            "unlabeled": [UnlabeledImages(path="slides", mpp=0.25)], "compile": True, "on_progress": None,
         }
     ]  # fmt: skip
     printed = capsys.readouterr()

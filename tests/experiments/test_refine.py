@@ -13,7 +13,7 @@ from PIL import Image
 
 from hemalum import cli
 from hemalum.data.dataset import Dataset, write_index
-from hemalum.data.labeled_fraction import LabeledFraction
+from hemalum.data.labeled_images import LabeledImages
 from hemalum.errors import HemalumError
 from hemalum.experiments import refine as refine_module
 from hemalum.experiments.execute import Resources
@@ -24,6 +24,7 @@ from hemalum.experiments.selection import mean_entropy
 from hemalum.inference.segment import as_engine
 from hemalum.models.file import load_model_file, save_model
 from hemalum.models.model import load_model
+from hemalum.training import UnlabeledImages
 
 TORCH = Resources(engine="torch", accelerator="cpu")
 ASKED = {"top": 2, "epochs": 3, "draws": 2, "lr": 1e-3, "resources": TORCH}
@@ -190,9 +191,10 @@ def test_choosing_everything_is_refused(tiny: Path, organs: Path, tmp_path: Path
 
 def test_a_model_of_few_labels_is_refined_on_all_chosen_images(tiny: Path, organs: Path) -> None:
     model, dataset = load_model(tiny), Dataset.open(organs)
-    recipe = training_recipe(model).model_copy(update={"labeled": LabeledFraction(fraction="1/8")})
+    few = {"labeled": LabeledImages(fraction="1/8"), "unlabeled": [UnlabeledImages(path="slides")]}
+    recipe = training_recipe(model).model_copy(update=few)
     refined = refinement_recipe(model, recipe, dataset, ["head.*"], 1e-4, 2)
-    assert refined.labeled is None
+    assert (refined.labeled, refined.unlabeled) == (None, [])
     assert refined.steps == math.ceil(2 * len(dataset.split("train")) / recipe.batch)
 
 

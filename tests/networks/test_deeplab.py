@@ -174,8 +174,8 @@ def test_options_that_the_networks_share_stand_once_and_are_taken_by_all() -> No
         ({"output_stride": 4}, "output_stride 4: it can be 8, 16, 32"),
         ({"layers": [1, 1, 1]}, "a ResNet has four stages"),
         ({"widths": [10, 12, 16, 24]}, "each must be a multiple of reduction, 4"),
-        ({"skips": [2, 1]}, "want one or more of 1, 2, 3, in order"),
-        ({"skips": [4]}, "want one or more of 1, 2, 3, in order"),
+        ({"skips": [2, 1]}, "want some of 1, 2, 3, in order"),
+        ({"skips": [4]}, "want some of 1, 2, 3, in order"),
         ({"region": 8}, "region 8: want a multiple of output_stride, 16"),
         ({"heads": 0}, "at least 1 of each"),
     ],
@@ -279,6 +279,32 @@ def test_without_attention_csra_net_is_deeplab() -> None:
     other.load_state_dict(plain.state_dict())
     x = torch.rand(1, 3, 48, 32)
     assert torch.equal(plain(x), other(x))
+
+
+def test_without_skips_it_is_deeplabv3() -> None:
+    torch.manual_seed(0)
+    plain = DeepLabV3(2, channels=8, **NARROW).eval()
+    for other in (
+        DeepLabV3Plus(2, skips=(), channels=8, **NARROW),
+        CSRANet(2, skips=(), raa=False, channels=8, **NARROW),
+    ):
+        other.load_state_dict(plain.state_dict())
+        x = torch.rand(2, 3, 48, 32)
+        assert torch.equal(plain(x), other.eval()(x))
+        outputs = other.train()(x, dropped=1, features=True)
+        assert outputs.extras["features"].shape == (2, 8, 3, 2)
+        assert outputs.extras["dropped"].shape == (1, 2, 48, 32)
+
+
+@pytest.mark.parametrize("skips", [(), (1, 3), (1, 2, 3)])
+def test_every_weight_learns_whatever_the_decoder_takes(skips: tuple[int, ...]) -> None:
+    # processes that train together wait for the gradient of every weight
+    torch.manual_seed(0)
+    network = CSRANet(
+        2, skips=skips, channels=8, low_level=4, reduced=(4, 4, 6, 8), grid=2, heads=2, depth=2, **NARROW
+    )
+    network.train()(torch.rand(2, 3, 32, 32)).square().sum().backward()
+    assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
 
 
 def test_attention_memory_does_not_grow_with_the_square_of_pixels() -> None:

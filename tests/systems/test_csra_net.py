@@ -12,9 +12,10 @@ from PIL import Image
 from hemalum.data.augmentation.settings import NO_AUGMENTATION
 from hemalum.data.dataset import Dataset
 from hemalum.data.importing import import_dataset
-from hemalum.data.labeled_fraction import LabeledFraction
+from hemalum.data.labeled_images import LabeledImages
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.errors import HemalumError
+from hemalum.experiments.plan import one_budget, plan_methods
 from hemalum.losses.cross_entropy import CrossEntropy
 from hemalum.models.file import load_card
 from hemalum.systems import build_system
@@ -22,9 +23,11 @@ from hemalum.systems.csra_net import CSRANet
 from hemalum.systems.phases import SemiSupervised
 from hemalum.systems.system import SystemSettings, network_options
 from hemalum.training.recipe import Recipe, load_recipe, recipe_variants, shipped_recipes
-from hemalum.training.train import train
+from hemalum.training.train import count_steps, train
 
-RECIPES = sorted(name for name in shipped_recipes() if name.startswith("csra_net"))
+STEPS = 180  # of the overfitting
+ALONE = {"csra_net_unlabeled", "csra_net_controls"}  # whose variants differ in more than method and fraction
+RECIPES = sorted({name for name in shipped_recipes() if name.startswith("csra_net")} - ALONE)
 
 
 def recipe_of(**options: Any) -> Recipe:
@@ -76,6 +79,124 @@ def test_options_reach_what_they_are_for() -> None:
     assert (plain.name, plain.options["skips"], "heads" in plain.options) == ("deeplabv3plus", [1, 3], False)
 
 
+def test_the_stated_form_is_what_the_paper_states() -> None:
+    path = shipped_recipes()["csra_net_stated"]
+    for variant in recipe_variants(path):
+        recipe = load_recipe(path, variant=variant)
+        phase, augment = recipe.phases[0], recipe.augment
+        assert (phase.until.epochs, phase.until.epochs_of) == (400, "unlabeled")
+        assert (phase.optimizer.name, phase.optimizer.nesterov, recipe.clip) == ("sgd", False, None)
+        assert (augment.flips, augment.scale, augment.rotation) == ("horizontal", 2.0, 0)
+        assert recipe.labeled.draw == "random"
+        assert recipe.network.options.get("skips", []) == []  # DeepLabV3, or U-Net
+    # 7/8 of 80 % of PanNuke, 400 times, in batches of 16
+    csra = count_steps(load_recipe(path, variant="csra_8"), 790, 5530)
+    assert csra.steps == 138_250
+    assert count_steps(csra, 790, 5530) == csra
+    assert count_steps(load_recipe(path, variant="supervised_8"), 790, 5530).steps == csra.steps
+
+
+def test_epochs_are_turned_into_steps_from_the_data(mini: Path, tmp_path: Path) -> None:
+    until = {"steps": 100, "epochs": 3, "epochs_of": "unlabeled"}
+    small = load_recipe(shipped_recipes()["csra_net_nuinsseg"], "small", "fixmatch_8").model_dump(mode="json")
+    small["phases"][0]["until"] |= until
+    recipe = Recipe.model_validate(small | {"batch": 2, "tile": 32, "labeled": "1/3", "precision": "32-true"})
+    card = load_card(train(recipe, [mini], tmp_path / "run", threads=1))
+    hidden = card.training.data[0].unlabeled
+    assert (hidden, card.training.steps) == (4, 3 * 4 // 2)
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert (log[-1]["step"], log[-1]["lr"] < recipe.phases[0].optimizer.lr) == (6, True)  # the cosine knows its end
+    alone = recipe.model_copy(update={"labeled": None, "name": "none"})
+    with pytest.raises(HemalumError, match=r"counts epochs of unlabeled images and there are none: give steps"):
+        count_steps(alone, 6, 0)
+    with pytest.raises(HemalumError, match=r"3 epochs of unlabeled images, at most"):
+        one_budget(
+            [*plan_methods(write(tmp_path, "a", recipe), "full"), *plan_methods("csra_net_nuinsseg:csra_8", "full")],
+            None,
+            False,
+        )
+    cut = one_budget(plan_methods(write(tmp_path, "a", recipe), "full"), 40, False)[0]
+    assert Recipe.model_validate(cut.recipe).phases[0].until.epochs is None
+
+
+def write(folder: Path, name: str, recipe: Recipe) -> str:
+    path = folder / f"{name}.yaml"
+    path.write_text(recipe.model_dump_json())
+    return str(path)
+
+
+def test_arms_of_an_ablation_differ_by_their_part_alone() -> None:
+    for name in ("csra_net_ablation", "csra_net_nuinsseg_ablation"):
+        path = shipped_recipes()[name]
+        for budget in ("full", "small"):
+            recipes = {variant: load_recipe(path, budget, variant) for variant in recipe_variants(path)}
+            assert {str(recipe.network.options["skips"]) for recipe in recipes.values()} == {"[1, 2, 3]"}
+            # without what attention has of its own, the networks are one
+            attention = {"reduced", "region", "grid", "heads", "depth"}
+            options = [
+                {key: value for key, value in recipe.network.options.items() if key not in attention}
+                for recipe in recipes.values()
+            ]
+            assert all(one == options[0] for one in options)
+
+
+def test_controls_change_one_thing_each() -> None:
+    path = shipped_recipes()["csra_net_controls"]
+    for budget in ("full", "small"):
+        for part in (8, 32):
+            arms = {
+                variant.removesuffix(f"_{part}"): load_recipe(path, budget, variant)
+                for variant in recipe_variants(path)
+                if variant.endswith(f"_{part}")
+            }
+            csra, plain = arms["csra"], arms["supervised"]
+            assert {recipe.labeled for recipe in arms.values()} == {
+                LabeledImages(fraction=f"1/{part}", draw="random", draws=3)
+            }
+            assert {str(recipe.network.options["skips"]) for recipe in arms.values()} == {"[1, 2, 3]"}
+            assert {recipe.steps // recipe.validate_every for recipe in arms.values()} == {
+                csra.steps // csra.validate_every
+            }
+            assert arms["supervised_4x"].steps == 4 * plain.steps
+            # the weight of the labeled images' gradient, times the rate
+            masses = {name: mass_of(recipe) / plain.phases[0].optimizer.lr for name, recipe in arms.items()}
+            assert masses == pytest.approx(
+                {
+                    "csra": 2, "lambda0": 2, "csra_mass1": 1, "cas_raa": 1, "supervised": 1, "supervised_4x": 1,
+                    "supervised_mass2": 2, "fixmatch": 0.5, "fixmatch_mass1": 1, "unimatch": 0.5, "unimatch_mass1": 1,
+                }
+            )  # fmt: skip
+            nothing = {"consistency": 0.0, "contrast": 0.0}
+            semi, without = csra.phases[0].semi_supervised, arms["lambda0"].phases[0].semi_supervised
+            assert semi.model_copy(update=nothing) == without
+            assert arms["lambda0"].model_copy(
+                update={"phases": csra.phases, "system": None, "name": ""}
+            ) == csra.model_copy(update={"system": None, "name": ""})
+            for method in ("csra", "fixmatch", "unimatch"):
+                first, second = (loss_weights(arms[name]) for name in (method, f"{method}_mass1"))
+                ratios = {second[key] / first[key] for key in first if key != "views"}
+                assert ratios == {0.5 if method == "csra" else 2.0}
+            assert (arms["cas_raa"].network, arms["cas_raa"].sampling) == (csra.network, csra.sampling)
+
+
+def mass_of(recipe: Recipe) -> float:
+    settings = recipe.phases[0].semi_supervised
+    views = 1 if settings is None else settings.supervised * (2 if settings.labeled == "both" else 1)
+    return views * recipe.phases[0].optimizer.lr
+
+
+def test_without_unlabeled_losses_only_the_labeled_images_teach(mini: Path, tmp_path: Path) -> None:
+    semi = {"consistency": 0, "contrast": 0, "threshold": 0.5}
+    small = load_recipe(shipped_recipes()["csra_net_nuinsseg"], "small", "csra_8").model_dump(mode="json")
+    small["phases"][0]["semi_supervised"] |= semi
+    small["phases"][0]["until"]["steps"] = 2
+    recipe = Recipe.model_validate(small | {"batch": 2, "tile": 32, "labeled": "1/3", "precision": "32-true"})
+    train(recipe, [mini], tmp_path / "run", threads=1)
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert {name for name in last if name.startswith("loss")} == {"loss", "loss_cross_entropy"}
+    assert last["loss"] == pytest.approx(last["loss_cross_entropy"])
+
+
 def test_what_is_said_of_unlabeled_images_goes_over_the_method() -> None:
     settings = {"threshold": 0.9, "consistency": 0.7, "strong": {"jitter": 0.5}}
     semi = recipe_of(semi_supervised=settings).phases[0].semi_supervised
@@ -89,9 +210,13 @@ def test_what_is_said_of_unlabeled_images_goes_over_the_method() -> None:
 def test_optimizer_and_weak_view_are_the_papers() -> None:
     phase = recipe_of().phases[0]
     assert (phase.optimizer.name, phase.optimizer.lr, phase.optimizer.momentum) == ("sgd", 0.005, 0.9)
+    assert not phase.optimizer.nesterov
+    assert recipe_of(optimizer={"nesterov": True}).phases[0].optimizer.nesterov
     assert phase.schedule.name == "cosine"
     assert recipe_of().augment.scale == 2.0
     assert recipe_of().augment.saturation == 0
+    assert recipe_of().labeled.draw == "random"
+    assert recipe_of(draw="stratified").labeled.draw == "stratified"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +232,9 @@ def test_optimizer_and_weak_view_are_the_papers() -> None:
         ({"network": {"reduction": 0}}, "network 'csra_net', 'reduction': want a whole number from 1 on, not 0"),
         ({"semi_supervised": {"treshold": 1}}, "no option 'semi_supervised.treshold'.* 'semi_supervised.threshold'"),
         ({"gamma": 0.5}, "system 'csra_net' has no option 'gamma'"),
+        ({"draw": "randm"}, "system 'csra_net', 'draw': .*'random' or 'stratified'"),
+        ({"epoch": 3}, "has no option 'epoch', did you mean 'epochs'"),
+        ({"network": {"name": "deeplabv3"}}, r"deeplabv3 has no features .* for DeepLabV3 network: \{skips: \[\]\}"),
         ({"method": "fixmatch", "swc": False}, "swc is a part of method csra, not of fixmatch"),
     ],
 )
@@ -136,9 +264,18 @@ def test_variants_differ_by_method_and_fraction_alone(name: str) -> None:
 def test_defaults_are_the_reading_of_the_docs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "systems" / "csra_net.md").read_text(encoding="utf-8")
     nested = {*network_options("csra_net"), *SemiSupervised.model_fields, *CategoryAdaptive.model_fields}
-    nested |= {*CrossEntropy.model_fields, *LabeledFraction.model_fields}
-    names = {*CSRANet.model_fields, *nested, "lr", "weight_decay", "monitor"} - {"name", "growth", "beyond"}
+    nested |= {*CrossEntropy.model_fields, *LabeledImages.model_fields}
+    names = {*CSRANet.model_fields, *nested, "lr", "weight_decay", "monitor", "flips", "clip"}
+    names -= {"name", "growth", "beyond"}
     assert [name for name in sorted(names) if f"`{name}" not in page] == []
+
+
+def test_the_recipe_for_own_images_hides_no_label() -> None:
+    path = shipped_recipes()["csra_net_unlabeled"]
+    recipes = {name: load_recipe(path, variant=name) for name in recipe_variants(path)}
+    assert list(recipes) == ["supervised", "fixmatch", "unimatch", "csra"]
+    assert {recipe.labeled.fraction for recipe in recipes.values()} == {"1/1"}
+    assert [recipe.phases[0].semi_supervised is None for recipe in recipes.values()] == [True, False, False, False]
 
 
 @pytest.fixture(scope="module")
@@ -203,38 +340,51 @@ def test_a_fraction_that_leaves_a_class_empty_is_told_before_training(typed: Pat
             (folder / file).parent.mkdir(exist_ok=True)
             (folder / file).write_bytes((typed / file).read_bytes())
     apart = replace(dataset, path=folder, rows=tuple(rows))
+    recipe = tiny("csra_net", "csra_32")
+    stratified = recipe.model_copy(update={"labeled": recipe.labeled.model_copy(update={"draw": "stratified"})})
     with pytest.raises(HemalumError, match=r"labeled fraction 1/32 leaves class '(common|rare)' without an image"):
-        train(tiny("csra_net", "csra_32"), [apart], tmp_path / "run")
+        train(stratified, [apart], tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
 @pytest.mark.slow
 def test_overfits_four_real_tiles(real_data: Path, tmp_path: Path) -> None:
-    # the supervised form, narrow, on tiles of four organs, which are its validation images as well; each is some six
-    # times in a batch, so that batch norm sees the same mixture at all times
+    # CSRA-Net itself, narrow, on tiles of four organs, which are its validation images as well, beside four others
+    # without labels; every part of it is at work: sampling, attention, both consistency terms
     source = tmp_path / "source"
     for name in ("images", "labels"):
         (source / name).mkdir(parents=True)
-    lines = ["image,label"]
-    for organ in ("bladder", "liver", "pancreas", "spleen"):
-        for folder, file in (("images", f"human_{organ}_01.jpg"), ("labels", f"human_{organ}_01.png")):
-            tile = Image.open(real_data / "nuinsseg_human" / folder / file).crop((100, 100, 228, 228))
-            tile.save(source / folder / f"{organ}.png")
-        lines.append(f"{organ}.png,{organ}.png")
+    lines, labeled, organs = ["image,label"], [], ("bladder", "liver", "pancreas", "spleen")
+    for organ in organs:
+        for number in (1, 2):
+            name = f"{organ}_{number}"
+            for folder, suffix in (("images", "jpg"), ("labels", "png")):
+                tile = Image.open(real_data / "nuinsseg_human" / folder / f"human_{organ}_{number:02}.{suffix}")
+                tile.crop((100, 100, 228, 228)).save(source / folder / f"{name}.png")
+            lines.append(f"{name}.png,{name}.png")
+        labeled.append(f"{organ}_1")
     (source / "index.csv").write_text("\n".join(lines) + "\n")
-    tiles = import_dataset("folder", source, tmp_path / "four", mpp=0.25, name="four")
-    rows = [replace(row, split=split) for split in ("train", "val") for row in tiles.rows]
-    small = load_recipe(shipped_recipes()["csra_net_nuinsseg"], "small", "supervised_8")
-    phase = small.phases[0].model_copy(update={"until": small.phases[0].until.model_copy(update={"steps": 100})})
-    changes = {
-        "labeled": None,
-        "augment": NO_AUGMENTATION,
-        "mpp": 0.25,
-        "tile": 128,
-        "batch": 24,
-        "validate_every": 50,
-    }
-    recipe = small.model_copy(update={"phases": [phase], "precision": "32-true", **changes})
+    (tmp_path / "labeled.txt").write_text("\n".join(labeled))
+    tiles = import_dataset("folder", source, tmp_path / "tiles", mpp=0.25, name="tiles")
+    rows = [replace(row, split="train") for row in tiles.rows]
+    rows += [replace(row, split="val") for row in tiles.rows if row.id in labeled]
+    small = load_recipe(shipped_recipes()["csra_net_nuinsseg"], "small", "csra_8")
+    phase = small.phases[0].model_copy(update={"until": small.phases[0].until.model_copy(update={"steps": STEPS})})
+    recipe = small.model_copy(
+        update={
+            "phases": [phase],
+            "precision": "32-true",
+            "labeled": LabeledImages(file=str(tmp_path / "labeled.txt")),
+            "augment": NO_AUGMENTATION,
+            "mpp": 0.5,
+            "tile": 64,
+            "batch": 8,
+            "validate_every": STEPS // 6,
+        }
+    )
     train(recipe, [replace(tiles, rows=tuple(rows))], tmp_path / "run", threads=1)
-    scores = [json.loads(line)["dice"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert max(scores) >= 0.95
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert max(line["dice"] for line in log) >= 0.95
+    assert {"loss_cross_entropy", "loss_consistency", "loss_contrast"} <= log[-1].keys()
+    assert log[-1]["mask_rate"] > 0.5
+    assert log[-1]["loss_cross_entropy"] < log[0]["loss_cross_entropy"] / 2

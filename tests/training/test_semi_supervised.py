@@ -21,12 +21,14 @@ from hemalum.networks.contract import Outputs
 from hemalum.systems.phases import SemiSupervised
 from hemalum.training.building import build_for
 from hemalum.training.data_spec import DataSpec
+from hemalum.training.fit import open_phase
 from hemalum.training.loader import TrainLoader
 from hemalum.training.recipe import Recipe
 from hemalum.training.semi_supervised import (
     UnlabeledLoader,
     check_semi_supervised,
     divide_training,
+    find_parts,
     make_pseudo_labels,
     open_train_loader,
     semi_supervised_losses,
@@ -91,7 +93,8 @@ def loaders(mini: Path) -> tuple[TrainLoader, UnlabeledLoader]:
 def open_loaders(recipe: Recipe, mini: Path, share: tuple[int, int] = (0, 1)) -> tuple[TrainLoader, UnlabeledLoader]:
     context = make_context(recipe, share, data_spec=NUCLEUS)
     network, _ = build_for(recipe, NUCLEUS)
-    labeled = open_train_loader(context, [Dataset.open(mini)], network)
+    datasets = [Dataset.open(mini)]
+    labeled = open_train_loader(context, datasets, find_parts(context, datasets, network))
     settings = recipe.phases[0].semi_supervised
     assert settings is not None
     return labeled, UnlabeledLoader(context, labeled.unlabeled, settings)
@@ -149,6 +152,70 @@ def test_boxes_hold_what_the_neighbor_shows(mini: Path) -> None:
         torch.testing.assert_close(strong, expected)
     share = views["boxes"].float().mean((2, 3))
     assert ((share > 0.01) & (share < 0.45)).all()
+
+
+COLORLESS = {"jitter": 0, "gray": 0, "blur": 0, "cutmix": 0}
+PLACED = {"name": "flips", "scale": 2.0}  # moves, turns and mirrors, and leaves the colors
+
+
+def nuclei_of(images_BCHW: torch.Tensor) -> torch.Tensor:
+    """Where the miniature's images are dark, (B, H, W) bool: normalized red is 2 x - 1 over 0.5."""
+    return images_BCHW[:, 0] < 4 * (170 / 255) - 2
+
+
+def test_strong_views_and_their_labels_lie_on_each_other(mini: Path) -> None:
+    labeled, unlabeled = open_loaders(make_recipe(EVERYTHING | {"strong": COLORLESS}, augment=PLACED), mini)
+    for number in range(3):
+        batch = labeled.batch(number, unlabeled)
+        views = batch.views
+        torch.testing.assert_close(views["labeled"], batch.images)
+        torch.testing.assert_close(views["strong"], views["weak"].repeat(2, 1, 1, 1))
+        pairs = ((batch.images, batch.targets[:, 0]), (views["labeled"], batch.targets[:, 0]))
+        for images, truth in (*pairs, (views["weak"], views["truth"])):
+            right = nuclei_of(images) == (truth > 0.5)
+            assert right.float().mean() > 0.95
+            for wrong in (truth.flip(-1), truth.flip(-2), truth.transpose(-1, -2), truth.roll(1, 0)):
+                assert (nuclei_of(images) == (wrong > 0.5)).float().mean() < right.float().mean() - 0.05
+
+
+def test_colored_strong_views_stay_where_they_are(mini: Path) -> None:
+    labeled, unlabeled = open_loaders(
+        make_recipe(EVERYTHING | {"strong": {"cutmix": 0, "blur": 0}}, augment=PLACED), mini
+    )
+    batch = labeled.batch(0, unlabeled)
+    weak = (batch.images, batch.views["weak"], batch.views["weak"])
+    strong = (batch.views["labeled"], *batch.views["strong"].split(4))
+    for first, second in zip(weak, strong, strict=True):
+        for x, y in zip(first.mean(1).flatten(1), second.mean(1).flatten(1), strict=True):
+            assert torch.corrcoef(torch.stack([x, y]))[0, 1] > 0.8
+
+
+def test_pseudo_labels_are_those_of_the_weights_as_they_stand_in_eval_mode(
+    mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(EVERYTHING)
+    context = make_context(recipe, data_spec=NUCLEUS)
+    torch.manual_seed(0)
+    network, _ = build_for(recipe, NUCLEUS)
+    labeled, unlabeled = open_loaders(recipe, mini)
+    batch = labeled.batch(0, unlabeled)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        expected = network.eval()(batch.views["weak"]).clone()
+        in_train_mode = Outputs.of(network.train()(batch.views["weak"])).logits
+    network.load_state_dict(before)
+    seen: list[torch.Tensor] = []
+
+    def look(settings: SemiSupervised, module: nn.Module, logits: torch.Tensor, *others: Any) -> Any:
+        assert module.training  # the views that are learned from go through it in train mode
+        seen.append(logits)
+        return semi_supervised_losses(settings, module, logits, *others)
+
+    monkeypatch.setattr("hemalum.training.fit.semi_supervised_losses", look)
+    open_phase(context, network, 0)(batch)
+    assert not seen[0].requires_grad
+    torch.testing.assert_close(seen[0], expected)
+    assert (seen[0] - in_train_mode).abs().max() > 0.01  # the mode is seen at all
 
 
 def test_what_lies_beyond_the_image_is_marked(mini: Path) -> None:
@@ -220,6 +287,7 @@ def test_all_losses_against_their_equations() -> None:
     inside = torch.ones(2, 4, 4)
     inside[1, :, 3] = 0
     truth = torch.randint(0, 3, (2, 4, 4))
+    truth[1, :2] = -1  # nobody knows
     logits = 3 * torch.randn(2, 3, 4, 4)
     settings = SemiSupervised(
         threshold=0.7, supervised=0.5, consistency=0.3, dropped=0.2, contrast=0.1, labeled="both"
@@ -227,12 +295,14 @@ def test_all_losses_against_their_equations() -> None:
     views = {
         "weak": weak, "strong": strong, "boxes": boxes, "inside": inside, "truth": truth, "labeled": strong_labeled
     }  # fmt: skip
-    network = Echo()
+    network, wanted = Echo(), torch.randn(2, 3, 4, 4)  # of which image and pixel it is shows in the sum
     parts, counts = semi_supervised_losses(
-        settings, network, logits, images, views, lambda o: {"supervised": o.logits.sum()}, lambda sums: sums
-    )
+        settings, network, logits, images, views, lambda o: {"supervised": (o.logits * wanted).sum()},
+        lambda sums: sums,
+    )  # fmt: skip
     assert network.requested == (2 + 2 + 4 + 2, 2, True)
-    assert float(parts["supervised"]) == pytest.approx(0.5 * float(images.sum() + strong_labeled.sum()), rel=1e-5)
+    expected = 0.5 * ((images * wanted).sum() + (strong_labeled * wanted).sum())
+    torch.testing.assert_close(parts["supervised"], expected)
 
     probability, label = logits.softmax(1).max(1)
     keep = (probability >= 0.7) & (inside > 0)
@@ -251,12 +321,14 @@ def test_all_losses_against_their_equations() -> None:
         (mixed[0][1][:, 1::2, 1::2] & same).float(),
     )  # fmt: skip
     torch.testing.assert_close(parts["contrast"], 0.1 * expected)
-    assert counts.tolist() == [28, int(keep.sum()), int((keep & (label == truth)).sum())]
+    kept, judged, right = (int((keep & where).sum()) for where in (keep, truth >= 0, label == truth))
+    assert counts.tolist() == [28, kept, judged, right]
+    assert judged < kept
     assert summarize_pseudo_labels(counts)["mask_rate"] == pytest.approx(int(keep.sum()) / 28)
 
 
 def test_no_pixel_kept_has_no_accuracy() -> None:
-    assert summarize_pseudo_labels(torch.tensor([8.0, 0.0, 0.0])) == {"mask_rate": 0.0}
+    assert summarize_pseudo_labels(torch.tensor([8.0, 0.0, 0.0, 0.0])) == {"mask_rate": 0.0}
     pseudo = make_pseudo_labels(torch.zeros(1, 3, 2, 2), torch.ones(1, 2, 2), 0.95)
     assert pseudo.keep.sum() == 0
 
@@ -307,7 +379,7 @@ def test_sampling_follows_the_equations_epoch_by_epoch(mini: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "keys", "message"),
     [
-        ({}, {"labeled": None}, r"learns from unlabeled images and there are none: give 'labeled"),
+        ({}, {"labeled": None}, r"learns from unlabeled images and there are none: give images as 'unlabeled"),
         (
             {},
             {

@@ -7,9 +7,12 @@ set, `chosen` leaves it out, and its help names the default.
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from hemalum.training import UnlabeledImages
 
 
 def global_options_first(arguments: list[str]) -> list[str]:
@@ -85,6 +88,15 @@ def named_datasets(data: list[str]) -> dict[str, str] | list[str]:
         if not (name and equals and path):
             raise typer.BadParameter(f"--data '{name}': name all datasets (NAME=PATH) or none")
     return {name: path for name, _, path in pairs}
+
+
+def unlabeled_images(paths: list[str] | None, mpp: float | None) -> "list[UnlabeledImages]":
+    """Images without labels as a recipe writes them, at the scale that holds for all of them."""
+    if mpp is not None and not paths:
+        raise typer.BadParameter("--unlabeled-mpp is the scale of images that --unlabeled names: give these as well")
+    from hemalum.training import UnlabeledImages
+
+    return [UnlabeledImages(path=path, mpp=mpp) for path in paths or []]
 
 
 def budget_of(text: str | None) -> Literal["full", "small"] | None:

@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from hemalum.cli.options import Accelerator, BudgetOption, Threads, budget_of, chosen, named_datasets
+from hemalum.cli.options import (
+    Accelerator,
+    BudgetOption,
+    Threads,
+    budget_of,
+    chosen,
+    named_datasets,
+    unlabeled_images,
+)
 
 
 def train(
@@ -47,6 +55,18 @@ def train(
     initial: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
+    unlabeled: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unlabeled",
+            metavar="PATH",
+            help="Image, whole slide, folder of these or dataset to learn from without labels; repeat for several. "
+            "For a method that does, as csra_net_unlabeled:csra.",
+        ),
+    ] = None,
+    unlabeled_mpp: Annotated[
+        float | None, typer.Option(min=0.02, help="Microns per pixel of unlabeled images that state none.")
+    ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Have PyTorch compile the network first.")] = False,
 ) -> None:
     """Train a model by a recipe; the model file and the log are in RUN."""
@@ -68,6 +88,7 @@ def train(
             threads=threads,
             workers=workers,
             initial=initial,
+            unlabeled=unlabeled_images(unlabeled, unlabeled_mpp),
             compile=compile,
             on_progress=on_progress,
             **chosen(accelerator=accelerator),

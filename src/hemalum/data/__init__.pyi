@@ -11,6 +11,7 @@ from .dataset import pixel_hash as pixel_hash
 from .dataset import write_index as write_index
 from .image import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .image import MAX_PIXELS as MAX_PIXELS
+from .image import TIFF_SUFFIXES as TIFF_SUFFIXES
 from .image import check_size as check_size
 from .image import is_image as is_image
 from .image import is_tiff as is_tiff
@@ -30,9 +31,9 @@ from .label_maps import read_instances as read_instances
 from .label_maps import same_size as same_size
 from .label_maps import split_touching as split_touching
 from .label_maps import to_integers as to_integers
-from .labeled_fraction import LabeledFraction as LabeledFraction
-from .labeled_fraction import divide as divide
-from .labeled_fraction import present_classes as present_classes
+from .labeled_images import LabeledImages as LabeledImages
+from .labeled_images import divide as divide
+from .labeled_images import present_classes as present_classes
 from .nucleus_size import equivalent_diameters as equivalent_diameters
 from .sample import Sample as Sample
 from .sampling import CategoryAdaptive as CategoryAdaptive

@@ -263,8 +263,14 @@ def stop_rule(recipe: Recipe) -> str:
     early = "" if patience == [0] else f", stopped after {'/'.join(map(str, patience))} validations without gain"
     monitors = {"pq": "PQ", "dice": "Dice", "miou": "mIoU", "loss": "loss"}
     by = "/".join(dict.fromkeys(monitors[phase.until.monitor] for phase in recipe.phases))
+    epochs = [
+        f"{phase.until.epochs:,} epochs of {phase.until.epochs_of} images"
+        for phase in recipe.phases
+        if phase.until.epochs
+    ]
+    most = "".join(f"{text}, at most " for text in epochs)
     return (
-        f"{counted(recipe.steps * recipe.batch, 'crop')}, the best of the validations (by {by}) every "
+        f"{most}{counted(recipe.steps * recipe.batch, 'crop')}, the best of the validations (by {by}) every "
         f"{counted(recipe.validate_every * recipe.batch, 'crop')}{early}"
     )
 
@@ -277,9 +283,9 @@ def _with_crops(recipe: Recipe, crops: int) -> Recipe:
         wanted = max(1, round(steps * until.steps / total))
         share = min(wanted, steps - taken - left) if left or until.total is not None else steps - taken
         taken += share
-        change = {"steps": share, "patience": None}
+        change: dict[str, int | None] = {"steps": share, "epochs": None, "patience": None}
         if until.total is not None:  # it takes what the phases before leave
-            change = {"steps": wanted, "total": max(1, round(steps * until.total / total)), "patience": None}
+            change |= {"steps": wanted, "total": max(1, round(steps * until.total / total))}
         phases.append(phase.model_copy(update={"until": until.model_copy(update=change)}))
     every = -(-steps // VALIDATIONS)  # rounded up: the end is a validation too, and never the eleventh
     return recipe.model_copy(update={"phases": phases, "validate_every": every})

@@ -88,6 +88,7 @@ def refinement_recipe(
         "separation": model.card.separation,
         "stain_normalization": None,  # the model's own target is passed
         "labeled": None,  # the chosen images are all of them
+        "unlabeled": [],
         "sampling": None,
         "data": {name: recipe.data.get(name, Source())},
         "phases": [phase],

@@ -12,6 +12,7 @@ from .card import RecallThreshold as RecallThreshold
 from .card import SamEncoding as SamEncoding
 from .card import Training as Training
 from .card import TrainingSet as TrainingSet
+from .card import UnlabeledSet as UnlabeledSet
 from .file import CARD_KEY as CARD_KEY
 from .file import Int8Network as Int8Network
 from .file import Tensors as Tensors

@@ -41,7 +41,16 @@ class TrainingSet(Strict):
     license: str
     citation: str = ""
     split_hash: str
-    samples: int
+    samples: int = Field(description="images that were learned from with their labels")
+    unlabeled: int = Field(0, ge=0, description="images whose labels were not looked at")
+
+
+class UnlabeledSet(Strict):
+    """A user's own images that the weights have seen without labels; squares of slides count each."""
+
+    name: str
+    images: int = Field(ge=1)
+    sha256: str = Field(description="over what identifies their pixels")
 
 
 class Pretrained(Strict):
@@ -63,6 +72,7 @@ class Training(Strict):
     phase: str | None = Field(None, description="of several phases, the one whose best weights these are")
     data: list[TrainingSet] = Field(default_factory=list)
     pretrained: Pretrained | None = Field(None, description="what its encoder started from; None: drawn at random")
+    unlabeled: list[UnlabeledSet] = Field(default_factory=list)
     settings: dict[str, Any] | None = Field(None, description="the whole recipe, as it was trained")
     initial: "Training | None" = Field(None, description="how the weights that it started from came to be")
 
@@ -76,6 +86,12 @@ class Training(Strict):
         """Every set that the weights have seen, in this training and the earlier ones."""
         datasets = [dataset for training in (self, *self.earlier) for dataset in training.data]
         return [dataset for index, dataset in enumerate(datasets) if dataset not in datasets[:index]]
+
+    @property
+    def seen_unlabeled(self) -> list[UnlabeledSet]:
+        """Every set of a user's own images without labels, in this training and the earlier ones."""
+        sets = [one for training in (self, *self.earlier) for one in training.unlabeled]
+        return [one for index, one in enumerate(sets) if one not in sets[:index]]
 
 
 class SamEncoding(Strict):

@@ -89,12 +89,14 @@ class DeepLabV3Plus(DeepLab):
     """(B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`. `options` are `DeepLab`'s.
 
     The pyramid's features at a quarter of the size, beside `low_level` channels of each encoder scale in `skips` (1,
-    2, 3; the paper takes the first alone), two 3×3 convolutions, the head, enlarged bilinearly.
+    2, 3; the paper takes the first alone), two 3×3 convolutions, the head, enlarged bilinearly. Without `skips` it is
+    DeepLabV3: one 3×3 convolution and the head, at the pyramid's own size.
 
     In training `dropped=n` asks for a second pass of the decoder over the last n images with half of the encoder's
     channels left out (UniMatch, Yang et al. 2023): `extras["dropped"]` are its logits (n, outputs, H, W). The decoder
     sees both at once, so that batch norm does. `features=True` gives the head's input and weights as well:
-    `extras["features"]` (B, channels, H/4, W/4) and `extras["prototypes"]` (outputs, channels).
+    `extras["features"]` (B, channels, H/4, W/4), without skips at the pyramid's size, and `extras["prototypes"]`
+    (outputs, channels).
     """
 
     feature_outputs = True
@@ -108,17 +110,15 @@ class DeepLabV3Plus(DeepLab):
         low_level: int = LOW_LEVEL,
         **options: Any,
     ) -> None:
-        if not skips or sorted(set(skips)) != list(skips) or not set(skips) <= {1, 2, 3}:
-            raise ValueError(f"skips {list(skips)}: want one or more of 1, 2, 3, in order")
+        if sorted(set(skips)) != list(skips) or not set(skips) <= {1, 2, 3}:
+            raise ValueError(f"skips {list(skips)}: want some of 1, 2, 3, in order, or none, which is DeepLabV3")
         super().__init__(backbone=backbone, **options)
         self.skips = tuple(skips)
         self.laterals = nn.ModuleList(
             conv_norm_relu(self.encoder.widths[skip - 1], low_level, kernel=1) for skip in skips
         )
-        self.decoder = nn.Sequential(
-            conv_norm_relu(self.channels + low_level * len(skips), self.channels),
-            conv_norm_relu(self.channels, self.channels),
-        )
+        joined = conv_norm_relu(self.channels + low_level * len(skips), self.channels)
+        self.decoder = nn.Sequential(joined, conv_norm_relu(self.channels, self.channels)) if skips else joined
         self.head = nn.Conv2d(self.channels, outputs, 1)
 
     def forward(self, x_BCHW: Tensor, dropped: int = 0, features: bool = False) -> Tensor | Outputs:
@@ -140,7 +140,9 @@ class DeepLabV3Plus(DeepLab):
         return self.encoder(x_BCHW)  # type: ignore[no-any-return]
 
     def decode(self, scales: list[Tensor]) -> Tensor:
-        """What the head takes, (B, channels, H/4, W/4)."""
+        """What the head takes, (B, channels, H/4, W/4), or at the pyramid's size without skips."""
+        if not self.skips:
+            return self.decoder(self.pyramid(scales[3]))  # type: ignore[no-any-return]
         finest = scales[0]
         parts = [_to_size(self.pyramid(scales[3]), finest)]
         for skip, lateral in zip(self.skips, self.laterals, strict=True):

@@ -6,7 +6,7 @@ cross-attention, Wang et al. 2022), where the query's regions are weighted by ho
 docs/systems/csra_net.md says what the paper leaves open.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from hemalum.networks.blocks import conv_norm_relu
 from hemalum.networks.deeplab import DeepLabV3Plus
 
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+ALL = frozenset(range(4))  # scales
 _FLAT = 1e-12  # under the root, whose slope at 0 is infinite
 
 
@@ -47,25 +48,31 @@ def region_weights(features_BCHW: Tensor, region: int) -> Tensor:
 class ChannelCrossAttention(nn.Module):
     """Tokens of each scale [(B, N, C_i)] attend by channel to those of all scales; eq. 14 and 15.
 
-    Every head has projections of full width and their mean is taken, as in UCTransNet; ψ is instance norm.
+    Every head has projections of full width and their mean is taken, as in UCTransNet; ψ is instance norm. Of
+    scales that are not `taken` the change is None; they are attended to all the same.
     """
 
-    def __init__(self, widths: Sequence[int], heads: int) -> None:
+    def __init__(self, widths: Sequence[int], heads: int, taken: Collection[int] = ALL) -> None:
         super().__init__()
         total = sum(widths)
         self.heads = heads
-        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for width in widths)
+        self.taken = taken
+        self.norms = _of_taken(taken, widths, _norm)
         self.norm_of_all = nn.LayerNorm(total, eps=1e-6)
-        self.queries = nn.ModuleList(nn.Linear(width, heads * width, bias=False) for width in widths)
+        self.queries = _of_taken(taken, widths, lambda width: nn.Linear(width, heads * width, bias=False))
         self.key = nn.Linear(total, heads * total, bias=False)
         self.value = nn.Linear(total, heads * total, bias=False)
-        self.outs = nn.ModuleList(nn.Linear(width, width, bias=False) for width in widths)
+        self.outs = _of_taken(taken, widths, lambda width: nn.Linear(width, width, bias=False))
 
-    def forward(self, tokens: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
+    def forward(self, tokens: list[Tensor], weights: list[Tensor]) -> list[Tensor | None]:
         all_scales = self.norm_of_all(torch.cat(tokens, dim=2))
         key, value = self._by_head(self.key(all_scales)), self._by_head(self.value(all_scales))
-        mixed = []
-        for x, weight, norm, query, out in zip(tokens, weights, self.norms, self.queries, self.outs, strict=True):
+        mixed: list[Tensor | None] = []
+        parts = zip(tokens, weights, self.norms, self.queries, self.outs, strict=True)
+        for scale, (x, weight, norm, query, out) in enumerate(parts):
+            if scale not in self.taken:
+                mixed.append(None)
+                continue
             q = self._by_head(query(norm(x)) * weight)
             scores = q.transpose(2, 3) @ key / key.shape[-1] ** 0.5  # (B, heads, C_i, C of all scales)
             shares = F.instance_norm(scores).softmax(-1)
@@ -95,15 +102,18 @@ class DepthwiseMLP(nn.Module):
 class RegionLayer(nn.Module):
     """Attention, then F = O + DMLP(LN(O)) (eq. 16), each beside what came in."""
 
-    def __init__(self, widths: Sequence[int], heads: int, growth: int) -> None:
+    def __init__(self, widths: Sequence[int], heads: int, growth: int, taken: Collection[int] = ALL) -> None:
         super().__init__()
-        self.attention = ChannelCrossAttention(widths, heads)
-        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for width in widths)
-        self.mlps = nn.ModuleList(DepthwiseMLP(width, growth) for width in widths)
+        self.attention = ChannelCrossAttention(widths, heads, taken)
+        self.norms = _of_taken(taken, widths, _norm)
+        self.mlps = _of_taken(taken, widths, lambda width: DepthwiseMLP(width, growth))
 
     def forward(self, tokens: list[Tensor], weights: list[Tensor], height: int) -> list[Tensor]:
         result = []
         for x, change, norm, mlp in zip(tokens, self.attention(tokens, weights), self.norms, self.mlps, strict=True):
+            if change is None:
+                result.append(x)
+                continue
             x = x + change
             result.append(x + _as_tokens(mlp(_as_map(norm(x), height))))
         return result
@@ -115,21 +125,28 @@ class RegionAttention(nn.Module):
     Scale i, at 1/`strides`[i] of the image, is reduced to `reduced`[i] channels by a 1 x 1 convolution; one region
     of `region` px of the image is one token. Positions are learned for `grid` x `grid` tokens and interpolated to any
     other number. Back at its own size each scale is added to what came in, through 1 x 1 convolution, batch norm and
-    ReLU.
+    ReLU. Scales that are not among those `taken` by a decoder come out as they came in.
     """
 
     def __init__(
         self, widths: Sequence[int], strides: Sequence[int], reduced: Sequence[int], region: int, grid: int,
-        heads: int, depth: int, growth: int,
+        heads: int, depth: int, growth: int, taken: Collection[int] = ALL,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.taken = taken
         self.patches = [region // stride for stride in strides]
         self.reduce = nn.ModuleList(nn.Conv2d(w, r, 1) for w, r in zip(widths, reduced, strict=True))
         self.embed = nn.ModuleList(nn.Conv2d(r, r, p, p) for r, p in zip(reduced, self.patches, strict=True))
         self.positions = nn.ParameterList(nn.Parameter(0.02 * torch.randn(1, r, grid, grid)) for r in reduced)
-        self.layers = nn.ModuleList(RegionLayer(reduced, heads, growth) for _ in range(depth))
-        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for width in reduced)
-        self.back = nn.ModuleList(conv_norm_relu(r, w, kernel=1) for w, r in zip(widths, reduced, strict=True))
+        # what no one looks at is not there: processes that train together wait for every weight's gradient
+        self.layers = nn.ModuleList(
+            RegionLayer(reduced, heads, growth, ALL if number < depth - 1 else taken) for number in range(depth)
+        )
+        self.norms = _of_taken(taken, reduced, _norm)
+        self.back = nn.ModuleList(
+            conv_norm_relu(r, w, kernel=1) if scale in taken else nn.Identity()
+            for scale, (w, r) in enumerate(zip(widths, reduced, strict=True))
+        )
 
     def forward(self, scales: list[Tensor]) -> list[Tensor]:
         tokens, weights = [], []
@@ -144,7 +161,10 @@ class RegionAttention(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, weights, height)
         attended = []
-        for x, token, norm, back in zip(scales, tokens, self.norms, self.back, strict=True):
+        for scale, (x, token, norm, back) in enumerate(zip(scales, tokens, self.norms, self.back, strict=True)):
+            if scale not in self.taken:
+                attended.append(x)
+                continue
             change = F.interpolate(_as_map(norm(token), height), size=x.shape[2:], mode="nearest")
             attended.append(x + back(change))
         return attended
@@ -152,6 +172,8 @@ class RegionAttention(nn.Module):
 
 class CSRANet(DeepLabV3Plus):
     """DeepLabV3+ whose decoder takes all four encoder scales, after region-adaptive attention.
+
+    Without `skips` it is DeepLabV3, whose pyramid takes the last scale alone, after attention to all four.
 
     (B, inputs, H, W) → (B, outputs, H, W) logits; H and W multiples of `stride`, which is the larger of region and
     output stride. `raa: false` leaves the attention out; `grid` is the number of regions along a training tile. The
@@ -185,12 +207,22 @@ class CSRANet(DeepLabV3Plus):
         if raa:
             self.stride = region
             widths, strides = self.encoder.widths, [min(2**power, output_stride) for power in (2, 3, 4, 5)]
-            self.attention = RegionAttention(widths, strides, reduced, region, grid, heads, depth, growth)
+            taken = {*(skip - 1 for skip in skips), 3}
+            self.attention = RegionAttention(widths, strides, reduced, region, grid, heads, depth, growth, taken)
 
     def encode(self, x_BCHW: Tensor) -> list[Tensor]:
         """The four scales that the decoder takes."""
         scales = super().encode(x_BCHW)
         return scales if self.attention is None else self.attention(scales)
+
+
+def _of_taken(taken: Collection[int], widths: Sequence[int], make: Callable[[int], nn.Module]) -> nn.ModuleList:
+    """A module for each scale that is taken, by its width."""
+    return nn.ModuleList(make(width) if scale in taken else nn.Identity() for scale, width in enumerate(widths))
+
+
+def _norm(width: int) -> nn.LayerNorm:
+    return nn.LayerNorm(width, eps=1e-6)
 
 
 def _as_tokens(x_BCHW: Tensor) -> Tensor:

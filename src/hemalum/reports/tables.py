@@ -226,8 +226,14 @@ def card_pairs(card: Card) -> Pairs:
         for data in training.seen:
             cited = f"; {data.citation}" if data.citation else ""
             license = data.license or UNSTATED
-            text = f"{data.name}: {counted(data.samples, 'image')}, {license}, split {data.split_hash[:12]}{cited}"
-            pairs.append(("data", text))
+            images = counted(data.samples, "image")
+            if data.unlabeled:
+                images = f"{counted(data.samples, 'labeled image')}, {data.unlabeled:,} without their labels"
+            pairs.append(("data", f"{data.name}: {images}, {license}, split {data.split_hash[:12]}{cited}"))
+        pairs += [
+            ("unlabeled", f"{one.name}: {counted(one.images, 'image')} ({one.sha256[:12]})")
+            for one in training.seen_unlabeled
+        ]
     return pairs
 
 

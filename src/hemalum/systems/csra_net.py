@@ -34,6 +34,9 @@ class CSRANet(SystemSettings):
         "csra", description="how the unlabeled images are used; supervised: not at all"
     )
     fraction: str = Field("1/8", description="of the training images, that keep their labels; 1/1: all")
+    draw: Literal["random", "stratified"] = Field(
+        "random", description="of the labeled images: at random, or by organ until every class has one"
+    )
 
     cas: bool | None = Field(None, description="category-adaptive sampling; none: with method csra alone")
     swc: bool = Field(True, description="strong-weak consistency of method csra; without it labeled images alone")
@@ -48,15 +51,25 @@ class CSRANet(SystemSettings):
         default_factory=SemiSupervised, description="what differs from the method's weights and views"
     )
     loss: AnyLoss = Field(CrossEntropy(dice=0.0), description="of labeled images")
-    optimizer: Optimizer = SGD(lr=0.005, weight_decay=1e-4)
+    optimizer: Optimizer = SGD(lr=0.005, weight_decay=1e-4, nesterov=False)
     schedule: Cosine = Cosine(final=0)
-    steps: int = Field(40_000, ge=1, description="updates in all")
+    steps: int = Field(40_000, ge=1, description="updates in all, at most")
+    epochs: int | None = Field(
+        None, ge=1, description="passes over the images of `epochs_of`, at most, turned into steps from the data"
+    )
+    epochs_of: Literal["labeled", "unlabeled"] = Field(
+        "unlabeled",
+        description="unlabeled: those whose labels are hidden, or a user's own; as UniMatch's code counts",
+    )
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
         name = str(self.network["name"])
         if name != "csra_net" and (self.raa or self.method in ("unimatch", "csra")):
-            raise ValueError(f"network {name} has no features for raa, unimatch or csra: take supervised or fixmatch")
+            hint = ", or for DeepLabV3 network: {skips: []}" if name == "deeplabv3" else ""
+            raise ValueError(
+                f"network {name} has no features for raa, unimatch or csra: take supervised or fixmatch{hint}"
+            )
         if self.method != "csra" and not self.swc:
             raise ValueError(f"swc is a part of method csra, not of {self.method}")
         return self
@@ -69,7 +82,7 @@ class CSRANet(SystemSettings):
             semi_supervised=self._semi_supervised(),
             optimizer=self.optimizer,
             schedule=self.schedule,
-            until=StopCriteria(steps=self.steps, monitor="miou"),
+            until=StopCriteria(steps=self.steps, epochs=self.epochs, epochs_of=self.epochs_of, monitor="miou"),
         )
         return {
             "network": self._network(),
@@ -77,7 +90,7 @@ class CSRANet(SystemSettings):
             # resize 0.5 to 2, crop, mirror; the colors change in strong views alone
             "augment": {"name": "flips", "scale": 2.0},
             "beyond": "ignore",
-            "labeled": {"fraction": self.fraction},
+            "labeled": {"fraction": self.fraction, "draw": self.draw},
             "sampling": CategoryAdaptive() if self._includes(self.cas) else None,
             "phases": [main],
         }

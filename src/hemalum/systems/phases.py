@@ -183,6 +183,10 @@ class StopCriteria(Strict):
     total: int | None = Field(
         None, ge=1, description="when the whole run has so many: what earlier phases saved, this one gets"
     )
+    epochs: int | None = Field(
+        None, ge=1, description="at most so many passes over the images, turned into steps once the data is known"
+    )
+    epochs_of: Literal["labeled", "unlabeled"] = Field("labeled", description="which images a pass is over")
     monitor: Monitor = Field(
         "pq",
         description="what is best, on the validation images: PQ, Dice, mIoU over classes, or the least loss",

@@ -24,6 +24,7 @@ from .recipe import open_recipe as open_recipe
 from .recipe import open_recipes as open_recipes
 from .train import MODEL_FILE as MODEL_FILE
 from .train import keep_freed_memory as keep_freed_memory
+from .unlabeled_images import UnlabeledImages as UnlabeledImages
 from .validation import Validation as Validation
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Source",
     "TrainContext",
     "TrainLoader",
+    "UnlabeledImages",
     "Validation",
     "Views",
     "build_for",

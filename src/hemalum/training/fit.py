@@ -92,7 +92,7 @@ class Interval:
     started: float = field(default_factory=time.perf_counter)
     losses: list[dict[str, Tensor]] = field(default_factory=list)
     factors: dict[str, float] = field(default_factory=dict)  # what the loss schedules, as of the last step
-    pseudo_labels: Tensor | None = None  # counts of this process: pixels seen, kept, right
+    pseudo_labels: Tensor | None = None  # counts of this process: pixels seen, kept, judged, right
 
     def summarize(self, fabric: Fabric, optimizer: PhaseOptimizer) -> dict[str, float]:
         """Mean losses by name, steps per second, the learning rate, and what else is scheduled or counted."""

@@ -20,7 +20,7 @@ from hemalum.data.augmentation.crops import cut, cut_valid, measure_inside
 from hemalum.data.augmentation.image_bank import ImageBank
 from hemalum.data.augmentation.warp import TrainingImage, crop_of
 from hemalum.data.dataset import Dataset
-from hemalum.data.labeled_fraction import present_classes
+from hemalum.data.labeled_images import present_classes
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.sampling import image_weights, strength
 from hemalum.data.stain.jitter import measure_stains

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.data.stain.recognition import known_stains
-from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
+from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet, UnlabeledSet
 from hemalum.networks import find_network
 from hemalum.training.checkpoint import Progress
 from hemalum.training.context import TrainContext
 from hemalum.training.encoding import mean_and_std
 from hemalum.training.fit import PhaseResult
+from hemalum.training.semi_supervised import TrainingParts
 
 RECOGNIZED = 24  # images of each set whose stain is recognized
 
@@ -25,6 +26,7 @@ RECOGNIZED = 24  # images of each set whose stain is recognized
 def describe(
     context: TrainContext,
     datasets: Sequence[Dataset],
+    parts: TrainingParts,
     progress: Progress,
     nucleus_diameter_um: float,
     result: PhaseResult,
@@ -38,9 +40,10 @@ def describe(
             license=dataset.info.license,
             citation=dataset.info.citation,
             split_hash=dataset.split_hash,
-            samples=len(dataset.split("train")),
+            samples=len(labeled),
+            unlabeled=len(hidden),
         )
-        for dataset in datasets
+        for dataset, labeled, hidden in zip(datasets, parts.labeled, parts.hidden, strict=True)
     ]
     return Card(
         name=recipe.name,
@@ -71,6 +74,10 @@ def describe(
             phase=result.phase if len(recipe.phases) > 1 else None,
             data=sets,
             pretrained=context.pretrained,
+            unlabeled=[
+                UnlabeledSet(name=source.name, images=len(source.images), sha256=source.sha256)
+                for source in parts.sources
+            ],
             settings=recipe.model_dump(mode="json"),
             initial=progress.initial,
         ),

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hemalum.data.augmentation.settings import AugmentSettings
-from hemalum.data.labeled_fraction import LabeledFraction
+from hemalum.data.labeled_images import LabeledImages
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
@@ -21,6 +21,7 @@ from hemalum.settings import RENAMED, Seed, Strict, as_plain, merge, settings_at
 from hemalum.systems import build_system
 from hemalum.systems.phases import Phase, with_kept_optimizers
 from hemalum.targets.representations import BY_CLASS
+from hemalum.training.unlabeled_images import UnlabeledImages
 
 
 class Source(Strict):
@@ -108,7 +109,13 @@ class Recipe(Strict):
     beyond: Literal["count", "ignore"] = Field(
         "count", description="pixels of a training crop that lie beyond its image, where it is mirrored"
     )
-    labeled: LabeledFraction | None = Field(None, description="the training images that keep their labels; none: all")
+    labeled: LabeledImages | None = Field(
+        None,
+        description="the training images that keep their labels: 1/8, 40, a list's file, or a mapping; none: all",
+    )
+    unlabeled: list[UnlabeledImages] = Field(
+        [], description="images beside `data` to learn from without labels: paths, or mappings of path, mpp and tiles"
+    )
     sampling: CategoryAdaptive | None = Field(
         None, description="how often each image of a set is drawn, in the place of its `balance`; none: alike"
     )
@@ -147,6 +154,11 @@ class Recipe(Strict):
             raise ValueError(f"want [0, 1] or standardized, not {value!r}{nearest(str(value), RANGES)}")
         return name
 
+    @field_validator("unlabeled", mode="before")
+    @classmethod
+    def _list_unlabeled(cls, content: Any) -> Any:
+        return [] if content is None else [content] if isinstance(content, str | Path | Mapping) else content
+
     @field_validator("phases")
     @classmethod
     def _keep_optimizers(cls, phases: list[Phase]) -> list[Phase]:
@@ -162,6 +174,8 @@ class Recipe(Strict):
             system = build_system(content["system"])
             decided = as_plain(system.to_recipe())
             changes = {key: value for key, value in content.items() if key != "system"}
+            if LabeledImages.says_which(changes.get("labeled", {})):  # one way to say it goes over another
+                decided.pop("labeled", None)
             return merge(decided, changes, "recipe") | {"system": system.model_dump(mode="json")}
         except HemalumError as error:  # pydantic collects ValueErrors and says where they stand
             raise ValueError(str(error)) from error
@@ -269,13 +283,15 @@ def _validate(path: Path, content: dict[str, Any], variant: str | None, form: st
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    errors = error.errors()
+    # a key that is misspelled is missing as well
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        if key in RENAMED:
-            return f"key '{where}' is called '{RENAMED[key]}' since version 0.2"
         models = settings_at(Recipe, first["loc"][:-1])
+        if key in RENAMED and any(RENAMED[key] in part.model_fields for part in models):
+            return f"key '{where}' is called '{RENAMED[key]}' since version 0.2"
         if NetworkSpec in models:
             return f"unknown key '{where}'; the options of a network stand under '{where.removesuffix(key)}options'"
         return f"unknown key '{where}'{nearest(key, {known for part in models for known in part.model_fields})}"

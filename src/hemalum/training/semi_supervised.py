@@ -3,6 +3,8 @@
 The stream is the second one beside that of the labeled images. Its batch n is a pure function of (recipe, data, n).
 """
 
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,8 +16,8 @@ from torch import Tensor, nn
 from hemalum.data.augmentation.crops import augment
 from hemalum.data.augmentation.strong_views import draw_box, partners, strengthen
 from hemalum.data.augmentation.warp import TrainingImage, inside_of
-from hemalum.data.dataset import Dataset
-from hemalum.data.labeled_fraction import divide, present_classes
+from hemalum.data.dataset import Dataset, hash_lines
+from hemalum.data.labeled_images import divide, present_classes
 from hemalum.errors import HemalumError
 from hemalum.losses.loss import AllReduceSum
 from hemalum.losses.maps import with_background
@@ -28,28 +30,84 @@ from hemalum.training.embeddings import Embed
 from hemalum.training.encoding import encode_targets, normalize_images, prepare_sample
 from hemalum.training.loader import Draw, EpochLoader, TrainLoader
 from hemalum.training.recipe import Recipe
+from hemalum.training.unlabeled_images import UnlabeledSource, find_unlabeled, hash_held_out, read_unlabeled
+
+log = logging.getLogger(__name__)
 
 # last word of a generator's seed, beside (seed, epoch, position): the labeled stream's have none
 _ORDER, _WEAK, _LABELED, _VIEW = 1, 2, 3, 4
 
 
-def open_train_loader(
-    context: TrainContext, datasets: Sequence[Dataset], network: Network, embed: Embed | None = None
-) -> TrainLoader:
-    """The stream over the labeled training images; the others are with it where a phase learns from them.
+@dataclass(frozen=True, slots=True)
+class TrainingParts:
+    """The images of a training, before their pixels are read.
+
+    `labeled` and `hidden` are parts of the recipe's datasets, in its order; the labels of `hidden` are not learned
+    from. `sources` are a user's images without labels. Both are empty where no phase learns from unlabeled images;
+    `passed_over` counts those whose labels are hidden all the same.
+    """
+
+    labeled: list[Dataset]
+    hidden: list[Dataset]
+    sources: list[UnlabeledSource]
+    passed_over: int = 0
+
+    def digest(self, data: str, recipe: Recipe) -> str:
+        """The digest `data` of a training's datasets, with what does not follow from them and the recipe.
+
+        That are a user's own images, and which images a list names.
+        """
+        lines = [line for source in self.sources for line in source.lines]
+        if recipe.labeled is not None and recipe.labeled.file is not None:
+            lines += [f"labeled {row.id}" for part in self.labeled for row in part.rows]
+        return hash_lines([data, *lines]) if lines else data
+
+    @property
+    def labeled_images(self) -> int:
+        """How many images are learned from with their labels."""
+        return sum(map(len, self.labeled))
+
+    @property
+    def unlabeled_images(self) -> int:
+        """How many images are learned from without labels; squares of slides count each."""
+        return sum(map(len, self.hidden)) + sum(len(source.images) for source in self.sources)
+
+
+def find_parts(context: TrainContext, datasets: Sequence[Dataset], network: Network) -> TrainingParts:
+    """Which images are learned from with labels, and which without.
 
     Raises HemalumError when the recipe, its network and the data do not fit together.
     """
+    recipe = context.recipe
+    labeled, hidden = divide_training(recipe, datasets, context.data_spec)
+    if not any(phase.semi_supervised for phase in recipe.phases):
+        if recipe.unlabeled:
+            raise HemalumError(
+                f"recipe {recipe.name} has unlabeled images and no phase that learns from them: take method "
+                "fixmatch, unimatch or csra of system csra_net, or give none ('unlabeled: []')"
+            )
+        return TrainingParts(labeled, [replace(part, rows=()) for part in hidden], [], sum(map(len, hidden)))
+    side = math.ceil(recipe.tile * recipe.augment.scale)  # no crop of a square goes beyond it
+    parts = TrainingParts(labeled, hidden, find_unlabeled(recipe.unlabeled, recipe.mpp, side))
+    check_semi_supervised(context, network, parts.unlabeled_images)
+    return parts
+
+
+def open_train_loader(
+    context: TrainContext, datasets: Sequence[Dataset], parts: TrainingParts, embed: Embed | None = None
+) -> TrainLoader:
+    """The stream over the labeled training images, and with it those without labels that a phase learns from.
+
+    Raises HemalumError for images that cannot be read, and unlabeled ones that are those of another part of the data.
+    """
     recipe, data_spec = context.recipe, context.data_spec
-    labeled, unlabeled = divide_training(recipe, datasets, data_spec)
-    loader = TrainLoader(context, labeled, embed)
-    if any(phase.semi_supervised for phase in recipe.phases):
-        check_semi_supervised(context, network, sum(map(len, unlabeled)))
-        loader.unlabeled = [
-            prepare_sample(sample, recipe.mpp, context.stain, data_spec.class_map(part))
-            for part in unlabeled
-            for sample in part
-        ]
+    loader = TrainLoader(context, parts.labeled, embed)
+    loader.unlabeled = [
+        prepare_sample(sample, recipe.mpp, context.stain, data_spec.class_map(part))
+        for part in parts.hidden
+        for sample in part
+    ]
+    loader.unlabeled += read_unlabeled(parts.sources, recipe.mpp, context.stain, hash_held_out(datasets))
     return loader
 
 
@@ -68,9 +126,13 @@ def divide_training(
     for index, part in enumerate(labeled):
         present = present_classes(part, data_spec.class_map(part), len(classes))
         try:
-            labeled[index], unlabeled[index] = divide(part, recipe.labeled, present, classes)
+            labeled[index], unlabeled[index] = divide(part, recipe.labeled, present, classes, recipe.seed)
         except HemalumError as error:
             raise HemalumError(f"recipe {recipe.name}, {part.path}: {error}") from error
+        held = present_classes(labeled[index], data_spec.class_map(part), len(classes))
+        lacking = [name for name, a, b in zip(classes, present.T, held.T, strict=True) if a.any() and not b.any()]
+        if lacking:  # as a random draw and a list may leave it
+            log.warning("recipe %s, %s: no labeled image holds %s", recipe.name, part.path, ", ".join(lacking))
     return labeled, unlabeled
 
 
@@ -83,7 +145,10 @@ def check_semi_supervised(context: TrainContext, network: Network, unlabeled: in
             continue
         where = f"recipe {recipe.name}, phase '{phase.name}' learns from unlabeled images"
         if not unlabeled:
-            raise HemalumError(f"{where} and there are none: give 'labeled: {{fraction: 1/8}}', or leave it out")
+            raise HemalumError(
+                f"{where} and there are none: give images as 'unlabeled: [PATH]' or --unlabeled, or hide labels by "
+                "'labeled: 1/8'"
+            )
         if len(heads) != 1 or heads[0].kind != "softmax":
             raise HemalumError(
                 f"{where}: it needs one softmax head, of representation semantic (with 'classes: nucleus' for nuclei "
@@ -119,8 +184,9 @@ class UnlabeledLoader(EpochLoader):
 
         `weak` (B, 3 or 1, H, W) and `strong` (V · B, 3 or 1, H, W) are normalized; the strong views have a box of
         their neighbor's where `boxes` (V, B, H, W) is True. `inside` (B, H, W) float32 is 0 beyond the image.
-        `truth` (B, H, W) int64 is the class of each pixel: to be looked at, not learned from. `labeled` are strong
-        views of the labeled images, of these `draws`, where they are asked for.
+        `truth` (B, H, W) int64 is the class of each pixel, -1 where nobody has labeled the image: to be looked at,
+        not learned from. `labeled` are strong views of the labeled images, of these `draws`, where they are asked
+        for.
         """
         recipe, settings = self.recipe, self.settings
         draws_here = self.share_of(number)
@@ -132,12 +198,14 @@ class UnlabeledLoader(EpochLoader):
         if settings.beyond == "ignore":
             for map_HW, sample, rng in zip(inside, samples, self.rngs(draws_here, _WEAK), strict=True):
                 map_HW[:] = inside_of(sample, rng, recipe.tile, recipe.augment)
+        truth = with_background(targets).argmax(1)
+        truth[[not sample.truth for sample in samples]] = -1
         views = {
             "weak": normalize_images(images, recipe.input, recipe.input_range),
             "strong": normalize_images(strong, recipe.input, recipe.input_range),
             "boxes": torch.from_numpy(boxes),
             "inside": torch.from_numpy(inside),
-            "truth": with_background(targets).argmax(1),
+            "truth": truth,
         }
         if settings.labeled != "weak":
             labeled = strengthen(images_BCHW, self.rngs(draws, _LABELED), settings.strong)
@@ -195,7 +263,8 @@ def semi_supervised_losses(
     supervised: Callable[[Outputs], dict[str, Tensor]],
     all_reduce_sum: AllReduceSum,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The weighted parts of the loss by name, and what the pseudo-labels are worth (3,): pixels seen, kept, right.
+    """The weighted parts of the loss by name, and what the pseudo-labels are worth (4,): pixels seen, kept, kept with
+    a known truth, right.
 
     `images` are the labeled ones, `views` those of `UnlabeledLoader.make_views`; `weak_logits` (B, C, H, W) are what
     ŷ is read from. `supervised` gives the phase's loss of outputs.
@@ -241,15 +310,15 @@ def semi_supervised_losses(
             features[strong[0]], features[strong[1]], prototypes, label, keep, settings.temperature, all_reduce_sum
         )
         parts["contrast"] = settings.contrast * term
-    right = pseudo.keep * (pseudo.label == views["truth"])
-    return parts, torch.stack([pseudo.inside.sum(), pseudo.keep.sum(), right.sum()])
+    judged, right = pseudo.keep * (views["truth"] >= 0), pseudo.keep * (pseudo.label == views["truth"])
+    return parts, torch.stack([pseudo.inside.sum(), pseudo.keep.sum(), judged.sum(), right.sum()])
 
 
 def summarize_pseudo_labels(counts: Tensor) -> dict[str, float]:
-    """Pixels seen, kept and right, added up, as figures: how many are kept, and how many of those are right."""
-    seen, kept, right = counts.tolist()
+    """Pixels seen, kept, judged and right, added up, as figures: how many are kept, and how many judged are right."""
+    seen, kept, judged, right = counts.tolist()
     figures = {"mask_rate": kept / max(seen, 1)}
-    return figures | ({"pseudo_accuracy": right / kept} if kept else {})
+    return figures | ({"pseudo_accuracy": right / judged} if judged else {})
 
 
 def _take_rows(outputs: Outputs, rows: slice) -> Outputs:

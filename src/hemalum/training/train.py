@@ -3,10 +3,12 @@
 import ctypes
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -34,8 +36,9 @@ from hemalum.training.fit import PhaseResult, fit
 from hemalum.training.head import keep_head, load_initial
 from hemalum.training.model_card import describe
 from hemalum.training.recipe import Recipe, Source, open_recipe
-from hemalum.training.semi_supervised import open_train_loader
+from hemalum.training.semi_supervised import find_parts, open_train_loader
 from hemalum.training.start import load_start, open_start, report_worse
+from hemalum.training.unlabeled_images import UnlabeledImages, as_entries
 from hemalum.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ def train(  # noqa: PLR0913 (the verb's options)
     workers: int | None = None,
     initial: Path | str | None = None,
     stain: StainTarget | None = None,
+    unlabeled: Sequence[Path | str | UnlabeledImages] = (),
     compile: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> Path:
@@ -73,6 +77,8 @@ def train(  # noqa: PLR0913 (the verb's options)
     ahead of their use: by default one beside a training on the CPU, all cores but two beside a GPU. `initial` is a
     model file whose weights are the start; what it has no maps for starts afresh, which the log says. `stain` are
     colors that every image is brought to, instead of those that the recipe's `stain_normalization` would fit.
+    `unlabeled` are images without labels, in the place of the recipe's, for a method that learns from some: image
+    files, whole slides, folders of these, dataset folders.
     `compile` has PyTorch compile the network first, which takes a while and changes rounding.
     Under torchrun or srun the processes share each batch; `devices` starts so many on this machine, each by the
     program's own command line. Only the first of them calls `on_progress`, and all return when the model file is
@@ -80,6 +86,8 @@ def train(  # noqa: PLR0913 (the verb's options)
     """
     with report_once():
         recipe = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
+        if unlabeled:
+            recipe = recipe.model_copy(update={"unlabeled": as_entries(unlabeled)})
         check_losses(recipe)
         fabric = start_processes(accelerator, devices, recipe.precision)
         workers = count_workers(workers, fabric)
@@ -101,9 +109,12 @@ def train(  # noqa: PLR0913 (the verb's options)
             recipe, fabric, folder, stain=normalizer, workers=workers, compile=compile, on_progress=on_progress
         )
         network, context = build_for_data(context, datasets, sam)
+        parts = find_parts(context, datasets, network)
+        recipe = count_steps(recipe, parts.labeled_images, parts.unlabeled_images + parts.passed_over)
+        context = replace(context, recipe=recipe)
 
         # held until the model file is there
-        data_digest = digest_data(datasets, normalizer, sam, context.pretrained)
+        data_digest = parts.digest(digest_data(datasets, normalizer, sam, context.pretrained), recipe)
         progress = stack.enter_context(open_run(folder, recipe.digest, data_digest, resume, writes=first))
         card = None
         if start is not None:
@@ -121,7 +132,7 @@ def train(  # noqa: PLR0913 (the verb's options)
                 embed_all, sam.to(fabric.device), field=context.sam.field, share=context.share, wait=fabric.barrier,
                 shuffle_seed=recipe.seed if context.sam.control == "shuffled" else None,
             )  # fmt: skip
-        loader = open_train_loader(context, datasets, network, embed)
+        loader = open_train_loader(context, datasets, parts, embed)
         nucleus_diameter_um = loader.measure_nucleus_diameter_um()
         validation = Validation(context, [dataset.split("val") for dataset in datasets], embed)
         del sam, embed  # the embeddings are on disk: the encoder's memory is wanted for the training
@@ -135,7 +146,7 @@ def train(  # noqa: PLR0913 (the verb's options)
         if start is not None:
             report_worse(context, network, start, validation, ranked[0])
         if first:
-            save_ranked(context, ranked, partial(describe, context, datasets, progress, nucleus_diameter_um))
+            save_ranked(context, ranked, partial(describe, context, datasets, parts, progress, nucleus_diameter_um))
             report_phases(recipe, ranked, folder)
         fabric.barrier()
         return folder / MODEL_FILE
@@ -226,6 +237,26 @@ def open_datasets(recipe: Recipe, data: Data) -> tuple[Recipe, list[Dataset]]:
     if not datasets:
         raise HemalumError(f"recipe {recipe.name} needs data: give --data PATH")
     return recipe, [datasets[name] for name in recipe.data]
+
+
+def count_steps(recipe: Recipe, labeled: int, unlabeled: int) -> Recipe:
+    """The recipe with the steps that its epochs come to, for so many labeled and unlabeled images; the same again.
+
+    Raises HemalumError for epochs of images that there are not.
+    """
+    phases = []
+    for phase in recipe.phases:
+        if phase.until.epochs is not None:
+            images = labeled if phase.until.epochs_of == "labeled" else unlabeled
+            if not images:
+                raise HemalumError(
+                    f"recipe {recipe.name}, phase '{phase.name}' counts epochs of {phase.until.epochs_of} images and "
+                    "there are none: give steps, or epochs_of: labeled"
+                )
+            steps = min(phase.until.steps, math.ceil(phase.until.epochs * images / recipe.batch))
+            phase = phase.model_copy(update={"until": phase.until.model_copy(update={"steps": steps})})
+        phases.append(phase)
+    return recipe.model_copy(update={"phases": phases})
 
 
 def fit_normalizer(recipe: Recipe, datasets: Sequence[Dataset]) -> StainNormalizer | None:

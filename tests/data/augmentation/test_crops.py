@@ -73,6 +73,27 @@ def test_flips_only_are_one_of_the_eight_and_reach_all() -> None:
     assert seen == eight
 
 
+def test_horizontal_flips_mirror_left_to_right_alone() -> None:
+    image, labels = colored_and_labeled()
+    settings = NO_AUGMENTATION.model_copy(update={"flips": "horizontal"})
+    mirrored = 0
+    for seed in range(100):
+        crops, cut_labels = augment([TrainingImage(image, labels)], [np.random.default_rng(seed)], 32, settings)
+        pixels = crops[0].permute(1, 2, 0).numpy() * 255
+        flipped = bool((cut_labels[0] == labels[:, ::-1]).all())
+        expected = (image[:, ::-1], labels[:, ::-1]) if flipped else (image, labels)
+        np.testing.assert_allclose(pixels, expected[0], atol=0.01)
+        np.testing.assert_array_equal(cut_labels[0], expected[1])
+        mirrored += flipped
+    assert 30 < mirrored < 70
+
+
+def colored_and_labeled() -> tuple[np.ndarray, np.ndarray]:
+    """An image and labels without any symmetry."""
+    rng = np.random.default_rng(3)
+    return rng.integers(0, 255, (32, 32, 3), np.uint8), rng.integers(0, 9, (32, 32)).astype(np.int32)
+
+
 def test_a_draw_depends_on_its_own_seed_alone() -> None:
     sample, settings = scene(), AugmentSettings()
     alone = augment([sample], rngs(7), 32, settings)

@@ -1,7 +1,7 @@
 """How strongly training images are varied."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,7 +16,10 @@ class AugmentSettings(Strict):
     as the key `name` of a mapping it is what the other keys change.
     """
 
-    flips: bool = Field(True, description="mirror and right-angle rotations, each of the eight equally likely")
+    flips: bool | Literal["horizontal"] = Field(
+        True,
+        description="mirror and right-angle rotations, each of the eight equally likely; horizontal: left to right",
+    )
     rotation: float = Field(0.25, ge=0, le=1, description="share of samples turned by a free angle as well")
     scale: float = Field(1.25, ge=1, description="zoom between 1/scale and scale, log-uniform")
     elastic: float = Field(2.0, ge=0, description="amplitude of a smooth random displacement, px of the crop")

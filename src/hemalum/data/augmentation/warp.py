@@ -26,7 +26,7 @@ class TrainingImage:
     Both cover the same field. Labels keep their resolution so that cropping at another scale does not
     shift them by half a pixel. `classes` (max id + 1,) is the class of each nucleus by its id. `stains`
     are what the image is stained with, where that was measured. `ambiguous` (H', W') bool is where the
-    annotators could not tell.
+    annotators could not tell. Without `truth` the labels say nothing: it has none.
     """
 
     image: NDArray[np.uint8]
@@ -34,6 +34,7 @@ class TrainingImage:
     classes: NDArray[np.int32] | None = None
     stains: StainProfile | None = None
     ambiguous: NDArray[np.bool_] | None = None
+    truth: bool = True
 
 
 def warp_image(sample: TrainingImage, affine: Floats, shift: Floats, size: int, out: NDArray[np.uint8]) -> None:
@@ -100,7 +101,7 @@ def draw_geometry(
     """
     height, width = sample.image.shape[:2]
     zoom = math.exp(rng.uniform(-1, 1) * math.log(settings.scale))
-    turn = rng.integers(4) * math.pi / 2 if settings.flips else 0.0
+    turn = rng.integers(4) * math.pi / 2 if settings.flips is True else 0.0
     mirror = -1.0 if settings.flips and rng.random() < 0.5 else 1.0
     if rng.random() < settings.rotation:
         turn += rng.uniform(-math.pi / 4, math.pi / 4)
