@@ -164,7 +164,7 @@ class Row(Strict):
         return self
 
     def is_run(self, printed: str | None) -> bool:
-        """Whether its figure of a column, as `printed`, is run: not where it varies and this column alone has none."""
+        """Whether its figure of a column, as `printed`, is run: not where it varies and this alone has none."""
         unprinted = all(value is None for value in self.values)
         return printed is not None or not self.varies or bool(self.over) or unprinted
 
