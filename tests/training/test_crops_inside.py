@@ -46,6 +46,8 @@ SETS = {
     "csra_net_consep": ["consep"],
     "csra_net_nuinsseg": ["nuinsseg"],
     "csra_net_nuinsseg_ablation": ["nuinsseg"],
+    "csra_net_unlabeled": ["tnbc"],
+    "enhance": ["tnbc"],
     "eunet3plus_conic": ["conic"],
     "eunet3plus_cryonuseg": ["cryonuseg"],
     "eunet3plus_nuinsseg": ["nuinsseg"],
