@@ -88,7 +88,7 @@ def test_each_step_is_adam_at_the_given_rate_and_the_average_is_delivered(
     resources = Resources(engine="torch", accelerator="cpu", threads=1)
     result = refine(averaging, organs, tmp_path / "out", top=2, epochs=4, draws=1, lr=LR, resources=resources)
     card, initial = load_model_file(averaging)
-    _, given = load_model_file(result.model)
+    _, delivered = load_model_file(result.model)
     assert card.training is not None
     recipe = Recipe.model_validate(card.training.settings)
     network = build_network("seu_net", 2, card.network.options)
@@ -96,8 +96,10 @@ def test_each_step_is_adam_at_the_given_rate_and_the_average_is_delivered(
     expected = reference(initial, network, recipe, seen[: result.steps])
     for name, value in expected.items():
         if name.startswith("encoder."):
-            np.testing.assert_array_equal(given[name], initial[name], err_msg=name)
+            np.testing.assert_array_equal(delivered[name], initial[name], err_msg=name)
         elif value.is_floating_point() and not name.endswith(NOT_DETERMINED):
-            torch.testing.assert_close(torch.from_numpy(given[name]), value, rtol=1e-3, atol=LR / 100, msg=name)
-    moved = max(float(np.abs(given[name] - initial[name]).max()) for name in given if name.startswith("decoder."))
+            torch.testing.assert_close(torch.from_numpy(delivered[name]), value, rtol=1e-3, atol=LR / 100, msg=name)
+    moved = max(
+        float(np.abs(delivered[name] - initial[name]).max()) for name in delivered if name.startswith("decoder.")
+    )
     assert moved > LR  # the tolerance is far below what a step moves

@@ -123,9 +123,9 @@ def seen_by_film(network: SEUNet, organs: Tensor) -> Tensor:
     network(torch.rand(len(organs), 3, 4, 4), organ=organs)
     handle.remove()
     known, mean = network.embedding.weight[organs], network.embedding.weight.mean(0)
-    told, untold = (codes[0] == known).all(1), (codes[0] == mean).all(1)
-    assert (told ^ untold).all()
-    return untold
+    named, unnamed = (codes[0] == known).all(1), (codes[0] == mean).all(1)
+    assert (named ^ unnamed).all()
+    return unnamed
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
@@ -133,10 +133,10 @@ def test_in_training_some_images_are_not_told_their_organ(network: SEUNet, share
     network.organ_dropout = share
     organs = torch.arange(2000) % 3
     torch.manual_seed(1)
-    untold = seen_by_film(network.train(), organs)
-    assert abs(float(untold.float().mean()) - share) <= (0.04 if 0 < share < 1 else 0)
+    unnamed = seen_by_film(network.train(), organs)
+    assert abs(float(unnamed.float().mean()) - share) <= (0.04 if 0 < share < 1 else 0)
     torch.manual_seed(1)
-    torch.testing.assert_close(seen_by_film(network, organs), untold)  # a step is a function of its number
+    torch.testing.assert_close(seen_by_film(network, organs), unnamed)  # a step is a function of its number
     assert not seen_by_film(network.eval(), organs).any()
 
 

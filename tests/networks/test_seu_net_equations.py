@@ -127,6 +127,6 @@ def test_the_forward_pass_is_that_of_the_equations(design: str, se: bool, film: 
     x, organs = torch.rand(3, 3, 16, 12, dtype=torch.float64), [1, 2, -1]
     with torch.no_grad():
         expected = reference(network, x, organs, design, parts)
-        given = network(x, organ=torch.tensor(organs)) if film else network(x)
-    torch.testing.assert_close(given, expected, rtol=1e-9, atol=1e-9)
+        logits = network(x, organ=torch.tensor(organs)) if film else network(x)
+    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
     assert expected.std() > 0.05  # no part is driven to where nothing would be seen of it

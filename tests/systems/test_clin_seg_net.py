@@ -66,6 +66,21 @@ def test_the_eight_rows_of_the_ablation() -> None:
 
 
 @pytest.mark.parametrize("budget", ["full", "small"])
+def test_what_the_organ_is_worth_is_asked_of_four_trainings_that_differ_in_it_alone(budget: str) -> None:
+    base = open_recipe("clin_seg_net", budget).model_dump(exclude={"name", "description", "system"})  # type: ignore[arg-type]
+    rows = {}
+    for name, recipe in open_recipes("clin_seg_net_organs", budget).items():  # type: ignore[arg-type]
+        row = recipe.model_dump(exclude={"name", "description", "system"})
+        options = row["network"]["options"]
+        rows[name] = (options["film"], options["organ_dropout"])
+        options |= {key: base["network"]["options"][key] for key in ("film", "organ_dropout")}
+        assert row == base
+    assert rows == {
+        "no_film": (False, 0.1), "always_named": (True, 0), "dropout": (True, 0.1), "never_named": (True, 1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("budget", ["full", "small"])
 def test_the_sweeps_differ_in_one_thing_and_in_nothing_else(budget: str) -> None:
     base = open_recipe("clin_seg_net", budget).model_dump(exclude={"name", "description", "system"})  # type: ignore[arg-type]
     widths = {}
