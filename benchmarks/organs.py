@@ -86,7 +86,7 @@ def main() -> None:
     rows: dict[str, dict[str, list[float]]] = {}
     for run in comparison.runs:
         for rule, values in measure_run(run, comparison.dataset(run.dataset), arguments.threads).items():
-            row = rows.setdefault(f"{run.dataset} / {run.method.partition('.')[2]} / {rule}", {})
+            row = rows.setdefault(f"{run.dataset} / {run.method} / {rule}", {})
             for name, value in values.items():
                 row.setdefault(name, []).append(value)
     plan = comparison.description

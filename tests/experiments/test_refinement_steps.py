@@ -19,7 +19,7 @@ from hemalum.targets.representations import find_representation
 from hemalum.training.loader import Batch, TrainLoader
 from hemalum.training.recipe import Recipe
 
-LR, DECAY = 3e-3, 0.15
+LR, DECAY = 3e-3, 0.2
 # batch norm takes off what these add: their gradient is rounding alone, to which Adam gives the size of a step
 NOT_DETERMINED = ("first.0.bias", "second.0.bias", "edge.1.bias", "running_mean")
 
@@ -86,19 +86,19 @@ def test_each_step_is_adam_at_the_given_rate_and_the_average_is_delivered(
 
     monkeypatch.setattr(TrainLoader, "batches", noted)
     resources = Resources(engine="torch", accelerator="cpu", threads=1)
-    result = refine(averaging, organs, tmp_path / "out", top=2, epochs=4, draws=1, lr=LR, resources=resources)
+    result = refine(averaging, organs, tmp_path / "out", top=2, epochs=3, draws=1, lr=LR, resources=resources)
     card, initial = load_model_file(averaging)
     _, delivered = load_model_file(result.model)
     assert card.training is not None
     recipe = Recipe.model_validate(card.training.settings)
     network = build_network("seu_net", 2, card.network.options)
-    assert result.steps == 4
+    assert result.steps == 3
     expected = reference(initial, network, recipe, seen[: result.steps])
     for name, value in expected.items():
         if name.startswith("encoder."):
             np.testing.assert_array_equal(delivered[name], initial[name], err_msg=name)
         elif value.is_floating_point() and not name.endswith(NOT_DETERMINED):
-            torch.testing.assert_close(torch.from_numpy(delivered[name]), value, rtol=1e-3, atol=LR / 100, msg=name)
+            torch.testing.assert_close(torch.from_numpy(delivered[name]), value, rtol=1e-4, atol=LR / 1000, msg=name)
     moved = max(
         float(np.abs(delivered[name] - initial[name]).max()) for name in delivered if name.startswith("decoder.")
     )

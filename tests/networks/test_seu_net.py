@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from hemalum.networks.blocks import Excitation
 from hemalum.networks.seu_net import SEUNet
@@ -33,12 +32,7 @@ def test_what_the_organ_costs(embedding: int, organs: int) -> None:
 
 
 def test_the_design_for_operations() -> None:
-    network = SEUNet(inputs=1, design="operations", film=False).eval()
-    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == 8.69
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 1, 224, 224))
-    # convolutions alone; the paper's 83.90 counts more than these
-    assert counter.get_total_flops() / 1e9 == pytest.approx(83.31, abs=0.01)
+    assert round(parameters(design="operations", film=False) / 1e6, 2) == 8.69
 
 
 def test_the_ablation_leaves_out_its_parts() -> None:
