@@ -44,8 +44,8 @@ OPTIONS = {
     "refine": "MODEL DATASET --output --offline --top --trainable --lr --epochs --draws --test --split --seed "
     "--engine --accelerator --threads",
     "enhance": "MODEL --data --output --control --budget --steps --resume --accelerator --threads --workers",
-    "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --components "
-    "--missing --tta --recall",
+    "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --organs "
+    "--components --missing --tta --recall",
     "compare": "[NAME=]METHOD… --data --output --folds --seeds --budget --crops --mixed-budgets --split "
     "--leave-out-ambiguous --mpp --engine --accelerator --threads",
     "reproduce": "[PAPER] [TABLE] --data --output --seeds --budget --crops --engine --accelerator --threads",

@@ -130,8 +130,10 @@ def _run(folder: Path, data: Dataset, name: str, method: str, kind: str, seed: i
         cost |= {
             "parameters": 31_000,
             "macs": 2.5e9,
+            "macs_at_outputs": 3.5e9,
             "macs_side_px": 256,
             "macs_rule": "one rule",
+            "macs_at_outputs_rule": "another rule",
             "train_seconds": 100,
         }
         curves = _curves(data, method, seed)

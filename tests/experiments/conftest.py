@@ -41,6 +41,12 @@ def organs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture
+def tiny_recipe() -> dict[str, Any]:
+    """The keys of the recipe of `tiny`."""
+    return dict(TINY)
+
+
 @pytest.fixture(scope="session")
 def tiny(organs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model file of six steps of a tiny ClinSegNet on it."""

@@ -82,8 +82,41 @@ def test_parameters_and_operations_are_those_of_the_network(monkeypatch: pytest.
     )  # fmt: skip
     measured = cost._measure(card, DataSpec(), cpu=True, threads=None)
     assert measured["parameters"] == 5 * 5 * 3 * 2 + 2
-    assert measured["macs"] == 256 * 256 * 5 * 5 * 3 * 2
+    assert measured["macs"] == measured["macs_at_outputs"] == 256 * 256 * 5 * 5 * 3 * 2
     assert measured["peak_memory_mb"] is None
+
+
+def test_a_transposed_convolution_under_both_rules() -> None:
+    """3 → 5 channels, 2 × 2, stride 2: each of 8 × 8 inputs is multiplied 2 · 2 · 3 · 5 times, not of 16 × 16."""
+    layers = torch.nn.Sequential(torch.nn.ConvTranspose2d(3, 5, 2, 2), torch.nn.Conv2d(5, 7, 3, padding=1))
+    real, at_outputs = cost.count_macs(lambda: layers(torch.zeros(1, 3, 8, 8)))
+    convolution = 16 * 16 * 3 * 3 * 5 * 7
+    assert real == 8 * 8 * 2 * 2 * 3 * 5 + convolution
+    assert at_outputs == 16 * 16 * 2 * 2 * 3 * 5 + convolution
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "real", "at_outputs", "printed"),
+    [
+        ("unet", {"norm": True}, 73.64, 83.51, 83.70),
+        ("attention_unet", {}, 75.29, 85.16, 85.35),
+        ("seu_net", {"organs": 23}, 77.76, 92.56, None),
+        ("seu_net", {"organs": 23, "design": "operations"}, 83.31, 83.31, None),  # no transposed convolution
+    ],
+)
+def test_the_paper_counts_transposed_convolutions_at_their_outputs(
+    network: str, options: dict[str, Any], real: float, at_outputs: float, printed: float | None
+) -> None:
+    """GFLOPs of ClinSegNet's table, two for each multiply-accumulate, on one channel of 224 × 224 px.
+
+    Both printed sizes are 0.19 above, for norms and activations.
+    """
+    with torch.device("meta"):
+        built = build_network(network, 2 if network == "seu_net" else 1, options | {"inputs": 1}).eval()
+        pixels = torch.zeros(1, 1, 224, 224)
+    counts = cost.count_macs(lambda: built(pixels))
+    assert [round(2 * macs / 1e9, 2) for macs in counts] == [real, at_outputs]
+    assert printed is None or printed - 2 * counts[1] / 1e9 == pytest.approx(0.194, abs=0.002)
 
 
 @pytest.mark.slow

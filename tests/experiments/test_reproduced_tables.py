@@ -1,6 +1,7 @@
 """Our figure beside a printed one, from runs written by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,15 @@ def test_the_share_of_an_error_that_is_saved(metric: str, al_net: float, unet: f
     value = reproduced_value(made, "set", row(minus="b"), column, "per_image")
     assert value is not None
     assert value.mean == pytest.approx(share, nan_ok=True)
+
+
+@pytest.mark.parametrize(("metric", "gflops"), [("macs", 2), ("macs_at_outputs", 3)])
+def test_operations_are_those_of_the_printed_side(metric: str, gflops: float) -> None:
+    """Counted on 100 px, printed for 224 px, two FLOPs for each multiply-accumulate."""
+    column = Column(name="GFLOPs", metric=f"cost.{metric}_per_px", scale=2e-9 * 224**2)
+    counted = {"macs": 1e9 * (100 / 224) ** 2, "macs_at_outputs": 1.5e9 * (100 / 224) ** 2, "macs_side_px": 100}
+    runs = tuple(replace(run, cost=run.cost | counted) for run in comparison().runs)
+    value = reproduced_value(replace(comparison(), runs=runs), "set", row(), column, "pooled")
+    assert value is not None
+    assert value.mean == pytest.approx(gflops)
+    assert reproduced_value(comparison(), "set", row(), column, "pooled") is None  # a record from before

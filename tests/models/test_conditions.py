@@ -42,8 +42,9 @@ def model_of(name: str, options: dict[str, Any], **changes: Any) -> Model:
     with torch.no_grad():
         for _ in range(3):  # batch norm has seen something
             network(torch.rand(4, options.get("inputs", 3), WINDOW, WINDOW), **_conditions(network, 4))
-        for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
+        for key, parameter in network.named_parameters():
+            # FiLM starts without any difference between organs
+            parameter.add_((0.3 if key.startswith("film.") else 0.02) * torch.randn_like(parameter))
     values["stride"] = int(network.stride)  # type: ignore[arg-type]
     return Model(Card(**values), {key: value.numpy().copy() for key, value in network.state_dict().items()})
 

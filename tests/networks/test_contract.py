@@ -75,6 +75,10 @@ Built = tuple[Card, dict[str, NDArray[Any]], NDArray[np.uint8], NDArray[np.float
 AGREE = 2e-5  # largest difference of maps in [0, 1] from PyTorch, in float32
 
 
+# what has no gradient before the first step, since the layer that reads it starts at zero
+FROM_THE_SECOND_STEP = {"SEUNet": ["embedding.weight"]}
+
+
 def build_case(case: str, outputs: int = 3, **options: object) -> Network:
     name, small = CASES[case]
     torch.manual_seed(0)
@@ -172,7 +176,7 @@ def test_gradient_reaches_every_parameter(network: Network) -> None:
     parts = [outputs.logits, *outputs.aux_logits, *outputs.extras.values()]
     torch.stack([part.square().mean() for part in parts]).sum().backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert idle == []
+    assert idle == FROM_THE_SECOND_STEP.get(type(network).__name__, [])
 
 
 def test_the_same_twice_and_after_a_file(network: Network, request: pytest.FixtureRequest, tmp_path: Path) -> None:

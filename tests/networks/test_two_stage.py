@@ -123,6 +123,8 @@ def test_auxiliary_logits_of_the_base_come_where_it_trains() -> None:
 def test_what_the_base_needs_is_passed_on() -> None:
     options = {"widths": [4, 8, 16], "embedding": 4, "edge": False}
     network = TwoStage(base={"name": "seu_net", "options": options}, width=4, organs=3).eval()
+    for parameter in network.base.film.parameters():  # without any difference between organs at the start
+        torch.nn.init.normal_(parameter)
     assert network.conditions == network.base.conditions
     assert network.stride == network.base.stride
     x = torch.rand(1, 3, 4 * network.stride, 4 * network.stride)

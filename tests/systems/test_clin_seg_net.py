@@ -36,13 +36,14 @@ def test_the_paper_as_read() -> None:
 
 
 def test_options_reach_what_they_are_for() -> None:
-    network = {"widths": [8, 16], "embedding": 5, "ratio": 4, "design": "operations"}
+    network: dict[str, Any] = {"widths": [8, 16], "embedding": 5, "ratio": 4, "design": "operations"}
+    network |= {"scale_bias": 3, "organ_dropout": 0.5}
     loss = {"bce": 0.5, "tversky": 0.5, "edge": 1.0, "alpha": 0.4, "beta": 0.6}
     system = {"network": network, "loss": loss, "optimizer": {"lr": 0.01}, "steps": 7}
     changed = recipe_of(system, input="hematoxylin", ema=0.9)
     assert changed.network.options == {
         "widths": [8, 16], "se": True, "film": True, "edge": True, "embedding": 5, "unknown": "mean", "ratio": 4,
-        "design": "operations",
+        "design": "operations", "scale_bias": 3, "organ_dropout": 0.5,
     }  # fmt: skip
     assert (changed.input, changed.ema, changed.steps) == ("hematoxylin", 0.9, 7)
     assert changed.phases[0].loss.model_dump(exclude={"name"}) == loss
@@ -62,6 +63,21 @@ def test_the_eight_rows_of_the_ablation() -> None:
     for name, (se, film, edge) in rows.items():
         parts = [part for part, on in (("se", se), ("film", film), ("edge", edge)) if on]
         assert name in ("_".join(parts), "none" if not parts else "", "all" if len(parts) == 3 else "")
+
+
+@pytest.mark.parametrize("budget", ["full", "small"])
+def test_what_the_organ_is_worth_is_asked_of_four_trainings_that_differ_in_it_alone(budget: str) -> None:
+    base = open_recipe("clin_seg_net", budget).model_dump(exclude={"name", "description", "system"})  # type: ignore[arg-type]
+    rows = {}
+    for name, recipe in open_recipes("clin_seg_net_organs", budget).items():  # type: ignore[arg-type]
+        row = recipe.model_dump(exclude={"name", "description", "system"})
+        options = row["network"]["options"]
+        rows[name] = (options["film"], options["organ_dropout"])
+        options |= {key: base["network"]["options"][key] for key in ("film", "organ_dropout")}
+        assert row == base
+    assert rows == {
+        "no_film": (False, 0.1), "always_named": (True, 0), "dropout": (True, 0.1), "never_named": (True, 1),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("budget", ["full", "small"])
@@ -96,6 +112,19 @@ def test_defaults_are_the_reading_of_the_docs() -> None:
         "name"
     }
     assert [name for name in sorted(names) if f"`{name}" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"organ_dropuot": 0.1}, r"network 'seu_net' has no option 'organ_dropuot', did you mean 'organ_dropout'\?"),
+        ({"organ_dropout": "much"}, r"network 'seu_net', 'organ_dropout': want a number, not 'much'"),
+        ({"scale_bias": True}, r"network 'seu_net', 'scale_bias': want a number, not True"),
+    ],
+)
+def test_bad_options_of_the_organ(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(HemalumError, match=message):
+        build_system({"name": "clin_seg_net", "network": option}).to_recipe()
 
 
 @pytest.mark.slow

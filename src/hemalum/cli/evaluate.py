@@ -33,6 +33,14 @@ def evaluate(
         typer.Option("--output", "-o", metavar="OUT", help="Folder for summary.json and per_image.csv."),
     ] = None,
     leave_out_ambiguous: LeaveOutAmbiguous = False,
+    organs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="true|unknown|wrong|shuffled",
+            help="Which organ a model that tells organs apart is given: each image's own, none, another one, or that "
+            "of any of the images; default: true.",
+        ),
+    ] = None,
     components: Annotated[
         bool,
         typer.Option("--components", help="Label maps: the nuclei of a binary mask are its connected pieces."),
@@ -70,7 +78,7 @@ def evaluate(
             leave_out_ambiguous=leave_out_ambiguous,
             on_progress=lambda *_: advance(),
             **part,
-            **chosen(engine=engine),
+            **chosen(engine=engine, organs=organs),
         )
     if not context.obj.quiet:
         for title, table in evaluation_tables(evaluation.summary):

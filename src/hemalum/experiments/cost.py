@@ -3,6 +3,9 @@
 Measured by a program of its own (`python -m hemalum.experiments.cost FILE`), so that the peak of memory is that of
 this network alone. Operations are multiply-accumulates (MACs) of convolutions and matrix products in one forward
 pass; activations, norms and pooling are not counted. One MAC is two FLOPs in papers that count those.
+
+Two counts are given, since papers differ by them: a transposed convolution multiplies once for each pixel that it is
+given, and some count it as if it did so for each that it gives, four times as much where it doubles the resolution.
 """
 
 import json
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pydantic import TypeAdapter
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from hemalum.errors import HemalumError
 from hemalum.models.card import Card
@@ -41,6 +45,10 @@ SIDE = 256  # px of the image whose operations and latency are given, unless the
 COUNTING_RULE = (
     "multiply-accumulates of convolutions and matrix products for one {side} × {side} px input of the network"
 )
+AT_OUTPUTS_RULE = (
+    "the same with transposed convolutions counted at each pixel that they give, as some papers do; more than is "
+    "computed"
+)
 REPEATS = 9
 
 
@@ -55,11 +63,11 @@ def measure_cost(
 
     `data_spec` is what a recipe's network takes from the data: classes and organs.
 
-    Gives parameters, macs, macs_side_px, latency_ms, images_per_second, device, machine, and for a recipe
-    peak_memory_mb: what two training steps of the phase that needs most need beside the loaded program, resident
-    memory on a CPU, allocated memory of the device on CUDA, None where the system does not say. `latency_ms` is one
-    forward pass of one image of `macs_side_px` in PyTorch, the fastest of nine; `images_per_second` that of a batch
-    of eight.
+    Gives parameters, macs, macs_at_outputs, macs_side_px, latency_ms, images_per_second, device, machine, and for a
+    recipe peak_memory_mb: what two training steps of the phase that needs most need beside the loaded program,
+    resident memory on a CPU, allocated memory of the device on CUDA, None where the system does not say. `latency_ms`
+    is one forward pass of one image of `macs_side_px` in PyTorch, the fastest of nine; `images_per_second` that of a
+    batch of eight.
     Raises HemalumError when the process fails.
     """
     task = {
@@ -107,16 +115,17 @@ def _measure(measured: Recipe | Card, data_spec: DataSpec, *, cpu: bool, threads
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    with FlopCounterMode(display=False) as counter:
-        forward(1)
+    macs, macs_at_outputs = count_macs(lambda: forward(1))
     # the fastest: what else the machine does can only add to it
     single = min(forward(1) for _ in range(REPEATS))
     batched = min(forward(8) for _ in range(REPEATS))
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "macs": counter.get_total_flops() // 2,
+        "macs": macs,
+        "macs_at_outputs": macs_at_outputs,
         "macs_side_px": side,
         "macs_rule": COUNTING_RULE.format(side=side),
+        "macs_at_outputs_rule": AT_OUTPUTS_RULE,
         "mpp": measured.mpp,
         "peak_memory_mb": None if peak is None else round(peak / 2**20, 1),
         "latency_ms": 1000 * single,
@@ -124,6 +133,23 @@ def _measure(measured: Recipe | Card, data_spec: DataSpec, *, cpu: bool, threads
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "machine": platform.node(),
     }
+
+
+def count_macs(run: Callable[[], Any]) -> tuple[int, int]:
+    """Multiply-accumulates of what `run` computes, and the same with transposed convolutions at their outputs.
+
+    The first is what is computed; the second is how some papers count (docs/systems/clin_seg_net.md).
+    """
+
+    def at_outputs(x: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+        return conv_flop_count(list(x), list(weight), list(out_shape))
+
+    counts = []
+    for rules in ({}, {torch.ops.aten.convolution: at_outputs}):
+        with FlopCounterMode(display=False, custom_mapping=rules) as counter:
+            run()
+        counts.append(int(counter.get_total_flops()) // 2)
+    return counts[0], counts[1]
 
 
 def _conditions(network: Any, batch: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 from hemalum.experiments.label_maps import LabelMaps, Truth, is_label_folder
+from hemalum.experiments.organs import TRUE, Organs, assign_to, count_known
 from hemalum.experiments.scores import (
     BOUNDARY_TOLERANCE_PX,
     ByClass,
@@ -70,7 +71,7 @@ class Evaluation:
         write_text(out / "per_image.csv", lines.getvalue())
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 (the verb's options)
     model: Any,
     dataset: Dataset | Path | str | Iterable[Sample],
     *,
@@ -81,6 +82,7 @@ def evaluate(
     recall: float | None = None,
     out: Path | str | None = None,
     leave_out_ambiguous: bool = False,
+    organs: str = TRUE,
     on_progress: Callable[[int, Row], None] | None = None,
 ) -> Evaluation:
     """Segment every image of a split and score it.
@@ -94,11 +96,13 @@ def evaluate(
     classes of nuclei apart, both must have the same ones, by name.
     With `tta` a model looks at each window in eight ways, and `recall` takes its threshold for that, as in
     `hemalum.segment`.
-    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `on_progress` is
-    called after each image with its number from 0 and its row. With `out`, the result is also saved there.
+    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `organs` says which organ a
+    model that tells organs apart is given for each image of a dataset: "true", its own; "unknown", none; "wrong",
+    another one; "shuffled", that of any of the images (`organs.assign_organs`). `on_progress` is called after each
+    image with its number from 0 and its row. With `out`, the result is also saved there.
 
     Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, a segmentation
-    does not fit its image, or `tta` or `recall` is asked of what runs no network.
+    does not fit its image, `tta` or `recall` is asked of what runs no network, or `organs` of what tells none apart.
     """
     if isinstance(dataset, (str, Path)):
         dataset = Dataset.open(dataset)
@@ -106,8 +110,9 @@ def evaluate(
         model = _at_recall(model, recall)
     part, class_names, data = _open(dataset, split)
     name, split_hash = data["dataset"], data["split_hash"]
-    organs = [row.organ for row in part.rows] if isinstance(part, Dataset) else []
-    built = build_segmenter(model, data=name, classes=class_names, organs=organs, mpp=mpp, engine=engine, tta=tta)
+    model, assigned = assign_to(organs, model, part)
+    expected = [row.organ for row in part.rows] if isinstance(part, Dataset) and assigned is None else []
+    built = build_segmenter(model, data=name, classes=class_names, organs=expected, mpp=mpp, engine=engine, tta=tta)
     segmenter, description = built.segmenter, built.description
     if isinstance(segmenter, LabelMaps):  # files and images are compared before the first is scored
         if isinstance(dataset, Dataset):
@@ -124,7 +129,7 @@ def evaluate(
     images: list[ImageScores] = []
     rows: list[Row] = []
     for sample in part:
-        scores, row = _evaluate_image(sample, segmenter, class_names, leave_out_ambiguous)
+        scores, row = _evaluate_image(sample, segmenter, class_names, leave_out_ambiguous, assigned)
         images.append(scores)
         rows.append(row)
         if on_progress is not None:
@@ -139,6 +144,7 @@ def evaluate(
         "split_as_in_training": None if seen is None else seen == {split_hash},
         "mpp": "per image" if mpp is None else mpp,
         "ambiguous": "left out" if leave_out_ambiguous else "counted",
+        **_organs_given(organs, assigned, built, rows),
         "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
         **({"class_names": class_names} if class_names else {}),
         **summarize(images, [row["organ"] for row in rows]),
@@ -233,10 +239,14 @@ def _classical_segmenter(mpp: Scale) -> Segmenter:
 
 
 def _evaluate_image(
-    sample: Sample, segmenter: Segmenter, classes: dict[int, str], leave_out_ambiguous: bool
+    sample: Sample,
+    segmenter: Segmenter,
+    classes: dict[int, str],
+    leave_out_ambiguous: bool,
+    assigned: Organs | None,
 ) -> tuple[ImageScores, Row]:
     start = time.perf_counter()
-    result = segmenter(sample)
+    result = segmenter(sample if assigned is None else replace(sample, organ=assigned[sample.id]))
     segmented = time.perf_counter()
     segmentation = Segmentation.of(result)
     if segmentation.labels.shape != sample.instances.shape:
@@ -269,6 +279,14 @@ def _evaluate_image(
     row |= scores.row
     row["seconds_metrics"] = time.perf_counter() - segmented
     return scores, row
+
+
+def _organs_given(rule: str, assigned: Organs | None, built: NamedSegmenter, rows: list[Row]) -> Row:
+    """What the summary says of the organs that the model was given; nothing where it tells none apart."""
+    if not built.organs:
+        return {}
+    names = [row["organ"] if assigned is None else assigned[row["id"]] for row in rows]
+    return {"organs": {"rule": rule, **count_known(built.organs, names)}}
 
 
 def _times(rows: list[Row]) -> Row:

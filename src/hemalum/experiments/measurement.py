@@ -1,8 +1,8 @@
 """A model on labeled images: its pixels by probability, so that every threshold can be asked for, and its nuclei."""
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,18 +142,20 @@ def predict(sample: Sample, model: Model, engine: Engine) -> tuple[Nuclei, NDArr
 
 def measure(
     model: Model, dataset: Dataset, engine: Engine, on_progress: Callable[[int, int], None] | None = None,
-    *, leave_out_ambiguous: bool = False,
+    *, leave_out_ambiguous: bool = False, organs: Mapping[str, str | None] | None = None,
 ) -> Measurement:  # fmt: skip
     """Run a model on every image of a dataset. Raises HemalumError for an empty one.
 
-    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere.
+    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `organs` are those that the
+    model is given by image id, in the place of the image's own (`assign_organs`).
     """
     if not len(dataset):
         raise HemalumError(f"{dataset.path}: no images to measure on")
     counts: list[ProbabilityCounts] = []
     matches: list[MatchCounts] = []
     for sample in dataset:
-        nuclei, probability = predict(sample, model, engine)
+        seen = sample if organs is None else replace(sample, organ=organs[sample.id])
+        nuclei, probability = predict(seen, model, engine)
         ambiguous = sample.ambiguous if leave_out_ambiguous else None
         counts.append(count_probabilities(probability, sample.instances > 0, ambiguous))
         matches.append(match(measure_overlap(sample.instances, nuclei.label_map(), ambiguous=ambiguous)))

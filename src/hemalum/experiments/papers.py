@@ -36,6 +36,8 @@ METRICS = (
     "semantic.miou",
     "curve.best_dice",
     "cost.parameters",
+    "cost.macs_per_px",
+    "cost.macs_at_outputs_per_px",
 )
 _NUMBER = r"[+-]?\d*\.?\d+"
 _PRINTED = re.compile(rf"(?P<about>[~<>]?)(?P<number>{_NUMBER})(?P<span>\.\.\d*\.?\d+)?")

@@ -36,9 +36,10 @@ class Run:
     """One method on one dataset, fold and seed; `fold` is 0 where there are no folds.
 
     `per_image` and `summary` are those of `hemalum.evaluate` with None where undefined. `cost` holds parameters,
-    macs (of an image of macs_side_px), peak_memory_mb, train_seconds, steps, steps_per_second, images_per_second
-    and latency_ms, None where there is no such thing. `curves` holds counts of pixels by probability, and the
-    probability of each predicted nucleus with whether it matches; None for a method without probabilities.
+    macs and macs_at_outputs (of an image of macs_side_px), peak_memory_mb, train_seconds, steps, steps_per_second,
+    images_per_second and latency_ms, None where there is no such thing. `curves` holds counts of pixels by
+    probability, and the probability of each predicted nucleus with whether it matches; None for a method without
+    probabilities.
     """
 
     dataset: str

@@ -310,7 +310,9 @@ def _value_of(run: Run, kind: str, metric: str, organs: list[str], averaging: st
     """A figure of one run; of one organ's images, where the row is of an organ."""
     value: float | None
     if kind == "cost":
-        value = run.cost.get(metric)
+        value = run.cost.get(metric.removesuffix("_per_px"))
+        if value is not None and metric.endswith("_per_px"):
+            value /= run.cost["macs_side_px"] ** 2
     elif kind == "curve":
         value = None if run.curves is None else best_dice(ProbabilityCounts(**run.curves["pixel"]))[0]
     elif organs:

@@ -55,11 +55,15 @@ Segmenter = Callable[[Sample], NDArray[np.integer[Any]] | Segmentation]
 
 @dataclass(frozen=True)
 class NamedSegmenter:
-    """A segmenter with what a summary says of it, and the split hashes that its training has seen, by dataset."""
+    """A segmenter with what a summary says of it, and the split hashes that its training has seen, by dataset.
+
+    `organs` are those that it tells apart by the sample's.
+    """
 
     segmenter: Segmenter
     description: dict[str, Any]
     seen: dict[str, set[str]] = field(default_factory=dict)
+    organs: tuple[str, ...] = ()
 
 
 def scale_of(sample: Sample, mpp: Scale) -> float | Literal["auto"]:
@@ -96,7 +100,7 @@ def model_segmenter(
     description = {"model": card.name, "engine": f"{engine.name} {engine.precision}", **describe_tta(engine)}
     if card.recall_note is not None:
         description["threshold"] = card.recall_note
-    return NamedSegmenter(segmenter, description, seen)
+    return NamedSegmenter(segmenter, description, seen, () if card.organ else tuple(card.organs))
 
 
 def model_for_organ(model: Model, organ: str | None) -> Model:

@@ -5,6 +5,7 @@ Two designs, because the paper's number of parameters and its number of operatio
 `operations` has neither and comes near the 83.90 GFLOPs.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -28,8 +29,10 @@ class SEUNet(Network):
     `widths` are the channels of the encoder's stages, the decoder mirrors them: seven stages for four widths.
     `se` puts squeeze-excitation (Hu et al. 2018, reduction `ratio`) at the end of each stage. `film` scales and
     shifts the channels of each stage by linear functions of the organ's embedding (Perez et al. 2018; the scale
-    goes through a sigmoid): `organs` rows of `embedding` numbers. `edge` gives the last of the logits a branch of
-    its own. An unknown organ has the mean of the known organs' embeddings (`unknown`: "mean").
+    goes through a sigmoid): `organs` rows of `embedding` numbers. At the start all organs are alike: the scale is
+    σ(`scale_bias`) everywhere, the shift 0. `edge` gives the last of the logits a branch of its own. An unknown organ
+    has the mean of the known organs' embeddings (`unknown`: "mean"); so that this is learned, in training each image
+    goes unnamed with the probability `organ_dropout`.
     Raises ValueError for options that make no network.
     """
 
@@ -47,13 +50,17 @@ class SEUNet(Network):
         organs: int = 23,
         ratio: int = 16,
         unknown: Literal["mean"] = "mean",
+        scale_bias: float = 0.0,
+        organ_dropout: float = 0.1,
         design: Design = "parameters",
     ) -> None:
         super().__init__()
         _check(outputs, widths, edge, {"embedding": embedding, "organs": organs, "ratio": ratio}, unknown, design)
+        _check_film(scale_bias, organ_dropout)
         self.stride = 2 ** (len(widths) - 1)
         self.global_context = se  # the squeeze looks at the whole input
         self.conditions = ("organ",) if film else ()
+        self.organ_dropout = organ_dropout
         residual = design == "parameters"
         rising = list(pairwise(widths))[::-1]
 
@@ -81,7 +88,9 @@ class SEUNet(Network):
                 nn.Conv2d(widths[0], 1, 1),
             )
         self.embedding = nn.Embedding(organs, embedding) if film else None
-        self.film = nn.ModuleList(_Film(embedding, w) for w in (*widths, *widths[-2::-1])) if film else None
+        self.film: nn.ModuleList | None = None
+        if film:
+            self.film = nn.ModuleList(_Film(embedding, width, scale_bias) for width in (*widths, *widths[-2::-1]))
 
     def forward(self, x_BCHW: Tensor, organ: Tensor | None = None) -> Tensor:
         """`organ` is (B,) int64, an index into the embedding's rows or -1 for unknown, which none means as well."""
@@ -102,6 +111,9 @@ class SEUNet(Network):
     def _code(self, organ_B: Tensor) -> Tensor | None:
         if self.embedding is None:
             return None
+        if self.training and self.organ_dropout:
+            unnamed_B = torch.rand(organ_B.shape, device=organ_B.device) < self.organ_dropout
+            organ_B = torch.where(unnamed_B, UNKNOWN, organ_B)
         known = self.embedding.weight
         table = torch.cat([known, known.mean(0, keepdim=True)])
         return F.embedding(torch.where(organ_B < 0, known.shape[0], organ_B), table)
@@ -130,12 +142,19 @@ class _Stage(nn.Module):
 
 
 class _Film(nn.Module):
-    """γ ⊙ x + β with γ = σ(W e + b) and β = W' e + b' of an embedding e (B, d)."""
+    """γ ⊙ x + β with γ = σ(W e + b) and β = W' e + b' of an embedding e (B, d).
 
-    def __init__(self, embedding: int, channels: int) -> None:
+    W, W' and b' start at zero: a random start would give each organ a random scale and shift of every channel, which
+    training has to undo first (docs/systems/clin_seg_net.md).
+    """
+
+    def __init__(self, embedding: int, channels: int, scale_bias: float) -> None:
         super().__init__()
         self.scale = nn.Linear(embedding, channels)
         self.shift = nn.Linear(embedding, channels)
+        for start in (self.scale.weight, self.shift.weight, self.shift.bias):
+            nn.init.zeros_(start)
+        nn.init.constant_(self.scale.bias, scale_bias)
 
     def forward(self, x_BCHW: Tensor, code_BD: Tensor) -> Tensor:
         scale_BC: Tensor = self.scale(code_BD).sigmoid()
@@ -164,3 +183,10 @@ def _check(
         raise ValueError(f"seu_net: unknown is '{unknown}'; the only rule is 'mean'")
     if design not in get_args(Design):
         raise ValueError(f"seu_net: design '{design}' is unknown; use {' or '.join(get_args(Design))}")
+
+
+def _check_film(scale_bias: float, organ_dropout: float) -> None:
+    if not math.isfinite(scale_bias):
+        raise ValueError(f"seu_net: scale_bias is {scale_bias}, must be a finite number")
+    if not 0 <= organ_dropout <= 1:
+        raise ValueError(f"seu_net: organ_dropout is {organ_dropout}, must be a share from 0 to 1")

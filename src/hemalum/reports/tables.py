@@ -273,6 +273,14 @@ def _by_row(corner: str, rows: Mapping[str, Mapping[str, Any]], missing: str | N
 AVERAGINGS = {"pooled": "pooled", "per_image": "mean over images", "support_weighted": "support-weighted"}
 
 
+def _organs_text(organs: Mapping[str, Any] | None) -> str:
+    """Which organs a model was given, and for how many images it had none that it knows."""
+    if organs is None:
+        return ""
+    unknown = "" if organs["rule"] == "unknown" or not organs["unknown"] else f" ({organs['unknown']:,} not known)"
+    return f"; organs: {organs['rule']}{unknown}"
+
+
 def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
     """Titles and tables of an evaluation: pixel, boundary and instance metrics by averaging, then by group.
 
@@ -285,6 +293,7 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         + f": {counted(summary['images'], 'image')}, {counted(summary['nuclei_truth'], 'nucleus')}, "
         + f"{summary['nuclei_predicted']:,} found; scale: {summary['mpp']}"
         + (f"; {summary['tta']}" if "tta" in summary else "")
+        + _organs_text(summary.get("organs"))
     )
     instance = {
         averaging: {name: value for name, value in scores.items() if name in INSTANCE_SHOWN}

@@ -1,5 +1,6 @@
 """The recipe's network, built for the data; what does not fit together is refused before any training."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,6 +21,8 @@ from hemalum.training.data_spec import DataSpec, gather_data_spec
 from hemalum.training.head import find_logits
 from hemalum.training.recipe import Recipe
 from hemalum.training.weights import check_phases
+
+log = logging.getLogger(__name__)
 
 
 def check_losses(recipe: Recipe) -> None:
@@ -74,6 +77,14 @@ def build_for_data(
     data_spec = gather_data_spec(recipe, datasets, 0 if sam is None else sam.channels)
     network, spec = build_for(recipe, data_spec)
     context = replace(context, data_spec=data_spec.with_conditions(network.conditions), network=spec)
+    unseen = context.data_spec.find_unseen(datasets) if context.data_spec.organs else []
+    if unseen:
+        log.warning(
+            "recipe %s: no training image is of %s: validation and test images of these are seen as of an unknown "
+            "organ, which is what a split by organ tests; --group image makes one with every organ in every part",
+            recipe.name,
+            ", ".join(unseen),
+        )
     if recipe.output_representation is not None:  # what cannot be kept is refused now, not at the end
         find_logits(context.representation, context.output_representation)
     check_phases(network, recipe.phases)

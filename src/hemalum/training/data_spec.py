@@ -49,6 +49,11 @@ class DataSpec:
         numbers = {organ.casefold(): number for number, organ in enumerate(self.organs)}
         return -1 if name is None else numbers.get(name.strip().casefold(), -1)
 
+    def find_unseen(self, datasets: Sequence[Dataset]) -> list[str]:
+        """Organs of validation and test images that are not among `organs`, sorted."""
+        rows = [row for dataset in datasets for row in dataset.rows if row.split != "train" and row.organ]
+        return sorted({row.organ.strip() for row in rows if row.organ and self.find_organ(row.organ) < 0})
+
     def with_conditions(self, conditions: tuple[str, ...]) -> "DataSpec":
         """The same for a network that takes these; one built to tell no organs apart has none in its card."""
         return replace(self, conditions=conditions, organs=self.organs if "organ" in conditions else ())

@@ -257,6 +257,7 @@ COSTS: dict[str, tuple[str, str, Callable[[float], str]]] = {
     "parameters": ("Network", "Parameters", _counted),
     "mpp": ("Network", "µm per pixel", "{:.3g}".format),
     "macs": ("Network", "MACs", _counted),
+    "macs_at_outputs": ("Network", "MACs at outputs", _counted),
     "macs_side_px": ("Network", "of an input of (px)", "{0:,.0f} × {0:,.0f}".format),
     "latency_ms": ("Network", "Latency (ms)", _three),
     "images_per_second": ("Network", "Images per second", _three),
@@ -295,8 +296,10 @@ def costs(results: DatasetResults) -> Grid | None:
 
 
 def _cost_notes(results: DatasetResults, kept: list[str], side_lengths: set[float]) -> tuple[str, ...]:
-    rules = sorted({str(run.cost["macs_rule"]) for run in results.runs if run.cost.get("macs_rule")})
-    notes = [f"MACs: {rule}." for rule in rules]
+    notes = []
+    for key, name in (("macs_rule", "MACs"), ("macs_at_outputs_rule", "MACs at outputs")):
+        rules = sorted({str(run.cost[key]) for run in results.runs if run.cost.get(key)})
+        notes += [f"{name}: {rule}." for rule in rules]
     if "latency_ms" in kept and len(side_lengths) == 1:
         side = f"{side_lengths.copy().pop():,.0f}"
         notes.append(
