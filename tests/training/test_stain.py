@@ -216,5 +216,5 @@ def test_a_run_is_not_resumed_with_another_target(recipe: Recipe, stained: Path,
     chosen = recipe.model_copy(update={"stain_normalization": settings("reinhard", target=str(target))})
     train(chosen, [stained], tmp_path / "run")
     Image.fromarray(image // 2).save(target)
-    with pytest.raises(HemalumError, match="the data or its split has changed"):
+    with pytest.raises(HemalumError, match="the data, its labels or its split have changed since"):
         train(chosen, [stained], tmp_path / "run", resume=True)
