@@ -38,7 +38,7 @@ def test_formats_say_what_a_user_asks_first() -> None:
     assert lizard["get it from"].startswith("https://")
     assert by_name["nuinsseg"]["mpp"] == "0.16 (measured)"
     for name, row in by_name.items():
-        local = name in ("folder", "ihc-pairs", "qupath")
+        local = name in ("folder", "ihc-pairs", "qupath", "combined")
         assert local or "yours" not in (row["size"], row["license"], row["cite"], row["get it from"])
 
 
