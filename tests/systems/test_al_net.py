@@ -50,7 +50,7 @@ def test_lion_gives_way_to_adamw_in_whichever_phase() -> None:
     assert boundary.optimizer == region.optimizer
     assert boundary.switch == region.switch
     assert region.switch is not None
-    assert (region.switch.to.name, region.switch.to.lr, region.switch.when.name) == ("adamw", 1e-4, "threshold")
+    assert (region.switch.to.name, region.switch.to.lr, region.switch.when.name) == ("adamw", 2e-4, "threshold")
     assert (region.switch.when.part, region.switch.schedule.final, region.switch.schedule.warmup) == ("dice", 0, 100)
 
 
@@ -60,6 +60,8 @@ def test_the_other_optimizers() -> None:
     swats = recipe_of(switch={"when": {"name": "swats", "tolerance": 0.01}, "to": {"name": "sgd"}}).phases[0].switch
     assert (swats.when.name, swats.when.tolerance, swats.factor) == ("swats", 0.01, None)
     assert recipe_of(switch={"factor": 2}).phases[0].switch.factor == 2
+    set_both = recipe_of(optimizer={"lr": 2e-4}, switch={"to": {"lr": 3e-4}}).phases[0].switch
+    assert set_both.to.lr == 3e-4
     assert [phase.switch for phase in recipe_of(switch=None).phases] == [None, None]
 
 

@@ -80,7 +80,7 @@ class ALNet(SystemSettings):
             loss=Dice(),
             optimizer=self.optimizer,
             schedule=Constant(),
-            switch=self.switch,
+            switch=self._rated_switch(),
             until=until,
         )
 
@@ -93,3 +93,10 @@ class ALNet(SystemSettings):
             # all that the region phase leaves of the run
             until=StopCriteria(steps=self.steps, total=self.steps),
         )
+
+    def _rated_switch(self) -> Switch | None:
+        """The switch as it is set; where none is set, AdamW takes over at the rate that Lion is set to."""
+        if self.switch is None or "switch" in self.model_fields_set:
+            return self.switch
+        to = self.switch.to.model_copy(update={"lr": self.optimizer.lr})
+        return self.switch.model_copy(update={"to": to})
