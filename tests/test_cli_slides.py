@@ -204,7 +204,11 @@ def test_mistakes_before_anything_is_done(
         ("a.tif", ["--roi", "0,0,0,10"], "roi '0,0,0,10': width and height must be at least 1 px"),
         ("a.tif", ["--roi", "{folder}/none.geojson"], "none.geojson': No such file or directory"),
         ("a.tif", ["--roi", "{folder}/empty.geojson"], "empty.geojson: holds no areas"),
-        ("a.tif", ["--roi", "{folder}/crossed.geojson"], "crossed.geojson, feature 1: the outline crosses itself at x 20, y 20"),
+        (
+            "a.tif",
+            ["--roi", "{folder}/crossed.geojson"],
+            "crossed.geojson, feature 1: the outline crosses itself at x 20",
+        ),
     ],
 )
 def test_a_single_slide_that_fails_is_one_line(
