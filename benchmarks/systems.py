@@ -23,7 +23,6 @@ from hemalum.experiments.records import Comparison, Run
 from hemalum.experiments.segmenters import Scale
 from hemalum.metrics.curves import ProbabilityCounts, area_under
 from hemalum.training.recipe import find_recipe
-from random_sam import save_random_sam
 from record import RESULTS, argument_parser, write_record
 
 FOLDER = RESULTS / "systems"
@@ -191,6 +190,8 @@ def recipe_with_random_sam(runs: Path) -> Path:
     """The recipe with a small SAM of random weights, saved beside the runs: no pretrained one is reachable here."""
     encoder, path = runs / "random_sam", runs / "eunet3plus_random_sam.yaml"
     if not encoder.is_dir():
+        from random_sam import save_random_sam  # transformers: the extra `sam`
+
         save_random_sam(encoder)
     content = yaml.safe_load(find_recipe("eunet3plus_nuinsseg").read_text(encoding="utf-8"))
     content["sam"] = {"encoder": str(encoder.resolve())}

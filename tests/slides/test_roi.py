@@ -147,3 +147,10 @@ def test_a_geometry_alone_is_an_area(tmp_path: Path) -> None:
     path.write_text(json.dumps(square))
     with pytest.raises(HemalumError, match="crosses itself at x 20, y 20"):
         read_roi(path, (100, 100))
+
+
+def test_the_share_of_a_window_that_lies_inside() -> None:
+    roi = read_roi("10,20,40,40", (100, 100))
+    assert roi.share_in(10, 20, 40, 40) == 1
+    assert roi.share_in(30, 20, 40, 40) == pytest.approx(0.5)
+    assert roi.share_in(60, 70, 30, 30) == 0

@@ -183,12 +183,16 @@ class SlideJob:
         return [cell for cell in cells if self.plan.covers(cell)]
 
     def area_mm2(self, regions: Iterable[Region]) -> float:
-        """Area of tissue, mm², in those cells of regions in which there is something to look for."""
+        """Area of tissue, mm², in those cells of regions in which there is something to look for.
+
+        Of a cell that a region of interest cuts, as much of its tissue as of its area: for progress, not for density.
+        """
         plan, pixels = self.plan, 0.0
         for region in regions:
             for cell in self.cells(region):
                 window = plan.window(cell)
                 share = 1.0 if plan.tissue is None else plan.tissue.share_in(*window)
+                share *= 1.0 if plan.roi is None else plan.roi.share_in(*window)
                 pixels += window[2] * window[3] * share
         return pixels * plan.scale.mpp**2 / 1e6
 

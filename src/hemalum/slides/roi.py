@@ -38,6 +38,11 @@ class Roi:
         with ONE_AT_A_TIME:
             return bool(self.geometry.intersects(shapely.box(x, y, x + width, y + height)))
 
+    def share_in(self, x: float, y: float, width: float, height: float) -> float:
+        """Which share of a window, px of level 0, lies inside."""
+        with ONE_AT_A_TIME:
+            return float(self.geometry.intersection(shapely.box(x, y, x + width, y + height)).area) / (width * height)
+
     def contains(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which points (N,), px of level 0, lie inside."""
         with ONE_AT_A_TIME:

@@ -51,11 +51,12 @@ class SlideRow:
 def tissue_area(store: NucleiStore, maps: SlideMaps, tissue: Tissue) -> tuple[float, str]:
     """mm² in which nuclei were looked for, and what that is, as text."""
     mpp = maps.mpp
-    roi = store.run.settings.get("roi")
     extent = store.run.shape[0] * store.run.shape[1] * mpp**2 / 1e6
-    if roi is not None:
+    if store.run.settings.get("roi") is not None:
         kind = "region of interest" if tissue.reason else "tissue in the region of interest"
-        return float(maps.tissue.mean(dtype="float64")) * extent, kind
+        stored = store.notes.get("roi_mm2" if tissue.reason else "roi_tissue_mm2")
+        # a store that is not complete does not say it: then as finely as the maps know it
+        return float(maps.tissue.mean(dtype="float64")) * extent if stored is None else float(stored), kind
     return (extent, "slide") if tissue.reason else (tissue.area_mm2 or 0.0, "tissue")
 
 
