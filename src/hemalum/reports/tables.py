@@ -152,8 +152,8 @@ def recall_text(calibration: RecallCalibration) -> str:
     for one in calibration.thresholds:
         tail = "" if one.nine_in_ten is None else f", nine in ten above {one.nine_in_ten:.3f}"
         thresholds.append(
-            f"{one.organ or 'all'} {one.threshold:g} ({one.groups} groups: {one.recall:.3f}, 95 % interval "
-            f"{one.low:.3f} to {one.high:.3f}{tail})"
+            f"threshold {one.threshold:g} for {one.organ or 'all images'} ({one.groups} groups: recall "
+            f"{one.recall:.3f}, 95 % interval {one.low:.3f} to {one.high:.3f}{tail})"
         )
     text = (
         f"{calibration.target:g} on {calibration.data} ({calibration.split}): {'; '.join(thresholds)}; precision "
