@@ -210,7 +210,7 @@ def test_the_command_line(calibrated: Path, organs: Path, tmp_path: Path, capsys
     line = ["calibrate", str(calibrated), str(organs), "-o", str(out), "--recall", "0.7", "--engine", "torch"]
     assert cli.main(line) == 0
     shown = capsys.readouterr().out
-    assert "0.7 on organs (val): all" in shown
+    assert "0.7 on organs (val): threshold 0." in shown
     assert "95 % interval" in shown
     assert "precision" in shown
     Image.fromarray(Dataset.open(organs)[0].image).save(tmp_path / "tile.png")
