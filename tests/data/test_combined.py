@@ -89,6 +89,6 @@ def test_what_cannot_be_combined(tmp_path: Path, error_line: Callable[..., str])
         f"{src}/two: its classes are 1 other, 2 tumor, those of {src}/one 1 tumor, 2 other: "
         "sets with different classes cannot be one"
     )
-    assert line(names="one,tow") == f"{src}: no dataset folder 'tow', did you mean 'two'?; hemalum import writes one"
+    assert line(names="one,tow") == f"{src}: no dataset folder 'tow', did you mean 'two'?"
     assert line(names="one,two,one") == "names one, two, one: a set is named twice"
     assert not (tmp_path / "both").exists()

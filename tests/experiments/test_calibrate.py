@@ -24,6 +24,7 @@ from hemalum.experiments.evaluate import evaluate
 from hemalum.experiments.measurement import Measurement, predict
 from hemalum.inference.segment import as_engine
 from hemalum.metrics import MatchCounts
+from hemalum.models.card import RecallThreshold
 from hemalum.models.model import load_model
 from hemalum.nuclei.settings import SeparationSettings
 
@@ -107,6 +108,14 @@ def test_what_is_said_of_groups_is_of_groups_left_out() -> None:
     assert nine_in_ten(np.arange(8.0)) is None
 
 
+def test_with_as_few_groups_as_a_guarantee_takes_nothing_is_said_of_one_left_out() -> None:
+    recalls = falling(np.random.default_rng(1), 9)
+    assert conformal_threshold(recalls, 0.9) is not None
+    assert np.isnan(held_out_recalls(recalls, 0.9)).all()
+    found = RecallThreshold(threshold=0.3, groups=9)
+    assert found.known == "9 groups, too few to say what a group left out keeps"
+
+
 def test_too_few_groups_or_too_weak_a_model(dark_model: Path, organs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     with pytest.raises(
@@ -150,9 +159,10 @@ def test_the_card_holds_the_thresholds(calibrated: Path, tiny: Path, organs: Pat
         probability = predict(sample, before, engine)[1]
         missed.append(1 - (probability[sample.instances > 0] >= higher.thresholds[0].threshold).mean())
     assert (sum(missed) + 1) / (len(missed) + 1) <= 0.25 + 1e-6
-    for calibration in card.recall:
-        for one in calibration.thresholds:
-            assert one.low <= one.recall <= one.high
+    few = least_groups(lower.target)
+    for one in lower.thresholds:
+        assert (one.recall is None) == (one.groups == few)  # one less is too few to set a threshold by
+        assert one.recall is None or one.low <= one.recall <= one.high
 
 
 def test_an_image_is_segmented_at_the_threshold(calibrated: Path, organs: Path) -> None:
@@ -165,7 +175,7 @@ def test_an_image_is_segmented_at_the_threshold(calibrated: Path, organs: Path) 
     expected = hemalum.segment(sample.image, by_hand, mpp=0.5, engine="torch")
     np.testing.assert_array_equal(nuclei.label_map(), expected.label_map())
     assert nuclei.notes["threshold"].startswith(f"{threshold.threshold:g} for a recall of 0.6, set on organs (")
-    assert f"{threshold.groups} groups: {threshold.recall:.3f}" in nuclei.notes["threshold"]
+    assert threshold.known in nuclei.notes["threshold"]
     assert "threshold" not in expected.notes
     with pytest.raises(HemalumError, match=r"has no threshold for a recall of 0\.9 \(it has 0\.6, 0\.75\)"):
         hemalum.segment(sample.image, model, mpp=0.5, recall=0.9, engine="torch")

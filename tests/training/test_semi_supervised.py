@@ -19,6 +19,7 @@ from hemalum.errors import HemalumError
 from hemalum.losses.semi_supervised import consistency, contrast
 from hemalum.networks.contract import Outputs
 from hemalum.systems.phases import SemiSupervised
+from hemalum.training import semi_supervised
 from hemalum.training.building import build_for
 from hemalum.training.data_spec import DataSpec
 from hemalum.training.fit import open_phase
@@ -227,6 +228,27 @@ def test_what_lies_beyond_the_image_is_marked(mini: Path) -> None:
     assert batch.valid.sum((1, 2, 3)).tolist() == [64 * 64] * 4
     counted = open_loaders(make_recipe({"beyond": "count"}, tile=96), mini)[1]
     assert counted.make_views(0, torch.empty(0), [])["inside"].all()
+
+
+def test_what_lies_beyond_is_told_of_the_crop_that_is_seen(mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """View and mask are drawn by generators in one state, so that they are of one crop, whatever is drawn."""
+    states: dict[str, list[Any]] = {"view": [], "mask": []}
+    augment, inside_of = semi_supervised.augment, semi_supervised.inside_of
+
+    def see(samples: Any, rngs: Any, *others: Any) -> Any:
+        states["view"] += [rng.bit_generator.state for rng in rngs]
+        return augment(samples, rngs, *others)
+
+    def mask(sample: Any, rng: Any, *others: Any) -> Any:
+        states["mask"].append(rng.bit_generator.state)
+        return inside_of(sample, rng, *others)
+
+    monkeypatch.setattr(semi_supervised, "augment", see)
+    monkeypatch.setattr(semi_supervised, "inside_of", mask)
+    loader = open_loaders(make_recipe({}, tile=96), mini)[1]
+    loader.make_views(3, torch.empty(0), [])
+    assert len(states["view"]) == 4
+    assert states["mask"] == states["view"]
 
 
 def test_strong_views_change_colors_as_often_as_they_say() -> None:

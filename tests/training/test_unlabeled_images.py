@@ -22,7 +22,7 @@ from hemalum.training.data_spec import DataSpec
 from hemalum.training.recipe import Recipe, load_recipe
 from hemalum.training.semi_supervised import UnlabeledLoader, find_parts, open_train_loader, summarize_pseudo_labels
 from hemalum.training.train import train
-from hemalum.training.unlabeled_images import UnlabeledImages, find_unlabeled, hash_held_out, read_unlabeled
+from hemalum.training.unlabeled_images import UnlabeledImages, find_unlabeled, read_unlabeled
 
 NUCLEUS = DataSpec(classes=("nucleus",), one_class=True)
 CONTENT: dict[str, Any] = {
@@ -114,15 +114,18 @@ def test_of_a_dataset_the_training_part_is_taken_without_its_labels(mini: Path) 
     (source,) = find_unlabeled([UnlabeledImages(path=str(mini))], 0.5, 64)
     part = Dataset.open(mini).split("train")
     assert [image.path for image in source.images] == [mini / row.image for row in part.rows]
-    images = read_unlabeled([source], 0.5, None, hash_held_out([Dataset.open(mini)]))
+    images = read_unlabeled([source], 0.5, None, {})
     assert np.array_equal(images[0].image, part[0].image)
     assert not any(image.labels.any() for image in images)
 
 
-def test_images_of_another_part_are_refused(mini: Path, tmp_path: Path) -> None:
-    held = Dataset.open(mini).split("test")
+@pytest.mark.parametrize(
+    ("split", "why"), [("test", "which is not to be learned from"), ("train", "which is learned from already")]
+)
+def test_images_of_the_data_are_refused(mini: Path, tmp_path: Path, split: str, why: str) -> None:
+    held = Dataset.open(mini).split(split)
     Image.fromarray(held[0].image).save(tmp_path / "copy.png")
-    line = rf"copy.png: is the same image as {held.rows[0].id} of the test part of mini, .* take it out of"
+    line = rf"copy.png: is the same image as {held.rows[0].id} of the {split} part of mini, {why}: take it out of"
     with pytest.raises(HemalumError, match=line):
         train(recipe_of(unlabeled=[{"path": str(tmp_path / "copy.png"), "mpp": 0.5}]), [mini], tmp_path / "run")
 

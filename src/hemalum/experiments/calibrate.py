@@ -10,6 +10,7 @@ highest threshold t with
 has an expected miss rate of at most 1 - target in a new group that could as well have been one of these.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,8 @@ from hemalum.metrics.curves import BINS
 from hemalum.models.card import RecallCalibration, RecallThreshold
 from hemalum.models.file import save_model
 from hemalum.models.model import Model, load_model
+
+log = logging.getLogger(__name__)
 
 RESAMPLES, INTERVAL = 2000, (2.5, 97.5)  # of the bootstrap over groups, percent
 TENTH = 0.1  # of the groups may lie below what is said of nine in ten
@@ -87,6 +90,12 @@ def calibrate(
             too_few.append(organ)
         else:
             thresholds.append(threshold)
+    unknown = shown - {name.casefold() for name in loaded.card.organs}
+    if by_organ and unknown:
+        log.warning(
+            "%s: model '%s' does not know %s; their images get the threshold for all", where, loaded.card.name,
+            ", ".join(sorted(unknown)),
+        )  # fmt: skip
     moved = loaded.with_threshold(overall.threshold)
     after = measure(moved, part, runner, partial(report, "measuring with it"), leave_out_ambiguous=True)
     made = RecallCalibration(
@@ -130,11 +139,11 @@ def least_groups(target: float) -> int:
 
 
 def held_out_recalls(recalls: Recalls, target: float) -> NDArray[np.float64]:
-    """Recall of each group at the threshold that the others give; the lowest threshold where they are too few."""
+    """Recall of each group at the threshold that the others give; nan where these give none."""
     values = []
     for group in range(len(recalls)):
         index = conformal_threshold(np.delete(recalls, group, axis=0), target)
-        values.append(recalls[group, 1 if index is None else index])
+        values.append(math.nan if index is None else recalls[group, index])
     return np.array(values)
 
 
@@ -150,18 +159,17 @@ def _threshold(measurement: Measurement, organ: str | None, target: float) -> Re
     index = conformal_threshold(recalls, target) if len(recalls) else None
     if index is None:
         return None
+    found = RecallThreshold(organ=organ, threshold=index / BINS, groups=len(recalls))
     values = held_out_recalls(recalls, target)
+    if np.isnan(values).any():
+        return found
     drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.percentile(values[drawn].mean(axis=1), INTERVAL)
-    return RecallThreshold(
-        organ=organ,
-        threshold=index / BINS,
-        groups=len(recalls),
-        recall=float(values.mean()),
-        low=float(low),
-        high=float(high),
-        nine_in_ten=nine_in_ten(values),
-    )
+    return found.model_copy(
+        update={
+            "recall": float(values.mean()), "low": float(low), "high": float(high), "nine_in_ten": nine_in_ten(values)
+        }
+    )  # fmt: skip
 
 
 def _no_threshold(measurement: Measurement, target: float, where: str) -> HemalumError:

@@ -160,12 +160,21 @@ class RecallThreshold(Strict):
     organ: str | None = Field(None, description="None: for images of any organ")
     threshold: float = Field(gt=0, lt=1, description="on the probability of nucleus")
     groups: int = Field(ge=1, description="of images, that it was set on: patients, or what the split keeps together")
-    recall: float = Field(ge=0, le=1, description="mean over the groups")
-    low: float = Field(ge=0, le=1, description="lower end of the mean's 95 % interval, by bootstrap over groups")
-    high: float = Field(ge=0, le=1, description="upper end of it")
+    recall: float | None = Field(None, ge=0, le=1, description="mean over the groups; None: too few to leave one out")
+    low: float | None = Field(None, ge=0, le=1, description="lower end of the mean's 95 % interval, by bootstrap")
+    high: float | None = Field(None, ge=0, le=1, description="upper end of it")
     nine_in_ten: float | None = Field(
         None, ge=0, le=1, description="recall that a new group reaches nine times in ten; None: too few groups"
     )
+
+    @property
+    def known(self) -> str:
+        """What is known of it, in words."""
+        groups = "1 group" if self.groups == 1 else f"{self.groups} groups"
+        if self.recall is None:
+            return f"{groups}, too few to say what a group left out keeps"
+        tail = "" if self.nine_in_ten is None else f", nine in ten above {self.nine_in_ten:.3f}"
+        return f"{groups}: recall {self.recall:.3f}, 95 % interval {self.low:.3f} to {self.high:.3f}{tail}"
 
 
 class RecallCalibration(Strict):
@@ -240,11 +249,9 @@ class Card(Strict):
             if calibration.target == self.recall_target:
                 one = calibration.of(self.organ)
                 whose = one.organ or "all images"
-                tail = "" if one.nine_in_ten is None else f", nine in ten above {one.nine_in_ten:.3f}"
                 return (
                     f"{one.threshold:g} for a recall of {self.recall_target:g}, set on {calibration.data} "
-                    f"({whose}, {one.groups} groups: {one.recall:.3f}, 95 % interval {one.low:.3f} to {one.high:.3f}"
-                    f"{tail})"
+                    f"({whose}, {one.known})"
                 )
         return None
 

@@ -150,11 +150,7 @@ def recall_text(calibration: RecallCalibration) -> str:
     """A target recall, the thresholds that keep it, and what they cost."""
     thresholds = []
     for one in calibration.thresholds:
-        tail = "" if one.nine_in_ten is None else f", nine in ten above {one.nine_in_ten:.3f}"
-        thresholds.append(
-            f"threshold {one.threshold:g} for {one.organ or 'all images'} ({one.groups} groups: recall "
-            f"{one.recall:.3f}, 95 % interval {one.low:.3f} to {one.high:.3f}{tail})"
-        )
+        thresholds.append(f"threshold {one.threshold:g} for {one.organ or 'all images'} ({one.known})")
     text = (
         f"{calibration.target:g} on {calibration.data} ({calibration.split}): {'; '.join(thresholds)}; precision "
         f"{calibration.precision_before:.3f} → {calibration.precision:.3f}, nuclei found (IoU > 0.5) "

@@ -30,7 +30,7 @@ from hemalum.training.embeddings import Embed
 from hemalum.training.encoding import encode_targets, normalize_images, prepare_sample
 from hemalum.training.loader import Draw, EpochLoader, TrainLoader
 from hemalum.training.recipe import Recipe
-from hemalum.training.unlabeled_images import UnlabeledSource, find_unlabeled, hash_held_out, read_unlabeled
+from hemalum.training.unlabeled_images import UnlabeledSource, find_unlabeled, hash_known, read_unlabeled
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def open_train_loader(
         for part in parts.hidden
         for sample in part
     ]
-    loader.unlabeled += read_unlabeled(parts.sources, recipe.mpp, context.stain, hash_held_out(datasets))
+    loader.unlabeled += read_unlabeled(parts.sources, recipe.mpp, context.stain, hash_known(datasets))
     return loader
 
 

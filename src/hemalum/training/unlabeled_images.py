@@ -99,11 +99,11 @@ def find_unlabeled(entries: Sequence[UnlabeledImages], mpp: float, side: int) ->
 
 
 def read_unlabeled(
-    sources: Iterable[UnlabeledSource], mpp: float, stain: StainNormalizer | None, held_out: Mapping[str, str]
+    sources: Iterable[UnlabeledSource], mpp: float, stain: StainNormalizer | None, known: Mapping[str, str]
 ) -> list[TrainingImage]:
     """Read all images as a training takes them, at `mpp`; they have no labels and `truth` False.
 
-    `held_out` has the hash of the pixels of each image that must not be learned from, and what it is. Raises
+    `known` has the hash of the pixels of each image that must not come in here, and why. Raises
     HemalumError for one of these, and a file that cannot be read.
     """
 
@@ -111,9 +111,9 @@ def read_unlabeled(
         path, images = group
         if images[0].window is None:
             pixels = read_image(path)
-            same = held_out.get(pixel_hash(pixels))
+            same = known.get(pixel_hash(pixels))
             if same is not None:
-                raise HemalumError(f"{path}: is {same}, which is not to be learned from: take it out of 'unlabeled'")
+                raise HemalumError(f"{path}: is {same}: take it out of 'unlabeled'")
             return [_prepare(pixels, path, images[0].mpp, mpp, stain)]
         with open_slide(path, mpp=images[0].mpp) as slide:
             squares = [slide.read(*image.window, mpp=mpp) for image in images if image.window is not None]
@@ -128,13 +128,14 @@ def read_unlabeled(
         return [image for images in pool.map(read, groups) for image in images]
 
 
-def hash_held_out(datasets: Sequence[Dataset]) -> dict[str, str]:
-    """Hash of the pixels of each validation and test image, and what it is, for messages."""
+def hash_known(datasets: Sequence[Dataset]) -> dict[str, str]:
+    """Hash of the pixels of each image of the datasets, and why it is none to learn from here, for messages."""
+    reasons = {"train": "which is learned from already"}
     return {
-        row.sha256: f"the same image as {row.id} of the {row.split} part of {dataset.info.name}"
+        row.sha256: f"the same image as {row.id} of the {row.split} part of {dataset.info.name}, "
+        + reasons.get(row.split, "which is not to be learned from")
         for dataset in datasets
         for row in dataset.rows
-        if row.split != "train"
     }
 
 

@@ -44,12 +44,12 @@ def open_sets(path: Path | str, names: Sequence[str] | str | None = None) -> lis
     chosen = there if names is None else [name.strip() for name in names]
     for name in chosen:
         if name not in there:
-            raise HemalumError(f"{path}: no dataset folder '{name}'{nearest(name, there)}; hemalum import writes one")
+            raise HemalumError(f"{path}: no dataset folder '{name}'{nearest(name, there)}")
+    if len(set(chosen)) < len(chosen):
+        raise HemalumError(f"names {', '.join(chosen)}: a set is named twice")
     if len(set(chosen)) < 2:
         listed = ", ".join(chosen) or "none"
         raise HemalumError(f"{path}: want two dataset folders or more, each with {INFO_FILE}; there is {listed}")
-    if len(set(chosen)) < len(chosen):
-        raise HemalumError(f"names {', '.join(chosen)}: a set is named twice")
     sets = [Dataset.open(path / name) for name in chosen]
     classed = [dataset for dataset in sets if dataset.class_names]
     for other in classed[1:]:

@@ -115,7 +115,7 @@ def _organ_folders(path: Path, species: str) -> list[Path]:
     for root in (path, path / "NuInsSeg"):
         folders = sorted(folder.parent for folder in root.glob(f"*/{IMAGES}") if folder.is_dir())
         if folders:
-            chosen = [folder for folder in folders if species == "both" or folder.name.startswith(species)]
+            chosen = [folder for folder in folders if species == "both" or folder.name.startswith(f"{species} ")]
             if not chosen:
                 raise HemalumError(f"{root}: no folders named '{species} …'")
             return chosen
