@@ -112,8 +112,8 @@ def test_with_as_few_groups_as_a_guarantee_takes_nothing_is_said_of_one_left_out
     recalls = falling(np.random.default_rng(1), 9)
     assert conformal_threshold(recalls, 0.9) is not None
     assert np.isnan(held_out_recalls(recalls, 0.9)).all()
-    found = RecallThreshold(threshold=0.3, groups=9)
-    assert found.known == "9 groups, too few to say what a group left out keeps"
+    limit = RecallThreshold(threshold=0.3, groups=9)
+    assert limit.known == "9 groups, too few to say what a group left out keeps"
 
 
 def test_too_few_groups_or_too_weak_a_model(dark_model: Path, organs: Path, tmp_path: Path) -> None:

@@ -159,13 +159,13 @@ def _threshold(measurement: Measurement, organ: str | None, target: float) -> Re
     index = conformal_threshold(recalls, target) if len(recalls) else None
     if index is None:
         return None
-    found = RecallThreshold(organ=organ, threshold=index / BINS, groups=len(recalls))
+    limit = RecallThreshold(organ=organ, threshold=index / BINS, groups=len(recalls))
     values = held_out_recalls(recalls, target)
     if np.isnan(values).any():
-        return found
+        return limit
     drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.percentile(values[drawn].mean(axis=1), INTERVAL)
-    return found.model_copy(
+    return limit.model_copy(
         update={
             "recall": float(values.mean()), "low": float(low), "high": float(high), "nine_in_ten": nine_in_ten(values)
         }

@@ -84,9 +84,10 @@ class TileMaps:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
         with self._lock:
             self._closed = True
+        self._pool.shutdown(cancel_futures=True)
+        with self._lock:
             left = {tile: future for tile, future in self._tiles.items() if not future.done()}
         self._fail(left, RuntimeError("the maps are closed"))
 
@@ -129,10 +130,18 @@ class TileMaps:
             for first in range(0, len(tiles), self.engine.batch):
                 batch = {tile: missing[tile] for tile in tiles[first : first + self.engine.batch]}
                 windows = [pixels[box.slices(around)] for box in boxes[first : first + len(batch)]]
-                self._pool.submit(self._run, batch, windows)
+                self._submit(batch, windows)
         except BaseException as error:
             self._fail(missing, error)
             raise
+
+    def _submit(self, batch: Tiles, windows: list[Pixels]) -> None:
+        try:
+            self._pool.submit(self._run, batch, windows)
+        except RuntimeError as error:
+            if not self._closed:
+                raise
+            raise RuntimeError("the maps are closed") from error
 
     def _run(self, batch: Tiles, windows: list[Pixels]) -> None:
         """Maps of some tiles in one call, which is always full, so that no result depends on what is run together."""
