@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from hemalum.cli.options import Accelerator, BudgetOption, ModelArgument, Threads, budget_of, chosen, named_datasets
+from hemalum.cli.options import (
+    Accelerator,
+    BatchWorkers,
+    BudgetOption,
+    ModelArgument,
+    ResumeRun,
+    Threads,
+    budget_of,
+    chosen,
+    named_datasets,
+)
 
 
 def enhance(
@@ -24,18 +34,10 @@ def enhance(
     steps: Annotated[
         int | None, typer.Option(min=1, help="At most so many for the second stage, and again for both together.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in RUN, exactly where it stopped.")
-    ] = False,
+    resume: ResumeRun = False,
     accelerator: Accelerator = None,
     threads: Threads = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Processes that make training batches; default: 1 beside the CPU, all cores but two beside a GPU.",
-        ),
-    ] = None,
+    workers: BatchWorkers = None,
 ) -> None:
     """Put a second stage on a trained model: a small network that mends its map; the model file is in RUN."""
     from hemalum.cli.console import training_progress

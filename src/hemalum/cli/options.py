@@ -120,6 +120,15 @@ Engine = Annotated[
 ]
 Accelerator = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; default: auto.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; default: all cores.")]
+BatchWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Processes that make training batches; default: 1 beside the CPU, all cores but two beside a GPU.",
+    ),
+]
+ResumeRun = Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN, exactly where it stopped.")]
 Tta = Annotated[
     bool,
     typer.Option("--tta", help="Mean over the eight turns and mirror images: a little better, eight times the work."),

@@ -7,7 +7,9 @@ import typer
 
 from hemalum.cli.options import (
     Accelerator,
+    BatchWorkers,
     BudgetOption,
+    ResumeRun,
     Threads,
     budget_of,
     chosen,
@@ -36,22 +38,14 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Folder of the run.")],
     budget: BudgetOption = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in RUN, exactly where it stopped.")
-    ] = False,
+    resume: ResumeRun = False,
     accelerator: Accelerator = None,
     devices: Annotated[
         int | None,
         typer.Option(min=1, help="Processes on this machine that share each batch, one per GPU; not under torchrun."),
     ] = None,
     threads: Threads = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Processes that make training batches; default: 1 beside the CPU, all cores but two beside a GPU.",
-        ),
-    ] = None,
+    workers: BatchWorkers = None,
     initial: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
