@@ -9,6 +9,9 @@ from PIL import ImageDraw, ImageFont
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
+SPELLED = str.maketrans({"µ": "u", "·": "-", "…": "..", "×": "x", "–": "-", "−": "-", "→": "->"})
+
+
 class TextDrawing:
     """Measures and writes text; `draw` is what it writes on. Heights of type are in px."""
 
@@ -32,7 +35,7 @@ class TextDrawing:
         """Pillow's own type knows few letters beyond ASCII: µm becomes um, é becomes e."""
         if self.path is not None:
             return text
-        spelled = unicodedata.normalize("NFKD", text.replace("µ", "u").replace("·", "-").replace("…", ".."))
+        spelled = unicodedata.normalize("NFKD", text.translate(SPELLED))
         return spelled.encode("ascii", "ignore").decode()
 
     def text(self, x: float, y: float, text: str, size: int, color: tuple[int, int, int]) -> None:
