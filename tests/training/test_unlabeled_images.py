@@ -22,7 +22,7 @@ from hemalum.training.data_spec import DataSpec
 from hemalum.training.recipe import Recipe, load_recipe
 from hemalum.training.semi_supervised import UnlabeledLoader, find_parts, open_train_loader, summarize_pseudo_labels
 from hemalum.training.train import train
-from hemalum.training.unlabeled_images import UnlabeledImages, find_unlabeled, read_unlabeled
+from hemalum.training.unlabeled_images import UnlabeledImages, as_entries, find_unlabeled, read_unlabeled
 
 NUCLEUS = DataSpec(classes=("nucleus",), one_class=True)
 CONTENT: dict[str, Any] = {
@@ -269,3 +269,10 @@ def test_a_class_without_a_labeled_image_is_named(
             build_for(recipe, NUCLEUS)[0],
         )  # fmt: skip
     assert "no labeled image holds nucleus" in caplog.text
+
+
+def test_paths_as_entries() -> None:
+    assert [one.path for one in as_entries("photos")] == ["photos"]
+    assert [one.path for one in as_entries([Path("a"), UnlabeledImages(path="b")])] == ["a", "b"]
+    with pytest.raises(HemalumError, match="unlabeled: a path is empty; give images"):
+        as_entries(["a", ""])

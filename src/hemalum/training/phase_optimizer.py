@@ -86,7 +86,8 @@ class PhaseOptimizer:
         when = None if self.phase.switch is None else self.phase.switch.when
         if not isinstance(when, Threshold) or when.part is None:
             return loss
-        return parts[when.part] / factors.get(f"{when.part}_weight", 1.0)
+        # a part that has no weight yet is 0, whatever it is divided by
+        return parts[when.part] / (factors.get(f"{when.part}_weight", 1.0) or 1.0)
 
     def step(self, loss: Tensor, step: int) -> None:
         """Move the weights by their gradients; from the next step on another optimizer may do so.

@@ -96,7 +96,7 @@ def train(  # noqa: PLR0913 (the verb's options)
         check_batch(recipe.name, recipe.batch, fabric.world_size)
         recipe, datasets = open_datasets(recipe, data)
         start = open_start(recipe, initial)
-        if start is not None and stain is None and recipe.stain_normalization is None:
+        if start is not None and start.same_input and stain is None and recipe.stain_normalization is None:
             stain = start.card.stain
         normalizer = fit_normalizer(recipe, datasets) if stain is None else StainNormalizer(stain)
         sam = None if recipe.sam is None else load_sam(recipe.sam.encoder, recipe.sam.control)

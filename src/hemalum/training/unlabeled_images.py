@@ -50,9 +50,15 @@ class UnlabeledImages(Strict):
         return {"path": str(content)} if isinstance(content, str | Path) else content
 
 
-def as_entries(images: Sequence[Path | str | UnlabeledImages]) -> list[UnlabeledImages]:
-    """Paths as entries of a recipe's `unlabeled`; entries stay what they are."""
-    return [one if isinstance(one, UnlabeledImages) else UnlabeledImages(path=str(one)) for one in images]
+def as_entries(images: Sequence[Path | str | UnlabeledImages] | Path | str) -> list[UnlabeledImages]:
+    """Paths, or a single one, as entries of a recipe's `unlabeled`; entries stay what they are.
+
+    Raises HemalumError for an empty path.
+    """
+    listed = [images] if isinstance(images, str | Path) else images
+    if any(one == "" for one in listed):
+        raise HemalumError("unlabeled: a path is empty; give images, slides, folders or datasets")
+    return [one if isinstance(one, UnlabeledImages) else UnlabeledImages(path=str(one)) for one in listed]
 
 
 @dataclass(frozen=True, slots=True)
