@@ -154,3 +154,8 @@ def test_the_share_of_a_window_that_lies_inside() -> None:
     assert roi.share_in(10, 20, 40, 40) == 1
     assert roi.share_in(30, 20, 40, 40) == pytest.approx(0.5)
     assert roi.share_in(60, 70, 30, 30) == 0
+
+
+def test_a_text_too_long_for_a_name_is_no_file() -> None:
+    with pytest.raises(HemalumError, match="File name too long; want X,Y,WIDTH,HEIGHT or a GeoJSON file"):
+        read_roi("{" + "a" * 300 + "}", (100, 100))

@@ -7,7 +7,6 @@ few small nuclei are few pixels. So they are counted, and what is lost beside th
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from hemalum.metrics import (
     measure_overlap,
     score_pixels,
 )
+from hemalum.metrics.pairs import mean_defined
 from hemalum.models.model import Model, load_model
 from hemalum.models.stages import first_stage
 
@@ -86,8 +86,8 @@ class StageComparison:
 
     @property
     def dice(self) -> Both:
-        """Mean over images of p1 and of p2."""
-        first, second = (fmean(image.dice[stage] for image in self.images) for stage in (0, 1))
+        """Mean of p1 and of p2 over the images that have a nucleus in truth or prediction."""
+        first, second = (mean_defined([image.dice[stage] for image in self.images]) for stage in (0, 1))
         return first, second
 
     @property

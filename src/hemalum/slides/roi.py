@@ -58,7 +58,7 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
     and regions that have no pixel of the slide.
     """
     height, width = shape
-    if not Path(text).exists() and (str(text).count(",") == 3 or NUMBERS.fullmatch(str(text))):
+    if not _is_there(text) and (str(text).count(",") == 3 or NUMBERS.fullmatch(str(text))):
         x, y, wide, high = read_rectangle(str(text))
         areas = [shapely.box(x, y, x + wide, y + high)]
     else:
@@ -70,6 +70,13 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
         raise HemalumError(f"roi '{text}': it lies outside the slide, which is {width} x {height} px")
     shapely.prepare(geometry)
     return Roi(geometry, str(text))
+
+
+def _is_there(text: str | Path) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # no name that a file could have
+        return False
 
 
 def read_rectangle(text: str) -> tuple[float, float, float, float]:

@@ -188,11 +188,14 @@ def by_class(results: DatasetResults) -> Grid | None:
     class_names = list(names.values()) if len(names) == len(counts) else numbered
 
     def line(head: str, *keys: str | int) -> Row:
-        """The value under `keys` of a run's summary, over the runs that have the first of them."""
+        """The value under `keys` of a run's summary, over the runs that have the first two of them."""
         summaries: list[list[Any]] = [[run.summary for run in results.runs_of(m)] for m in results.scored]
         return mean_row(
             head,
-            [[number(reduce(getitem, keys, one)) for one in by_run if keys[0] in one] for by_run in summaries],
+            [
+                [number(reduce(getitem, keys, one)) for one in by_run if keys[1] in one.get(keys[0], ())]
+                for by_run in summaries
+            ],
         )
 
     rows = [
