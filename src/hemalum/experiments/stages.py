@@ -24,10 +24,10 @@ from hemalum.metrics import (
     best_dice,
     count_pixels,
     count_probabilities,
+    mean_defined,
     measure_overlap,
     score_pixels,
 )
-from hemalum.metrics.pairs import mean_defined
 from hemalum.models.model import Model, load_model
 from hemalum.models.stages import first_stage
 

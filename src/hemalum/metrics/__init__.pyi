@@ -35,6 +35,7 @@ from .multiclass import mpq_image as mpq_image
 from .multiclass import mpq_plus as mpq_plus
 from .multiclass import mpq_tissue as mpq_tissue
 from .multiclass import pool_classes as pool_classes
+from .pairs import mean_defined as mean_defined
 from .pixel import AVERAGINGS as AVERAGINGS
 from .pixel import Averaging as Averaging
 from .pixel import PixelCounts as PixelCounts
