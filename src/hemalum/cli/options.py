@@ -94,7 +94,7 @@ def unlabeled_images(paths: list[str] | None, mpp: float | None) -> "list[Unlabe
     """Images without labels as a recipe writes them, at the scale that holds for all of them."""
     if mpp is not None and not paths:
         raise typer.BadParameter("--unlabeled-mpp is the scale of images that --unlabeled names: give these as well")
-    from hemalum.training.unlabeled_images import as_entries
+    from hemalum.training import as_entries
 
     return [entry.model_copy(update={"mpp": mpp}) for entry in as_entries(paths or [])]
 

@@ -25,6 +25,7 @@ from .recipe import open_recipes as open_recipes
 from .train import MODEL_FILE as MODEL_FILE
 from .train import keep_freed_memory as keep_freed_memory
 from .unlabeled_images import UnlabeledImages as UnlabeledImages
+from .unlabeled_images import as_entries as as_entries
 from .validation import Validation as Validation
 
 __all__ = [
