@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hemalum.data.check import check_dataset
 from hemalum.data.dataset import Dataset, DatasetInfo, SplitInfo, write_index, write_sample
 from hemalum.data.importing import import_dataset
 from hemalum.data.sample import Sample
+from hemalum.errors import HemalumError
 
 PARTS = ("train", "val", "test")
 
@@ -44,6 +46,17 @@ def write_set(
     )  # fmt: skip
     write_index(folder, info, rows)
     return Dataset.open(folder)
+
+
+def test_a_set_that_is_combined_itself_is_taken_by_name_alone(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    write_set(src / "public", organ="liver", mpp=0.25, seed=0)
+    write_set(src / "pairs", organ="lymph node", mpp=0.5, seed=1)
+    first = import_dataset("combined", src, src / "both")
+    with pytest.raises(HemalumError, match=r"both: is combined from others; name the sets to take, --option names"):
+        import_dataset("combined", src, src / "both", overwrite=True)
+    again = import_dataset("combined", src, src / "both", overwrite=True, names="pairs,public")
+    assert len(again) == len(first) == 6
 
 
 def test_every_image_keeps_what_it_had(tmp_path: Path) -> None:

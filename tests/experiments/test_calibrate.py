@@ -1,6 +1,7 @@
 """Thresholds for a target recall: the guarantee by simulation, by hand, in the card, and where they are used."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from hemalum.experiments.evaluate import evaluate
 from hemalum.experiments.measurement import Measurement, predict
 from hemalum.inference.segment import as_engine
 from hemalum.metrics import MatchCounts
-from hemalum.models.card import RecallThreshold
+from hemalum.models.card import RecallCalibration, RecallThreshold
 from hemalum.models.model import load_model
 from hemalum.nuclei.settings import SeparationSettings
 
@@ -212,7 +213,7 @@ def test_no_nucleus_above_the_threshold_is_dropped_for_its_probability(dark_mode
     strict = SeparationSettings(foreground=0.5, min_probability=0.6)
     changed = type(model)(model.card.model_copy(update={"separation": strict}), model.tensors).with_threshold(0.2)
     assert changed.card.separation.min_probability == 0.2
-    assert changed.with_threshold(0.7).card.separation.min_probability == 0.2
+    assert changed.with_threshold(0.7).card.separation.min_probability == 0.6  # the file's own, as if set at once
 
 
 def test_the_command_line(calibrated: Path, organs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,3 +246,24 @@ def test_a_slide_says_its_threshold(calibrated: Path, organs: Path, tmp_path: Pa
             tmp_path / "slide.png", tmp_path / "out", calibrated, mpp=0.5, recall=0.6, engine="torch",
             tissue_mask=False,
         )  # fmt: skip
+
+
+def test_an_organ_with_a_higher_threshold_drops_what_it_dropped_without_the_general_one() -> None:
+    """`evaluate` sets the general threshold and then each image's organ, `segment` the organ at once."""
+
+    def at(threshold: float, organ: str | None) -> RecallThreshold:
+        return RecallThreshold(organ=organ, threshold=threshold, groups=9)
+
+    calibration = RecallCalibration(
+        target=0.9, data="d", split="val", split_hash="0", thresholds=[at(0.2, None), at(0.45, "liver")],
+        precision=0.5, precision_before=0.5, nuclei=0.5, nuclei_before=0.5,
+    )  # fmt: skip
+    model = load_model("fast")
+    separation = model.card.separation.model_copy(update={"foreground": 0.5, "min_probability": 0.4})
+    update = {"organs": ["liver", "lung"], "recall": [calibration], "separation": separation}
+    model = replace(model, card=model.card.model_copy(update=update))
+    at_once, in_turn = model.with_organ("liver").with_recall(0.9), model.with_recall(0.9).with_organ("liver")
+    assert at_once.card == in_turn.card
+    assert (in_turn.card.separation.foreground, in_turn.card.separation.min_probability) == (0.45, 0.4)
+    lung = model.with_recall(0.9).with_organ("lung").card.separation
+    assert (lung.foreground, lung.min_probability) == (0.2, 0.2)

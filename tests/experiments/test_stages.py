@@ -107,6 +107,7 @@ def test_the_verb_draws_a_row_for_each_model(
     [
         (["fast"], "model 'fast' has one stage, of network 'compact'"),
         (["{model}", "--image", "no"], "no image 'no' in the part that is drawn"),
+        (["{model}", "fast", "--image", "no"], "no image 'no' in the part that is drawn"),  # before any model
         (["{model}", "--split", "tset"], "tset"),
     ],
 )

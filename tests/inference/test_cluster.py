@@ -231,6 +231,17 @@ def test_an_engine_that_computes_otherwise_is_refused(
     )
 
 
+@pytest.mark.parametrize(("version", "has"), [("0.0.1", "has hemalum 0.0.1"), (None, "has no hemalum")])
+def test_another_version_is_refused_before_a_job_is_sent(version: str | None, has: str) -> None:
+    def get_versions(packages: list[str]) -> dict[str, Any]:
+        return {"workers": {"tcp://h:2": {"packages": {packages[0]: version}}}}
+
+    client: Any = SimpleNamespace(get_versions=get_versions)
+    line = f"worker tcp://h:2: {has}, and this is {worker.__version__}; install one version everywhere"
+    with pytest.raises(HemalumError, match=f"^{re.escape(line)}$"):
+        cluster._check_versions(client)
+
+
 @pytest.mark.usefixtures("as_worker")
 def test_another_version_is_refused_before_its_job_is_looked_at() -> None:
     answer = worker.segment_task("0.0.1", fake_order("any"), [(0, 0)])

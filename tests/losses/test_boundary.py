@@ -220,7 +220,9 @@ def test_the_terms_fade_in() -> None:
         assert faded["gradient"] == pytest.approx(share * full["gradient"])
         target = disc()
         assert loss.factors(loss_inputs(torch.zeros_like(target), target, phase_step=step, run_steps=400)) == {
-            "ramp": share
+            "ramp": share,
+            "boundary_weight": pytest.approx(0.1 * share),
+            "gradient_weight": pytest.approx(0.5 * share),
         }
 
 

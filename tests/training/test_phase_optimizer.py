@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from torch import nn
 
 from builders.trainings import assert_same_run, read_log
 from hemalum.errors import HemalumError
+from hemalum.losses import build_loss
 from hemalum.losses.boundary import Dice
+from hemalum.losses.loss import LossInputs
+from hemalum.networks import Outputs
 from hemalum.systems import build_system
 from hemalum.systems.phases import (
     SGD,
@@ -27,6 +31,8 @@ from hemalum.systems.phases import (
     Threshold,
     with_kept_optimizers,
 )
+from hemalum.targets.representations import Head, find_representation
+from hemalum.training.building import check_watched_losses
 from hemalum.training.checkpoint import read_progress
 from hemalum.training.optimizers import Lion as LionOptimizer
 from hemalum.training.phase_optimizer import (
@@ -333,6 +339,40 @@ def test_a_weight_that_is_scheduled_is_no_change_of_the_loss() -> None:
     parts = {"dice": torch.tensor(0.3), "boundary": torch.tensor(0.2)}
     watched = optimizer.watched_loss(torch.tensor(0.5), parts, {"dice_weight": 0.5, "boundary_weight": 0.6})
     assert float(watched) == pytest.approx(0.6)
+
+
+def test_a_part_that_fades_in_is_watched_without_its_weight() -> None:
+    """Each part of AL-Net's loss, where the terms at the contour have a quarter of their weight: as at all of it."""
+    loss = build_loss({"name": "al_net", "rebalance": None, "ramp": 0.1})
+    truth = torch.zeros(1, 1, 16, 16)
+    truth[..., 4:11, 5:12] = 1
+    logits = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    heads = (Head("sigmoid", ("foreground",)),)
+    watched = []
+    for step in (10, 400):
+        inputs = LossInputs(
+            Outputs.of(logits), truth, heads, {"signed_distance": 1 - 2 * truth}, phase_step=step, run_steps=400
+        )
+        parts, factors = loss(inputs), loss.factors(inputs)
+        whole = torch.stack(list(parts.values())).sum()
+        watched.append(
+            [float(switching_alone(name).watched_loss(whole, parts, factors)) for name in ("boundary", "gradient")]
+        )
+    assert watched[0] == pytest.approx(watched[1])
+
+
+def test_a_watched_part_that_the_network_gives_nothing_for_is_named() -> None:
+    line = r"^phase '.*': its switch watches the part 'aux_logits' of the loss, and the network gives nothing that it"
+    with pytest.raises(HemalumError, match=line):
+        switching_alone("aux_logits").watched_loss(torch.tensor(0.5), {"dice": torch.tensor(0.5)}, {})
+
+
+def test_a_switch_may_watch_what_only_some_networks_give() -> None:
+    until = StopCriteria(steps=4)
+    loss = build_loss({"name": "unet3plus"})
+    phase = Phase(name="p", loss=loss, until=until, switch=Switch(when=Threshold(part="aux_logits")))
+    recipe: Any = SimpleNamespace(phases=[phase])
+    check_watched_losses(recipe, find_representation("foreground"))
 
 
 def test_a_switch_that_watches_a_part_that_the_loss_lacks_is_refused(

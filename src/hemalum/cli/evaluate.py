@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hemalum.cli.options import Engine, LeaveOutAmbiguous, Scale, Tta, chosen
+from hemalum.cli.options import Engine, LeaveOutAmbiguous, Scale, Tta, as_scale, chosen
 
 
 def evaluate(
@@ -71,7 +71,7 @@ def evaluate(
         evaluation = run(
             method,
             data,
-            mpp={"auto": None, "estimate": "auto"}.get(mpp, mpp),
+            mpp=as_scale(mpp),
             tta=tta,
             recall=recall,
             out=output,

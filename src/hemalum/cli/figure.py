@@ -44,7 +44,11 @@ def embedding(
     from hemalum.training.recipe import open_recipe
 
     names, scale = list(encoder or []), None
-    if recipe is not None:
+    if recipe is None:
+        for value, option in ((budget, "--budget"), (mpp, "--mpp")):
+            if value is not None:
+                raise typer.BadParameter(f"{option} goes by a recipe: give --recipe as well, or leave it out")
+    else:
         opened = open_recipe(recipe, budget_of(budget) or "full")
         scale, field = opened.mpp, field or (opened.sam and opened.sam.field) or opened.tile
         names = names or ([opened.sam.encoder] if opened.sam is not None else [])
@@ -94,10 +98,12 @@ def stages(
     from hemalum.cli.console import print_table
     from hemalum.experiments.stages import compare_stages, open_part, stages_table
     from hemalum.reports.figures.contact_sheet import picture_path
-    from hemalum.reports.figures.stages import write_stages
+    from hemalum.reports.figures.stages import find_image, write_stages
 
     picture_path(output)  # before the images are segmented
     part, options = open_part(data, split), chosen(engine=engine, threads=threads)
+    if image is not None:
+        find_image(part, image)
     comparisons = [compare_stages(model, part, split="all", **options) for model in models]
     path = write_stages(models, comparisons, part, output, image=image, **options)
     print_table(*stages_table(comparisons), title=f"{part.info.name}, {len(part)} images")

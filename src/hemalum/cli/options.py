@@ -40,6 +40,11 @@ def scale(text: str) -> float | str:
     return text if text in ("auto", "estimate") else _number(text, "auto")
 
 
+def as_scale(value: float | str | None) -> float | str | None:
+    """A scale option as experiments take it: of `auto` nothing is set, and `estimate` is their "auto"."""
+    return {"auto": None, "estimate": "auto"}.get(str(value), value)
+
+
 def import_scale(text: str) -> float | str:
     """The scale of a dataset: a number of microns per pixel, or `nuclei`."""
     return text if text == "nuclei" else _number(text, "nuclei")

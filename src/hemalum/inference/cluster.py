@@ -127,6 +127,7 @@ def segment_on_cluster(
     """
     from distributed import wait
 
+    _check_versions(client)
     tasks = deque(share_out(order.job, regions))
     total, done = sum(size for _, size in tasks) + 1, 0  # with finishing
     sent = order.without_cells()
@@ -156,6 +157,22 @@ def segment_on_cluster(
             with suppress(Exception):  # the scheduler may be gone
                 client.cancel(list(running))
     _wait_for_parts(store, regions)
+
+
+def _check_versions(client: "Client") -> None:
+    """Raise HemalumError where a worker has another version: it may not be able to read what is sent.
+
+    A worker that comes later checks itself (`segment_task`).
+    """
+    try:
+        workers = client.get_versions(packages=["hemalum"])["workers"]
+    except (OSError, ValueError) as error:
+        raise _lost(client) from error
+    for address, found in workers.items():
+        version = found["packages"].get("hemalum")
+        if version != __version__:
+            has = f"has hemalum {version}" if version else "has no hemalum"
+            raise HemalumError(f"worker {address}: {has}, and this is {__version__}; install one version everywhere")
 
 
 def share_out(job: SlideJob, regions: Sequence[Region]) -> Iterator[tuple[list[Region], int]]:

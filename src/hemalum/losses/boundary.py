@@ -153,10 +153,13 @@ class ALNetLoss(Loss):
 
     def factors(self, inputs: LossInputs) -> dict[str, float]:
         """See `Loss`."""
-        row = {"ramp": self.ramp_factor(inputs)}
-        if self.rebalance is not None:
-            row["dice_weight"], row["boundary_weight"], _ = self.weights(inputs)
-        return row
+        dice_weight, boundary_weight, gradient_weight = self.weights(inputs)
+        row = {
+            "ramp": self.ramp_factor(inputs),
+            "boundary_weight": boundary_weight,
+            "gradient_weight": gradient_weight,
+        }
+        return row if self.rebalance is None else row | {"dice_weight": dice_weight}
 
 
 def _dice(probability: Tensor, inputs: LossInputs) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from hemalum.errors import HemalumError, nearest
 from hemalum.models.card import Card
 from hemalum.models.file import Int8Network, Tensors, load_int8, load_model_file
+from hemalum.nuclei.settings import SeparationSettings
 
 UNKNOWN_ORGAN = -1  # the index of an image whose organ nobody knows, for a network that tells organs apart
 EXPORTS = (".onnx", ".xml")
@@ -17,12 +18,16 @@ EXPORTS = (".onnx", ".xml")
 
 @dataclass(frozen=True)
 class Model:
-    """Card, weights by name, their file (None: made in memory), and the network in int8 where the file holds that."""
+    """Card, weights by name, their file (None: made in memory), and the network in int8 where the file holds that.
+
+    `stated` is the separation that the file states, where another threshold has been set.
+    """
 
     card: Card
     tensors: Tensors
     path: Path | None = None
     int8: Int8Network | None = None
+    stated: SeparationSettings | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -67,10 +72,10 @@ class Model:
 
     def with_threshold(self, threshold: float) -> "Model":
         """The same model with another threshold on the probability of nucleus; no nucleus above it is dropped."""
-        separation = self.card.separation
-        kept = min(separation.min_probability, threshold)
-        changed = separation.model_copy(update={"foreground": threshold, "min_probability": kept})
-        return replace(self, card=self.card.model_copy(update={"separation": changed}))
+        stated = self.stated or self.card.separation
+        kept = min(stated.min_probability, threshold)
+        changed = stated.model_copy(update={"foreground": threshold, "min_probability": kept})
+        return replace(self, card=self.card.model_copy(update={"separation": changed}), stated=stated)
 
     def with_recall(self, target: float | None) -> "Model":
         """The same model with the threshold that keeps a recall for images of its organ; None: as it is.

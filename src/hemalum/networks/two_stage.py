@@ -22,8 +22,8 @@ class TwoStage(Network):
     sigmoid of 7 is 1, and no gradient reaches the base.
 
     Stride, window, conditions and whether a pixel depends on the whole input are the base's; it gets `organs` and
-    `embedding` where it takes them. In training the base's logits come as the extra "stage1_logits", and its
-    `aux_logits` where it trains. While `enhanced` is toggled off, the base's logits alone come out, as its own
+    `embedding` where it takes them, and weights of elsewhere where its options name them. In training the base's
+    logits come as the extra "stage1_logits", and its `aux_logits` where it trains. While `enhanced` is toggled off, the base's logits alone come out, as its own
     training needs and as a model of the base gives them. Raises ValueError for a base that is not one.
     """
 
@@ -51,6 +51,7 @@ class TwoStage(Network):
         self.stride, self.fixed_window = self.base.stride, self.base.fixed_window
         self.conditions, self.embedding_channels = self.base.conditions, self.base.embedding_channels
         self.global_context = self.base.global_context
+        self.pretrained_digest = self.base.pretrained_digest
         layers = biased_convolutions((inputs + outputs, width, width, width), batch_norm)
         self.final_layer = f"enhance.{len(layers)}"
         self.enhance = layers.append(nn.Conv2d(width, outputs, 1))

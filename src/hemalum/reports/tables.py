@@ -163,7 +163,8 @@ def recall_text(calibration: RecallCalibration) -> str:
 def input_text(channels: str, input_range: str | None) -> str:
     """What a network sees: its channels, and their range."""
     what = "RGB" if channels == "RGB" else f"{channels}, one channel"
-    return what + {"standardized": ", standardized: (x − 0.5) / 0.25", "[0, 1]": " in [0, 1]", None: ""}[input_range]
+    known = {"standardized": ", standardized: (x − 0.5) / 0.25", None: ""}
+    return what + known.get(input_range, f" in {input_range}")
 
 
 def card_pairs(card: Card) -> Pairs:

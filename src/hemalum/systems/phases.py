@@ -1,6 +1,7 @@
 """The phases that a training is made of: what trains, with which loss, optimizer and schedule, until when."""
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
@@ -193,6 +194,15 @@ class StopCriteria(Strict):
     )
     patience: int | None = Field(None, ge=1, description="so many validations without a better score")
     score_plateau: ScorePlateau | None = Field(None, description="when the validation Dice has leveled off")
+
+    def score(self, figures: Mapping[str, float]) -> float:
+        """What is monitored, of the figures of a validation; more is better, so a loss is negative."""
+        column = {"pq": "score", "dice": "dice", "miou": "miou", "loss": "val_loss"}[self.monitor]
+        return -figures[column] if self.monitor == "loss" else figures[column]
+
+    def shown(self, score: float) -> float:
+        """A score as people know it: a loss is positive."""
+        return -score if self.monitor == "loss" else score
 
     def last_step(self, start: int) -> int:
         """The last step of the run at which a phase that begins at step `start` can end."""

@@ -1,8 +1,9 @@
 """The recipe's network, built for the data; what does not fit together is refused before any training."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -50,7 +51,10 @@ def check_losses(recipe: Recipe) -> None:
 
 
 def check_watched_losses(recipe: Recipe, representation: Representation) -> None:
-    """Raise HemalumError when a switch watches a part of the loss that a phase's loss does not have."""
+    """Raise HemalumError when a switch watches a part of the loss that a phase's loss does not have.
+
+    Parts of what some networks alone give, such as auxiliary logits, are looked for at the first step.
+    """
     blank = torch.zeros(1, representation.logits, 8, 8)
     targets = torch.zeros(1, sum(len(head.channels) for head in representation.heads), 8, 8)
     for phase in recipe.phases:
@@ -58,7 +62,8 @@ def check_watched_losses(recipe: Recipe, representation: Representation) -> None
         if not isinstance(when, Threshold) or when.part is None:
             continue
         extra = {name: torch.zeros(1, 1, 8, 8) for name in phase.loss.needs}
-        parts = phase.loss(LossInputs(Outputs.of(blank), targets, representation.heads, extra))
+        outputs = Outputs(blank, (blank,), {"presence": torch.zeros(1, 2), "stage1_logits": blank})
+        parts = phase.loss(LossInputs(outputs, targets, representation.heads, extra))
         if when.part not in parts:
             raise HemalumError(
                 f"phase '{phase.name}': its switch watches the part '{when.part}' of loss '{phase.loss.name}', which "
@@ -99,7 +104,8 @@ def build_for_data(
         )
     pretrained = None
     if network.pretrained_digest is not None:
-        pretrained = Pretrained(source=recipe.network.options["pretrained"], sha256=network.pretrained_digest)
+        source = _split_pretrained(recipe.network.options)[1]
+        pretrained = Pretrained(source=str(source), sha256=network.pretrained_digest)
     return network, replace(
         context, stride=network.stride, window=window, halo=halo, sam=encoding, pretrained=pretrained
     )
@@ -125,8 +131,19 @@ def build_for(recipe: Recipe, data_spec: DataSpec) -> tuple[Network, NetworkSpec
             f"recipe {recipe.name}: its network takes an embedding of {network.embedding_channels} channels and the "
             f"SAM encoder has {channels}: leave out the option 'embedding'"
         )
-    options.pop("pretrained", None)  # the model file holds all weights: no need to fetch others under them
-    return network, NetworkSpec(name=recipe.network.name, options=options)
+    # the model file holds all weights: no need to fetch others under them
+    return network, NetworkSpec(name=recipe.network.name, options=_split_pretrained(options)[0])
+
+
+def _split_pretrained(options: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """A network's options without `pretrained`, its own or that of its base, and what that was."""
+    rest = dict(options)
+    source = rest.pop("pretrained", None)
+    base = rest.get("base")
+    if isinstance(base, Mapping) and base.get("options"):
+        base_options, base_source = _split_pretrained(base["options"])
+        rest["base"], source = {**base, "options": base_options}, source or base_source
+    return rest, source
 
 
 def find_window(recipe: Recipe, network: Network) -> int | None:

@@ -22,7 +22,7 @@ from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.losses.loss import LossInputs, identity
 from hemalum.networks import Network, Outputs
-from hemalum.systems.phases import Phase, Plateau, ScorePlateau, StopCriteria
+from hemalum.systems.phases import Phase, Plateau, ScorePlateau
 from hemalum.training.checkpoint import CHECKPOINT_FILE, Log, Progress, load_checkpoint, save_checkpoint
 from hemalum.training.context import TrainContext
 from hemalum.training.distributed import all_reduce_figures, all_reduce_sum
@@ -313,7 +313,7 @@ def _validate(run: RunState, phase: ActivePhase, validation: Validation) -> dict
 def _judge(run: RunState, phase: ActivePhase, figures: dict[str, float]) -> bool:
     """Note the score and keep the best weights; True when the phase's patience or its rise is over."""
     progress, until, schedule = run.progress, phase.settings.until, phase.settings.schedule
-    score = _score(until, figures)
+    score = until.score(figures)
     better = progress.phase_best is None or score > progress.phase_best
     if better and run.context.fabric.is_global_zero:
         with averaged(run.network, run.average) as network, atomic_path(run.best(phase.settings)) as temporary:
@@ -335,12 +335,6 @@ def _judge(run: RunState, phase: ActivePhase, figures: dict[str, float]) -> bool
     return until.patience is not None and progress.waiting >= until.patience
 
 
-def _score(until: StopCriteria, figures: dict[str, float]) -> float:
-    """What a phase monitors of the figures of a validation; more is better."""
-    column = {"pq": "score", "dice": "dice", "miou": "miou", "loss": "val_loss"}[until.monitor]
-    return -figures[column] if until.monitor == "loss" else figures[column]
-
-
 def _rank_phases(run: RunState, validation: Validation) -> list[PhaseResult]:
     """The best weights of each phase, the best phase first; of equals the later one.
 
@@ -356,13 +350,13 @@ def _rank_phases(run: RunState, validation: Validation) -> list[PhaseResult]:
         if len(measured) > 1:
             run.network.load_state_dict(load_file(path, device=str(fabric.device)))
             set_stages(run.network, phase)
-            score = _score(until, validation.score(run.network.eval(), loss))
+            score = until.score(validation.score(run.network.eval(), loss))
         off = tuple(name for name, on in phase.stage_toggles.items() if not on)
         result = PhaseResult(
             phase.name,
             path,
             run.progress.best_steps[phase.name],
-            -score if until.monitor == "loss" else score,
+            until.shown(score),
             off,
         )
         ranked.insert(0, (-math.inf if math.isnan(score) else score, result))

@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from hemalum.errors import HemalumError, nearest
 from hemalum.systems.phases import SGD, AdamW, Lion, Optimizer, Phase, Swats, Switch, Threshold
 from hemalum.training.optimizers import build_optimizer, compute_rate, schedule_rate
 
@@ -82,10 +83,18 @@ class PhaseOptimizer:
             group["lr"] = rate
 
     def watched_loss(self, loss: Tensor, parts: Mapping[str, Tensor], factors: Mapping[str, float]) -> Tensor:
-        """What a switch's threshold looks at: the loss, or the part that it names without its scheduled weight."""
+        """What a switch's threshold looks at: the loss, or the part that it names without its scheduled weight.
+
+        Raises HemalumError where the network gives nothing that the part is of.
+        """
         when = None if self.phase.switch is None else self.phase.switch.when
         if not isinstance(when, Threshold) or when.part is None:
             return loss
+        if when.part not in parts:
+            raise HemalumError(
+                f"phase '{self.phase.name}': its switch watches the part '{when.part}' of the loss, and the network "
+                f"gives nothing that it is of{nearest(when.part, parts)}"
+            )
         # a part that has no weight yet is 0, whatever it is divided by
         return parts[when.part] / (factors.get(f"{when.part}_weight", 1.0) or 1.0)
 

@@ -110,10 +110,9 @@ def report_worse(
     By what the last phase monitors. A part is measured by itself, with every stage of the network off.
     """
     until, loss = context.recipe.phases[-1].until, context.recipe.phases[-1].loss
-    column = {"pq": "score", "dice": "dice", "miou": "miou", "loss": "val_loss"}[until.monitor]
 
     def score() -> float:
-        return validation.score(network.eval(), loss if until.monitor == "loss" else None)[column]
+        return until.score(validation.score(network.eval(), loss if until.monitor == "loss" else None))
 
     network.load_state_dict(load_file(best.weights, device=str(context.fabric.device)))
     for name in network.stage_toggles:
@@ -123,10 +122,9 @@ def report_worse(
     for name in network.stage_toggles:
         setattr(network, name, not start.weights.part)
     before = score()
-    worse = after > before if until.monitor == "loss" else after < before
-    if worse and context.fabric.is_global_zero:
+    if after < before and context.fabric.is_global_zero:
         log.warning(
             "%s was better on the validation images than what came of it: %s %.4g, against %.4g now; train longer, "
             "or keep it",
-            start.weights.model, until.monitor, before, after,
+            start.weights.model, until.monitor, until.shown(before), until.shown(after),
         )  # fmt: skip

@@ -99,6 +99,9 @@ def test_the_verb_writes_it(random_sam: Path, tile: Path, tmp_path: Path, capsys
     assert "the embedding is at 0.5 µm/px: give the scale of the images, --mpp NUMBER" in capsys.readouterr().err
     assert cli.main([*asked, *recipe, "--mpp", "0.16"]) == 2  # the recipe's encoder
     assert "huggingface-cli download facebook/sam-vit-base" in capsys.readouterr().err
+    for option, value in (("--mpp", "0.16"), ("--budget", "small")):
+        assert cli.main([*asked, *encoder, option, value]) == 2
+        assert f"{option} goes by a recipe: give --recipe as well, or leave it out" in capsys.readouterr().err
     assert cli.main(asked) == 2
     assert "give --encoder, or a --recipe that names one" in capsys.readouterr().err
     assert cli.main([*asked[:-1], str(tmp_path / "x.gif"), *encoder]) == 2

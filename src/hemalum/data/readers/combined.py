@@ -20,8 +20,8 @@ def read(path: Path | str, *, names: Sequence[str] | str | None = None) -> Itera
     """Yield the samples of all sets, in the order of `names`, or of their folders' names.
 
     `names` are folders in `path` (in a string with commas between); without it, all that are dataset folders are
-    taken. A set without classes may stand beside one with classes. Raises HemalumError for fewer than two sets, and
-    for sets whose classes differ.
+    taken. A set without classes may stand beside one with classes. Raises HemalumError for fewer than two sets, for
+    sets whose classes differ, and for a set that is combined itself and was not named.
     """
     for dataset in open_sets(path, names):
         name = dataset.path.name
@@ -51,6 +51,9 @@ def open_sets(path: Path | str, names: Sequence[str] | str | None = None) -> lis
         listed = ", ".join(chosen) or "none"
         raise HemalumError(f"{path}: want two dataset folders or more, each with {INFO_FILE}; there is {listed}")
     sets = [Dataset.open(path / name) for name in chosen]
+    combined = [dataset.path for dataset in sets if dataset.info.source_format == "combined"]
+    if names is None and combined:
+        raise HemalumError(f"{combined[0]}: is combined from others; name the sets to take, --option names=A,B")
     classed = [dataset for dataset in sets if dataset.class_names]
     for other in classed[1:]:
         if other.class_names != classed[0].class_names:

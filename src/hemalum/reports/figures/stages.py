@@ -98,15 +98,19 @@ def newly_found_map(first: Labels, second: Labels) -> Colors:
     return colors
 
 
-def _choose(comparisons: "Sequence[StageComparison]", dataset: "Dataset", image: str | None) -> "Sample":
+def find_image(dataset: "Dataset", image: str) -> int:
+    """The index of an image by its id. Raises HemalumError where there is none."""
     ids = [row.id for row in dataset.rows]
+    if image not in ids:
+        raise HemalumError(f"{dataset.path}: no image '{image}' in the part that is drawn{nearest(image, ids)}")
+    return ids.index(image)
+
+
+def _choose(comparisons: "Sequence[StageComparison]", dataset: "Dataset", image: str | None) -> "Sample":
     if image is None:
         newly = np.sum([[one.nuclei.newly_found for one in each.images] for each in comparisons], axis=0)
         image = comparisons[0].images[int(newly.argmax())].id
-    if image not in ids:
-        raise HemalumError(f"{dataset.path}: no image '{image}' in the part that is drawn{nearest(image, ids)}")
-    sample: Sample = dataset[ids.index(image)]
-    return sample
+    return dataset[find_image(dataset, image)]
 
 
 def _row(stages: Stages, sample: "Sample") -> Row:
