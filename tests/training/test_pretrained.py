@@ -57,11 +57,11 @@ def test_the_card_says_which_weights_and_a_resumed_run_needs_the_same(
 def test_a_base_of_two_stages_starts_from_them_and_its_model_file_needs_them_no_more(
     saved: Path, mini: Path, tmp_path: Path
 ) -> None:
-    options = {"pretrained": str(saved), "channels": 8, **BUILD}
+    base = {"name": "deeplabv3", "options": {"pretrained": str(saved), "channels": 8, **BUILD}}
     recipe = Recipe.model_validate(
         {
             "name": "pretrained", "mpp": 0.5, "tile": 32, "batch": 2, "representation": "foreground",
-            "network": {"name": "two_stage", "options": {"base": {"name": "deeplabv3", "options": options}, "width": 2}},
+            "network": {"name": "two_stage", "options": {"base": base, "width": 2}},
             "phases": [{"name": "main", "until": {"steps": 1}}], "validate_every": 1,
         }
     )  # fmt: skip

@@ -40,9 +40,11 @@ def scale(text: str) -> float | str:
     return text if text in ("auto", "estimate") else _number(text, "auto")
 
 
-def as_scale(value: float | str | None) -> float | str | None:
+def as_scale(value: float | str | None) -> float | Literal["auto"] | None:
     """A scale option as experiments take it: of `auto` nothing is set, and `estimate` is their "auto"."""
-    return {"auto": None, "estimate": "auto"}.get(str(value), value)
+    if isinstance(value, str):
+        return "auto" if value == "estimate" else None
+    return value
 
 
 def import_scale(text: str) -> float | str:

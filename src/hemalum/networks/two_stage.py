@@ -23,8 +23,9 @@ class TwoStage(Network):
 
     Stride, window, conditions and whether a pixel depends on the whole input are the base's; it gets `organs` and
     `embedding` where it takes them, and weights of elsewhere where its options name them. In training the base's
-    logits come as the extra "stage1_logits", and its `aux_logits` where it trains. While `enhanced` is toggled off, the base's logits alone come out, as its own
-    training needs and as a model of the base gives them. Raises ValueError for a base that is not one.
+    logits come as the extra "stage1_logits", and its `aux_logits` where it trains. While `enhanced` is toggled off,
+    the base's logits alone come out, as its own training needs and as a model of the base gives them. Raises
+    ValueError for a base that is not one.
     """
 
     stage_toggles = ("enhanced",)

@@ -110,7 +110,8 @@ def _choose(comparisons: "Sequence[StageComparison]", dataset: "Dataset", image:
     if image is None:
         newly = np.sum([[one.nuclei.newly_found for one in each.images] for each in comparisons], axis=0)
         image = comparisons[0].images[int(newly.argmax())].id
-    return dataset[find_image(dataset, image)]
+    sample: Sample = dataset[find_image(dataset, image)]
+    return sample
 
 
 def _row(stages: Stages, sample: "Sample") -> Row:
