@@ -18,12 +18,13 @@ from pathlib import Path
 
 from scipy import stats
 
+from hemalum.errors import HemalumError
 from hemalum.experiments.compare import compare
 from hemalum.experiments.execute import Resources
 from hemalum.experiments.records import Comparison
 from hemalum.training.recipe import Recipe, open_recipes
-from record import argument_parser, write_record
-from systems import COLUMNS, FOLDER, format_mean
+from record import argument_parser, mean_and_sd, write_record
+from systems import COLUMNS, FOLDER
 
 SHOWN = ("Dice", "IoU pooled", "PQ", "training (s)")
 DIFFERENCES = ("Dice", "PQ")
@@ -69,7 +70,7 @@ def table(values: Mapping[str, Mapping[str, BySeed]], parts: Sequence[int], draw
         for name, row in values.items():
             if name.rsplit("_", 1)[1] != str(part):
                 continue
-            cells = [format_mean(list(row[column].values()), COLUMNS[column][1]) for column in SHOWN]
+            cells = [mean_and_sd(list(row[column].values()), COLUMNS[column][1]) for column in SHOWN]
             for column in DIFFERENCES:
                 mean, half, _ = difference(csra[column], row[column], draws)
                 interval = "" if math.isnan(half) else f" ({mean - half:+.3f} to {mean + half:+.3f})"
@@ -83,6 +84,9 @@ def main(arguments: argparse.Namespace) -> None:
     recipes = open_recipes(arguments.recipe, arguments.budget)
     arms = [name for part in arguments.parts for name in recipes if name.rsplit("_", 1)[1] == str(part)]
     draws = {recipe.labeled.draws for recipe in map(recipes.__getitem__, arms) if recipe.labeled is not None}
+    if len(draws) != 1:
+        raise HemalumError(f"the arms of {arguments.recipe} have {sorted(draws)} draws of labels: want one number")
+    (turns,) = draws
     comparison, failed = compare(
         [f"{arguments.recipe}:{name}" for name in arms],
         {"nuinsseg_human": arguments.data},
@@ -98,7 +102,7 @@ def main(arguments: argparse.Namespace) -> None:
     print()
     for key, reason in failed:
         print(f"failed: {key.name}: {reason}")
-    values, (turns,) = read_values(comparison), draws
+    values = read_values(comparison)
     lines = [
         f"CSRA-Net and its controls, NuInsSeg human by image, {arguments.budget} form; {arguments.seeds} trainings "
         f"of each arm over {turns} draws of labels; mean ± sd over trainings; differences with 95 % intervals "

@@ -9,7 +9,6 @@ whose test organs no model has seen: there every rule but wrong and shuffled is 
 kept. Writes benchmarks/results/organs.json and organs.md.
 """
 
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from hemalum.experiments.organs import ORGAN_RULES, assign_organs
 from hemalum.experiments.records import TRAINING, Run
 from hemalum.inference.segment import as_engine
 from hemalum.models.model import load_model
-from record import RESULTS, argument_parser, write_record
+from record import RESULTS, argument_parser, mean_and_sd, write_record
 
 DATASETS = ("nuinsseg_by_image", "nuinsseg_by_organ")
 FIGURES = {
@@ -58,12 +57,6 @@ def measure_run(run: Run, dataset: Dataset, threads: int) -> dict[str, dict[str,
             measure(model, part, as_engine("torch", model, threads=threads), organs=organs).save(path)
         results[rule] = figures(Measurement.load(path))
     return results
-
-
-def format_mean(values: list[float]) -> str:
-    """Mean, and the sd over seeds where there are several."""
-    mean = f"{statistics.fmean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
 
 
 def main() -> None:
@@ -105,7 +98,7 @@ def main() -> None:
         f"|---|---|---|{'---|' * len(FIGURES)}",
     ]
     for name, row in rows.items():
-        lines.append(f"| {name.replace(' / ', ' | ')} | {' | '.join(format_mean(row[one]) for one in FIGURES)} |")
+        lines.append(f"| {name.replace(' / ', ' | ')} | {' | '.join(mean_and_sd(row[one]) for one in FIGURES)} |")
     arguments.output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

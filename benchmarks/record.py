@@ -4,8 +4,10 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -56,6 +58,14 @@ def commit() -> str:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "src"], cwd=ROOT, check=False)
     return (head.stdout.strip() or "unknown") + ("+" if changed.returncode else "")
+
+
+def mean_and_sd(values: Sequence[float], digits: int = 3, sign: str = "") -> str:
+    """Mean, and ± the sd where there are several values; a dash where there are none."""
+    if not values:
+        return "–"
+    text = f"{statistics.fmean(values):{sign}.{digits}f}"
+    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
 
 
 def write_record(path: Path | None, benchmark: str, packages: list[str], results: Any, **extra: Any) -> None:

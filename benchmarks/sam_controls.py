@@ -28,7 +28,7 @@ from record import figures_parser, write_record
 THRESHOLD = 0.5
 
 
-def middle_windows(dataset: Dataset, model: MapModel, mpp: float, window: int, stain: Any) -> tuple[Tensor, Tensor]:
+def middle_windows(dataset: Dataset, mpp: float, window: int, stain: Any) -> tuple[Tensor, Tensor]:
     """The middle of each image (N, 3, window, window) in [0, 1], and where nuclei are (N, window, window) bool."""
     images, truths = [], []
     normalizer = None if stain is None else StainNormalizer(stain)
@@ -84,7 +84,7 @@ def probe(dataset: Dataset, path: Path) -> dict[str, dict[str, float]]:
     if card.sam is None or card.window is None:
         raise HemalumError(f"{path}: the model takes no embedding of SAM")
     maps = build_map_model(card, model.tensors)
-    images, truths = middle_windows(dataset, maps, card.mpp, card.window, card.stain)
+    images, truths = middle_windows(dataset, card.mpp, card.window, card.stain)
     rows, plain = {}, torch.empty(0)
     for name, embeddings in embeddings_of(maps, images).items():
         seen = predict(maps, images, embeddings)

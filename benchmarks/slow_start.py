@@ -21,7 +21,7 @@ from hemalum.training.distributed import start_processes
 from hemalum.training.fit import open_phase
 from hemalum.training.loader import TrainLoader
 from hemalum.training.recipe import Recipe, open_recipe
-from record import RESULTS, figures_parser, write_record
+from record import RESULTS, figures_parser, mean_and_sd, write_record
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "al_net": ("al_net_plain", {}),
@@ -78,11 +78,7 @@ def main() -> None:
             str(mark): [statistics.fmean(curve[max(0, mark - MEAN_OVER) : mark]) for curve in curves]
             for mark in marks
         }
-        cells = [
-            f"{statistics.fmean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
-            for values in results[name].values()
-        ]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        print(f"| {name} | {' | '.join(map(mean_and_sd, results[name].values()))} |", flush=True)
     write_record(
         arguments.output, "slow_start", ["hemalum", "torch"], results,
         data={"name": dataset.info.name, "split_sha256": dataset.split_hash}, steps=arguments.steps,

@@ -9,7 +9,6 @@ and NAME.md, the table that the documents quote.
 """
 
 import argparse
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from hemalum.experiments.records import Comparison, Run
 from hemalum.experiments.segmenters import Scale
 from hemalum.metrics.curves import ProbabilityCounts, area_under
 from hemalum.training.recipe import find_recipe
-from record import RESULTS, argument_parser, write_record
+from record import RESULTS, argument_parser, mean_and_sd, write_record
 
 FOLDER = RESULTS / "systems"
 
@@ -228,18 +227,10 @@ def record(name: str, experiment: Experiment, comparison: Comparison) -> None:
         f"|---|{'---|' * len(experiment.columns)}",
     ]
     for method, row in rows.items():
-        texts = [format_mean(row[column], COLUMNS[column][1]) for column in experiment.columns]
+        texts = [mean_and_sd(row[column], COLUMNS[column][1]) for column in experiment.columns]
         lines.append(f"| {method} | {' | '.join(texts)} |")
     (FOLDER / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
-
-
-def format_mean(values: Sequence[float], digits: int) -> str:
-    """Mean, and the sd over runs where there are several."""
-    if not values:
-        return "–"
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 if __name__ == "__main__":

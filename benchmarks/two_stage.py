@@ -28,7 +28,7 @@ from hemalum.models.stages import first_stage
 from hemalum.training.enhance import enhancement_recipe
 from hemalum.training.recipe import Recipe, open_recipe
 from hemalum.training.train import train
-from record import RESULTS, argument_parser, write_record
+from record import RESULTS, argument_parser, mean_and_sd, write_record
 
 BASES = ("unet", "micro_net", "unet_plus_plus")
 ARMS = ("base", "control", "p1", "p2")
@@ -100,12 +100,6 @@ def sum_up(part: Dataset, first: Sequence[Any], second: Sequence[Any]) -> dict[s
     counts = [compare_nuclei(one.instances, a, b) for one, a, b in zip(part, first, second, strict=True)]
     names = ("nuclei", "newly_found", "untouched", "lost", "false_p1", "false_p2")
     return {name: sum(getattr(count, name) for count in counts) for name in names}
-
-
-def mean_and_sd(values: Sequence[float], digits: int = 3, sign: str = "") -> str:
-    """Mean ± sd, the sd where there are several."""
-    text = f"{statistics.fmean(values):{sign}.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[str]:

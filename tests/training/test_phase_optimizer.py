@@ -354,9 +354,9 @@ def test_a_part_that_fades_in_is_watched_without_its_weight() -> None:
             Outputs.of(logits), truth, heads, {"signed_distance": 1 - 2 * truth}, phase_step=step, run_steps=400
         )
         parts, factors = loss(inputs), loss.factors(inputs)
-        whole = torch.stack(list(parts.values())).sum()
+        total = torch.stack(list(parts.values())).sum()
         watched.append(
-            [float(switching_alone(name).watched_loss(whole, parts, factors)) for name in ("boundary", "gradient")]
+            [float(switching_alone(name).watched_loss(total, parts, factors)) for name in ("boundary", "gradient")]
         )
     assert watched[0] == pytest.approx(watched[1])
 

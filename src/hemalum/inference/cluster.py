@@ -168,8 +168,8 @@ def _check_versions(client: "Client") -> None:
         workers = client.get_versions(packages=["hemalum"])["workers"]
     except (OSError, ValueError) as error:
         raise _lost(client) from error
-    for address, found in workers.items():
-        version = found["packages"].get("hemalum")
+    for address, installed in workers.items():
+        version = installed["packages"].get("hemalum")
         if version != __version__:
             has = f"has hemalum {version}" if version else "has no hemalum"
             raise HemalumError(f"worker {address}: {has}, and this is {__version__}; install one version everywhere")

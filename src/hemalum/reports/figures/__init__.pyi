@@ -15,5 +15,6 @@ from .difference import write_difference as write_difference
 from .embedding import write_embeddings as write_embeddings
 from .preview import choose_samples as choose_samples
 from .preview import write_preview as write_preview
+from .stages import find_image as find_image
 from .stages import write_stages as write_stages
 from .uncertainty import write_uncertainty as write_uncertainty
