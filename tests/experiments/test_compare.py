@@ -54,6 +54,23 @@ def done(recipes: tuple[str, str], mini: Path, dark_model: Path, tmp_path_factor
     return out
 
 
+def test_another_picture_without_labels_is_another_method(recipe: Recipe, tmp_path: Path) -> None:
+    """Under the same path; the paths of two recipes alone would say that nothing has changed."""
+    folder = tmp_path / "unlabeled"
+    folder.mkdir()
+    content = recipe.model_dump(mode="json") | {"unlabeled": [{"path": str(folder), "mpp": 0.5}]}
+    path = tmp_path / "semi.yaml"
+    path.write_text(yaml.safe_dump(content))
+    digests = []
+    for value in (90, 91, 90):
+        Image.fromarray(np.full((40, 40, 3), value, np.uint8)).save(folder / "a.png")
+        (method,) = plan_methods(str(path), "full")
+        (shortened,) = one_budget([method], 40, False)
+        digests.append((method.digest, shortened.digest))
+    assert digests[0] == digests[2]
+    assert all(a != b for a, b in zip(digests[0], digests[1], strict=True))
+
+
 def test_every_run_is_there_once(done: Path) -> None:
     comparison = load_comparison(done)
     keys = [(run.method, run.fold, run.seed) for run in comparison.runs]

@@ -25,6 +25,7 @@ from hemalum.manifest import (
 )
 from hemalum.settings import Strict
 from hemalum.training.recipe import Budget, Recipe, open_recipes
+from hemalum.training.unlabeled_images import find_unlabeled
 
 KIND = "comparison"  # of folder
 NAME = r"(?!\.)[\w.+-]{1,80}"
@@ -205,7 +206,7 @@ def plan_methods(word: str, budget: Budget) -> list[Method]:
             "recipe",
             recipe.description if single else f"{variant}: {recipe.description}",
             spec if single else f"{spec}:{variant}",
-            recipe.digest,
+            digest_recipe(recipe),
             recipe.model_dump(mode="json"),
         )
         for variant, recipe in recipes.items()
@@ -232,6 +233,16 @@ def _content(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def digest_recipe(recipe: Recipe) -> str:
+    """Of a recipe, and of the pixels of its unlabeled images, of which it says only where they lie."""
+    if not recipe.unlabeled:
+        return recipe.digest
+    digest = hashlib.sha256(recipe.digest.encode())
+    for source in find_unlabeled(recipe.unlabeled, recipe.mpp, recipe.field):
+        digest.update(source.sha256.encode())
+    return digest.hexdigest()
+
+
 def one_budget(methods: Sequence[Method], crops: int | None, own_budgets: bool) -> list[Method]:
     """The methods with recipes that all train for one budget under one stop rule.
 
@@ -245,7 +256,8 @@ def one_budget(methods: Sequence[Method], crops: int | None, own_budgets: bool) 
             recipe = Recipe.model_validate(method.recipe)
             if crops is not None:
                 recipe = _with_crops(recipe, crops)
-                method = method.model_copy(update={"recipe": recipe.model_dump(mode="json"), "digest": recipe.digest})
+                changed = {"recipe": recipe.model_dump(mode="json"), "digest": digest_recipe(recipe)}
+                method = method.model_copy(update=changed)
             rules[method.name] = stop_rule(recipe)
         result.append(method)
     if crops is None and len(set(rules.values())) > 1 and not own_budgets:

@@ -26,6 +26,7 @@ from .train import MODEL_FILE as MODEL_FILE
 from .train import keep_freed_memory as keep_freed_memory
 from .unlabeled_images import UnlabeledImages as UnlabeledImages
 from .unlabeled_images import as_entries as as_entries
+from .unlabeled_images import find_unlabeled as find_unlabeled
 from .validation import Validation as Validation
 
 __all__ = [

@@ -1,6 +1,7 @@
 """The recipe: everything that decides a training run, as validated YAML."""
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -196,6 +197,11 @@ class Recipe(Strict):
         """How many images are validated on at most; None for all of them."""
         ends_early = any(phase.until.patience or phase.until.score_plateau for phase in self.phases)
         return self.validation_images or (None if ends_early else 60)
+
+    @property
+    def field(self) -> int:
+        """Side of what a crop is cut from at most, px at the recipe's scale: a tile that is made smaller."""
+        return math.ceil(self.tile * self.augment.scale)
 
     @property
     def steps(self) -> int:

@@ -4,7 +4,6 @@ The stream is the second one beside that of the labeled images. Its batch n is a
 """
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -87,8 +86,7 @@ def find_parts(context: TrainContext, datasets: Sequence[Dataset], network: Netw
                 "fixmatch, unimatch or csra of system csra_net, or give none ('unlabeled: []')"
             )
         return TrainingParts(labeled, [replace(part, rows=()) for part in hidden], [], sum(map(len, hidden)))
-    side = math.ceil(recipe.tile * recipe.augment.scale)  # no crop of a square goes beyond it
-    parts = TrainingParts(labeled, hidden, find_unlabeled(recipe.unlabeled, recipe.mpp, side))
+    parts = TrainingParts(labeled, hidden, find_unlabeled(recipe.unlabeled, recipe.mpp, recipe.field))
     check_semi_supervised(context, network, parts.unlabeled_images)
     return parts
 
