@@ -20,7 +20,8 @@ from skimage.measure import find_contours, label, regionprops_table
 from skimage.segmentation import watershed
 
 from hemalum.nuclei.morphology import describe, hematoxylin, moments
-from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import measure
 from hemalum.nuclei.polygons import trace
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.targets.representations import REPRESENTATIONS

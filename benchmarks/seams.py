@@ -24,7 +24,7 @@ from hemalum.inference.maps import TileMaps
 from hemalum.inference.plan import representation_of
 from hemalum.models.engines.engine import make_engine
 from hemalum.models.model import Model, load_model
-from hemalum.nuclei.nuclei import Part, measure
+from hemalum.nuclei.part import Part, measure
 from hemalum.nuclei.refining import refine
 from hemalum.nuclei.separation import flood
 from hemalum.slides.resample import Resampler

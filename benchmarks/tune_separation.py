@@ -27,7 +27,8 @@ from hemalum.data.dataset import Dataset, Row
 from hemalum.metrics import match, measure_overlap
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import Model, load_model
-from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import measure
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.targets.representations import find_representation
 from inputs import choose_evenly, scaled_image

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from hemalum.inference.cells import TOO_LARGE, BoxMaps, find_peaks, run_ahead, separate_cell
 from hemalum.inference.grid import Box, TileGrid, cut_cells, cut_tiles
 from hemalum.inference.maps import TileMaps, scaled_pixels
-from hemalum.nuclei.nuclei import Nuclei, Part, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import Part, measure
 from hemalum.nuclei.refining import refine
 from hemalum.nuclei.separation import flood
 from hemalum.nuclei.settings import SeparationSettings

@@ -21,7 +21,8 @@ from hemalum.inference.segment import segment, segment_source
 from hemalum.models.card import Card
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import Model
-from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import measure
 from hemalum.nuclei.refining import refine
 from hemalum.nuclei.separation import flood
 from hemalum.nuclei.settings import SeparationSettings

@@ -15,7 +15,8 @@ from PIL import Image
 from hemalum.errors import HemalumError
 from hemalum.nuclei.ihc_score import OTSU_FLOOR, Allred, IhcScore, check_positive, grade, otsu_threshold
 from hemalum.nuclei.io.colors import INTENSITIES
-from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import measure
 
 
 def score(negative: int, weak: int, moderate: int, strong: int) -> IhcScore:

@@ -4,7 +4,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from builders.scenes import draw_crowd
 from hemalum.errors import HemalumError
-from hemalum.nuclei.nuclei import Nuclei, Part, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import Part, measure
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.targets.representations import REPRESENTATIONS
 

@@ -24,7 +24,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from hemalum.inference.grid import CELL_HALO, Box
-from hemalum.nuclei.nuclei import Part, measure
+from hemalum.nuclei.part import Part, measure
 from hemalum.nuclei.refining import refine
 from hemalum.nuclei.separation import flood
 from hemalum.nuclei.settings import SeparationSettings

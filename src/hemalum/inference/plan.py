@@ -21,7 +21,8 @@ from hemalum.inference.tta import describe_tta, without_tta
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
-from hemalum.nuclei.nuclei import Nuclei, Part
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import Part
 from hemalum.nuclei.polygons import Polygons
 from hemalum.slides.roi import Roi
 from hemalum.slides.slide import Slide

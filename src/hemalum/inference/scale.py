@@ -23,7 +23,8 @@ from hemalum.inference.tta import without_tta
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.morphology import describe, hematoxylin
-from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import measure
 from hemalum.slides.resample import Resampler
 from hemalum.slides.slide import Slide
 from hemalum.targets.representations import find_representation

@@ -18,7 +18,8 @@ from hemalum.inference.tta import SymmetricEngine, without_tta
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import UNKNOWN_ORGAN, Model, load_model
 from hemalum.nuclei.ihc_score import Positive
-from hemalum.nuclei.nuclei import Nuclei, Part
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import Part
 from hemalum.slides.slide import Slide, open_slide
 from hemalum.targets.representations import find_representation
 

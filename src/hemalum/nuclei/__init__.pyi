@@ -11,8 +11,8 @@ from .morphology import describe as describe
 from .morphology import hematoxylin as hematoxylin
 from .morphology import moments as moments
 from .nuclei import Nuclei as Nuclei
-from .nuclei import Part as Part
-from .nuclei import measure as measure
+from .part import Part as Part
+from .part import measure as measure
 from .peaks import measure_depth as measure_depth
 from .peaks import smooth as smooth
 from .polygons import Polygons as Polygons

@@ -9,66 +9,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+import shapely
 import tifffile
 from numpy.typing import NDArray
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.files import atomic_path
 from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
+from hemalum.nuclei.filters import NucleusFilter, contains
 from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
+from hemalum.nuclei.io.frames import as_anndata, require_tables
 from hemalum.nuclei.io.geojson import write_geojson
+from hemalum.nuclei.io.notebook import show_in_notebook
 from hemalum.nuclei.io.overlay import COLOR, write_overlay
-from hemalum.nuclei.morphology import Columns, describe, moments, vote
-from hemalum.nuclei.polygons import Polygons, fill, split_pieces, trace
+from hemalum.nuclei.morphology import Columns, describe
+from hemalum.nuclei.part import Part, measure
+from hemalum.nuclei.polygons import Polygons, fill, split_pieces
 
 CLASSIC_TIFF_BYTES = 2**31  # above this offsets no longer fit a classic TIFF with room to spare
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Finished nuclei of one band of an image, measured on the separation grid."""
-
-    polygons: Polygons
-    first: NDArray[np.int32]
-    raw: Columns
-
-    def __len__(self) -> int:
-        return len(self.polygons)
-
-    def where(self, kept: NDArray[np.bool_]) -> "Part":
-        """Give the nuclei of a mask (N,) bool."""
-        return Part(
-            self.polygons.take(np.flatnonzero(kept)),
-            self.first[kept],
-            {name: values[kept] for name, values in self.raw.items()},
-        )
-
-
-def measure(
-    labels: NDArray[np.int32],
-    image: NDArray[np.uint8] | None = None,
-    probability: NDArray[np.float32] | None = None,
-    *,
-    class_map: NDArray[np.float32] | None = None,
-    threshold: float | None = None,
-    origin: tuple[int, int] = (0, 0),
-    smooth: bool = True,
-) -> Part:
-    """Outline and measure every nucleus of a label map (H, W) int32 whose labels are 4-connected pieces.
-
-    `image` (H, W, 3) uint8, or smaller by a whole factor, and `probability` (H, W) float32 belong to the same
-    pixels; with a `threshold`, outlines lie where the probability crosses it. `origin` is row and column of
-    labels[0, 0] on the full separation grid. `class_map` (H, W) float32, the most probable class of each pixel from
-    1, gives each nucleus a class by `vote`. A nucleus gives the same numbers to the last bit whichever band it is
-    measured in.
-    """
-    along = None if threshold is None else probability
-    outlines = trace(labels, along, threshold or 0.5, smooth=smooth, origin=origin)
-    raw = moments(labels, outlines, image, probability)
-    if class_map is not None:
-        raw["class"] = vote(labels, outlines.ids, class_map, probability, threshold or 0.0)
-    return Part(outlines.polygons, outlines.first, raw)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +40,7 @@ class Nuclei:
     "user", "estimate" or "none". `model` and `source` name the model and the image. `class_names` are the classes
     that the model tells apart; where it does, the table has a column `class` with the name of each nucleus's.
     `thresholds` are those that nuclei of an H-DAB image were graded by (`graded`), with the column `intensity`.
+    `region` is the area of the image, a shapely geometry in px, that the nuclei are of; None: all of it.
     """
 
     table: pa.Table
@@ -93,6 +53,7 @@ class Nuclei:
     notes: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
+    region: Any = None
 
     @classmethod
     def from_parts(
@@ -172,6 +133,8 @@ class Nuclei:
             raise HemalumError("only nuclei of the same classes can be joined")
         if any(result.thresholds != first.thresholds for result in results):
             raise HemalumError("only nuclei that were graded by the same thresholds can be joined")
+        if any(result.region != first.region for result in results):
+            raise HemalumError("only nuclei of one region can be joined")
         joined = pa.concat_tables([result.table for result in results])
         ids = pa.array(np.arange(1, joined.num_rows + 1, dtype=np.uint32))
         outlines = Polygons.joined([result.outlines for result in results])
@@ -220,8 +183,61 @@ class Nuclei:
             notes=self.notes | {"positive": list(thresholds), "positive_source": source},
         )
 
+    def filter(
+        self,
+        *,
+        min_area_um2: float | None = None,
+        max_area_um2: float | None = None,
+        min_probability: float | None = None,
+        min_hematoxylin: float | None = None,
+        min_solidity: float | None = None,
+        inside: Any = None,
+        outside: Any = None,
+    ) -> "Nuclei":
+        """The nuclei within all limits that are set; ids stay, so that both tables can be joined.
+
+        `min_hematoxylin` is a mean optical density (log10). `inside` and `outside` are areas of shapely in px of the
+        image: a nucleus is where its centroid is, and density is then of the area that is left. Raises HemalumError
+        for a limit on what was not measured (µm² without mpp), and for what is no area.
+        """
+        limits = NucleusFilter.of(
+            min_area_um2=min_area_um2, max_area_um2=max_area_um2, min_probability=min_probability,
+            min_hematoxylin=min_hematoxylin, min_solidity=min_solidity,
+        )  # fmt: skip
+        kept = limits.keeps({name: self.table.column(name).to_numpy() for name in ("x", *limits.columns)})
+        x, y = (self.table.column(name).to_numpy() for name in ("x", "y"))
+        region = self.region or shapely.box(0, 0, self.shape[1], self.shape[0])
+        if inside is not None:
+            kept &= contains(inside, x, y)
+            region = region & inside
+        if outside is not None:
+            kept &= ~contains(outside, x, y)
+            region = region - outside
+        changed = inside is not None or outside is not None
+        chosen = replace(self[kept], region=region if changed else self.region)
+        return replace(chosen, notes=self.notes | ({"filter": limits.limits} if limits.limits else {}))
+
+    def __getitem__(
+        self, rows: int | slice | Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]
+    ) -> "Nuclei":
+        """Some of the nuclei, by row (0 is the first), slice, list of rows or mask (N,) bool; ids stay.
+
+        Raises IndexError for rows that are not there.
+        """
+        index = np.arange(len(self))[[rows] if isinstance(rows, int | np.integer) else rows]
+        return replace(self, table=self.table.take(pa.array(index)), outlines=self.outlines.take(index))
+
     def __len__(self) -> int:
         return len(self.outlines)
+
+    def __repr__(self) -> str:
+        height, width = self.shape
+        scale = "without scale" if self.mpp is None else f"at {self.mpp:.4g} µm/px ({self.mpp_source})"
+        density = "" if self.density_per_mm2 is None else f", {self.density_per_mm2:,.0f} per mm²"
+        return f"Nuclei({counted(len(self), 'nucleus')}, {width} x {height} px {scale}{density})"
+
+    def _repr_html_(self) -> str:
+        return show_in_notebook(self)
 
     @property
     def count(self) -> int:
@@ -230,12 +246,13 @@ class Nuclei:
 
     @property
     def area_mm2(self) -> float | None:
-        """Area of the image in mm², None without mpp."""
-        return None if self.mpp is None else self.shape[0] * self.shape[1] * self.mpp**2 / 1e6
+        """Area of the image, or of the region in it, in mm²; None without mpp."""
+        pixels = self.shape[0] * self.shape[1] if self.region is None else self.region.area
+        return None if self.mpp is None else pixels * self.mpp**2 / 1e6
 
     @property
     def density_per_mm2(self) -> float | None:
-        """Nuclei per mm² of image, None without mpp; an estimate where `mpp_source` is "estimate"."""
+        """Nuclei per mm² of `area_mm2`, None without mpp; an estimate where `mpp_source` is "estimate"."""
         return self.count / self.area_mm2 if self.area_mm2 else None
 
     @property
@@ -293,7 +310,23 @@ class Nuclei:
 
         Drawn from the outlines by pixel center, so an enclosed hole belongs to the nucleus around it.
         """
-        return fill(self.outlines, self.shape)
+        return fill(self.outlines, self.shape, self.table.column("id").to_numpy())
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas.DataFrame. Raises HemalumError without pandas."""
+        require_tables("pandas")
+        return self.table.to_pandas()
+
+    def to_geopandas(self) -> Any:
+        """The table with the outlines, px, as a geopandas.GeoDataFrame. Raises HemalumError without geopandas."""
+        return require_tables("geopandas").GeoDataFrame(self.to_pandas(), geometry=self.polygons())
+
+    def to_anndata(self) -> Any:
+        """Measurements as AnnData: a row of X for each nucleus, centroids in px as obsm["spatial"], classes as obs.
+
+        Names of rows are the ids. Raises HemalumError without anndata.
+        """
+        return as_anndata(self.to_pandas(), {"mpp": self.mpp, "mpp_source": self.mpp_source, "model": self.model})
 
     def to_geojson(self, path: str | Path, *, simplify: float = 0.0) -> None:
         """Write polygons and measurements as GeoJSON that QuPath opens.

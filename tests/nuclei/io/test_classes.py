@@ -16,7 +16,8 @@ from hemalum.errors import HemalumError
 from hemalum.nuclei.io.colors import PALETTE, Classes, class_color
 from hemalum.nuclei.io.overlay import COLOR, draw_legend, draw_outlines
 from hemalum.nuclei.morphology import vote
-from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import measure
 
 NAMES = ("épithélial", 'a "b"', "rare")
 

@@ -15,7 +15,8 @@ from PIL import Image
 from hemalum.errors import HemalumError
 from hemalum.nuclei.io.geojson import write_geojson
 from hemalum.nuclei.io.overlay import COLOR, draw_legend, draw_outlines
-from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import measure
 
 
 def blocks(rows: int = 6, columns: int = 7, size: int = 9, gap: int = 3) -> NDArray[np.int32]:

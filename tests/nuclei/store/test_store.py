@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from builders.scenes import draw_crowd
 from builders.stores import fill_store, make_store, small_run
 from hemalum.errors import HemalumError
-from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import measure
 from hemalum.nuclei.polygons import Polygons
 from hemalum.nuclei.store import (
     NucleiStore,

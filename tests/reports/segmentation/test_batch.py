@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hemalum.inference.batch import FileResult
-from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import measure
 from hemalum.reports.segmentation.batch import collect
 from hemalum.reports.segmentation.page import SummaryPage
 

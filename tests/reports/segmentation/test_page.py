@@ -19,7 +19,8 @@ from hemalum.errors import HemalumError
 from hemalum.inference.batch import FileResult
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.nuclei.io.colors import INTENSITIES, PALETTE, Classes
-from hemalum.nuclei.nuclei import Nuclei, measure
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.part import measure
 from hemalum.reports.segmentation.page import SummaryPage, column_label, measured_columns, statistics
 
 

@@ -4,9 +4,12 @@ from .colors import Color as Color
 from .colors import class_color as class_color
 from .colors import combine_classes as combine_classes
 from .feature_stream import read_features as read_features
+from .frames import as_anndata as as_anndata
+from .frames import require_tables as require_tables
 from .geojson import MEASUREMENTS as MEASUREMENTS
 from .geojson import FeatureWriter as FeatureWriter
 from .geojson import write_geojson as write_geojson
+from .notebook import show_in_notebook as show_in_notebook
 from .overlay import COLOR as COLOR
 from .overlay import draw_legend as draw_legend
 from .overlay import draw_outlines as draw_outlines

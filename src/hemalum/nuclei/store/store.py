@@ -25,6 +25,7 @@ from hemalum.errors import HemalumError, nearest
 from hemalum.files import named_path
 from hemalum.manifest import check_manifest, lock_folder, manifest_path, read_manifest, write_manifest
 from hemalum.nuclei.ihc_score import GRADES, grade, otsu_threshold
+from hemalum.nuclei.io.frames import require_tables
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.polygons import Polygons
 from hemalum.nuclei.store.index import (
@@ -334,7 +335,7 @@ class NucleiStore:
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
         """The table without outlines as a pandas.DataFrame. Raises HemalumError without pandas."""
-        _require("pandas")
+        require_tables("pandas")
         plain = [name for name in self.schema.names if name not in ("bbox", "geometry")]
         return self.dataset.to_table(columns=self._known(plain if columns is None else columns)).to_pandas()
 
@@ -343,7 +344,7 @@ class NucleiStore:
 
         Raises HemalumError without geopandas.
         """
-        geopandas = _require("geopandas")
+        geopandas = require_tables("geopandas")
         table = self.dataset.to_table() if window is None else self.window(*window)
         outlines = from_wkb(table.column("geometry")).shapely()
         return geopandas.GeoDataFrame(table.drop_columns(["bbox", "geometry"]).to_pandas(), geometry=outlines)
@@ -375,10 +376,3 @@ class NucleiStore:
 
     def _survey(self, regions: list[Region]) -> PartIndex:
         return survey_parts(regions, [self.part_path(region) for region in regions], self.schema)
-
-
-def _require(package: str) -> Any:
-    try:
-        return __import__(package)
-    except ImportError as error:
-        raise HemalumError(f"a table of {package} needs it: pip install 'hemalum[tables]'") from error

@@ -1,0 +1,91 @@
+"""Which nuclei are kept: limits on what was measured of each, and areas in which they lie."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from hemalum.errors import HemalumError
+from hemalum.settings import Strict
+
+LIMITS = {  # of a filter: column of the table, and whether it is the least or the most that is kept
+    "min_area_um2": ("area_um2", "least"),
+    "max_area_um2": ("area_um2", "most"),
+    "min_probability": ("probability", "least"),
+    "min_hematoxylin": ("hematoxylin_mean", "least"),
+    "min_solidity": ("solidity", "least"),
+}
+
+
+class NucleusFilter(Strict):
+    """Limits on what was measured of a nucleus; it is kept when it lies within all that are set, ends included."""
+
+    min_area_um2: float | None = Field(None, ge=0, description="least area, µm²")
+    max_area_um2: float | None = Field(None, gt=0, description="largest area, µm²")
+    min_probability: float | None = Field(None, ge=0, le=1, description="least mean probability of nucleus")
+    min_hematoxylin: float | None = Field(
+        None, ge=0, le=5, description="least mean optical density of hematoxylin (log10)"
+    )
+    min_solidity: float | None = Field(None, ge=0, le=1, description="least share of the convex hull that is filled")
+
+    @classmethod
+    def of(cls, **limits: float | None) -> Self:
+        """A filter with these limits. Raises HemalumError for one that is not possible."""
+        try:
+            return cls(**limits)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = f"{first['loc'][0]} {first['input']}: " if first["loc"] else ""
+            raise HemalumError(f"filter: {where}{first['msg'].removeprefix('Value error, ')}") from error
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        low, high = self.min_area_um2, self.max_area_um2
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"the least area, {low:g} µm², is above the largest, {high:g}")
+        return self
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Those that are set, by name."""
+        return {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that the limits are on."""
+        return [LIMITS[name][0] for name in self.limits]
+
+    def keeps(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Which nuclei are kept (N,) bool, by columns (N,) of `hemalum.nuclei.morphology.describe`.
+
+        Raises HemalumError where a limit is set on what was not measured.
+        """
+        kept: NDArray[np.bool_] = np.ones(len(columns["x"]), np.bool_)
+        for name, limit in self.limits.items():
+            column, end = LIMITS[name]
+            values = columns[column].astype(np.float64)
+            if np.isnan(values).any():
+                raise HemalumError(f"{name} is set, and {column} of the nuclei is not known: {_WHY[column]}")
+            kept &= values >= limit if end == "least" else values <= limit
+        return kept
+
+
+_WHY = {
+    "area_um2": "give the scale, mpp",
+    "probability": "no model gave them one",
+    "hematoxylin_mean": "they were measured without the image",
+    "solidity": "they have no outline",
+}
+
+
+def contains(geometry: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points (N,), px, lie inside of a shapely area. Raises HemalumError for what is no area."""
+    if not isinstance(geometry, shapely.Geometry) or not geometry.geom_type.endswith("Polygon"):
+        raise HemalumError(f"want a polygon or multipolygon of shapely in px, not {type(geometry).__name__}")
+    if not geometry.is_valid:
+        raise HemalumError(f"the area is not valid: {shapely.is_valid_reason(geometry)}")
+    inside: NDArray[np.bool_] = shapely.contains_xy(geometry, x, y)
+    return inside
