@@ -37,8 +37,8 @@ OPTIONS = {
     "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
     "train": (
-        "RECIPE --data --output --budget --resume --accelerator --devices --threads --workers --initial --unlabeled "
-        "--unlabeled-mpp --compile"
+        "RECIPE --data --output --list --budget --resume --accelerator --devices --threads --workers --initial "
+        "--unlabeled --unlabeled-mpp --compile"
     ),
     "report": "RUN",
     "refine": "MODEL DATASET --output --offline --top --trainable --lr --epochs --draws --test --split --seed "
@@ -198,7 +198,8 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         (["check", "/no/such/folder"], "/no/such/folder: no such folder"),
         (["train", "no_such_recipe", "-d", "a", "-o", "run"], "no shipped recipe 'no_such_recipe'"),
-        (["train", "fast", "-d", "a=b", "-d", "c", "-o", "run"], "name all datasets (NAME=PATH) or none"),
+        (["train", "fast", "-d", "=b", "-o", "run"], "--data '=b': want NAME=PATH, or PATH"),
+        (["train", "fast", "-d", "c=b", "-d", "x/c", "-o", "run"], "--data: b and x/c are both called 'c': name one"),
         (["train", "fast", "-d", "a", "-o", "run", "--workers", "0"], "Invalid value for '--workers'"),
         (["train", "fast", "-d", "a", "-o", "run", "--workers", "10000"], "workers is 10000: want 1 to "),
         (["report", "/no/such/run"], "/no/such/run is not the folder of a run: it has no log.jsonl"),
@@ -589,6 +590,9 @@ def test_train_hands_over_what_was_given(
         call = signature.bind(*arguments, **options)
         call.apply_defaults()
         calls.append(call.arguments)
+        (tmp_path / "run").mkdir()
+        line = {"step": 10, "phase": "main", "score": 0.25, "dice": 0.5}
+        (tmp_path / "run" / "log.jsonl").write_text(json.dumps(line) + "\n")
         return tmp_path / "run" / "model.safetensors"
 
     monkeypatch.setattr(hemalum.training.train, "train", train)
@@ -606,6 +610,20 @@ def test_train_hands_over_what_was_given(
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path / 'run' / 'model.safetensors'}\n"
     assert "step 5/10  loss 0.5" in printed.err
+    assert re.search(
+        r"^trained in \d+ s; best on validation: PQ 0.25, Dice 0.5, step 10 of 10$", printed.err, re.MULTILINE
+    )
+
+
+def test_recipes_are_listed_with_their_variants(capsys: pytest.CaptureFixture[str]) -> None:
+    from hemalum.training.recipe import shipped_recipes
+
+    run("train", "--list")
+    printed = capsys.readouterr().out
+    assert all(re.search(rf"^{name} ", printed, re.MULTILINE) for name in shipped_recipes())
+    line = next(line for line in printed.splitlines() if line.startswith("two_stage "))
+    assert "micro_net" in line
+    assert "Two-stage enhancement" in line
 
 
 # documents

@@ -5,17 +5,24 @@ import logging
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from hemalum import cli
 from hemalum.cli.console import (
+    comparison_progress,
     counter,
+    duration_text,
     file_progress,
+    print_notes,
     print_pairs,
     print_table,
     set_up,
+    steps_progress,
     training_progress,
 )
+from hemalum.errors import printable
 
 HEADERS = ["file", "nuclei", "scale from"]
 ROWS = [["a_file_with_quite_a_long_name_[1].png", "1,234", "estimate"], ["b.png", "5", "file"]]
@@ -134,3 +141,90 @@ def test_training_figures_are_lines_in_a_log_file(capsys: pytest.CaptureFixture[
         on_progress(1, 10, {})
         on_progress(2, 10, {"loss": 0.5})
     assert capsys.readouterr().err.split() == ["step", "2/10", "loss", "0.5"]
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which half a minute passes each time that somebody looks."""
+    moments = iter(range(0, 100_000, 30))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(moments)))
+
+
+@pytest.mark.usefixtures("ticking")
+def test_a_training_says_once_a_minute_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with training_progress() as show:
+        for step in range(10, 50, 10):
+            show(step, 100, {})
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 4
+    assert all(re.fullmatch(r"step \d0/100  [\d.]+ steps/s, (\d+ min )?\d+ s left", line) for line in lines), lines
+
+
+@pytest.mark.usefixtures("ticking")
+def test_images_are_counted_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    with file_progress(4) as progress:
+        for name in "abcd":
+            for share in (0.25, 0.5):
+                progress.update(Path(f"in/{name}.png"), share)
+            progress.finish()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"[a-d]\.png, [1-4] of 4: (25|50) %(, (\d+ min )?\d+ s left)?", line)
+
+
+@pytest.mark.usefixtures("ticking")
+def test_steps_and_runs_say_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with steps_progress() as show:
+        for done in range(4):
+            show("scoring", done, 8)
+    assert re.search(r"^scoring: \d/8  (\d+ min )?\d+ s left$", capsys.readouterr().err, re.MULTILINE)
+    with comparison_progress() as show_run:
+        for step in (0, 10, 20, 30):
+            show_run(SimpleNamespace(done=1, total=6, name="unet on tnbc", step=step, steps=60))
+    printed = capsys.readouterr().err
+    assert "run 2/6  unet on tnbc\n" in printed
+    assert re.search(
+        r"^run 2/6  unet on tnbc: step \d0/60  [\d.]+ steps/s, .* left of this run$", printed, re.MULTILINE
+    )
+
+
+@pytest.mark.usefixtures("ticking")
+def test_quiet_says_nothing_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with training_progress(quiet=True) as show, file_progress(3, quiet=True) as files:
+        for step in range(6):
+            show(step, 9, {"pq": 0.5})
+            files.update(Path("a.png"), 0.1)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(6.6, "7 s"), (60, "1 min 00 s"), (200, "3 min 20 s"), (7501, "2 h 05 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+NASTY = ["\x1b]0;gone\x07a", "a\u202egpj.exe", "a\x00b", "\udcff.png", "a\x9b31m"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", NASTY)
+def test_names_cannot_steer_a_terminal(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    set_up()
+    logging.getLogger("hemalum.room").warning("%s: odd", name)
+    print_table(["file"], [[name]], title=name)
+    print_pairs([(name, name)])
+    print_notes([name])
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err):
+        assert text
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", text)
+    assert printable(name) in printed.out
+    assert cli.main(["info", f"{name}.safetensors".replace("\x00", "")]) == 2
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", capsys.readouterr().err)
+
+
+def test_what_is_printable_stays() -> None:
+    text = "µm² ä 細胞 naïve\ttab\nline — “quoted” 🔬"
+    assert printable(text) == text

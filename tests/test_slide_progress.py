@@ -27,7 +27,7 @@ def test_pace(share: float, seconds: float, area: float | None, text: str) -> No
 def test_a_line_a_minute_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
     with slide_progress(2) as progress:
-        progress.clock = lambda: now
+        progress.minutes.clock = lambda: now
         for second in range(0, 301, 10):
             now = float(second)
             progress.update(SlideProgress(Path("in/a.svs"), "segment", second / 400, 40.0))
@@ -49,9 +49,9 @@ def test_a_line_a_minute_without_a_terminal(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    moments = iter((1.0, 200.0))
+    moments = iter(range(1, 1000, 100))
     with slide_progress(1, quiet=True) as progress:
-        progress.clock = lambda: next(moments)
+        progress.minutes.clock = lambda: next(moments)
         for _ in range(2):
             progress.update(SlideProgress(Path("a.svs"), "segment", 0.5, 1.0))
     assert capsys.readouterr().err == ""

@@ -1,5 +1,6 @@
 """Errors that a user can cause, and parts of lines that a user reads."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -32,3 +33,17 @@ def counted(n: int, noun: str) -> str:
 def one_line(error: Exception, longest: int = 120) -> str:
     """Give what another library's exception says, as a part of an error line; its type where it says nothing."""
     return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Text as it may go to a terminal: control characters, and those that turn its direction, are written out.
+
+    File names and what files say of themselves may hold any.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+# but for tab and newline: C0, delete, C1, separators of lines, marks of direction, halves of surrogate pairs
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)

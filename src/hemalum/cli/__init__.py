@@ -29,7 +29,7 @@ from hemalum.cli import (
 )
 from hemalum.cli.app import CliContext, app
 from hemalum.cli.options import global_options_first
-from hemalum.errors import HemalumError, PeerFailedError
+from hemalum.errors import HemalumError, PeerFailedError, printable
 
 # in the order of --help
 _VERBS: dict[str, Callable[..., None]] = {
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if isinstance(error, PeerFailedError):
             return 2
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130
@@ -80,5 +80,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "hemalum"
-        print(f"error: {error.format_message()} (see {command} --help)", file=sys.stderr)
+        print(f"error: {printable(error.format_message())} (see {command} --help)", file=sys.stderr)
         return 2

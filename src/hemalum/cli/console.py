@@ -7,11 +7,14 @@ import logging
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hemalum.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
     from hemalum.experiments.compare import Progress as Progressed
     from hemalum.reports.grid import Grid
+
+
+EVERY = 60.0  # seconds between lines where there is no terminal
 
 
 class LineHandler(logging.Handler):
@@ -35,7 +41,7 @@ class LineHandler(logging.Handler):
             prefix = f"\x1b[33m{prefix}\x1b[0m"
         if record.levelno < logging.INFO:
             prefix += f"{record.name}: "
-        print(prefix + self.format(record), file=sys.stderr)
+        print(prefix + printable(self.format(record)), file=sys.stderr)
 
 
 def set_up(*, debug: bool = False, quiet: bool = False) -> None:
@@ -73,6 +79,7 @@ def print_table(
     from rich.table import Table
 
     console = _console()
+    headers, rows = [printable(header) for header in headers], [[printable(cell) for cell in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, header in enumerate(headers):
         table.add_column(header, justify="left" if index == 0 or header in left else "right", no_wrap=True)
@@ -83,7 +90,7 @@ def print_table(
         console.width = max(console.width, needed + 2)
     if title:
         # not the table's own title, which would be broken at the table's width
-        console.print(title, style="italic", soft_wrap=True)
+        console.print(printable(title), style="italic", soft_wrap=True)
     if console.is_terminal and needed > console.width:
         _print_blocks(console, headers, rows)
     else:
@@ -112,6 +119,7 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     from rich.text import Text
 
     console = _console()
+    pairs = [(printable(name), printable(value)) for name, value in pairs]
     if not console.is_terminal:
         widest = max((len(name) for name, _ in pairs), default=0)
         for name, value in pairs:
@@ -129,7 +137,7 @@ def print_notes(notes: Sequence[str]) -> None:
     """Print lines that belong to the table above, and an empty one after them."""
     console = _console()
     for note in notes:
-        console.print(note, soft_wrap=not console.is_terminal)
+        console.print(printable(note), soft_wrap=not console.is_terminal)
     if notes:
         console.print()
 
@@ -159,7 +167,48 @@ def _bars(*columns: "ProgressColumn | str", quiet: bool, transient: bool = False
 
 def print_line(progress: "Progress", line: str) -> None:
     """Print a line above the bars, or where they would be."""
-    progress.console.print(line, markup=False, highlight=False)
+    progress.console.print(printable(line), markup=False, highlight=False)
+
+
+class Minutes:
+    """Lines about progress where there is no terminal to show bars on: one a minute."""
+
+    def __init__(self, progress: "Progress", *, quiet: bool) -> None:
+        self.progress, self.silent = progress, quiet or not progress.disable
+        self.clock: Callable[[], float] = time.monotonic
+        self.last: float | None = None
+
+    def print(self, line: Callable[[], str]) -> None:
+        """Print the line when the last one, or the start, is a minute ago."""
+        moment = self.clock()
+        self.last = moment if self.last is None else self.last
+        if not self.silent and moment - self.last >= EVERY:
+            self.last = moment
+            print_line(self.progress, line())
+
+
+class Pace:
+    """How fast something goes, from when it was first seen: a run that goes on does not begin at nothing."""
+
+    def __init__(self, clock: Callable[[], float], done: float) -> None:
+        self.clock, self.began, self.done = clock, clock(), done
+
+    def left(self, done: float, total: float) -> str:
+        """`12 min 30 s left`; nothing until it can be told."""
+        rate = self.rate(done)
+        return f"{duration_text((total - done) / rate)} left" if rate else ""
+
+    def rate(self, done: float) -> float:
+        """A second; 0 until it can be told."""
+        seconds = self.clock() - self.began
+        return max(0.0, done - self.done) / seconds if seconds > 0 else 0.0
+
+
+def duration_text(seconds: float) -> str:
+    """`2 h 05 min`, `3 min 20 s` or `7 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 @dataclass
@@ -169,17 +218,27 @@ class FileProgress:
     progress: "Progress"
     files: "TaskID"
     inside: "TaskID"
+    total: int
+    minutes: Minutes
     at_work: Path | None = None
+    done: int = 0
+    pace: Pace | None = None
 
     def update(self, path: Path, share: float) -> None:
         """`share` of the file `path` is done, in [0, 1]."""
         if path != self.at_work:
             self.at_work = path
-            self.progress.reset(self.inside, total=100, description=path.name)
+            self.progress.reset(self.inside, total=100, description=printable(path.name))
         self.progress.update(self.inside, completed=round(100 * share))
+        self.pace = self.pace or Pace(self.minutes.clock, 0.0)
+        left = self.pace.left(self.done + share, self.total)
+        self.minutes.print(
+            lambda: f"{path.name}, {self.done + 1} of {self.total}: {100 * share:.0f} %{', ' + left if left else ''}"
+        )
 
     def finish(self, _: object = None) -> None:
         """One more file is done."""
+        self.done += 1
         self.progress.advance(self.files)
 
 
@@ -201,7 +260,8 @@ def file_progress(total: int, *, quiet: bool = False) -> Iterator[FileProgress]:
 
     with file_bars(TimeRemainingColumn(), quiet=quiet) as progress:
         files = progress.add_task("files", total=total)
-        yield FileProgress(progress, files, progress.add_task("starting", total=100))
+        inside = progress.add_task("starting", total=100)
+        yield FileProgress(progress, files, inside, total, Minutes(progress, quiet=quiet))
 
 
 @contextmanager
@@ -224,17 +284,27 @@ def _named_bars(quiet: bool) -> "Iterator[Progress]":
         yield progress
 
 
+def steps_text(pace: Pace, step: int, total: int) -> str:
+    """`3.2 steps/s, 5 min 20 s left`."""
+    rate, left = pace.rate(step), pace.left(step, total)
+    return f"{rate:.3g} steps/s, {left}" if left else "begun"
+
+
 @contextmanager
 def training_progress(*, quiet: bool = False) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """Give a function of (step, of how many, figures): a bar on a terminal, and a line for figures."""
+    """Give a function of (step, of how many, figures): a bar on a terminal, a line a minute elsewhere, and a line
+    for figures."""
     with _named_bars(quiet) as progress:
         task = progress.add_task("training", total=None)
+        minutes, paces = Minutes(progress, quiet=quiet), list[Pace]()
 
         def show(step: int, total: int, figures: dict[str, float]) -> None:
             progress.update(task, completed=step, total=total)
+            paces[:] = paces or [Pace(minutes.clock, step)]
             if figures and not quiet:
                 words = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
                 print_line(progress, f"step {step}/{total}  {words}")
+            minutes.print(lambda: f"step {step}/{total}  {steps_text(paces[0], step, total)}")
 
         yield show
 
@@ -244,13 +314,15 @@ def steps_progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int],
     """Give a function of (what, done, of how many): a bar for each on a terminal, a line as each begins elsewhere."""
     with _named_bars(quiet) as progress:
         tasks: dict[str, TaskID] = {}
+        minutes, paces = Minutes(progress, quiet=quiet), dict[str, Pace]()
 
         def show(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
+                tasks[what], paces[what] = progress.add_task(what, total=total), Pace(minutes.clock, done)
                 if progress.disable and not quiet:
                     print_line(progress, f"{what}: {total:,}")
             progress.update(tasks[what], completed=done, total=total)
+            minutes.print(lambda: f"{what}: {done:,}/{total:,}  {paces[what].left(done, total)}")
 
         yield show
 
@@ -261,11 +333,17 @@ def comparison_progress(*, quiet: bool = False) -> "Iterator[Callable[[Progresse
     with _named_bars(quiet) as progress:
         runs = progress.add_task("runs", total=None)
         inside = progress.add_task("", total=None)
+        minutes, paces = Minutes(progress, quiet=quiet), dict[str, Pace]()
 
         def show(now: "Progressed") -> None:
             progress.update(runs, completed=now.done, total=now.total)
-            progress.update(inside, description=now.name, completed=now.step, total=now.steps or None)
+            progress.update(inside, description=printable(now.name), completed=now.step, total=now.steps or None)
+            line = f"run {now.done + 1}/{now.total}  {now.name}"
             if progress.disable and not quiet and now.step == 0:
-                print_line(progress, f"run {now.done + 1}/{now.total}  {now.name}")
+                print_line(progress, line)
+            pace = paces.setdefault(f"{now.done} {now.name}", Pace(minutes.clock, now.step))
+            if now.steps:
+                words = steps_text(pace, now.step, now.steps)
+                minutes.print(lambda: f"{line}: step {now.step}/{now.steps}  {words} of this run")
 
         yield show

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hemalum.errors import printable
+
 if TYPE_CHECKING:
     from hemalum.training import UnlabeledImages
 
@@ -31,7 +33,7 @@ def exit_with_failures(failed: Iterable[tuple[object, str]]) -> None:
     """Print what failed and why, and end with exit code 1; nothing where all went well."""
     lines = [f"failed: {what}: {reason}" for what, reason in failed]
     if lines:
-        print("\n".join(lines), file=sys.stderr)
+        print("\n".join(map(printable, lines)), file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -87,14 +89,20 @@ def reader_options(texts: list[str]) -> dict[str, str | bool]:
 
 
 def named_datasets(data: list[str]) -> dict[str, str] | list[str]:
-    """Datasets by the recipe's names, or as a list where none is named."""
-    pairs = [text.partition("=") for text in data]
+    """Datasets by name, or as a list where none is named; of a mixture the others have their folders' names."""
+    pairs = [("", "", text) if Path(text).exists() else text.partition("=") for text in data]
+    pairs = [pair if pair[1] else ("", "", "".join(pair)) for pair in pairs]
     if not any(equals for _, equals, _ in pairs):
         return data
+    named: dict[str, str] = {}
     for name, equals, path in pairs:
-        if not (name and equals and path):
-            raise typer.BadParameter(f"--data '{name}': name all datasets (NAME=PATH) or none")
-    return {name: path for name, _, path in pairs}
+        if equals and not (name and path):
+            raise typer.BadParameter(f"--data '{name}{equals}{path}': want NAME=PATH, or PATH")
+        key = name or Path(path).resolve().name  # a dataset folder that is not named has its folder's name
+        if key in named:
+            raise typer.BadParameter(f"--data: {named[key]} and {path} are both called '{key}': name one, NAME=PATH")
+        named[key] = path
+    return named
 
 
 def unlabeled_images(paths: list[str] | None, mpp: float | None) -> "list[UnlabeledImages]":

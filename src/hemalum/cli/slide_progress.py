@@ -1,20 +1,17 @@
 """Progress over slides: bars with rate and time left on a terminal, one line a minute elsewhere."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hemalum.cli.console import file_bars, print_line
+from hemalum.cli.console import Minutes, duration_text, file_bars
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from hemalum.inference.slide_batch import SlideProgress as Progressed
-
-EVERY = 60.0  # seconds between lines where there is no terminal
 
 
 @dataclass
@@ -24,27 +21,21 @@ class SlideProgress:
     progress: "Progress"
     slides: "TaskID"
     inside: "TaskID"
-    quiet: bool
-    clock: Callable[[], float] = time.monotonic
+    minutes: Minutes
     step: tuple[Path, str] | None = None
     began: float = 0.0
-    printed: float | None = None
 
     def update(self, now: "Progressed") -> None:
         """A share of a step is done."""
-        moment = self.clock()
-        if self.printed is None:
-            self.printed = moment
+        moment = self.minutes.clock()
         if (now.path, now.step) != self.step:
             self.step, self.began = (now.path, now.step), moment
             what = "" if now.step == "segment" else f" → {now.step}"
             self.progress.reset(self.inside, total=100, description=f"{now.path.name}{what}")
         pace = describe_pace(now.share, moment - self.began, now.area_mm2)
         self.progress.update(self.inside, completed=round(100 * now.share), pace=pace)
-        if self.progress.disable and not self.quiet and moment - self.printed >= EVERY:
-            self.printed = moment
-            step = "" if now.step == "segment" else f", {now.step}"
-            print_line(self.progress, f"{now.path.name}{step}: {100 * now.share:.0f} %{', ' + pace if pace else ''}")
+        step = "" if now.step == "segment" else f", {now.step}"
+        self.minutes.print(lambda: f"{now.path.name}{step}: {100 * now.share:.0f} %{', ' + pace if pace else ''}")
 
     def finish(self, _: object = None) -> None:
         """One more slide is done."""
@@ -56,11 +47,7 @@ def describe_pace(share: float, seconds: float, area_mm2: float | None) -> str:
     if share <= 0 or seconds <= 0:
         return ""
     rate = f"{area_mm2 * share / seconds:.3g} mm²/s, " if area_mm2 else ""
-    left = round(seconds * (1 - share) / share)
-    minutes, rest = divmod(left, 60)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-    return f"{rate}{text} left"
+    return f"{rate}{duration_text(seconds * (1 - share) / share)} left"
 
 
 @contextmanager
@@ -68,4 +55,5 @@ def slide_progress(total: int, *, quiet: bool = False) -> Iterator[SlideProgress
     """Show a bar for `total` slides and one for the step at work; without a terminal a line a minute."""
     with file_bars("{task.fields[pace]}", quiet=quiet) as progress:
         slides = progress.add_task("slides", total=total, pace="")
-        yield SlideProgress(progress, slides, progress.add_task("starting", total=100, pace=""), quiet)
+        inside = progress.add_task("starting", total=100, pace="")
+        yield SlideProgress(progress, slides, inside, Minutes(progress, quiet=quiet))

@@ -1,5 +1,7 @@
 """Train a model."""
 
+import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +20,27 @@ from hemalum.cli.options import (
 )
 
 
+def _print_recipes(value: bool) -> None:
+    if value:
+        from hemalum.cli.console import print_pairs
+        from hemalum.training.recipe import describe_recipes
+
+        pairs = []
+        for one in describe_recipes():
+            variants = f" Variants: {', '.join(one.variants)}." if one.variants else ""
+            pairs.append((one.name, one.description + variants))
+        print_pairs(pairs)
+        raise typer.Exit
+
+
 def train(
     context: typer.Context,
     recipe: Annotated[
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="Recipe file, or the name of a shipped recipe; RECIPE:VARIANT where it has variants.",
+            help="Recipe file, or the name of a shipped recipe; RECIPE:VARIANT where it has variants. --list shows "
+            "them.",
         ),
     ],
     data: Annotated[
@@ -37,6 +53,10 @@ def train(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="RUN", help="Folder of the run.")],
+    recipes: Annotated[
+        bool,
+        typer.Option("--list", callback=_print_recipes, is_eager=True, help="Print the shipped recipes and stop."),
+    ] = False,
     budget: BudgetOption = None,
     resume: ResumeRun = False,
     accelerator: Accelerator = None,
@@ -64,7 +84,8 @@ def train(
     compile: Annotated[bool, typer.Option("--compile", help="Have PyTorch compile the network first.")] = False,
 ) -> None:
     """Train a model by a recipe; the model file and the log are in RUN."""
-    from hemalum.cli.console import training_progress
+    from hemalum.cli.console import duration_text, training_progress
+    from hemalum.reports.training.log import read_run
     from hemalum.reports.training.page import try_run_report
     from hemalum.training.distributed import is_first, report_once
     from hemalum.training.recipe import open_recipe
@@ -72,6 +93,7 @@ def train(
 
     with report_once():
         loaded, datasets = open_recipe(recipe, **chosen(budget=budget_of(budget))), named_datasets(data)
+    begun = time.monotonic()
     with training_progress(quiet=context.obj.quiet) as on_progress:
         path = run(
             loaded,
@@ -90,4 +112,5 @@ def train(
     if is_first():
         try_run_report(output)
         if not context.obj.quiet:
+            print(f"trained in {duration_text(time.monotonic() - begun)}; {read_run(output).result}", file=sys.stderr)
             print(path)

@@ -18,6 +18,7 @@ from .recipe import Budget as Budget
 from .recipe import Recipe as Recipe
 from .recipe import Sam as Sam
 from .recipe import Source as Source
+from .recipe import describe_recipes as describe_recipes
 from .recipe import find_recipe as find_recipe
 from .recipe import load_recipe as load_recipe
 from .recipe import open_recipe as open_recipe
@@ -45,6 +46,7 @@ __all__ = [
     "Validation",
     "Views",
     "build_for",
+    "describe_recipes",
     "embed",
     "embed_all",
     "encode_extra",

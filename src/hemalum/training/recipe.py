@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -313,6 +313,23 @@ _SHIPPED = Path(__file__).resolve().parents[1] / "recipes"
 def shipped_recipes() -> dict[str, Path]:
     """Name → file of every shipped recipe, sorted by name."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.yaml"))}
+
+
+class RecipeEntry(NamedTuple):
+    """A shipped recipe in a list of them."""
+
+    name: str
+    variants: list[str]
+    description: str
+
+
+def describe_recipes() -> list[RecipeEntry]:
+    """Every shipped recipe: its name, variants and description, sorted by name."""
+    entries = []
+    for name, path in shipped_recipes().items():
+        keys, variants = _read(path)
+        entries.append(RecipeEntry(name, list(variants), " ".join(str(keys.get("description", "")).split())))
+    return entries
 
 
 def find_recipe(recipe: Path | str) -> Path:

@@ -1,2 +1,3 @@
+from .log import read_run as read_run
 from .page import try_run_report as try_run_report
 from .page import write_run_report as write_run_report

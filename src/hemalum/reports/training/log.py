@@ -110,6 +110,17 @@ class RunLog:
         return max(last, key=lambda line: sign * line.of(self.monitor), default=None)
 
     @property
+    def result(self) -> str:
+        """The score that the model was kept by, in a line: `best on validation: PQ 0.431, Dice 0.812, step 200`."""
+        best = self.best
+        if best is None:
+            return "no validation gave a score"
+        titles = {"score": "PQ", "dice": "Dice", "miou": "mIoU", "val_loss": "loss"}
+        names = dict.fromkeys([self.monitor, "score", "dice"])
+        figures = ", ".join(f"{titles[name]} {best.of(name):.4g}" for name in names if name in best.figures)
+        return f"best on validation: {figures}, step {best.step:,} of {self.lines[-1].step:,}"
+
+    @property
     def steps(self) -> int | None:
         """Steps that the recipe allows at most, where it says so."""
         total = 0
