@@ -6,8 +6,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from hemalum.errors import HemalumError
+
+T = TypeVar("T")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # beginnings of texts that spreadsheets compute
 
 
 @contextmanager
@@ -71,6 +75,11 @@ def write_text(path: Path | str, text: str) -> Path:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
     return Path(path)
+
+
+def csv_cell(value: T) -> T | str:
+    """What stands in a cell of a CSV file: text that a spreadsheet would take for a formula gets a ' before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _umask() -> int:

@@ -36,7 +36,7 @@ from hemalum.experiments.segmenters import (
     model_segmenter,
     scale_of,
 )
-from hemalum.files import write_text
+from hemalum.files import csv_cell, write_text
 from hemalum.inference.segment import as_engine
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model, load_model
@@ -67,7 +67,7 @@ class Evaluation:
         columns = list(dict.fromkeys(name for row in self.per_image for name in row))
         writer = csv.DictWriter(lines, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(without_nan(self.per_image))
+        writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in without_nan(self.per_image))
         write_text(out / "per_image.csv", lines.getvalue())
 
 

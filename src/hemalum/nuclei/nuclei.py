@@ -19,7 +19,7 @@ from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
 from hemalum.nuclei.filters import NucleusFilter, contains
 from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
-from hemalum.nuclei.io.frames import as_anndata, require_tables
+from hemalum.nuclei.io.frames import CSV_OPTIONS, as_anndata, csv_table, require_tables
 from hemalum.nuclei.io.geojson import write_geojson
 from hemalum.nuclei.io.notebook import show_in_notebook
 from hemalum.nuclei.io.overlay import COLOR, write_overlay
@@ -356,7 +356,7 @@ class Nuclei:
     def to_csv(self, path: str | Path) -> None:
         """Write the table as CSV: a header line and one line per nucleus; null is an empty field."""
         with atomic_path(path) as temporary:
-            pyarrow.csv.write_csv(self.table, temporary, pyarrow.csv.WriteOptions(quoting_style="needed"))
+            pyarrow.csv.write_csv(csv_table(self.table), temporary, CSV_OPTIONS)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the table as Parquet, with a column `polygon`, a list x, y, x, y … in px per nucleus.

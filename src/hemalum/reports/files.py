@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from hemalum.errors import counted
-from hemalum.files import write_text
+from hemalum.files import csv_cell, write_text
 from hemalum.reports.markdown import markdown_page
 
 
@@ -63,5 +63,5 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], empty: Sequence[str
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns_of(rows) or list(empty), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: defined(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: csv_cell(defined(value)) for key, value in row.items()} for row in rows)
     return write_text(path, stream.getvalue())

@@ -17,6 +17,7 @@ from hemalum.nuclei.io.geojson import write_geojson
 from hemalum.nuclei.io.overlay import COLOR, draw_legend, draw_outlines
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import measure
+from hemalum.reports.files import write_csv
 
 
 def blocks(rows: int = 6, columns: int = 7, size: int = 9, gap: int = 3) -> NDArray[np.int32]:
@@ -256,3 +257,23 @@ def test_failure_leaves_the_old_file(nuclei: Nuclei, tmp_path: Path, monkeypatch
         nuclei.to_geojson(tmp_path / "a.geojson")
     assert (tmp_path / "a.geojson").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.geojson"]
+
+
+@pytest.mark.fault
+def test_no_cell_of_a_table_is_computed_by_a_spreadsheet(tmp_path: Path) -> None:
+    """Names of classes come from the file of a model, which may be anybody's."""
+    names = ("=HYPERLINK(1)", "+x", "-x", "@x", "\tx", "plain", "a=b")
+    labels = np.zeros((30, 30), np.int32)
+    class_map = np.zeros((30, 30), np.float32)
+    for number in range(len(names)):
+        labels[4 * number : 4 * number + 3, 3:9] = number + 1
+        class_map[labels == number + 1] = number + 1
+    part = measure(labels, class_map=class_map)
+    nuclei = Nuclei.from_parts([part], shape=labels.shape, class_names=names)
+    nuclei.to_csv(tmp_path / "n.csv")
+    with (tmp_path / "n.csv").open(newline="", encoding="utf-8") as stream:
+        written = [row["class"] for row in csv.DictReader(stream)]
+    assert written == ["'=HYPERLINK(1)", "'+x", "'-x", "'@x", "'\tx", "plain", "a=b"]
+    assert nuclei.table.column("class").to_pylist() == list(names)  # nothing else is changed
+    write_csv(tmp_path / "rows.csv", [{"a": "=1", "b": -1.5, "c": None, "d": "3+"}])
+    assert (tmp_path / "rows.csv").read_text().splitlines()[1] == "'=1,-1.5,,3+"

@@ -4,7 +4,9 @@ from .colors import Color as Color
 from .colors import class_color as class_color
 from .colors import combine_classes as combine_classes
 from .feature_stream import read_features as read_features
+from .frames import CSV_OPTIONS as CSV_OPTIONS
 from .frames import as_anndata as as_anndata
+from .frames import csv_table as csv_table
 from .frames import require_tables as require_tables
 from .geojson import MEASUREMENTS as MEASUREMENTS
 from .geojson import FeatureWriter as FeatureWriter

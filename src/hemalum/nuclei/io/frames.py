@@ -1,12 +1,29 @@
-"""Results as the data frames of other libraries."""
+"""Results as tables of other programs and libraries."""
 
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
 
 from hemalum.errors import HemalumError
+from hemalum.files import FORMULA
+
+CSV_OPTIONS = pyarrow.csv.WriteOptions(quoting_style="needed")
+
+
+def csv_table(table: pa.Table) -> pa.Table:
+    """The table as it goes into a CSV file: names that a spreadsheet would compute get a ' before them."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            column = table.column(index)
+            computed = pc.is_in(pc.utf8_slice_codeunits(column, 0, 1), pa.array(FORMULA))
+            marked = pc.binary_join_element_wise("'", column, "")
+            table = table.set_column(index, field, pc.if_else(computed, marked, column))
+    return table
 
 
 def require_tables(package: str) -> Any:

@@ -17,6 +17,7 @@ from hemalum.errors import HemalumError, nearest
 from hemalum.files import atomic_path, new_folder, write_text
 from hemalum.nuclei.ihc_score import GRADES, IhcScore
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, combine_classes
+from hemalum.nuclei.io.frames import CSV_OPTIONS, csv_table
 from hemalum.nuclei.io.geojson import FeatureWriter
 from hemalum.nuclei.store.label_image import write_label_image
 from hemalum.nuclei.store.parts import from_wkb, number_names, part_writer
@@ -196,10 +197,12 @@ def _write_geojson(
 def _write_csv(store: NucleiStore, path: Path, advance: OnProgress) -> None:
     columns = [name for name in store.schema.names if name not in ("bbox", "geometry")]
     schema = pa.schema([store.schema.field(name) for name in columns])
-    options = pyarrow.csv.WriteOptions(quoting_style="needed")
-    with atomic_path(path) as temporary, pyarrow.csv.CSVWriter(temporary, schema, write_options=options) as writer:
+    with (
+        atomic_path(path) as temporary,
+        pyarrow.csv.CSVWriter(temporary, schema, write_options=CSV_OPTIONS) as writer,
+    ):
         for table in _tables(store, advance, columns):
-            writer.write_table(table)
+            writer.write_table(csv_table(table))
 
 
 def _write_parquet(store: NucleiStore, path: Path, advance: OnProgress, pandas_index: str | None = None) -> None:
