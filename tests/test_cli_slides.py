@@ -150,9 +150,11 @@ def test_a_cohort_goes_on_past_a_broken_slide(
         (["a.tif", "--region", "0"], "--region"),
         (["a.tif", "--workers", "1", "--scheduler", "tcp://x"], "--workers counts cells on this machine"),
         (
-            ["image.png", "--roi", "0,0,9,9"],
-            "--roi is for whole slides, and {folder}/image.png is an image: leave it",
+            ["image.png", "a.tif", "--exclude", "0,0,9,9"],
+            "--exclude is for one image or slide, and 2 are named; a table of --cohort has a",
         ),
+        (["a.tif", "--min-area", "-3"], "filter: min_area_um2 -3.0: Input should be greater than or equal to 0"),
+        (["a.tif", "--min-area", "9", "--max-area", "3"], "filter: the least area, 9 µm², is above the largest, 3"),
         (
             ["image.png", "a.tif", "--workers", "1"],
             "--workers is for whole slides, and {folder}/image.png is an image: s",
@@ -162,14 +164,14 @@ def test_a_cohort_goes_on_past_a_broken_slide(
         (["image.png", "--scheduler", "tcp://x"], "--scheduler is for whole slides"),
         (
             ["a.tif", "b.tif", "--roi", "0,0,9,9"],
-            "--roi is for one slide, and 2 are named; a table of --cohort has a",
+            "--roi is for one image or slide, and 2 are named; a table of --cohort has a",
         ),
         (["a.tif", "--cohort", "x.csv"], "give PATH… or --cohort x.csv, not both"),
         ([], "give PATH…, images or slides, or --cohort"),
         (["--cohort", "x.csv"], "x.csv: cannot be read (No such file or directory)"),
         (
             ["--cohort", "{folder}/t.csv", "--roi", "0,0,9,9"],
-            "--roi is for one slide; {folder}/t.csv may have a column",
+            "--roi is for one image or slide; {folder}/t.csv may have a column roi",
         ),
         (["a.svs"], "a.svs: no such file or folder"),
     ],

@@ -12,7 +12,7 @@ from hemalum.errors import HemalumError, counted
 
 # option of `segment_slides` that images have no use for → what it is called here
 FOR_SLIDES = {
-    "roi": "--roi", "region": "--region", "tissue_mask": "--no-tissue-mask", "workers": "--workers",
+    "region": "--region", "tissue_mask": "--no-tissue-mask", "workers": "--workers",
     "scheduler": "--scheduler",
 }  # fmt: skip
 
@@ -96,8 +96,25 @@ def segment(
         str | None,
         typer.Option(
             metavar="GEOJSON|X,Y,W,H",
-            help="One slide only: count the nuclei inside these outlines, or this rectangle in px of level 0.",
+            help="One image or slide: count the nuclei inside these outlines, or this rectangle in px (of level 0).",
         ),
+    ] = None,
+    exclude: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GEOJSON|X,Y,W,H", help="One image or slide: leave out what lies inside; density is of the rest."
+        ),
+    ] = None,
+    min_area: Annotated[float | None, typer.Option(metavar="UM2", help="Keep nuclei of this area, or more.")] = None,
+    max_area: Annotated[float | None, typer.Option(metavar="UM2", help="Keep nuclei of this area, or less.")] = None,
+    min_probability: Annotated[
+        float | None, typer.Option(metavar="P", help="Keep nuclei of this mean probability, or more.")
+    ] = None,
+    min_hematoxylin: Annotated[
+        float | None, typer.Option(metavar="OD", help="Keep nuclei of this mean optical density, or more.")
+    ] = None,
+    min_solidity: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Keep nuclei that fill their convex hull so far, or more.")
     ] = None,
     region: Annotated[
         int | None,
@@ -131,19 +148,27 @@ def segment(
     """
     from hemalum.cli.console import print_table
     from hemalum.models.model import load_model
+    from hemalum.nuclei.filters import as_filter
 
     cli: CliContext = context.obj
     for_slides = chosen(
-        roi=roi, region=region, tissue_mask=False if no_tissue_mask else None, workers=workers, scheduler=scheduler
+        region=region, tissue_mask=False if no_tissue_mask else None, workers=workers, scheduler=scheduler
     )
     images, slides = _sort(paths or [], cohort, output, max_pixels)
-    _check(images, slides, for_slides, mpp=mpp, cohort=cohort)
+    areas = chosen(roi=roi, exclude=exclude)
+    _check(images, slides, for_slides | areas, mpp=mpp, cohort=cohort)
+    keep = chosen(
+        min_area_um2=min_area, max_area_um2=max_area, min_probability=min_probability,
+        min_hematoxylin=min_hematoxylin, min_solidity=min_solidity,
+    )  # fmt: skip
     loaded = load_model(model)
     options = {"mpp": mpp, "organ": organ, "positive": positive, "threads": threads, "precision": precision}
     options |= {
         "max_pixels": max_pixels,
         "tta": tta,
         "recall": recall,
+        "keep": as_filter(keep),
+        **areas,
         **chosen(stain=stain, engine=engine, device=device),
     }
     failed: list[tuple[Path, str]] = []
@@ -192,8 +217,18 @@ def _check(
     images: Sequence[Path], slides: Sequence[Any], for_slides: dict[str, Any], *, mpp: Any, cohort: Path | None
 ) -> None:
     """Refuse what is for the other kind of input, before anything is done."""
-    if images and for_slides:
-        option = FOR_SLIDES[next(iter(for_slides))]
+    for name in {"roi", "exclude"} & for_slides.keys():
+        if cohort is not None:
+            more = "may have a column roi" if name == "roi" else "has several"
+            raise HemalumError(f"--{name} is for one image or slide; {cohort} {more}")
+        if len(images) + len(slides) > 1:
+            raise HemalumError(
+                f"--{name} is for one image or slide, and {len(images) + len(slides)} are named; "
+                "a table of --cohort has a column roi"
+            )
+    only_slides = [name for name in for_slides if name in FOR_SLIDES]
+    if images and only_slides:
+        option = FOR_SLIDES[only_slides[0]]
         apart = "segment them apart" if slides else "leave it out"
         raise HemalumError(f"{option} is for whole slides, and {images[0]} is an image: {apart}")
     if not slides:
@@ -201,12 +236,6 @@ def _check(
     first = cohort or slides[0]
     if mpp == "estimate":
         raise HemalumError(f"--mpp estimate: the scale of a slide is not estimated ({first}); give it as a number")
-    if "roi" in for_slides and cohort is not None:
-        raise HemalumError(f"--roi is for one slide; {cohort} may have a column roi")
-    if "roi" in for_slides and len(slides) > 1:
-        raise HemalumError(
-            f"--roi is for one slide, and {len(slides)} are named; a table of --cohort has a column roi"
-        )
     if {"workers", "scheduler"} <= for_slides.keys():
         raise HemalumError(
             "--workers counts cells on this machine, and with --scheduler others do the work: name one"

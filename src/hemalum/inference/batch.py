@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,11 @@ from hemalum.inference.slide import stem
 from hemalum.inference.staining import check_stain
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
+from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.store import EXPORTS
+from hemalum.slides import find_roi
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,9 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     max_pixels: int | None = None,
     tta: bool = False,
     recall: float | None = None,
+    keep: NucleusFilter | Mapping[str, float] | None = None,
+    roi: str | None = None,
+    exclude: str | None = None,
     on_progress: Callable[[Path, float], None] | None = None,
 ) -> Iterator[FileResult]:
     """Segment images and folders of images; write `OUT/STEM.geojson` and so on; give one result per image.
@@ -79,6 +84,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     check_names(stems_of(images), out)
     check_mpp(mpp)
     stain = check_stain(stain, positive)
+    keep = as_filter(keep)
     loaded = load_for_organ(model, organ, recall)
     check_folder(out)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
@@ -93,8 +99,9 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
                     if source.is_whole_slide:
                         raise HemalumError(f"{path}: a whole slide, not an image: segment_slides is for it")
                     nuclei = segment_source(
-                        source, loaded, runner, mpp=mpp, stain=stain, positive=positive, on_progress=on_share
-                    )
+                        source, loaded, runner, mpp=mpp, stain=stain, positive=positive, keep=keep,
+                        roi=find_roi(source.shape, roi, exclude), on_progress=on_share,
+                    )  # fmt: skip
                 except HemalumError as error:
                     log.debug("%s failed", path, exc_info=True)
                     result = FileResult(path, error=str(error), seconds=time.perf_counter() - start)

@@ -4,7 +4,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +20,9 @@ from hemalum.inference.staining import Staining, find_staining
 from hemalum.inference.tta import describe_tta, without_tta
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
+from hemalum.nuclei import describe
 from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
+from hemalum.nuclei.filters import NucleusFilter
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import Part
 from hemalum.nuclei.polygons import Polygons
@@ -35,6 +37,7 @@ NO_ORGAN = "the mean of all organs is taken"  # of their embeddings (docs/system
 
 COARSE = 2.2  # times the model's µm per px: more than a 20x slide is for a model of 40x
 PALE = "left_out_without_hematoxylin"  # note of a result
+FILTERED = "left_out_by_filter"  # note of a result
 TWICE = "left_out_found_twice"  # note of a result
 
 
@@ -43,7 +46,7 @@ class Plan:
     """How a slide of `slide_shape` (H, W) px is segmented; it can be pickled.
 
     `shape` (h, w) is its size at the model's scale, of which maps and label maps have `upsampling` times as many px.
-    `tissue` and `roi` limit what is looked at.
+    `tissue` and `roi` limit what is looked at, `keep` which nuclei count.
     """
 
     slide_shape: tuple[int, int]
@@ -55,6 +58,7 @@ class Plan:
     cells: list[list[Box]]
     tissue: Tissue | None = None
     roi: Roi | None = None
+    keep: NucleusFilter | None = None
 
     @property
     def pixel(self) -> tuple[float, float]:
@@ -93,6 +97,7 @@ def make_plan(
     sample: Slide | None = None,
     tissue: Tissue | None = None,
     roi: Roi | None = None,
+    keep: NucleusFilter | None = None,
 ) -> Plan:
     """Decide how to segment a slide; `stain` is as `check_stain` gives it.
 
@@ -113,7 +118,7 @@ def make_plan(
     shape = scaled_shape(slide.shape, scale.mpp / card.mpp)
     tiles = plan_tiles(card, shape, reach=representation_of(model).reach)
     return Plan(
-        slide.shape, shape, card.output_upsampling, scale, staining, tiles, cut_cells(shape), tissue, roi
+        slide.shape, shape, card.output_upsampling, scale, staining, tiles, cut_cells(shape), tissue, roi, keep
     )  # fmt: skip
 
 
@@ -177,6 +182,11 @@ class CellSegmenter:
         if plan.roi is not None:
             x, y = plan.pixel
             kept &= plan.roi.contains(cell.part.raw["x"] * x, cell.part.raw["y"] * y)
+        if plan.keep is not None:
+            measured = describe(cell.part.raw, scale=plan.pixel, mpp=plan.scale.mpp)
+            wanted = plan.keep.keeps(measured)
+            cell.left_out[FILTERED] += int((kept & ~wanted).sum())
+            kept &= wanted
         return cell if kept.all() else cell.where(kept)
 
     @property
@@ -219,7 +229,7 @@ class CellSegmenter:
         plan, model, slide = self.plan, self.model, self.slide
         taken, twice = take_once(list(parts))
         left_out[TWICE] += twice
-        return Nuclei.from_parts(
+        joined = Nuclei.from_parts(
             taken,
             shape=slide.shape,
             scale=plan.pixel,
@@ -231,6 +241,7 @@ class CellSegmenter:
             class_names=representation_of(model).class_names,
             dab=plan.staining.stain == "hdab",
         )
+        return joined if plan.roi is None else replace(joined, region=plan.roi.geometry)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -242,4 +253,6 @@ class CellSegmenter:
             **self.plan.staining.notes,
             **({} if model.organ is None else {"organ": model.card.organ or f"not given: {NO_ORGAN}"}),
             **({} if model.card.recall_note is None else {"threshold": model.card.recall_note}),
+            **({} if self.plan.keep is None else {"filter": self.plan.keep.limits}),
+            **({} if self.plan.roi is None else {"roi": self.plan.roi.name}),
         }

@@ -2,24 +2,27 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, overload
 
 from hemalum.cpus import count_cpus
+from hemalum.errors import HemalumError
 from hemalum.inference.cells import TOO_LARGE, BoxMaps, run_ahead
+from hemalum.inference.images import as_number, as_path, as_pixels, is_stream
 from hemalum.inference.plan import NO_ORGAN, CellSegmenter, make_plan
 from hemalum.inference.scale import check_mpp, warn_of_odd_size
 from hemalum.inference.staining import check_stain
 from hemalum.inference.tta import SymmetricEngine, without_tta
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import UNKNOWN_ORGAN, Model, load_model
+from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import Part
+from hemalum.slides.roi import Roi, find_roi
 from hemalum.slides.slide import Slide, open_slide
 from hemalum.targets.representations import find_representation
 
@@ -30,8 +33,16 @@ _last_engine: dict[tuple[str, str, str, int | None, str | None], Engine] = {}
 ProgressCallback = Callable[[float], None]
 
 
-def segment(  # noqa: PLR0913 (the verb's options)
-    image: Path | str | NDArray[Any],
+@overload
+def segment(image: list[Any], model: Path | str | Model | None = None, **options: Any) -> list[Nuclei]: ...
+
+
+@overload
+def segment(image: Any, model: Path | str | Model | None = None, **options: Any) -> Nuclei: ...
+
+
+def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
+    image: Any,
     model: Path | str | Model | None = None,
     *,
     mpp: float | str | None = None,
@@ -45,9 +56,14 @@ def segment(  # noqa: PLR0913 (the verb's options)
     max_pixels: int | None = None,
     tta: bool = False,
     recall: float | None = None,
+    keep: NucleusFilter | Mapping[str, float] | None = None,
+    roi: Roi | Path | str | None = None,
+    exclude: Roi | Path | str | None = None,
     on_progress: ProgressCallback | None = None,
-) -> Nuclei:
-    """Find the nuclei of an image: a file, or an array (H, W, 3) uint8 RGB, (H, W) uint8 or uint16 gray.
+) -> Any:
+    """Find the nuclei of an image: a file or open file, an image of PIL, or an array or tensor: (H, W, 3) RGB of
+    uint8, or of floats in [0, 1] or [0, 255], also (3, H, W); gray (H, W), also uint16. Of a list of images it gives
+    a list.
 
     `mpp` in µm per px; without it (None or "auto") the file's own is taken, and where it has none the scale is
     estimated from the nuclei, which the result says (`mpp_source`). "estimate" estimates in any case. `model` is a
@@ -57,20 +73,46 @@ def segment(  # noqa: PLR0913 (the verb's options)
     of its optical density, three, or "otsu", tells positive from negative nuclei (`Nuclei.graded`). `engine`,
     `device`, `threads` and `precision` are those of `make_engine`. `max_pixels` replaces the limits on the image's
     size. With `tta` the network looks at each window in all eight turns and mirror images, and the mean of the maps
-    is taken. `recall` takes the threshold of the model's card that keeps so much (`hemalum calibrate`). `on_progress`
-    is called with the share that is done, in [0, 1].
+    is taken. `recall` takes the threshold of the model's card that keeps so much (`hemalum calibrate`). `keep` are
+    limits on what was measured (`NucleusFilter`, or a mapping of its limits); of nuclei whose centroid lies in `roi`
+    and not in `exclude` alone there is a result, and density is of that area: X,Y,WIDTH,HEIGHT in px of the image, or
+    a GeoJSON file. `on_progress` is called with the share that is done, in [0, 1].
 
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
     thresholds, the engine.
     """
+    mpp = as_number(mpp, "mpp")
     check_mpp(mpp)
     stain = check_stain(stain, positive)
+    keep = as_filter(keep)
     loaded = load_for_organ(model, organ, recall)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
-    with Slide.of(image) if isinstance(image, np.ndarray) else open_image(image, mpp, max_pixels) as source:
-        return segment_source(
-            source, loaded, runner, mpp=mpp, stain=stain, positive=positive, on_progress=on_progress
-        )
+    images, results = image if isinstance(image, list) else [image], []
+    for number, one in enumerate(images):
+        with ExitStack() as stack:
+            source = stack.enter_context(_open_any(one, stack, mpp, max_pixels))
+            share = None if on_progress is None else partial(_report, on_progress, number, len(images))
+            result = segment_source(
+                source, loaded, runner, mpp=mpp, stain=stain, positive=positive, keep=keep,
+                roi=find_roi(source.shape, roi, exclude), on_progress=share,
+            )  # fmt: skip
+            results.append(result)
+    return results if isinstance(image, list) else results[0]
+
+
+def _report(on_progress: ProgressCallback, number: int, of: int, share: float) -> None:
+    on_progress((number + share) / of)
+
+
+def _open_any(image: Any, stack: ExitStack, mpp: float | str | None, max_pixels: int | None) -> Slide:
+    """An image in any form that `segment` takes; what it needs for that stays until `stack` ends."""
+    if isinstance(image, Slide):
+        raise HemalumError(f"{image.name}: is a slide that is open; segment_slide takes it, or segment(its path)")
+    if is_stream(image):
+        image = stack.enter_context(as_path(image))
+    if isinstance(image, str | Path):
+        return open_image(image, mpp, max_pixels)
+    return Slide.of(as_pixels(image))
 
 
 def open_image(path: Path | str, mpp: float | str | None, max_pixels: int | None = None) -> Slide:
@@ -128,15 +170,17 @@ def segment_source(
     mpp: float | str | None = None,
     stain: str = "auto",
     positive: Positive = None,
+    keep: NucleusFilter | None = None,
+    roi: Roi | None = None,
     on_progress: ProgressCallback | None = None,
     on_maps: Callable[[BoxMaps], None] | None = None,
 ) -> Nuclei:
     """Find the nuclei of an open image; see `segment`. `on_maps` sees the maps of each cell's core."""
-    plan = make_plan(source, model, engine, mpp=mpp, stain=check_stain(stain, positive))
-    cells = [core for row in plan.cells for core in row]
+    plan = make_plan(source, model, engine, mpp=mpp, stain=check_stain(stain, positive), keep=keep, roi=roi)
+    cells = [core for row in plan.cells for core in row if plan.covers(core)]
     parts: list[Part] = []
     left_out: Counter[str] = Counter()
-    done, total = 0, plan.shape[0] * plan.shape[1]
+    done, total = 0, sum(core.shape[0] * core.shape[1] for core in cells)
     with CellSegmenter(source, model, engine, plan) as segmenter:
         for cell in run_ahead(segmenter.segment, cells, count_cpus()):
             if on_maps is not None:

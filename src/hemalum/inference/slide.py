@@ -7,7 +7,7 @@ however many workers there are, and wherever a run was interrupted. A finished r
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -29,10 +29,11 @@ from hemalum.inference.tta import describe_tta
 from hemalum.manifest import lock_folder
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
+from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive, check_positive
 from hemalum.nuclei.store import SUFFIX, NucleiStore, RegionGrid, StoreRun, raster_ids
 from hemalum.nuclei.store.run import Region
-from hemalum.slides.roi import Roi, read_roi, tissue_in
+from hemalum.slides.roi import Roi, find_roi, tissue_in
 from hemalum.slides.slide import Slide
 from hemalum.slides.tissue import Tissue, all_tissue, find_tissue
 
@@ -65,6 +66,8 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     recall: float | None = None,
     tissue_mask: bool = True,
     roi: Roi | Path | str | None = None,
+    exclude: Roi | Path | str | None = None,
+    keep: NucleusFilter | Mapping[str, float] | None = None,
     region: int = REGION,
     name: str | None = None,
     workers: int | None = None,
@@ -74,16 +77,17 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
 ) -> NucleiStore:
     """Find the nuclei of a slide into the store `out`/STEM.nuclei; gives it. Memory does not grow with the slide.
 
-    A store of the same run that is there is gone on with: regions that are finished are not done again. `mpp`, µm per
-    px, replaces what the file states; it is needed where the file states none. Nuclei are looked for where there is
-    tissue, or everywhere without `tissue_mask`; with `roi`, X,Y,WIDTH,HEIGHT in px of level 0 or a GeoJSON file, only
-    those whose centroid lies inside count. `region` is the side in px, at the model's scale, of what is written at
-    once: it changes memory and the number of files, never the nuclei. `name` replaces STEM. `workers` is how many
-    cells are separated at once: `threads`, or all cores, where it is not set. With `scheduler`, tcp://HOST:PORT, a
-    scheduler file or a client of Dask, its workers do the regions (docs/how-to/cluster.md); `model` is then a file or
-    a name, `engine` a name, and `threads` counts for each of them. `on_start` is called with what is going to be done
-    and the regions that are missing, `on_progress` with the share of them that is done: 1 when the store is complete.
-    A `Slide` stays open. The rest is as for `hemalum.segment`.
+    A store of the same run that is there is gone on with: regions that are finished are not done again. `mpp`, µm
+    per px, replaces what the file states; it is needed where the file states none. Nuclei are looked for where
+    there is tissue, or everywhere without `tissue_mask`; with `roi`, X,Y,WIDTH,HEIGHT in px of level 0 or a
+    GeoJSON file, only those whose centroid lies inside count, and none of those in `exclude`. `region` is the
+    side in px, at the model's scale, of what is written at once: it changes memory and the number of files, never
+    the nuclei. `name` replaces STEM. `workers` is how many cells are separated at once: `threads`, or all cores,
+    where it is not set. With `scheduler`, tcp://HOST:PORT, a scheduler file or a client of Dask, its workers do
+    the regions (docs/how-to/cluster.md); `model` is then a file or a name, `engine` a name, and `threads` counts
+    for each of them. `on_start` is called with what is going to be done and the regions that are missing,
+    `on_progress` with the share of them that is done: 1 when the store is complete. A `Slide` stays open. The
+    rest is as for `hemalum.segment`.
 
     Raises HemalumError as `hemalum.segment` does; for a slide without a scale; for a region of interest that is
     empty; where the folder holds another run, or another process writes to it; where the scheduler or one of its
@@ -103,7 +107,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
         opened = stack.enter_context(nullcontext(slide) if isinstance(slide, Slide) else open_image(slide, mpp))
         job = plan_slide(
             opened, loaded, runner, out, mpp=mpp, stain=stain, positive=positive, tissue_mask=tissue_mask, roi=roi,
-            region=region, name=name,
+            exclude=exclude, keep=as_filter(keep), region=region, name=name,
         )  # fmt: skip
         store = NucleiStore.create(job.store, job.run)
         with hold(store):
@@ -208,6 +212,8 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
     positive: Positive = None,
     tissue_mask: bool = True,
     roi: Roi | Path | str | None = None,
+    exclude: Roi | Path | str | None = None,
+    keep: NucleusFilter | None = None,
     region: int = REGION,
     name: str | None = None,
 ) -> SlideJob:
@@ -217,13 +223,13 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
             f"{slide.name}: the file states no scale, and that of a slide is not estimated; "
             "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
         )
-    area = roi if roi is None or isinstance(roi, Roi) else read_roi(roi, slide.shape)
+    area = find_roi(slide.shape, roi, exclude)
     tissue = find_tissue(slide, mpp=mpp) if tissue_mask else all_tissue(slide, "no mask was asked for", mpp=mpp)
     if not tissue.mask.any():
         log.warning("%s: no tissue is seen; --no-tissue-mask looks everywhere", slide.name)
     plan = make_plan(
         slide, model, engine, mpp=mpp, stain=stain, sample=sample_tissue(slide, tissue, mpp or slide.mpp),
-        tissue=tissue if tissue_mask else None, roi=area,
+        tissue=tissue if tissue_mask else None, roi=area, keep=keep,
     )  # fmt: skip
     side = max(1, round(region / CELL))
     rows, columns = len(plan.cells), len(plan.cells[0])
@@ -373,4 +379,5 @@ def _settings(plan: Plan, model: Model, engine: Engine, tissue: Tissue, tissue_m
         "cell": [CELL, CELL_HALO],
         "tissue_mask": tissue.digest if tissue_mask else None,
         "roi": None if plan.roi is None else plan.roi.geometry.wkt,
+        **({} if plan.keep is None else {"filter": plan.keep.limits}),
     }

@@ -4,7 +4,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from hemalum.inference.slide_log import SlideLog
 from hemalum.inference.staining import check_stain
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
+from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.store import EXPORTS, INDEX, NucleiStore, Region, StoreSummary, export_store, summarize
 from hemalum.slides import Slide
@@ -77,6 +78,8 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     recall: float | None = None,
     tissue_mask: bool = True,
     roi: str | None = None,
+    exclude: str | None = None,
+    keep: NucleusFilter | Mapping[str, float] | None = None,
     region: int = REGION,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -106,7 +109,8 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     check_folder(out)
     options = {
         "positive": positive, "engine": engine, "device": device, "threads": threads, "precision": precision,
-        "tta": tta, "tissue_mask": tissue_mask, "region": region, "workers": workers,
+        "tta": tta, "tissue_mask": tissue_mask, "region": region, "workers": workers, "keep": as_filter(keep),
+        "exclude": exclude,
     }  # fmt: skip
     if scheduler is not None:
         options["scheduler"] = scheduler

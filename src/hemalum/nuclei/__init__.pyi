@@ -1,6 +1,9 @@
 from .dab import DAB_COLUMNS as DAB_COLUMNS
 from .dab import RING_UM as RING_UM
 from .dab import measure_dab as measure_dab
+from .filters import NucleusFilter as NucleusFilter
+from .filters import as_filter as as_filter
+from .filters import filter_text as filter_text
 from .ihc_score import GRADES as GRADES
 from .ihc_score import IhcScore as IhcScore
 from .ihc_score import Positive as Positive

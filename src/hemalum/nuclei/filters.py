@@ -8,7 +8,7 @@ import shapely
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, nearest
 from hemalum.settings import Strict
 
 LIMITS = {  # of a filter: column of the table, and whether it is the least or the most that is kept
@@ -66,7 +66,7 @@ class NucleusFilter(Strict):
         kept: NDArray[np.bool_] = np.ones(len(columns["x"]), np.bool_)
         for name, limit in self.limits.items():
             column, end = LIMITS[name]
-            values = columns[column].astype(np.float64)
+            values = np.asarray(columns[column], np.float64)
             if np.isnan(values).any():
                 raise HemalumError(f"{name} is set, and {column} of the nuclei is not known: {_WHY[column]}")
             kept &= values >= limit if end == "least" else values <= limit
@@ -78,6 +78,36 @@ _WHY = {
     "probability": "no model gave them one",
     "hematoxylin_mean": "they were measured without the image",
     "solidity": "they have no outline",
+}
+
+
+def as_filter(limits: "NucleusFilter | Mapping[str, float] | None") -> NucleusFilter | None:
+    """A filter, of a mapping of limits too; None where nothing is left out. Raises HemalumError for other limits."""
+    if limits is None or isinstance(limits, NucleusFilter):
+        made = limits
+    else:
+        for name in limits:
+            if name not in LIMITS:
+                raise HemalumError(f"filter: no limit '{name}'{nearest(name, LIMITS)}")
+        made = NucleusFilter.of(**limits)
+    return made if made is not None and made.limits else None
+
+
+def filter_text(limits: Mapping[str, float]) -> str:
+    """Limits as people read them: `area from 20 µm², solidity from 0.8`."""
+    texts = []
+    for name, value in limits.items():
+        column, end = LIMITS[name]
+        what, unit = _NAMES[column]
+        texts.append(f"{what} {'from' if end == 'least' else 'up to'} {value:g}{unit}")
+    return ", ".join(texts)
+
+
+_NAMES = {
+    "area_um2": ("area", " µm²"),
+    "probability": ("probability", ""),
+    "hematoxylin_mean": ("hematoxylin", " OD"),
+    "solidity": ("solidity", ""),
 }
 
 

@@ -2,6 +2,7 @@ from .readers.opening import is_slide as is_slide
 from .readers.reader import BrokenTile as BrokenTile
 from .resample import Resampler as Resampler
 from .roi import Roi as Roi
+from .roi import find_roi as find_roi
 from .roi import read_rectangle as read_rectangle
 from .roi import read_roi as read_roi
 from .roi import tissue_in as tissue_in

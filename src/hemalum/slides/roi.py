@@ -50,6 +50,32 @@ class Roi:
         return inside
 
 
+def find_roi(
+    shape: tuple[int, int], roi: Roi | Path | str | None = None, exclude: Roi | Path | str | None = None
+) -> Roi | None:
+    """The area of an image of (H, W) px in `roi`, or all of it, that is not in `exclude`; None: all of the image.
+
+    Raises HemalumError as `read_roi` does, and where nothing is left.
+    """
+    wanted, unwanted = (
+        area if area is None or isinstance(area, Roi) else read_roi(area, shape) for area in (roi, exclude)
+    )
+    if unwanted is None:
+        return wanted
+    name = f"{'all' if wanted is None else wanted.name} without {unwanted.name}"
+    everywhere = shapely.box(0, 0, shape[1], shape[0]) if wanted is None else wanted.geometry
+    geometry = _areas_of(shapely.difference(everywhere, unwanted.geometry))
+    if geometry.area < 1:
+        raise HemalumError(f"exclude '{unwanted.name}': nothing of the image is left")
+    shapely.prepare(geometry)
+    return Roi(geometry, name)
+
+
+def _areas_of(geometry: Any) -> Any:
+    """The areas of a geometry alone: where outlines run along each other, lines come out as well."""
+    return shapely.union_all([part for part in shapely.get_parts(geometry) if part.geom_type.endswith("Polygon")])
+
+
 def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
     """The region of interest that a user means for a slide of (H, W) px: "X,Y,WIDTH,HEIGHT" or a GeoJSON file.
 
@@ -64,8 +90,7 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
     else:
         areas = _read_areas(Path(text))
     cut = shapely.intersection(shapely.union_all(areas), shapely.box(0, 0, width, height))
-    # where an outline runs along the slide's edge, a line comes out as well
-    geometry = shapely.union_all([part for part in shapely.get_parts(cut) if part.geom_type.endswith("Polygon")])
+    geometry = _areas_of(cut)
     if geometry.area < 1:
         raise HemalumError(f"roi '{text}': it lies outside the slide, which is {width} x {height} px")
     shapely.prepare(geometry)

@@ -14,7 +14,9 @@ from hemalum import __version__
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.files import write_text
 from hemalum.inference.batch import FileResult
+from hemalum.inference.plan import FILTERED
 from hemalum.models.card import Card
+from hemalum.nuclei.filters import filter_text
 from hemalum.nuclei.io.colors import Color
 from hemalum.reports.files import data_uri, render
 from hemalum.reports.numbers import number_text
@@ -150,7 +152,10 @@ def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> d
         "mpp_text": SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source),
         "estimated": nuclei.mpp_source == "estimate",
         "size": f"{width:,} × {height:,} px",
-        "area": f"{width * height * nuclei.mpp**2 / 1e6:.4g} mm²" if nuclei.mpp is not None else "",
+        "area": "" if nuclei.area_mm2 is None else f"{nuclei.area_mm2:.4g} mm²",
+        "filter": filter_text(nuclei.notes.get("filter", {})),
+        "left_out": f"{nuclei.notes.get(FILTERED, 0):,}",
+        "roi": nuclei.notes.get("roi", ""),
         "seconds": f"{result.seconds:.1f}",
         "stain": stain_text(nuclei, doubt=False),
         "stain_doubt": nuclei.notes.get("stain_doubt", ""),

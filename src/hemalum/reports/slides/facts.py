@@ -8,7 +8,8 @@ from markupsafe import Markup
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import counted
 from hemalum.inference.cells import TOO_LARGE
-from hemalum.inference.plan import PALE
+from hemalum.inference.plan import FILTERED, PALE
+from hemalum.nuclei.filters import filter_text
 from hemalum.nuclei.ihc_score import IhcScore
 from hemalum.nuclei.io.colors import INTENSITIES, Color, class_color
 from hemalum.nuclei.store import Distribution, NucleiStore, SlideMaps, StoreSummary
@@ -18,8 +19,14 @@ from hemalum.reports.segmentation.page import SCALE_TEXTS, column_label
 from hemalum.slides import Slide, Tissue
 
 MEASURES = ("area_um2", "hematoxylin_mean", "dab_mean")
-LEFT_OUT = {TOO_LARGE: "too large for a nucleus", PALE: "without hematoxylin: no nuclei in H&E"}
-SHOWN_SETTINGS = ("engine", "stain", "stain_source", "stain_doubt", "organ", "threshold", "tissue_mask", "roi")
+LEFT_OUT = {
+    TOO_LARGE: "too large for a nucleus",
+    PALE: "without hematoxylin: no nuclei in H&E",
+    FILTERED: "by the filter",
+}
+SHOWN_SETTINGS = {
+    "engine", "stain", "stain_source", "stain_doubt", "organ", "threshold", "tissue_mask", "roi", "filter",
+}  # fmt: skip
 SETTING_TITLES = {
     "tile": "tiles of the network and their overlap, px",
     "cell": "cells of separation and their halo, px",
@@ -93,6 +100,8 @@ def identify(store: NucleiStore, slide: Slide, tissue: Tissue) -> Pairs:
         pairs.append(("Tissue", f"{tissue.area_mm2 or 0:.4g} mm², {100 * tissue.share:.1f} % of the slide"))
     if settings.get("roi") is not None:
         pairs.append(("Region of interest", f"{number_text(notes.get('roi_mm2'))} mm²"))
+    if settings.get("filter"):
+        pairs.append(("Filter", filter_text(settings["filter"])))
     pairs += [
         ("Regions", f"{len(store.finished):,} of {regions:,}"),
         ("Tiles that could not be read", f"{notes.get('broken_tiles', 0):,}"),
