@@ -66,10 +66,10 @@ class NucleusFilter(Strict):
         kept: NDArray[np.bool_] = np.ones(len(columns["x"]), np.bool_)
         for name, limit in self.limits.items():
             column, end = LIMITS[name]
-            values = np.asarray(columns[column], np.float64)
+            values = np.asarray(columns[column], np.float32)  # as the table has them: so that both decide alike
             if np.isnan(values).any():
                 raise HemalumError(f"{name} is set, and {column} of the nuclei is not known: {_WHY[column]}")
-            kept &= values >= limit if end == "least" else values <= limit
+            kept &= values >= np.float32(limit) if end == "least" else values <= np.float32(limit)
         return kept
 
 
