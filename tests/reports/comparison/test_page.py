@@ -552,11 +552,17 @@ def test_classes(tmp_path: Path) -> None:
 def test_sheet_colors() -> None:
     truth = np.array([[1, 1, 0, 0]])
     first, second = np.array([[5, 0, 7, 0]]), np.array([[5, 6, 7, 0]])
-    gray, green, red, white = error_map(truth, first)[0].tolist()
-    assert len({*map(tuple, (gray, green, red, white))}) == 4
+    gray, missed, false, white = error_map(truth, first)[0].tolist()
+    assert len({*map(tuple, (gray, missed, false, white))}) == 4
     assert gray[0] == gray[1] == gray[2] < 255
-    assert green[1] == max(green)
-    assert red[0] == max(red)
+    assert missed[0] == max(missed)  # warm
+    assert missed[0] > missed[1] > missed[2]
+    assert false[2] == max(false)  # cool
+    assert false[0] < 40
+    # stripes tell without any color: what is missed has two lightnesses, what is false has one
+    empty, full = np.zeros((24, 24), int), np.ones((24, 24), int)
+    assert len(np.unique(error_map(full, empty).reshape(-1, 3), axis=0)) == 2
+    assert len(np.unique(error_map(empty, full).reshape(-1, 3), axis=0)) == 1
     assert white == [255] * 3
     both, only_second, neither, right = map(tuple, difference_map(truth, first, second)[0].tolist())
     assert both == right == (255, 255, 255)

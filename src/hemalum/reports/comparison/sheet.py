@@ -26,9 +26,11 @@ PICTURE_SIZES = (512, 384, 256, 160)  # longer side of a picture, px: the larges
 MOST_BYTES = 3_000_000
 MOST_METHODS = 3  # up to so many, each is set against the reference; of more only the second
 
-# red is dark and green is bright, so that the two differ for readers who do not see the hue
-WHITE, GRAY, RED, GREEN = (255, 255, 255), (176, 176, 176), (178, 24, 24), (64, 214, 120)
-BLUE, ORANGE, PALE = (0, 114, 178), (245, 150, 20), (205, 205, 205)
+# what is missed is warm and striped, what is false cool and plain: no reader needs to tell red from green. The hues
+# are Okabe and Ito's
+WHITE, GRAY, FALSE_POSITIVE, MISSED = (255, 255, 255), (176, 176, 176), (0, 114, 178), (213, 94, 0)
+GAINED, LOST, PALE = (0, 158, 115), (204, 121, 167), (205, 205, 205)
+STRIPE, STRIPES = (255, 190, 120), 6  # the lighter half of the stripes, and how far apart they are, px
 
 Labels = NDArray[np.integer[Any]]
 Colors = NDArray[np.uint8]
@@ -65,12 +67,16 @@ class Sheet:
 
 
 def error_map(truth: Labels, prediction: Labels) -> Colors:
-    """(H, W, 3) uint8: true positive pixels gray, false positive red, false negative green, background white."""
+    """(H, W, 3) uint8: true positive pixels gray, false positive blue, false negative orange in stripes, background
+    white."""
     is_true, is_predicted = truth != 0, prediction != 0
     colors = np.full((*truth.shape, 3), WHITE, np.uint8)
     colors[is_true & is_predicted] = GRAY
-    colors[~is_true & is_predicted] = RED
-    colors[is_true & ~is_predicted] = GREEN
+    colors[~is_true & is_predicted] = FALSE_POSITIVE
+    missed = is_true & ~is_predicted
+    rows, columns = np.ogrid[: truth.shape[0], : truth.shape[1]]
+    colors[missed] = MISSED
+    colors[missed & ((rows + columns) % STRIPES < STRIPES // 2)] = STRIPE
     return colors
 
 
@@ -81,12 +87,12 @@ def right_alone(truth: Labels, first: Labels, second: Labels) -> tuple[NDArray[n
 
 
 def difference_map(truth: Labels, first: Labels, second: Labels) -> Colors:
-    """(H, W, 3) uint8: blue where only the first is right, orange where only the second, pale where neither."""
+    """(H, W, 3) uint8: green where only the first is right, pink where only the second, pale where neither."""
     only_first, only_second = right_alone(truth, first, second)
     colors = np.full((*truth.shape, 3), WHITE, np.uint8)
     colors[(first != 0) != (truth != 0)] = PALE
-    colors[only_first] = BLUE
-    colors[only_second] = ORANGE
+    colors[only_first] = GAINED
+    colors[only_second] = LOST
     return colors
 
 

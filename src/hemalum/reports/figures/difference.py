@@ -14,12 +14,12 @@ from hemalum.errors import HemalumError, counted, nearest
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.overlay import draw_outlines
 from hemalum.reports.comparison.sheet import (
-    BLUE,
+    FALSE_POSITIVE,
+    GAINED,
     GRAY,
-    GREEN,
-    ORANGE,
+    LOST,
+    MISSED,
     PALE,
-    RED,
     Labels,
     best_median_worst,
     difference_map,
@@ -139,10 +139,10 @@ def _sheet(comparison: "Comparison", first: str, second: str, dataset: str, chan
     ]
     legend = [
         (GRAY, "found (true positive)"),
-        (RED, "too much (false positive)"),
-        (GREEN, "missed (false negative)"),
-        (BLUE, f"gained: right by {second} alone"),
-        (ORANGE, f"lost: right by {first} alone"),
+        (FALSE_POSITIVE, "too much (false positive)"),
+        (MISSED, "missed (false negative)"),
+        (GAINED, f"gained: right by {second} alone"),
+        (LOST, f"lost: right by {first} alone"),
         (PALE, "wrong in both"),
     ]
     return Sheet(

@@ -13,12 +13,12 @@ from hemalum.files import atomic_path
 from hemalum.metrics import count_pixels, score_pixels
 from hemalum.nuclei.io.overlay import draw_outlines
 from hemalum.reports.comparison.sheet import (
-    BLUE,
+    FALSE_POSITIVE,
+    GAINED,
     GRAY,
-    GREEN,
-    ORANGE,
+    LOST,
+    MISSED,
     PALE,
-    RED,
     WHITE,
     Colors,
     Labels,
@@ -77,10 +77,10 @@ def write_stages(
         rows=rows,
         legend=[
             (GRAY, "found (true positive)"),
-            (RED, "too much (false positive)"),
-            (GREEN, "missed (false negative)"),
-            (BLUE, "right by p2 alone"),
-            (ORANGE, "right by p1 alone"),
+            (FALSE_POSITIVE, "too much (false positive)"),
+            (MISSED, "missed (false negative)"),
+            (GAINED, "right by p2 alone"),
+            (LOST, "right by p1 alone"),
             (PALE, "wrong in both"),
         ],
         footnotes=footnotes,
