@@ -1,15 +1,45 @@
 """Errors that a user can cause, and parts of lines that a user reads."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
 class HemalumError(Exception):
     """A mistake in what the user gave: one line that says what is wrong, where, and what to do.
 
-    The command line prints the line and ends with exit code 2; `--debug` shows the traceback.
+    The command line prints the line and ends with exit code 2; `--debug` shows the traceback. A line is written with
+    the options of the command line, as `give --mpp NUMBER`; in Python it names the parameter, as "give `mpp` NUMBER".
     """
+
+    def __str__(self) -> str:
+        line = super().__str__()
+        return line if _commands else name_parameters(line)
+
+
+_commands: list[str] = []  # the command lines at work in this process
+
+
+@contextmanager
+def speaking_of_options(command: str) -> Iterator[None]:
+    """While a command line is at work, errors name its options."""
+    _commands.append(command)
+    try:
+        yield
+    finally:
+        _commands.remove(command)
+
+
+def name_parameters(line: str) -> str:
+    """The line with the parameters of Python in the place of the options of the command line."""
+    return _OPTION.sub(
+        lambda match: f"`{match[2].replace('-', '_')}=False`" if match[1] else f"`{match[2].replace('-', '_')}`", line
+    )
+
+
+# an option of this program: other programs' have underscores
+_OPTION = re.compile(r"(?<![\w-])--(no-)?([a-z]+(?:-[a-z]+)*)(?![\w-])")
 
 
 class PeerFailedError(HemalumError):

@@ -53,7 +53,7 @@ def test_a_set_that_is_combined_itself_is_taken_by_name_alone(tmp_path: Path) ->
     write_set(src / "public", organ="liver", mpp=0.25, seed=0)
     write_set(src / "pairs", organ="lymph node", mpp=0.5, seed=1)
     first = import_dataset("combined", src, src / "both")
-    with pytest.raises(HemalumError, match=r"both: is combined from others; name the sets to take, --option names"):
+    with pytest.raises(HemalumError, match=r"both: is combined from others; name the sets to take, `option` names"):
         import_dataset("combined", src, src / "both", overwrite=True)
     again = import_dataset("combined", src, src / "both", overwrite=True, names="pairs,public")
     assert len(again) == len(first) == 6

@@ -200,7 +200,7 @@ def test_full_folders_are_refused_and_kept(make_folder: Callable[..., Path], tmp
     target = tmp_path / "set"
     target.mkdir()
     (target / "thesis.txt").write_text("mine")
-    with pytest.raises(HemalumError, match="set: is not empty; choose another folder, or give --overwrite"):
+    with pytest.raises(HemalumError, match="set: is not empty; choose another folder, or give `overwrite`"):
         import_dataset("folder", root, target)
     (root / "labels/tile_2.png").write_text("text")
     with pytest.raises(HemalumError, match="not an image"):

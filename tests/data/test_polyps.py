@@ -100,7 +100,7 @@ def test_the_log_says_that_videos_are_not_told_apart(tmp_path: Path, caplog: pyt
     list(READERS["colondb"].read(tmp_path))
     assert caplog.messages == [
         f"{tmp_path}: the set does not say which frames are of one video, so each frame is a group of its own, and "
-        "frames of one video may be on both sides of a split: give --option run=N for runs of N frames"
+        "frames of one video may be on both sides of a split: give the option run=N for runs of N frames"
     ]
 
 

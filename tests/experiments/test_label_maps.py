@@ -143,7 +143,7 @@ def test_missing_files_are_named_and_count_as_empty_only_when_asked(
 ) -> None:
     write(folder / "a.png", squares())
     samples = [sample("a", squares()), sample("b", squares())]
-    with pytest.raises(HemalumError, match=r"no label map for 1 of 2 images: b; .*--missing empty"):
+    with pytest.raises(HemalumError, match=r"no label map for 1 of 2 images: b; .*`missing` empty"):
         LabelMaps(folder).check(["a", "b"])
     with pytest.raises(HemalumError, match="no label map for image b"):
         evaluate(LabelMaps(folder), samples)

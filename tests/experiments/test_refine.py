@@ -184,7 +184,7 @@ def test_a_model_that_does_not_say_how_it_was_trained(organs: Path, tmp_path: Pa
 
 
 def test_choosing_everything_is_refused(tiny: Path, organs: Path, tmp_path: Path) -> None:
-    with pytest.raises(HemalumError, match="--top 50 chooses all 12 training images: nothing is selected"):
+    with pytest.raises(HemalumError, match="`top` 50 chooses all 12 training images: nothing is selected"):
         refine(tiny, organs, tmp_path / "out", **ASKED | {"top": 50})  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 

@@ -82,7 +82,7 @@ def test_a_network_without_late_modules_needs_patterns(registered: bool, monkeyp
         model.card.model_copy(update={"network": NetworkSpec(name="new")}), {"body.weight": np.zeros(1, np.float32)}
     )
     with pytest.raises(
-        HemalumError, match=r"network 'new': .* name them with --trainable PATTERN, such as 'body\.\*'"
+        HemalumError, match=r"network 'new': .* name them with `trainable` PATTERN, such as 'body\.\*'"
     ):
         choose_trainable(other)
 
@@ -91,6 +91,6 @@ def test_patterns_that_match_nothing_are_refused(tiny: Path) -> None:
     model = load_model(tiny)
     assert choose_trainable(model, ["head.*", "film.2.*"]) == ["head.*", "film.2.*"]
     with pytest.raises(
-        HemalumError, match=r"--trainable 'tail\.\*': no parameter .*; its parts are decoder, edge, emb"
+        HemalumError, match=r"`trainable` 'tail\.\*': no parameter .*; its parts are decoder, edge, emb"
     ):
         choose_trainable(model, ["head.*", "tail.*"])

@@ -152,7 +152,7 @@ def test_without_nuclei_stores_and_exports_are_valid_and_empty(
     assert shares[-1] == 1.0
     if why == "no tissue":
         assert engine.windows <= (12 if kind == "hdab" else 0)  # of H-DAB the marker is looked at
-        assert "no tissue is seen; --no-tissue-mask looks everywhere" in caplog.text
+        assert "no tissue is seen; without the tissue mask all of it is looked at" in caplog.text
         assert store.notes["tissue_mm2"] == 0.0
     assert store.nuclei().count == len(store.to_pandas()) == 0
     assert store.window(0, 0, 300, 300).num_rows == 0

@@ -177,7 +177,7 @@ def test_glass_has_no_tissue_and_gives_valid_empty_results(
     formats = ("geojson", "geojson.gz", "csv", "parquet", "thumbnail", "spatialdata", "ome-zarr")
     (result,) = run(glass, formats=formats)
     assert result.error is None
-    assert f"{glass}: no tissue is seen; --no-tissue-mask looks everywhere" in caplog.text
+    assert f"{glass}: no tissue is seen; without the tissue mask all of it is looked at" in caplog.text
     assert json.loads(result.files["geojson"].read_text())["features"] == []
     assert len(result.files["csv"].read_text().splitlines()) == 1
     assert result.summary is not None

@@ -150,7 +150,7 @@ def test_no_organ_is_the_rule_and_said_so(
     notes = [result.nuclei.notes["organ"] for result in results if result.nuclei is not None]
     assert notes == [f"not given: {rule}"] * 2
     messages = [record.message for record in caplog.records if "organ" in record.message]
-    assert messages == [f"model 'seu_net' tells organs apart and none is given: {rule}; --organ NAME sets it"]
+    assert messages == [f"model 'seu_net' tells organs apart and none is given: {rule}; organ sets it"]
 
 
 def test_organs_that_are_not_known(organ_model: Model, tiny_model: Model) -> None:

@@ -153,7 +153,7 @@ def test_what_cannot_be_put_on_a_model(base: Path, mini: Path, tmp_path: Path) -
     enhanced = train(on(base), [mini], tmp_path / "run")
     with pytest.raises(ValueError, match="has a second stage already"):
         on(enhanced)
-    with pytest.raises(HemalumError, match=r"recipe enhanced starts with .* itself: leave out --initial"):
+    with pytest.raises(HemalumError, match=r"recipe enhanced starts with .* itself: leave out `initial`"):
         train(on(base), [mini], tmp_path / "other", initial=enhanced)
 
 

@@ -60,7 +60,7 @@ def test_a_finished_run_can_be_resumed_without_harm(recipe: Recipe, mini: Path, 
 
 
 def test_a_run_is_not_overwritten(recipe: Recipe, mini: Path, uninterrupted: Path) -> None:
-    with pytest.raises(HemalumError, match="already holds a run: give --resume"):
+    with pytest.raises(HemalumError, match="already holds a run: give `resume`"):
         train(recipe, [mini], uninterrupted)
 
 

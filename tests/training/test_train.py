@@ -59,7 +59,7 @@ def test_a_dataset_goes_by_the_recipes_name_for_it(recipe: Recipe, mini: Path, t
 
 def test_data_that_does_not_fit_the_recipe(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     other = recipe.model_copy(update={"data": {**recipe.data, "tnbc": recipe.data["mini"]}})
-    with pytest.raises(HemalumError, match=r"needs dataset 'tnbc': give --data tnbc=PATH"):
+    with pytest.raises(HemalumError, match=r"needs dataset 'tnbc': give `data` tnbc=PATH"):
         train(other, [mini], tmp_path / "a")
     with pytest.raises(HemalumError, match=r"has no dataset 'minni', did you mean 'mini'\?"):
         train(recipe, {"minni": mini}, tmp_path / "b")
@@ -76,7 +76,7 @@ def test_a_recipe_without_datasets_takes_what_is_given(recipe: Recipe, mini: Pat
     path = train(recipe.model_copy(update={"data": {}, "phases": recipe.phases[:1]}), [mini], tmp_path / "run")
     assert [used.name for used in load_card(path).training.data] == ["mini"]  # type: ignore[union-attr]
     assert "mini" in load_recipe(tmp_path / "run" / "recipe.yaml").data
-    with pytest.raises(HemalumError, match="needs data: give --data PATH"):
+    with pytest.raises(HemalumError, match="needs data: give `data` PATH"):
         train(recipe.model_copy(update={"data": {}}), [], tmp_path / "other")
     with pytest.raises(HemalumError, match="same name"):
         train(recipe.model_copy(update={"data": {}}), [mini, mini], tmp_path / "other")

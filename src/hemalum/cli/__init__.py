@@ -29,7 +29,7 @@ from hemalum.cli import (
 )
 from hemalum.cli.app import CliContext, app
 from hemalum.cli.options import global_options_first
-from hemalum.errors import HemalumError, PeerFailedError, printable
+from hemalum.errors import HemalumError, PeerFailedError, printable, speaking_of_options
 
 # in the order of --help
 _VERBS: dict[str, Callable[..., None]] = {
@@ -63,6 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     cli = CliContext(shlex.join(["hemalum", *words]))
     words = global_options_first(words)
+    with speaking_of_options(cli.command):
+        return _run(words, cli)
+
+
+def _run(words: list[str], cli: CliContext) -> int:
     try:
         return app(words, prog_name="hemalum", standalone_mode=False, obj=cli) or 0
     except HemalumError as error:

@@ -106,7 +106,7 @@ def find_scale(
         return Scale(source.mpp, "file")
     estimate = estimate_mpp(source, model, without_tta(engine), staining)
     log.warning(
-        "%s does not say its scale: %.3g µm per px is an estimate from its nuclei; --mpp NUMBER sets it",
+        "%s does not say its scale: %.3g µm per px is an estimate from its nuclei; mpp sets it",
         source.name,
         estimate.mpp,
     )

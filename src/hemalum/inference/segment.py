@@ -129,9 +129,7 @@ def load_for_organ(model: Path | str | Model | None, organ: str | None, recall: 
     if organ is not None:
         loaded = loaded.with_organ(organ)
     if loaded.organ == UNKNOWN_ORGAN:
-        log.info(
-            "model '%s' tells organs apart and none is given: %s; --organ NAME sets it", loaded.card.name, NO_ORGAN
-        )
+        log.info("model '%s' tells organs apart and none is given: %s; organ sets it", loaded.card.name, NO_ORGAN)
     return loaded.with_recall(recall)
 
 

@@ -226,7 +226,7 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
     area = find_roi(slide.shape, roi, exclude)
     tissue = find_tissue(slide, mpp=mpp) if tissue_mask else all_tissue(slide, "no mask was asked for", mpp=mpp)
     if not tissue.mask.any():
-        log.warning("%s: no tissue is seen; --no-tissue-mask looks everywhere", slide.name)
+        log.warning("%s: no tissue is seen; without the tissue mask all of it is looked at", slide.name)
     plan = make_plan(
         slide, model, engine, mpp=mpp, stain=stain, sample=sample_tissue(slide, tissue, mpp or slide.mpp),
         tissue=tissue if tissue_mask else None, roi=area, keep=keep,

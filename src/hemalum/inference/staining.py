@@ -72,7 +72,7 @@ def find_staining(source: Slide, model: Model, stain: str = "auto", *, warn: boo
     if doubt and warn:
         log.warning("%s: stain %s is set, but %s: its figures are marked", source.name, name, doubt)
     if warn and stain == "auto" and name != "he":
-        log.info("%s: %s, recognized by its colors; --stain sets it", source.name, seen.description)
+        log.info("%s: %s, recognized by its colors; stain sets it", source.name, seen.description)
     notes = {"stain": name, "stain_source": "recognized" if stain == "auto" else "set"}
     if doubt:
         notes["stain_doubt"] = doubt

@@ -86,7 +86,7 @@ def build_for_data(
     if unseen:
         log.warning(
             "recipe %s: no training image is of %s: validation and test images of these are seen as of an unknown "
-            "organ, which is what a split by organ tests; --group image makes one with every organ in every part",
+            "organ, which is what a split by organ tests; a split by image has every organ in every part",
             recipe.name,
             ", ".join(unseen),
         )

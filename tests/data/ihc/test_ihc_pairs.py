@@ -150,7 +150,7 @@ def test_a_wrong_chromogen_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_no_scale(folder: Path) -> None:
     pytest.importorskip("SimpleITK")
-    with pytest.raises(HemalumError, match=r"roi_0.png: its scale is not known; give --mpp, or a column mpp"):
+    with pytest.raises(HemalumError, match=r"roi_0.png: its scale is not known; give `mpp`, or a column mpp"):
         next(ihc_pairs.read(folder))
 
 

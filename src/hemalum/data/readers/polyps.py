@@ -79,7 +79,7 @@ def read(name: str, path: Path | str, run: int = 0) -> Iterator[Sample]:
     elif sequences is None and name != "kvasir":
         log.warning(
             "%s: the set does not say which frames are of one video, so each frame is a group of its own, and frames "
-            "of one video may be on both sides of a split: give --option run=N for runs of N frames",
+            "of one video may be on both sides of a split: give the option run=N for runs of N frames",
             root,
         )
     for file in frames:

@@ -70,7 +70,7 @@ def write_maps(
     if slide is None and find_slide(store) is None:
         log.warning(
             "%s: without its slide %s, glass is not told from tissue and there is no contact sheet; "
-            "--slide says where it is", store.path, store.run.source or "",
+            "name it to have both", store.path, store.run.source or "",
         )  # fmt: skip
         maps = measure_maps(store, cell_um)
         with new_folder(path) as folder:
