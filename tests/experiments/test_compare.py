@@ -335,7 +335,7 @@ def test_mistakes_are_found_before_any_training(
         ([plain], {"crops": 0}, "crops 0: want at least one"),
         ([plain], {"split": "train"}, "split 'train': a comparison is scored on test"),
         ([plain], {"folds": 9}, "5 groups .* cannot be divided into 9 folds"),
-        ([plain, "unet"], {}, "do not train under one budget .* give --crops N"),
+        ([plain, "unet"], {}, "do not train under one budget .* give `crops` N"),
     ):
         with pytest.raises(HemalumError, match=message):
             compare(methods, [mini], out, **options)  # type: ignore[arg-type]

@@ -184,7 +184,7 @@ BAD = {
     "stack": ("a.npy", lambda: np.stack([squares()] * 2), r"want one label map \(H, W\), this has shape \(2, 48"),
     "complex": ("a.npy", lambda: squares().astype(complex), "type complex128"),
     "text": ("a.npy", lambda: squares().astype(str), "type <U"),
-    "mask": ("a.png", lambda: (squares() > 0) * 255, "a binary mask .*--components"),
+    "mask": ("a.png", lambda: (squares() > 0) * 255, "a binary mask .*`components`"),
     "one": ("a.tif", lambda: (squares() > 0).astype(np.uint8), "a binary mask"),
     "true": ("a.npy", lambda: squares() > 0, "a binary mask"),
     "gray": ("a.png", lambda: np.random.default_rng(0).integers(0, 256, (48, 64)), "a picture or a map of prob"),

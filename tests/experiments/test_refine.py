@@ -223,7 +223,7 @@ def test_parts_that_are_empty_are_named(tiny: Path, organs: Path, tmp_path: Path
         ({"seed": 2**32}, "seed 4294967296: want a whole number"),
         ({"draws": 0}, "at least one random subset"),
         ({"top": "none"}, "want a number of images per organ"),
-        ({"trainable": ["nothing"]}, "--trainable 'nothing': no parameter"),
+        ({"trainable": ["nothing"]}, "`trainable` 'nothing': no parameter"),
     ],
 )
 def test_bad_numbers(tiny: Path, organs: Path, tmp_path: Path, changed: dict, message: str) -> None:

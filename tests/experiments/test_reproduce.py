@@ -248,7 +248,7 @@ def test_what_is_finished_is_not_run_again(
 @pytest.mark.parametrize(
     ("table", "names", "message"),
     [
-        ("main", [], "needs data: --data NAME=PATH .mini: hemalum import folder.*far: hemalum import tnbc"),
+        ("main", [], "needs data: `data` NAME=PATH .mini: hemalum import folder.*far: hemalum import tnbc"),
         ("main", ["minni"], "paper has no dataset 'minni', did you mean 'mini'"),
         ("main", ["hidden"], "'hidden' of paper is private; give mini=PATH"),
         ("main", ["far"], "was imported as folder, far of paper is tnbc: hemalum import tnbc"),

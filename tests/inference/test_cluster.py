@@ -173,7 +173,7 @@ REFUSALS: dict[str, tuple[Callable[[worker.Order, Path], worker.Order], str]] = 
     ),
     "other weights": (
         lambda order, folder: replace(order, digest="0" * 64),
-        r"model .*tiny\.safetensors is another one there; give the file in a shared folder with --model",
+        r"model .*tiny\.safetensors is another one there; give the file in a shared folder with `model`",
     ),
     "other card": (
         lambda order, folder: replace(order, card=order.card.model_copy(update={"name": "big"})),

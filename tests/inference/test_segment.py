@@ -199,7 +199,7 @@ def test_nothing_to_estimate_from(disk_model: Model, disk_engine: Any) -> None:
         segment(white, disk_model, engine=disk_engine)
     assert str(caught.value) == (
         "image: too few nuclei are found to tell the scale from them: "
-        "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
+        "give it with `mpp` (0.25 is usual for 40x, 0.5 for 20x)"
     )
     assert segment(white, disk_model, mpp=0.5, engine=disk_engine).count == 0
 

@@ -147,7 +147,7 @@ def test_no_mpp(run: Callable[..., list[SlideResult]], slide: Path, tmp_path: Pa
     path = save_pyramid(tmp_path / "in" / "b.tif", tifffile.imread(slide), mpp=None)
     (result,) = run(path)
     assert str(result.error).startswith(f"{path}: the file states no scale, and that of a slide is not estimated")
-    assert "--mpp" in str(result.error)
+    assert "`mpp`" in str(result.error)
     (result,) = run(path, mpp=0.5)
     assert result.error is None
     assert result.store is not None

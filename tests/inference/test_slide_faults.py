@@ -295,7 +295,7 @@ def test_the_scale_of_a_slide(case: Case, tmp_path: Path) -> None:
         none.run(tmp_path / "out")
     assert str(caught.value) == (
         f"{none.slide}: the file states no scale, and that of a slide is not estimated; "
-        "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
+        "give it with `mpp` (0.25 is usual for 40x, 0.5 for 20x)"
     )
     assert not (tmp_path / "out").exists()
     for stated in ((0.25, 0.5), 12.0, 0.01):

@@ -49,7 +49,7 @@ def test_pixels_that_are_not_square(tmp_path: Path, kind: str) -> None:
     refuse(
         path,
         "the file states pixels that are not square, 0.25 µm in x and 0.5 µm in y; if that is an error of the file, "
-        "give the true scale with --mpp",
+        "give the true scale with `mpp`",
     )
     assert open_slide(path, mpp=0.25).mpp == 0.25
 
@@ -58,7 +58,7 @@ def test_pixels_that_are_not_square(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["ome", "zarr", "svs"])
 def test_scales_that_cannot_be(tmp_path: Path, kind: str, mpp: float) -> None:
     path = SAVES[kind](tmp_path, mpp)
-    refuse(path, f"the file states {mpp:g} µm per px, which no slide has (0.02 to 10); give the true one with --mpp")
+    refuse(path, f"the file states {mpp:g} µm per px, which no slide has (0.02 to 10); give the true one with `mpp`")
     assert open_slide(path, mpp=0.25).mpp == 0.25
     with pytest.raises(
         HemalumError, match=re.escape("mpp 10 µm per px; a slide has more than 0.02 and less than 10")

@@ -131,7 +131,7 @@ def test_onnx_file_holds_the_card_and_free_sizes(
         ("openvin", {}, "unknown engine 'openvin', did you mean 'openvino'?"),
         ("torch", {"precision": "f16"}, "unknown precision 'f16', did you mean 'bf16'?"),
         ("torch", {"threads": 0}, "threads must be at least 1, not 0"),
-        ("openvino", {"device": "cuda"}, "engine 'openvino' runs on the CPU, not on 'cuda': use --engine torch"),
+        ("openvino", {"device": "cuda"}, "engine 'openvino' runs on the CPU, not on 'cuda': use `engine` torch"),
         ("onnx", {"precision": "bf16"}, "engine 'onnx' computes in f32, not bf16"),
     ],
 )

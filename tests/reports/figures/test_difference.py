@@ -104,7 +104,7 @@ def test_a_prediction_that_is_gone_is_named(tmp_path: Path) -> None:
         ("first", "first", "a.png", None, "'first' against itself"),
         ("first", "second", "a.svg", None, "the picture is a .png or a .jpg"),
         ("first", "second", "a.png", "tnbc", "has no dataset 'tnbc'"),
-        ("first", "second", "a.png", None, "has several datasets, choose one with --data: alpha, beta"),
+        ("first", "second", "a.png", None, "has several datasets, choose one with `data`: alpha, beta"),
     ],
 )
 def test_what_is_not_there(
