@@ -29,7 +29,7 @@ def test_one_thing_and_many() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("give --mpp NUMBER", "give `mpp` NUMBER"),
         ("--no-tissue-mask looks everywhere", "`tissue_mask=False` looks everywhere"),
@@ -39,11 +39,11 @@ def test_one_thing_and_many() -> None:
         ("--option names=A,B", "`option` names=A,B"),
     ],
 )
-def test_in_python_an_error_names_parameters(line: str, said: str) -> None:
-    assert str(HemalumError(line)) == said
+def test_in_python_an_error_names_parameters(line: str, expected: str) -> None:
+    assert str(HemalumError(line)) == expected
     with speaking_of_options("hemalum"):
         assert str(HemalumError(line)) == line
-    assert str(HemalumError(line)) == said
+    assert str(HemalumError(line)) == expected
 
 
 def test_the_command_line_names_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,11 @@
 from .page import headline as headline
 from .page import write_comparison as write_comparison
-from .sheet import BLUE as BLUE
+from .sheet import FALSE_POSITIVE as FALSE_POSITIVE
+from .sheet import GAINED as GAINED
 from .sheet import GRAY as GRAY
-from .sheet import GREEN as GREEN
-from .sheet import ORANGE as ORANGE
+from .sheet import LOST as LOST
+from .sheet import MISSED as MISSED
 from .sheet import PALE as PALE
-from .sheet import RED as RED
 from .sheet import WHITE as WHITE
 from .sheet import Colors as Colors
 from .sheet import Labels as Labels
