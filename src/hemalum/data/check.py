@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
-from hemalum.data.image import read_image, read_label_map
-from hemalum.data.label_maps import is_binary, size_text
+from hemalum.data.image import read_image
+from hemalum.data.label_maps import is_binary, read_class_map, read_ids, size_text
 from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.readers.folder import Pair, survey
@@ -123,7 +123,7 @@ def _check_pair(
     except HemalumError as error:
         yield Problem("error", image_name, "unreadable", _without(path, error))
     try:
-        labels = read_label_map(label_file)
+        labels = read_ids(label_file, None if image is None else image.shape[:2])
     except HemalumError as error:
         yield Problem("error", name, "unreadable", _without(path, error))
     if image is not None:
@@ -201,12 +201,12 @@ def _check_extra(
     """A file beside the labels. `classes` are the names by id of a class map ({}: unnamed), None for other files."""
     name = _relative(path, file)
     try:
-        extra = read_label_map(file)
+        extra = read_class_map(file)
     except HemalumError as error:
         yield Problem("error", name, "unreadable", _without(path, error))
         return
     try:
-        labels = read_label_map(label_file)
+        labels = read_ids(label_file, extra.shape)
     except HemalumError:
         return
     if extra.shape != labels.shape:

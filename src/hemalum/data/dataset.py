@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hemalum.data.image import read_image, read_label_map
+from hemalum.data.image import read_image
+from hemalum.data.label_pixels import read_label_map
 from hemalum.data.sample import Sample
 from hemalum.data.splits import PARTS, Part, split_hash
 from hemalum.errors import HemalumError, one_line
@@ -259,9 +260,12 @@ def classes_by_instance(instances: NDArray[np.int32], class_map: NDArray[np.int3
     """(max id + 1,) int32: the class of each instance, taken from the most frequent class on its pixels."""
     if class_map.shape != instances.shape:
         raise HemalumError(f"class map is {class_map.shape}, its label map {instances.shape}")
-    count, class_count = int(instances.max()) + 1, int(class_map.max()) + 1
-    votes = np.bincount((instances.astype(np.int64) * class_count + class_map).ravel(), minlength=count * class_count)
-    classes: NDArray[np.int32] = votes.reshape(count, class_count).argmax(axis=1).astype(np.int32)
+    count = int(instances.max()) + 1
+    classes, most = np.zeros(count, np.int32), np.zeros(count, np.int64)
+    for number in np.unique(class_map):  # one class at a time: a table of ids by classes may not fit
+        votes = np.bincount(instances[class_map == number], minlength=count)
+        classes[votes > most] = number
+        most = np.maximum(most, votes)
     classes[0] = 0
     return classes
 

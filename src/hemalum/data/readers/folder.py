@@ -9,13 +9,25 @@ id, source, group, organ, stain, mpp and any other column that a split can go by
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hemalum.data.dataset import classes_by_instance
-from hemalum.data.image import read_image, read_label_map
-from hemalum.data.label_maps import read_instances, same_size
-from hemalum.data.readers.files import find_index, find_listed, images_by_stem, read_csv
+from hemalum.data.image import read_image
+from hemalum.data.label_files import (
+    apart,
+    is_label_word,
+    join_labels,
+    list_class_files,
+    list_images,
+    list_label_files,
+    near_name,
+    same_stem,
+    stem_of,
+    without_tail,
+)
+from hemalum.data.label_maps import read_class_map, read_instances, same_size
+from hemalum.data.readers.files import find_index, find_listed, read_csv
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
@@ -70,13 +82,16 @@ def read(
     binary = 0
     for pair in pairs:
         image = read_image(pair.image)
-        instances, was_binary = read_instances(pair.label)
-        binary += was_binary
+        read_labels = read_instances(pair.label, image.shape[:2])
+        instances = read_labels.labels
+        binary += read_labels.was_mask
         same_size(pair.label, instances, image, "label map is {}, its image {}")
         classes = None
         if pair.classes is not None:
-            class_map = read_label_map(pair.classes)
+            class_map = read_class_map(pair.classes)
             same_size(pair.classes, class_map, image, "class map is {}, its image {}")
+            if class_map.max() > 255:
+                raise HemalumError(f"{pair.classes}: class ids up to {class_map.max()}; they must be 0 to 255")
             classes = classes_by_instance(instances, class_map)
             unnamed = sorted(set(classes.tolist()) - {0, *names})
             if names and unnamed:
@@ -151,6 +166,7 @@ def survey(
     except HemalumError as error:
         return [], [error]
     entries = list(_from_index(path, listed, images, labels) if listed else _by_stem(path, images, labels))
+    entries = list(_with_classes(path, entries))
     pairs = [item for item in entries if isinstance(item, Pair)]
     faults = [item for item in entries if isinstance(item, HemalumError)]
     if not entries:
@@ -162,21 +178,56 @@ def survey(
 
 
 def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
-    missing = [folder for folder in (path / images, path / labels) if not folder.is_dir()]
-    if missing:
-        yield HemalumError(f"{missing[0]}: no such folder; want {images}/ and {labels}/, or an index.csv")
+    try:
+        image_folder, label_folder, image_files, label_files = _folders(path, images, labels)
+    except HemalumError as error:
+        yield error
         return
-    image_files, faults = images_by_stem(path / images)
-    label_files, more_faults = images_by_stem(path / labels)
-    yield from faults + more_faults
-    for stem, label in label_files.items():
-        if stem not in image_files:
-            yield HemalumError(f"{label}: no image named {stem}.* in {path / images}")
-    for stem, image in image_files.items():
-        if stem in label_files:
-            yield _pair(path, image, label_files[stem], stem, {}, str(image))
+    by_stem: dict[str, Path] = {}
+    for image in image_files:
+        if image.stem in by_stem:
+            yield HemalumError(f"{image}: {by_stem[image.stem].name} has the same stem; keep one of them")
+        by_stem[image.stem] = image
+    joined = join_labels(label_files, by_stem)
+    alone = [image for name, image in by_stem.items() if name not in joined.by_image]
+    for label in joined.unmatched:
+        name = without_tail(stem_of(label))
+        yield HemalumError(f"{label}: no image named {name}.* in {image_folder}{near_name(label, alone)}")
+    for label, names in joined.ambiguous.items():
+        yield HemalumError(f"{label}: fits the images {' and '.join(names[:2])} as well; join them in index.csv")
+    if joined.passed_over:
+        log.warning(
+            "%s: not read, since a nearer label file is there: %s",
+            label_folder,
+            ", ".join(file.name for file in joined.passed_over[:5]) + (", …" if len(joined.passed_over) > 5 else ""),
+        )
+    for name, image in by_stem.items():
+        try:
+            file = joined.file_of(name)
+        except HemalumError as error:
+            yield error
+            continue
+        if file is not None:
+            yield Pair(image, file, name, where=str(image))
         else:
-            yield HemalumError(f"{image}: no label file named {stem}.* in {path / labels}")
+            near = same_stem(label_folder, image) or near_name(image, joined.unmatched)
+            yield HemalumError(f"{image}: no label file named {name}.* in {label_folder}{near}")
+
+
+def _folders(path: Path, images: str, labels: str) -> tuple[Path, Path, list[Path], list[Path]]:
+    """Where images and labels lie, and the files; both in one folder where there is no other for the labels."""
+    image_folder, label_folder = path / images, path / labels
+    missing = [folder for folder in (image_folder, label_folder) if not folder.is_dir()]
+    if not missing and image_folder.resolve() != label_folder.resolve():
+        return image_folder, label_folder, list_images(image_folder), list_label_files(label_folder)
+    shared = image_folder if image_folder.is_dir() else path
+    image_files, label_files = apart(shared)
+    asked = {folder.name for folder in missing} - {"images", "labels"}
+    if (missing and not label_files) or asked or missing == [image_folder]:
+        inside = [folder.name for folder in sorted(path.iterdir()) if folder.is_dir() and is_label_word(folder.name)]
+        hint = f"; there is {inside[0]}/ (--labels {inside[0]})" if inside and label_folder in missing else ""
+        raise HemalumError(f"{missing[0]}: no such folder; want {images}/ and {labels}/, or an index.csv{hint}")
+    return shared, shared, image_files, label_files
 
 
 def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
@@ -186,23 +237,37 @@ def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[
             try:
                 image = find_listed(path, images, columns, "image", where)
                 label = find_listed(path, labels, columns, "label", where)
-                yield _pair(path, image, label, name, columns, where)
+                yield Pair(image, label, name, None, columns, where)
             except HemalumError as error:
                 yield error
     except HemalumError as error:
         yield error
 
 
-def _pair(
-    path: Path, image: Path, label: Path, name: str, columns: dict[str, str], where: str
-) -> Pair | HemalumError:
-    for folder in CLASS_FOLDERS:
-        if (path / folder).is_dir():
-            classes = path / folder / f"{label.stem}.png"
-            if not classes.is_file():
-                return HemalumError(f"{classes}: missing; {folder}/ must have a class map for every image")
-            return Pair(image, label, name, classes, columns, where)
-    return Pair(image, label, name, None, columns, where)
+def _with_classes(path: Path, entries: Sequence[Pair | HemalumError]) -> Iterator[Pair | HemalumError]:
+    """The pairs with their class maps, which are called like the label files, or like the images."""
+    folder = next((path / name for name in CLASS_FOLDERS if (path / name).is_dir()), None)
+    if folder is None:
+        yield from entries
+        return
+    files = list_class_files(folder)
+    pairs = [entry for entry in entries if isinstance(entry, Pair)]
+    by_label = join_labels(files, [stem_of(pair.label) for pair in pairs], classes=True)
+    by_image = join_labels(files, [pair.image.stem for pair in pairs], classes=True)
+    for entry in entries:
+        if isinstance(entry, HemalumError):
+            yield entry
+            continue
+        try:
+            classes = by_label.file_of(stem_of(entry.label)) or by_image.file_of(entry.image.stem)
+        except HemalumError as error:
+            yield error
+            continue
+        if classes is None:
+            missing = folder / f"{stem_of(entry.label)}.png"
+            yield HemalumError(f"{missing}: missing; {folder.name}/ must have a class map for every image")
+        else:
+            yield replace(entry, classes=classes)
 
 
 def _mpp(pair: Pair) -> float | None:
