@@ -166,7 +166,7 @@ def test_class_maps_in_every_format(tmp_path: Path, name: str) -> None:
     for number, labels in enumerate(fields):
         classes = np.where(labels > 0, 1 + labels % 2, 0).astype(np.uint8)
         save(tmp_path / "classes" / name.format(f"f{number}"), classes)
-    dataset = import_dataset("folder", tmp_path, tmp_path.parent / "out", mpp=0.5, class_names="a,b", overwrite=True)
+    dataset = import_dataset("folder", tmp_path, tmp_path / "out", mpp=0.5, class_names="a,b")
     assert dataset.info.classes == {1: "a", 2: "b"}
     for sample in dataset:
         assert sample.classes is not None

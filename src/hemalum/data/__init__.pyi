@@ -35,6 +35,7 @@ from .label_files import stem_of as stem_of
 from .label_files import without_tail as without_tail
 from .label_formats import LABEL_ENDINGS as LABEL_ENDINGS
 from .label_maps import SMOOTHING_UM as SMOOTHING_UM
+from .label_maps import Instances as Instances
 from .label_maps import components as components
 from .label_maps import is_binary as is_binary
 from .label_maps import read_class_map as read_class_map

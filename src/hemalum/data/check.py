@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
 from hemalum.data.image import read_image
-from hemalum.data.label_maps import is_binary, read_class_map, read_ids, size_text
+from hemalum.data.label_faults import find_faults
+from hemalum.data.label_maps import components, is_binary, read_class_map, read_ids, size_text
 from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.readers.folder import Pair, survey
@@ -65,13 +66,14 @@ def check_dataset(path: Path | str) -> list[Problem]:
     """Find what is wrong with a dataset folder, or with a folder of images and labels before its import.
 
     Kinds of errors: "folder" (no pairs, files missing), "unreadable", "size" (image and labels differ),
-    "binary" (a mask where a label map is due), "classes" (a class id without a name), "changed" (pixels or count
-    not those of the index), "split" (hash differs, a group in two parts), "duplicate" (the same image in two
-    parts). Kinds of warnings: "empty" (no nucleus), "pieces" (a label in several pieces), "merged" (suspicion
-    that touching nuclei share a label), "classes" (nuclei without a class), "split" (a publication has a group in
-    two parts), "duplicate" (the same image twice in one part), "similar" (images in different parts that show the
-    same), "neighbors" (edges of tiles in different parts match), "mpp" (missing, mixed, or nuclei of unlikely
-    size). Errors come first, then by file.
+    "binary" (a mask where a label map is due), "shades", "inverted" and "outlines" (what is no label map, see
+    `label_faults`), "classes" (a class id without a name), "changed" (pixels or count not those of the index),
+    "split" (hash differs, a group in two parts), "duplicate" (the same image in two parts). Kinds of warnings:
+    "empty" (no nucleus), "inverted" (one piece covers most of the image), "cut" (ids were cut off at 8 or 16 bits),
+    "pieces" (a label in several pieces), "merged" (suspicion that touching nuclei share a label), "classes" (nuclei
+    without a class), "split" (a publication has a group in two parts), "duplicate" (the same image twice in one
+    part), "similar" (images in different parts that show the same), "neighbors" (edges of tiles in different parts
+    match), "mpp" (missing, mixed, or nuclei of unlikely size). Errors come first, then by file.
 
     Raises HemalumError when there is no folder at `path`.
     """
@@ -150,7 +152,13 @@ def _check_labels(name: str, labels: NDArray[np.int32]) -> Iterator[Problem]:
     if present.size == 0:
         yield Problem("warning", name, "empty", "no nucleus is labeled")
         return
-    if is_binary(labels):
+    mask = is_binary(labels)
+    for fault in find_faults(components(labels) if mask else labels):
+        if fault.kind != "pieces":  # named below, id by id
+            yield Problem("error" if fault.refused else "warning", name, fault.kind, fault.message)
+        if fault.refused:
+            return
+    if mask:
         message = f"one value ({present[0]}) for all nuclei: a binary mask, not a label map"
         yield Problem("error", name, "binary", message)
         return

@@ -13,13 +13,12 @@ from skimage.feature import peak_local_max
 from skimage.filters import gaussian
 from skimage.segmentation import watershed
 
+from hemalum.data.label_faults import LabelFault, find_faults
 from hemalum.data.label_formats import Shape, is_drawn, read_stored_labels
 from hemalum.data.label_pixels import to_class_map, to_label_map
 from hemalum.errors import HemalumError
-from hemalum.nuclei.polygons import split_pieces
 
 MIN_RADIUS_UM = 1.6  # centers nearer than a small nucleus's width are one nucleus
-PIECES_MOST = 10  # an id in more pieces than this, on average, is a shade of gray and no nucleus
 SMOOTHING_UM = 0.5  # stain grain, well below the size of a nucleus
 
 
@@ -28,20 +27,24 @@ class Instances:
     """The nuclei of a label file.
 
     `labels` are (H, W) int32, `was_mask` says that they are the components of a binary mask. `class_names` has the
-    name of each nucleus's class by its id, None for formats that name no classes.
+    name of each nucleus's class by its id, None for formats that name no classes. `doubts` are for warnings.
     """
 
     labels: NDArray[np.int32]
     was_mask: bool = False
     class_names: Sequence[str | None] | None = None
+    doubts: tuple[LabelFault, ...] = ()
 
 
-def read_instances(path: Path, shape: Shape | None = None, *, masks: bool = True) -> Instances:
+def read_instances(
+    path: Path, shape: Shape | None = None, *, masks: bool = True, prediction: bool = False
+) -> Instances:
     """The nuclei of a label file of any format; `shape` is that of its image, which outlines are drawn on.
 
     The nuclei of a binary mask are its connected components (8 neighbors), so touching nuclei are one.
 
-    Raises HemalumError for a file that cannot be read, what is no label map, and without `masks` for a binary mask.
+    Raises HemalumError for a file that cannot be read, what is no label map (`label_faults`), and without `masks`
+    for a binary mask. A prediction may be as wrong as it likes: of it only shades of gray are refused.
     """
     stored = read_stored_labels(path, shape)
     labels = to_label_map(stored.pixels, path)
@@ -54,15 +57,12 @@ def read_instances(path: Path, shape: Shape | None = None, *, masks: bool = True
             "connected pieces as nuclei with --components (touching nuclei are then one)"
         )
     if mask:
-        return Instances(components(labels), was_mask=True)
-    ids = np.count_nonzero(np.unique(labels))
-    pieces = int(split_pieces(labels).max())
-    if pieces > PIECES_MOST * ids:
-        raise HemalumError(
-            f"{path}: {ids} values lie in {pieces} pieces: a picture or a map of probability, not a label map; set a "
-            "threshold for a mask, or export ids (resize label maps with the nearest neighbor)"
-        )
-    return Instances(labels)
+        labels = components(labels)
+    faults = find_faults(labels)
+    for fault in faults:
+        if fault.refused and (fault.kind == "shades" or not prediction):
+            raise HemalumError(f"{path}: {fault.message}")
+    return Instances(labels, mask, doubts=tuple(faults))
 
 
 def read_ids(path: Path, shape: Shape | None = None) -> NDArray[np.int32]:

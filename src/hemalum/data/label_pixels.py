@@ -39,7 +39,7 @@ def to_label_map(pixels: NDArray[Any], path: Path | str) -> NDArray[np.int32]:
     Raises HemalumError as `read_label_map` does.
     """
     numbers = _whole_numbers(pixels, path)
-    if numbers.size and numbers.max() > max(LARGEST_ID, numbers.size):
+    if numbers.size and int(numbers.max()) > max(LARGEST_ID, numbers.size):
         ids, order = np.unique(numbers, return_inverse=True)
         # 0 stays 0 where it is there, and else the first id is 1
         return (order.reshape(numbers.shape) + (ids[0] != 0)).astype(np.int32)
@@ -59,7 +59,7 @@ def _whole_numbers(pixels: NDArray[Any], path: Path | str) -> NDArray[Any]:
     if pixels.ndim == 3:
         pixels = _one_channel(pixels, path)
     if pixels.dtype == np.bool_:
-        return pixels.view(np.uint8)
+        return pixels.astype(np.int32)
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise HemalumError(f"{path}: label map holds NaN or infinite values; ids must be whole numbers")
     if pixels.dtype.kind == "f" and not (pixels == np.floor(pixels)).all():
@@ -70,7 +70,7 @@ def _whole_numbers(pixels: NDArray[Any], path: Path | str) -> NDArray[Any]:
         ids = f"label ids run from {pixels.min():g} to {pixels.max():g}"
         if pixels.dtype.kind == "i" and pixels.min() == np.iinfo(pixels.dtype).min:
             raise HemalumError(
-                f"{path}: {ids}: those that {pixels.dtype} cannot hold became negative; export more bits"
+                f"{path}: {ids}: those that {pixels.dtype} cannot hold became negative; save more bits"
             )
         raise HemalumError(f"{path}: {ids}; background is 0, and ids are positive")
     return pixels

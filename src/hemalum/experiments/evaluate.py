@@ -138,6 +138,7 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
         raise HemalumError(f"nothing to evaluate: {name} has no images in split '{split}'")
     if isinstance(segmenter, LabelMaps):
         description["counted_as_empty"] = segmenter.counted_as_empty
+        description["label_warnings"] = [*segmenter.doubts, *(dataset.doubts if isinstance(dataset, Truth) else [])]
     summary: Row = {
         **description,
         **data,

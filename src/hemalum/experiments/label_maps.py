@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hemalum.data.dataset import Dataset
 from hemalum.data.label_files import JoinedLabels, join_labels, list_label_files, stem_of, without_tail
 from hemalum.data.label_formats import LABEL_ENDINGS
-from hemalum.data.label_maps import read_instances
+from hemalum.data.label_maps import Instances, read_instances
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError, counted
 from hemalum.experiments.segmenters import Segmentation
@@ -33,8 +33,8 @@ class LabelMaps:
 
     With `components`, the nuclei of a binary mask are its 8-connected components; without, it is refused.
     `missing` "empty" counts an image without a file as one where nothing was found. With `class_names` by id, the
-    classifications of GeoJSON files become classes, and a Segmentation is given. Raises HemalumError when
-    `folder` holds no label maps.
+    classifications of GeoJSON files become classes, and a Segmentation is given. `doubts` are the warnings about
+    files that were read. Raises HemalumError when `folder` holds no label maps.
     """
 
     folder: Path
@@ -42,6 +42,7 @@ class LabelMaps:
     missing: Missing = "error"
     class_names: Mapping[int, str] = field(default_factory=dict)
     counted_as_empty: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     _files: list[Path] = field(init=False, repr=False)
     _joined: JoinedLabels = field(init=False, repr=False)
     _ids: frozenset[str] = field(init=False, repr=False, default=frozenset())
@@ -109,7 +110,8 @@ class LabelMaps:
                 self.counted_as_empty.append(sample.id)
             return np.zeros_like(sample.instances)
         height, width = sample.instances.shape
-        read = read_instances(path, (height, width), masks=self.components)
+        read = read_instances(path, (height, width), masks=self.components, prediction=True)
+        self.doubts += _warn_of(path, read)
         labels = read.labels
         if self.class_names and read.class_names is not None:
             classes = _classes(path, read.class_names, self.class_names)
@@ -133,14 +135,15 @@ class Truth:
     """A folder of label maps as the truth: iterates over Samples with blank images, by name.
 
     For scoring label maps against label maps where the images are not at hand; `ids` are the names without
-    tail. `mpp` is µm per pixel of all of them. Raises HemalumError as `LabelMaps` does, and for GeoJSON, which
-    has no size.
+    tail. `mpp` is µm per pixel of all of them; `doubts` as of `LabelMaps`. Raises HemalumError as `LabelMaps` does,
+    and for GeoJSON, which has no size.
     """
 
     folder: Path
     components: bool = False
     mpp: float | None = None
     ids: list[str] = field(init=False)
+    doubts: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
@@ -158,7 +161,9 @@ class Truth:
             path = maps.file_of(name)
             if path is None:
                 raise HemalumError(f"{self.folder}: the label map of {name} is gone")
-            labels = read_instances(path, masks=self.components).labels
+            read = read_instances(path, masks=self.components)
+            labels = read.labels
+            self.doubts += _warn_of(path, read)
             # one white pixel, seen everywhere: nobody looks at the picture
             blank = np.broadcast_to(np.uint8(255), (*labels.shape, 3))
             source = None if self.mpp is None else "user"
@@ -229,6 +234,14 @@ def _label_files(folder: Path) -> list[Path]:
         hint = f"; did you mean {inside[0]}?" if inside else ""
         raise HemalumError(f"{folder}: no label maps in this folder ({', '.join(LABEL_ENDINGS)}){hint}")
     return files
+
+
+def _warn_of(path: Path, read: Instances) -> list[str]:
+    """The doubts about a label file, which the log is told as well."""
+    lines = [f"{path}: {doubt.message}" for doubt in read.doubts]
+    for line in lines:
+        log.warning("%s", line)
+    return lines
 
 
 def _few(names: Sequence[str]) -> str:

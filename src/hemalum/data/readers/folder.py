@@ -30,7 +30,7 @@ from hemalum.data.label_maps import read_class_map, read_instances, same_size
 from hemalum.data.readers.files import find_index, find_listed, read_csv
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +80,14 @@ def read(
     if not names and pairs[0].classes is not None:
         log.warning("%s: class maps without names; give them as class_names=FIRST,SECOND,… to use them", path)
     binary = 0
+    doubts: dict[str, list[str]] = {}
     for pair in pairs:
         image = read_image(pair.image)
         read_labels = read_instances(pair.label, image.shape[:2])
         instances = read_labels.labels
         binary += read_labels.was_mask
+        for doubt in read_labels.doubts:
+            doubts.setdefault(doubt.kind, []).append(f"{pair.label}: {doubt.message}")
         same_size(pair.label, instances, image, "label map is {}, its image {}")
         classes = None
         if pair.classes is not None:
@@ -115,6 +118,8 @@ def read(
             mpp_source=None if mpp is None else "file",
             classes=classes,
         )
+    for lines in doubts.values():
+        log.warning("%s%s", lines[0], f" (and so {counted(len(lines) - 1, 'other file')})" if len(lines) > 1 else "")
     if binary:
         log.warning(
             "%s: %d of %d label files are binary masks; their connected components became the nuclei, "
