@@ -173,7 +173,10 @@ def _cut(labels: NDArray[np.int32]) -> LabelFault | None:
                 f"{remedy}",
                 refused=False,
             )
-    if count > MOST * len(ids) and len(ids) >= FEWEST:
+    if bits is not None and scattered[-1] and len(ids) > 1 and ids[-2] < largest - 1:
+        message = f"id {largest} lies in several pieces, apart from the other ids: a border or “ignore”; set it to 0"
+        return LabelFault("pieces", message, refused=False)
+    if count > MOST * len(ids) and len(ids) > 1:
         return LabelFault(
             "pieces",
             f"{count} of {len(ids)} ids lie in several pieces: classes, not nuclei? each id counts as one nucleus",
