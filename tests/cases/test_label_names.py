@@ -121,10 +121,27 @@ def test_images_and_labels_in_one_folder(tmp_path: Path) -> None:
         np.testing.assert_array_equal(samples[1].instances, field(seed=1))
 
 
+BESIDE = ["f0_flows.tif", "f0_cp_outlines.png", "f0_outlines_cp_masks.png", "f0_cp_output.png", "f0_seg.npy"]
+
+
+@pytest.mark.parametrize("where", [".", "labels"])
+def test_what_programs_write_beside_masks_is_named(
+    tmp_path: Path, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path / ("images" if where == "labels" else ".") / "f0.png", photograph(field()))
+    save(tmp_path / where / "f0_cp_masks.png", field().astype(np.uint16))
+    for name in BESIDE:
+        save(tmp_path / where / name, photograph(field()))
+    (sample,) = folder.read(tmp_path)
+    np.testing.assert_array_equal(sample.instances, field())
+    (line,) = caplog.messages
+    assert ": not read, since nearer label files are there: f0_seg.npy, f0_cp_outlines.png, " in line
+
+
 def test_a_label_file_beside_a_nearer_one_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_source(tmp_path, ["{}.png", "{}_masks.png"])
     assert len(list(folder.read(tmp_path))) == 2
-    assert f"{tmp_path}/labels: not read, since a nearer label file is there: f0.png, f1.png" in caplog.messages
+    assert f"{tmp_path}/labels: not read, since nearer label files are there: f0.png, f1.png" in caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -201,10 +218,10 @@ def test_labels_named_after_images_join_them(names: list[str], pattern: str, for
 
 def test_what_is_an_image_stays_one(tmp_path: Path) -> None:
     """No picture is lost to its neighbors where all lie in one folder."""
-    for name in ("a.png", "b_masks.png", "nuclei_1.png", "nuclei_1_masks.png", "c.jpg", "c_seg.tif"):
+    for name in ("a.png", "b_masks.png", "nuclei_1.png", "nuclei_1_masks.png", "c.jpg", "c_seg.tif", "d_overlay.png"):
         (tmp_path / name).write_bytes(b"")
     images, labels = apart(tmp_path)
-    assert [path.name for path in images] == ["a.png", "b_masks.png", "c.jpg", "nuclei_1.png"]
+    assert [path.name for path in images] == ["a.png", "b_masks.png", "c.jpg", "d_overlay.png", "nuclei_1.png"]
     assert [path.name for path in labels] == ["c_seg.tif", "nuclei_1_masks.png"]
     assert all(path.suffix in IMAGE_SUFFIXES for path in images)
 

@@ -66,7 +66,7 @@ def check_dataset(path: Path | str) -> list[Problem]:
     """Find what is wrong with a dataset folder, or with a folder of images and labels before its import.
 
     Kinds of errors: "folder" (no pairs, files missing), "unreadable", "size" (image and labels differ),
-    "binary" (a mask where a label map is due), "shades", "inverted" and "outlines" (what is no label map, see
+    "binary" (a mask where a label map is due), "shades", "inverted" and "hollow" (what is no label map, see
     `label_faults`), "classes" (a class id without a name), "changed" (pixels or count not those of the index),
     "split" (hash differs, a group in two parts), "duplicate" (the same image in two parts). Kinds of warnings:
     "empty" (no nucleus), "inverted" (one piece covers most of the image), "cut" (ids were cut off at 8 or 16 bits),

@@ -31,7 +31,7 @@ FEWEST = 3  # ids or holes
 CUTS = {255: 8, 65_535: 16}  # the largest number of so many bits
 _BAND = 2048  # rows
 
-Kind = Literal["shades", "inverted", "outlines", "cut", "pieces"]
+Kind = Literal["shades", "inverted", "hollow", "cut", "pieces"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def find_faults(labels: NDArray[np.int32]) -> list[LabelFault]:
     if not labels.any():
         return []
     doubts = []
-    for rule in (_exchanged, _outlines, _shades, _cut):
+    for rule in (_exchanged, _hollow, _shades, _cut):
         fault = rule(labels)
         if fault is not None and fault.refused:
             return [fault]
@@ -129,7 +129,7 @@ def _leaves_nuclei_free(free: NDArray[np.bool_]) -> bool:
     return bool(np.average([region.solidity for region in regions], weights=areas) > ROUND)
 
 
-def _outlines(labels: NDArray[np.int32]) -> LabelFault | None:
+def _hollow(labels: NDArray[np.int32]) -> LabelFault | None:
     """Lines that enclose more than they cover."""
     covered = labels > 0
     numbered = cc3d.connected_components(~covered, connectivity=4)
@@ -147,7 +147,7 @@ def _outlines(labels: NDArray[np.int32]) -> LabelFault | None:
         return None
     count = len(enclosed)
     message = f"outlines alone: what they enclose ({counted(count, 'area')}) is left empty; fill them"
-    return LabelFault("outlines", message, refused=count >= FEWEST)
+    return LabelFault("hollow", message, refused=count >= FEWEST)
 
 
 def _cut(labels: NDArray[np.int32]) -> LabelFault | None:

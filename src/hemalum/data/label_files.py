@@ -32,6 +32,12 @@ _TAIL = re.compile(rf"(?<=.){_JOINT}\(?(?:{_WORDS})\)?$", re.IGNORECASE)
 _CLASS_TAIL = re.compile(rf"(?<=.){_JOINT}\(?(?:{_CLASS_WORDS})\)?$", re.IGNORECASE)
 _HEAD = re.compile(rf"^(?:(?:count )?masks? of |(?:{_WORDS}){_JOINT})(?=.)", re.IGNORECASE)
 _IMAGE_TAIL = re.compile(rf"(?<=.){_JOINT}(?:image|img|raw|orig|original|tissue|h&?e)$", re.IGNORECASE)
+# what programs write beside labels: flows and outlines of Cellpose, overlays, probabilities
+_BY_PRODUCT = re.compile(
+    rf"(?<=.){_JOINT}(?:cp[ _-])?(?:flows?|outlines?|overlay|output|dp|cellprob|prob|probabilit(?:y|ies))"
+    rf"(?:{_JOINT}cp[ _-]masks)?$",
+    re.IGNORECASE,
+)
 _INNER = re.compile(r"(?<=.)\.(?:ome\.tiff?|tiff?|btf|png|jpe?g|bmp|svs|ndpi|ome)$", re.IGNORECASE)
 
 
@@ -84,13 +90,14 @@ class JoinedLabels:
     """Label files by image, the one to read first.
 
     `unmatched` belong to no image, `ambiguous` fit several images as well, and of the files of an image in `equal`
-    none comes first.
+    none comes first. `by_products` are what programs write beside labels.
     """
 
     by_image: dict[str, list[Path]]
     unmatched: list[Path]
     ambiguous: dict[Path, list[str]]
     equal: frozenset[str]
+    by_products: list[Path]
 
     def file_of(self, name: str) -> Path | None:
         """The file of an image, if there is one. Raises HemalumError where two fit equally well."""
@@ -101,8 +108,8 @@ class JoinedLabels:
 
     @property
     def passed_over(self) -> list[Path]:
-        """Files that belong to an image and are not read, since another one comes first."""
-        return [path for files in self.by_image.values() for path in files[1:]]
+        """Files that belong to an image and are not read, since another one comes first or they are no labels."""
+        return [*(path for files in self.by_image.values() for path in files[1:]), *self.by_products]
 
 
 def join_labels(files: Iterable[Path], names: Iterable[str], *, classes: bool = False) -> JoinedLabels:
@@ -114,6 +121,7 @@ def join_labels(files: Iterable[Path], names: Iterable[str], *, classes: bool = 
     levels = _levels(names)
     ranked: dict[str, list[tuple[int, int, Path]]] = defaultdict(list)
     unmatched: list[Path] = []
+    by_products: list[Path] = []
     ambiguous: dict[Path, list[str]] = {}
     for path in files:
         level, images = _find(_forms(stem_of(path), classes=classes), levels)
@@ -121,13 +129,15 @@ def join_labels(files: Iterable[Path], names: Iterable[str], *, classes: bool = 
             ranked[images[0]].append((_rank(path, images[0]), level, path))
         elif images:
             ambiguous[path] = images
+        elif _find(_forms(_BY_PRODUCT.sub("", stem_of(path))), levels)[1]:
+            by_products.append(path)
         else:
             unmatched.append(path)
     for entries in ranked.values():
         entries.sort()
     equal = (name for name, entries in ranked.items() if len(entries) > 1 and entries[0][:2] == entries[1][:2])
     by_image = {name: [path for _, _, path in entries] for name, entries in ranked.items()}
-    return JoinedLabels(by_image, unmatched, ambiguous, frozenset(equal))
+    return JoinedLabels(by_image, unmatched, ambiguous, frozenset(equal), by_products)
 
 
 def apart(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -137,7 +147,7 @@ def apart(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     images, labels = list_images(folder), list_label_files(folder)
     names = {_key(form) for path in images for form in (stem_of(path), _image_name(path.stem))}
-    named_after = {path for path in labels if any(_key(form) in names for form in _forms(stem_of(path))[1:])}
+    named_after = {path for path in labels if any(_key(form) in names for form in _shorter(stem_of(path)))}
     pictures = [path for path in images if path not in named_after]
     return pictures, [path for path in labels if path not in pictures]
 
@@ -167,6 +177,12 @@ def _list_files(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
         raise HemalumError(f"{folder}: folder cannot be read ({error.strerror or error})") from error
+
+
+def _shorter(stem: str) -> list[str]:
+    """What is left of a label file's name, or of a by-product's, without what was added."""
+    source = _BY_PRODUCT.sub("", stem)
+    return _forms(stem)[1:] if source == stem else _forms(source)
 
 
 def _shortest(stem: str) -> str:

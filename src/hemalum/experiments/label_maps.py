@@ -88,7 +88,7 @@ class LabelMaps:
             log.warning(
                 "%s: %d images without a label map count as empty: %s", self.folder, len(absent), _few(absent)
             )
-        extra = [path.name for path in (*self._joined.unmatched, *self._joined.ambiguous)]
+        extra = [path.name for path in (*self._joined.unmatched, *self._joined.ambiguous, *self._joined.by_products)]
         if extra:
             log.warning("%s: %s without an image: %s", self.folder, counted(len(extra), "file"), _few(extra))
 

@@ -202,7 +202,7 @@ def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumErr
         yield HemalumError(f"{label}: fits the images {' and '.join(names[:2])} as well; join them in index.csv")
     if joined.passed_over:
         log.warning(
-            "%s: not read, since a nearer label file is there: %s",
+            "%s: not read, since nearer label files are there: %s",
             label_folder,
             ", ".join(file.name for file in joined.passed_over[:5]) + (", …" if len(joined.passed_over) > 5 else ""),
         )
