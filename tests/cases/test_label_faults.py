@@ -298,6 +298,12 @@ def test_bitmaps_and_float_masks(tmp_path: Path) -> None:
         assert (read.labels.max(), read.was_mask) == (LABELS.max(), not name.endswith(".bmp"))
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_arrays_with_an_axis_of_one(tmp_path: Path, axis: int) -> None:
+    np.save(tmp_path / "a.npy", np.expand_dims(LABELS, axis))
+    np.testing.assert_array_equal(read_instances(tmp_path / "a.npy").labels, LABELS)
+
+
 def test_shapes_in_the_transparency_alone(tmp_path: Path, error_line: Callable[..., str]) -> None:
     save(tmp_path / "a.png", np.dstack([np.zeros((*LABELS.shape, 3), np.uint8), MASK]))
     assert error_line(lambda: read_label_map(tmp_path / "a.png")) == (

@@ -97,6 +97,8 @@ def _npy(path: Path, _: Shape | None) -> StoredLabels:
         if "pickle" in str(error).lower() or "object" in str(error).lower():
             raise HemalumError(f"{path}: holds Python objects, which are never loaded; save a plain array") from error
         raise HemalumError(f"{path}: not a NumPy array file ({one_line(error)})") from error
+    if isinstance(stored, np.ndarray) and stored.ndim == 3 and 1 in (stored.shape[0], stored.shape[2]):
+        stored = stored[0] if stored.shape[0] == 1 else stored[..., 0]
     if not isinstance(stored, np.ndarray) or stored.ndim != 2:
         held = f"shape {stored.shape}" if isinstance(stored, np.ndarray) else "several arrays"
         raise HemalumError(f"{path}: want one label map (H, W), this has {held}")
