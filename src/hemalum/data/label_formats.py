@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.annotations.arrays import read_mat
-from hemalum.data.annotations.qupath import read_geojson
+from hemalum.data.annotations.drawn_labels import read_drawn_labels
 from hemalum.data.image import MAX_PIXELS, check_size
 from hemalum.data.label_pixels import read_stored
 from hemalum.errors import HemalumError, one_line
@@ -113,7 +113,8 @@ def _mat(path: Path, _: Shape | None) -> StoredLabels:
 def _geojson(path: Path, shape: Shape | None) -> StoredLabels:
     if shape is None:
         raise HemalumError(f"{path}: GeoJSON does not say the size of its image; as truth, give label maps")
-    return StoredLabels(*read_geojson(path, shape))
+    drawn = read_drawn_labels(path, shape)
+    return StoredLabels(drawn.labels, drawn.class_names)
 
 
 _PIXELS = LabelFormat(_pixels)

@@ -1,0 +1,100 @@
+"""Outlines of nuclei as the labels of an image, and which part of it they say nothing of."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hemalum.data.annotations.drawing import Drawing, fill_by_size, is_within, read_drawing, tell_apart
+from hemalum.errors import HemalumError
+from hemalum.nuclei.polygons import fill
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 256 * 2**20  # about half a million nuclei: a tile has a thousandth of that
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnLabels:
+    """What a file of outlines says of its image.
+
+    `labels` is (H, W) int32, 0 = background, with ids in the order of the file; `class_names` are by id from 0, None
+    without a class. `unannotated` is (H, W) bool, True where the file does not say what there is, None where it does
+    everywhere. `left_out` counts what was not taken for a nucleus, `outside` the nuclei that lie in what is not
+    annotated.
+    """
+
+    labels: NDArray[np.int32]
+    class_names: list[str | None]
+    unannotated: NDArray[np.bool_] | None
+    left_out: Counter[str]
+    outside: int
+
+
+def read_drawn_labels(path: Path | str, shape: tuple[int, int]) -> DrawnLabels:
+    """Read outlines as the labels of an image of (H, W) px; see `tell_apart` for what is a nucleus.
+
+    A pixel is inside where its center is; holes are left out. Of outlines that overlap the smaller has the pixel.
+    QuPath's cells give their nucleus; of a derived class ("Tumor: Positive") the name is all of it.
+
+    Not annotated are ignored areas; and where nuclei are annotated in regions, what lies beyond these, but for nuclei
+    drawn there by hand: detections and cells that lie beyond are as a program left them.
+
+    Raises HemalumError, naming the outline, for a file that is missing, too large or of another kind, that holds no
+    outline but other things, and for nuclei outside of the image.
+    """
+    drawing = _read(Path(path))
+    roles = tell_apart(drawing, shape)
+    nuclei = roles.nuclei
+    nuclei.check_within(shape)
+    labels = _draw(nuclei, shape)
+    unknown = is_within(nuclei, roles.ignored)
+    unannotated = fill(roles.ignored.paths, shape) > 0
+    if len(roles.frames):
+        beyond = fill(roles.frames.paths, shape) == 0
+        if beyond.all():
+            raise HemalumError(f"{path}: its regions lie outside of the image; are they of this one?")
+        unannotated |= beyond
+        unknown |= ~(is_within(nuclei, roles.frames) | nuclei.by_hand)
+    unannotated = np.where(labels > 0, np.append(False, unknown)[labels], unannotated)
+    named = [None, *nuclei.class_names]
+    left_out = Counter({"region": len(roles.regions), "ignored area": len(roles.ignored), **drawing.left_out})
+    return DrawnLabels(
+        labels,
+        [None, *(named[number] for number in nuclei.classes.tolist())],
+        unannotated if unannotated.any() else None,
+        +left_out,
+        int(unknown.sum()),
+    )
+
+
+def class_names_in(paths: Iterable[Path]) -> list[str]:
+    """The classes of all nuclei in files of outlines, by name."""
+    names: set[str] = set()
+    for path in paths:
+        nuclei = tell_apart(_read(path), None).nuclei
+        names |= {nuclei.class_names[number - 1] for number in np.unique(nuclei.classes) if number}
+    return sorted(names)
+
+
+def _read(path: Path) -> Drawing:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if size > MAX_BYTES:
+        raise HemalumError(f"{path}: {size / 2**20:.0f} MB of outlines; more than {MAX_BYTES // 2**20} MB is no tile")
+    return read_drawing(path)
+
+
+def _draw(nuclei: Drawing, shape: tuple[int, int]) -> NDArray[np.int32]:
+    """The label map of nuclei by their places from 1."""
+    labels = fill_by_size(nuclei.paths, shape).astype(np.int32)
+    hidden = len(nuclei) - np.count_nonzero(np.bincount(labels.ravel())[1:])
+    if hidden:
+        log.warning("%s: %d of %d polygons hold no pixel of their own", nuclei.file, hidden, len(nuclei))
+    return labels
