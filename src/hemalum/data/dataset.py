@@ -5,7 +5,7 @@ index.csv      one row per image (Row)
 images/        PNG, 8-bit RGB
 labels/        PNG uint16 (TIFF uint32 where an id exceeds 65535), 0 = background
 classes/       PNG uint8 class maps, where the source has classes
-ambiguous/     PNG 0/255, where the source marks what its annotators could not tell
+ambiguous/     PNG 0/255, where the source marks what its annotators could not tell; 128 where nobody has annotated
 """
 
 import csv
@@ -32,6 +32,7 @@ from hemalum.errors import HemalumError, one_line
 FORMAT = 2  # 1: keys before version 0.2
 INFO_FILE = "dataset.yaml"
 INDEX_FILE = "index.csv"
+UNANNOTATED = 128  # in a mask of ambiguous areas, where 255 is what the annotators could not tell
 OF_SAMPLES = ("id", "source", "group", "organ", "stain", "mpp", "mpp_source")  # columns that are fields of Sample
 DECISIVE = ("id", "sha256", "mpp", "organ", "stain", "group", "split")  # say what images are and how they are used
 
@@ -182,12 +183,16 @@ class Dataset(Sequence[Sample]):
         classes = None
         if row.classes is not None:
             classes = classes_by_instance(instances, read_label_map(self.path / row.classes))
-        ambiguous = read_label_map(self.path / row.ambiguous) > 0 if row.ambiguous is not None else None
+        ambiguous = unannotated = None
+        if row.ambiguous is not None:
+            marks = read_label_map(self.path / row.ambiguous)
+            ambiguous, unannotated = marks > 0, marks == UNANNOTATED
         return Sample(
             image=read_image(self.path / row.image),
             instances=instances,
             classes=classes,
             ambiguous=ambiguous,
+            unannotated=unannotated if unannotated is not None and unannotated.any() else None,
             **{name: getattr(row, name) for name in OF_SAMPLES},
         )
 
@@ -216,7 +221,10 @@ def write_sample(folder: Path, sample: Sample) -> Row:
         _save_png(folder / classes, sample.classes.astype(np.uint8)[sample.instances])
     if sample.ambiguous is not None:
         ambiguous = f"ambiguous/{sample.id}.png"
-        _save_png(folder / ambiguous, sample.ambiguous.astype(np.uint8) * np.uint8(255))
+        marks = sample.ambiguous.astype(np.uint8) * np.uint8(255)
+        if sample.unannotated is not None:
+            marks[sample.unannotated] = UNANNOTATED
+        _save_png(folder / ambiguous, marks)
     return Row(
         image=image,
         label=label,

@@ -96,10 +96,11 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
     classes of nuclei apart, both must have the same ones, by name.
     With `tta` a model looks at each window in eight ways, and `recall` takes its threshold for that, as in
     `hemalum.segment`.
-    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `organs` says which organ a
-    model that tells organs apart is given for each image of a dataset: "true", its own; "unknown", none; "wrong",
-    another one; "shuffled", that of any of the images (`organs.assign_organs`). `on_progress` is called after each
-    image with its number from 0 and its row. With `out`, the result is also saved there.
+    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere; what nobody has annotated
+    never does. `organs` says which organ a model that tells organs apart is given for each image of a dataset:
+    "true", its own; "unknown", none; "wrong", another one; "shuffled", that of any of the images
+    (`organs.assign_organs`). `on_progress` is called after each image with its number from 0 and its row. With `out`,
+    the result is also saved there.
 
     Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, a segmentation
     does not fit its image, `tta` or `recall` is asked of what runs no network, or `organs` of what tells none apart.
@@ -261,7 +262,7 @@ def _evaluate_image(
         scores = score_image(
             sample.instances,
             segmentation.labels,
-            ambiguous=sample.ambiguous if leave_out_ambiguous else None,
+            ambiguous=sample.left_out(ambiguous=leave_out_ambiguous),
             mpp=sample.mpp,
             classes=by_class,
         )
