@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from builders.labels import field, make_source, photograph, save
+from hemalum.data import LABEL_ENDINGS
 from hemalum.data.check import check_dataset
 from hemalum.data.image import IMAGE_SUFFIXES
 from hemalum.data.importing import import_dataset
@@ -151,7 +152,7 @@ def test_a_label_file_beside_a_nearer_one_is_named(tmp_path: Path, caplog: pytes
          "or join them in index.csv"),
         ("zebra_masks.png", "labels/zebra_masks.png: no image named zebra.* in {root}/images"),
         ("f0.gif", "images/f0.png: no label file named f0.* in {root}/labels; f0.gif is of no format that is read "
-         "(.ome.tiff, .geojson, .ome.tif, .tiff, .bmp, .btf, .mat, .npy, .png, .tif)"),
+         f"({', '.join(LABEL_ENDINGS)})"),
     ],
 )  # fmt: skip
 def test_what_joins_nothing(tmp_path: Path, label: str, message: str, error_line: Callable[..., str]) -> None:

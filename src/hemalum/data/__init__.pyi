@@ -34,6 +34,8 @@ from .label_files import same_stem as same_stem
 from .label_files import stem_of as stem_of
 from .label_files import without_tail as without_tail
 from .label_formats import LABEL_ENDINGS as LABEL_ENDINGS
+from .label_formats import is_common as is_common
+from .label_formats import is_drawn as is_drawn
 from .label_maps import SMOOTHING_UM as SMOOTHING_UM
 from .label_maps import Instances as Instances
 from .label_maps import components as components

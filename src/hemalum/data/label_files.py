@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from hemalum.data.image import IMAGE_SUFFIXES
-from hemalum.data.label_formats import LABEL_ENDINGS, LABEL_FORMATS, PICKLE, is_drawn, label_ending
+from hemalum.data.label_formats import LABEL_ENDINGS, LABEL_FORMATS, PICKLE, is_common, is_drawn, label_ending
 from hemalum.errors import HemalumError
 
 _JOINT = r"[ _.\-]"
@@ -109,7 +109,8 @@ class JoinedLabels:
     @property
     def passed_over(self) -> list[Path]:
         """Files that belong to an image and are not read, since another one comes first or they are no labels."""
-        return [*(path for files in self.by_image.values() for path in files[1:]), *self.by_products]
+        later = (path for files in self.by_image.values() for path in files[1:] if not is_common(path))
+        return [*later, *self.by_products]
 
 
 def join_labels(files: Iterable[Path], names: Iterable[str], *, classes: bool = False) -> JoinedLabels:
@@ -127,6 +128,8 @@ def join_labels(files: Iterable[Path], names: Iterable[str], *, classes: bool = 
         level, images = _find(_forms(stem_of(path), classes=classes), levels)
         if len(images) == 1:
             ranked[images[0]].append((_rank(path, images[0]), level, path))
+        elif is_common(path):
+            continue
         elif images:
             ambiguous[path] = images
         elif _find(_forms(_BY_PRODUCT.sub("", stem_of(path))), levels)[1]:
@@ -232,6 +235,8 @@ def _find(forms: Sequence[str], levels: Sequence[_Level]) -> tuple[int, list[str
 def _rank(path: Path, name: str) -> int:
     if path.name.lower().endswith(PICKLE):
         return 3
+    if is_common(path):
+        return 4
     if is_drawn(path):
         return 1
     return 2 if _key(stem_of(path)) == _key(name) else 0

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.annotations.arrays import read_mat
-from hemalum.data.annotations.drawn_labels import read_drawn_labels
+from hemalum.data.annotations.drawn_labels import DrawnLabels, read_drawn_labels
 from hemalum.data.image import MAX_PIXELS, check_size
 from hemalum.data.label_pixels import read_stored
 from hemalum.errors import HemalumError, one_line
@@ -28,11 +28,12 @@ class StoredLabels:
     """What a label file stores: (H, W) or (H, W, channels) numbers of any dtype.
 
     `class_names` has the name of each nucleus's class by its id, None for one without; it is None for formats that
-    name no classes.
+    name no classes. `drawn` is what a file of outlines says beside that.
     """
 
     pixels: NDArray[Any]
     class_names: Sequence[str | None] | None = None
+    drawn: DrawnLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class LabelFormat:
     """How files of one ending are read: a function of path and, for outlines, the shape of their image.
 
     `outlines` are drawn, each a nucleus of its own, so they are no mask and have no size of their own. `classes` says
-    whether a class map may come in this format.
+    whether a class map may come in this format. Files of other kinds are called so too where the ending is `common`:
+    one that belongs to no image, or stands beside a label file, is passed over without a word.
     """
 
     read: Callable[[Path, Shape | None], StoredLabels]
     outlines: bool = False
     classes: bool = True
+    common: bool = False
 
 
 def read_stored_labels(path: Path, shape: Shape | None = None) -> StoredLabels:
@@ -69,6 +72,12 @@ def is_drawn(path: Path) -> bool:
     """Whether a label file holds outlines, so that each is a nucleus and its size is that of its image."""
     label_format = format_of(path.name)
     return label_format is not None and label_format.outlines
+
+
+def is_common(path: Path) -> bool:
+    """Whether files of other kinds have the ending of this label file too."""
+    label_format = format_of(path.name)
+    return label_format is not None and label_format.common
 
 
 def label_ending(name: str) -> str | None:
@@ -110,13 +119,16 @@ def _mat(path: Path, _: Shape | None) -> StoredLabels:
     return StoredLabels(read_mat(path, {"inst_map": (None, None)})["inst_map"])
 
 
-def _geojson(path: Path, shape: Shape | None) -> StoredLabels:
+def _outlines(path: Path, shape: Shape | None) -> StoredLabels:
     if shape is None:
-        raise HemalumError(f"{path}: GeoJSON does not say the size of its image; as truth, give label maps")
+        kind = "GeoJSON does" if "json" in path.name.lower() else "outlines do"
+        raise HemalumError(f"{path}: {kind} not say the size of its image; as truth, give label maps")
     drawn = read_drawn_labels(path, shape)
-    return StoredLabels(drawn.labels, drawn.class_names)
+    return StoredLabels(drawn.labels, drawn.class_names, drawn)
 
 
+_OUTLINES = LabelFormat(_outlines, outlines=True, classes=False)
+_PERHAPS_OUTLINES = LabelFormat(_outlines, outlines=True, classes=False, common=True)
 _PIXELS = LabelFormat(_pixels)
 LABEL_FORMATS: dict[str, LabelFormat] = {
     ".ome.tiff": _PIXELS,
@@ -128,6 +140,12 @@ LABEL_FORMATS: dict[str, LabelFormat] = {
     ".bmp": _PIXELS,
     ".npy": LabelFormat(_npy),
     ".mat": LabelFormat(_mat, classes=False),  # HoVer-Net and its kin: inst_map
-    ".geojson": LabelFormat(_geojson, outlines=True, classes=False),
+    ".geojson": _OUTLINES,  # QuPath, as the next three
+    ".geojson.gz": _OUTLINES,
+    ".json": _PERHAPS_OUTLINES,
+    ".json.gz": _PERHAPS_OUTLINES,
+    ".xml": _PERHAPS_OUTLINES,  # Aperio ImageScope
+    ".roi": _OUTLINES,  # ImageJ, as the next
+    ".zip": _PERHAPS_OUTLINES,
 }
 LABEL_ENDINGS = tuple(sorted(LABEL_FORMATS, key=lambda ending: (-len(ending), ending)))

@@ -13,6 +13,7 @@ from skimage.feature import peak_local_max
 from skimage.filters import gaussian
 from skimage.segmentation import watershed
 
+from hemalum.data.annotations.drawn_labels import DrawnLabels
 from hemalum.data.label_faults import LabelFault, find_faults
 from hemalum.data.label_formats import Shape, is_drawn, read_stored_labels
 from hemalum.data.label_pixels import to_class_map, to_label_map
@@ -27,13 +28,15 @@ class Instances:
     """The nuclei of a label file.
 
     `labels` are (H, W) int32, `was_mask` says that they are the components of a binary mask. `class_names` has the
-    name of each nucleus's class by its id, None for formats that name no classes. `doubts` are for warnings.
+    name of each nucleus's class by its id, None for formats that name no classes. `doubts` are for warnings; `drawn` is
+    what a file of outlines says beside its nuclei.
     """
 
     labels: NDArray[np.int32]
     was_mask: bool = False
     class_names: Sequence[str | None] | None = None
     doubts: tuple[LabelFault, ...] = ()
+    drawn: DrawnLabels | None = None
 
 
 def read_instances(
@@ -49,7 +52,7 @@ def read_instances(
     stored = read_stored_labels(path, shape)
     labels = to_label_map(stored.pixels, path)
     if is_drawn(path):
-        return Instances(labels, class_names=stored.class_names)
+        return Instances(labels, class_names=stored.class_names, drawn=stored.drawn)
     mask = is_binary(labels)
     if mask and not masks:
         raise HemalumError(

@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.annotations import listed
 from hemalum.data.dataset import Dataset
 from hemalum.data.label_files import JoinedLabels, join_labels, list_label_files, stem_of, without_tail
-from hemalum.data.label_formats import LABEL_ENDINGS
+from hemalum.data.label_formats import LABEL_ENDINGS, is_common
 from hemalum.data.label_maps import Instances, read_instances
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError, counted
@@ -113,6 +114,8 @@ class LabelMaps:
         read = read_instances(path, (height, width), masks=self.components, prediction=True)
         self.doubts += _warn_of(path, read)
         labels = read.labels
+        if read.drawn is not None and read.drawn.left_out:
+            log.warning("%s: left out, since it is no nucleus: %s", path, listed(read.drawn.left_out))
         if self.class_names and read.class_names is not None:
             classes = _classes(path, read.class_names, self.class_names)
             return labels if classes is None else Segmentation(labels, classes)
@@ -147,7 +150,7 @@ class Truth:
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
-        self.ids = sorted({without_tail(stem_of(path)) for path in _label_files(self.folder)})
+        self.ids = sorted({without_tail(stem_of(path)) for path in _label_files(self.folder) if not is_common(path)})
 
     @property
     def name(self) -> str:

@@ -2,13 +2,14 @@ from .aperio_xml import read_aperio_xml as read_aperio_xml
 from .arrays import NpyRows as NpyRows
 from .arrays import read_mat as read_mat
 from .arrays import read_npy as read_npy
+from .drawing import NO_CLASS as NO_CLASS
 from .drawing import fill_by_size as fill_by_size
-from .drawing import is_drawing as is_drawing
 from .drawing import is_within as is_within
 from .drawing import listed as listed
 from .drawing import read_drawing as read_drawing
 from .drawing import tell_apart as tell_apart
 from .drawn_labels import DrawnLabels as DrawnLabels
+from .drawn_labels import DrawnSummary as DrawnSummary
 from .drawn_labels import class_names_in as class_names_in
 from .drawn_labels import read_drawn_labels as read_drawn_labels
 from .imagej_rois import read_roi_set as read_roi_set

@@ -22,8 +22,7 @@ from hemalum.nuclei.polygons import Polygons, fill
 
 log = logging.getLogger(__name__)
 
-GEOJSON_ENDINGS = (".geojson", ".geojson.gz", ".json", ".json.gz")
-ENDINGS = (*GEOJSON_ENDINGS, ".xml", ".zip", ".roi")  # of files of outlines
+NOT_GEOJSON = (".xml", ".zip", ".roi")  # endings of files of outlines; whatever else is read as GeoJSON
 NO_CLASS = "Nucleus"  # what hemalum's own export calls a nucleus without a class
 STRAY_PX = 2.0  # QuPath keeps outlines inside; they may be smoothed or rounded across the edge by this much
 DRAWN_PX = 100.0  # in other programs annotators draw a little over the edge; further out, it is another image
@@ -65,6 +64,10 @@ class Drawing:
     by_hand: NDArray[np.bool_]
     left_out: Counter[str]
     margin: float
+
+    def class_names_used(self) -> set[str]:
+        """The names of the classes that any has; hemalum's own name for a nucleus without a class is none."""
+        return {self.class_names[number - 1] for number in np.unique(self.classes) if number} - {NO_CLASS}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -148,11 +151,6 @@ def is_within(nuclei: Drawing, regions: Drawing) -> NDArray[np.bool_]:
     return within
 
 
-def is_drawing(path: Path) -> bool:
-    """Whether a file's name says that it holds outlines."""
-    return path.name.lower().endswith(ENDINGS)
-
-
 def read_drawing(path: Path | str) -> Drawing:
     """Read the outlines of a file: GeoJSON of QuPath, XML of Aperio ImageScope, ROIs of ImageJ (.roi, .zip).
 
@@ -161,7 +159,7 @@ def read_drawing(path: Path | str) -> Drawing:
     """
     path = Path(path)
     left_out: Counter[str] = Counter()
-    qupath = path.name.lower().endswith(GEOJSON_ENDINGS)
+    qupath = path.suffix.lower() not in NOT_GEOJSON
     if qupath:
         pieces = _split_classes([_from_qupath(one) for one in read_areas(path, left_out)], path)
     else:
@@ -169,10 +167,7 @@ def read_drawing(path: Path | str) -> Drawing:
             Piece(one.name, _as_float32(to_path(one.rings)), one.class_name) for one in _read_outlines(path, left_out)
         ]
     numbers: dict[str, int] = {}
-    classes = [
-        0 if piece.class_name in (None, "", NO_CLASS) else numbers.setdefault(str(piece.class_name), len(numbers) + 1)
-        for piece in pieces
-    ]
+    classes = [numbers.setdefault(piece.class_name, len(numbers) + 1) if piece.class_name else 0 for piece in pieces]
     return Drawing(
         path,
         _joined([piece.path for piece in pieces]),
@@ -187,9 +182,9 @@ def read_drawing(path: Path | str) -> Drawing:
 
 def _from_qupath(one: QuPathObject) -> Piece:
     parts = [_as_float32(to_path(polygon)) for polygon in one.polygons]
-    whole = parts[0] if len(parts) == 1 else to_path(parts)
+    path = parts[0] if len(parts) == 1 else to_path(parts)
     by_hand = one.kind not in NUCLEI
-    return Piece(f"feature {one.number}", whole, one.class_name, by_hand, tuple(parts) if len(parts) > 1 else ())
+    return Piece(f"feature {one.number}", path, one.class_name, by_hand, tuple(parts) if len(parts) > 1 else ())
 
 
 def _as_float32(path: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -2,15 +2,23 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations.drawing import Drawing, fill_by_size, is_within, read_drawing, tell_apart
-from hemalum.errors import HemalumError
+from hemalum.data.annotations.drawing import (
+    NO_CLASS,
+    Drawing,
+    fill_by_size,
+    is_within,
+    listed,
+    read_drawing,
+    tell_apart,
+)
+from hemalum.errors import HemalumError, counted
 from hemalum.nuclei.polygons import fill
 
 log = logging.getLogger(__name__)
@@ -33,6 +41,59 @@ class DrawnLabels:
     unannotated: NDArray[np.bool_] | None
     left_out: Counter[str]
     outside: int
+
+    def annotated(self) -> NDArray[np.int32]:
+        """The labels without the nuclei that lie in what is not annotated."""
+        return (
+            self.labels if self.unannotated is None else np.where(self.unannotated, 0, self.labels).astype(np.int32)
+        )
+
+    def classes(self, names: Mapping[int, str], where: Path | str) -> NDArray[np.int32]:
+        """(N + 1,) int32 class by id, of `names` by class; 0 without one. `where` is for messages.
+
+        Raises HemalumError for a class that is not among the names.
+        """
+        numbers = {NO_CLASS: 0} | {name: number for number, name in names.items()}
+        unknown = next((name for name in self.class_names if name is not None and name not in numbers), None)
+        if unknown is not None:
+            raise HemalumError(f"{where}: class '{unknown}' is not among class_names {', '.join(names.values())}")
+        return np.array([0 if name is None else numbers[name] for name in self.class_names], np.int32)
+
+
+@dataclass
+class DrawnSummary:
+    """What files of outlines of one folder hold beside nuclei, for one line of the log."""
+
+    files: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    partly: int = 0  # files that say nothing of a part of their image
+    outside: int = 0  # nuclei there
+    pixels: int = 0
+    unknown: int = 0  # pixels there
+
+    def add(self, drawn: DrawnLabels) -> None:
+        """Count what one file holds."""
+        self.files += 1
+        self.left_out += drawn.left_out
+        if drawn.unannotated is not None:
+            self.partly += 1
+            self.outside += drawn.outside
+            self.pixels += drawn.unannotated.size
+            self.unknown += int(drawn.unannotated.sum())
+
+    def log(self, where: Path | str) -> None:
+        """Say what is no nucleus, and how much of the images is not annotated."""
+        if self.left_out:
+            files = counted(self.files, "file")
+            log.warning("%s: left out of %s, since it is no nucleus: %s", where, files, listed(self.left_out))
+        if self.partly:
+            images = counted(self.partly, "image")
+            share = 100 * self.unknown / self.pixels
+            nuclei = f", nor do {counted(self.outside, 'nucleus')} there" if self.outside else ""
+            log.warning(
+                "%s: annotated in part: %s; outside of their regions and in ignored areas (%.0f %%) nothing counts%s",
+                where, images, share, nuclei,
+            )  # fmt: skip
 
 
 def read_drawn_labels(path: Path | str, shape: tuple[int, int]) -> DrawnLabels:
@@ -76,8 +137,7 @@ def class_names_in(paths: Iterable[Path]) -> list[str]:
     """The classes of all nuclei in files of outlines, by name."""
     names: set[str] = set()
     for path in paths:
-        nuclei = tell_apart(_read(path), None).nuclei
-        names |= {nuclei.class_names[number - 1] for number in np.unique(nuclei.classes) if number}
+        names |= tell_apart(_read(path), None).nuclei.class_names_used()
     return sorted(names)
 
 

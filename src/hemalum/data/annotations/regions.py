@@ -57,15 +57,15 @@ def find_regions(
     regions: NDArray[np.bool_] = named | (by_hand & (held >= MANY))
     if shape is not None:
         size = np.array([shape[1], shape[0]])
-        sides = np.clip(np.minimum(high, size) - np.maximum(low, 0), 0, None)
-        regions |= by_hand & (np.minimum(areas, sides.prod(axis=1)) >= FILLS * size.prod())
+        overlap = np.clip(np.minimum(high, size) - np.maximum(low, 0), 0, None)
+        regions |= by_hand & (np.minimum(areas, overlap.prod(axis=1)) >= FILLS * size.prod())
     nuclei = ~regions
     detected = nuclei & ~by_hand
     for typical in (detected, nuclei & (held == 0), nuclei):  # the best that there is to say how large a nucleus is
         if typical.any():
             median = float(np.median(areas[typical]))
-            beside = (held > 0) | detected.any()
-            large = areas > np.where(beside, LARGE, HUGE if typical.sum() >= ENOUGH else np.inf) * median
+            near_others = (held > 0) | detected.any()
+            large = areas > np.where(near_others, LARGE, HUGE if typical.sum() >= ENOUGH else np.inf) * median
             return regions | (by_hand & large)
     return regions
 

@@ -1,4 +1,4 @@
-"""`folder`: what users have. Images with label maps or binary masks, joined by stem or by an index CSV.
+"""`folder`: what users have. Images with label maps, binary masks or outlines, joined by name or by an index CSV.
 
     SRC/images/a.png   SRC/labels/a.png   [SRC/classes/a.png]   [SRC/index.csv]
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hemalum.data.annotations import DrawnSummary, class_names_in
 from hemalum.data.dataset import classes_by_instance
 from hemalum.data.image import read_image
 from hemalum.data.label_files import (
@@ -26,6 +27,7 @@ from hemalum.data.label_files import (
     stem_of,
     without_tail,
 )
+from hemalum.data.label_formats import is_drawn
 from hemalum.data.label_maps import read_class_map, read_instances, same_size
 from hemalum.data.readers.files import find_index, find_listed, read_csv
 from hemalum.data.readers.reader import Reader
@@ -63,23 +65,25 @@ def read(
     `images` and `labels` name the sub-folders. `index` names the CSV; by default index.csv is used when
     there is one. `group` is the column of the index that a split keeps together (default: `group` if there
     is such a column, else each image by itself). A label file with one value besides 0 and several pieces
-    is taken as a binary mask: its connected components (8-neighbors) become the nuclei, which the log says.
+    is taken as a binary mask: its connected components (8-neighbors) become the nuclei, which the log says. Outlines
+    are drawn; the regions among them say what is annotated (`annotations.drawn_labels`).
     `class_names` names the ids of the class maps: by id, or in the order of the ids from 1 (in a string with
-    commas between); without it classes are kept, and no model is trained or scored by them.
+    commas between); without it classes are kept, and no model is trained or scored by them. Outlines have their
+    classes by name; without `class_names` these are all that the files name, in the order of the alphabet.
 
     Raises HemalumError, naming file or row, for missing folders, pairs or columns, unreadable files, sizes that
     do not fit, and class ids without a name where names are given.
     """
-    names = classes_for(class_names=class_names)
     pairs = find_pairs(path, images=images, labels=labels, index=index)
+    names = _name_classes(class_names, pairs)
     if group is not None and group != "image" and group not in pairs[0].columns:
         known = ", ".join(pairs[0].columns) or "none: there is no index"
         raise HemalumError(f"{path}: no column {group!r} to group by; columns are {known}")
-    if names and pairs[0].classes is None:
+    if names and pairs[0].classes is None and not any(is_drawn(pair.label) for pair in pairs):
         raise HemalumError(f"{path}: class_names without class maps; want a folder {' or '.join(CLASS_FOLDERS)}")
     if not names and pairs[0].classes is not None:
         log.warning("%s: class maps without names; give them as class_names=FIRST,SECOND,… to use them", path)
-    binary = 0
+    binary, drawn = 0, DrawnSummary()
     doubts: dict[str, list[str]] = {}
     for pair in pairs:
         image = read_image(pair.image)
@@ -89,8 +93,13 @@ def read(
         for doubt in read_labels.doubts:
             doubts.setdefault(doubt.kind, []).append(f"{pair.label}: {doubt.message}")
         same_size(pair.label, instances, image, "label map is {}, its image {}")
-        classes = None
-        if pair.classes is not None:
+        classes = unannotated = None
+        if read_labels.drawn is not None:
+            drawn.add(read_labels.drawn)
+            instances, unannotated = read_labels.drawn.annotated(), read_labels.drawn.unannotated
+        if pair.classes is None and read_labels.drawn is not None and names:
+            classes = read_labels.drawn.classes(names, pair.label)[: instances.max() + 1]
+        elif pair.classes is not None:
             class_map = read_class_map(pair.classes)
             same_size(pair.classes, class_map, image, "class map is {}, its image {}")
             if class_map.max() > 255:
@@ -117,9 +126,11 @@ def read(
             mpp=mpp,
             mpp_source=None if mpp is None else "file",
             classes=classes,
+            unannotated=unannotated,
         )
     for lines in doubts.values():
         log.warning("%s%s", lines[0], f" (and so {counted(len(lines) - 1, 'other file')})" if len(lines) > 1 else "")
+    drawn.log(path)
     if binary:
         log.warning(
             "%s: %d of %d label files are binary masks; their connected components became the nuclei, "
@@ -131,14 +142,31 @@ def read(
 
 
 def classes_for(
-    *, class_names: Mapping[int, str] | Sequence[str] | str | None = None, **_others: object
+    *,
+    path: Path | str | None = None,
+    images: str = "images",
+    labels: str = "labels",
+    index: str | None = None,
+    class_names: Mapping[int, str] | Sequence[str] | str | None = None,
+    **_others: object,
 ) -> dict[int, str]:
-    """Names of the classes by id, as `read` takes them; {} where none are given.
+    """Names of the classes by id, as `read` takes them; where none are given those of the outlines, else {}.
 
     Raises HemalumError for an empty or repeated name and for an id outside 1 to 255.
     """
+    if class_names is not None or path is None:
+        return _name_classes(class_names, [])
+    return _name_classes(None, find_pairs(path, images=images, labels=labels, index=index))
+
+
+def _name_classes(
+    class_names: Mapping[int, str] | Sequence[str] | str | None, pairs: Sequence[Pair]
+) -> dict[int, str]:
     if class_names is None:
-        return {}
+        drawn = [pair.label for pair in pairs if pair.classes is None and is_drawn(pair.label)]
+        class_names = class_names_in(drawn)
+        if not class_names:
+            return {}
     if isinstance(class_names, str):
         class_names = class_names.split(",")
     listed = class_names if isinstance(class_names, Mapping) else dict(enumerate(class_names, start=1))
@@ -286,9 +314,9 @@ def _mpp(pair: Pair) -> float | None:
 
 
 READER = Reader(
-    title="Your own folder: images with label maps or binary masks",
+    title="Your own folder: images with label maps, binary masks or outlines",
     read=read,
     group="image, or the column named group",
     classes_for=classes_for,
-    markers=("labels/*.png", "labels/*.tif", "labels/*.tiff"),
+    markers=("labels/*.png", "labels/*.tif", "labels/*.tiff", "labels/*.geojson"),
 )

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations import fill_by_size, is_within, listed, read_drawing, tell_apart
+from hemalum.data.annotations import NO_CLASS, fill_by_size, is_within, listed, read_drawing, tell_apart
 from hemalum.data.image import read_image
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
@@ -101,8 +101,7 @@ def classes_for(
 ) -> dict[int, str]:
     """Names of the classes by id from 1; those of the file by name, where none are given."""
     if class_names is None:
-        nuclei = tell_apart(read_drawing(path), None).nuclei
-        names = sorted({nuclei.class_names[number - 1] for number in np.unique(nuclei.classes) if number})
+        names = sorted(tell_apart(read_drawing(path), None).nuclei.class_names_used())
     else:
         names = [name.strip() for name in (class_names.split(",") if isinstance(class_names, str) else class_names)]
     if len(names) > 255:
@@ -139,14 +138,14 @@ def _collect(path: Path, shape: tuple[int, int], names: dict[int, str]) -> _Obje
         log.warning("%s: left out, since it is no nucleus: %s", path, listed(left_out))
     if len(frames):
         log.info("%s: of its %d nuclei those in its annotated regions, %d, are read", path, len(nuclei), len(frames))
-    numbers = {name: number for number, name in names.items()}
+    numbers = {NO_CLASS: 0} | {name: number for number, name in names.items()}
     known = np.array([0, *(numbers.get(name, -1) for name in nuclei.class_names)], np.int32)
     classes = known[nuclei.classes]
     if (classes < 0).any():
         first = int(np.flatnonzero(classes < 0)[0])
         name = nuclei.class_names[nuclei.classes[first] - 1]
         raise HemalumError(
-            f"{path}, {nuclei.names[first]}: class '{name}' is not among class_names {', '.join(numbers)}"
+            f"{path}, {nuclei.names[first]}: class '{name}' is not among class_names {', '.join(names.values())}"
         )
     return _Objects(nuclei.paths, classes, frames.paths, ignored.paths)
 
