@@ -11,10 +11,12 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.annotations import DrawnLabels, listed
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
 from hemalum.data.image import read_image
 from hemalum.data.label_faults import find_faults
-from hemalum.data.label_maps import components, is_binary, read_class_map, read_ids, size_text
+from hemalum.data.label_formats import is_drawn
+from hemalum.data.label_maps import components, is_binary, read_class_map, read_ids, read_instances, size_text
 from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.readers.folder import Pair, survey
@@ -70,10 +72,11 @@ def check_dataset(path: Path | str) -> list[Problem]:
     `label_faults`), "classes" (a class id without a name), "changed" (pixels or count not those of the index),
     "split" (hash differs, a group in two parts), "duplicate" (the same image in two parts). Kinds of warnings:
     "empty" (no nucleus), "inverted" (one piece covers most of the image), "cut" (ids were cut off at 8 or 16 bits),
-    "pieces" (a label in several pieces), "merged" (suspicion that touching nuclei share a label), "classes" (nuclei
-    without a class), "split" (a publication has a group in two parts), "duplicate" (the same image twice in one
-    part), "similar" (images in different parts that show the same), "neighbors" (edges of tiles in different parts
-    match), "mpp" (missing, mixed, or nuclei of unlikely size). Errors come first, then by file.
+    "pieces" (a label in several pieces), "merged" (suspicion that touching nuclei share a label), "objects" (what
+    is no nucleus among outlines), "unannotated" (regions say that a part of the image is not annotated), "classes"
+    (nuclei without a class), "split" (a publication has a group in two parts), "duplicate" (the same image twice in
+    one part), "similar" (images in different parts that show the same), "neighbors" (edges of tiles in different
+    parts match), "mpp" (missing, mixed, or nuclei of unlikely size). Errors come first, then by file.
 
     Raises HemalumError when there is no folder at `path`.
     """
@@ -120,12 +123,18 @@ def _check_pair(
     image_name, name = _relative(path, image_file), _relative(path, label_file)
     image: NDArray[np.uint8] | None = None
     labels: NDArray[np.int32] | None = None
+    drawn: DrawnLabels | None = None
     try:
         image = read_image(image_file)
     except HemalumError as error:
         yield Problem("error", image_name, "unreadable", _without(path, error))
     try:
-        labels = read_ids(label_file, None if image is None else image.shape[:2])
+        shape = None if image is None else image.shape[:2]
+        if is_drawn(label_file):
+            drawn = read_instances(label_file, shape).drawn
+            labels = None if drawn is None else drawn.annotated()
+        else:
+            labels = read_ids(label_file, shape)
     except HemalumError as error:
         yield Problem("error", name, "unreadable", _without(path, error))
     if image is not None:
@@ -136,6 +145,8 @@ def _check_pair(
         images.append(_ImageFacts(image_name, row, digest, edges_of(image), diameters, mpp))
     if image is not None and labels is not None and labels.shape != image.shape[:2]:
         yield Problem("error", name, "size", f"labels are {size_text(labels)}, the image is {size_text(image)}")
+    if drawn is not None:
+        yield from _check_drawn(name, drawn)
     if labels is not None:
         yield from _check_labels(name, labels)
         count = int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
@@ -143,6 +154,15 @@ def _check_pair(
             yield Problem(
                 "error", name, "changed", f"{counted(count, 'nucleus')}, the index says {row.nuclei}; import again"
             )
+
+
+def _check_drawn(name: str, drawn: DrawnLabels) -> Iterator[Problem]:
+    if drawn.left_out:
+        yield Problem("warning", name, "objects", f"left out, since it is no nucleus: {listed(drawn.left_out)}")
+    if drawn.unannotated is not None:
+        share = f"{100 * drawn.unannotated.mean():.0f} % of the image counts nowhere"
+        nuclei = f", nor do {counted(drawn.outside, 'nucleus')} there" if drawn.outside else ""
+        yield Problem("warning", name, "unannotated", f"annotated in part: {share}{nuclei}")
 
 
 def _check_labels(name: str, labels: NDArray[np.int32]) -> Iterator[Problem]:

@@ -28,8 +28,8 @@ class Instances:
     """The nuclei of a label file.
 
     `labels` are (H, W) int32, `was_mask` says that they are the components of a binary mask. `class_names` has the
-    name of each nucleus's class by its id, None for formats that name no classes. `doubts` are for warnings; `drawn` is
-    what a file of outlines says beside its nuclei.
+    name of each nucleus's class by its id, None for formats that name no classes. `doubts` are for warnings, `drawn`
+    is what a file of outlines says beside its nuclei.
     """
 
     labels: NDArray[np.int32]

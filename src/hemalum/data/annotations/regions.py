@@ -77,7 +77,7 @@ def _count_held(
     low: NDArray[np.float32],
     high: NDArray[np.float32],
 ) -> NDArray[np.int64]:
-    """How many smaller outlines have their center in each one; 0 for those that a program found."""
+    """How many smaller outlines lie in each one, by center, first point and box; 0 for those that a program found."""
     centers = (low.astype(np.float64) + high) / 2
     order = np.argsort(centers[:, 0], kind="stable")
     sorted_x = centers[order, 0]
@@ -85,9 +85,10 @@ def _count_held(
     held = np.zeros(len(outlines), np.int64)
     for index in np.flatnonzero(by_hand & (stops - starts > 1)):
         near = order[starts[index] : stops[index]]
-        y = centers[near, 1]
-        near = near[(y > low[index, 1]) & (y < high[index, 1]) & (areas[near] < areas[index])]
+        boxed = (low[near] >= low[index]).all(axis=1) & (high[near] <= high[index]).all(axis=1)
+        near = near[boxed & (areas[near] < areas[index])]
         if len(near):
-            ring = outlines.coords[outlines.offsets[index] : outlines.offsets[index + 1]]
-            held[index] = np.count_nonzero(inside(ring.astype(np.float64), centers[near]))
+            ring = outlines.coords[outlines.offsets[index] : outlines.offsets[index + 1]].astype(np.float64)
+            points = outlines.coords[outlines.offsets[near]].astype(np.float64)
+            held[index] = np.count_nonzero(inside(ring, centers[near]) & inside(ring, points))
     return held
