@@ -55,18 +55,19 @@ def read_objects(path: Path | str) -> Iterator[QuPathObject]:
     polygons.
     """
     for number, feature in enumerate(read_features(path), start=1):
-        yield _object(feature, number, path)
+        yield _object(feature, number, path, _kind(feature))
 
 
 def read_areas(path: Path | str, left_out: Counter[str]) -> Iterator[QuPathObject]:
     """Those of `read_objects` that may be nuclei or regions; `left_out` counts points, lines, tiles and TMA cores."""
     for number, feature in enumerate(read_features(path), start=1):
-        if _kind(feature) in TILES:
+        kind = _kind(feature)
+        if kind in TILES:
             left_out[TILES_OR_CORES] += 1
         elif _encloses_nothing(_geometry(feature)):
             left_out[POINTS] += 1
         else:
-            yield _object(feature, number, path)
+            yield _object(feature, number, path, kind)
 
 
 def _geometry(feature: Any) -> Any:
@@ -93,13 +94,13 @@ def _kind(feature: Any) -> str:
     return OLD_KINDS.get(name, "") if isinstance(name, str) else ""
 
 
-def _object(feature: Any, number: int, path: Path | str) -> QuPathObject:
+def _object(feature: Any, number: int, path: Path | str, kind: str) -> QuPathObject:
     properties, name = _member(feature, "properties"), _member(feature, "id")
     classification = _member(properties, "classification")
     return QuPathObject(
         number,
         _polygons(_geometry(feature), f"{path}, feature {number}"),
-        _kind(feature),
+        kind,
         name if isinstance(name, str) else None,
         _class_name(classification),
         _color(classification),
