@@ -147,6 +147,37 @@ def test_a_region_among_nuclei_leaves_scores_as_they_are(tmp_path: Path) -> None
     assert summary["pixel"]["pooled"]["dice"] == 1
 
 
+def test_cells_drawn_around_their_nuclei(tmp_path: Path) -> None:
+    around = [[(np.array(ring) - np.mean(ring, axis=0)) * 1.3 + np.mean(ring, axis=0)] for ring in rings_of(LABELS)]
+    cells = [feature([ring.tolist() for ring in rings]) for rings in around]
+    drawn = read_drawn_labels(write_geojson(tmp_path / "a.geojson", [*ANNOTATIONS, *cells]), SHAPE)
+    assert same_nuclei(drawn.labels, LABELS)
+    assert drawn.left_out == {"cell": 25}
+
+
+def test_nucleoli_leave_nuclei_as_they_are(tmp_path: Path) -> None:
+    nucleoli = [feature(rectangle(x - 1, y - 1, x + 1, y + 1.5)) for ring in rings_of(LABELS)
+                for x, y in [np.mean(ring, axis=0).round().tolist()]]  # fmt: skip
+    drawn = read_drawn_labels(write_geojson(tmp_path / "a.geojson", [*ANNOTATIONS, *nucleoli]), SHAPE)
+    assert (drawn.left_out, drawn.unannotated) == ({}, None)
+
+
+@pytest.mark.parametrize("nuclei", [1, 2, 4])
+def test_a_rectangle_around_few_nuclei_is_a_region(tmp_path: Path, nuclei: int) -> None:
+    near = features_of(LABELS)[:nuclei]
+    box = feature(rectangle(1, 1, 18 * nuclei, 18))
+    drawn = read_drawn_labels(write_geojson(tmp_path / "a.geojson", [box, *near]), SHAPE)
+    assert drawn.left_out == {"region": 1}
+    assert drawn.unannotated is not None
+
+
+def test_boxes_around_nuclei_are_nuclei(tmp_path: Path) -> None:
+    boxes = [feature(rectangle(*np.min(ring, axis=0), *np.max(ring, axis=0))) for ring in rings_of(LABELS)]
+    boxes.append(feature(rectangle(*(np.array(boxes[3]["geometry"]["coordinates"][0][0]) + 2).tolist(), 66, 12)))
+    drawn = read_drawn_labels(write_geojson(tmp_path / "a.geojson", boxes), SHAPE)
+    assert drawn.left_out == {}
+
+
 @pytest.mark.parametrize("name", [None, "Region*", "Region", "ROI", "Tissue"])
 @pytest.mark.parametrize("kind", ["annotation", "detection", "cell"])
 def test_what_lies_outside_of_regions_is_not_annotated(

@@ -88,8 +88,8 @@ def test_regions_are_the_annotations_beside_detections(tmp_path: Path) -> None:
         tmp_path / "a.geojson", feature("annotation", square(0, 0, 50)), line, feature("cell", square(3, 3, 9))
     )
     drawing = read_drawing(path)
-    nuclei, regions, frames, _ = tell_apart(drawing, None)
-    assert drawing.left_out == {"point or line": 1}
+    nuclei, regions, frames, _, left_out = tell_apart(drawing, None)
+    assert left_out == {"region": 1, "point or line": 1}
     assert (nuclei.names, regions.names, frames.names) == (["feature 3"], ["feature 1"], ["feature 1"])
     alone = tell_apart(read_drawing(write(path, feature("annotation", square(0, 0, 50)))), None)
     assert (len(alone.nuclei), len(alone.regions)) == (1, 0)
@@ -245,3 +245,23 @@ def test_a_file_of_annotations_is_read_few_times(
     path = write(tmp_path / "a.geojson", feature("annotation", square(10, 20, 9), "stroma"))
     import_dataset("qupath", path, tmp_path / "set", image=image, mpp=0.5)
     assert len(passes) == 3  # names of the classes, outlines, and the names for the dataset
+
+
+def test_regions_among_annotations_alone_are_cut_out(image: Path, tmp_path: Path) -> None:
+    nuclei = [feature("annotation", square(x, 20, 12), "tumor") for x in range(10, 310, 20)]
+    path = write(tmp_path / "a.geojson", feature("annotation", square(0, 0, 200), "Tissue"), *nuclei)
+    dataset = import_dataset("qupath", path, tmp_path / "set", image=image, mpp=0.5)
+    (sample,) = dataset
+    assert (sample.image.shape, len(np.unique(sample.instances))) == ((200, 200, 3), 11)
+    assert dataset.info.classes == {1: "tumor"}
+
+
+def test_ignored_areas_are_not_annotated(image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    point = feature("annotation", []) | {"geometry": {"type": "Point", "coordinates": [5, 5]}}
+    nuclei = [feature("detection", square(x, 20, 12)) for x in range(10, 310, 20)]
+    path = write(tmp_path / "a.geojson", feature("annotation", square(0, 0, 60), "Ignore*"), point, *nuclei)
+    (sample,) = import_dataset("qupath", path, tmp_path / "set", image=image, mpp=0.5)
+    assert len(np.unique(sample.instances)) == 13
+    assert sample.unannotated is not None
+    assert np.count_nonzero(sample.unannotated) == 60 * 60
+    assert f"{path}: left out, since it is no nucleus: 1 point or line" in caplog.messages

@@ -31,6 +31,7 @@ FARTHEST_PX = 1e9  # from the corner of the image: what is farther is as much ou
 MAX_PARTS = 4  # an outline by hand in more parts is a whole class of nuclei, as some programs export it
 PLURALS = {
     "region": "regions",
+    "cell": "cells",
     "ignored area": "ignored areas",
     POINTS: "points or lines",
     TILES_OR_CORES: "tiles or cores",
@@ -101,12 +102,16 @@ class Drawing:
 
 
 class Roles(NamedTuple):
-    """The outlines of a drawing by what they are; nuclei are annotated in those of its regions that are `frames`."""
+    """The outlines of a drawing by what they are; nuclei are annotated in those of its regions that are `frames`.
+
+    `left_out` counts what is no nucleus, by words.
+    """
 
     nuclei: Drawing
     regions: Drawing
     frames: Drawing
     ignored: Drawing
+    left_out: Counter[str]
 
 
 def tell_apart(drawing: Drawing, shape: tuple[int, int] | None) -> Roles:
@@ -119,16 +124,19 @@ def tell_apart(drawing: Drawing, shape: tuple[int, int] | None) -> Roles:
     """
     roles = np.array([role_of_class(name) for name in ("", *drawing.class_names)], np.str_)[drawing.classes]
     ignored, named = roles == "ignored", roles == "region"
-    regions = np.zeros(len(drawing), np.bool_)
+    regions, cells = np.zeros((2, len(drawing)), np.bool_)
     others = np.flatnonzero(~ignored)
-    regions[others] = find_regions(drawing.paths.take(others), drawing.by_hand[others], named[others], shape)
-    nuclei = ~(regions | ignored)
+    regions[others], cells[others] = find_regions(
+        drawing.paths.take(others), drawing.by_hand[others], named[others], shape
+    )
+    nuclei = ~(regions | ignored | cells)
     if drawing.left_out and not nuclei.any():
         raise HemalumError(
             f"{drawing.file}: holds {listed(drawing.left_out)} and no outline of a nucleus; outline the nuclei"
         )
+    left_out = Counter({"region": int(regions.sum()), "ignored area": int(ignored.sum()), "cell": int(cells.sum())})
     parts = [drawing.take(chosen) for chosen in (nuclei, regions, named, ignored)]
-    roles = Roles(*parts)
+    roles = Roles(*parts, +(left_out + drawing.left_out))
     if not named.any() and _are_frames(roles.nuclei, roles.regions):
         roles = roles._replace(frames=roles.regions)
     return roles

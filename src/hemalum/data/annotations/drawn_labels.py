@@ -123,12 +123,11 @@ def read_drawn_labels(path: Path | str, shape: tuple[int, int]) -> DrawnLabels:
         unknown |= ~(is_within(nuclei, roles.frames) | nuclei.by_hand)
     unannotated = np.where(labels > 0, np.append(False, unknown)[labels], unannotated)
     named = [None, *nuclei.class_names]
-    left_out = Counter({"region": len(roles.regions), "ignored area": len(roles.ignored), **drawing.left_out})
     return DrawnLabels(
         labels,
         [None, *(named[number] for number in nuclei.classes.tolist())],
         unannotated if unannotated.any() else None,
-        +left_out,
+        roles.left_out,
         int(unknown.sum()),
     )
 

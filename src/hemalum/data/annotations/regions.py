@@ -5,8 +5,11 @@ by hand is a region where
 
 - its class says so: QuPath's Region* (with or without the star), or ROI;
 - it is as large as the image (nine tenths of it);
-- it holds five other outlines or more; or holds any, or stands beside detections, and is over 12 times as large as
-  the median nucleus; or holds none and is over 40 times as large.
+- it holds five other outlines or more, or is a rectangle that holds any;
+- it holds any, or stands beside detections, and is over 12 times as large as the median nucleus; or holds none and is
+  over 40 times as large.
+
+Where nearly all outlines come in pairs, one in the other and not much smaller, the outer ones are cells.
 
 What is of the class Ignore* (or Exclude) is an area that nobody has annotated, whatever its size.
 """
@@ -27,6 +30,9 @@ FILLS = 0.9  # of the area of the image
 MANY = 5  # no nucleus holds so many
 LARGE = 12.0  # times the median nucleus of the image: of 26,000 nuclei of seven sets 4 are larger
 HUGE = 40.0  # times the median nucleus of the image: the largest of these is 30
+IN_PAIRS = 0.8  # of all outlines, cells and their nuclei
+LARGEST_CELL = 8.0  # times its nucleus; a nucleus is as many times its nucleolus, or more
+MANY_HOLDERS = 0.3  # of the outlines that are held: not regions, but nuclei with their nucleoli
 ENOUGH = 5  # a median of fewer says nothing of an outline that holds none
 
 
@@ -43,31 +49,68 @@ def find_regions(
     by_hand: NDArray[np.bool_],
     named: NDArray[np.bool_],
     shape: tuple[int, int] | None,
-) -> NDArray[np.bool_]:
-    """(N,) bool: which outlines are regions; see above. What is to be ignored is not among them.
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(N,) bool each: which outlines are regions, and which are cells; see above. None of them is to be ignored.
 
     `by_hand` (N,) bool is False for what a program found, `named` (N,) bool True where the class says region;
     `shape` (H, W) is that of the image, None where it is not known.
     """
     if len(outlines) == 0:
-        return np.zeros(0, np.bool_)
+        return np.zeros(0, np.bool_), np.zeros(0, np.bool_)
     low, high = outlines.bounds()
     areas = enclosed(outlines.coords, outlines.offsets)
     held = _count_held(outlines, areas, by_hand, low, high)
     regions: NDArray[np.bool_] = named | (by_hand & (held >= MANY))
+    rectangles = by_hand & _are_rectangles(outlines)
+    if 2 * rectangles.sum() <= by_hand.sum():  # else all are boxes around nuclei
+        regions |= rectangles & (held > 0)
     if shape is not None:
         size = np.array([shape[1], shape[0]])
         overlap = np.clip(np.minimum(high, size) - np.maximum(low, 0), 0, None)
         regions |= by_hand & (np.minimum(areas, overlap.prod(axis=1)) >= FILLS * size.prod())
-    nuclei = ~regions
-    detected = nuclei & ~by_hand
-    for typical in (detected, nuclei & (held == 0), nuclei):  # the best that there is to say how large a nucleus is
-        if typical.any():
-            median = float(np.median(areas[typical]))
-            near_others = (held > 0) | detected.any()
-            large = areas > np.where(near_others, LARGE, HUGE if typical.sum() >= ENOUGH else np.inf) * median
-            return regions | (by_hand & large)
-    return regions
+    regions |= by_hand & _are_too_large(~regions, ~by_hand, areas, held)
+    return regions, _find_cells(~regions, areas, held)
+
+
+def _are_too_large(
+    nuclei: NDArray[np.bool_], detected: NDArray[np.bool_], areas: NDArray[np.float64], held: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """(N,) bool: which of what seem to be nuclei (N,) bool are too large for that.
+
+    How large a nucleus is, is said by detections; where there are none by outlines that hold no other.
+    """
+    detected, single = detected & nuclei, nuclei & (held == 0)
+    typical = detected if detected.any() else single
+    if not typical.any():
+        return np.zeros(len(nuclei), np.bool_)
+    alone = HUGE if typical.sum() >= ENOUGH else np.inf
+    limits = np.where((held > 0) | detected.any(), LARGE, alone) * np.median(areas[typical])
+    large: NDArray[np.bool_] = nuclei & (areas > limits)
+    holders = large & (held > 0)
+    if not detected.any() and holders.sum() >= max(ENOUGH, MANY_HOLDERS * (nuclei & ~large).sum()):
+        large &= ~holders
+    return large
+
+
+def _find_cells(
+    outlines: NDArray[np.bool_], areas: NDArray[np.float64], held: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """(N,) bool: the outer ones of pairs, if most of the `outlines` (N,) bool are of pairs."""
+    cells = outlines & (held == 1)
+    others = outlines & (held == 0)
+    if not cells.any() or 2 * cells.sum() < IN_PAIRS * outlines.sum() or not others.any():
+        return np.zeros(len(outlines), np.bool_)
+    pairs: NDArray[np.bool_] = cells & (np.median(areas[cells]) < LARGEST_CELL * np.median(areas[others]))
+    return pairs
+
+
+def _are_rectangles(outlines: Polygons) -> NDArray[np.bool_]:
+    """(N,) bool: which outlines are rectangles along the axes."""
+    rectangles = np.diff(outlines.offsets) == 5
+    corners = outlines.coords[outlines.offsets[:-1][rectangles][:, None] + np.arange(5)]
+    steps = np.diff(corners, axis=1) == 0
+    rectangles[rectangles] = (steps.any(axis=2) & (steps == np.roll(steps, 2, axis=1)).all(axis=2)).all(axis=1)
+    return rectangles
 
 
 def _count_held(

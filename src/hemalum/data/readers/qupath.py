@@ -129,11 +129,11 @@ def _open(image: Path | str | Pixels) -> Pixels:
 def _collect(path: Path, shape: tuple[int, int], names: dict[int, str]) -> _Objects:
     """All outlines in one pass, as float32: a million nuclei take some 0.5 GB."""
     drawing = read_drawing(path)
-    nuclei, regions, frames, ignored = tell_apart(drawing, shape)
+    nuclei, _, frames, ignored, left_out = tell_apart(drawing, shape)
     nuclei.check_within(shape)
     frames.check_within(shape)
     nuclei = nuclei.take(~is_within(nuclei, ignored))
-    left_out = drawing.left_out + Counter({"region": len(regions) - len(frames)})
+    left_out -= Counter({"region": len(frames), "ignored area": len(ignored)})
     if left_out:
         log.warning("%s: left out, since it is no nucleus: %s", path, listed(left_out))
     if len(frames):
