@@ -79,8 +79,8 @@ def test_corrections_come_back_as_labels(source: Path, tmp_path: Path) -> None:
         assert (sample.instances[known] > 0).tolist() == np.isin(labels, list(expected))[known].tolist()
         assert len(np.unique(sample.instances)) == len(expected) + 1
         for n in expected:
-            (found,) = np.unique(sample.instances[labels == n])
-            name = dataset.class_names[int(sample.classes[found])]
+            (instance,) = np.unique(sample.instances[labels == n])
+            name = dataset.class_names[int(sample.classes[instance])]
             assert name == ("lymphocyte" if n == 1 else "tumor" if n == 3 else CLASSES[n % 2])
         assert sample.unannotated[72:][labels[72:] == 0].all()
     assert [problem for problem in check_dataset(tmp_path / "set") if problem.level == "error"] == []

@@ -11,7 +11,7 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations import DrawnLabels, listed
+from hemalum.data.annotations import DrawnLabels
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
 from hemalum.data.image import read_image
 from hemalum.data.label_faults import find_faults
@@ -157,8 +157,8 @@ def _check_pair(
 
 
 def _check_drawn(name: str, drawn: DrawnLabels) -> Iterator[Problem]:
-    if drawn.left_out:
-        yield Problem("warning", name, "objects", f"left out, since it is no nucleus: {listed(drawn.left_out)}")
+    if drawn.others:
+        yield Problem("warning", name, "objects", f"left out, since it is no nucleus: {drawn.others}")
     if drawn.unannotated is not None:
         share = f"{100 * drawn.unannotated.mean():.0f} % of the image counts nowhere"
         nuclei = f", nor do {counted(drawn.outside, 'nucleus')} there" if drawn.outside else ""

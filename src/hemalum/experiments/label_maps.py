@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations import listed
 from hemalum.data.dataset import Dataset
 from hemalum.data.label_files import JoinedLabels, join_labels, list_label_files, stem_of, without_tail
 from hemalum.data.label_formats import LABEL_ENDINGS, is_common
@@ -114,8 +113,8 @@ class LabelMaps:
         read = read_instances(path, (height, width), masks=self.components, prediction=True)
         self.doubts += _warn_of(path, read)
         labels = read.labels
-        if read.drawn is not None and read.drawn.left_out:
-            log.warning("%s: left out, since it is no nucleus: %s", path, listed(read.drawn.left_out))
+        if read.drawn is not None and read.drawn.others:
+            log.warning("%s: left out, since it is no nucleus: %s", path, read.drawn.others)
         if self.class_names and read.class_names is not None:
             classes = _classes(path, read.class_names, self.class_names)
             return labels if classes is None else Segmentation(labels, classes)

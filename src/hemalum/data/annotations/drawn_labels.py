@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class DrawnLabels:
     `labels` is (H, W) int32, 0 = background, with ids in the order of the file; `class_names` are by id from 0, None
     without a class. `unannotated` is (H, W) bool, True where the file does not say what there is, None where it does
     everywhere. `left_out` counts what was not taken for a nucleus, `outside` the nuclei that lie in what is not
-    annotated.
+    annotated; `regions` are the names of the regions.
     """
 
     labels: NDArray[np.int32]
@@ -41,6 +41,13 @@ class DrawnLabels:
     unannotated: NDArray[np.bool_] | None
     left_out: Counter[str]
     outside: int
+    regions: Sequence[str] = ()
+
+    @property
+    def others(self) -> str:
+        """What was left out, as a part of a line, with the names of the regions; empty where nothing was."""
+        regions = f"; regions: {', '.join(self.regions[:3])}{', …' if len(self.regions) > 3 else ''}"
+        return listed(self.left_out) + (regions if self.regions else "")
 
     def annotated(self) -> NDArray[np.int32]:
         """The labels without the nuclei that lie in what is not annotated."""
@@ -129,6 +136,7 @@ def read_drawn_labels(path: Path | str, shape: tuple[int, int]) -> DrawnLabels:
         unannotated if unannotated.any() else None,
         roles.left_out,
         int(unknown.sum()),
+        roles.regions.names,
     )
 
 
