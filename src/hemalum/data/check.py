@@ -129,7 +129,7 @@ def _check_pair(
     except HemalumError as error:
         yield Problem("error", image_name, "unreadable", _without(path, error))
     try:
-        shape = None if image is None else image.shape[:2]
+        shape = None if image is None else (image.shape[0], image.shape[1])
         if is_drawn(label_file):
             drawn = read_instances(label_file, shape).drawn
             labels = None if drawn is None else drawn.annotated()

@@ -122,8 +122,8 @@ def tell_apart(drawing: Drawing, shape: tuple[int, int] | None) -> Roles:
 
     Raises HemalumError where points, lines or tiles stand in the place of nuclei.
     """
-    roles = np.array([role_of_class(name) for name in ("", *drawing.class_names)], np.str_)[drawing.classes]
-    ignored, named = roles == "ignored", roles == "region"
+    called = np.array([role_of_class(name) for name in ("", *drawing.class_names)], np.str_)[drawing.classes]
+    ignored, named = called == "ignored", called == "region"
     regions, cells = np.zeros((2, len(drawing)), np.bool_)
     others = np.flatnonzero(~ignored)
     regions[others], cells[others] = find_regions(
@@ -135,8 +135,13 @@ def tell_apart(drawing: Drawing, shape: tuple[int, int] | None) -> Roles:
             f"{drawing.file}: holds {listed(drawing.left_out)} and no outline of a nucleus; outline the nuclei"
         )
     left_out = Counter({"region": int(regions.sum()), "ignored area": int(ignored.sum()), "cell": int(cells.sum())})
-    parts = [drawing.take(chosen) for chosen in (nuclei, regions, named, ignored)]
-    roles = Roles(*parts, +(left_out + drawing.left_out))
+    roles = Roles(
+        nuclei=drawing.take(nuclei),
+        regions=drawing.take(regions),
+        frames=drawing.take(named),
+        ignored=drawing.take(ignored),
+        left_out=left_out + drawing.left_out,
+    )
     if not named.any() and _are_frames(roles.nuclei, roles.regions):
         roles = roles._replace(frames=roles.regions)
     return roles
@@ -189,10 +194,10 @@ def read_drawing(path: Path | str) -> Drawing:
 
 
 def _from_qupath(one: QuPathObject) -> Piece:
-    parts = [_as_float32(to_path(polygon)) for polygon in one.polygons]
-    path = parts[0] if len(parts) == 1 else to_path(parts)
-    by_hand = one.kind not in NUCLEI
-    return Piece(f"feature {one.number}", path, one.class_name, by_hand, tuple(parts) if len(parts) > 1 else ())
+    path = _as_float32(to_path([ring for polygon in one.polygons for ring in polygon]))
+    several = one.polygons if len(one.polygons) > 1 else ()
+    parts = tuple(_as_float32(to_path(polygon)) for polygon in several)
+    return Piece(f"feature {one.number}", path, one.class_name, one.kind not in NUCLEI, parts)
 
 
 def _as_float32(path: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -41,7 +41,7 @@ def without_crossings(ring: Ring) -> list[Ring]:
 
 def inside(path: Ring, points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(n,) bool: which of the points (n, 2) x, y lie in a closed path (m, 2), by parity."""
-    return _windings(path, points) % 2 != 0
+    return np.asarray(_windings(path, points) % 2 != 0)
 
 
 def _windings(path: Ring, points: NDArray[np.float64]) -> NDArray[np.int64]:

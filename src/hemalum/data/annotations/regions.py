@@ -106,9 +106,9 @@ def _find_cells(
 
 def _are_rectangles(outlines: Polygons) -> NDArray[np.bool_]:
     """(N,) bool: which outlines are rectangles along the axes."""
-    rectangles = np.diff(outlines.offsets) == 5
+    rectangles: NDArray[np.bool_] = np.diff(outlines.offsets) == 5
     corners = outlines.coords[outlines.offsets[:-1][rectangles][:, None] + np.arange(5)]
-    steps = np.diff(corners, axis=1) == 0
+    steps: NDArray[np.bool_] = np.diff(corners, axis=1) == 0
     rectangles[rectangles] = (steps.any(axis=2) & (steps == np.roll(steps, 2, axis=1)).all(axis=2)).all(axis=1)
     return rectangles
 
