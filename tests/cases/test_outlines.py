@@ -147,6 +147,8 @@ def test_a_region_among_nuclei_leaves_scores_as_they_are(tmp_path: Path) -> None
     write_geojson(tmp_path / "drawn" / "f0.geojson", [feature(rectangle(0, 0, 96, 96)), *ANNOTATIONS])
     save(tmp_path / "truth" / "f0.png", LABELS.astype(np.uint16))
     summary = evaluate(LabelMaps(tmp_path / "drawn"), Truth(tmp_path / "truth")).summary
+    (warning,) = summary["label_warnings"]
+    assert warning.endswith("f0.geojson: left out, since it is no nucleus: 1 region; regions: feature 1")
     assert summary["pixel"]["pooled"]["dice"] == 1
 
 

@@ -116,6 +116,7 @@ def test_no_evaluation_counts_what_is_not_annotated(source: Path, tmp_path: Path
         return np.asarray(labels)
 
     summary = evaluate(all_of_them, dataset, split=None, leave_out_ambiguous=leave_out).summary
+    assert summary["images_annotated_in_part"] == 6
     assert summary["pixel"]["pooled"]["dice"] == 1
     assert summary["instance"]["pooled"]["pq"] == 1
 

@@ -129,7 +129,9 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
         )
     images: list[ImageScores] = []
     rows: list[Row] = []
+    partly = 0
     for sample in part:
+        partly += sample.unannotated is not None
         scores, row = _evaluate_image(sample, segmenter, class_names, leave_out_ambiguous, assigned)
         images.append(scores)
         rows.append(row)
@@ -148,6 +150,7 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
         "ambiguous": "left out" if leave_out_ambiguous else "counted",
         **_organs_given(organs, assigned, built, rows),
         "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
+        **({"images_annotated_in_part": partly} if partly else {}),
         **({"class_names": class_names} if class_names else {}),
         **summarize(images, [row["organ"] for row in rows]),
         "seconds": _times(rows),

@@ -113,8 +113,6 @@ class LabelMaps:
         read = read_instances(path, (height, width), masks=self.components, prediction=True)
         self.doubts += _warn_of(path, read)
         labels = read.labels
-        if read.drawn is not None and read.drawn.others:
-            log.warning("%s: left out, since it is no nucleus: %s", path, read.drawn.others)
         if self.class_names and read.class_names is not None:
             classes = _classes(path, read.class_names, self.class_names)
             return labels if classes is None else Segmentation(labels, classes)
@@ -241,6 +239,8 @@ def _label_files(folder: Path) -> list[Path]:
 def _warn_of(path: Path, read: Instances) -> list[str]:
     """The doubts about a label file, which the log is told as well."""
     lines = [f"{path}: {doubt.message}" for doubt in read.doubts]
+    if read.drawn is not None and read.drawn.others:
+        lines.append(f"{path}: left out, since it is no nucleus: {read.drawn.others}")
     for line in lines:
         log.warning("%s", line)
     return lines
