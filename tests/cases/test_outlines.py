@@ -277,8 +277,8 @@ def test_classes_are_those_of_the_outlines(tmp_path: Path) -> None:
     assert given_names.class_names[1] == "tumor"
 
 
-@pytest.mark.parametrize("text", ["tumor", " tumor "])
-def test_a_classification_may_be_text_alone(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["tumor", " tumor ", ["tumor"]])
+def test_a_classification_may_be_text_alone(tmp_path: Path, text: Any) -> None:
     features = packed(features_of(LABELS), classification=text)
     assert set(read_drawn_labels(write_geojson(tmp_path / "a.geojson", features), SHAPE).class_names) == {
         None,

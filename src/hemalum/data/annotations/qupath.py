@@ -117,6 +117,7 @@ def _class_name(classification: Any) -> str | None:
     if isinstance(classification, str):  # as other programs write it
         return classification.strip() or None
     name, parts = _member(classification, "name"), _member(classification, "names")
+    parts = classification if isinstance(classification, list) else parts
     if isinstance(parts, list) and parts and all(isinstance(part, str) for part in parts):
         return ": ".join(parts)
     return name if isinstance(name, str) else None
