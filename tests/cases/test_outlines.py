@@ -214,6 +214,13 @@ def test_regions_that_hold_few_of_the_nuclei_are_no_frame(tmp_path: Path) -> Non
     assert called.unannotated is not None
 
 
+def test_a_region_that_holds_no_detection_is_no_frame(tmp_path: Path) -> None:
+    vessel = feature([[2.0, 2.0], [94.0, 2.0], [94.0, 34.0], [48.0, 35.0], [2.0, 34.0]], name="Vessel")
+    detections = features_of(LABELS, "detection")[10:]
+    drawn = read_drawn_labels(write_geojson(tmp_path / "a.geojson", [vessel, *detections]), SHAPE)
+    assert (drawn.left_out, drawn.unannotated) == ({"region": 1}, None)
+
+
 def test_ignored_areas_are_not_annotated_and_their_nuclei_are_left_out(tmp_path: Path) -> None:
     area = feature(rectangle(0, 0, 30, 30), name="Ignore*")
     sample = read_one(make_folder(tmp_path, [area, *ANNOTATIONS]))

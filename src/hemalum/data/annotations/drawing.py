@@ -117,8 +117,8 @@ class Roles(NamedTuple):
 def tell_apart(drawing: Drawing, shape: tuple[int, int] | None) -> Roles:
     """Nuclei, regions and areas to be ignored (see `regions`), on an image of (H, W) px, where that is known.
 
-    Nuclei are annotated in the regions that are called so; where there are none, in all regions, if there are
-    detections beside them or they hold at least half of the nuclei drawn by hand.
+    Nuclei are annotated in the regions that are called so; where there are none, in all regions, if they
+    hold any nucleus beside detections, or at least half of the nuclei that were all drawn by hand.
 
     Raises HemalumError where points, lines or tiles stand in the place of nuclei.
     """
@@ -149,9 +149,10 @@ def tell_apart(drawing: Drawing, shape: tuple[int, int] | None) -> Roles:
 
 def _are_frames(nuclei: Drawing, regions: Drawing) -> bool:
     """Whether regions that are not called so say where nuclei are annotated; else they are tissues, or the like."""
-    if not nuclei.by_hand.all() or not len(nuclei):
-        return True
-    return bool(is_within(nuclei, regions).mean() >= LEAST_HELD)
+    held = is_within(nuclei, regions)
+    if nuclei.by_hand.all() and len(nuclei):
+        return bool(held.mean() >= LEAST_HELD)
+    return bool(held.any()) or not len(nuclei)
 
 
 def is_within(nuclei: Drawing, regions: Drawing) -> NDArray[np.bool_]:

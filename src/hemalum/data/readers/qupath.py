@@ -129,9 +129,9 @@ def _open(image: Path | str | Pixels) -> Pixels:
 def _collect(path: Path, shape: tuple[int, int], names: dict[int, str]) -> _Objects:
     """All outlines in one pass, as float32: a million nuclei take some 0.5 GB."""
     drawing = read_drawing(path)
-    nuclei, _, frames, ignored, left_out = tell_apart(drawing, shape)
+    nuclei, regions, frames, ignored, left_out = tell_apart(drawing, shape)
     nuclei.check_within(shape)
-    frames.check_within(shape)
+    regions.check_within(shape)
     nuclei = nuclei.take(~is_within(nuclei, ignored))
     left_out -= Counter({"region": len(frames), "ignored area": len(ignored)})
     if left_out:
