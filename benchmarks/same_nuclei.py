@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from hemalum.data.image import read_label_map
+from hemalum.data.label_pixels import read_label_map
 from record import ROOT, argument_parser
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from builders.trainings import write_short_recipe
 from hemalum.data.dataset import Dataset
-from hemalum.data.image import read_label_map
+from hemalum.data.label_pixels import read_label_map
 from hemalum.errors import HemalumError
 from hemalum.experiments import compare as compare_module
 from hemalum.experiments import execute, segmenters

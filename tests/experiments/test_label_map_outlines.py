@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hemalum.data.annotations.qupath import read_geojson
+from hemalum.data.annotations import read_drawn_labels
 from hemalum.errors import HemalumError
 
 
@@ -28,7 +28,7 @@ def polygon(*rings: object) -> dict[str, Any]:
 def test_a_hole_stays_open_and_parts_are_one_nucleus(tmp_path: Path) -> None:
     hole = polygon(ring(2, 2, 10, 10), ring(5, 5, 4, 4))
     parts = {"type": "MultiPolygon", "coordinates": [[ring(20, 0, 3, 3)], [ring(20, 8, 3, 3)]]}
-    labels, _ = read_geojson(geojson(tmp_path / "a.geojson", hole, parts), (16, 32))
+    labels = read_drawn_labels(geojson(tmp_path / "a.geojson", hole, parts), (16, 32)).labels
     expected = np.zeros((16, 32), int)
     expected[2:12, 2:12] = 1
     expected[5:9, 5:9] = 0
@@ -45,9 +45,11 @@ def test_cells_give_their_nucleus_and_annotations_are_left_out(tmp_path: Path) -
     }
     region = {"type": "Feature", "geometry": polygon(ring(0, 0, 16, 16)), "properties": {"objectType": "annotation"}}
     (tmp_path / "a.geojson").write_text(json.dumps([region, cell]))
-    assert np.count_nonzero(read_geojson(tmp_path / "a.geojson", (16, 16))[0]) == 9
+    assert np.count_nonzero(read_drawn_labels(tmp_path / "a.geojson", (16, 16)).labels) == 9
     (tmp_path / "b.geojson").write_text(json.dumps(region))
-    assert np.count_nonzero(read_geojson(tmp_path / "b.geojson", (16, 16))[0]) == 256
+    assert np.count_nonzero(read_drawn_labels(tmp_path / "b.geojson", (32, 32)).labels) == 256
+    filled = read_drawn_labels(tmp_path / "b.geojson", (16, 16))
+    assert (filled.labels.max(), filled.left_out) == (0, {"region": 1})
 
 
 @pytest.mark.parametrize(
@@ -56,8 +58,11 @@ def test_cells_give_their_nucleus_and_annotations_are_left_out(tmp_path: Path) -
         ("{", "not JSON"),
         ("[" * 100_000, "not GeoJSON"),
         ('{"type": "Topology"}', "not GeoJSON"),
-        (json.dumps([{"geometry": {"type": "Point", "coordinates": [1, 2]}}]), "feature 1: geometry is 'Point'"),
-        (json.dumps([{"geometry": None}]), "feature 1: geometry is None"),
+        (
+            json.dumps([{"geometry": {"type": "Point", "coordinates": [1, 2]}}]),
+            "holds 1 point or line and no outline",
+        ),
+        (json.dumps([{"geometry": None}]), "holds 1 point or line and no outline"),
         (json.dumps([{"geometry": polygon([[1, 2], [3, 4]])}]), "not rings of at least three points"),
         (json.dumps([{"geometry": polygon([[1, 2], [3, "x"], [4, 4]])}]), "not rings"),
         (json.dumps([{"geometry": polygon([[1, 2], [3, float("nan")], [4, 4]])}]), "finite"),
@@ -69,14 +74,18 @@ def test_cells_give_their_nucleus_and_annotations_are_left_out(tmp_path: Path) -
 def test_what_is_no_outline(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.geojson").write_text(content)
     with pytest.raises(HemalumError, match=message):
-        read_geojson(tmp_path / "a.geojson", (16, 16))
+        read_drawn_labels(tmp_path / "a.geojson", (16, 16))
 
 
 def test_an_empty_collection_is_an_image_without_nuclei(tmp_path: Path) -> None:
-    assert not read_geojson(geojson(tmp_path / "a.geojson"), (16, 16))[0].any()
+    assert not read_drawn_labels(geojson(tmp_path / "a.geojson"), (16, 16)).labels.any()
 
 
-def test_polygons_under_others_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_smaller_is_on_top_and_polygons_under_others_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level("WARNING"):
-        read_geojson(geojson(tmp_path / "a.geojson", polygon(ring(2, 2, 3, 3)), polygon(ring(0, 0, 9, 9))), (16, 16))
-    assert "1 of 2 polygons hold no pixel" in caplog.text
+        same = polygon(ring(2, 2, 3, 3))
+        drawn = read_drawn_labels(geojson(tmp_path / "a.geojson", same, same, polygon(ring(0, 0, 9, 9))), (16, 16))
+    assert np.bincount(drawn.labels.ravel()).tolist() == [175, 0, 9, 72]
+    assert "1 of 3 polygons hold no pixel" in caplog.text

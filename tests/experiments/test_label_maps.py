@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum.data.importing import import_dataset
+from hemalum.data.label_files import without_tail
+from hemalum.data.label_maps import read_instances
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 from hemalum.experiments.evaluate import evaluate
-from hemalum.experiments.label_maps import LabelMaps, Truth, evaluation_inputs, read_labels, without_tail
+from hemalum.experiments.label_maps import LabelMaps, Truth, evaluation_inputs
 from hemalum.nuclei.nuclei import Nuclei
 
 
@@ -98,7 +100,7 @@ def test_every_form_gives_the_same_labels(folder: Path, name: str, kind: type) -
 def test_a_lookup_table_of_imagej_changes_no_id(folder: Path) -> None:
     table = np.random.default_rng(0).integers(0, 2**16, (3, 256), np.uint16)
     tifffile.imwrite(folder / "a.tif", squares().astype(np.uint8), photometric="palette", colormap=table)
-    np.testing.assert_array_equal(read_labels(folder / "a.tif", None), squares())
+    np.testing.assert_array_equal(read_instances(folder / "a.tif").labels, squares())
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,12 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.annotations import DrawnLabels
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
-from hemalum.data.image import read_image, read_label_map
-from hemalum.data.label_maps import is_binary, size_text
+from hemalum.data.image import read_image
+from hemalum.data.label_faults import find_faults
+from hemalum.data.label_formats import is_drawn
+from hemalum.data.label_maps import components, is_binary, read_class_map, read_ids, read_instances, size_text
 from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.readers.folder import Pair, survey
@@ -65,13 +68,15 @@ def check_dataset(path: Path | str) -> list[Problem]:
     """Find what is wrong with a dataset folder, or with a folder of images and labels before its import.
 
     Kinds of errors: "folder" (no pairs, files missing), "unreadable", "size" (image and labels differ),
-    "binary" (a mask where a label map is due), "classes" (a class id without a name), "changed" (pixels or count
-    not those of the index), "split" (hash differs, a group in two parts), "duplicate" (the same image in two
-    parts). Kinds of warnings: "empty" (no nucleus), "pieces" (a label in several pieces), "merged" (suspicion
-    that touching nuclei share a label), "classes" (nuclei without a class), "split" (a publication has a group in
-    two parts), "duplicate" (the same image twice in one part), "similar" (images in different parts that show the
-    same), "neighbors" (edges of tiles in different parts match), "mpp" (missing, mixed, or nuclei of unlikely
-    size). Errors come first, then by file.
+    "binary" (a mask where a label map is due), "shades", "inverted" and "hollow" (what is no label map, see
+    `label_faults`), "classes" (a class id without a name), "changed" (pixels or count not those of the index),
+    "split" (hash differs, a group in two parts), "duplicate" (the same image in two parts). Kinds of warnings:
+    "empty" (no nucleus), "inverted" (one piece covers most of the image), "cut" (ids were cut off at 8 or 16 bits),
+    "pieces" (a label in several pieces), "merged" (suspicion that touching nuclei share a label), "objects" (what
+    is no nucleus among outlines), "unannotated" (regions say that a part of the image is not annotated), "classes"
+    (nuclei without a class), "split" (a publication has a group in two parts), "duplicate" (the same image twice in
+    one part), "similar" (images in different parts that show the same), "neighbors" (edges of tiles in different
+    parts match), "mpp" (missing, mixed, or nuclei of unlikely size). Errors come first, then by file.
 
     Raises HemalumError when there is no folder at `path`.
     """
@@ -118,12 +123,18 @@ def _check_pair(
     image_name, name = _relative(path, image_file), _relative(path, label_file)
     image: NDArray[np.uint8] | None = None
     labels: NDArray[np.int32] | None = None
+    drawn: DrawnLabels | None = None
     try:
         image = read_image(image_file)
     except HemalumError as error:
         yield Problem("error", image_name, "unreadable", _without(path, error))
     try:
-        labels = read_label_map(label_file)
+        shape = None if image is None else (image.shape[0], image.shape[1])
+        if is_drawn(label_file):
+            drawn = read_instances(label_file, shape).drawn
+            labels = None if drawn is None else drawn.annotated()
+        else:
+            labels = read_ids(label_file, shape)
     except HemalumError as error:
         yield Problem("error", name, "unreadable", _without(path, error))
     if image is not None:
@@ -134,6 +145,8 @@ def _check_pair(
         images.append(_ImageFacts(image_name, row, digest, edges_of(image), diameters, mpp))
     if image is not None and labels is not None and labels.shape != image.shape[:2]:
         yield Problem("error", name, "size", f"labels are {size_text(labels)}, the image is {size_text(image)}")
+    if drawn is not None:
+        yield from _check_drawn(name, drawn)
     if labels is not None:
         yield from _check_labels(name, labels)
         count = int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
@@ -143,6 +156,15 @@ def _check_pair(
             )
 
 
+def _check_drawn(name: str, drawn: DrawnLabels) -> Iterator[Problem]:
+    if drawn.others:
+        yield Problem("warning", name, "objects", f"left out, since it is no nucleus: {drawn.others}")
+    if drawn.unannotated is not None:
+        share = f"{100 * drawn.unannotated.mean():.0f} % of the image counts nowhere"
+        nuclei = f", nor do {counted(drawn.outside, 'nucleus')} there" if drawn.outside else ""
+        yield Problem("warning", name, "unannotated", f"annotated in part: {share}{nuclei}")
+
+
 def _check_labels(name: str, labels: NDArray[np.int32]) -> Iterator[Problem]:
     areas = np.bincount(labels.ravel())
     areas[0] = 0
@@ -150,7 +172,13 @@ def _check_labels(name: str, labels: NDArray[np.int32]) -> Iterator[Problem]:
     if present.size == 0:
         yield Problem("warning", name, "empty", "no nucleus is labeled")
         return
-    if is_binary(labels):
+    mask = is_binary(labels)
+    for fault in find_faults(components(labels) if mask else labels):
+        if fault.kind != "pieces":  # named below, id by id
+            yield Problem("error" if fault.refused else "warning", name, fault.kind, fault.message)
+        if fault.refused:
+            return
+    if mask:
         message = f"one value ({present[0]}) for all nuclei: a binary mask, not a label map"
         yield Problem("error", name, "binary", message)
         return
@@ -201,12 +229,12 @@ def _check_extra(
     """A file beside the labels. `classes` are the names by id of a class map ({}: unnamed), None for other files."""
     name = _relative(path, file)
     try:
-        extra = read_label_map(file)
+        extra = read_class_map(file)
     except HemalumError as error:
         yield Problem("error", name, "unreadable", _without(path, error))
         return
     try:
-        labels = read_label_map(label_file)
+        labels = read_ids(label_file, extra.shape)
     except HemalumError:
         return
     if extra.shape != labels.shape:

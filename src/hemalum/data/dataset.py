@@ -5,7 +5,7 @@ index.csv      one row per image (Row)
 images/        PNG, 8-bit RGB
 labels/        PNG uint16 (TIFF uint32 where an id exceeds 65535), 0 = background
 classes/       PNG uint8 class maps, where the source has classes
-ambiguous/     PNG 0/255, where the source marks what its annotators could not tell
+ambiguous/     PNG 0/255, where the source marks what its annotators could not tell; 128 where nobody has annotated
 """
 
 import csv
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hemalum.data.image import read_image, read_label_map
+from hemalum.data.image import read_image
+from hemalum.data.label_pixels import read_label_map
 from hemalum.data.sample import Sample
 from hemalum.data.splits import PARTS, Part, split_hash
 from hemalum.errors import HemalumError, one_line
@@ -31,6 +32,7 @@ from hemalum.errors import HemalumError, one_line
 FORMAT = 2  # 1: keys before version 0.2
 INFO_FILE = "dataset.yaml"
 INDEX_FILE = "index.csv"
+UNANNOTATED = 128  # in a mask of ambiguous areas, where 255 is what the annotators could not tell
 OF_SAMPLES = ("id", "source", "group", "organ", "stain", "mpp", "mpp_source")  # columns that are fields of Sample
 DECISIVE = ("id", "sha256", "mpp", "organ", "stain", "group", "split")  # say what images are and how they are used
 
@@ -181,12 +183,16 @@ class Dataset(Sequence[Sample]):
         classes = None
         if row.classes is not None:
             classes = classes_by_instance(instances, read_label_map(self.path / row.classes))
-        ambiguous = read_label_map(self.path / row.ambiguous) > 0 if row.ambiguous is not None else None
+        ambiguous = unannotated = None
+        if row.ambiguous is not None:
+            marks = read_label_map(self.path / row.ambiguous)
+            ambiguous, unannotated = marks > 0, marks == UNANNOTATED
         return Sample(
             image=read_image(self.path / row.image),
             instances=instances,
             classes=classes,
             ambiguous=ambiguous,
+            unannotated=unannotated if unannotated is not None and unannotated.any() else None,
             **{name: getattr(row, name) for name in OF_SAMPLES},
         )
 
@@ -215,7 +221,10 @@ def write_sample(folder: Path, sample: Sample) -> Row:
         _save_png(folder / classes, sample.classes.astype(np.uint8)[sample.instances])
     if sample.ambiguous is not None:
         ambiguous = f"ambiguous/{sample.id}.png"
-        _save_png(folder / ambiguous, sample.ambiguous.astype(np.uint8) * np.uint8(255))
+        marks = sample.ambiguous.astype(np.uint8) * np.uint8(255)
+        if sample.unannotated is not None:
+            marks[sample.unannotated] = UNANNOTATED
+        _save_png(folder / ambiguous, marks)
     return Row(
         image=image,
         label=label,
@@ -259,9 +268,12 @@ def classes_by_instance(instances: NDArray[np.int32], class_map: NDArray[np.int3
     """(max id + 1,) int32: the class of each instance, taken from the most frequent class on its pixels."""
     if class_map.shape != instances.shape:
         raise HemalumError(f"class map is {class_map.shape}, its label map {instances.shape}")
-    count, class_count = int(instances.max()) + 1, int(class_map.max()) + 1
-    votes = np.bincount((instances.astype(np.int64) * class_count + class_map).ravel(), minlength=count * class_count)
-    classes: NDArray[np.int32] = votes.reshape(count, class_count).argmax(axis=1).astype(np.int32)
+    count = int(instances.max()) + 1
+    classes, most = np.zeros(count, np.int32), np.zeros(count, np.int64)
+    for number in np.unique(class_map):  # one class at a time: a table of ids by classes may not fit
+        votes = np.bincount(instances[class_map == number], minlength=count)
+        classes[votes > most] = number
+        most = np.maximum(most, votes)
     classes[0] = 0
     return classes
 

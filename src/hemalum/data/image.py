@@ -133,7 +133,7 @@ def is_image(path: Path | str) -> bool:
     if is_tiff(path):
         return True
     try:
-        with _open_plain(Path(path)):
+        with open_plain(Path(path)):
             return True
     except Exception:  # Pillow raises OSError, SyntaxError and more
         return False
@@ -142,7 +142,7 @@ def is_image(path: Path | str) -> bool:
 def stated_dpi(path: Path | str) -> tuple[float, float] | None:
     """Dots per inch (x, y) that a PNG, JPEG or BMP states, or None. Raises as `read_image` does."""
     try:
-        with _open_plain(Path(path)) as image:
+        with open_plain(Path(path)) as image:
             dpi = image.info.get("dpi")
     except (OSError, SyntaxError, ValueError) as error:
         raise HemalumError(f"{path}: image is damaged or truncated ({one_line(error)})") from error
@@ -179,7 +179,7 @@ def _decode_plain(path: Path, head: bytes, max_pixels: int | None, labels: bool)
     if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 26 and head[24] == 16 and head[25] != 0:
         raise HemalumError(f"{path}: 16-bit color pixels; save the image with 8 bits per channel")
     try:
-        with _open_plain(path) as image:
+        with open_plain(path) as image:
             check_size(path, image.height, image.width, max_pixels)
             if labels and image.format == "JPEG":
                 raise HemalumError(f"{path}: a label map cannot be a JPEG (it changes ids); use PNG or TIFF")
@@ -194,7 +194,8 @@ def _decode_plain(path: Path, head: bytes, max_pixels: int | None, labels: bool)
         raise HemalumError(f"{path}: image is damaged or truncated ({one_line(error)})") from error
 
 
-def _open_plain(path: Path) -> Image.Image:
+def open_plain(path: Path) -> Image.Image:
+    """A PNG, JPEG or BMP as Pillow opens it, of whatever size: callers check that. Raises what Pillow raises."""
     with _pillow_limit:
         # our own limit is checked by the caller, with a message that says how to lift it
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -207,7 +208,7 @@ def _open_plain(path: Path) -> Image.Image:
 def plain_size(path: Path) -> tuple[int, int] | None:
     """Height and width that a PNG, JPEG or BMP states, px, without decoding it; None for whatever else."""
     try:
-        with _open_plain(path) as image:
+        with open_plain(path) as image:
             return image.height, image.width
     except Exception:  # Pillow raises many; who decodes the file names what is wrong
         return None

@@ -1,5 +1,7 @@
 """Label maps and binary masks: which is which, from a mask to instances, from stored numbers to ids."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +13,69 @@ from skimage.feature import peak_local_max
 from skimage.filters import gaussian
 from skimage.segmentation import watershed
 
-from hemalum.data.image import read_label_map
+from hemalum.data.annotations.drawn_labels import DrawnLabels
+from hemalum.data.label_faults import LabelFault, find_faults
+from hemalum.data.label_formats import Shape, is_drawn, read_stored_labels
+from hemalum.data.label_pixels import to_class_map, to_label_map
 from hemalum.errors import HemalumError
 
 MIN_RADIUS_UM = 1.6  # centers nearer than a small nucleus's width are one nucleus
 SMOOTHING_UM = 0.5  # stain grain, well below the size of a nucleus
 
 
-def read_instances(path: Path) -> tuple[NDArray[np.int32], bool]:
-    """(H, W) int32 instances of a label file, and whether it was a binary mask.
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """The nuclei of a label file.
+
+    `labels` are (H, W) int32, `was_mask` says that they are the components of a binary mask. `class_names` has the
+    name of each nucleus's class by its id, None for formats that name no classes. `doubts` are for warnings, `drawn`
+    is what a file of outlines says beside its nuclei.
+    """
+
+    labels: NDArray[np.int32]
+    was_mask: bool = False
+    class_names: Sequence[str | None] | None = None
+    doubts: tuple[LabelFault, ...] = ()
+    drawn: DrawnLabels | None = None
+
+
+def read_instances(
+    path: Path, shape: Shape | None = None, *, masks: bool = True, prediction: bool = False
+) -> Instances:
+    """The nuclei of a label file of any format; `shape` is that of its image, which outlines are drawn on.
 
     The nuclei of a binary mask are its connected components (8 neighbors), so touching nuclei are one.
+
+    Raises HemalumError for a file that cannot be read, what is no label map (`label_faults`), and without `masks`
+    for a binary mask. A prediction may be as wrong as it likes: of it only shades of gray are refused.
     """
-    stored = read_label_map(path)
-    if is_binary(stored):
-        return components(stored), True
-    return stored, False
+    stored = read_stored_labels(path, shape)
+    labels = to_label_map(stored.pixels, path)
+    if is_drawn(path):
+        return Instances(labels, class_names=stored.class_names, drawn=stored.drawn)
+    mask = is_binary(labels)
+    if mask and not masks:
+        raise HemalumError(
+            f"{path}: a binary mask (0 and {int(labels.max())}), not a label map; export label maps, or take its "
+            "connected pieces as nuclei with --components (touching nuclei are then one)"
+        )
+    if mask:
+        labels = components(labels)
+    faults = find_faults(labels)
+    for fault in faults:
+        if fault.refused and (fault.kind == "shades" or not prediction):
+            raise HemalumError(f"{path}: {fault.message}")
+    return Instances(labels, mask, doubts=tuple(faults))
+
+
+def read_ids(path: Path, shape: Shape | None = None) -> NDArray[np.int32]:
+    """(H, W) int32 ids of a label file of any format, whatever they mean. Raises HemalumError where unreadable."""
+    return to_label_map(read_stored_labels(path, shape).pixels, path)
+
+
+def read_class_map(path: Path) -> NDArray[np.int32]:
+    """(H, W) int32 class ids of a file of any format of pixels, as stored. Raises HemalumError as `read_ids` does."""
+    return to_class_map(read_stored_labels(path).pixels, path)
 
 
 def is_binary(stored: NDArray[np.int32]) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from hemalum.data.dataset import Dataset
-from hemalum.data.image import read_label_map
+from hemalum.data.label_pixels import read_label_map
 from hemalum.data.splits import Member
 from hemalum.errors import HemalumError, counted, one_line
 from hemalum.settings import Seed, Strict

@@ -18,7 +18,8 @@ class Sample:
     (patient, organ or source image); left empty, either is the id. `mpp` is in µm per pixel; `mpp_source`
     says where it comes from.
     `classes` is (max id + 1,) int32, the class of each instance by its id; `ambiguous` is (H, W) bool,
-    True where the annotators could not tell. `part` and `fold` are where the publication puts the image, if
+    True where the annotators could not tell, or where nobody has annotated: that part of it is `unannotated` (H, W)
+    bool, which is left out of every loss and measure. `part` and `fold` are where the publication puts the image, if
     its files say so.
 
     Raises HemalumError when the shapes or dtypes do not fit together.
@@ -37,6 +38,7 @@ class Sample:
     ambiguous: NDArray[np.bool_] | None = None
     part: Part | None = None
     fold: int | None = None
+    unannotated: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         for name in ("source", "group"):
@@ -51,10 +53,19 @@ class Sample:
             )
         if self.instances.dtype != np.int32:
             raise HemalumError(f"sample {self.id}: label map must be int32, not {self.instances.dtype}")
+        if self.unannotated is not None:
+            if self.unannotated.shape != self.instances.shape:
+                raise HemalumError(f"sample {self.id}: unannotated mask is {self.unannotated.shape}, image differs")
+            known = self.unannotated if self.ambiguous is None else self.unannotated | self.ambiguous
+            object.__setattr__(self, "ambiguous", known)
         if self.ambiguous is not None and self.ambiguous.shape != self.instances.shape:
             raise HemalumError(f"sample {self.id}: ambiguous mask is {self.ambiguous.shape}, image differs")
         if self.mpp is not None and not 0.01 < self.mpp < 100:
             raise HemalumError(f"sample {self.id}: mpp {self.mpp} µm/px is out of range")
+
+    def left_out(self, *, ambiguous: bool) -> NDArray[np.bool_] | None:
+        """Where nothing counts: what is not annotated and, with `ambiguous`, where the annotators could not tell."""
+        return self.ambiguous if ambiguous else self.unannotated
 
     def require_mpp(self) -> float:
         """The scale, µm per pixel. Raises HemalumError where the sample has none."""

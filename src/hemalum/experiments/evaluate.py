@@ -96,10 +96,11 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
     classes of nuclei apart, both must have the same ones, by name.
     With `tta` a model looks at each window in eight ways, and `recall` takes its threshold for that, as in
     `hemalum.segment`.
-    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere. `organs` says which organ a
-    model that tells organs apart is given for each image of a dataset: "true", its own; "unknown", none; "wrong",
-    another one; "shuffled", that of any of the images (`organs.assign_organs`). `on_progress` is called after each
-    image with its number from 0 and its row. With `out`, the result is also saved there.
+    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere; what nobody has annotated
+    never does. `organs` says which organ a model that tells organs apart is given for each image of a dataset:
+    "true", its own; "unknown", none; "wrong", another one; "shuffled", that of any of the images
+    (`organs.assign_organs`). `on_progress` is called after each image with its number from 0 and its row. With `out`,
+    the result is also saved there.
 
     Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, a segmentation
     does not fit its image, `tta` or `recall` is asked of what runs no network, or `organs` of what tells none apart.
@@ -128,7 +129,9 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
         )
     images: list[ImageScores] = []
     rows: list[Row] = []
+    partly = 0
     for sample in part:
+        partly += sample.unannotated is not None
         scores, row = _evaluate_image(sample, segmenter, class_names, leave_out_ambiguous, assigned)
         images.append(scores)
         rows.append(row)
@@ -138,6 +141,7 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
         raise HemalumError(f"nothing to evaluate: {name} has no images in split '{split}'")
     if isinstance(segmenter, LabelMaps):
         description["counted_as_empty"] = segmenter.counted_as_empty
+        description["label_warnings"] = [*segmenter.doubts, *(dataset.doubts if isinstance(dataset, Truth) else [])]
     summary: Row = {
         **description,
         **data,
@@ -146,6 +150,7 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
         "ambiguous": "left out" if leave_out_ambiguous else "counted",
         **_organs_given(organs, assigned, built, rows),
         "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
+        **({"images_annotated_in_part": partly} if partly else {}),
         **({"class_names": class_names} if class_names else {}),
         **summarize(images, [row["organ"] for row in rows]),
         "seconds": _times(rows),
@@ -260,7 +265,7 @@ def _evaluate_image(
         scores = score_image(
             sample.instances,
             segmentation.labels,
-            ambiguous=sample.ambiguous if leave_out_ambiguous else None,
+            ambiguous=sample.left_out(ambiguous=leave_out_ambiguous),
             mpp=sample.mpp,
             classes=by_class,
         )

@@ -146,7 +146,7 @@ class _Recorder:
         probability: NDArray[np.float32],
         confidence: NDArray[np.float32],
     ) -> None:
-        left_out = sample.ambiguous if self.leave_out_ambiguous else None
+        left_out = sample.left_out(ambiguous=self.leave_out_ambiguous)
         counts = count_probabilities(probability, sample.instances > 0, left_out)
         self.pixels = counts if self.pixels is None else self.pixels + counts
         overlap = measure_overlap(sample.instances, labels, ambiguous=left_out)

@@ -1,15 +1,11 @@
 """Label maps that another program made, in the place of a model; and label maps as the truth.
 
-A file belongs to the image whose id is its name without the ending, or that without a tail:
-
-    a.png   a.tif   a.ome.tif   a.npy   a.geojson   a_cp_masks.png (Cellpose)   a_labels.tif   a-labels.tif …
-
-Where several fit, a name with a tail comes before GeoJSON, and GeoJSON before a bare name, which beside them is
-likely the photograph. The tail may be missing on either side: `a_masks.png` and `a_cp_masks.tif` are both `a`.
+Files belong to images by name (`hemalum.data.label_files`): a name with a tail comes before GeoJSON, and GeoJSON
+before a bare name, which beside them is likely the photograph. The tail may be missing on either side: `a_masks.png`
+and `a_cp_masks.tif` are both `a`.
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,30 +14,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations.qupath import read_geojson
 from hemalum.data.dataset import Dataset
-from hemalum.data.image import MAX_PIXELS, check_size, read_label_map, to_label_map
-from hemalum.data.label_maps import components as connected
-from hemalum.data.label_maps import is_binary
+from hemalum.data.label_files import JoinedLabels, join_labels, list_label_files, stem_of, without_tail
+from hemalum.data.label_formats import LABEL_ENDINGS, is_common
+from hemalum.data.label_maps import Instances, read_instances
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError, counted
 from hemalum.experiments.segmenters import Segmentation
-from hemalum.nuclei.polygons import split_pieces
 
 log = logging.getLogger(__name__)
 
-ENDINGS = (".ome.tiff", ".ome.tif", ".tiff", ".tif", ".btf", ".png", ".npy", ".geojson")
-# the longest first: _cp_masks is one tail
-TAILS = tuple(
-    f"{joint}{word}"
-    for word in ("cp_masks", "instances", "instance", "labels", "label", "masks", "mask", "pred")
-    for joint in ("_", "-", ".")
-)
-PICKLE = "_seg.npy"
-PIECES_MOST = 10  # an id in more pieces than this, on average, is a shade of gray and no nucleus
-
 Missing = Literal["error", "empty"]
-Ranked = tuple[int, Path]  # of the files of one image, that of the lowest rank is taken
 
 
 @dataclass(eq=False)
@@ -50,8 +33,8 @@ class LabelMaps:
 
     With `components`, the nuclei of a binary mask are its 8-connected components; without, it is refused.
     `missing` "empty" counts an image without a file as one where nothing was found. With `class_names` by id, the
-    classifications of GeoJSON files become classes, and a Segmentation is given. Raises HemalumError when
-    `folder` holds no label maps.
+    classifications of GeoJSON files become classes, and a Segmentation is given. `doubts` are the warnings about
+    files that were read. Raises HemalumError when `folder` holds no label maps.
     """
 
     folder: Path
@@ -59,23 +42,22 @@ class LabelMaps:
     missing: Missing = "error"
     class_names: Mapping[int, str] = field(default_factory=dict)
     counted_as_empty: list[str] = field(default_factory=list)
-    _files: dict[str, list[Ranked]] = field(init=False, repr=False)  # by the ids that they may belong to
+    doubts: list[str] = field(default_factory=list)
+    _files: list[Path] = field(init=False, repr=False)
+    _joined: JoinedLabels = field(init=False, repr=False)
     _ids: frozenset[str] = field(init=False, repr=False, default=frozenset())
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
         if self.missing not in ("error", "empty"):
             raise HemalumError(f"missing {self.missing!r}: want 'error' or 'empty'")
-        self._files = defaultdict(list)
-        for path, stem in sorted(_label_files(self.folder), key=lambda file: _is_pickle(file[0])):
-            if _is_pickle(path):
-                self._files[stem[: -len("_seg")]].append((3, path))
-                continue
-            rank = 1 if path.suffix.lower() == ".geojson" else 2
-            self._files[stem].append((rank, path))
-            bare = without_tail(stem)
-            if bare != stem:
-                self._files[bare].append((0 if rank == 2 else 1, path))
+        self._files = _label_files(self.folder)
+        self._join(())
+
+    def _join(self, ids: Iterable[str]) -> None:
+        # a_masks.png is that of the image "a_masks" where there is one
+        self._ids = frozenset(ids)
+        self._joined = join_labels(self._files, sorted(self._ids))
 
     @property
     def name(self) -> str:
@@ -88,13 +70,13 @@ class LabelMaps:
         `wanted` are the ids to evaluate, `known` all ids of the dataset: files of neither are named in a warning.
         Raises HemalumError when images have no file, unless `missing` is "empty", or several.
         """
-        self._ids = frozenset(wanted) | frozenset(known)
+        self._join((*wanted, *known))
         files = {name: self.file_of(name) for name in wanted}
         absent = [name for name, path in files.items() if path is None]
         if len(absent) == len(files):
             raise HemalumError(
                 f"{self.folder}: no file belongs to any of {counted(len(files), 'image')}; images are called like "
-                f"{wanted[0]!r}, files like {next(iter(self._files))!r}"
+                f"{wanted[0]!r}, files like {stem_of(self._files[0])!r}"
             )
         if absent and self.missing == "error":
             raise HemalumError(
@@ -106,8 +88,7 @@ class LabelMaps:
             log.warning(
                 "%s: %d images without a label map count as empty: %s", self.folder, len(absent), _few(absent)
             )
-        used = {path for name in self._ids for _, path in self._files_of(name)}
-        extra = sorted(path.name for path in {path for ranked in self._files.values() for _, path in ranked} - used)
+        extra = [path.name for path in (*self._joined.unmatched, *self._joined.ambiguous, *self._joined.by_products)]
         if extra:
             log.warning("%s: %s without an image: %s", self.folder, counted(len(extra), "file"), _few(extra))
 
@@ -129,11 +110,12 @@ class LabelMaps:
                 self.counted_as_empty.append(sample.id)
             return np.zeros_like(sample.instances)
         height, width = sample.instances.shape
-        if self.class_names and path.suffix.lower() == ".geojson":
-            drawn, names = read_geojson(path, (height, width))
-            classes = _classes(path, names, self.class_names)
-            return drawn if classes is None else Segmentation(drawn, classes)
-        labels = read_labels(path, (height, width), components=self.components)
+        read = read_instances(path, (height, width), masks=self.components, prediction=True)
+        self.doubts += _warn_of(path, read)
+        labels = read.labels
+        if self.class_names and read.class_names is not None:
+            classes = _classes(path, read.class_names, self.class_names)
+            return labels if classes is None else Segmentation(labels, classes)
         if labels.shape != sample.instances.shape:
             raise HemalumError(
                 f"{path}: label map is {_size(labels)}, its image {sample.id} is {_size(sample.instances)}; "
@@ -141,20 +123,11 @@ class LabelMaps:
             )
         return labels
 
-    def _files_of(self, name: str) -> list[Ranked]:
-        # a_masks.png is that of the image "a_masks" where there is one
-        others = self._ids - {name}
-        return sorted(file for file in self._files.get(name, []) if _stem(file[1].name) not in others)
-
     def file_of(self, name: str) -> Path | None:
         """The file of an image by its id, if there is one. Raises HemalumError when two fit equally well."""
-        files = self._files_of(name)
-        if not files:
-            return None
-        (rank, first), *others = files
-        if others and others[0][0] == rank:
-            raise HemalumError(f"{others[0][1]}: a second label map for image {name}, beside {first.name}; keep one")
-        return first
+        if name not in self._ids:
+            self._join((*self._ids, name))
+        return self._joined.file_of(name)
 
 
 @dataclass(eq=False)
@@ -162,18 +135,19 @@ class Truth:
     """A folder of label maps as the truth: iterates over Samples with blank images, by name.
 
     For scoring label maps against label maps where the images are not at hand; `ids` are the names without
-    tail. `mpp` is µm per pixel of all of them. Raises HemalumError as `LabelMaps` does, and for GeoJSON, which
-    has no size.
+    tail. `mpp` is µm per pixel of all of them; `doubts` as of `LabelMaps`. Raises HemalumError as `LabelMaps` does,
+    and for GeoJSON, which has no size.
     """
 
     folder: Path
     components: bool = False
     mpp: float | None = None
     ids: list[str] = field(init=False)
+    doubts: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
-        self.ids = sorted({without_tail(stem) for _, stem in _label_files(self.folder)})
+        self.ids = sorted({without_tail(stem_of(path)) for path in _label_files(self.folder) if not is_common(path)})
 
     @property
     def name(self) -> str:
@@ -182,11 +156,14 @@ class Truth:
 
     def __iter__(self) -> Iterator[Sample]:
         maps = LabelMaps(self.folder, components=self.components)
+        maps.check(self.ids)
         for name in self.ids:
             path = maps.file_of(name)
             if path is None:
                 raise HemalumError(f"{self.folder}: the label map of {name} is gone")
-            labels = read_labels(path, None, components=self.components)
+            read = read_instances(path, masks=self.components)
+            labels = read.labels
+            self.doubts += _warn_of(path, read)
             # one white pixel, seen everywhere: nobody looks at the picture
             blank = np.broadcast_to(np.uint8(255), (*labels.shape, 3))
             source = None if self.mpp is None else "user"
@@ -230,34 +207,6 @@ def is_label_folder(model: object) -> bool:
     return isinstance(model, (str, Path)) and str(model) not in shipped_models() and Path(model).is_dir()
 
 
-def read_labels(path: Path, shape: tuple[int, int] | None, *, components: bool = False) -> NDArray[np.int32]:
-    """Read one label map (H, W) int32 of any form named above; `shape` (H, W) is what GeoJSON is drawn on.
-
-    Raises HemalumError for a pickle, a binary mask (unless `components`: then its 8-connected pieces), a picture
-    in the place of a label map, and what `read_label_map` and `read_geojson` refuse.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".geojson":
-        if shape is None:
-            raise HemalumError(f"{path}: GeoJSON does not say the size of its image; as truth, give label maps")
-        return read_geojson(path, shape)[0]
-    labels = _read_npy(path) if suffix == ".npy" else read_label_map(path)
-    if is_binary(labels):
-        if not components:
-            raise HemalumError(
-                f"{path}: a binary mask (0 and {int(labels.max())}), not a label map; export label maps, or take its "
-                "connected pieces as nuclei with --components (touching nuclei are then one)"
-            )
-        return connected(labels)
-    ids = np.count_nonzero(np.unique(labels))
-    pieces = int(split_pieces(labels).max())
-    if pieces > PIECES_MOST * ids:
-        raise HemalumError(
-            f"{path}: {ids} values lie in {pieces} pieces: a picture or a map of probability, not a label map"
-        )
-    return labels
-
-
 def _classes(path: Path, names: Sequence[str | None], class_names: Mapping[int, str]) -> NDArray[np.int32] | None:
     """Class by id of polygons with these classifications, None where no name is a class of the dataset.
 
@@ -276,61 +225,25 @@ def _classes(path: Path, names: Sequence[str | None], class_names: Mapping[int, 
     return np.array([0 if name is None else ids[name.casefold()] for name in names], np.int32)
 
 
-def without_tail(stem: str) -> str:
-    """A file's name without ending, without the tail that a program added."""
-    lower = stem.lower()
-    for tail in TAILS:
-        if lower.endswith(tail) and len(stem) > len(tail):
-            return stem[: -len(tail)]
-    return stem
-
-
-def _stem(name: str) -> str | None:
-    """The name without its ending; None for a file that holds no label map."""
-    lower = name.lower()
-    ending = next((ending for ending in ENDINGS if lower.endswith(ending)), None)
-    return None if ending is None or name.startswith(".") or len(name) == len(ending) else name[: -len(ending)]
-
-
-def _is_pickle(path: Path) -> bool:
-    return path.name.lower().endswith(PICKLE)
-
-
-def _label_files(folder: Path) -> list[tuple[Path, str]]:
+def _label_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise HemalumError(f"{folder}: no such folder of label maps")
-    try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError as error:
-        raise HemalumError(f"{folder}: folder cannot be read ({error.strerror or error})") from error
-    label_files = [(path, stem) for path in files if (stem := _stem(path.name)) is not None]
-    if not label_files:
+    files = list_label_files(folder)
+    if not files:
         inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name in ("labels", "masks")]
         hint = f"; did you mean {inside[0]}?" if inside else ""
-        raise HemalumError(f"{folder}: no label maps in this folder ({', '.join(ENDINGS)}){hint}")
-    return label_files
+        raise HemalumError(f"{folder}: no label maps in this folder ({', '.join(LABEL_ENDINGS)}){hint}")
+    return files
 
 
-def _read_npy(path: Path) -> NDArray[np.int32]:
-    if _is_pickle(path):
-        raise HemalumError(
-            f"{path}: Cellpose's _seg.npy is a pickle, which is never loaded; save the masks as images "
-            "(cellpose --save_tif, or cellpose.io.save_masks)"
-        )
-    try:
-        # mapped: a header that promises more than the file holds takes no memory
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # NumPy's parser lets TokenError, IndentationError and TypeError through as well
-        if "pickle" in str(error).lower() or "object" in str(error).lower():
-            raise HemalumError(f"{path}: holds Python objects, which are never loaded; save a plain array") from error
-        raise HemalumError(f"{path}: not a NumPy array file ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(stored, np.ndarray) or stored.ndim != 2:
-        held = f"shape {stored.shape}" if isinstance(stored, np.ndarray) else "several arrays"
-        raise HemalumError(f"{path}: want one label map (H, W), this has {held}")
-    check_size(path, stored.shape[0], stored.shape[1], MAX_PIXELS)
-    return to_label_map(np.asarray(stored), path)
+def _warn_of(path: Path, read: Instances) -> list[str]:
+    """The doubts about a label file, which the log is told as well."""
+    lines = [f"{path}: {doubt.message}" for doubt in read.doubts]
+    if read.drawn is not None and read.drawn.others:
+        lines.append(f"{path}: left out, since it is no nucleus: {read.drawn.others}")
+    for line in lines:
+        log.warning("%s", line)
+    return lines
 
 
 def _few(names: Sequence[str]) -> str:

@@ -156,7 +156,7 @@ def measure(
     for sample in dataset:
         seen = sample if organs is None else replace(sample, organ=organs[sample.id])
         nuclei, probability = predict(seen, model, engine)
-        ambiguous = sample.ambiguous if leave_out_ambiguous else None
+        ambiguous = sample.left_out(ambiguous=leave_out_ambiguous)
         counts.append(count_probabilities(probability, sample.instances > 0, ambiguous))
         matches.append(match(measure_overlap(sample.instances, nuclei.label_map(), ambiguous=ambiguous)))
         if on_progress is not None:

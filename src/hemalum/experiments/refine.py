@@ -207,8 +207,9 @@ def _uncertainty(work: _Work) -> list[ImageUncertainty]:
     images = []
     for row, sample in zip(part.rows, part, strict=True):
         probability = predict(sample, work.model, engine)[1]
-        if work.leave_out_ambiguous and sample.ambiguous is not None:
-            probability = probability[~sample.ambiguous]
+        left_out = sample.left_out(ambiguous=work.leave_out_ambiguous)
+        if left_out is not None:
+            probability = probability[~left_out]
         images.append(ImageUncertainty(row.id, row.organ, mean_entropy(probability)))
         work.report("predicting", len(images), len(part))
     return images

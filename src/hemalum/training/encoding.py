@@ -1,7 +1,7 @@
 """Samples as a network takes them, and the target maps that it learns from."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,11 +21,18 @@ from hemalum.targets.representations import Representation
 
 
 def prepare_sample(
-    sample: Sample, mpp: float, stain: StainNormalizer | None = None, class_map: NDArray[np.int32] | None = None
+    sample: Sample,
+    mpp: float,
+    stain: StainNormalizer | None = None,
+    class_map: NDArray[np.int32] | None = None,
+    *,
+    ambiguous: Literal["ignore", "count"] = "ignore",
 ) -> TrainingImage:
     """Bring a sample's image to `mpp`, and to the colors of `stain`; its labels keep their own resolution.
 
-    `class_map` is that of `DataSpec.class_map`. Raises HemalumError when the sample does not say its scale.
+    `class_map` is that of `DataSpec.class_map`. With `ambiguous` "count", areas where the annotators could not tell
+    are as they are labeled; what is not annotated is marked as such in any case. Raises HemalumError when the sample
+    does not say its scale.
     """
     height, width = sample.instances.shape
     factor = sample.require_mpp() / mpp
@@ -39,7 +46,7 @@ def prepare_sample(
         classes = np.full(ids, class_map[0]) if sample.classes is None else class_map[sample.classes]
         classes[0] = 0
     image = resized if change is None else change.apply(resized)
-    return TrainingImage(image, sample.instances, classes, ambiguous=sample.ambiguous)
+    return TrainingImage(image, sample.instances, classes, ambiguous=sample.left_out(ambiguous=ambiguous == "ignore"))
 
 
 def mean_and_std(input_range: InputRange) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -119,9 +119,7 @@ class TrainLoader(EpochLoader):
         def read(job: tuple[Dataset, int]) -> TrainingImage:
             dataset, index = job
             class_map = self.data_spec.class_map(dataset)
-            sample = prepare_sample(dataset[index], recipe.mpp, context.stain, class_map)
-            if recipe.ambiguous == "count":
-                sample = replace(sample, ambiguous=None)
+            sample = prepare_sample(dataset[index], recipe.mpp, context.stain, class_map, ambiguous=recipe.ambiguous)
             return replace(sample, stains=measure_stains(sample.image)) if recipe.augment.stain_mix else sample
 
         jobs = [(dataset, index) for dataset in datasets for index in range(len(dataset))]

@@ -84,7 +84,8 @@ class Validation:
     def _prepare(self, name: str, dataset: Dataset, index: int) -> tuple[_Image, NDArray[np.uint8]]:
         """An image, padded to what the network takes, and its pixels as they were before."""
         context, spec = self.context, self.context.data_spec
-        sample = prepare_sample(dataset[index], context.recipe.mpp, context.stain, spec.class_map(dataset))
+        recipe, class_map = context.recipe, spec.class_map(dataset)
+        sample = prepare_sample(dataset[index], recipe.mpp, context.stain, class_map, ambiguous=recipe.ambiguous)
         height, width = sample.image.shape[:2]
         if context.window:
             below, right = missing((height, width), context.window)
@@ -98,7 +99,7 @@ class Validation:
         if "organ" in spec.conditions:
             conditions["organ"] = torch.tensor([spec.find_organ(dataset.rows[index].organ)])
         ambiguous = None
-        if sample.ambiguous is not None and context.recipe.ambiguous == "ignore":
+        if sample.ambiguous is not None:
             ambiguous = _resize_labels(sample.ambiguous, height, width)
         return _Image(name, pixels, truth, sample.classes, ambiguous, conditions), sample.image
 

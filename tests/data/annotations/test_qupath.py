@@ -11,7 +11,7 @@ import shapely
 from PIL import Image
 
 from builders.stores import make_store
-from hemalum.data.annotations import read_nuclei, read_objects, read_regions
+from hemalum.data.annotations import read_drawing, read_objects, tell_apart
 from hemalum.data.importing import import_dataset
 from hemalum.errors import HemalumError
 from hemalum.nuclei.io import read_features
@@ -69,7 +69,7 @@ def test_a_real_file_reads_as_an_independent_parse_says() -> None:
     if not path.is_file():
         pytest.skip(f"no {path}: set HEMALUM_TEST_DATA")
     features = json.loads(path.read_text())["features"]
-    objects = list(read_nuclei(path))
+    objects = list(read_objects(path))
     assert len(objects) == len(features) == 423
     for one, original in zip(objects, features, strict=True):
         assert one.id == original["id"]
@@ -82,16 +82,17 @@ def test_a_real_file_reads_as_an_independent_parse_says() -> None:
         )
 
 
-def test_regions_are_the_annotations_beside_detections(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_regions_are_the_annotations_beside_detections(tmp_path: Path) -> None:
     line = feature("annotation", []) | {"geometry": {"type": "LineString", "coordinates": [[0, 0], [5, 5]]}}
     path = write(
         tmp_path / "a.geojson", feature("annotation", square(0, 0, 50)), line, feature("cell", square(3, 3, 9))
     )
-    with caplog.at_level("WARNING"):
-        assert [one.number for one in read_regions(path)] == [1]
-    assert "1 annotations that are points or lines are left out" in caplog.text
-    assert [one.number for one in read_nuclei(path)] == [3]
-    assert list(read_regions(write(path, feature("annotation", square(0, 0, 50))))) == []
+    drawing = read_drawing(path)
+    nuclei, regions, frames, _, left_out = tell_apart(drawing, None)
+    assert left_out == {"region": 1, "point or line": 1}
+    assert (nuclei.names, regions.names, frames.names) == (["feature 3"], ["feature 1"], ["feature 1"])
+    alone = tell_apart(read_drawing(write(path, feature("annotation", square(0, 0, 50)))), None)
+    assert (len(alone.nuclei), len(alone.regions)) == (1, 0)
 
 
 def test_an_image_of_annotations(image: Path, tmp_path: Path) -> None:
@@ -243,4 +244,24 @@ def test_a_file_of_annotations_is_read_few_times(
     monkeypatch.setattr("hemalum.data.annotations.qupath.read_features", counted)
     path = write(tmp_path / "a.geojson", feature("annotation", square(10, 20, 9), "stroma"))
     import_dataset("qupath", path, tmp_path / "set", image=image, mpp=0.5)
-    assert len(passes) == 4  # names of the classes, whether there are nuclei, outlines, and the names for the dataset
+    assert len(passes) == 3  # names of the classes, outlines, and the names for the dataset
+
+
+def test_regions_among_annotations_alone_are_cut_out(image: Path, tmp_path: Path) -> None:
+    nuclei = [feature("annotation", square(x, 20, 12), "tumor") for x in range(10, 310, 20)]
+    path = write(tmp_path / "a.geojson", feature("annotation", square(0, 0, 200), "Tissue"), *nuclei)
+    dataset = import_dataset("qupath", path, tmp_path / "set", image=image, mpp=0.5)
+    (sample,) = dataset
+    assert (sample.image.shape, len(np.unique(sample.instances))) == ((200, 200, 3), 11)
+    assert dataset.info.classes == {1: "tumor"}
+
+
+def test_ignored_areas_are_not_annotated(image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    point = feature("annotation", []) | {"geometry": {"type": "Point", "coordinates": [5, 5]}}
+    nuclei = [feature("detection", square(x, 20, 12)) for x in range(10, 310, 20)]
+    path = write(tmp_path / "a.geojson", feature("annotation", square(0, 0, 60), "Ignore*"), point, *nuclei)
+    (sample,) = import_dataset("qupath", path, tmp_path / "set", image=image, mpp=0.5)
+    assert len(np.unique(sample.instances)) == 13
+    assert sample.unannotated is not None
+    assert np.count_nonzero(sample.unannotated) == 60 * 60
+    assert f"{path}: left out, since it is no nucleus: 1 point or line" in caplog.messages

@@ -4,6 +4,7 @@ import logging
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,11 +22,12 @@ MAX_RATIO = 100  # unpacked to packed; coordinates do not pack to a twentieth
 AREAS = ("POLYGON", "FREEHAND", "TRACED", "RECT", "OVAL")
 
 
-def read_roi_set(path: Path | str) -> tuple[Outline, ...]:
-    """The outlines of a RoiSet zip in the order of the entries' names; nothing is unpacked to disk.
+def read_roi_set(path: Path | str, *, left_out: Counter[str] | None = None) -> tuple[Outline, ...]:
+    """The outlines of a RoiSet zip in the order of the entries' names, or of one .roi; nothing is unpacked to disk.
 
     Polygons, freehand and traced outlines, rectangles, ovals and composites of them are read. Folders and
-    the hidden files that macOS adds are passed over.
+    the hidden files that macOS adds are passed over. With `left_out`, lines and points are counted there under
+    their word, and not refused.
 
     Raises HemalumError for a file that is missing or no zip, for entries that are encrypted, no .roi, twice
     there, or named with a path that leads elsewhere, for more than 20,000 entries, 64 MiB unpacked or a
@@ -33,9 +35,15 @@ def read_roi_set(path: Path | str) -> tuple[Outline, ...]:
     """
     path = Path(path)
     try:
+        if path.suffix.lower() == ".roi":
+            if path.stat().st_size > MAX_BYTES:
+                raise HemalumError(
+                    f"{path}: {path.stat().st_size:,} bytes are over the limit of {MAX_BYTES:,} for a ROI"
+                )
+            return tuple(_outlines(path, [(path.name, path.read_bytes())], left_out))
         with zipfile.ZipFile(path) as archive:
             entries = _check_entries(path, archive.infolist())
-            return tuple(_outline(path, entry.filename, archive.read(entry)) for entry in entries)
+            return tuple(_outlines(path, ((entry.filename, archive.read(entry)) for entry in entries), left_out))
     except FileNotFoundError:
         raise HemalumError(f"{path}: no such file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
@@ -77,15 +85,21 @@ def _hidden(name: str) -> bool:
     return "__MACOSX" in parts or parts[-1].startswith(".")
 
 
-def _outline(path: Path, name: str, content: bytes) -> Outline:
+def _outlines(path: Path, entries: Iterable[tuple[str, bytes]], left_out: Counter[str] | None) -> Iterator[Outline]:
     from roifile import ImagejRoi
 
-    try:
-        roi: Any = ImagejRoi.frombytes(content)
-        kind = roi.roitype.name
-        rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in roi.coordinates(multi=True)]
-    except Exception as error:  # a damaged entry fails wherever the parser happens to be
-        raise HemalumError(f"{path}: entry {name!r} is no ROI that can be read ({one_line(error)})") from error
-    if kind not in AREAS:
-        raise HemalumError(f"{path}: entry {name!r} is a {kind.lower()}, which encloses nothing; outline the nucleus")
-    return Outline(name, tuple(rings))
+    for name, content in entries:
+        try:
+            roi: Any = ImagejRoi.frombytes(content)
+            kind = roi.roitype.name
+            rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in roi.coordinates(multi=True)]
+        except Exception as error:  # a damaged entry fails wherever the parser happens to be
+            raise HemalumError(f"{path}: entry {name!r} is no ROI that can be read ({one_line(error)})") from error
+        if kind in AREAS:
+            yield Outline(name, tuple(rings))
+        elif left_out is None:
+            raise HemalumError(
+                f"{path}: entry {name!r} is a {kind.lower()}, which encloses nothing; outline the nucleus"
+            )
+        else:
+            left_out["point or line"] += 1

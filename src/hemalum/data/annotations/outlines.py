@@ -23,15 +23,16 @@ MOST_COVER = 100  # times the image, bounding boxes together: nuclei cover it on
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
-    """One nucleus: `rings` are closed (n, 2) float64 lines of x, y in px; `name` is for messages.
+    """One nucleus or region: `rings` are closed (n, 2) float64 lines of x, y in px; `name` is for messages.
 
     A point is inside a ring that winds around it, in whatever direction and however often: where a line drawn by
     hand crosses itself there is no hole. It is inside the outline when it is inside an odd number of rings: a ring
-    within another is a hole.
+    within another is a hole. `class_name` is the class that the file gives it, None where it gives none.
     """
 
     name: str
     rings: tuple[NDArray[np.float64], ...]
+    class_name: str | None = None
 
 
 def draw_outlines(outlines: Sequence[Outline], shape: tuple[int, ...], where: Path | str) -> NDArray[np.int32]:

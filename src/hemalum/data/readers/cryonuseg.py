@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from hemalum.data.annotations.imagej_rois import read_roi_set
 from hemalum.data.annotations.outlines import draw_outlines
-from hemalum.data.image import read_image, read_label_map
+from hemalum.data.image import read_image
 from hemalum.data.label_maps import components, same_size
+from hemalum.data.label_pixels import read_label_map
 from hemalum.data.readers.files import first_file, list_images
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.image import read_image, read_label_map
+from hemalum.data.image import read_image
 from hemalum.data.label_maps import same_size
+from hemalum.data.label_pixels import read_label_map
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError

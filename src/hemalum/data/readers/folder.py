@@ -1,4 +1,4 @@
-"""`folder`: what users have. Images with label maps or binary masks, joined by stem or by an index CSV.
+"""`folder`: what users have. Images with label maps, binary masks or outlines, joined by name or by an index CSV.
 
     SRC/images/a.png   SRC/labels/a.png   [SRC/classes/a.png]   [SRC/index.csv]
 
@@ -9,16 +9,30 @@ id, source, group, organ, stain, mpp and any other column that a split can go by
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hemalum.data.annotations import DrawnSummary, class_names_in
 from hemalum.data.dataset import classes_by_instance
-from hemalum.data.image import read_image, read_label_map
-from hemalum.data.label_maps import read_instances, same_size
-from hemalum.data.readers.files import find_index, find_listed, images_by_stem, read_csv
+from hemalum.data.image import read_image
+from hemalum.data.label_files import (
+    apart,
+    is_label_word,
+    join_labels,
+    list_class_files,
+    list_images,
+    list_label_files,
+    near_name,
+    same_stem,
+    stem_of,
+    without_tail,
+)
+from hemalum.data.label_formats import is_drawn
+from hemalum.data.label_maps import read_class_map, read_instances, same_size
+from hemalum.data.readers.files import find_index, find_listed, read_csv
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 
 log = logging.getLogger(__name__)
 
@@ -51,32 +65,45 @@ def read(
     `images` and `labels` name the sub-folders. `index` names the CSV; by default index.csv is used when
     there is one. `group` is the column of the index that a split keeps together (default: `group` if there
     is such a column, else each image by itself). A label file with one value besides 0 and several pieces
-    is taken as a binary mask: its connected components (8-neighbors) become the nuclei, which the log says.
+    is taken as a binary mask: its connected components (8-neighbors) become the nuclei, which the log says. Outlines
+    are drawn; the regions among them say what is annotated (`annotations.drawn_labels`).
     `class_names` names the ids of the class maps: by id, or in the order of the ids from 1 (in a string with
-    commas between); without it classes are kept, and no model is trained or scored by them.
+    commas between); without it classes are kept, and no model is trained or scored by them. Outlines have their
+    classes by name; without `class_names` these are all that the files name, in the order of the alphabet.
 
     Raises HemalumError, naming file or row, for missing folders, pairs or columns, unreadable files, sizes that
     do not fit, and class ids without a name where names are given.
     """
-    names = classes_for(class_names=class_names)
     pairs = find_pairs(path, images=images, labels=labels, index=index)
+    names = _name_classes(class_names, pairs)
     if group is not None and group != "image" and group not in pairs[0].columns:
         known = ", ".join(pairs[0].columns) or "none: there is no index"
         raise HemalumError(f"{path}: no column {group!r} to group by; columns are {known}")
-    if names and pairs[0].classes is None:
+    if names and pairs[0].classes is None and not any(is_drawn(pair.label) for pair in pairs):
         raise HemalumError(f"{path}: class_names without class maps; want a folder {' or '.join(CLASS_FOLDERS)}")
     if not names and pairs[0].classes is not None:
         log.warning("%s: class maps without names; give them as class_names=FIRST,SECOND,… to use them", path)
-    binary = 0
+    binary, drawn = 0, DrawnSummary()
+    doubts: dict[str, list[str]] = {}
     for pair in pairs:
         image = read_image(pair.image)
-        instances, was_binary = read_instances(pair.label)
-        binary += was_binary
+        read_labels = read_instances(pair.label, image.shape[:2])
+        instances = read_labels.labels
+        binary += read_labels.was_mask
+        for doubt in read_labels.doubts:
+            doubts.setdefault(doubt.kind, []).append(f"{pair.label}: {doubt.message}")
         same_size(pair.label, instances, image, "label map is {}, its image {}")
-        classes = None
-        if pair.classes is not None:
-            class_map = read_label_map(pair.classes)
+        classes = unannotated = None
+        if read_labels.drawn is not None:
+            drawn.add(read_labels.drawn)
+            instances, unannotated = read_labels.drawn.annotated(), read_labels.drawn.unannotated
+        if pair.classes is None and read_labels.drawn is not None and names:
+            classes = read_labels.drawn.classes(names, pair.label)[: instances.max() + 1]
+        elif pair.classes is not None:
+            class_map = read_class_map(pair.classes)
             same_size(pair.classes, class_map, image, "class map is {}, its image {}")
+            if class_map.max() > 255:
+                raise HemalumError(f"{pair.classes}: class ids up to {class_map.max()}; they must be 0 to 255")
             classes = classes_by_instance(instances, class_map)
             unnamed = sorted(set(classes.tolist()) - {0, *names})
             if names and unnamed:
@@ -99,7 +126,11 @@ def read(
             mpp=mpp,
             mpp_source=None if mpp is None else "file",
             classes=classes,
+            unannotated=unannotated,
         )
+    for lines in doubts.values():
+        log.warning("%s%s", lines[0], f" (and so {counted(len(lines) - 1, 'other file')})" if len(lines) > 1 else "")
+    drawn.log(path)
     if binary:
         log.warning(
             "%s: %d of %d label files are binary masks; their connected components became the nuclei, "
@@ -111,14 +142,31 @@ def read(
 
 
 def classes_for(
-    *, class_names: Mapping[int, str] | Sequence[str] | str | None = None, **_others: object
+    *,
+    path: Path | str | None = None,
+    images: str = "images",
+    labels: str = "labels",
+    index: str | None = None,
+    class_names: Mapping[int, str] | Sequence[str] | str | None = None,
+    **_others: object,
 ) -> dict[int, str]:
-    """Names of the classes by id, as `read` takes them; {} where none are given.
+    """Names of the classes by id, as `read` takes them; where none are given those of the outlines, else {}.
 
     Raises HemalumError for an empty or repeated name and for an id outside 1 to 255.
     """
+    if class_names is not None or path is None:
+        return _name_classes(class_names, [])
+    return _name_classes(None, find_pairs(path, images=images, labels=labels, index=index))
+
+
+def _name_classes(
+    class_names: Mapping[int, str] | Sequence[str] | str | None, pairs: Sequence[Pair]
+) -> dict[int, str]:
     if class_names is None:
-        return {}
+        drawn = [pair.label for pair in pairs if pair.classes is None and is_drawn(pair.label)]
+        class_names = class_names_in(drawn)
+        if not class_names:
+            return {}
     if isinstance(class_names, str):
         class_names = class_names.split(",")
     listed = class_names if isinstance(class_names, Mapping) else dict(enumerate(class_names, start=1))
@@ -151,6 +199,7 @@ def survey(
     except HemalumError as error:
         return [], [error]
     entries = list(_from_index(path, listed, images, labels) if listed else _by_stem(path, images, labels))
+    entries = list(_with_classes(path, entries))
     pairs = [item for item in entries if isinstance(item, Pair)]
     faults = [item for item in entries if isinstance(item, HemalumError)]
     if not entries:
@@ -162,21 +211,56 @@ def survey(
 
 
 def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
-    missing = [folder for folder in (path / images, path / labels) if not folder.is_dir()]
-    if missing:
-        yield HemalumError(f"{missing[0]}: no such folder; want {images}/ and {labels}/, or an index.csv")
+    try:
+        image_folder, label_folder, image_files, label_files = _folders(path, images, labels)
+    except HemalumError as error:
+        yield error
         return
-    image_files, faults = images_by_stem(path / images)
-    label_files, more_faults = images_by_stem(path / labels)
-    yield from faults + more_faults
-    for stem, label in label_files.items():
-        if stem not in image_files:
-            yield HemalumError(f"{label}: no image named {stem}.* in {path / images}")
-    for stem, image in image_files.items():
-        if stem in label_files:
-            yield _pair(path, image, label_files[stem], stem, {}, str(image))
+    by_stem: dict[str, Path] = {}
+    for image in image_files:
+        if image.stem in by_stem:
+            yield HemalumError(f"{image}: {by_stem[image.stem].name} has the same stem; keep one of them")
+        by_stem[image.stem] = image
+    joined = join_labels(label_files, by_stem)
+    alone = [image for name, image in by_stem.items() if name not in joined.by_image]
+    for label in joined.unmatched:
+        name = without_tail(stem_of(label))
+        yield HemalumError(f"{label}: no image named {name}.* in {image_folder}{near_name(label, alone)}")
+    for label, names in joined.ambiguous.items():
+        yield HemalumError(f"{label}: fits the images {' and '.join(names[:2])} as well; join them in index.csv")
+    if joined.passed_over:
+        log.warning(
+            "%s: not read, since nearer label files are there: %s",
+            label_folder,
+            ", ".join(file.name for file in joined.passed_over[:5]) + (", …" if len(joined.passed_over) > 5 else ""),
+        )
+    for name, image in by_stem.items():
+        try:
+            file = joined.file_of(name)
+        except HemalumError as error:
+            yield error
+            continue
+        if file is not None:
+            yield Pair(image, file, name, where=str(image))
         else:
-            yield HemalumError(f"{image}: no label file named {stem}.* in {path / labels}")
+            near = same_stem(label_folder, image) or near_name(image, joined.unmatched)
+            yield HemalumError(f"{image}: no label file named {name}.* in {label_folder}{near}")
+
+
+def _folders(path: Path, images: str, labels: str) -> tuple[Path, Path, list[Path], list[Path]]:
+    """Where images and labels lie, and the files; both in one folder where there is no other for the labels."""
+    image_folder, label_folder = path / images, path / labels
+    missing = [folder for folder in (image_folder, label_folder) if not folder.is_dir()]
+    if not missing and image_folder.resolve() != label_folder.resolve():
+        return image_folder, label_folder, list_images(image_folder), list_label_files(label_folder)
+    shared = image_folder if image_folder.is_dir() else path
+    image_files, label_files = apart(shared)
+    asked = {folder.name for folder in missing} - {"images", "labels"}
+    if (missing and not label_files) or asked or missing == [image_folder]:
+        inside = [folder.name for folder in sorted(path.iterdir()) if folder.is_dir() and is_label_word(folder.name)]
+        hint = f"; there is {inside[0]}/ (--labels {inside[0]})" if inside and label_folder in missing else ""
+        raise HemalumError(f"{missing[0]}: no such folder; want {images}/ and {labels}/, or an index.csv{hint}")
+    return shared, shared, image_files, label_files
 
 
 def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
@@ -186,23 +270,37 @@ def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[
             try:
                 image = find_listed(path, images, columns, "image", where)
                 label = find_listed(path, labels, columns, "label", where)
-                yield _pair(path, image, label, name, columns, where)
+                yield Pair(image, label, name, None, columns, where)
             except HemalumError as error:
                 yield error
     except HemalumError as error:
         yield error
 
 
-def _pair(
-    path: Path, image: Path, label: Path, name: str, columns: dict[str, str], where: str
-) -> Pair | HemalumError:
-    for folder in CLASS_FOLDERS:
-        if (path / folder).is_dir():
-            classes = path / folder / f"{label.stem}.png"
-            if not classes.is_file():
-                return HemalumError(f"{classes}: missing; {folder}/ must have a class map for every image")
-            return Pair(image, label, name, classes, columns, where)
-    return Pair(image, label, name, None, columns, where)
+def _with_classes(path: Path, entries: Sequence[Pair | HemalumError]) -> Iterator[Pair | HemalumError]:
+    """The pairs with their class maps, which are called like the label files, or like the images."""
+    folder = next((path / name for name in CLASS_FOLDERS if (path / name).is_dir()), None)
+    if folder is None:
+        yield from entries
+        return
+    files = list_class_files(folder)
+    pairs = [entry for entry in entries if isinstance(entry, Pair)]
+    by_label = join_labels(files, [stem_of(pair.label) for pair in pairs], classes=True)
+    by_image = join_labels(files, [pair.image.stem for pair in pairs], classes=True)
+    for entry in entries:
+        if isinstance(entry, HemalumError):
+            yield entry
+            continue
+        try:
+            classes = by_label.file_of(stem_of(entry.label)) or by_image.file_of(entry.image.stem)
+        except HemalumError as error:
+            yield error
+            continue
+        if classes is None:
+            missing = folder / f"{stem_of(entry.label)}.png"
+            yield HemalumError(f"{missing}: missing; {folder.name}/ must have a class map for every image")
+        else:
+            yield replace(entry, classes=classes)
 
 
 def _mpp(pair: Pair) -> float | None:
@@ -216,9 +314,9 @@ def _mpp(pair: Pair) -> float | None:
 
 
 READER = Reader(
-    title="Your own folder: images with label maps or binary masks",
+    title="Your own folder: images with label maps, binary masks or outlines",
     read=read,
     group="image, or the column named group",
     classes_for=classes_for,
-    markers=("labels/*.png", "labels/*.tif", "labels/*.tiff"),
+    markers=("labels/*.png", "labels/*.tif", "labels/*.tiff", "labels/*.geojson"),
 )

@@ -21,8 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.image import IMAGE_SUFFIXES, read_image, read_label_map
+from hemalum.data.image import IMAGE_SUFFIXES, read_image
 from hemalum.data.label_maps import components, same_size
+from hemalum.data.label_pixels import read_label_map
 from hemalum.data.readers.files import first_file, read_csv
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample

@@ -2,13 +2,14 @@
 
     FILE.geojson  SLIDE
 
-Where the file has detections or cells, these are the nuclei, and its annotations, if there are any, are the regions
-in which all nuclei are drawn: only these are read. A file with annotations alone has the nuclei as annotations.
+Nuclei are told from the regions in which all of them are drawn, if there are any, by `annotations.regions`: only what
+lies in regions is read then.
 """
 
 import itertools
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.annotations import (
-    QuPathObject,
-    check_within,
-    has_nuclei,
-    read_class_names,
-    read_nuclei,
-    read_regions,
-)
+from hemalum.data.annotations import NO_CLASS, fill_by_size, is_within, listed, read_drawing, tell_apart
 from hemalum.data.image import read_image
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
@@ -34,7 +28,6 @@ from hemalum.nuclei.polygons import Polygons, fill
 log = logging.getLogger(__name__)
 
 TILE = 1024  # px; a field of up to twice that is not cut
-NO_CLASS = "Nucleus"  # what hemalum's own export calls a nucleus without a class
 WHITE = 255
 
 
@@ -50,11 +43,12 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Objects:
-    """Outlines of all nuclei with the number of each one's class, and of the regions that hold all of theirs."""
+    """Nuclei with the number of each one's class, regions in which all are drawn, and areas to be ignored."""
 
     nuclei: Polygons
     classes: NDArray[np.int32]
     regions: Polygons
+    ignored: Polygons
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +101,12 @@ def classes_for(
 ) -> dict[int, str]:
     """Names of the classes by id from 1; those of the file by name, where none are given."""
     if class_names is None:
-        listed = sorted(read_class_names(path) - {NO_CLASS})
+        names = sorted(tell_apart(read_drawing(path), None).nuclei.class_names_used())
     else:
-        listed = [name.strip() for name in (class_names.split(",") if isinstance(class_names, str) else class_names)]
-    if len(listed) > 255:
-        raise HemalumError(f"{path}: {len(listed)} classes; at most 255 fit a class map")
-    return dict(enumerate(listed, start=1))
+        names = [name.strip() for name in (class_names.split(",") if isinstance(class_names, str) else class_names)]
+    if len(names) > 255:
+        raise HemalumError(f"{path}: {len(names)} classes; at most 255 fit a class map")
+    return dict(enumerate(names, start=1))
 
 
 class _Image:
@@ -133,37 +127,27 @@ def _open(image: Path | str | Pixels) -> Pixels:
 
 
 def _collect(path: Path, shape: tuple[int, int], names: dict[int, str]) -> _Objects:
-    """All outlines in one pass, as float32: a million nuclei take some 0.4 GB."""
-    numbers = {name: number for number, name in names.items()}
-    rings: list[NDArray[np.float32]] = []
-    classes: list[int] = []
-    some = has_nuclei(path)
-    for one in read_nuclei(path, some=some, quiet=True):
-        where = f"{path}, feature {one.number}"
-        check_within(one.path, shape, where)
-        rings.append(one.path.astype(np.float32))
-        classes.append(_class_number(one, numbers, where))
-    outlines: list[NDArray[np.float32]] = []
-    for one in read_regions(path, some=some):
-        check_within(one.path, shape, f"{path}, feature {one.number}")
-        outlines.append(one.path.astype(np.float32))
-    nuclei, regions = _join(rings), _join(outlines)
-    if len(regions):
-        log.info("%s: of its %d nuclei those in its annotated regions, %d, are read", path, len(nuclei), len(regions))
-    return _Objects(nuclei, np.array(classes, np.int32), regions)
-
-
-def _class_number(one: QuPathObject, numbers: dict[str, int], where: str) -> int:
-    if one.class_name is None or one.class_name == NO_CLASS:
-        return 0
-    if one.class_name not in numbers:
-        raise HemalumError(f"{where}: class '{one.class_name}' is not among class_names {', '.join(numbers)}")
-    return numbers[one.class_name]
-
-
-def _join(rings: list[NDArray[np.float32]]) -> Polygons:
-    offsets = np.cumsum([0, *(len(ring) for ring in rings)]).astype(np.int64)
-    return Polygons(np.concatenate(rings) if rings else np.zeros((0, 2), np.float32), offsets)
+    """All outlines in one pass, as float32: a million nuclei take some 0.5 GB."""
+    drawing = read_drawing(path)
+    nuclei, regions, frames, ignored, left_out = tell_apart(drawing, shape)
+    nuclei.check_within(shape)
+    regions.check_within(shape)
+    nuclei = nuclei.take(~is_within(nuclei, ignored))
+    left_out -= Counter({"region": len(frames), "ignored area": len(ignored)})
+    if left_out:
+        log.warning("%s: left out, since it is no nucleus: %s", path, listed(left_out))
+    if len(frames):
+        log.info("%s: of its %d nuclei those in its annotated regions, %d, are read", path, len(nuclei), len(frames))
+    numbers = {NO_CLASS: 0} | {name: number for number, name in names.items()}
+    known = np.array([0, *(numbers.get(name, -1) for name in nuclei.class_names)], np.int32)
+    classes = known[nuclei.classes]
+    if (classes < 0).any():
+        first = int(np.flatnonzero(classes < 0)[0])
+        name = nuclei.class_names[nuclei.classes[first] - 1]
+        raise HemalumError(
+            f"{path}, {nuclei.names[first]}: class '{name}' is not among class_names {', '.join(names.values())}"
+        )
+    return _Objects(nuclei.paths, classes, frames.paths, ignored.paths)
 
 
 def _fields(objects: _Objects, shape: tuple[int, int], tile: int) -> Iterator[_Field]:
@@ -197,12 +181,14 @@ def _sample(
     corner, size = np.array([field.x, field.y], np.float32), (field.height, field.width)
     image = np.array(pixels.read(field.x, field.y, field.width, field.height))
     chosen = objects.nuclei.take(near)
-    labels = fill(Polygons(chosen.coords - corner, chosen.offsets), size)
+    labels = fill_by_size(Polygons(chosen.coords - corner, chosen.offsets), size)
     if field.region is not None:
         outline = objects.regions.take(np.array([field.region]))
         inside = fill(Polygons(outline.coords - corner, outline.offsets), size) > 0
         image[~inside] = WHITE
         labels[~inside] = 0
+    ignored = Polygons(objects.ignored.coords - corner, objects.ignored.offsets)
+    unannotated = (fill(ignored, size) > 0) & (labels == 0)
     # ids count from 1 without gaps: what has no pixel here is left out
     there, ids = np.unique(labels, return_inverse=True)
     first = int(len(there) > 0 and there[0] == 0)
@@ -216,6 +202,7 @@ def _sample(
         mpp=pixels.mpp,
         mpp_source=None if pixels.mpp is None else "file",
         classes=classes if objects.classes.any() else None,
+        unannotated=unannotated if unannotated.any() else None,
     )
 
 

@@ -36,7 +36,7 @@ def read(path: Path | str) -> Iterator[Sample]:
         for file in list_images(slide, ".png"):
             mask = first_file(truth / file.name, role=f"is the mask of {file}")
             image = read_image(file)
-            instances, _ = read_instances(mask)
+            instances = read_instances(mask).labels
             same_size(mask, instances, image, "mask is {}, its image {}")
             yield Sample(
                 image=image,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemalum.data.image import read_label_map
+from hemalum.data.label_pixels import read_label_map
 from hemalum.errors import HemalumError, counted
 from hemalum.nuclei.io.overlay import draw_outlines
 from hemalum.reports.comparison.results import DatasetResults
