@@ -125,7 +125,7 @@ def _check_pair(
     except HemalumError as error:
         yield Problem("error", image_name, "unreadable", _without(path, error))
     try:
-        labels = read_ids(label_file, None if image is None else image.shape[:2])
+        labels = read_ids(label_file, None if image is None else (image.shape[0], image.shape[1]))
     except HemalumError as error:
         yield Problem("error", name, "unreadable", _without(path, error))
     if image is not None:
@@ -214,7 +214,7 @@ def _check_extra(
         yield Problem("error", name, "unreadable", _without(path, error))
         return
     try:
-        labels = read_ids(label_file, extra.shape)
+        labels = read_ids(label_file, (extra.shape[0], extra.shape[1]))
     except HemalumError:
         return
     if extra.shape != labels.shape:
