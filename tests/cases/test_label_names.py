@@ -174,7 +174,7 @@ def test_a_folder_of_another_name_is_named(tmp_path: Path, error_line: Callable[
     (tmp_path / "labels").rename(tmp_path / "masks")
     assert error_line(lambda: list(folder.read(tmp_path))) == (
         f"{tmp_path}/labels: no such folder; want images/ and labels/, or an index.csv; "
-        "there is masks/ (--labels masks)"
+        "there is masks/ (`labels` masks)"
     )
 
 

@@ -234,7 +234,7 @@ def _check_extra(
         yield Problem("error", name, "unreadable", _without(path, error))
         return
     try:
-        labels = read_ids(label_file, extra.shape)
+        labels = read_ids(label_file, (extra.shape[0], extra.shape[1]))
     except HemalumError:
         return
     if extra.shape != labels.shape:

@@ -273,7 +273,7 @@ def classes_by_instance(instances: NDArray[np.int32], class_map: NDArray[np.int3
     for number in np.unique(class_map):  # one class at a time: a table of ids by classes may not fit
         votes = np.bincount(instances[class_map == number], minlength=count)
         classes[votes > most] = number
-        most = np.maximum(most, votes)
+        np.maximum(most, votes, out=most)
     classes[0] = 0
     return classes
 

@@ -42,7 +42,8 @@ def to_label_map(pixels: NDArray[Any], path: Path | str) -> NDArray[np.int32]:
     if numbers.size and int(numbers.max()) > max(LARGEST_ID, numbers.size):
         ids, order = np.unique(numbers, return_inverse=True)
         # 0 stays 0 where it is there, and else the first id is 1
-        return (order.reshape(numbers.shape) + (ids[0] != 0)).astype(np.int32)
+        renumbered: NDArray[np.int32] = (order.reshape(numbers.shape) + int(ids[0] != 0)).astype(np.int32)
+        return renumbered
     return numbers.astype(np.int32)
 
 

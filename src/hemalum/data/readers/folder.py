@@ -87,7 +87,7 @@ def read(
     doubts: dict[str, list[str]] = {}
     for pair in pairs:
         image = read_image(pair.image)
-        read_labels = read_instances(pair.label, image.shape[:2])
+        read_labels = read_instances(pair.label, (image.shape[0], image.shape[1]))
         instances = read_labels.labels
         binary += read_labels.was_mask
         for doubt in read_labels.doubts:
