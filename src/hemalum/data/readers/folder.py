@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hemalum.data.dataset import classes_by_instance
-from hemalum.data.image import read_image, read_label_map
+from hemalum.data.image import labels_as_seen, read_image, read_label_map
 from hemalum.data.label_maps import read_instances, same_size
 from hemalum.data.readers.files import find_index, find_listed, images_by_stem, read_csv
 from hemalum.data.readers.reader import Reader
@@ -72,10 +72,11 @@ def read(
         image = read_image(pair.image)
         instances, was_binary = read_instances(pair.label)
         binary += was_binary
+        instances = labels_as_seen(instances, pair.label, image.shape, pair.image)
         same_size(pair.label, instances, image, "label map is {}, its image {}")
         classes = None
         if pair.classes is not None:
-            class_map = read_label_map(pair.classes)
+            class_map = labels_as_seen(read_label_map(pair.classes), pair.classes, image.shape, pair.image)
             same_size(pair.classes, class_map, image, "class map is {}, its image {}")
             classes = classes_by_instance(instances, class_map)
             unnamed = sorted(set(classes.tolist()) - {0, *names})
