@@ -285,7 +285,8 @@ def _from_ycbcr(pixels: NDArray[np.uint8], stored: Stored) -> NDArray[np.uint8]:
     cr = (pixels[..., 2].astype(np.float32) - chroma[2]) * (127 / (chroma[3] - chroma[2]))
     r, b = y + (2 - 2 * red) * cr, y + (2 - 2 * blue) * cb
     g = (y - red * r - blue * b) / green
-    return np.rint(np.clip(np.stack([r, g, b], axis=2), 0, 255)).astype(np.uint8)
+    rgb: NDArray[np.uint8] = np.rint(np.clip(np.stack([r, g, b], axis=2), 0, 255)).astype(np.uint8)
+    return rgb
 
 
 def _from_cmyk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
