@@ -21,7 +21,7 @@ from hemalum.data.pixels.orientation import (
     turn,
     turned_words,
 )
-from hemalum.data.pixels.samples import CMYK, Display, Stored, spread_of
+from hemalum.data.pixels.samples import CMYK, Display, Spread, Stored, spread_of
 from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError, one_line
 
@@ -141,7 +141,10 @@ def _show(pixels: NDArray[Any], stored: Stored, name: Path | str) -> NDArray[np.
 
 
 def _display(pixels: NDArray[Any], stored: Stored, name: Path | str) -> Display:
-    return Display(stored, pixels.dtype, lambda indices: spread_of(pixels[..., list(indices)]), name)
+    def spreads(indices: tuple[int, ...]) -> Spread:
+        return spread_of(pixels if len(indices) == pixels.shape[2] else pixels[..., list(indices)])
+
+    return Display(stored, pixels.dtype, spreads, name)
 
 
 def is_tiff(path: Path | str) -> bool:

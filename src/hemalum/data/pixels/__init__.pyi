@@ -18,6 +18,7 @@ from .samples import TRANSPARENT as TRANSPARENT
 from .samples import Display as Display
 from .samples import Spread as Spread
 from .samples import Stored as Stored
+from .samples import histogram as histogram
 from .samples import over_white as over_white
 from .samples import spread_of as spread_of
 from .samples import spreads_of as spreads_of

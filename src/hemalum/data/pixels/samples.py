@@ -28,6 +28,7 @@ FULL_BITS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras give, whatever they
 FLOAT_WHITE = 2.0  # fractions whose bright end is below it run from 0 to 1, with some overshoot
 DARK = 45 / 255  # of the range: planes whose medians are all darker are fluorescence, as `recognize_stain` has it
 HISTOGRAM = 65536
+PART = 1 << 24  # samples that are counted at once
 
 CMYK = "CMYK is turned into RGB without its color profile; colors may be off"
 TRANSPARENT = "transparent pixels laid over white"
@@ -86,6 +87,7 @@ class Display:
         self._dtype, self._spreads, self._name = dtype, spreads, name
         self._lock = threading.Lock()
         self._ready = False
+        self._all_clear: bool | None = None
         self._range = 0.0, 255.0
         self._table: NDArray[np.uint8] | None = None
 
@@ -113,8 +115,9 @@ class Display:
         if stored.alpha is None:
             return np.ascontiguousarray(shown)
         alpha = self._opacity(samples[..., stored.alpha])
-        if alpha.min() < 255:
-            remark(self._name, TRANSPARENT)
+        if alpha.min() == 255 or (alpha.max() == 0 and self._is_all_clear(stored.alpha)):
+            return np.ascontiguousarray(shown)
+        remark(self._name, TRANSPARENT)
         return over_white(shown, alpha, premultiplied=stored.premultiplied)
 
     def _prepare(self) -> Stored:
@@ -159,6 +162,15 @@ class Display:
         log.info("%s: %s gray %.6g..%.6g stretched to 0..255", name, kind, low, high)
         return low, high
 
+    def _is_all_clear(self, alpha: int) -> bool:
+        """Whether nothing of the image can be seen: a program that filled in 0 for want of a transparency."""
+        with self._lock:
+            if self._all_clear is None:
+                self._all_clear = self._spreads((alpha,)).greatest == 0
+        if self._all_clear:
+            remark(self._name, "transparent all over: its transparency is left out")
+        return self._all_clear
+
     def _bytes(self, color: NDArray[Any]) -> NDArray[np.uint8]:
         if color.dtype == np.uint8 and self._table is None:
             return color
@@ -186,7 +198,7 @@ def spread_of(values: NDArray[Any]) -> Spread:
     """Order statistics of an array of any numeric dtype; what is not finite is left out and counted."""
     flat = values.ravel()
     if flat.dtype in (np.uint8, np.uint16):
-        return spread_of_counts(np.bincount(flat, minlength=1))
+        return spread_of_counts(histogram(flat))
     lost = 0
     if flat.dtype.kind == "f":
         finite = flat[np.isfinite(flat)]
@@ -196,6 +208,15 @@ def spread_of(values: NDArray[Any]) -> Spread:
     ranks = _ranks(flat.size)
     least, low, median, high, greatest = (float(value) for value in np.partition(flat, ranks)[ranks])
     return Spread(least, low, median, high, greatest, lost)
+
+
+def histogram(values: NDArray[Any]) -> NDArray[np.int64]:
+    """(65536,) how often each value occurs among uint8 or uint16 of any shape."""
+    counts = np.zeros(HISTOGRAM, np.int64)
+    flat = values.ravel()
+    for start in range(0, flat.size, PART):  # NumPy counts in numbers of 8 bytes
+        counts += np.bincount(flat[start : start + PART], minlength=HISTOGRAM)
+    return counts
 
 
 def spread_of_counts(counts: NDArray[np.int64]) -> Spread:
@@ -248,11 +269,7 @@ def _colors_or_channels(stored: Stored, spreads: Spreads, name: Name) -> Stored:
     if all(spreads((index,)).median <= DARK * full for index in stored.used):
         remark(name, channel_words(3, 0, ""))
         return replace(stored, used=stored.used[:1], color="gray", undeclared=False)
-    remark(
-        name,
-        "three channels that the file does not call colors are taken as red, green and blue, since they are bright; "
-        "if they are not, save the one that shows the nuclei as a file of its own",
-    )
+    log.info("%s: three channels, bright ones: taken as red, green and blue, though the file does not say so", name)
     return replace(stored, color="rgb", undeclared=False)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.pixels.samples import HISTOGRAM, Display, Stored, spreads_of
+from hemalum.data.pixels.samples import HISTOGRAM, Display, Stored, histogram, spreads_of
 from hemalum.data.pixels.tiff import choose_channels
 from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError, one_line
@@ -124,7 +124,7 @@ class ZarrReader:
                 self.broken.add(BrokenTile(0, x, y, width, height, one_line(error)))
                 continue
             for channel in range(channels):
-                counts[channel] += np.bincount(pixels[..., channel].ravel(), minlength=HISTOGRAM)
+                counts[channel] += histogram(pixels[..., channel])
         return counts
 
     def _whiten(self, level: int, y: int, x: int, pixels: NDArray[Any], shown: Pixels) -> Pixels:

@@ -26,7 +26,7 @@ from hemalum.data.pixels.orientation import (
     turn,
     turned_words,
 )
-from hemalum.data.pixels.samples import HISTOGRAM, Display, spreads_of
+from hemalum.data.pixels.samples import HISTOGRAM, Display, histogram, spreads_of
 from hemalum.data.pixels.tiff import JPEG, Plan, plan_tiff
 from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError, one_line
@@ -188,7 +188,7 @@ class TiffReader:
                 self._break(0, (top, left, tall, wide), error)
                 continue
             for sample in range(samples):
-                counts[sample] += np.bincount(tile[..., sample].ravel(), minlength=HISTOGRAM)
+                counts[sample] += histogram(tile[..., sample])
         return counts
 
     def _samples(self, level: int, index: int) -> NDArray[Any]:
