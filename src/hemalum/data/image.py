@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from hemalum.data.pixels.headers import check_jpeg_2000, is_jpeg_xr, jpeg_xr_size, png_has_exif, stored_bits
-from hemalum.data.pixels.orientation import (
-    AS_STORED,
-    ORIENTATION,
-    is_transposed,
-    known_orientation,
-    turn,
-    turned_words,
+from hemalum.data.pixels.orientation import AS_STORED, is_transposed, turn, turned_words
+from hemalum.data.pixels.plain import (
+    has_many_bits,
+    is_jpeg_xr,
+    jpeg_xr_size,
+    many_bits,
+    plain_orientation,
+    plain_samples,
+    stored_bits,
 )
 from hemalum.data.pixels.samples import CMYK, Display, Spread, Stored, spread_of
 from hemalum.data.remarks import remark
@@ -206,7 +207,7 @@ def orientation_of(path: Path | str) -> int:
             with tifffile.TiffFile(path) as tiff:
                 return tiff_orientation(tiff)
         with open_plain(path) as image:
-            return _orientation(image, path)
+            return plain_orientation(image, path)
     except Exception:  # who decodes the file names what is wrong
         return AS_STORED
 
@@ -241,13 +242,6 @@ def open_plain(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _orientation(image: Image.Image, path: Path) -> int:
-    # Pillow decodes a PNG to look for EXIF behind its pixels
-    if image.format == "PNG" and "exif" not in image.info and not png_has_exif(path):
-        return AS_STORED
-    return known_orientation(image.getexif().get(ORIENTATION, AS_STORED))
-
-
 def _plain_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], int]:
     """RGB as stored, and the orientation."""
     with _named_faults(path):
@@ -258,51 +252,14 @@ def _plain_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], i
             return to_rgb(imagecodecs.jpegxr_decode(path.read_bytes()), path), AS_STORED
         with open_plain(path) as image:
             check_size(path, image.height, image.width, max_pixels)
-            _say_frames(image, path)
             bits = stored_bits(path, image.format)
-            pixels = _many_bits(path, image) if bits > 8 and image.mode not in GRAY_MODES else _as_array(path, image)
-            orientation = _orientation(image, path)
+            pixels = plain_samples(image, path)
+            orientation = plain_orientation(image, path)
             stored = _by_count(pixels.shape[2] if pixels.ndim == 3 else 1, pixels.dtype, bits)
             if image.mode == "CMYK":
                 remark(path, CMYK)
                 stored = Stored("cmyk", (0, 1, 2, 3))
         return _show(pixels if pixels.ndim == 3 else pixels[..., None], stored, path), orientation
-
-
-GRAY_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
-
-
-def _as_array(path: Path, image: Image.Image) -> NDArray[Any]:
-    """The samples of an image that Pillow reads, without palette."""
-    mode = image.mode
-    if mode in ("P", "PA", "La", "RGBa") or (mode in ("1", "L", "RGB") and "transparency" in image.info):
-        clear = image.has_transparency_data
-        image = image.convert("RGBA" if clear else "RGB")
-    elif mode in ("RGBX", "YCbCr", "HSV"):
-        image = image.convert("RGB")
-    elif mode not in ("1", "L", "LA", "RGB", "RGBA", "CMYK", *GRAY_MODES):
-        raise HemalumError(f"{path}: {mode} pixels are not supported; save the image as 8-bit RGB or gray")
-    pixels = np.asarray(image)
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-
-
-def _many_bits(path: Path, image: Image.Image) -> NDArray[Any]:
-    """Colors of more than 8 bits, of which Pillow gives 8 without a word."""
-    import imagecodecs  # kept out of the import of the package
-
-    data = path.read_bytes()
-    if image.format != "PNG":
-        check_jpeg_2000(path, data)
-    decode = imagecodecs.png_decode if image.format == "PNG" else imagecodecs.jpeg2k_decode
-    pixels: NDArray[Any] = decode(data)
-    return pixels
-
-
-def _say_frames(image: Image.Image, path: Path) -> None:
-    # a camera's JPEG has a preview or a depth map behind the picture
-    frames = 1 if image.format in ("MPO", "JPEG") else int(getattr(image, "n_frames", 1))
-    if frames > 1:
-        remark(path, f"{frames} pictures in one file; the first is taken")
 
 
 def _plain_numbers(path: Path) -> tuple[NDArray[Any], int]:
@@ -311,9 +268,8 @@ def _plain_numbers(path: Path) -> tuple[NDArray[Any], int]:
         check_size(path, image.height, image.width, MAX_PIXELS)
         if image.format in ("JPEG", "MPO"):
             raise HemalumError(f"{path}: a label map cannot be a JPEG (it changes ids); use PNG or TIFF")
-        if stored_bits(path, image.format) > 8 and image.mode not in GRAY_MODES:
-            return _many_bits(path, image), _orientation(image, path)
-        return np.asarray(image), _orientation(image, path)
+        pixels = many_bits(image, path) if has_many_bits(image, path) else np.asarray(image)
+        return pixels, plain_orientation(image, path)
 
 
 @contextmanager

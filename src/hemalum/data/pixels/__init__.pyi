@@ -1,8 +1,3 @@
-from .headers import check_jpeg_2000 as check_jpeg_2000
-from .headers import is_jpeg_xr as is_jpeg_xr
-from .headers import jpeg_xr_size as jpeg_xr_size
-from .headers import png_has_exif as png_has_exif
-from .headers import stored_bits as stored_bits
 from .orientation import AS_STORED as AS_STORED
 from .orientation import ORIENTATION as ORIENTATION
 from .orientation import is_transposed as is_transposed
@@ -12,6 +7,13 @@ from .orientation import seen_window as seen_window
 from .orientation import stored_window as stored_window
 from .orientation import turn as turn
 from .orientation import turned_words as turned_words
+from .plain import has_many_bits as has_many_bits
+from .plain import is_jpeg_xr as is_jpeg_xr
+from .plain import jpeg_xr_size as jpeg_xr_size
+from .plain import many_bits as many_bits
+from .plain import plain_orientation as plain_orientation
+from .plain import plain_samples as plain_samples
+from .plain import stored_bits as stored_bits
 from .samples import CMYK as CMYK
 from .samples import HISTOGRAM as HISTOGRAM
 from .samples import TRANSPARENT as TRANSPARENT
