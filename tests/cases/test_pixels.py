@@ -433,3 +433,21 @@ def test_every_mode_of_pillow_as_tiff(tmp_path: Path, mode: str) -> None:
     else:
         limit = 3 if mode == "YCbCr" else 1
         assert np.abs(read.astype(int) - np.asarray(made.convert("RGB"))).max() <= limit
+
+
+def test_the_names_of_a_qptiff(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.qptiff"
+    with tifffile.TiffWriter(path) as tiff:
+        for name in ("FITC", "DAPI", "Cy3"):
+            about = f"<PerkinElmer-QPI-ImageDescription><ImageType>FullResolution</ImageType><Name>{name}</Name>"
+            plane = FAINT if name == "DAPI" else np.full_like(FAINT, 99)
+            tiff.write(
+                plane, photometric="minisblack", software="PerkinElmer-QPI", metadata=None,
+                description=f"{about}</PerkinElmer-QPI-ImageDescription>",
+            )  # fmt: skip
+    with open_slide(path) as slide:
+        assert np.array_equal(slide.rows(0, 96), as_rgb(FAINT))
+    assert warnings_of(caplog) == [
+        f"{path}: 3 channels; channel 2, 'DAPI', is taken; if the nuclei are in another, save that one as a file "
+        "of its own"
+    ]

@@ -244,7 +244,7 @@ def open_plain(path: Path) -> Image.Image:
 
 def _plain_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], int]:
     """RGB as stored, and the orientation."""
-    with _named_faults(path):
+    with _named_faults(path, "PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, JPEG XR"):
         if is_jpeg_xr(path):
             import imagecodecs
 
@@ -273,14 +273,12 @@ def _plain_numbers(path: Path) -> tuple[NDArray[Any], int]:
 
 
 @contextmanager
-def _named_faults(path: Path) -> Iterator[None]:
-    """What decoders raise as one line with the name of the file."""
+def _named_faults(path: Path, formats: str = "PNG, JPEG, BMP, TIFF") -> Iterator[None]:
+    """What decoders raise as one line with the name of the file; `formats` are those that are read."""
     try:
         yield
     except UnidentifiedImageError:
-        raise HemalumError(
-            f"{path}: not an image that can be read (PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, JPEG XR)"
-        ) from None
+        raise HemalumError(f"{path}: not an image that can be read ({formats})") from None
     except HemalumError:
         raise
     except MemoryError:

@@ -163,6 +163,9 @@ def channel_titles(tiff: Any, count: int) -> list[str]:
     if tiff.is_imagej:
         labels = (tiff.imagej_metadata or {}).get("Labels") or []
         titles = [str(one) for one in ([labels] if isinstance(labels, str) else labels)]
+    if tiff.is_qpi:
+        names = [re.search(r"<Name>([^<]*)</Name>", str(page.description)) for page in tiff.pages[:count]]
+        titles = [name.group(1) if name else "" for name in names]
     return titles if len(titles) == count else []
 
 
