@@ -137,6 +137,20 @@ def test_colors_in_every_compression(tmp_path: Path, compression: Any, photometr
     assert np.abs(read.astype(int) - COLOR).max() <= limit
 
 
+@pytest.mark.parametrize(("compression", "stored"), [(33003, to_ycbcr(COLOR)), (33005, COLOR)])
+@pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
+def test_the_two_of_aperio_say_their_colors(
+    tmp_path: Path, compression: int, stored: NDArray[np.uint8], photometric: str
+) -> None:
+    path = tmp_path / "a.tif"
+    options: dict[str, Any] = {"compression": compression, "compressionargs": {"level": 0, "mct": False}}
+    tifffile.imwrite(path, stored, photometric=photometric, tile=(32, 32), **options)
+    read = read_image(path)
+    assert np.abs(read.astype(int) - COLOR).max() <= 3
+    with open_slide(path) as slide:
+        assert np.array_equal(slide.rows(0, 70), read)
+
+
 def test_jpeg_2000_that_turned_its_colors_itself(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     options = {"level": 0, "mct": True, "reversible": True}

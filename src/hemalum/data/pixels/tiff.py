@@ -20,9 +20,10 @@ from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError
 
 JPEG = (6, 7, 34892, 33007)  # their tables are stored once for all tiles; decoded as RGB
-JPEG_2000 = (33003, 33004, 33005, 34712)
+APERIO_YCBCR, APERIO_RGB = (33003, 33004), 33005  # these say which it is, whatever the photometric interpretation
+JPEG_2000 = (*APERIO_YCBCR, 34712)
 # codecs that give RGB, however it was stored
-DECODED_TO_RGB = (*JPEG, 22610, 34933, 34934, 50001, 50002, 52546)
+DECODED_TO_RGB = (*JPEG, APERIO_RGB, 22610, 34933, 34934, 50001, 50002, 52546)
 ASSOCIATED, UNASSOCIATED = 1, 2  # of ExtraSamples; 0 is "unspecified"
 CMYK_INKS = 1
 ALL_COLORS = (("red", "green", "blue"), ("r", "g", "b"))
@@ -117,6 +118,8 @@ def _colors_of(page: Any, path: Path, *, ome_colors: bool) -> Stored:
     photometric = getattr(page.photometric, "name", str(page.photometric))
     if 262 not in page.tags and int(page.compression) not in JPEG:  # a writer that says nothing
         photometric = "RGB" if count >= 3 else "MINISBLACK"
+    if photometric == "RGB" and int(page.compression) in APERIO_YCBCR:
+        photometric = "YCBCR"
     rgb = replace(stored, color="rgb", used=(0, 1, 2))
     if photometric in ("MINISBLACK", "MINISWHITE"):
         return rgb if ome_colors else replace(stored, inverted=photometric == "MINISWHITE")
