@@ -312,6 +312,15 @@ def test_plain_formats(tmp_path: Path, form: str) -> None:
     assert np.abs(read_both(path).astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize(("form", "kind"), [("webp.webp", "WebP"), ("8.jp2", "JPEG 2000"), ("cmyk.jpg", "JPEG")])
+def test_labels_in_formats_that_change_ids_are_refused(tmp_path: Path, form: str, kind: str) -> None:
+    path = tmp_path / form
+    save_plain(path, form)
+    with pytest.raises(HemalumError) as caught:
+        read_label_map(path)
+    assert str(caught.value) == f"{path}: a label map cannot be a {kind} (it changes ids); use PNG or TIFF"
+
+
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.97])
 @pytest.mark.parametrize("form", ["16.png", "16.jp2", "8.jxr", "webp.webp", "cmyk.jpg"])
 def test_truncated_files_are_refused_in_a_line(tmp_path: Path, form: str, share: float) -> None:

@@ -32,6 +32,8 @@ TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2", ".j2k", ".jxr", *TIFF_SUFFIXES)
 MAX_PIXELS = 1_000_000_000  # 3 GB as RGB; beyond it a file is more likely hostile or a slide than a tile
 
+LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "WEBP": "WebP", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}
+
 _pillow_limit = threading.Lock()
 
 
@@ -266,8 +268,10 @@ def _plain_numbers(path: Path) -> tuple[NDArray[Any], int]:
     """The numbers of a label map as stored, and the orientation."""
     with _named_faults(path), open_plain(path) as image:
         check_size(path, image.height, image.width, MAX_PIXELS)
-        if image.format in ("JPEG", "MPO"):
-            raise HemalumError(f"{path}: a label map cannot be a JPEG (it changes ids); use PNG or TIFF")
+        if image.format in LOSSY:
+            raise HemalumError(
+                f"{path}: a label map cannot be a {LOSSY[image.format]} (it changes ids); use PNG or TIFF"
+            )
         pixels = many_bits(image, path) if has_many_bits(image, path) else np.asarray(image)
         return pixels, plain_orientation(image, path)
 
