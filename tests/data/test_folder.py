@@ -188,7 +188,11 @@ def _class_size(root: Path) -> None:
         (_bad_mpp, "{root}/index.csv, row 2: mpp is '40x', not a number"),
         (_no_group, "{root}/index.csv, row 2: group is empty; a split goes by it"),
         (_other_size, "{root}/labels/tile_1.png: label map is 40 x 52, its image 52 x 52"),
-        (_not_an_image, "{root}/images/tile_1.png: not an image that can be read (PNG, JPEG, BMP, TIFF)"),
+        (
+            _not_an_image,
+            "{root}/images/tile_1.png: not an image that can be read (PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, "
+            "JPEG XR)",
+        ),
         (_no_class_map, "{root}/types/tile_0.png: missing; types/ must have a class map for every image"),
         (_class_size, "{root}/types/tile_0.png: class map is 40 x 52, its image 52 x 52"),
     ],

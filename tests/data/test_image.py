@@ -92,20 +92,6 @@ def _empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def _palette(path: Path) -> None:
-    Image.fromarray(RGB).convert("P").save(path)
-
-
-def _one_bit(path: Path) -> None:
-    Image.fromarray(GRAY > 9).save(path)
-
-
-def _png_16_bit_color(path: Path) -> None:
-    import imagecodecs
-
-    path.write_bytes(imagecodecs.png_encode(RGB.astype(np.uint16) * 257))
-
-
 def _folder(path: Path) -> None:
     path.mkdir()
 
@@ -114,11 +100,8 @@ def _folder(path: Path) -> None:
     ("spoil", "message"),
     [
         (_missing, "no such file"),
-        (_text, "not an image that can be read (PNG, JPEG, BMP, TIFF)"),
+        (_text, "not an image that can be read (PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, JPEG XR)"),
         (_empty, "the file is empty (0 bytes)"),
-        (_palette, "palette pixels are not supported; save the image as 8-bit RGB or gray"),
-        (_one_bit, "1-bit pixels are not supported; save the image as 8-bit RGB or gray"),
-        (_png_16_bit_color, "16-bit color pixels; save the image with 8 bits per channel"),
         (_folder, "is a folder, not an image"),
     ],
 )
@@ -133,10 +116,8 @@ def test_png_faults(tmp_path: Path, spoil: Callable[[Path], object], message: st
 @pytest.mark.parametrize(
     ("pixels", "options", "message"),
     [
-        (np.zeros((8, 8, 4), np.uint8), {"photometric": "separated"}, "CMYK pixels are not supported; save the"),
-        (GRAY, {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}, "palette pixels are not"),
-        (GRAY.astype(np.float32), {}, "float32 pixels; save the image with 8 bits per channel"),
-        (RGB.astype(np.uint16), {"photometric": "rgb"}, "16-bit color pixels; save the image with 8 bits"),
+        (np.zeros((8, 8), np.complex64), {}, "complex64 pixels are not supported; save the image with 8 bits"),
+        (np.zeros((8, 8, 3), np.uint8), {"photometric": "cielab"}, "CIELAB pixels are not supported; save the"),
     ],
 )
 def test_tiff_faults(tmp_path: Path, pixels: np.ndarray, options: dict[str, Any], message: str) -> None:
@@ -146,12 +127,6 @@ def test_tiff_faults(tmp_path: Path, pixels: np.ndarray, options: dict[str, Any]
         read_image(path)
     assert str(error.value).startswith(f"{path}: {message}")
     assert "\n" not in str(error.value)
-
-
-def test_cmyk_jpeg(tmp_path: Path) -> None:
-    Image.fromarray(RGB).convert("CMYK").save(tmp_path / "a.jpg")
-    with pytest.raises(HemalumError, match="CMYK pixels are not supported"):
-        read_image(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])

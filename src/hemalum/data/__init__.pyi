@@ -15,11 +15,12 @@ from .image import TIFF_SUFFIXES as TIFF_SUFFIXES
 from .image import check_size as check_size
 from .image import is_image as is_image
 from .image import is_tiff as is_tiff
-from .image import over_white as over_white
+from .image import labels_as_seen as labels_as_seen
+from .image import open_plain as open_plain
+from .image import orientation_of as orientation_of
 from .image import plain_size as plain_size
 from .image import read_image as read_image
 from .image import stated_dpi as stated_dpi
-from .image import stretch as stretch
 from .image import to_rgb as to_rgb
 from .importing import import_dataset as import_dataset
 from .label_files import JoinedLabels as JoinedLabels
@@ -51,6 +52,8 @@ from .labeled_images import LabeledImages as LabeledImages
 from .labeled_images import divide as divide
 from .labeled_images import present_classes as present_classes
 from .nucleus_size import equivalent_diameters as equivalent_diameters
+from .remarks import gather_remarks as gather_remarks
+from .remarks import remark as remark
 from .sample import Sample as Sample
 from .sampling import CategoryAdaptive as CategoryAdaptive
 from .sampling import image_weights as image_weights

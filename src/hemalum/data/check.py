@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from hemalum.data.annotations import DrawnLabels
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
-from hemalum.data.image import read_image
+from hemalum.data.image import labels_as_seen, read_image
 from hemalum.data.label_faults import find_faults
 from hemalum.data.label_formats import is_drawn
 from hemalum.data.label_maps import components, is_binary, read_class_map, read_ids, read_instances, size_text
 from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters
 from hemalum.data.readers.folder import Pair, survey
+from hemalum.data.remarks import gather_remarks
 from hemalum.data.splits import groups_apart, split_hash
 from hemalum.errors import HemalumError, counted
 
@@ -84,7 +85,8 @@ def check_dataset(path: Path | str) -> list[Problem]:
     if not path.is_dir():
         raise HemalumError(f"{path}: no such folder")
     is_dataset = (path / INFO_FILE).exists()
-    problems = list(_check_imported(path) if is_dataset else _check_folder(path))
+    with gather_remarks():
+        problems = list(_check_imported(path) if is_dataset else _check_folder(path))
     return sorted(problems, key=lambda problem: (problem.level, problem.file, problem.kind))
 
 
@@ -143,6 +145,8 @@ def _check_pair(
             yield Problem("error", image_name, "changed", "pixels are not those of the import; import again")
         diameters = np.empty(0) if labels is None else equivalent_diameters(labels)
         images.append(_ImageFacts(image_name, row, digest, edges_of(image), diameters, mpp))
+    if image is not None and labels is not None:
+        labels = labels_as_seen(labels, label_file, image.shape, image_file)
     if image is not None and labels is not None and labels.shape != image.shape[:2]:
         yield Problem("error", name, "size", f"labels are {size_text(labels)}, the image is {size_text(image)}")
     if drawn is not None:

@@ -1,7 +1,10 @@
-"""From a file to pixels: the one place where a plain image or a label map is decoded."""
+"""From a file to pixels: the one place where a plain image is decoded."""
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,114 +12,97 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from hemalum.data.pixels.orientation import AS_STORED, is_transposed, turn, turned_words
+from hemalum.data.pixels.plain import (
+    is_jpeg_xr,
+    jpeg_xr_size,
+    plain_orientation,
+    plain_samples,
+    stored_bits,
+)
+from hemalum.data.pixels.samples import CMYK, Display, Spread, Stored, spread_of
+from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError, one_line
 
 log = logging.getLogger(__name__)
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF_SUFFIXES)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2", ".j2k", ".jxr", *TIFF_SUFFIXES)
 MAX_PIXELS = 1_000_000_000  # 3 GB as RGB; beyond it a file is more likely hostile or a slide than a tile
+
+LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "WEBP": "WebP", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}
 
 _pillow_limit = threading.Lock()
 
 
 def read_image(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read a plain image (PNG, JPEG, BMP, TIFF) as (H, W, 3) uint8 RGB.
+    """Read a plain image (PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, JPEG XR) as (H, W, 3) uint8 RGB.
 
-    Gray becomes three equal channels; alpha is laid over white; 16-bit gray is stretched from its own
-    minimum and maximum to 0..255, which the log says. `max_pixels=None` lifts the size limit.
+    It is turned as its orientation tag says. Gray becomes three equal channels; alpha is laid over white; more than
+    8 bits, and fractions, are scaled by the rules of docs/concepts/pixels.md; of several channels or pages one is
+    taken. Whatever is left out or changed is a warning. `max_pixels=None` lifts the size limit.
 
-    Raises HemalumError for a file that is missing, not an image, truncated, empty, too large, or whose
-    pixels are CMYK, palette, 1-bit, float or 16-bit color.
+    Raises HemalumError for a file that is missing, not an image, truncated, empty, too large, or whose pixels are
+    of a kind that is not read.
     """
     path = Path(path)
-    return to_rgb(_decode(path, max_pixels, labels=False), path)
+    decode = _tiff_rgb if _is_tiff(_head(path)) else _plain_rgb
+    pixels, orientation = decode(path, max_pixels)
+    if orientation != AS_STORED:
+        remark(path, turned_words(orientation))
+    return turn(pixels, orientation)
 
 
-def read_label_map(path: Path | str) -> NDArray[np.int32]:
-    """Read a label map (PNG, TIFF; one channel of whole numbers) as (H, W) int32, 0 = background.
+def labels_as_seen(
+    labels: NDArray[np.int32], label_file: Path, shape: tuple[int, ...], image_file: Path
+) -> NDArray[np.int32]:
+    """Labels (H, W) of an image whose `shape` is (H, W, …) as seen: turned with it where they fit it as stored only.
 
-    A palette image gives its indices; three equal channels give one of them; whole numbers stored as float
-    (ImageJ's 32-bit TIFF) are taken. The ids are as stored: a binary mask gives 0 and 1 (or 0 and 255).
-
-    Raises HemalumError for a file that is missing, not an image, truncated, empty, too large, lossy (JPEG),
-    colored, negative, or holding fractions.
+    Labels that fit neither are given back as they are. What is turned is said.
     """
-    path = Path(path)
-    return to_label_map(_decode(path, MAX_PIXELS, labels=True), path)
-
-
-def to_label_map(pixels: NDArray[Any], path: Path | str) -> NDArray[np.int32]:
-    """(H, W) or (H, W, 1..4) whole numbers of any dtype to (H, W) int32 ids; `path` is for messages.
-
-    Raises HemalumError as `read_label_map` does.
-    """
-    if pixels.ndim == 3:
-        colors = pixels[..., :3] if pixels.shape[2] in (3, 4) else pixels[..., :1]
-        if not (colors == colors[..., :1]).all():
-            raise HemalumError(f"{path}: a label map has one channel, this one has colors; save ids as gray")
-        pixels = colors[..., 0]
-    if pixels.dtype == np.bool_:
-        return pixels.astype(np.int32)
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise HemalumError(f"{path}: label map holds NaN or infinite values; ids must be whole numbers")
-    if pixels.dtype.kind == "f" and not (pixels == np.floor(pixels)).all():
-        raise HemalumError(f"{path}: label map holds fractions; ids must be whole numbers")
-    if pixels.dtype.kind not in "uif":
-        raise HemalumError(f"{path}: label map has pixels of type {pixels.dtype}; ids must be whole numbers")
-    if pixels.min() < 0 or pixels.max() > np.iinfo(np.int32).max:
-        raise HemalumError(
-            f"{path}: label ids run from {pixels.min():g} to {pixels.max():g}; they must fit 0 to 2147483647"
-        )
-    return pixels.astype(np.int32)
+    if labels.shape == shape[:2] or labels.shape != shape[1::-1]:
+        return labels
+    orientation = orientation_of(image_file)
+    if not is_transposed(orientation):
+        return labels
+    remark(
+        label_file,
+        f"labels fit the image as stored, not as its orientation tag ({orientation}) turns it; turned with it",
+    )
+    return turn(labels, orientation)
 
 
 def to_rgb(pixels: NDArray[Any], name: Path | str) -> NDArray[np.uint8]:
-    """(H, W), (H, W, 1..4) uint8 or (H, W) uint16 to (H, W, 3) uint8 RGB; `name` is for messages.
+    """(H, W) gray, (H, W, 1..4) gray, gray and alpha, RGB or RGBA of any numeric dtype to (H, W, 3) uint8 RGB.
 
-    Raises HemalumError for any other shape or dtype.
+    More than 8 bits, and fractions, are scaled as `read_image` does. `name` is for messages. Raises HemalumError for
+    any other shape or dtype.
     """
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[..., 0]
-    if pixels.dtype == np.uint16 and pixels.ndim == 2:
-        low, high = int(pixels.min()), int(pixels.max())
-        log.info("%s: 16-bit gray %d..%d stretched to 0..255", name, low, high)
-        pixels = stretch(pixels, low, high)
-    if pixels.dtype != np.uint8:
-        kind = "16-bit color" if pixels.dtype == np.uint16 else f"{pixels.dtype}"
-        raise HemalumError(f"{name}: {kind} pixels; save the image with 8 bits per channel")
     if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=2)
-    channels = pixels.shape[2] if pixels.ndim == 3 else 0
-    if channels == 3:
-        return np.ascontiguousarray(pixels)
-    if channels not in (2, 4):
+        pixels = pixels[..., None]
+    count = pixels.shape[2] if pixels.ndim == 3 else 0
+    if count not in (1, 2, 3, 4):
         raise HemalumError(f"{name}: pixels have shape {pixels.shape}; want (H, W) gray or (H, W, 3) RGB")
-    if pixels[..., -1].min() < 255:
-        log.info("%s: transparent pixels laid over white", name)
-    return over_white(pixels)
+    return _show(pixels, _by_count(count, pixels.dtype), name)
 
 
-def over_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay (H, W, 2) gray + alpha or (H, W, 4) RGBA over white: (H, W, 3) RGB."""
-    color = pixels[..., :-1]
-    if color.shape[2] == 1:
-        color = np.repeat(color, 3, axis=2)
-    alpha = pixels[..., -1:]
-    if alpha.min() == 255:
-        return np.ascontiguousarray(color)
-    # white is the background of a bright-field image; what lies under full transparency is arbitrary
-    weight = alpha.astype(np.float32) / 255
-    blended: NDArray[np.uint8] = np.rint(color * weight + 255 * (1 - weight)).astype(np.uint8)
-    return blended
+def _by_count(count: int, dtype: np.dtype[Any], bits: int | None = None) -> Stored:
+    """Samples of formats, and of arrays, that know gray, gray and alpha, RGB and RGBA and nothing else."""
+    bits = bits or (1 if dtype == np.bool_ else 8 * dtype.itemsize)
+    color = Stored("rgb", (0, 1, 2)) if count >= 3 else Stored()
+    return replace(color, alpha=count - 1 if count in (2, 4) else None, bits=bits)
 
 
-def stretch(pixels: NDArray[np.uint16], low: int, high: int) -> NDArray[np.uint8]:
-    """Map low..high linearly to 0..255 (all 0 when low == high)."""
-    scale = 255.0 / max(high - low, 1)
-    clipped = np.clip(pixels.astype(np.float32) - low, 0, high - low)
-    stretched: NDArray[np.uint8] = np.rint(clipped * scale).astype(np.uint8)
-    return stretched
+def _show(pixels: NDArray[Any], stored: Stored, name: Path | str) -> NDArray[np.uint8]:
+    """(H, W, S) samples of a whole image as (H, W, 3) uint8 RGB."""
+    return _display(pixels, stored, name).rgb(pixels)
+
+
+def _display(pixels: NDArray[Any], stored: Stored, name: Path | str) -> Display:
+    def spreads(indices: tuple[int, ...]) -> Spread:
+        return spread_of(pixels if len(indices) == pixels.shape[2] else pixels[..., list(indices)])
+
+    return Display(stored, pixels.dtype, spreads, name)
 
 
 def is_tiff(path: Path | str) -> bool:
@@ -130,7 +116,7 @@ def is_tiff(path: Path | str) -> bool:
 
 def is_image(path: Path | str) -> bool:
     """Whether the file begins as an image does that `read_image` knows; False for a file that cannot be read."""
-    if is_tiff(path):
+    if is_tiff(path) or is_jpeg_xr(path):
         return True
     try:
         with open_plain(Path(path)):
@@ -140,7 +126,9 @@ def is_image(path: Path | str) -> bool:
 
 
 def stated_dpi(path: Path | str) -> tuple[float, float] | None:
-    """Dots per inch (x, y) that a PNG, JPEG or BMP states, or None. Raises as `read_image` does."""
+    """Dots per inch (x, y) of the image as stored that a PNG, JPEG or BMP states, or None. Raises as `read_image`."""
+    if is_jpeg_xr(path):
+        return None
     try:
         with open_plain(Path(path)) as image:
             dpi = image.info.get("dpi")
@@ -151,7 +139,37 @@ def stated_dpi(path: Path | str) -> tuple[float, float] | None:
     return float(dpi[0]), float(dpi[1])
 
 
-def _decode(path: Path, max_pixels: int | None, *, labels: bool) -> NDArray[Any]:
+def plain_size(path: Path) -> tuple[int, int] | None:
+    """Height and width that a PNG, JPEG, BMP or WebP has when it is turned as it says, px; None for whatever else.
+
+    It is not decoded for it, unless it is a PNG with an orientation.
+    """
+    try:
+        with open_plain(path) as image:
+            size = image.height, image.width
+    except Exception:  # Pillow raises many; who decodes the file names what is wrong
+        return None
+    return size[::-1] if is_transposed(orientation_of(path)) else size
+
+
+def orientation_of(path: Path | str) -> int:
+    """The orientation that an image states, 1 to 8; 1 for what states none or cannot be read."""
+    path = Path(path)
+    try:
+        if is_tiff(path):
+            import tifffile
+
+            from hemalum.data.pixels.tiff import tiff_orientation
+
+            with tifffile.TiffFile(path) as tiff:
+                return tiff_orientation(tiff)
+        with open_plain(path) as image:
+            return plain_orientation(image, path)
+    except Exception:  # who decodes the file names what is wrong
+        return AS_STORED
+
+
+def _head(path: Path) -> bytes:
     if path.is_dir():
         raise HemalumError(f"{path}: is a folder, not an image")
     try:
@@ -163,39 +181,15 @@ def _decode(path: Path, max_pixels: int | None, *, labels: bool) -> NDArray[Any]
         raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not head:
         raise HemalumError(f"{path}: the file is empty (0 bytes)")
-    decode = _decode_tiff if _is_tiff(head) else _decode_plain
-    pixels = decode(path, head, max_pixels, labels)
-    if pixels.size == 0:
-        raise HemalumError(f"{path}: image has no pixels (shape {pixels.shape})")
-    return pixels
+    return head
 
 
 def _is_tiff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _decode_plain(path: Path, head: bytes, max_pixels: int | None, labels: bool) -> NDArray[Any]:
-    # Pillow gives a 16-bit color PNG as 8-bit without a word: ask the header (PNG, section 11.2.2)
-    if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 26 and head[24] == 16 and head[25] != 0:
-        raise HemalumError(f"{path}: 16-bit color pixels; save the image with 8 bits per channel")
-    try:
-        with open_plain(path) as image:
-            check_size(path, image.height, image.width, max_pixels)
-            if labels and image.format == "JPEG":
-                raise HemalumError(f"{path}: a label map cannot be a JPEG (it changes ids); use PNG or TIFF")
-            if not labels:
-                _check_mode(path, image.mode)
-            return np.asarray(image)
-    except UnidentifiedImageError:
-        raise HemalumError(f"{path}: not an image that can be read (PNG, JPEG, BMP, TIFF)") from None
-    except HemalumError:
-        raise
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, zlib.error and more
-        raise HemalumError(f"{path}: image is damaged or truncated ({one_line(error)})") from error
-
-
 def open_plain(path: Path) -> Image.Image:
-    """A PNG, JPEG or BMP as Pillow opens it, of whatever size: callers check that. Raises what Pillow raises."""
+    """What Pillow reads, as it opens it, of whatever size: callers check that. Raises what Pillow raises."""
     with _pillow_limit:
         # our own limit is checked by the caller, with a message that says how to lift it
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -205,61 +199,82 @@ def open_plain(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def plain_size(path: Path) -> tuple[int, int] | None:
-    """Height and width that a PNG, JPEG or BMP states, px, without decoding it; None for whatever else."""
-    try:
+def _plain_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], int]:
+    """RGB as stored, and the orientation."""
+    with _named_faults(path, "PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, JPEG XR"):
+        if is_jpeg_xr(path):
+            import imagecodecs
+
+            check_size(path, *jpeg_xr_size(path), max_pixels)
+            return to_rgb(imagecodecs.jpegxr_decode(path.read_bytes()), path), AS_STORED
         with open_plain(path) as image:
-            return image.height, image.width
-    except Exception:  # Pillow raises many; who decodes the file names what is wrong
-        return None
+            check_size(path, image.height, image.width, max_pixels)
+            bits = stored_bits(path, image.format)
+            pixels = plain_samples(image, path)
+            orientation = plain_orientation(image, path)
+            stored = _by_count(pixels.shape[2] if pixels.ndim == 3 else 1, pixels.dtype, bits)
+            if image.mode == "CMYK":
+                remark(path, CMYK)
+                stored = Stored("cmyk", (0, 1, 2, 3))
+        return _show(pixels if pixels.ndim == 3 else pixels[..., None], stored, path), orientation
 
 
-def _check_mode(path: Path, mode: str) -> None:
-    if mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"):
-        return
-    mode_names = {"P": "palette", "PA": "palette", "1": "1-bit", "F": "float", "I": "32-bit integer"}
-    kind = mode_names.get(mode, mode)
-    raise _unsupported(path, kind)
-
-
-def _unsupported(path: Path, kind: str) -> HemalumError:
-    return HemalumError(f"{path}: {kind} pixels are not supported; save the image as 8-bit RGB or gray")
-
-
-def _decode_tiff(path: Path, _: bytes, max_pixels: int | None, labels: bool) -> NDArray[Any]:
-    import tifffile  # kept out of the import of the package: it costs 0.1 s
-
+@contextmanager
+def _named_faults(path: Path, formats: str = "PNG, JPEG, BMP, TIFF") -> Iterator[None]:
+    """What decoders raise as one line with the name of the file; `formats` are those that are read."""
     try:
-        with tifffile.TiffFile(path) as tiff:
-            if not tiff.pages:
-                raise HemalumError(f"{path}: TIFF holds no image")
-            page: Any = tiff.pages[0]
-            photometric = getattr(page.photometric, "name", str(page.photometric))
-            if photometric == "SEPARATED":
-                raise _unsupported(path, "CMYK")
-            if photometric == "PALETTE" and not labels:  # ImageJ stores ids so, under a lookup table
-                raise _unsupported(path, "palette")
-            # four channels count as one pixel: a file may claim thousands
-            check_size(
-                path, int(page.imagelength) * -(-int(page.samplesperpixel) // 4), int(page.imagewidth), max_pixels
-            )
-            series: Any = tiff.series[0]
-            pixels: NDArray[Any] = page.asarray()
-            # color may be stored as planes, or as one page per channel
-            axes = str(page.axes)
-            if page.ndim == 2 and series.axes in ("CYX", "SYX") and series.shape[0] in (3, 4):
-                pixels, axes = series.asarray(), "SYX"
-            elif len(series.shape) > len(page.shape):
-                log.warning("%s: a stack of %d pages; the first is taken", path, len(tiff.pages))
-            if axes in ("SYX", "CYX"):
-                pixels = np.moveaxis(pixels, 0, -1)
-            if photometric == "MINISWHITE":
-                pixels = ~pixels if pixels.dtype == np.bool_ else np.iinfo(pixels.dtype).max - pixels
-            return pixels
+        yield
+    except UnidentifiedImageError:
+        raise HemalumError(f"{path}: not an image that can be read ({formats})") from None
     except HemalumError:
         raise
-    except Exception as error:  # tifffile and its codecs raise zlib.error, struct.error and many more
-        raise HemalumError(f"{path}: TIFF is damaged or truncated ({one_line(error)})") from error
+    except MemoryError:
+        raise HemalumError(f"{path}: the image does not fit in memory; cut it, or save it as tiled TIFF") from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, zlib.error, struct.error and many more
+        kind = "TIFF" if is_tiff(path) else "image"
+        raise HemalumError(f"{path}: {kind} is damaged or truncated ({one_line(error)})") from error
+
+
+def _tiff_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], int]:
+    """RGB as stored, and the orientation."""
+    import tifffile  # kept out of the import of the package: it costs 0.1 s
+
+    from hemalum.data.pixels.tiff import left_out, plan_tiff
+
+    with _named_faults(path), tifffile.TiffFile(path) as tiff:
+        page = _first_page(tiff, path, max_pixels)
+        plan = plan_tiff(tiff, path)
+        series: Any = tiff.series[0]
+        if len(series.pages) > max(plan.pages):
+            parts = [_samples_last(series.pages[number].asarray(), page) for number in plan.pages]
+        else:  # pages one after another, of which only the first is listed
+            stack = series.asarray().reshape(-1, *page.shape)
+            parts = [_samples_last(stack[number], page) for number in plan.pages]
+        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        display = _display(pixels, plan.stored, path)
+        shown = display.rgb(pixels)
+        if display.is_color:  # not scanned: glass. Gray ones are 0 already
+            for y, x, height, width in left_out(series.pages[plan.pages[0]] if len(series.pages) > 1 else page):
+                shown[y : y + height, x : x + width] = 255
+        return shown, plan.orientation
+
+
+def _samples_last(pixels: NDArray[Any], page: Any) -> NDArray[Any]:
+    """A page as tifffile gives it as (H, W, S)."""
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    return np.moveaxis(pixels, 0, -1) if int(page.planarconfig) == 2 else pixels
+
+
+def _first_page(tiff: Any, path: Path, max_pixels: int | None) -> Any:
+    if not tiff.pages or not tiff.series:
+        raise HemalumError(f"{path}: TIFF holds no image")
+    page = tiff.series[0].keyframe
+    # four channels count as one pixel: a file may claim thousands
+    check_size(path, int(page.imagelength) * -(-int(page.samplesperpixel) // 4), int(page.imagewidth), max_pixels)
+    if int(page.imagedepth) > 1:
+        raise HemalumError(f"{path}: a TIFF of volumes (ImageDepth {page.imagedepth}); save one plane of it")
+    return page
 
 
 def check_size(path: Path | str, height: int, width: int, max_pixels: int | None) -> None:

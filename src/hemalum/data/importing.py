@@ -19,6 +19,7 @@ from hemalum.data.mosaic import Edges, edges_of, same_field
 from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameters, mpp_from_nuclei
 from hemalum.data.readers import READERS, Reader, looks_like
 from hemalum.data.readers.files import safe_name
+from hemalum.data.remarks import gather_remarks
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part, published_split, split_by_group
 from hemalum.errors import HemalumError, counted
@@ -102,7 +103,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         options[option] = _typed(option, options[option], takes[option].annotation)
     _check_split(format, reader, split, fold, test_groups)
     by = group or reader.group
-    with _atomic_folder(dst, src, overwrite) as folder:
+    with gather_remarks(), _atomic_folder(dst, src, overwrite) as folder:
         filled = {"report_folder": folder, "mpp": mpp if isinstance(mpp, float | int) else None}
         filled = {option: value for option, value in filled.items() if option in takes}
         samples = _or_looks_like(reader.read(src, **options, **filled), format, src)

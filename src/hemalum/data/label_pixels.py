@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
-from hemalum.data.image import MAX_PIXELS, check_size, is_tiff, open_plain
+from hemalum.data.image import LOSSY, MAX_PIXELS, check_size, is_tiff, open_plain, orientation_of
+from hemalum.data.pixels.orientation import turn
 from hemalum.errors import HemalumError, one_line
 
 log = logging.getLogger(__name__)
@@ -92,8 +93,8 @@ def _one_channel(pixels: NDArray[Any], path: Path | str) -> NDArray[Any]:
 def read_stored(path: Path) -> NDArray[Any]:
     """The numbers of an image file as they are stored, (H, W) or (H, W, channels) of the file's own dtype.
 
-    WhiteIsZero, palettes and lookup tables are for looking at. Raises HemalumError for a file that is missing, not
-    an image, truncated, empty, too large or a JPEG.
+    WhiteIsZero, palettes and lookup tables are for looking at; it is turned as its orientation says. Raises
+    HemalumError for a file that is missing, not an image, truncated, empty, too large or of a lossy format.
     """
     if path.is_dir():
         raise HemalumError(f"{path}: is a folder, not an image")
@@ -116,7 +117,7 @@ def read_stored(path: Path) -> NDArray[Any]:
         raise HemalumError(f"{path}: image is damaged or truncated ({one_line(error)})") from error
     if pixels.size == 0:
         raise HemalumError(f"{path}: image has no pixels (shape {pixels.shape})")
-    return pixels
+    return turn(pixels, orientation_of(path))
 
 
 def _read_plain(path: Path, head: bytes) -> NDArray[Any]:
@@ -124,8 +125,10 @@ def _read_plain(path: Path, head: bytes) -> NDArray[Any]:
     depth, color = (head[24], head[25]) if head[:8] == _PNG and len(head) >= 26 else (8, _GRAY)
     with open_plain(path) as image:
         check_size(path, image.height, image.width, MAX_PIXELS)
-        if image.format == "JPEG":
-            raise HemalumError(f"{path}: a label map cannot be a JPEG (it changes ids); use PNG or TIFF")
+        if image.format in LOSSY:
+            raise HemalumError(
+                f"{path}: a label map cannot be a {LOSSY[image.format]} (it changes ids); use PNG or TIFF"
+            )
         if depth == 16 and color not in (_GRAY, _PALETTE):  # of which Pillow keeps 8 bits, without a word
             import imagecodecs  # kept out of the import of the package, as is tifffile
 

@@ -32,7 +32,7 @@ BLOCK = 1 << 16  # bytes; what a fingerprint reads in one place
 BLOCKS = 8
 WHOLE_SLIDE = 100_000_000  # px: what has more is segmented as a slide, whatever its format
 PLAIN_FORMATS = ("image", "TIFF", "OME-TIFF", "ImageJ TIFF")  # those that programs write as well as scanners
-PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+PLAIN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2", ".j2k", ".jxr")
 SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".czi", ".qptiff")
 
 
@@ -78,7 +78,7 @@ class Slide:
 
     @classmethod
     def of(cls, pixels: NDArray[Any], *, name: str = "image", mpp: float | None = None) -> Self:
-        """Wrap an array: (H, W), (H, W, 1..4) uint8 or (H, W) uint16. Raises HemalumError for others."""
+        """Wrap an array: (H, W) gray, or (H, W, 1..4) gray, gray and alpha, RGB or RGBA, of any numeric dtype."""
         if pixels.ndim not in (2, 3) or pixels.size == 0:
             raise HemalumError(f"{name}: pixels have shape {pixels.shape}; want (H, W) gray or (H, W, 3) RGB")
         return cls(ImageReader(to_rgb(pixels, name), name), path=None, name=name, mpp=mpp)
@@ -248,7 +248,7 @@ def open_slide(path: Path | str, *, mpp: float | None = None, max_pixels: int | 
 
 
 def is_whole_slide(path: Path | str, *, max_pixels: int | None = None) -> bool:
-    """`Slide.is_whole_slide` of a file or folder. PNG, JPEG and BMP are not decoded for it.
+    """`Slide.is_whole_slide` of a file or folder. PNG, JPEG, BMP and WebP are not decoded for it.
 
     What cannot be opened is told by its name: a folder or a scanner's ending is a slide's.
     """

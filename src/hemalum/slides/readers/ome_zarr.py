@@ -2,14 +2,15 @@
 
 import itertools
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.image import over_white, stretch
+from hemalum.data.pixels.samples import HISTOGRAM, Display, Stored, histogram, spreads_of
+from hemalum.data.pixels.tiff import choose_channels
+from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError, one_line
 from hemalum.slides.readers.reader import (
     MAX_PIXELS_DECODED,
@@ -22,8 +23,6 @@ from hemalum.slides.readers.reader import (
     tiles_in,
 )
 from hemalum.slides.readers.scale_tags import Scale
-
-log = logging.getLogger(__name__)
 
 MAX_METADATA = 16 << 20  # bytes of one JSON file
 MICRONS = {"micrometer": 1.0, "micron": 1.0, "µm": 1.0, "um": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
@@ -42,7 +41,7 @@ def is_zarr(path: Path) -> bool:
 
 
 class ZarrReader:
-    """An OME-Zarr image of 8-bit RGB or gray, or 16-bit gray (stretched); see `Reader`."""
+    """An OME-Zarr image of 8 or 16 bits; see `Reader`."""
 
     offset = 0, 0
 
@@ -60,17 +59,18 @@ class ZarrReader:
         numbers = consistent_levels(shapes, path)
         self.arrays = [arrays[number] for number in numbers]
         self.shapes: tuple[Shape, ...] = tuple((int(shapes[number][0]), int(shapes[number][1])) for number in numbers)
-        self.channels = self._count_channels()
+        stored = self._find_stored(_channels(folder))
+        self.display = Display(stored, self.arrays[0].dtype, spreads_of(self._count), path)
         self.stated = _stated(multiscale, datasets[0], self.axes, path)
         names = [str(datasets[number]["path"]) for number in numbers]
         self.files = _identifying_files(path, folder, names)
-        self.extremes = self._find_extremes() if self.arrays[0].dtype == np.uint16 else None
 
     def read_level(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        """Give (height, width, 3) RGB of a window of a level. A chunk that is left out has the array's fill value."""
+        """Give (height, width, 3) RGB of a window of a level. A chunk that is left out is white in color, else 0."""
 
         def read(y: int, x: int, height: int, width: int) -> Pixels:
-            return self._to_rgb(self._read(level, y, x, height, width))
+            pixels = self._read(level, y, x, height, width)
+            return self._whiten(level, y, x, pixels, self.display.rgb(pixels))
 
         return read_mended(
             read, (y, x, height, width),
@@ -80,24 +80,22 @@ class ZarrReader:
     def close(self) -> None:
         """Nothing stays open."""
 
-    def _count_channels(self) -> int:
+    def _find_stored(self, titles: list[str]) -> Stored:
+        """What the channels are, by the names that the file gives them."""
         first = self.arrays[0]
         for axis in set(self.axes) - {"c", "y", "x"}:
             if first.shape[self.axes[axis]] > 1:
-                log.warning(
-                    "%s: %d pictures along %s; the first is taken", self.path, first.shape[self.axes[axis]], axis
-                )
+                remark(self.path, f"{first.shape[self.axes[axis]]} pictures along {axis}; the first is taken")
         channels = int(first.shape[self.axes["c"]]) if "c" in self.axes else 1
-        if first.dtype == np.uint16 and channels > 1:
-            raise HemalumError(f"{self.path}: 16-bit color pixels; save the image with 8 bits per channel")
         if first.dtype not in (np.uint8, np.uint16):
             raise HemalumError(f"{self.path}: {first.dtype} pixels; save the image with 8 bits per channel")
-        if channels not in (1, 3, 4):
-            raise HemalumError(f"{self.path}: {channels} channels; 1 (gray), 3 (RGB) or 4 (RGBA) are read")
         for array in self.arrays:
             if array.dtype != first.dtype or ("c" in self.axes and array.shape[self.axes["c"]] != channels):
                 raise HemalumError(f"{self.path}: its levels have pixels of several kinds; export the image again")
-        return channels
+        stored = Stored(bits=8 * first.dtype.itemsize)
+        if channels == 1:
+            return stored
+        return choose_channels(channels, titles if len(titles) == channels else [], self.path, stored)
 
     def _chunk(self, level: int) -> Shape:
         array = self.arrays[level]
@@ -115,24 +113,32 @@ class ZarrReader:
         pixels = pixels.transpose([kept.index(name) for name in ("y", "x", "c") if name in kept])
         return pixels if "c" in kept else pixels[..., None]
 
-    def _to_rgb(self, pixels: NDArray[Any]) -> Pixels:
-        if self.extremes is not None:
-            pixels = stretch(pixels, *self.extremes)
-        if self.channels == 1:
-            return np.repeat(pixels, 3, axis=2)
-        return np.ascontiguousarray(pixels) if self.channels == 3 else over_white(pixels)
-
-    def _find_extremes(self) -> tuple[int, int]:
-        low, high = 65535, 0
+    def _count(self) -> NDArray[np.int64]:
+        """How often each value occurs in each channel of the finest level; chunks that cannot be read have no say."""
+        channels = int(self.arrays[0].shape[self.axes["c"]]) if "c" in self.axes else 1
+        counts = np.zeros((channels, HISTOGRAM), np.int64)
         for y, x, height, width in tiles_in((0, 0, *self.shapes[0]), self.shapes[0], self._chunk(0)):
             try:
                 pixels = self._read(0, y, x, height, width)
             except Exception as error:
                 self.broken.add(BrokenTile(0, x, y, width, height, one_line(error)))
                 continue
-            low, high = min(low, int(pixels.min())), max(high, int(pixels.max()))
-        log.info("%s: 16-bit gray %d..%d stretched to 0..255", self.path, low, high)
-        return (low, high) if low <= high else (0, 65535)
+            for channel in range(channels):
+                counts[channel] += histogram(pixels[..., channel])
+        return counts
+
+    def _whiten(self, level: int, y: int, x: int, pixels: NDArray[Any], shown: Pixels) -> Pixels:
+        """White where chunks are left out, or hold nothing but 0: of an image in color they were not scanned."""
+        if not self.display.is_color or pixels.any(axis=2).all():
+            return shown
+        chunk = self.arrays[level].chunks
+        tall, wide = int(chunk[self.axes["y"]]), int(chunk[self.axes["x"]])
+        height, width = pixels.shape[:2]
+        for top, left, rows, columns in tiles_in((y, x, height, width), self.shapes[level], (tall, wide)):
+            part = np.s_[max(top - y, 0) : top + rows - y, max(left - x, 0) : left + columns - x]
+            if not pixels[part].any() and not self._read(level, top, left, rows, columns).any():
+                shown[part] = 255
+        return shown
 
 
 def _find_image(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -146,6 +152,15 @@ def _find_image(path: Path) -> tuple[Path, dict[str, Any]]:
                 raise HemalumError(f"{path}: OME-Zarr of version {version or 'unknown'}; 0.4 and 0.5 are read")
             return folder, scales[0]
     raise HemalumError(f"{path}: a Zarr folder without an OME-Zarr image (multiscales); give the image's own folder")
+
+
+def _channels(folder: Path) -> list[str]:
+    """Names of the channels, where the file has any."""
+    omero = _attributes(folder).get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    if not isinstance(channels, list) or not all(isinstance(one, dict) for one in channels):
+        return []
+    return [str(one.get("label", "")) for one in channels]
 
 
 def _attributes(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hemalum.data.image import over_white
+from hemalum.data.pixels.samples import over_white
 from hemalum.errors import HemalumError, one_line
 from hemalum.slides.readers.reader import (
     BrokenTiles,
@@ -129,7 +129,8 @@ class OpenSlideReader:
         except Exception:
             self._forget(handle)
             raise
-        return over_white(pixels)  # where there is no tile OpenSlide gives transparent pixels
+        # where there is no tile OpenSlide gives transparent pixels
+        return over_white(pixels[..., :3], pixels[..., 3])
 
     def _handle(self) -> Any:
         """The handle of this thread."""

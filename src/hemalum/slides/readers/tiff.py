@@ -16,7 +16,19 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.image import check_size, over_white, stretch
+from hemalum.data.image import check_size
+from hemalum.data.pixels.orientation import (
+    AS_STORED,
+    is_transposed,
+    seen_shape,
+    seen_window,
+    stored_window,
+    turn,
+    turned_words,
+)
+from hemalum.data.pixels.samples import HISTOGRAM, Display, histogram, spreads_of
+from hemalum.data.pixels.tiff import JPEG, Plan, plan_tiff
+from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError, one_line
 from hemalum.slides.readers.reader import (
     MAX_PIXELS_DECODED,
@@ -32,7 +44,6 @@ from hemalum.slides.readers.scale_tags import tiff_scale
 
 log = logging.getLogger(__name__)
 
-JPEG = (6, 7, 34892, 33007)  # their tables are stored once for all tiles
 COMPRESSIONS = (
     1,
     5,
@@ -49,13 +60,12 @@ COMPRESSIONS = (
 FORMATS = {"svs": "Aperio SVS", "ome": "OME-TIFF", "imagej": "ImageJ TIFF", "qpi": "PerkinElmer QPTIFF"}
 CACHE_BYTES = 64 << 20
 STRIP = 64  # rows that are read at once of pixels that are stored one after another
-ALL = 65535  # white of 16 bits
 TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # of a tag; others: 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Level:
-    """One level: `planes` are the pages that hold it (one, or one for each color), `keyframe` says how."""
+    """One level as stored: `planes` are the pages that hold it (one, or one for each color), `keyframe` says how."""
 
     planes: tuple[Any, ...]
     keyframe: Any
@@ -74,32 +84,31 @@ class _Level:
 
 
 class TiffReader:
-    """A TIFF of 8-bit RGB, RGBA (over white) or gray, or 16-bit gray (stretched); see `Reader`."""
+    """A TIFF of 8 or 16 bits, read tile by tile; see `Reader`. Its levels are as stored, its windows as seen."""
 
     offset = 0, 0
 
-    def __init__(self, tiff: Any, levels: list[_Level], path: Path, max_pixels: int | None) -> None:
-        self.tiff, self.path = tiff, path
+    def __init__(self, tiff: Any, levels: list[_Level], plan: Plan, path: Path, max_pixels: int | None) -> None:
+        self.tiff, self.path, self.plan = tiff, path, plan
         self.broken = BrokenTiles(path)
         self.files: tuple[Path, ...] = (path,)
         shapes = [level.shape for level in levels]
         self.levels = [levels[index] for index in consistent_levels(shapes, path)]
-        self.shapes = tuple(level.shape for level in self.levels)
+        self.shapes = tuple(seen_shape(level.shape, plan.orientation) for level in self.levels)
         limit = MAX_PIXELS_DECODED if max_pixels is None else max_pixels
         for level in self.levels:
-            check_size(path, *level.tile, limit)  # one strip may be the whole image
+            # one strip may be the whole image; four channels count as one pixel
+            check_size(path, level.tile[0] * -(-int(level.keyframe.samplesperpixel) // 4), level.tile[1], limit)
         self._check_complete()
         self.format = FORMATS.get(tiff.series[0].kind, "TIFF")
-        self.stated = tiff_scale(tiff)
-        key = self.levels[0].keyframe
-        self.dtype = key.dtype
-        self.inverted = key.photometric.name == "MINISWHITE"
-        self.samples = int(key.samplesperpixel) if len(self.levels[0].planes) == 1 else len(self.levels[0].planes)
+        stated = tiff_scale(tiff)
+        self.stated = stated[::-1] if stated and is_transposed(plan.orientation) else stated
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
         self._cached_bytes = 0
-        self._transparent = False
-        self.extremes = self._find_extremes() if self.dtype == np.uint16 else None
+        self.display = Display(plan.stored, self.levels[0].keyframe.dtype, spreads_of(self._count), path)
+        if plan.orientation != AS_STORED:
+            remark(path, turned_words(plan.orientation))
 
     @classmethod
     def open(cls, path: Path, *, max_pixels: int | None = None) -> Self | None:
@@ -116,7 +125,7 @@ class TiffReader:
         try:
             levels = _levels(tiff, path)
             if levels is not None:
-                return cls(tiff, levels, path, max_pixels)
+                return cls(tiff, *levels, path, max_pixels)
         except BaseException as error:
             tiff.close()
             if isinstance(error, HemalumError) or not isinstance(error, Exception):
@@ -129,46 +138,35 @@ class TiffReader:
     def read_level(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """Give (height, width, 3) RGB of a window of a level."""
         table = self.levels[level]
-        white = ALL if self.dtype == np.uint16 else 255
-        result = np.full((height, width, self.samples), white, self.dtype)
-        for top, left, tall, wide in tiles_in((y, x, height, width), table.shape, table.tile):
+        window = stored_window((y, x, height, width), table.shape, self.plan.orientation)
+        result = np.full((*window[2:], 3), 255, np.uint8)
+        for top, left, tall, wide in tiles_in(window, table.shape, table.tile):
             index = top // table.tile[0] * table.across + left // table.tile[1]
             try:
-                paste(result, y, x, self._tile(level, index)[:tall, :wide], top, left)
+                paste(result, *window[:2], self._tile(level, index)[:tall, :wide], top, left)
             except Exception as error:  # codecs raise zlib.error, struct.error and many more
-                self.broken.add(BrokenTile(level, left, top, wide, tall, one_line(error)))
-        return self._to_rgb(result)
+                self._break(level, (top, left, tall, wide), error)
+        return turn(result, self.plan.orientation)
 
     def close(self) -> None:
         """Close the file."""
         self.tiff.close()
         self._cache.clear()
 
-    def _to_rgb(self, pixels: NDArray[Any]) -> Pixels:
-        if self.extremes is not None:
-            pixels = stretch(pixels, *self.extremes)
-        if self.samples == 1:
-            return np.repeat(pixels, 3, axis=2)
-        if self.samples == 3:
-            return pixels
-        if not self._transparent and pixels[..., 3].min() < 255:
-            log.info("%s: transparent pixels laid over white", self.path)
-            self._transparent = True
-        return over_white(pixels)
+    def _break(self, level: int, window: tuple[int, int, int, int], error: Exception) -> None:
+        top, left, tall, wide = seen_window(window, self.levels[level].shape, self.plan.orientation)
+        self.broken.add(BrokenTile(level, left, top, wide, tall, one_line(error)))
 
-    def _tile(self, level: int, index: int) -> NDArray[Any]:
-        """Pixels of a tile or strip with all its colors; decoded ones are kept for the next window."""
+    def _tile(self, level: int, index: int) -> Pixels:
+        """RGB of a tile or strip; those that are decoded are kept for the next window."""
         with self._lock:
             tile = self._cache.get((level, index))
             if tile is not None:
                 self._cache.move_to_end((level, index))
                 return tile
-        table = self.levels[level]
-        planes = len(table.planes) if table.keyframe.planarconfig == 1 else self.samples
-        parts = [self._segment(table, plane, index) for plane in range(planes)]
-        tile = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-        if self.inverted:
-            tile = np.iinfo(tile.dtype).max - tile
+        tile = self.display.rgb(self._samples(level, index))
+        if self.display.is_color and self._is_left_out(level, index):
+            tile[:] = 255  # not scanned: glass
         with self._lock:
             if (level, index) not in self._cache:
                 self._cache[level, index] = tile
@@ -177,12 +175,42 @@ class TiffReader:
                 self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return tile
 
+    def _count(self) -> NDArray[np.int64]:
+        """How often each value occurs in each sample of the finest level; tiles that cannot be read have no say."""
+        table = self.levels[0]
+        samples = len(table.planes) if self.plan.separate else int(table.keyframe.samplesperpixel)
+        counts = np.zeros((samples, HISTOGRAM), np.int64)
+        for top, left, tall, wide in tiles_in((0, 0, *table.shape), table.shape, table.tile):
+            index = top // table.tile[0] * table.across + left // table.tile[1]
+            try:
+                tile = self._samples(0, index)[:tall, :wide]
+            except Exception as error:
+                self._break(0, (top, left, tall, wide), error)
+                continue
+            for sample in range(samples):
+                counts[sample] += histogram(tile[..., sample])
+        return counts
+
+    def _samples(self, level: int, index: int) -> NDArray[Any]:
+        """Samples of a tile or strip as stored, (rows, columns, samples)."""
+        table = self.levels[level]
+        key = table.keyframe
+        planes = len(table.planes) if self.plan.separate else 1 if key.planarconfig == 1 else int(key.samplesperpixel)
+        parts = [self._segment(table, plane, index) for plane in range(planes)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+
+    def _is_left_out(self, level: int, index: int) -> bool:
+        """Whether the file leaves out a tile: slide scanners do so with glass."""
+        table = self.levels[level]
+        page = table.planes[0]
+        return not table.direct and not page.dataoffsets[index] and not page.databytecounts[index]
+
     def _segment(self, table: _Level, plane: int, index: int) -> NDArray[Any]:
         """One tile or strip as stored, (rows, columns, samples)."""
         key = table.keyframe
-        page = table.planes[plane if len(table.planes) > 1 else 0]
-        planar = key.planarconfig != 1
-        samples = 1 if planar or len(table.planes) > 1 else self.samples
+        page = table.planes[plane if self.plan.separate else 0]
+        planar = key.planarconfig != 1 and not self.plan.separate
+        samples = 1 if planar or self.plan.separate else int(key.samplesperpixel)
         if table.direct:
             top = index * STRIP
             rows = min(STRIP, table.shape[0] - top)
@@ -192,6 +220,8 @@ class TiffReader:
             return np.frombuffer(data, self.tiff.byteorder + key.dtype.char).reshape(rows, table.shape[1], samples)
         index += plane * table.segments if planar else 0
         offset, size = page.dataoffsets[index], page.databytecounts[index]
+        if not size and not offset:
+            return np.zeros((*table.tile, samples), key.dtype)
         if not size or not offset:
             raise ValueError("the file holds none")
         data = self._bytes(offset, size)
@@ -248,21 +278,6 @@ class TiffReader:
                 "copy it again"
             )
 
-    def _find_extremes(self) -> tuple[int, int]:
-        """Least and greatest gray of the finest level; tiles that cannot be read have no say."""
-        low, high = ALL, 0
-        table = self.levels[0]
-        for top, left, tall, wide in tiles_in((0, 0, *table.shape), table.shape, table.tile):
-            index = top // table.tile[0] * table.across + left // table.tile[1]
-            try:
-                tile = self._tile(0, index)[:tall, :wide]
-            except Exception as error:
-                self.broken.add(BrokenTile(0, left, top, wide, tall, one_line(error)))
-                continue
-            low, high = min(low, int(tile.min())), max(high, int(tile.max()))
-        log.info("%s: 16-bit gray %d..%d stretched to 0..255", self.path, low, high)
-        return (low, high) if low <= high else (0, ALL)
-
 
 def _first_list(tiff: Any) -> int:
     """Where the header says that the list of images begins, in bytes from the file's start."""
@@ -272,8 +287,8 @@ def _first_list(tiff: Any) -> int:
     return int.from_bytes(handle.read(form.offsetsize), order)
 
 
-def _levels(tiff: Any, path: Path) -> list[_Level] | None:
-    """The levels of the first image of a TIFF, or None when it is not for reading by tiles."""
+def _levels(tiff: Any, path: Path) -> tuple[list[_Level], Plan] | None:
+    """The levels of the first image of a TIFF and what its pixels are; None when it is not for reading by tiles."""
     if not tiff.pages or not tiff.series or not tiff.series[0].levels:
         size = tiff.filehandle.size
         if _first_list(tiff) >= size:
@@ -284,14 +299,11 @@ def _levels(tiff: Any, path: Path) -> list[_Level] | None:
         raise HemalumError(f"{path}: the TIFF holds no image")
     series = tiff.series[0]
     first = series.keyframe
-    colors = (
-        series.shape[series.axes.index("C" if "C" in series.axes else "S")] if series.axes in ("CYX", "SYX") else 1
-    )
-    separate = first.samplesperpixel == 1 and colors in (3, 4)
     if not _is_plain(first):
         return None
-    if not separate and len(series.shape) > len(first.shape):
-        log.warning("%s: a stack of %d pages; the first is taken", path, len(series))
+    plan = plan_tiff(tiff, path)
+    if any(len(level.pages) <= max(plan.pages) for level in series.levels):
+        return None  # pages one after another, of which only the first is listed
     levels = []
     for number, level in enumerate(series.levels):
         key = level.keyframe
@@ -300,7 +312,7 @@ def _levels(tiff: Any, path: Path) -> list[_Level] | None:
         ):
             log.warning("%s: level %d has pixels of another kind; left out", path, number)
             continue
-        planes = tuple(level.pages[index] for index in range(colors)) if separate else (level.pages[0],)
+        planes = tuple(level.pages[index] for index in plan.pages)
         shape = int(key.imagelength), int(key.imagewidth)
         check_size(path, *shape, None)
         # pixels as they are, one after another: any rows can be read, whatever the strips
@@ -308,19 +320,18 @@ def _levels(tiff: Any, path: Path) -> list[_Level] | None:
         strip = STRIP if direct else min(int(key.rowsperstrip or shape[0]), shape[0])
         tile = (int(key.tilelength), int(key.tilewidth)) if key.is_tiled else (strip, shape[1])
         levels.append(_Level(planes, key, shape, tile, direct))
-    return levels
+    return levels, plan
 
 
 def _is_plain(page: Any) -> bool:
     """Whether the pixels of a page are of a kind that is read tile by tile."""
     return (
-        getattr(page.photometric, "name", "") in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE")
-        and page.compression in COMPRESSIONS
-        and (page.dtype == np.uint8 or (page.dtype == np.uint16 and page.samplesperpixel == 1))
+        page.compression in COMPRESSIONS
+        and page.dtype in (np.uint8, np.uint16)
         and page.bitspersample in (8, 16)
-        and page.samplesperpixel in (1, 3, 4)
         and page.imagedepth == 1
         and page.fillorder == 1
+        and not (page.is_subsampled and page.compression not in JPEG)
         and (not page.is_tiled or (page.tilelength > 0 and page.tilewidth > 0))
     )
 

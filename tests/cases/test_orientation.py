@@ -1,0 +1,219 @@
+"""An image is turned as its file says, in segment, import, check and evaluate alike, and labels go with it."""
+
+import itertools
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+import hemalum
+from builders.slides import draw_picture, levels_of
+from hemalum.data.check import check_dataset
+from hemalum.data.image import orientation_of, plain_size, read_image
+from hemalum.data.importing import import_dataset
+from hemalum.data.pixels import seen_window, stored_window, turn
+from hemalum.experiments.evaluate import evaluate
+from hemalum.slides import open_slide
+
+pytestmark = pytest.mark.fault
+
+PICTURE = draw_picture(64, 96)
+FORMS = ("a.jpg", "a.png", "late.png", "a.webp", "plain.tif", "tiles.tif", "float.tif")
+# what Pillow does to show an image of each orientation
+SHOWN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def turned_line(path: Path, orientation: int) -> str:
+    return (
+        f"{path}: turned as its orientation tag ({orientation}) says; labels are expected, and nuclei and overlay "
+        "given, in the turned frame"
+    )
+
+
+def seen(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """The picture as a viewer shows it."""
+    image = Image.fromarray(pixels)
+    return np.asarray(image.transpose(SHOWN[orientation]) if orientation in SHOWN else image)
+
+
+def save_turned(path: Path, pixels: NDArray[np.uint8], orientation: int) -> Path:
+    """A file that holds these pixels and asks for an orientation."""
+    if path.suffix == ".tif":
+        options: dict[str, Any] = {"tile": (32, 32), "compression": "zlib"} if path.stem == "tiles" else {}
+        data = pixels / np.float32(255) if path.stem == "float" else pixels
+        tifffile.imwrite(path, data, photometric="rgb", extratags=[(274, 3, 1, orientation, False)], **options)
+        return path
+    exif = Image.Exif()
+    exif[274] = orientation
+    image = Image.fromarray(pixels)
+    image.save(path, exif=exif, **({"lossless": True} if path.suffix == ".webp" else {"quality": 98}))
+    if path.stem == "late":  # some programs write EXIF behind the pixels
+        data = path.read_bytes()
+        start = data.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        last = data.index(b"IEND") - 4
+        path.write_bytes(data[:start] + data[end:last] + data[start:end] + data[last:])
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_eight_in_every_format(
+    tmp_path: Path, form: str, orientation: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save_turned(tmp_path / form, PICTURE, orientation)
+    stored = np.asarray(Image.open(path).convert("RGB")) if form == "a.jpg" else PICTURE
+    expected = seen(stored, orientation)
+    assert orientation_of(path) == orientation
+    assert np.array_equal(read_image(path), expected)
+    with open_slide(path, mpp=0.5) as slide:
+        height, width = slide.shape
+        assert np.array_equal(slide.rows(0, height), expected)
+        assert np.array_equal(slide.read(5, 9, 30, 20), expected[9:29, 5:35])
+        assert np.array_equal(slide.read(width - 17, height - 21, 17, 21), expected[-21:, -17:])
+    if not form.endswith("tif"):
+        assert plain_size(path) == expected.shape[:2]
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert lines == ([turned_line(path, orientation)] if orientation != 1 else [])
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 77])
+@pytest.mark.parametrize("form", ["a.jpg", "plain.tif"])
+def test_what_is_no_orientation_turns_nothing(tmp_path: Path, form: str, orientation: int) -> None:
+    path = save_turned(tmp_path / form, PICTURE, orientation)
+    assert read_image(path).shape == PICTURE.shape
+    assert orientation_of(path) == 1
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_levels_and_scale_turn_as_well(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "a.tif"
+    picture = draw_picture(160, 128)
+    options: dict[str, Any] = {"photometric": "rgb", "tile": (32, 32), "metadata": None}
+    with tifffile.TiffWriter(path) as tiff:
+        for number, pixels in enumerate(levels_of(picture, 2)):
+            tiff.write(
+                pixels, subfiletype=1 if number else 0, resolution=(1e4 / 0.5, 1e4 / 0.502),
+                resolutionunit="CENTIMETER", extratags=[(274, 3, 1, orientation, False)], **options,
+            )  # fmt: skip
+    with open_slide(path) as slide:
+        assert slide.shape == ((128, 160) if orientation == 6 else (160, 128))
+        whole_level = slide.read_scaled(slide.levels[1].shape, slice(0, slide.levels[1].shape[0]), slice(0, 40))
+        assert np.array_equal(whole_level, seen(levels_of(picture, 2)[1], orientation)[:, :40])
+        stated = slide._open().stated
+        assert stated is not None
+        assert stated[0] > stated[1] if orientation == 6 else stated[0] < stated[1]
+
+
+def test_a_broken_tile_is_named_where_it_is_seen(tmp_path: Path) -> None:
+    path = save_turned(tmp_path / "tiles.tif", PICTURE, 6)
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages[0]
+        offset, size = page.dataoffsets[0], page.databytecounts[0]
+    with path.open("rb+") as stream:
+        stream.seek(offset)
+        stream.write(bytes(size))
+    with open_slide(path) as slide:
+        pixels = slide.rows(0, 96)
+        expected = PICTURE.copy()
+        expected[:32, :32] = 255
+        assert np.array_equal(pixels, seen(expected, 6))
+        assert [(tile.x, tile.y, tile.width, tile.height) for tile in slide.broken] == [(32, 0, 32, 32)]
+
+
+@given(st.integers(1, 8), st.integers(1, 9), st.integers(1, 9), st.data())
+@settings(max_examples=60)
+def test_windows_go_there_and_back(orientation: int, height: int, width: int, data: st.DataObject) -> None:
+    stored = np.arange(height * width).reshape(height, width)
+    picture = turn(stored, orientation)
+    y = data.draw(st.integers(0, picture.shape[0] - 1))
+    x = data.draw(st.integers(0, picture.shape[1] - 1))
+    window = (
+        y, x, data.draw(st.integers(1, picture.shape[0] - y)), data.draw(st.integers(1, picture.shape[1] - x)),
+    )  # fmt: skip
+    top, left, tall, wide = stored_window(window, (height, width), orientation)
+    part = turn(stored[top : top + tall, left : left + wide], orientation)
+    assert np.array_equal(part, picture[y : y + window[2], x : x + window[3]])
+    assert seen_window((top, left, tall, wide), (height, width), orientation) == window
+
+
+def discs(height: int, width: int) -> NDArray[np.int32]:
+    """Label maps of discs that no turn or mirroring maps on themselves."""
+    labels = np.zeros((height, width), np.int32)
+    rows, columns = np.mgrid[:height, :width]
+    for number, (y, x) in enumerate(itertools.product((20, 46, 72), (18, 50, 82)), start=1):
+        labels[(rows - y - 2 * number) ** 2 + (columns - x - number) ** 2 < (6 + number % 3) ** 2] = number
+    return labels
+
+
+def save_set(folder: Path, orientation: int, size: tuple[int, int], form: str, *, labels_turned: bool) -> Path:
+    """Three photographs with an orientation, and labels drawn on what is shown, or on what is stored."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    for number in range(3):
+        stored = np.roll(discs(*size), 3 * number, 1)
+        picture = np.where(stored[..., None] > 0, np.uint8([70, 40, 110]), np.uint8([235, 225, 235]))
+        save_turned(folder / "images" / f"f{number}{form}", picture.astype(np.uint8), orientation)
+        labels = turn(stored, orientation) if labels_turned else stored
+        Image.fromarray(labels.astype(np.uint8)).save(folder / "labels" / f"f{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(("orientation", "form"), [(6, ".jpg"), (3, ".png"), (8, ".tif"), (5, ".webp")])
+def test_labels_of_what_every_viewer_shows_fit(
+    tmp_path: Path, orientation: int, form: str, dark_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Square images: nothing but the pixels tells that they were turned."""
+    source = save_set(tmp_path / "set", orientation, (120, 120), form, labels_turned=True)
+    assert not [problem for problem in check_dataset(source) if problem.level == "error"]
+    first = source / "images" / f"f0{form}"
+    line = turned_line(first, orientation).replace(str(first), f"{first} (and 2 more files)")
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [line]
+    dataset = import_dataset("folder", source, tmp_path / "data", mpp=0.25)
+    for sample in dataset:
+        inside = sample.image[sample.instances > 0].mean()
+        assert inside + 100 < sample.image[sample.instances == 0].mean()
+    result = evaluate(str(dark_model), dataset, split=None, mpp=0.25)
+    assert result.summary["instance"]["pooled"]["pq"] > 0.8
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_labels_that_fit_only_what_is_stored_are_turned_and_named(
+    tmp_path: Path, orientation: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = save_set(tmp_path / "set", orientation, (110, 140), ".png", labels_turned=False)
+    dataset = import_dataset("folder", source, tmp_path / "data", mpp=0.25)
+    for sample in dataset:
+        assert sample.image.shape == (140, 110, 3)
+        inside = sample.image[sample.instances > 0].mean()
+        assert inside + 100 < sample.image[sample.instances == 0].mean()
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert lines[1] == (
+        f"{source / 'labels' / 'f0.png'} (and 2 more files): labels fit the image as stored, not as its orientation "
+        f"tag ({orientation}) turns it; turned with it"
+    )
+    assert not [problem for problem in check_dataset(source) if problem.kind == "size"]
+
+
+def test_segment_gives_nuclei_in_the_turned_frame(tmp_path: Path, dark_model: Path) -> None:
+    labels = discs(110, 140)
+    picture = np.where(labels[..., None] > 0, np.uint8([70, 40, 110]), np.uint8([235, 225, 235])).astype(np.uint8)
+    plain = hemalum.segment(save_turned(tmp_path / "a.png", picture, 1), dark_model, mpp=0.25)
+    turned = hemalum.segment(save_turned(tmp_path / "b.png", picture, 6), dark_model, mpp=0.25)
+    assert len(plain) == len(turned) == 9
+    assert turned.shape == (140, 110)
