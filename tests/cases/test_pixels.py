@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from builders.slides import draw_picture, save_ome_zarr
-from hemalum.data.image import read_image, read_label_map
+from hemalum.data.image import read_image
+from hemalum.data.label_pixels import read_label_map
 from hemalum.errors import HemalumError
 from hemalum.slides import open_slide
 
