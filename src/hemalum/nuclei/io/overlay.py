@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from hemalum.compiled import njit
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import Classes
@@ -124,7 +124,7 @@ def draw_legend(width: int, classes: Classes) -> NDArray[np.uint8]:
     return np.asarray(strip)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _draw(image: Any, labels: Any, class_ids: Any, colors: Any) -> None:
     height, width = labels.shape
     for y in range(height):
