@@ -26,8 +26,8 @@ def run_as(
     command: list[str], environment: dict[str, str], user: int | None = UNKNOWN, cwd: Path | None = None
 ) -> tuple[str, str]:
     """Standard output and error of Python with the arguments `command`, which has to end well."""
-    whole = as_user(command, environment, user)
-    done = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=600, cwd=cwd)
+    started = as_user(command, environment, user)
+    done = subprocess.run(started, capture_output=True, text=True, check=False, timeout=600, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 

@@ -19,6 +19,7 @@ from hemalum.data.readers.files import find_index, find_listed, images_by_stem, 
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
+from hemalum.tables import TableRow, as_posix
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Pair:
     label: Path
     id: str
     classes: Path | None = None
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: TableRow | dict[str, str] = field(default_factory=dict)
     where: str = ""
 
 
@@ -87,7 +88,7 @@ def read(
         kept = pair.id if by == "image" else columns[by]
         if not kept:
             raise HemalumError(f"{pair.where}: {by} is empty; a split goes by it")
-        mpp = _mpp(pair)
+        mpp = columns.value("mpp") if isinstance(columns, TableRow) else None
         yield Sample(
             image=image,
             instances=instances,
@@ -182,7 +183,7 @@ def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumErr
 def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
     try:
         for where, columns in read_csv(listed, ("image", "label"), "; want at least image,label"):
-            name = columns.get("id") or Path(columns["image"]).stem
+            name = columns.get("id") or Path(as_posix(columns["image"])).stem
             try:
                 image = find_listed(path, images, columns, "image", where)
                 label = find_listed(path, labels, columns, "label", where)
@@ -194,7 +195,7 @@ def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[
 
 
 def _pair(
-    path: Path, image: Path, label: Path, name: str, columns: dict[str, str], where: str
+    path: Path, image: Path, label: Path, name: str, columns: TableRow | dict[str, str], where: str
 ) -> Pair | HemalumError:
     for folder in CLASS_FOLDERS:
         if (path / folder).is_dir():
@@ -203,16 +204,6 @@ def _pair(
                 return HemalumError(f"{classes}: missing; {folder}/ must have a class map for every image")
             return Pair(image, label, name, classes, columns, where)
     return Pair(image, label, name, None, columns, where)
-
-
-def _mpp(pair: Pair) -> float | None:
-    text = pair.columns.get("mpp")
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise HemalumError(f"{pair.where}: mpp is {text!r}, not a number") from None
 
 
 READER = Reader(
