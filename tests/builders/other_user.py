@@ -27,7 +27,7 @@ def run_as(
 ) -> tuple[str, str]:
     """Standard output and error of Python with the arguments `command`, which has to end well."""
     started = as_user(command, environment, user)
-    done = subprocess.run(started, capture_output=True, text=True, check=False, timeout=600, cwd=cwd)
+    done = subprocess.run(started, capture_output=True, text=True, check=False, timeout=1800, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 

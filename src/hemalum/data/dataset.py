@@ -27,6 +27,7 @@ from hemalum.data.image import read_image, read_label_map
 from hemalum.data.sample import Sample
 from hemalum.data.splits import PARTS, Part, split_hash
 from hemalum.errors import HemalumError, one_line
+from hemalum.settings import explain
 from hemalum.tables import TableRow, as_posix, read_table
 
 FORMAT = 2  # 1: keys before version 0.2
@@ -284,9 +285,7 @@ def _read_info(path: Path) -> DatasetInfo:
     try:
         return DatasetInfo.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise HemalumError(f"{path}: {where}: {first['msg']}") from error
+        raise HemalumError(f"{path}: {explain(error, DatasetInfo)}") from error
 
 
 def _read_rows(path: Path) -> Iterator[Row]:
