@@ -116,7 +116,7 @@ def decode(data: bytes, path: Path) -> str:
     if encoding is None and data[:4] == b"\xd0\xcf\x11\xe0":
         raise HemalumError(f"{path}: a spreadsheet of Excel before 2007; save it as CSV or .xlsx")
     head = data[:4096]
-    if encoding is None and len(head) > 3 and 0 in head:
+    if encoding is None and head.count(0) * 8 > len(head):
         encoding = "utf-16-le" if head[1::2].count(0) > head[0::2].count(0) else "utf-16-be"
     try:
         return data.decode(encoding or "utf-8")
@@ -170,6 +170,13 @@ def listed_path(folder: Path, text: str) -> Path | None:
     Quotes around it are left out, a backslash separates folders, and where nothing has the very name, the one thing
     does whose name differs in capitals or in how its letters are put together (`ä` as one or as two).
     """
+    try:
+        return _listed_path(folder, text)
+    except OSError:  # a name that no file can have, a folder that cannot be entered
+        return None
+
+
+def _listed_path(folder: Path, text: str) -> Path | None:
     if text and (folder / text).exists():
         return folder / text
     text = as_posix(text)

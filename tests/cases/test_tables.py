@@ -227,6 +227,14 @@ def test_a_decimal_comma_without_quotes_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_said_of_an_index_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_pairs(tmp_path)
+    (tmp_path / "index.csv").write_bytes("image;label;patient\nf0.png;f0.png;Ä\nf1.png;f1.png;Ö\n".encode("cp1252"))
+    rows = import_dataset("folder", tmp_path, tmp_path / "out", group="patient", mpp=0.25).rows
+    assert [row.group for row in rows] == ["Ä", "Ö"]
+    assert len([line for line in caplog.messages if "Windows-1252" in line]) == 1
+
+
 def test_windows_letters_are_read_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "index.csv"
     path.write_bytes("image;patient\na.png;Müller\n".encode("cp1252"))
@@ -254,6 +262,7 @@ def test_a_table_is_bounded(tmp_path: Path) -> None:
         ("F-00.jpg", ", did you mean 'f0.png'?"),
         ("C:\\data\\set\\f0.png", "; {folder}/images/f0.png is there: write paths from {folder}"),
         ("quite_another.png", ""),
+        ("x" * 300, ""),
     ],
 )
 def test_a_file_that_is_not_there_lists_its_near_misses(tmp_path: Path, listed: str, end: str) -> None:
