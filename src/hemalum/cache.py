@@ -15,7 +15,8 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
@@ -86,6 +87,23 @@ def temporary_folder(folder: Path, reason: str) -> Path:
         VARIABLE,
     )
     return made
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give a folder that is gone afterwards: a temporary one or, where none can be had, one in the cache.
+
+    Raises HemalumError where there is neither.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="hemalum-"))
+    except OSError:
+        folder = writable_folder() / f".scratch-{uuid.uuid4().hex[:16]}"
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def cached(kind: str, key: str, make: Callable[[Path], None]) -> Path:

@@ -9,19 +9,20 @@ import functools
 import hashlib
 import logging
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core import caching
 
-from hemalum import __version__
 from hemalum.cache import cache_folders, reason_of, temporary_folder, writable_folder
 from hemalum.errors import HemalumError, one_line
 
 log = logging.getLogger(__name__)
 
-KIND = f"compiled/{__version__}"  # of another version: a function may call one of a file that has changed
+# by version, as a function may call one of a file that has changed; the package imports all others, this one too
+KIND = f"compiled/{import_module('hemalum').__version__}"
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -36,7 +37,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-class _Locator(caching._CacheLocator):  # type: ignore[misc]
+class _Locator(caching._CacheLocator):
     """Where a function's compiled forms lie: in a folder that is made only when one is written."""
 
     folder: Path
@@ -49,7 +50,8 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
         return cls(py_func, py_file)
 
     def get_cache_path(self) -> str:
-        return str(self.folder / self.get_suitable_cache_subpath(self.source))
+        parent = Path(self.source).absolute().parent
+        return str(self.folder / f"{parent.name}_{hashlib.sha256(str(parent).encode()).hexdigest()[:16]}")
 
     def get_source_stamp(self) -> str:
         return _source_stamp(self.source)
@@ -58,7 +60,7 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
         return str(self.line)
 
 
-class _KeptFunction(caching._Cache):  # type: ignore[misc]
+class _KeptFunction(caching._Cache):
     """The kept forms of one function: looked for in every cache folder, written to the one that can be written."""
 
     def __init__(self, function: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from builders.other_user import as_user, open_folder, require_other_user, run_as
-from hemalum.cache import TEMPORARY, VARIABLE, cache_folder, cached
+from hemalum.cache import TEMPORARY, VARIABLE, cache_folder, cached, scratch_folder
 from hemalum.errors import HemalumError
 
 pytestmark = pytest.mark.fault
@@ -215,6 +215,21 @@ def test_without_any_place_a_line_says_what_to_do(tmp_path: Path, monkeypatch: p
         "be written: set HEMALUM_CACHE to a folder that can",
         str(raised.value),
     )
+
+
+def test_work_goes_on_where_the_temporary_folder_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    with scratch_folder() as folder:
+        assert tmp_path not in folder.parents
+
+    def no_room(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", no_room)
+    with scratch_folder() as folder:
+        make(folder)
+        assert folder.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
 
 
 @posix

@@ -281,7 +281,8 @@ def _write_measurement(text: Any, at: int, value: float) -> int:
         units = np.rint(value * 10.0**decimals)
         if np.float32(units / 10.0**decimals) == np.float32(value):
             break
-    return _write_number(text, at, int(units), decimals)
+    end: int = _write_number(text, at, int(units), decimals)
+    return end
 
 
 @njit(nogil=True)
