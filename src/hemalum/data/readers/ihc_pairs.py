@@ -230,7 +230,7 @@ def _coordinate(row: TableRow, name: str) -> float:
     return value
 
 
-READER = Reader(
+READER: Reader = Reader(
     title="H&E sections with labels derived from IHC sections (UHS-MelHist-like); nuclei positive for the marker",
     read=read,
     group="patient, or the pair",

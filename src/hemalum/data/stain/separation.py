@@ -14,7 +14,7 @@ from hemalum.compiled import njit
 Floats = NDArray[np.float64]
 
 # Optical-density directions of hematoxylin, eosin and DAB (Ruifrok & Johnston 2001), rows of unit length.
-STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+STAINS: NDArray[np.float64] = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
 STAINS = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
 
 PALE = 0.15  # optical density below which a pixel is background (Macenko et al. 2009)
