@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test reads or writes the user's cache; a model is converted once for all tests."""
+def session_cache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """No test reads or writes the user's cache; a model is converted once for all tests.
+
+    Compiled functions stay in pytest's own cache: to compile them takes a minute.
+    """
     folder = tmp_path_factory.mktemp("cache")
+    with suppress(OSError):  # Windows has links for administrators only
+        (folder / "compiled").symlink_to(request.config.cache.mkdir("compiled"), target_is_directory=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEMALUM_CACHE", str(folder))
         yield folder

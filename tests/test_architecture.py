@@ -12,8 +12,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hemalum"
 # from the ground up; packages on one floor do not know each other
 FLOORS = [
     {"cpus", "errors", "networks"},  # networks stand on torch, and on nothing of this package
-    {"cache", "files", "settings"},
-    {"manifest"},
+    {"cache", "files", "settings", "tables"},
+    {"compiled", "manifest"},
     {"metrics", "nuclei"},
     {"targets", "data"},
     {"losses", "slides"},

@@ -40,16 +40,6 @@ def test_a_damaged_entry_is_made_again(
     assert len(made) == 2
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("HEMALUM_CACHE", str(tmp_path / "file"))
-    folder = cached("kind", "key", lambda folder: (folder / "made").write_text("x") and None)
-    assert (folder / "made").read_text() == "x"
-    assert "nothing is kept" in caplog.records[0].message
-
-
 def test_a_failed_making_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEMALUM_CACHE", str(tmp_path))
 

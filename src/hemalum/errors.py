@@ -55,6 +55,25 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f", did you mean '{match[0]}'?" if match else f"; known: {', '.join(known)}"
 
 
+def near_misses(name: str, known: Iterable[str]) -> str:
+    """Give the end of an error line for a name that joins nothing: up to three known ones like it; empty for none.
+
+    Where some differ in capitals, separators, leading zeros or an ending alone, no others are named.
+    """
+    known = sorted(known)
+    alike = [one for one in known if _join_key(one) == _join_key(name) and one != name]
+    quoted = [f"'{one}'" for one in (alike or get_close_matches(name, known, n=3, cutoff=0.75))[:3]]
+    if not quoted:
+        return ""
+    return f", did you mean {', '.join(quoted[:-1])}{' or ' if quoted[1:] else ''}{quoted[-1]}?"
+
+
+def _join_key(name: str) -> str:
+    """What is left of a name, as of an image, without its ending: letters, and numbers without leading zeros."""
+    stem = re.sub(r"\.[a-z]{2,4}\d?$", "", name.casefold())
+    return "".join(part.lstrip("0") or "0" if part.isdigit() else part for part in re.findall(r"\d+|[^\W\d_]+", stem))
+
+
 def counted(n: int, noun: str) -> str:
     """Give a number of things as a part of any line: `1 image`, `2,000 images`."""
     return f"{n:,} {noun if n == 1 else {'nucleus': 'nuclei'}.get(noun, noun + 's')}"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -79,11 +79,21 @@ def build_named(kind: str, spec: Any, table: Mapping[str, type[T]]) -> T:
             if first["loc"][-1] in RENAMED:
                 renamed = RENAMED[str(first["loc"][-1])]
                 raise HemalumError(f"{kind} '{name}': '{key}' is called '{renamed}' since version 0.2") from error
-            paths = table[name].option_paths()
-            match = get_close_matches(str(first["loc"][-1]), paths, n=1)
-            hint = f", did you mean '{paths[match[0]]}'?" if match else nearest(key, table[name].model_fields)
+            hint = _option_hint(table[name], first["loc"])
             raise HemalumError(f"{kind} '{name}' has no option '{key}'{hint}") from error
         raise HemalumError(f"{kind} '{name}', '{key}': {str(first['msg']).removeprefix('Value error, ')}") from error
+
+
+def _option_hint(settings: type[Strict], path: Sequence[str | int]) -> str:
+    """The end of a line on an option that is not known at `path`: where the nearest one stands."""
+    option, paths = str(path[-1]), settings.option_paths()
+    models, location = _walk(settings, path[:-1])
+    if option in paths and paths[option].split(".")[:-1] == list(location):  # in another form of the same settings
+        return nearest(option, {name for part in models for name in part.model_fields})
+    match = get_close_matches(option, paths, n=1)
+    return (
+        f", did you mean '{paths[match[0]]}'?" if match else nearest(".".join(map(str, path)), settings.model_fields)
+    )
 
 
 def _classes(annotation: Any) -> list[type]:
@@ -153,10 +163,109 @@ def settings_at(model: type[BaseModel], path: Sequence[str | int]) -> list[type[
     What is no field in it (a list's index, a mapping's key, the name that tells a union's models apart) stays
     where it is; a name takes the model that it names.
     """
-    models = [model]
+    return _walk(model, path)[0]
+
+
+def explain(error: ValidationError, model: type[BaseModel], elsewhere: Mapping[str, str] | None = None) -> str:
+    """Give what is wrong with a mapping of `model`, as the end of an error line.
+
+    Unknown keys come first, the outermost before those within, and all of them: a key that stands in the wrong place
+    is named with the one where it belongs, as `phases[0].loss`; `elsewhere` has such places beside those of the
+    model, by key. Any other gets the nearest key that is known where it stands.
+    """
+    errors = error.errors()
+    unknown = sorted((one for one in errors if one["type"] == "extra_forbidden"), key=lambda one: len(one["loc"]))
+    if unknown:
+        return "; and ".join(dict.fromkeys(_unknown_key(model, one["loc"], elsewhere or {}) for one in unknown))
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "literal_error" and str(first["input"]) in RENAMED:
+        return f"'{where}': '{first['input']}' is called '{RENAMED[first['input']]}' since version 0.2"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"'{where}': {message}" if where else message
+
+
+def _unknown_key(model: type[BaseModel], path: Sequence[str | int], elsewhere: Mapping[str, str]) -> str:
+    where, key = ".".join(str(part) for part in path), str(path[-1])
+    models, location = _walk(model, path[:-1])
+    known = {name for part in models for name in part.model_fields}
+    if key in RENAMED and RENAMED[key] in known:
+        return f"key '{where}' is called '{RENAMED[key]}' since version 0.2"
+    if "options" in known:
+        return f"unknown key '{where}'; the options of a network stand under '{where.removesuffix(key)}options'"
+    belongs = key_locations(model).get(key, [])
+    if key in elsewhere and len(location) <= 1:
+        belongs = [*belongs, tuple(elsewhere[key].split("."))]
+    if not belongs or location in [one[:-1] for one in belongs]:  # the latter: in another form of the same settings
+        return f"unknown key '{where}'{nearest(key, known)}"
+    # the nearest: what shares the most with where it stands, and then the outermost
+    best = min(belongs, key=lambda one: (-_shared(one, location), len(one)))
+    return f"unknown key '{where}'; it belongs {_into(_at_index(best, path))}"
+
+
+def key_locations(model: type[BaseModel]) -> dict[str, list[tuple[str, ...]]]:
+    """Give by key where it may stand in a mapping of `model`: `phases[0]`, `loss`; `NAME` is a mapping's own key."""
+    locations: dict[str, list[tuple[str, ...]]] = {}
+
+    def visit(part: type[BaseModel], path: tuple[str, ...], above: tuple[type, ...]) -> None:
+        for name, field in part.model_fields.items():
+            if (*path, name) not in locations.setdefault(name, []):
+                locations[name].append((*path, name))
+            for nested, steps in _nested(field.annotation, name):
+                if nested not in above:
+                    visit(nested, path + steps, (*above, nested))
+
+    visit(model, (), (model,))
+    return locations
+
+
+def _nested(annotation: Any, name: str) -> list[tuple[type[BaseModel], tuple[str, ...]]]:
+    """The settings that an annotation names, each with the steps that lead to them from the field's settings."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [(annotation, (name,))]
+    kind, parts = get_origin(annotation), get_args(annotation)
+    if kind is list:
+        return [(nested, (f"{name}[0]",)) for part in parts for nested, _ in _nested(part, name)]
+    if kind is dict:
+        return [(nested, (name, "NAME")) for part in parts for nested, _ in _nested(part, name)]
+    return [one for part in parts for one in _nested(part, name)]
+
+
+def _walk(model: type[BaseModel], path: Sequence[str | int]) -> tuple[list[type[BaseModel]], tuple[str, ...]]:
+    """The settings at `path`, and the way there as `key_locations` writes it."""
+    models, location = [model], tuple[str, ...]()
     for step in path:
         annotations = [part.model_fields[str(step)].annotation for part in models if str(step) in part.model_fields]
-        nested = [part for annotation in annotations for part in _classes(annotation) if issubclass(part, BaseModel)]
+        nested = [one for annotation in annotations for one in _nested(annotation, str(step))]
         named = [part for part in models if "name" in part.model_fields and part.model_fields["name"].default == step]
-        models = nested or named or models
-    return models
+        if nested:
+            location += nested[0][1]
+        models = [part for part, _ in nested] or named or models
+    return models, location
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    return next((index for index, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(other))
+
+
+def _at_index(location: Sequence[str], path: Sequence[str | int]) -> list[str]:
+    """The place with the index that `path` has of the same list."""
+    steps = list(location)
+    if len(path) > 1 and isinstance(path[1], int) and steps[0] == f"{path[0]}[0]":
+        steps[0] = f"{path[0]}[{path[1]}]"
+    return steps
+
+
+def _into(location: Sequence[str]) -> str:
+    """The words for where a key belongs, and the place itself."""
+    written = ".".join(location)
+    if len(location) == 1:
+        return f"to the top level ({written})"
+    container = location[-2]
+    if container.endswith("]"):
+        items = container.partition("[")[0]
+        one = f"a {items.removesuffix('s')}" if items.endswith("s") else f"an entry of '{items}'"
+        return f"into {one} ({written})"
+    if container == "NAME":
+        return f"into an entry of '{location[-3]}' ({written})"
+    return f"into '{container}' ({written})"

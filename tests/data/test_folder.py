@@ -155,7 +155,7 @@ def _no_group(root: Path) -> None:
 
 
 def _not_text(root: Path) -> None:
-    (root / "index.csv").write_bytes(b"image,label\n\xff\xfe.png,a.png\n")
+    (root / "index.csv").write_bytes(b"image,label\n\x81\x8d.png,a.png\n")
 
 
 def _other_size(root: Path) -> None:
@@ -179,10 +179,21 @@ def _class_size(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_image_missing, "{root}/index.csv, row 3: image 'tile_1.png' is neither in {root}/images nor in {root}"),
-        (_label_missing, "{root}/index.csv, row 3: label 'tile_1.png' is neither in {root}/labels nor in {root}"),
+        (
+            _image_missing,
+            "{root}/index.csv, row 3: image 'tile_1.png' is neither in {root}/images nor in {root}, "
+            "did you mean 'tile_2.png' or 'tile_0.png'?",
+        ),
+        (
+            _label_missing,
+            "{root}/index.csv, row 3: label 'tile_1.png' is neither in {root}/labels nor in {root}, "
+            "did you mean 'tile_2.png' or 'tile_0.png'?",
+        ),
         (_label_empty, "{root}/index.csv, row 3: label is empty"),
-        (_no_column, "{root}/index.csv: column 'image' is missing; want at least image,label"),
+        (
+            _no_column,
+            "{root}/index.csv: column 'image' is missing; want at least image,label; its first row is picture, label",
+        ),
         (_no_rows, "{root}/index.csv: no images"),
         (_twice, "{root}: the id 'tile_0' occurs 2 times; name the images apart"),
         (_bad_mpp, "{root}/index.csv, row 2: mpp is '40x', not a number"),
@@ -210,7 +221,7 @@ def test_faults_with_an_index(
 def test_an_index_that_is_no_text(make_folder: Callable[..., Path]) -> None:
     root = make_folder(1)
     _not_text(root)
-    with pytest.raises(HemalumError, match=r"index\.csv: cannot be read as CSV"):
+    with pytest.raises(HemalumError, match=r"index\.csv: is neither UTF-8 nor Windows-1252; save it as UTF-8$"):
         read(root)
 
 

@@ -177,7 +177,7 @@ def test_a_list_names_the_labeled_images(mini: Path, tmp_path: Path) -> None:
         with pytest.raises(HemalumError, match=message):
             divide(dataset, LabeledImages(file=str(path)), np.ones((len(dataset), 1), bool), ["x"])
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(HemalumError, match="is not a readable text file"):
+    with pytest.raises(HemalumError, match=r"is not utf-16 throughout \(.*\); save it as UTF-8$"):
         divide(dataset, LabeledImages(file=str(path)), np.ones((len(dataset), 1), bool), ["x"])
     with pytest.raises(HemalumError, match=r"labeled: no such list of images: nowhere\.txt"):
         divide(dataset, LabeledImages(file="nowhere.txt"), np.ones((len(dataset), 1), bool), ["x"])

@@ -154,7 +154,7 @@ def test_sequences_are_kept_together(clinic: Path, tmp_path: Path, caplog: pytes
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("sequence_id", "sequence", "metadata.csv: column 'sequence_id' is missing"),
+        ("sequence_id", "sequence", "metadata.csv: column 'sequence_id' is missing; its first row is "),
         ("\n5,2,", "\n5,,", "metadata.csv, row 6: frame_id or sequence_id is empty"),
         ("\n5,2,", "\n55,2,", "metadata.csv: no row with frame_id 5; it tells the sequence"),
     ],
@@ -164,7 +164,7 @@ def test_faults_of_the_table(clinic: Path, old: str, new: str, line: str) -> Non
     file.write_text(file.read_text().replace(old, new, 1))
     with pytest.raises(HemalumError) as error:
         list(READERS["clinicdb"].read(clinic))
-    assert str(error.value) == f"{clinic}/{line}"
+    assert str(error.value).startswith(f"{clinic}/{line}")
 
 
 def test_faults(tmp_path: Path) -> None:

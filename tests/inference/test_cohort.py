@@ -47,34 +47,36 @@ def test_as_spreadsheets_write_it(folder: Path, encoding: str, newline: str) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no column path; the first line names the columns: path, mpp, organ, stain, roi, name"),
-        ("mpp\n0.5\n", "has no column path"),
+        (
+            "",
+            ": column 'path' is missing; the first row names the columns: path, mpp, organ, stain, roi, name; "
+            "it is empty",
+        ),
+        ("mpp\n0.5\n", ": column 'path' is missing; the first row names the columns: "),
         ("path\n", "names no slides"),
         ("slide\na.svs\n", "unknown column 'slide'; known: mpp, name, organ, path, roi, stain"),
         ("path,stian\n", "unknown column 'stian', did you mean 'stain'?"),
         ("path,mpp,mpp\n", "the column mpp is there twice"),
-        ("path;mpp\nslides/a.svs;0.5\n", "columns are separated by commas, not by semicolons"),
-        ("path,mpp\nslides/a.svs,\n,0.5\n", ", line 3: path is empty"),
-        ("path,mpp\nslides/a.svs,\n,\n", ", line 3: path is empty"),
-        ("path\nslides/a.svs\nslides/c.svs\n", ", line 3: {folder}/slides/c.svs: no such file or folder"),
+        ("path,mpp\nslides/a.svs,\n,0.5\n", ", row 3: path is empty"),
+        ("path\nslides/a.svs\nslides/c.svs\n", ", row 3: {folder}/slides/c.svs: no such file or folder"),
         ("path\nslides/a.svs\nslides/A.svs/../a.svs\n", "no such file or folder"),
-        ("path\nslides/a.svs\nslides/a.svs\n", ", lines 2 and 3: both would write a.*; give one another name"),
-        ("path,name\nslides/a.svs,B\nslides/b.svs,\n", ", lines 2 and 3: both would write b.*"),
-        ("path,name\nslides/a.svs,../x\n", ", line 2: name '../x': want a name for files"),
-        ("path,mpp\nslides/a.svs,big\n", ", line 2: mpp 'big': want a number, µm per pixel"),
-        ("path,mpp\nslides/a.svs,nan\n", ", line 2: mpp nan µm per px is out of range"),
-        ("path,mpp\nslides/a.svs,40\n", ", line 2: mpp 40 µm per px is out of range 0.02 to 5"),
-        ("path,stain\nslides/a.svs,hdap\n", ", line 2: unknown stain 'hdap', did you mean 'hdab'?"),
+        ("path\nslides/a.svs\nslides/a.svs\n", ", rows 2 and 3: both would write a.*; give one another name"),
+        ("path,name\nslides/a.svs,B\nslides/b.svs,\n", ", rows 2 and 3: both would write b.*"),
+        ("path,name\nslides/a.svs,../x\n", ", row 2: name '../x': want a name for files"),
+        ("path,mpp\nslides/a.svs,big\n", ", row 2: mpp 'big': want a number, µm per pixel"),
+        ("path,mpp\nslides/a.svs,inf\n", ", row 2: mpp 'inf': want a number, µm per pixel"),
+        ("path,mpp\nslides/a.svs,40\n", ", row 2: mpp 40 µm per px is out of range 0.02 to 5"),
+        ("path,stain\nslides/a.svs,hdap\n", ", row 2: unknown stain 'hdap', did you mean 'hdab'?"),
         (
             "path,roi\nslides/a.svs,slides/none.geojson\n",
-            ", line 2: roi '{folder}/slides/none.geojson': no such file",
+            ", row 2: roi '{folder}/slides/none.geojson': no such file",
         ),
-        ('path,roi\nslides/a.svs,"0,0,10"\n', ", line 2: roi '0,0,10': want X,Y,WIDTH,HEIGHT in px of level 0"),
-        ("path,roi\nslides/a.svs,0,0,100,100\n", ", line 2: 5 values for 2 columns; a value that holds a comma"),
-        ('path\n"slides/a.svs\n', "is not CSV"),
+        ('path,roi\nslides/a.svs,"0,0,10"\n', ", row 2: roi '0,0,10': want X,Y,WIDTH,HEIGHT in px of level 0"),
+        ("path,roi\nslides/a.svs,0,0,100,100\n", ", row 2: 5 values for 2 columns; a value that holds a comma"),
+        ('path\n"slides/a.svs\n', "cannot be read as CSV (unexpected end of data)"),
     ],
 )
-def test_faults_are_named_with_their_line(folder: Path, text: str, message: str) -> None:
+def test_faults_are_named_with_their_row(folder: Path, text: str, message: str) -> None:
     path = write(folder, text)
     with pytest.raises(HemalumError) as caught:
         read_cohort(path)
@@ -83,8 +85,8 @@ def test_faults_are_named_with_their_line(folder: Path, text: str, message: str)
 
 
 def test_what_is_no_table(folder: Path) -> None:
-    with pytest.raises(HemalumError, match=r"none\.csv: cannot be read \(No such file"):
+    with pytest.raises(HemalumError, match=r"none\.csv: no such file$"):
         read_cohort(folder / "none.csv")
     (folder / "x.csv").write_bytes(b"\xff\xfe\x00path")
-    with pytest.raises(HemalumError, match=r"x\.csv: is not a table in UTF-8; save it as CSV UTF-8$"):
+    with pytest.raises(HemalumError, match=r"x\.csv: is not utf-16 throughout \(.*\); save it as UTF-8$"):
         read_cohort(folder / "x.csv")

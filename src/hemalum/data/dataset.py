@@ -28,6 +28,8 @@ from hemalum.data.label_pixels import read_label_map
 from hemalum.data.sample import Sample
 from hemalum.data.splits import PARTS, Part, split_hash
 from hemalum.errors import HemalumError, one_line
+from hemalum.settings import explain
+from hemalum.tables import TableRow, as_posix, read_table
 
 FORMAT = 2  # 1: keys before version 0.2
 INFO_FILE = "dataset.yaml"
@@ -295,42 +297,31 @@ def _read_info(path: Path) -> DatasetInfo:
     try:
         return DatasetInfo.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise HemalumError(f"{path}: {where}: {first['msg']}") from error
+        raise HemalumError(f"{path}: {explain(error, DatasetInfo)}") from error
 
 
 def _read_rows(path: Path) -> Iterator[Row]:
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            names = [field.name for field in fields(Row)]
-            missing = [name for name in names[:-2] if name not in (reader.fieldnames or [])]
-            if missing:
-                raise HemalumError(f"{path}: column {missing[0]!r} is missing")
-            for number, line in enumerate(reader, start=2):
-                yield _parse_row(path, number, {name: line.get(name) or None for name in names})
-    except FileNotFoundError:
-        raise HemalumError(f"{path}: missing; import the data again") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HemalumError(f"{path}: cannot be read ({error})") from error
+    if not path.exists():
+        raise HemalumError(f"{path}: missing; import the data again")
+    return map(_parse_row, read_table(path, [field.name for field in fields(Row)][:-2]))
 
 
-def _parse_row(path: Path, number: int, line: dict[str, str | None]) -> Row:
-    where = f"{path}, row {number}"
+def _parse_row(line: TableRow) -> Row:
+    where = line.where
+    values: dict[str, Any] = {field.name: line.get(field.name) or None for field in fields(Row)}
     for name in ("id", "image", "label", "source", "group", "nuclei", "sha256"):
-        if line[name] is None:
+        if values[name] is None:
             raise HemalumError(f"{where}: {name} is empty")
     for name in ("image", "label", "classes", "ambiguous"):
-        file = line[name]
-        if file is not None and (Path(file).is_absolute() or ".." in Path(file).parts):
-            raise HemalumError(f"{where}: {name} {file!r} points outside the dataset folder")
-    if line["split"] not in PARTS:
-        raise HemalumError(f"{where}: split is {line['split']!r}, must be one of {', '.join(PARTS)}")
-    values: dict[str, Any] = dict(line)
-    for name, kind in (("mpp", float), ("nuclei", int)):
-        try:
-            values[name] = None if line[name] is None else kind(str(line[name]))
-        except ValueError:
-            raise HemalumError(f"{where}: {name} is {line[name]!r}, not a number") from None
+        if values[name] is not None:
+            file = values[name] = as_posix(values[name])
+            if Path(file).is_absolute() or ".." in Path(file).parts:
+                raise HemalumError(f"{where}: {name} {file!r} points outside the dataset folder")
+    if values["split"] not in PARTS:
+        raise HemalumError(f"{where}: split is {values['split']!r}, must be one of {', '.join(PARTS)}")
+    values["mpp"] = line.value("mpp")
+    try:
+        values["nuclei"] = int(values["nuclei"])
+    except ValueError:
+        raise HemalumError(f"{where}: nuclei is {values['nuclei']!r}, not a number") from None
     return Row(**values)

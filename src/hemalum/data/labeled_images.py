@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,8 +15,9 @@ from pydantic import Field, model_validator
 from hemalum.data.dataset import Dataset
 from hemalum.data.label_pixels import read_label_map
 from hemalum.data.splits import Member
-from hemalum.errors import HemalumError, counted, one_line
+from hemalum.errors import HemalumError, counted, near_misses, one_line
 from hemalum.settings import Seed, Strict
+from hemalum.tables import as_posix, decode, is_excel, plain_name, read_table
 
 _DRAWS = 100  # how often a draw that lacks a class is drawn again
 _LARGEST_LIST = 16 * 2**20  # bytes of a list of images
@@ -124,37 +124,44 @@ def divide(
 def read_list(path: Path, dataset: Dataset) -> set[str]:
     """The ids of a dataset's training images that a text file names, one in each line; `#` begins a comment.
 
-    A line may be DATASET/ID, where several datasets are trained on; those of other datasets are passed over. Raises
-    HemalumError for a file that cannot be read, an id that is none of the training images, and one that names none.
+    A table with a column `id` names them as well, such as rows of the dataset's own index.csv. A line may be
+    DATASET/ID, where several datasets are trained on; those of other datasets are passed over. Raises HemalumError
+    for a file that cannot be read, an id that is none of the training images, and one that names none.
     """
     lines = _read_lines(path)
     known, name = {row.id for row in dataset.rows}, dataset.info.name
     ids: set[str] = set()
-    for number, line in enumerate(lines, start=1):
-        word = line.partition("#")[0].strip()
+    for number, line in lines:
+        word = as_posix(line.partition("#")[0])
         other, slash, _ = word.partition("/")
         if not word or (word not in known and slash and other != name):
             continue
         id = word if word in known else word.removeprefix(f"{name}/")
         if id not in known:
-            match = get_close_matches(id, known, n=1)
-            hint = f", did you mean '{match[0]}'?" if match else ""
-            raise HemalumError(f"{path}, line {number}: '{id}' is none of the training images of {name}{hint}")
+            raise HemalumError(
+                f"{path}, line {number}: '{id}' is none of the training images of {name}{near_misses(id, known)}"
+            )
         ids.add(id)
     if not ids:
         raise HemalumError(f"{path}: names no training image of {name}: one id in each line, as in its index.csv")
     return ids
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[tuple[int, str]]:
+    """Number and text of each line, or of each row's id."""
     try:
         if path.stat().st_size > _LARGEST_LIST:
             raise HemalumError(f"{path}: more than {_LARGEST_LIST // 2**20} MB, which is no list of images")
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        data = path.read_bytes()
     except FileNotFoundError:
         raise HemalumError(f"labeled: no such list of images: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise HemalumError(f"{path}: is not a readable text file ({one_line(error)})") from error
+    lines = [] if is_excel(data) else decode(data, path).splitlines()
+    first = re.split("[,;\t|]", lines[0]) if lines else ["id"]
+    if "id" in (plain_name(name.strip('"')) for name in first):
+        return [(row.number, row["id"]) for row in read_table(path, ("id",))]
+    return list(enumerate(lines, start=1))
 
 
 def draw_labeled(

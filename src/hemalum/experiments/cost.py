@@ -12,7 +12,6 @@ import json
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pydantic import TypeAdapter
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from hemalum.cache import scratch_folder
 from hemalum.errors import HemalumError
 from hemalum.models.card import Card
 from hemalum.models.input import input_channels
@@ -76,8 +76,8 @@ def measure_cost(
         "threads": threads,
         "cpu": accelerator == "cpu",
     }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "task.json"
+    with scratch_folder() as folder:
+        path = folder / "task.json"
         path.write_text(json.dumps(task), encoding="utf-8")
         command = [sys.executable, "-m", "hemalum.experiments.cost", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

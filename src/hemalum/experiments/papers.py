@@ -14,7 +14,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from hemalum.errors import HemalumError, nearest
-from hemalum.settings import Strict
+from hemalum.settings import Strict, explain
 
 _SHIPPED = Path(__file__).resolve().parents[1] / "published"
 
@@ -321,6 +321,4 @@ def load_paper(paper: str | Path) -> Paper:
     try:
         return Paper.model_validate({"name": path.stem} | content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise HemalumError(f"{path}: '{where}': {first['msg']}") from error
+        raise HemalumError(f"{path}: {explain(error, Paper)}") from error

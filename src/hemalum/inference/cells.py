@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.compiled import njit
 from hemalum.inference.grid import CELL_HALO, Box
 from hemalum.nuclei.part import Part, measure
 from hemalum.nuclei.refining import refine
@@ -145,7 +145,7 @@ def run_ahead(work: Callable[[Item], Result], items: Iterable[Item], workers: in
                 future.cancel()
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def find_peaks(labels: Any, peaks: Any, marker: Any, count: int) -> Any:
     """Row and column (count, 2) of each label's first pixel among those where min(peaks, marker) is highest."""
     points = np.full((count, 2), -1, np.int64)

@@ -1,7 +1,5 @@
 """A cohort: a table of slides, one a row, with what is known of each."""
 
-import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +8,9 @@ from hemalum.inference.scale import check_mpp
 from hemalum.inference.slide import stem
 from hemalum.inference.staining import STAINS
 from hemalum.slides.roi import read_rectangle
+from hemalum.tables import TableRow, listed_path, near_files, read_table
 
 COLUMNS = ("path", "mpp", "organ", "stain", "roi", "name")
-MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +31,24 @@ class SlideInput:
 
 
 def read_cohort(path: Path | str) -> list[SlideInput]:
-    """Read a table of slides (CSV, UTF-8, commas): `path`, and where wanted mpp, organ, stain, roi, name.
+    """Read a table of slides (CSV or .xlsx): `path`, and where wanted mpp, organ, stain, roi, name.
 
     Paths of slides and of GeoJSON files with regions are relative to the table. A cell that is empty says nothing.
 
-    Raises HemalumError, with the line, for a table that cannot be read, columns that are not known or missing, empty
+    Raises HemalumError, with the row, for a table that cannot be read, columns that are not known or missing, empty
     and missing paths, numbers that are none, and two slides whose results would have the same name.
     """
     path = Path(path)
     slides: list[SlideInput] = []
-    lines: dict[str, int] = {}
-    for line, row in _rows(path):
-        where = f"{path}, line {line}"
-        slide = _slide(row, path.parent, where)
-        first = lines.setdefault(slide.name.casefold(), line)
-        if first != line:
+    numbers: dict[str, int] = {}
+    wanted = f"; the first row names the columns: {', '.join(COLUMNS)}"
+    for row in read_table(path, ("path",), wanted, known=COLUMNS):
+        slide = _slide(row, path.parent, row.where)
+        first = numbers.setdefault(slide.name.casefold(), row.number)
+        if first != row.number:
             raise HemalumError(
-                f"{path}, lines {first} and {line}: both would write {slide.name}.*; give one another name in the "
-                "column name"
+                f"{path}, rows {first} and {row.number}: both would write {slide.name}.*; give one another name in "
+                "the column name"
             )
         slides.append(slide)
     if not slides:
@@ -58,54 +56,14 @@ def read_cohort(path: Path | str) -> list[SlideInput]:
     return slides
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells of each row that is not empty, checked against the header."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise HemalumError(f"{path}: a table of slides has at most {MAX_BYTES:,} bytes")
-        text = path.read_text(encoding="utf-8-sig")  # with the mark that spreadsheets put before it
-    except OSError as error:
-        raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError:
-        raise HemalumError(f"{path}: is not a table in UTF-8; save it as CSV UTF-8") from None
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        _check_header(header, path)
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                if len(cells) > 1:
-                    raise HemalumError(f"{path}, line {reader.line_num}: path is empty")
-                continue
-            if len(cells) > len(header):
-                raise HemalumError(
-                    f"{path}, line {reader.line_num}: {len(cells)} values for {len(header)} columns; a value that "
-                    'holds a comma, as a roi does, stands in quotes: "0,0,4096,4096"'
-                )
-            yield reader.line_num, {n: cell.strip() for n, cell in zip(header, cells, strict=False)}
-    except csv.Error as error:
-        raise HemalumError(f"{path}, line {reader.line_num}: is not CSV ({error})") from error
-
-
-def _check_header(header: list[str], path: Path) -> None:
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        raise HemalumError(f"{path}: columns are separated by commas, not by semicolons or tabs")
-    for name in header:
-        if name not in COLUMNS:
-            raise HemalumError(f"{path}: unknown column '{name}'{nearest(name, COLUMNS)}")
-        if header.count(name) > 1:
-            raise HemalumError(f"{path}: the column {name} is there twice")
-    if "path" not in header:
-        raise HemalumError(f"{path}: has no column path; the first line names the columns: {', '.join(COLUMNS)}")
-
-
-def _slide(row: dict[str, str], folder: Path, where: str) -> SlideInput:
-    cells = {name: value for name, value in row.items() if value}
+def _slide(row: TableRow, folder: Path, where: str) -> SlideInput:
+    cells = {name: row[name] for name in COLUMNS if row.get(name)}
     if "path" not in cells:
         raise HemalumError(f"{where}: path is empty")
-    path = folder / cells["path"]
-    if not path.exists():
-        raise HemalumError(f"{where}: {path}: no such file or folder")
+    path = listed_path(folder, cells["path"])
+    if path is None:
+        missing = folder / cells["path"]
+        raise HemalumError(f"{where}: {missing}: no such file or folder{near_files([missing.parent], cells['path'])}")
     name = cells.get("name") or stem(path)
     if Path(name).name != name or name.startswith("."):
         raise HemalumError(f"{where}: name '{name}': want a name for files, without a folder or a leading dot")
@@ -119,19 +77,20 @@ def _slide(row: dict[str, str], folder: Path, where: str) -> SlideInput:
         except HemalumError as error:
             raise HemalumError(f"{where}: {error}") from None
     elif roi is not None:
-        roi = str(folder / roi)
-        if not Path(roi).is_file():
-            raise HemalumError(f"{where}: roi '{roi}': no such file")
-    return SlideInput(path, name, _mpp(cells.get("mpp"), where), cells.get("organ"), stain, roi)
+        outlines = listed_path(folder, roi)
+        if outlines is None or not outlines.is_file():
+            raise HemalumError(f"{where}: roi '{folder / roi}': no such file")
+        roi = str(outlines)
+    return SlideInput(path, name, _mpp(row, where), cells.get("organ"), stain, roi)
 
 
-def _mpp(text: str | None, where: str) -> float | None:
-    if text is None:
-        return None
+def _mpp(row: TableRow, where: str) -> float | None:
     try:
-        mpp = float(text)
-    except ValueError:
-        raise HemalumError(f"{where}: mpp '{text}': want a number, µm per pixel") from None
+        mpp = row.value("mpp")
+    except HemalumError:
+        raise HemalumError(f"{where}: mpp '{row['mpp']}': want a number, µm per pixel") from None
+    if mpp is None:
+        return None
     try:
         check_mpp(mpp)
     except HemalumError as error:

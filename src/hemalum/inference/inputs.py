@@ -6,11 +6,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hemalum.data.image import IMAGE_SUFFIXES
 from hemalum.errors import HemalumError
 from hemalum.inference.slide import stem
 from hemalum.nuclei.store import EXPORTS
-from hemalum.slides import SLIDE_SUFFIXES, is_slide, is_whole_slide
+from hemalum.slides import FILE_SUFFIXES, images_in, is_slide, is_whole_slide, where_else
 
 FORMATS: dict[str, str] = {
     "geojson": ".geojson",
@@ -19,15 +18,14 @@ FORMATS: dict[str, str] = {
     "labels": "_labels.tif",
     "overlay": "_overlay.png",
 }
-FILE_SUFFIXES = (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
 _RESULTS = (FORMATS["labels"], FORMATS["overlay"], *(EXPORTS[n] for n in ("ome-zarr", "spatialdata", "thumbnail")))
 
 
 def find_images(paths: Iterable[Path | str], out: Path) -> list[Path]:
     """Files as named; of folders, the images and slides directly inside, sorted, without results of an earlier run.
 
-    A folder that is a slide itself, OME-Zarr or DICOM, counts as one. Raises HemalumError for a path that does not
-    exist, or a folder without images.
+    Inside is whatever a reader can open (`images_in`). A folder that is a slide itself, OME-Zarr or DICOM, counts as
+    one. Raises HemalumError for a path that does not exist, or a folder without images.
     """
     images: list[Path] = []
     for path in map(Path, paths):
@@ -36,15 +34,17 @@ def find_images(paths: Iterable[Path | str], out: Path) -> list[Path]:
                 raise HemalumError(f"{path}: no such file or folder")
             images.append(path)
             continue
-        inside = _entries(path, out)
+        inside = images_in(path, without=_RESULTS if path.resolve() == out.resolve() else ())
+        neighbors = [entry.name for entry in inside if entry.suffix.lower() in FILE_SUFFIXES]
         if not is_slide(path):
             if not inside:
                 raise HemalumError(
                     f"{path}: no images in this folder ({', '.join(FILE_SUFFIXES)}, folders of OME-Zarr and DICOM)"
+                    f"{where_else(path)}"
                 )
             images += inside
-        elif any(entry.suffix.lower() in FILE_SUFFIXES for entry in inside):
-            raise HemalumError(f"{path}: holds a DICOM slide beside {inside[0].name}; name the files that are meant")
+        elif neighbors:
+            raise HemalumError(f"{path}: holds a DICOM slide beside {neighbors[0]}; name the files that are meant")
         else:
             images.append(path)
     if not images:
@@ -101,19 +101,3 @@ def check_folder(out: Path) -> None:
 def stems_of(paths: Iterable[Path]) -> list[tuple[str, str]]:
     """Stem and path of each, for `check_names`."""
     return [(stem(path), str(path)) for path in paths]
-
-
-def _entries(folder: Path, out: Path) -> list[Path]:
-    """The images and slides directly inside a folder, sorted."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise HemalumError(f"{folder}: folder cannot be read ({error.strerror or error})") from error
-    same = folder.resolve() == out.resolve()
-    return [
-        entry
-        for entry in entries
-        if not entry.name.startswith(".")
-        and not (same and entry.name.endswith(_RESULTS))
-        and (is_slide(entry) if entry.is_dir() else entry.suffix.lower() in FILE_SUFFIXES)
-    ]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.compiled import njit
 from hemalum.errors import HemalumError
 from hemalum.metrics.pairs import Labels, Mask, check_pair
 
@@ -85,7 +85,7 @@ def _measure_distances(start: Mask, target: Mask, worst: float) -> NDArray[np.fl
     return np.sqrt(squared)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _search_nearest(start: Mask, target: Mask, first: int, last: int) -> Any:
     """Exact squared distance to the nearest target pixel, of the start pixels only, in raster order.
 

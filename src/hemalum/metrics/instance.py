@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from hemalum.compiled import njit
 from hemalum.errors import HemalumError
 from hemalum.metrics.pairs import Labels, Mask, check_pair, divide
 
@@ -101,7 +101,7 @@ def _with_small_ids(labels: Labels, ambiguous: Mask | None) -> tuple[NDArray[np.
     return np.ascontiguousarray(labels, dtype=np.uint32), largest
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _scan(truth: NDArray[np.uint32], prediction: NDArray[np.uint32], largest: int) -> Any:
     """One raster pass: first pixels and areas of all nuclei, and runs of pixels that share a pair."""
     height, width = truth.shape

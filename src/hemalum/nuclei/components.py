@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from hemalum.compiled import njit
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def find_runs(foreground: Any, threshold: Any) -> Any:
     """Row, start and stop of each run of foreground, in raster order, (N, 3) int32."""
     height, width = foreground.shape
@@ -29,7 +30,7 @@ def find_runs(foreground: Any, threshold: Any) -> Any:
     return runs[:count]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def find_root(root: Any, a: int) -> int:
     while root[a] != a:
         root[a] = root[root[a]]
@@ -37,7 +38,7 @@ def find_root(root: Any, a: int) -> int:
     return a
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def join_runs(runs: Any) -> Any:
     """Component of each run, and of each component the box (top, bottom, left, right), area and holes.
 
@@ -90,7 +91,7 @@ def join_runs(runs: Any) -> Any:
     return component, boxes[:n]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def sort_runs(component: Any, components: int) -> Any:
     """Runs in order of component, raster order within, and where each component begins."""
     begin = np.zeros(components + 1, np.int64)

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.compiled import njit
 from hemalum.nuclei.morphology import STAINS, Columns, deconvolution_table
 from hemalum.nuclei.polygons import Polygons, fill
 
@@ -88,7 +88,7 @@ def measure_dab(
         }
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _sum_dab(
     labels: Any, image: Any, table: Any, measured: Any, box: Any, ring: float, reach: int, sums: Any
 ) -> None:

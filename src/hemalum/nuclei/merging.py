@@ -17,15 +17,15 @@ changes nothing, and whether it is depends on the two alone.
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from hemalum.compiled import njit
 from hemalum.nuclei.components import find_root
 
 WEIGHT = 2.0  # depth that one unit of solidity counts for: the best of 0, 1, 2, 4, the last three nearly alike
 GAIN = 0.1  # solidity that a union is expected to win over its parts at most
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def merge_convex(
     level: Any,
     basin: Any,
@@ -88,7 +88,7 @@ def merge_convex(
             changed = True
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _find_pairs(
     level: Any, basin: Any, pixels: Any, root: Any, peak: Any, count: int, stride: int, depth: float
 ) -> Any:
@@ -125,7 +125,7 @@ def _find_pairs(
     return pairs[np.argsort(below)]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _measure_rows(basin: Any, pixels: Any, root: Any, involved: Any, stride: int) -> Any:
     """First row, row after the last, and first and last column of each row, for each basin involved."""
     top = np.full(involved.size, 2**30, np.int32)
@@ -154,7 +154,7 @@ def _measure_rows(basin: Any, pixels: Any, root: Any, involved: Any, stride: int
     return top, bottom, begin, ends
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def count_hull(ends: Any) -> Any:
     """Count the pixels whose centers lie in the convex hull of rows given by first and last column, (N, 2) int."""
     rows = ends.shape[0]

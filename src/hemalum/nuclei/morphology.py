@@ -8,9 +8,9 @@ input image and µm. `vote` needs one step: whole votes are counted, so the band
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.compiled import njit
 from hemalum.errors import HemalumError
 from hemalum.nuclei.polygons import Outlines
 
@@ -166,7 +166,7 @@ def vote(
     return winner
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _sum_moments(
     labels: Any, rank: Any, first: Any, image: Any, upsampling: int, probability: Any, table: Any
 ) -> Any:
@@ -213,7 +213,7 @@ def _sum_moments(
     return sums, stains
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _count_votes(labels: Any, rank: Any, class_map: Any, probability: Any, threshold: Any, votes: Any) -> None:
     weighed = probability.shape[0] > 0
     for y in range(labels.shape[0]):

@@ -8,8 +8,9 @@ from typing import Any
 
 import edt
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hemalum.compiled import njit
 
 Float = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -30,7 +31,7 @@ def smooth(peaks: Float, rounds: int) -> Float:
     return blurred
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _blur(values: Any, row_blurred: Any, rounds: int) -> None:
     height, width = values.shape
     half, quarter = np.float32(0.5), np.float32(0.25)
@@ -66,7 +67,7 @@ def measure_depth(labels: Labels) -> Float:
     return depth
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _measure_columns(labels: Any, column: Any) -> int:
     """Fill in the distance to another label in the same column; return the largest on a nucleus."""
     height, width = labels.shape
@@ -86,7 +87,7 @@ def _measure_columns(labels: Any, column: Any) -> int:
     return largest
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _search_rows(labels: Any, column: Any, depth: Any) -> None:
     height, width = labels.shape
     for y in range(height):

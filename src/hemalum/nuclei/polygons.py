@@ -15,9 +15,9 @@ from typing import Any
 import cc3d
 import numpy as np
 import shapely
-from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.compiled import njit
 from hemalum.errors import HemalumError
 
 PINCH = 1 / 64  # px cut off a corner where a ring would touch itself; exact in float32 up to 131,072 px
@@ -165,7 +165,7 @@ def split_pieces(labels: NDArray[Any]) -> NDArray[np.int32]:
     return cc3d.connected_components(ids, connectivity=4, out_dtype=np.uint32).astype(np.int32)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def first_pixels(labels: Any, size: int) -> Any:
     """Ids below `size` in raster order of their first pixel, and row and column of that."""
     seen = np.zeros(size, np.bool_)
@@ -185,12 +185,12 @@ def first_pixels(labels: Any, size: int) -> Any:
     return ids[:count].copy(), first[:count].copy()
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _holds(labels: Any, y: int, x: int, n: int) -> bool:
     return bool(0 <= y < labels.shape[0] and 0 <= x < labels.shape[1] and labels[y, x] == n)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _find_crossing(labels: Any, probability: Any, threshold: Any, y: int, x: int, v: int, u: int) -> float:
     """How far from the middle of the edge the line lies, towards the outer pixel (v, u), in px: -0.45 to 0.45.
 
@@ -207,7 +207,7 @@ def _find_crossing(labels: Any, probability: Any, threshold: Any, y: int, x: int
     return float(round(64 * min(max(share - 0.5, -0.45), 0.45)) / 64)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _walk_all(labels: Any, ids: Any, first: Any, smooth: bool, probability: Any, threshold: Any) -> Any:
     count = ids.size
     coords = np.empty((64 * count + 64, 2), np.float32)
@@ -293,7 +293,7 @@ def _walk_all(labels: Any, ids: Any, first: Any, smooth: bool, probability: Any,
     return coords[:size].copy(), offsets, perimeter, hull
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _measure_hull(left: Any, right: Any, bottom: int, chain: Any) -> float:
     """Area in px² between the two convex chains over points in half px (Andrew's monotone chain, by row)."""
     twice = 0
@@ -317,7 +317,7 @@ def _measure_hull(left: Any, right: Any, bottom: int, chain: Any) -> float:
     return twice / 8.0
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _fill(coords: Any, offsets: Any, values: Any, labels: Any, top: int) -> None:
     height, width = labels.shape
     crossings = np.empty(256, np.float64)

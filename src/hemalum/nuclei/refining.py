@@ -9,9 +9,9 @@ others, and what is made of it here only what is shown of it.
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.compiled import njit
 from hemalum.nuclei.polygons import first_pixels
 from hemalum.nuclei.settings import SeparationSettings
 
@@ -49,7 +49,7 @@ def _disc(radius: int) -> NDArray[np.int64]:
     return np.stack([rows[inside], columns[inside]], axis=1).astype(np.int64)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _straighten(labels: Any, disc: Any, rounds: int) -> None:
     """Move border pixels, in raster order, for some rounds; each goes over those that are at a border by then."""
     height, width = labels.shape
@@ -89,7 +89,7 @@ def _straighten(labels: Any, disc: Any, rounds: int) -> None:
         border = np.unique(np.concatenate((border, further[:size])))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _find_borders(labels: Any) -> Any:
     """Pixels (N,) int64, in raster order, with another nucleus at one of their edges."""
     height, width = labels.shape
@@ -106,7 +106,7 @@ def _find_borders(labels: Any) -> Any:
     return np.flatnonzero(border)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _can_leave(labels: Any, y: int, x: int) -> bool:
     """Whether a nucleus stays one 4-connected piece without this pixel, by the eight pixels around it."""
     height, width = labels.shape
@@ -124,7 +124,7 @@ def _can_leave(labels: Any, y: int, x: int) -> bool:
     return neighbors - joined == 1 or (neighbors == 4 and joined == 4)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _find_thick(labels: Any, side: int) -> Any:
     """Pixels of an opening with a square of `side` px, nucleus by nucleus, (H, W) uint8."""
     height, width = labels.shape
@@ -156,7 +156,7 @@ def _find_thick(labels: Any, side: int) -> Any:
     return thick
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _remove_spurs(labels: Any, spur: int) -> None:
     height, width = labels.shape
     thick = _find_thick(labels, spur + 1)
@@ -190,7 +190,7 @@ def _remove_spurs(labels: Any, spur: int) -> None:
                     labels[stack[i] // width, stack[i] % width] = label
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _measure_thin(labels: Any, thick: Any, seen: Any, y: int, x: int, stack: Any) -> Any:
     """Collect a 4-connected thin piece in `stack`; give its size and how far it reaches from the thick ones (px)."""
     height, width = labels.shape
@@ -234,7 +234,7 @@ def _measure_thin(labels: Any, thick: Any, seen: Any, y: int, x: int, stack: Any
     return size, length
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _is_one_piece(labels: Any, spur: Any, size: int, left: int, label: int) -> bool:
     """Whether the `left` pixels of a nucleus are one 4-connected piece without its spur, which holds -label."""
     height, width = labels.shape

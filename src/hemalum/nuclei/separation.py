@@ -17,9 +17,9 @@ as soon as the whole component that it lies in has been seen.
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.compiled import njit
 from hemalum.errors import HemalumError
 from hemalum.nuclei.components import find_root, find_runs, join_runs, sort_runs
 from hemalum.nuclei.merging import merge_convex
@@ -64,7 +64,7 @@ def flood(foreground: Float, peaks: Float, settings: SeparationSettings) -> Labe
     return labels
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _separate(  # noqa: PLR0913, C901 (compiled: a loop in a function of its own is slower)
     foreground: Any,
     peaks: Any,
@@ -178,7 +178,7 @@ def _separate(  # noqa: PLR0913, C901 (compiled: a loop in a function of its own
     return labels
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _grow(  # noqa: PLR0913 (compiled: arrays in and out)
     level: Any,
     basin: Any,
@@ -256,7 +256,7 @@ def _grow(  # noqa: PLR0913 (compiled: arrays in and out)
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _fill_holes(labels: Any, box: Any, stack: Any) -> None:  # noqa: C901 (compiled, as above)
     """Fill, within a component's box, 8-connected background that one nucleus encloses alone."""
     top, bottom, left, right = box[0], box[1] - 1, box[2], box[3] - 1

@@ -1,3 +1,6 @@
+from .folder import FILE_SUFFIXES as FILE_SUFFIXES
+from .folder import images_in as images_in
+from .folder import where_else as where_else
 from .readers.opening import is_slide as is_slide
 from .readers.reader import BrokenTile as BrokenTile
 from .resample import Resampler as Resampler

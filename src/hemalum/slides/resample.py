@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hemalum.compiled import njit
 
 Image = NDArray[np.uint8]
 
@@ -82,7 +83,7 @@ def _needs(weights: Weights, start: int, stop: int) -> tuple[int, int]:
     return int(weights.first[start]), int(weights.first[stop - 1] + weights.count[stop - 1])
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _resample(
     pixels: Any, row: Any, rows: Any, row_weight: Any, column: Any, columns: Any, weight: Any, result: Any
 ) -> None:

@@ -3,7 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from hemalum.compiled import njit
 
 _NONE = np.int32(2**31 - 1)  # above any nucleus's id
 RIM = 1.5  # px: pixels of a nucleus nearer than this to a pixel outside it are boundary
@@ -11,7 +12,7 @@ STEEP = np.float32(4)  # a center map that falls by 1 / STEEP over three pixels 
 FAINT = np.float32(0.1)  # no foreground threshold that makes sense is lower
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def fill_interior_boundary(labels: Any, distance: Any, ids: int, maps: Any) -> None:
     interior, boundary = maps[0], maps[1]
     largest = _largest(labels, distance, ids)
@@ -25,7 +26,7 @@ def fill_interior_boundary(labels: Any, distance: Any, ids: int, maps: Any) -> N
                 interior[y, x], boundary[y, x] = inner, not inner
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def fill_distance(labels: Any, distance: Any, ids: int, maps: Any) -> None:
     foreground, relative = maps[0], maps[1]
     largest = _largest(labels, distance, ids)
@@ -38,7 +39,7 @@ def fill_distance(labels: Any, distance: Any, ids: int, maps: Any) -> None:
                 relative[y, x] = distance[y, x] / largest[n] if np.isfinite(largest[n]) else np.float32(1)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def fill_center_gradient(labels: Any, ids: int, maps: Any) -> None:
     horizontal, vertical = maps[0], maps[1]
     center, reach = _extents(labels, ids)
@@ -51,14 +52,14 @@ def fill_center_gradient(labels: Any, ids: int, maps: Any) -> None:
 
 
 # Takes numbers, not arrays: passing an array on costs more than what is done with its pixel.
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _part(offset: Any, before: Any, after: Any) -> Any:
     """An offset from the center as part of how far the nucleus reaches on that side."""
     side = before if offset < 0 else after
     return offset / side if side > 0 else 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _largest(labels: Any, distance: Any, ids: int) -> Any:
     largest = np.zeros(ids, np.float32)
     for y in range(labels.shape[0]):
@@ -69,7 +70,7 @@ def _largest(labels: Any, distance: Any, ids: int) -> Any:
     return largest
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _extents(labels: Any, ids: int) -> Any:
     """Of each nucleus its center, x before y (ids, 2), and how far it reaches left, right, up and down of it."""
     area, center = np.zeros(ids, np.float64), np.zeros((ids, 2), np.float64)
@@ -93,7 +94,7 @@ def _extents(labels: Any, ids: int) -> Any:
     return center, box
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _mark_between(labels: Any, boundary: Any) -> None:
     """Mark background with pixels of two nuclei or more around it; row by row, in loops that become vector code."""
     height, width = labels.shape
@@ -110,7 +111,7 @@ def _mark_between(labels: Any, boundary: Any) -> None:
             boundary[y, x] = np.float32(rows[1][x] == 0 and low < high)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def fill_center_peaks(foreground: Any, horizontal: Any, vertical: Any, peaks: Any) -> None:
     """1 at the center of a nucleus, 0 on its boundary and wherever a map falls instead of rising.
 

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hemalum.compiled import njit
 from hemalum.data.augmentation.appearance import normalize
 from hemalum.data.augmentation.warp import TrainingImage
 from hemalum.data.sample import Sample
@@ -93,7 +93,7 @@ def encode_extra(labels_BHW: NDArray[np.int32], names: Sequence[str]) -> dict[st
     }
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _average(maps: Any, supersampling: int, out: Any) -> None:
     if supersampling == 1:
         out[:] = maps

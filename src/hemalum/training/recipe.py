@@ -1,6 +1,7 @@
 """The recipe: everything that decides a training run, as validated YAML."""
 
 import hashlib
+import inspect
 import math
 import re
 from collections.abc import Mapping
@@ -15,10 +16,12 @@ from hemalum.data.labeled_images import LabeledImages
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
+from hemalum.losses import LOSSES
 from hemalum.models.card import RANGES, Channels, Control, InputRange, NetworkSpec
 from hemalum.models.model import load_model
+from hemalum.networks import NETWORKS
 from hemalum.nuclei.settings import SeparationSettings
-from hemalum.settings import RENAMED, Seed, Strict, as_plain, merge, settings_at
+from hemalum.settings import RENAMED, Seed, Strict, as_plain, explain, merge
 from hemalum.systems import build_system
 from hemalum.systems.phases import Phase, with_kept_optimizers
 from hemalum.targets.representations import BY_CLASS
@@ -285,26 +288,21 @@ def _validate(path: Path, content: dict[str, Any], variant: str | None, form: st
         return Recipe.model_validate(content)
     except ValidationError as error:
         where = ", ".join([*([f"variant {variant}"] if variant else []), *([f"its {form} form"] if form else [])])
-        raise HemalumError(f"{path}: {_explain(error)}{f' (in {where})' if where else ''}") from error
+        raise HemalumError(
+            f"{path}: {explain(error, Recipe, _options_elsewhere())}{f' (in {where})' if where else ''}"
+        ) from error
 
 
-def _explain(error: ValidationError) -> str:
-    errors = error.errors()
-    # a key that is misspelled is missing as well
-    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        key = str(first["loc"][-1])
-        models = settings_at(Recipe, first["loc"][:-1])
-        if key in RENAMED and any(RENAMED[key] in part.model_fields for part in models):
-            return f"key '{where}' is called '{RENAMED[key]}' since version 0.2"
-        if NetworkSpec in models:
-            return f"unknown key '{where}'; the options of a network stand under '{where.removesuffix(key)}options'"
-        return f"unknown key '{where}'{nearest(key, {known for part in models for known in part.model_fields})}"
-    if first["type"] == "literal_error" and str(first["input"]) in RENAMED:
-        return f"'{where}': '{first['input']}' is called '{RENAMED[first['input']]}' since version 0.2"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"'{where}': {message}" if where else message
+def _options_elsewhere() -> dict[str, str]:
+    """Where the options of networks and losses stand, by name, which a recipe's own fields do not show."""
+    options = {
+        name: f"network.options.{name}"
+        for network in NETWORKS.values()
+        for name in list(inspect.signature(network.__init__).parameters)[1:]
+    }
+    return options | {
+        name: f"phases[0].loss.{name}" for loss in LOSSES.values() for name in loss.model_fields if name != "name"
+    }
 
 
 _SHIPPED = Path(__file__).resolve().parents[1] / "recipes"

@@ -25,7 +25,16 @@ from hemalum.data.sample import Sample
 from hemalum.data.stain.normalization import StainNormalizer
 from hemalum.errors import HemalumError, counted
 from hemalum.settings import Strict
-from hemalum.slides import SLIDE_SUFFIXES, Slide, find_tissue, is_slide, is_whole_slide, open_slide
+from hemalum.slides import (
+    FILE_SUFFIXES,
+    Slide,
+    find_tissue,
+    images_in,
+    is_slide,
+    is_whole_slide,
+    open_slide,
+    where_else,
+)
 from hemalum.slides.readers import file_mpp
 from hemalum.training.encoding import prepare_sample
 
@@ -34,7 +43,6 @@ log = logging.getLogger(__name__)
 MAX_PIXELS = 4_000_000_000  # at the model's scale, of all images together: 12 GB, which every training holds
 LEAST_TISSUE = 0.5  # of a square that is drawn from a slide
 _PLAIN = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in TIFF_SUFFIXES)
-_SUFFIXES = (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
 
 
 class UnlabeledImages(Strict):
@@ -200,16 +208,13 @@ def _list_files(path: Path) -> list[Path]:
         raise HemalumError(f"unlabeled: no such file or folder: {path}")
     if not path.is_dir():
         return [path]
-    inside = [
-        entry
-        for entry in sorted(path.iterdir())
-        if not entry.name.startswith(".")
-        and (is_slide(entry) if entry.is_dir() else entry.suffix.lower() in _SUFFIXES)
-    ]
     if is_slide(path):
         return [path]
+    inside = images_in(path)
     if not inside:
-        raise HemalumError(f"unlabeled: no images or slides in {path} ({', '.join(_SUFFIXES)}), and no dataset")
+        raise HemalumError(
+            f"unlabeled: no images or slides in {path} ({', '.join(FILE_SUFFIXES)}), and no dataset{where_else(path)}"
+        )
     return inside
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.compiled import njit
 from hemalum.data.stain.jitter import DARKEST
 
 Floats = NDArray[np.float32]
@@ -71,7 +71,7 @@ def _tones(x: Floats, drawn: Mapping[str, Any]) -> Floats:
 
 
 # Row by row and channel by channel, lookups apart from arithmetic, which so becomes vector instructions.
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(nogil=True, fastmath=True)
 def _color(  # noqa: C901 (compiled: a call for each pixel would cost)
     pixels: Any, stained: bool, matrix: Any, offset: Any, brown: Any, direction: Any, saturation: Any, tones: Any,
     out: Any,
@@ -120,7 +120,7 @@ def _color(  # noqa: C901 (compiled: a call for each pixel would cost)
                 painted[j, c] = tones[np.uint32(index[j])]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(nogil=True, fastmath=True)
 def _finish(painted: Any, kernel: Any, noise: Any, deviation: Any, mean: Any, factor: Any, out: Any) -> None:
     """Blur with the separable `kernel`, mirrored without the border pixel, add noise, cut to [0, 1] and normalize."""
     height, width, channels = painted.shape

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from hemalum.compiled import njit
 from hemalum.data.augmentation.settings import AugmentSettings
 from hemalum.data.stain.jitter import StainProfile
 
@@ -132,7 +132,7 @@ def spline(size: int) -> Floats:
 # Row by row without intermediate grids: resampling by tensor operations took a tenth of a training step. Where the
 # row's pixels come from is worked out in loops that compilers turn into vector instructions, mirroring only where
 # the row leaves the source; unsigned indices spare a check for negative ones.
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(nogil=True, fastmath=True)
 def _warp_image(image: Any, affine: Any, shift: Any, basis: Any, out: Any) -> None:
     """Fill a crop (size, size, 3) uint8 bilinearly, mirrored at the border."""
     height, width = image.shape[:2]
@@ -162,7 +162,7 @@ def _warp_image(image: Any, affine: Any, shift: Any, basis: Any, out: Any) -> No
                 out[i, j, c] = np.uint8(upper + (lower - upper) * v[j] + half)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(nogil=True, fastmath=True)
 def _warp_labels(labels: Any, affine: Any, shift: Any, basis: Any, supersampling: int, out: Any) -> None:
     """Fill a crop (n, n) int32 with the nearest labels, mirrored at the border, `supersampling` times as shifted."""
     height, width = labels.shape
@@ -179,7 +179,7 @@ def _warp_labels(labels: Any, affine: Any, shift: Any, basis: Any, supersampling
             out[i, j] = labels[np.uint32(y[j]), np.uint32(x[j])]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(nogil=True, fastmath=True)
 def _warp_valid(
     ambiguous: Any, affine: Any, shift: Any, basis: Any, supersampling: int, beyond: bool, out: Any
 ) -> None:
@@ -197,7 +197,7 @@ def _warp_valid(
                 out[i // supersampling, j // supersampling] = 0
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(nogil=True, fastmath=True)
 def _locate(i: int, affine: Any, shift: Any, basis: Any, times: Any, u: Any, v: Any) -> None:
     """Where the pixels of row i of the crop lie in the source: x and y in px, into u and v."""
     for j in range(u.shape[0]):
@@ -217,14 +217,14 @@ def _locate(i: int, affine: Any, shift: Any, basis: Any, times: Any, u: Any, v: 
         v[j] = affine[1, 0] * across + affine[1, 1] * down + affine[1, 2]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _mirror_row(indices: Any, length: int) -> None:
     if indices.min() < 0 or indices.max() >= length:
         for j in range(indices.shape[0]):
             indices[j] = _mirror(indices[j], length)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _mirror(index: int, length: int) -> int:
     """Index mirrored at the borders, each border pixel twice."""
     if 0 <= index < length:

@@ -82,7 +82,7 @@ def _listed(dataset: Dataset) -> str:
     return ", ".join(f"{number} {name}" for number, name in dataset.class_names.items())
 
 
-READER = Reader(
+READER: Reader = Reader(
     title="Several dataset folders as one",
     read=read,
     group="as in each set",

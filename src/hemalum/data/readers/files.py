@@ -1,12 +1,14 @@
-"""What the layouts have in common: images in a folder, files that belong to them, tables in CSV."""
+"""What the layouts have in common: images in a folder, files that belong to them, tables."""
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hemalum.data.image import IMAGE_SUFFIXES
 from hemalum.errors import HemalumError
+from hemalum.tables import TableRow, listed_path, near_files, read_table
+
+INDEXES = ("index.csv", "index.tsv", "index.xlsx")
 
 
 def list_images(folder: Path, *suffixes: str) -> list[Path]:
@@ -46,43 +48,39 @@ def safe_name(name: str) -> str:
 
 
 def find_index(path: Path, index: str | None) -> Path | None:
-    """The index of a folder: the one that is asked for, or index.csv where it is there.
+    """The index of a folder: the one that is asked for, or the first of `INDEXES` that is there.
 
     Raises HemalumError for a folder or an index that is missing.
     """
     if not path.is_dir():
         raise HemalumError(f"{path}: no such folder")
-    listed = path / (index or "index.csv")
-    if index is not None and not listed.is_file():
-        raise HemalumError(f"{listed}: no such index")
-    return listed if listed.is_file() else None
+    if index is None:
+        listed = [listed_path(path, name) for name in INDEXES]
+        return next((file for file in listed if file is not None and file.is_file()), None)
+    file = listed_path(path, index)
+    if file is None or not file.is_file():
+        raise HemalumError(f"{path / index}: no such index")
+    return file
 
 
 def find_listed(path: Path, folder: str, row: Mapping[str, str], column: str, where: str) -> Path:
     """The file that an index names, in `folder` of `path` or in `path`. Raises HemalumError where it is missing."""
-    if not row[column]:
+    text = row[column]
+    if not text:
         raise HemalumError(f"{where}: {column} is empty")
-    for file in (path / folder / row[column], path / row[column]):
-        if file.is_file():
+    for inside in (path / folder, path):
+        file = listed_path(inside, text)
+        if file is not None and file.is_file():
             return file
-    raise HemalumError(f"{where}: {column} {row[column]!r} is neither in {path / folder} nor in {path}")
+    raise HemalumError(
+        f"{where}: {column} {text!r} is neither in {path / folder} nor in {path}"
+        f"{near_files((path / folder, path), text)}"
+    )
 
 
-def read_csv(path: Path, columns: tuple[str, ...] = (), wanted: str = "") -> Iterator[tuple[str, dict[str, str]]]:
-    """Where each row of a CSV stands ("FILE, row 2"), and its fields without blanks.
+def read_csv(path: Path, columns: tuple[str, ...] = (), wanted: str = "") -> Iterator[tuple[str, TableRow]]:
+    """Where each row of a table stands ("FILE, row 2"), and its fields without blanks; as `read_table` reads it.
 
     Raises HemalumError for a file that cannot be read, and where one of `columns` is missing: `wanted` ends it.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            for name in columns:
-                if name not in (reader.fieldnames or []):
-                    raise HemalumError(f"{path}: column {name!r} is missing{wanted}")
-            for number, line in enumerate(reader, start=2):
-                fields = {name: (value or "").strip() for name, value in line.items() if name is not None}
-                yield f"{path}, row {number}", fields
-    except FileNotFoundError:
-        raise HemalumError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HemalumError(f"{path}: cannot be read as CSV ({error})") from error
+    return ((row.where, row) for row in read_table(path, columns, wanted))

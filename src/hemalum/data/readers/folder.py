@@ -33,6 +33,7 @@ from hemalum.data.readers.files import find_index, find_listed, read_csv
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError, counted
+from hemalum.tables import TableRow, as_posix
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Pair:
     label: Path
     id: str
     classes: Path | None = None
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: TableRow | dict[str, str] = field(default_factory=dict)
     where: str = ""
 
 
@@ -114,7 +115,7 @@ def read(
         kept = pair.id if by == "image" else columns[by]
         if not kept:
             raise HemalumError(f"{pair.where}: {by} is empty; a split goes by it")
-        mpp = _mpp(pair)
+        mpp = columns.value("mpp") if isinstance(columns, TableRow) else None
         yield Sample(
             image=image,
             instances=instances,
@@ -266,7 +267,7 @@ def _folders(path: Path, images: str, labels: str) -> tuple[Path, Path, list[Pat
 def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
     try:
         for where, columns in read_csv(listed, ("image", "label"), "; want at least image,label"):
-            name = columns.get("id") or Path(columns["image"]).stem
+            name = columns.get("id") or Path(as_posix(columns["image"])).stem
             try:
                 image = find_listed(path, images, columns, "image", where)
                 label = find_listed(path, labels, columns, "label", where)
@@ -301,16 +302,6 @@ def _with_classes(path: Path, entries: Sequence[Pair | HemalumError]) -> Iterato
             yield HemalumError(f"{missing}: missing; {folder.name}/ must have a class map for every image")
         else:
             yield replace(entry, classes=classes)
-
-
-def _mpp(pair: Pair) -> float | None:
-    text = pair.columns.get("mpp")
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise HemalumError(f"{pair.where}: mpp is {text!r}, not a number") from None
 
 
 READER = Reader(

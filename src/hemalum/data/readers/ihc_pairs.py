@@ -9,7 +9,6 @@ The IHC section is registered to the H&E, what its chromogen stained becomes the
 
 import csv
 import logging
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,14 +22,16 @@ from hemalum.data.ihc.derive import MIN_AREA_UM2, MIN_QUALITY, DerivedLabels, Se
 from hemalum.data.ihc.picture import write_picture
 from hemalum.data.ihc.registration import Level, load_simpleitk
 from hemalum.data.image import read_image
-from hemalum.data.readers.files import find_index, find_listed, images_by_stem, read_csv, safe_name
+from hemalum.data.readers.files import find_index, find_listed, images_by_stem, safe_name
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, near_misses
+from hemalum.tables import TableRow, as_posix, read_table
 
 log = logging.getLogger(__name__)
 
 MAX_RATIO = 8.0  # between the scales of two sections; more is a slip of the pen
+AXES = ("he_x", "he_y", "ihc_x", "ihc_y")
 LANDMARK_COLUMNS = (
     "landmarks",
     "landmark_count",
@@ -175,11 +176,11 @@ def read_landmarks(path: Path, pairs: list[IhcPair]) -> dict[str, Landmarks]:
     """Points by pair id, each two (N, 2) float64 of x, y in px (H&E, IHC). Raises HemalumError naming the row."""
     known = {pair.id for pair in pairs}
     rows_by_id: dict[str, list[list[float]]] = defaultdict(list)
-    for where, line in _rows(path, "id", "he_x", "he_y", "ihc_x", "ihc_y"):
-        name = safe_name(line["id"])
+    for row in read_table(path, ("id", *AXES), f"; want id,{','.join(AXES)}"):
+        name = safe_name(row["id"])
         if name not in known:
-            raise HemalumError(f"{where}: no pair has the id {line['id']!r}")
-        rows_by_id[name].append([_number(where, line, axis) for axis in ("he_x", "he_y", "ihc_x", "ihc_y")])
+            raise HemalumError(f"{row.where}: no pair has the id {row['id']!r}{near_misses(name, known)}")
+        rows_by_id[name].append([_coordinate(row, axis) for axis in AXES])
     arrays = {name: np.array(points, np.float64) for name, points in rows_by_id.items()}
     return {name: (points[:, :2], points[:, 2:]) for name, points in arrays.items()}
 
@@ -202,42 +203,34 @@ def _by_stem(path: Path, he: str, ihc: str) -> Iterator[IhcPair]:
 
 
 def _from_index(path: Path, listed: Path, he: str, ihc: str) -> Iterator[IhcPair]:
-    for where, line in _rows(listed, "he", "ihc"):
-        files = find_listed(path, he, line, "he", where), find_listed(path, ihc, line, "ihc", where)
-        name = safe_name(line.get("id") or Path(line["he"]).stem)
-        mpp, ihc_mpp = _scale(where, line, "mpp"), _scale(where, line, "ihc_mpp")
+    for row in read_table(listed, ("he", "ihc"), "; want he,ihc"):
+        where = row.where
+        files = find_listed(path, he, row, "he", where), find_listed(path, ihc, row, "ihc", where)
+        name = safe_name(row.get("id") or Path(as_posix(row["he"])).stem)
+        mpp, ihc_mpp = _scale(row, "mpp"), _scale(row, "ihc_mpp")
         if ihc_mpp is not None and mpp is None:
             raise HemalumError(f"{where}: ihc_mpp is given without mpp; give both")
         if mpp is not None and ihc_mpp is not None and not 1 / MAX_RATIO <= ihc_mpp / mpp <= MAX_RATIO:
             raise HemalumError(f"{where}: mpp {mpp:g} and ihc_mpp {ihc_mpp:g} differ more than {MAX_RATIO:g} times")
-        group = line.get("patient") or line.get("group") or name
-        yield IhcPair(*files, name, group, line.get("organ") or None, mpp, ihc_mpp)
+        group = row.get("patient") or row.get("group") or name
+        yield IhcPair(*files, name, group, row.get("organ") or None, mpp, ihc_mpp)
 
 
-def _rows(path: Path, *columns: str) -> Iterator[tuple[str, dict[str, str]]]:
-    return read_csv(path, columns, f"; want {','.join(columns)}")
-
-
-def _scale(where: str, line: dict[str, str], name: str) -> float | None:
-    if not line.get(name):
-        return None
-    value = _number(where, line, name)
-    if not 0.01 < value < 100:
-        raise HemalumError(f"{where}: {name} {value:g} µm/px is out of range")
+def _scale(row: TableRow, name: str) -> float | None:
+    value = row.value(name)
+    if value is not None and not 0.01 < value < 100:
+        raise HemalumError(f"{row.where}: {name} {value:g} µm/px is out of range")
     return value
 
 
-def _number(where: str, line: dict[str, str], name: str) -> float:
-    try:
-        value = float(line[name])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise HemalumError(f"{where}: {name} is {line[name]!r}, not a number")
+def _coordinate(row: TableRow, name: str) -> float:
+    value = row.value(name)
+    if value is None:
+        raise HemalumError(f"{row.where}: {name} is {row[name]!r}, not a number")
     return value
 
 
-READER = Reader(
+READER: Reader = Reader(
     title="H&E sections with labels derived from IHC sections (UHS-MelHist-like); nuclei positive for the marker",
     read=read,
     group="patient, or the pair",

@@ -12,7 +12,6 @@
 Source: Gamper et al., ECDP 2019 and arXiv:2003.10778.
 """
 
-import csv
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part
 from hemalum.errors import HemalumError
+from hemalum.tables import read_table
 
 log = logging.getLogger(__name__)
 
@@ -173,15 +173,13 @@ def _organs(file: Path) -> dict[str, str]:
     """Organ by image file name, from types.csv; none without it."""
     if not file.is_file():
         return {}
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [row for row in csv.reader(stream) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HemalumError(f"{file}: cannot be read as CSV ({error})") from error
-    for number, row in enumerate(rows, start=1):
-        if len(row) < 2:
-            raise HemalumError(f"{file}, row {number}: want an image and its type")
-    return {row[0].strip(): _organ(row[1]) for row in rows[1:]}
+    organs = {}
+    for row in read_table(file):
+        values = list(row.values())
+        if len(values) < 2 or not values[1]:
+            raise HemalumError(f"{row.where}: want an image and its type")
+        organs[values[0]] = _organ(values[1])
+    return organs
 
 
 def _organ(written: str) -> str:

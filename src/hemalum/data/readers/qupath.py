@@ -206,4 +206,4 @@ def _sample(
     )
 
 
-READER = Reader(title="Objects of QuPath and their image", read=read, group="image", classes_for=classes_for)
+READER: Reader = Reader(title="Objects of QuPath and their image", read=read, group="image", classes_for=classes_for)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.compiled import njit
 from hemalum.data.stain.separation import (
     PALE,
     STAINS,
@@ -168,7 +168,7 @@ class FluorescenceMap:
         return colors
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _as_he(pixels: Any, amounts: Any, nuclear: Any, hematoxylin: Any, ground: Any, result: Any) -> None:
     zero, one, half, white = np.float32(0), np.float32(1), np.float32(0.5), np.float32(256)
     for i in range(len(pixels)):

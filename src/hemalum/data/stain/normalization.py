@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field
 
+from hemalum.compiled import njit
 from hemalum.data.stain.separation import (
     PALE,
     amounts,
@@ -232,7 +232,7 @@ class StainNormalizer:
 _CONES32, _RGB32 = _CONES.astype(np.float32), np.linalg.inv(_CONES).astype(np.float32)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _restain(
     pixels: Any, table: Any, stains: Any, mixed: Any, cosine: Any, nonnegative: bool, scale: Any, result: Any
 ) -> None:
@@ -246,7 +246,7 @@ def _restain(
             result[i, k] = _byte(scale * np.exp(-(a * mixed[0, k] + c * mixed[1, k])) - one)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _shift(pixels: Any, linear: Any, offset: Any, cones: Any, rgb: Any, result: Any) -> None:
     scale, one = np.float32(256), np.float32(1)
     for i in range(len(pixels)):
@@ -261,6 +261,6 @@ def _shift(pixels: Any, linear: Any, offset: Any, cones: Any, rgb: Any, result: 
             result[i, k] = _byte(scale * (rgb[k, 0] * u + rgb[k, 1] * v + rgb[k, 2] * w) - one)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _byte(value: Any) -> Any:
     return np.uint8(min(max(value + np.float32(0.5), np.float32(0)), np.float32(255)))

@@ -7,13 +7,14 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from hemalum.compiled import njit
 
 Floats = NDArray[np.float64]
 
 # Optical-density directions of hematoxylin, eosin and DAB (Ruifrok & Johnston 2001), rows of unit length.
-STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+STAINS: NDArray[np.float64] = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
 STAINS = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
 
 PALE = 0.15  # optical density below which a pixel is background (Macenko et al. 2009)
@@ -106,7 +107,7 @@ def in_order(stains: Floats) -> Floats:
     return np.ascontiguousarray(stains[::-1] if share[1] > share[0] else stains)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def solve_pair(one: Any, other: Any, cosine: Any, nonnegative: bool) -> Any:
     """Least-squares amounts of two unit directions, from a pixel's inner products with them."""
     rest = 1 - cosine * cosine
@@ -119,7 +120,7 @@ def solve_pair(one: Any, other: Any, cosine: Any, nonnegative: bool) -> Any:
     return a, b
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _amounts(inner: Any, cosine: float, nonnegative: bool) -> Any:
     solution = np.empty_like(inner)
     for i in range(len(inner)):
@@ -127,7 +128,7 @@ def _amounts(inner: Any, cosine: float, nonnegative: bool) -> Any:
     return solution
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _factorise(pixels: Any, stains: Any, sparsity: float, passes: int, settled: float) -> Any:
     for _ in range(passes):
         cosine = stains[0] @ stains[1]

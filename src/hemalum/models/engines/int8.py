@@ -5,16 +5,15 @@ import importlib.util
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from hemalum.cache import scratch_folder
 from hemalum.errors import HemalumError, counted, one_line
 from hemalum.models.engines.openvino import convert
 from hemalum.models.file import Int8Network
@@ -54,7 +53,7 @@ def quantize_network(model: Model, windows: Sequence[Window], **changes: Any) ->
             values["organ"] = np.full(len(images), UNKNOWN_ORGAN if organ is None else organ, np.int64)
         inputs.append(values)
     log.info("model '%s': ranges for int8 on %s", model.card.name, counted(len(inputs), "window"))
-    with quiet_nncf() as nncf, tempfile.TemporaryDirectory() as folder:
+    with quiet_nncf() as nncf, scratch_folder() as folder:
         options = {"preset": nncf.QuantizationPreset.PERFORMANCE, "fast_bias_correction": False} | changes
         try:
             quantized = nncf.quantize(
@@ -65,7 +64,7 @@ def quantize_network(model: Model, windows: Sequence[Window], **changes: Any) ->
             )
         except (RuntimeError, nncf.errors.ValidationError, nncf.errors.InternalError) as error:
             raise HemalumError(f"model '{model.card.name}' cannot be quantized: {one_line(error)}") from error
-        path = Path(folder) / "int8.xml"
+        path = folder / "int8.xml"
         ov.save_model(quantized, path, compress_to_fp16=False)
         return Int8Network(*(np.fromfile(path.with_suffix(ending), np.uint8) for ending in (".xml", ".bin")))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numba import njit
 
+from hemalum.compiled import njit
 from hemalum.errors import HemalumError, one_line
 
 CHUNK = 8 * 2**20  # bytes read at once
@@ -124,7 +124,7 @@ def _read(file: IO[bytes], path: Path) -> bytes:
         raise HemalumError(f"{path}: cannot be read ({one_line(error)})") from error
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _scan(text: Any, at: int, state: Any, spans: Any) -> int:
     """Find the objects in the list of features from byte `at` on: start and end of each that ends here.
 
@@ -158,7 +158,7 @@ def _scan(text: Any, at: int, state: Any, spans: Any) -> int:
     return count
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _step_string(byte: int, state: Any) -> None:
     """Within a string: its end, and whether it is the key that is looked for."""
     if state[ESCAPED]:
@@ -174,7 +174,7 @@ def _step_string(byte: int, state: Any) -> None:
         state[MATCHED] = state[MATCHED] + 1 if matches else -1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _step_open(byte: int, k: int, state: Any) -> None:
     """At a brace or bracket: the list of features, an object in it, or another value."""
     depth = state[DEPTH]

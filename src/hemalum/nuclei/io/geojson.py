@@ -8,9 +8,9 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from numpy.typing import NDArray
 
+from hemalum.compiled import njit
 from hemalum.errors import HemalumError, nearest
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import Classes, Color
@@ -183,7 +183,7 @@ def _join_texts(texts: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]
     return np.frombuffer(b"".join(encoded), np.uint8), starts
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _write_features(
     coords: Any, offsets: Any, values: Any, identity: Any, pieces: Any, starts: Any, class_ids: Any, marks: Any,
     mark_starts: Any, first: bool,
@@ -224,7 +224,7 @@ def _write_features(
     return text[:at]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _copy(text: Any, at: int, pieces: Any, start: int, stop: int) -> int:
     for k in range(start, stop):
         text[at] = pieces[k]
@@ -232,7 +232,7 @@ def _copy(text: Any, at: int, pieces: Any, start: int, stop: int) -> int:
     return at
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _write_uuid(text: Any, at: int, identity: Any, start: int) -> int:
     """A UUID of version 4's form from 16 bytes."""
     for k in range(16):
@@ -250,7 +250,7 @@ def _write_uuid(text: Any, at: int, identity: Any, start: int) -> int:
     return at
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _write_ring(text: Any, at: int, coords: Any, start: int, stop: int) -> int:
     """[[x,y],…]"""
     text[at] = 91  # [
@@ -269,7 +269,7 @@ def _write_ring(text: Any, at: int, coords: Any, start: int, stop: int) -> int:
     return at + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _write_measurement(text: Any, at: int, value: float) -> int:
     """The six to nine digits that give back the float32, at most 17 behind the point."""
     exponent = 0
@@ -281,10 +281,11 @@ def _write_measurement(text: Any, at: int, value: float) -> int:
         units = np.rint(value * 10.0**decimals)
         if np.float32(units / 10.0**decimals) == np.float32(value):
             break
-    return _write_number(text, at, int(units), decimals)
+    end: int = _write_number(text, at, int(units), decimals)
+    return end
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _write_number(text: Any, at: int, units: int, decimals: int) -> int:
     """`units` of 10^-decimals, without zeros at the end."""
     if units < 0:

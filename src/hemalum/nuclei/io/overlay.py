@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from hemalum.compiled import njit
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import Classes
 from hemalum.nuclei.io.text_drawing import TextDrawing
 
-COLOR = (0, 255, 128)  # green is the one hue that neither hematoxylin, eosin nor DAB takes
+COLOR: tuple[int, int, int] = (0, 255, 128)  # green is the one hue that neither hematoxylin, eosin nor DAB takes
 LEGEND_TEXT, LEGEND_BACKGROUND = (245, 245, 245), (38, 34, 46)  # the colors of classes are made for dark and tissue
 NO_CLASSES: NDArray[np.int32] = np.zeros(0, np.int32)
 MIN_TYPE, TYPE_SHARE = 13, 75  # px: height of the legend's type, and the width of the image by it
@@ -124,7 +124,7 @@ def draw_legend(width: int, classes: Classes) -> NDArray[np.uint8]:
     return np.asarray(strip)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _draw(image: Any, labels: Any, class_ids: Any, colors: Any) -> None:
     height, width = labels.shape
     for y in range(height):
