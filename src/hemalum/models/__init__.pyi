@@ -22,6 +22,9 @@ from .file import load_model_file as load_model_file
 from .file import save_model as save_model
 from .input import input_channels as input_channels
 from .input import to_input as to_input
+from .license import check_license as check_license
+from .license import exceeds_license as exceeds_license
+from .license import license_of_data as license_of_data
 from .map_model import activate as activate
 from .map_model import build_map_model as build_map_model
 from .model import UNKNOWN_ORGAN as UNKNOWN_ORGAN
@@ -35,6 +38,10 @@ from .network import option_defaults as option_defaults
 from .sam import SamEncoder as SamEncoder
 from .sam import check_sam as check_sam
 from .sam import load_sam as load_sam
+from .seen_images import Packed as Packed
+from .seen_images import SeenImages as SeenImages
+from .seen_images import SetKey as SetKey
+from .seen_images import pack_images as pack_images
 from .stages import first_stage as first_stage
 from .windows import Span as Span
 from .windows import cut_windows as cut_windows

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import counted
+from hemalum.experiments.provenance import scales_text, seen_text
 from hemalum.models.card import Card, Int8, RecallCalibration
 from hemalum.reports.files import columns_of
 from hemalum.reports.numbers import number_text
@@ -278,6 +279,15 @@ def _organs_text(organs: Mapping[str, Any] | None) -> str:
     return f"; organs: {organs['rule']}{unknown}"
 
 
+def _scales_text(sources: Mapping[str, int]) -> str:
+    text = scales_text(sources)
+    return f", {text}" if text else ""
+
+
+def _seen_text(seen: Mapping[str, Any] | None) -> str:
+    return "" if seen is None else f"; seen in training: {seen_text(seen)}"
+
+
 def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
     """Titles and tables of an evaluation: pixel, boundary and instance metrics by averaging, then by group.
 
@@ -289,6 +299,8 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         + (f", split {summary['split']}" if summary["split"] else "")
         + f": {counted(summary['images'], 'image')}, {counted(summary['nuclei_truth'], 'nucleus')}, "
         + f"{summary['nuclei_predicted']:,} found; scale: {summary['mpp']}"
+        + _scales_text(summary.get("mpp_sources") or {})
+        + _seen_text(summary.get("seen_in_training"))
         + (f"; {summary['tta']}" if "tta" in summary else "")
         + _organs_text(summary.get("organs"))
     )

@@ -16,6 +16,7 @@ from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
 from hemalum.models.card import RANGES, Channels, Control, InputRange, NetworkSpec
+from hemalum.models.license import check_license
 from hemalum.models.model import load_model
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.settings import RENAMED, Seed, Strict, as_plain, merge, settings_at
@@ -75,6 +76,9 @@ class Recipe(Strict):
 
     name: str
     description: str = ""
+    license: str | None = Field(
+        None, description="of the model, in its card, as --license; none: what the licenses of its data allow"
+    )
     budget: Literal["full", "small"] = Field("full", description="set by the choice of the budget, not by hand")
     seed: Seed = 0
     system: dict[str, Any] | None = Field(None, description="name in hemalum.systems.SYSTEMS, and its options")
@@ -146,6 +150,14 @@ class Recipe(Strict):
             raise ValueError(f"'{name}' is called '{RENAMED[name]}' since version 0.2")
         return name
 
+    @field_validator("license")
+    @classmethod
+    def _check_license(cls, text: str | None) -> str | None:
+        try:
+            return None if text is None else check_license(text)
+        except HemalumError as error:
+            raise ValueError(str(error)) from error
+
     @field_validator("input_range", mode="before")
     @classmethod
     def _name_range(cls, value: Any) -> Any:
@@ -213,11 +225,17 @@ class Recipe(Strict):
 
     @property
     def digest(self) -> str:
-        """sha256 of all that decides the training, which is not its name; a run may only be resumed with the same.
+        """sha256 of all that decides the training, which neither name nor license do; it is resumed with the same.
 
         Nor is it where a model file lies that it starts with, whose content counts.
         """
-        named: Any = {"name": True, "description": True, "initial": {"model"}, "system": {"base": {"model"}}}
+        named: Any = {
+            "name": True,
+            "description": True,
+            "license": True,
+            "initial": {"model"},
+            "system": {"base": {"model"}},
+        }
         return hashlib.sha256(self.model_dump_json(exclude=named).encode()).hexdigest()
 
 
