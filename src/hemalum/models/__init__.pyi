@@ -5,6 +5,7 @@ from .card import Control as Control
 from .card import InputRange as InputRange
 from .card import Int8 as Int8
 from .card import Int8Set as Int8Set
+from .card import Mpp as Mpp
 from .card import NetworkSpec as NetworkSpec
 from .card import Pretrained as Pretrained
 from .card import RecallCalibration as RecallCalibration

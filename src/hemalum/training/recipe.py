@@ -15,7 +15,7 @@ from hemalum.data.labeled_images import LabeledImages
 from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
-from hemalum.models.card import RANGES, Channels, Control, InputRange, NetworkSpec
+from hemalum.models.card import RANGES, Channels, Control, InputRange, Mpp, NetworkSpec
 from hemalum.models.license import check_license
 from hemalum.models.model import load_model
 from hemalum.nuclei.settings import SeparationSettings
@@ -42,6 +42,7 @@ class Sam(Strict):
     field: int | None = Field(
         None,
         ge=16,
+        le=8192,
         description="side of what is embedded at once, px at `mpp`, and of the model's windows; None: tile",
     )
     control: Control | None = Field(
@@ -97,9 +98,9 @@ class Recipe(Strict):
     output_representation: str | None = Field(
         None, description="representation that the model file keeps, where the network was trained on more maps"
     )
-    mpp: float = Field(gt=0, description="scale of the network's input, µm per pixel")
+    mpp: Mpp = Field(description="scale of the network's input, µm per pixel")
     output_upsampling: int = Field(1, ge=1, le=4)
-    tile: int = Field(256, ge=16, description="side of a training crop, px at `mpp`")
+    tile: int = Field(256, ge=16, le=8192, description="side of a training crop, px at `mpp`")
     batch: int = Field(16, ge=1)
     target_supersampling: int = Field(
         1, ge=1, le=4, description="targets are made on a grid this much finer and averaged: shares of a pixel"
