@@ -79,7 +79,7 @@ def test_more_data_never_allow_more(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "data", "more"),
+    ("chosen", "data", "more"),
     [
         ("Apache-2.0", "CC-BY-4.0", False),
         ("Apache-2.0", "CC-BY-NC-4.0", True),
@@ -91,8 +91,8 @@ def test_more_data_never_allow_more(texts: list[str]) -> None:
         ("by agreement with the clinic", "CC-BY-NC-4.0", False),
     ],
 )
-def test_a_license_that_the_data_do_not_allow(own: str, data: str, more: bool) -> None:
-    assert exceeds_license(own, data) is more
+def test_a_license_that_the_data_do_not_allow(chosen: str, data: str, more: bool) -> None:
+    assert exceeds_license(chosen, data) is more
 
 
 @pytest.mark.fault

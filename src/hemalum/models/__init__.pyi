@@ -14,6 +14,7 @@ from .card import SamEncoding as SamEncoding
 from .card import Training as Training
 from .card import TrainingSet as TrainingSet
 from .card import UnlabeledSet as UnlabeledSet
+from .card import in_words as in_words
 from .file import CARD_KEY as CARD_KEY
 from .file import Int8Network as Int8Network
 from .file import Tensors as Tensors

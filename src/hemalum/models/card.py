@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hemalum.data.stain.statistics import StainTarget
-from hemalum.models.license import UNSTATED, license_of_data
+from hemalum.models.license import UNSTATED, exceeds_license, license_of_data
 from hemalum.models.seen_images import PACKED
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.settings import Strict, require_finite
@@ -30,6 +30,11 @@ class NetworkSpec(Strict):
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def text(self) -> str:
+        """Name and options in words."""
+        return in_words({"name": self.name, "options": self.options})
+
     @field_validator("options")
     @classmethod
     def _finite(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -40,6 +45,22 @@ class NetworkSpec(Strict):
             except ValueError as error:
                 raise ValueError(f"'{name}': {error}") from error
         return options
+
+
+def in_words(value: Any) -> str:
+    """Settings as people read them: `widths 8, 16; base unet (widths 64, 128)`."""
+    if isinstance(value, Mapping):
+        if "name" in value:
+            rest = {key: part for key, part in value.items() if key != "name"}
+            options = rest.pop("options", None) or {}
+            inside = in_words({**options, **rest})
+            return f"{value['name']} ({inside})" if inside else str(value["name"])
+        return "; ".join(f"{key} {in_words(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(in_words(part) for part in value) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "on", False: "off"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _require_possible(value: Any) -> None:
@@ -313,6 +334,16 @@ class Card(Strict):
                     f"({whose}, {one.known})"
                 )
         return None
+
+    @property
+    def license_text(self) -> str:
+        """The license, with what the data allow where it leaves out what these ask for."""
+        allowed = UNSTATED if self.training is None else self.training.license_of_data
+        return (
+            f"{self.license} as stated; its data: {allowed}"
+            if exceeds_license(self.license, allowed)
+            else self.license
+        )
 
     @property
     def input_range(self) -> InputRange | None:

@@ -119,13 +119,13 @@ def check_license(text: str) -> str:
 
 def exceeds_license(license: str, data: str) -> bool:
     """Whether a license leaves out a condition that data, by their license, ask for as far as they can be told."""
-    own, asked = Terms.of(license), Terms.of(data)
-    if not own.named:
+    chosen, asked = Terms.of(license), Terms.of(data)
+    if not chosen.named:
         return False
     if asked.named:
-        kept = own.conditions or frozenset()
+        kept = chosen.conditions or frozenset()
         lost = (asked.conditions or frozenset()) - kept - ({"SA"} if "ND" in kept else set())
-        return bool(lost or asked.names & _SAME_LICENSE.keys() - own.names)
+        return bool(lost or asked.names & _SAME_LICENSE.keys() - chosen.names)
     return _FURTHER.search(data.lower()) is not None
 
 

@@ -170,7 +170,6 @@ def input_text(channels: str, input_range: str | None) -> str:
 
 def card_pairs(card: Card) -> Pairs:
     """A model's card, without its metrics."""
-    options = (f"{k}={v}" for k, v in card.network.options.items())
     trained_on = ", ".join(STAIN_TITLES[name] for name in card.native_stains)
     stain = None
     if card.stain is not None:
@@ -179,7 +178,7 @@ def card_pairs(card: Card) -> Pairs:
     optional = [
         ("model", card.name),
         ("use", card.use or None),
-        ("network", " ".join([card.network.name, *options])),
+        ("network", card.network.text),
         ("scale", f"{number_text(card.mpp)} µm per pixel; every image is resampled to it"),
         (
             "maps",
@@ -201,7 +200,7 @@ def card_pairs(card: Card) -> Pairs:
         ("SAM", card.sam.encoder if card.sam is not None else None),
         ("int8", None if card.int8 is None else _int8_text(card.int8)),
         ("median nucleus", f"{number_text(card.nucleus_diameter_um)} µm across (what --mpp auto scales to)"),
-        ("license", card.license),
+        ("license", card.license_text),
         ("hemalum", card.code_version),
     ]
     pairs = [(name, value) for name, value in optional if value is not None]
