@@ -14,7 +14,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from hemalum.errors import HemalumError, nearest
-from hemalum.settings import Strict
+from hemalum.settings import Strict, settings_at
 
 _SHIPPED = Path(__file__).resolve().parents[1] / "published"
 
@@ -321,6 +321,11 @@ def load_paper(paper: str | Path) -> Paper:
     try:
         return Paper.model_validate({"name": path.stem} | content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # a key that is misspelled is missing as well
+        first = next((one for one in error.errors() if one["type"] == "extra_forbidden"), error.errors()[0])
         where = ".".join(str(part) for part in first["loc"])
-        raise HemalumError(f"{path}: '{where}': {first['msg']}") from error
+        if first["type"] == "extra_forbidden":
+            known = {key for part in settings_at(Paper, first["loc"][:-1]) for key in part.model_fields}
+            raise HemalumError(f"{path}: unknown key '{where}'{nearest(str(first['loc'][-1]), known)}") from error
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise HemalumError(f"{path}: '{where}': {message}" if where else f"{path}: {message}") from error
