@@ -105,7 +105,7 @@ def test_what_no_machine_holds_is_refused_before_anything_is_written(mini: Path,
 @pytest.mark.parametrize(
     ("column", "value", "where", "expected"),
     [
-        ("mpp", "", "train", "sample {id} has no mpp: import its dataset with --mpp NUMBER or --mpp nuclei"),
+        ("mpp", "", "train", "sample {id} has no mpp: import its dataset with `mpp` NUMBER or `mpp` nuclei"),
         ("split", "test", "val", "no validation images: the datasets' val parts are empty"),
         ("split", "test", "train", "no training images: the datasets' train parts are empty"),
     ],

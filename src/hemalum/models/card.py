@@ -147,7 +147,8 @@ class Training(Strict):
     @property
     def license_of_data(self) -> str:
         """What the licenses of all that the weights have seen allow for them."""
-        return license_of_data((one.name, one.license) for one in (*self.seen, *self.seen_unlabeled))
+        sets = [(one.name, one.license) for one in self.seen]
+        return license_of_data(sets + [(one.name, one.license) for one in self.seen_unlabeled])
 
 
 class SamEncoding(Strict):

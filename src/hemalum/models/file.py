@@ -113,7 +113,7 @@ def _check_weights(path: Path, name: str, value: NDArray[np.generic]) -> None:
             f"{path}: {broken:,} of {value.size:,} weights in '{name}' are not finite (NaN or infinite): the model "
             "is damaged, or its training went wrong; take another one, or train again"
         )
-    if name.endswith("running_var") and (value < 0).any():
+    if name.endswith("running_var") and (np.asarray(value, np.float32) < 0).any():
         raise HemalumError(f"{path}: '{name}' has negative variances: the model is damaged; take another one")
 
 

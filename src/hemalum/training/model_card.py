@@ -108,7 +108,8 @@ def report_license(
     sets = [(dataset.info.name, dataset.info.license) for dataset in datasets]
     sets += [(source.name, source.license) for source in parts.sources]
     if initial is not None:
-        sets += [(one.name, one.license) for one in (*initial.seen, *initial.seen_unlabeled)]
+        sets += [(one.name, one.license) for one in initial.seen]
+        sets += [(one.name, one.license) for one in initial.seen_unlabeled]
     allowed = license_of_data(sets)
     if recipe.license is None:
         log.info("license of the model, by its data: %s", allowed)
