@@ -55,3 +55,11 @@ def test_the_images_of_the_shipped_models_are_recorded() -> None:
         seen = SeenImages.of(load_model(path).card.training)
         assert seen.unrecorded == ()
         assert (len(seen.trained), len(seen.validated)) == (331 + 19 + 464 + 32, 47 + 3 + 68 + 8)
+
+
+def test_two_trainings_on_one_set_are_joined() -> None:
+    first = used("a", images=pack_images(HASHES[:2]), validated=pack_images(HASHES[2:3]))
+    joined = first.joined(used("a", images=pack_images(HASHES[1:4]), validated=""))
+    assert joined.images == pack_images(HASHES[:4])
+    assert joined.validated == first.validated
+    assert first.joined(used("a")).images is None

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hemalum.data.stain.statistics import StainTarget
 from hemalum.models.license import UNSTATED, exceeds_license, license_of_data
-from hemalum.models.seen_images import PACKED
+from hemalum.models.seen_images import PACKED, join_packed
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.settings import Strict, require_finite
 
@@ -93,6 +93,16 @@ class TrainingSet(Strict):
     validated: str | None = Field(
         None, pattern=PACKED, description="what the weights were chosen by, in the same form"
     )
+
+    def joined(self, other: "TrainingSet") -> "TrainingSet":
+        """This set with the images that another training on it has seen besides; not recorded where one is not."""
+        packed = {
+            name: None if None in (mine, more) else join_packed(str(mine), str(more))
+            for name, mine, more in (
+                ("images", self.images, other.images), ("validated", self.validated, other.validated)
+            )
+        }  # fmt: skip
+        return self.model_copy(update=packed)
 
 
 class UnlabeledSet(Strict):

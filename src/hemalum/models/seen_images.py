@@ -40,6 +40,11 @@ def pack_images(pixel_hashes: Iterable[str]) -> str:
     return base64.b64encode(b"".join(short)).decode()
 
 
+def join_packed(one: str, other: str) -> str:
+    """The images of both, as `pack_images` gives them."""
+    return pack_images(short.hex() for short in unpack(one) | unpack(other))
+
+
 def unpack(packed: str) -> frozenset[bytes]:
     """The first `BYTES` of each hash."""
     joined = base64.b64decode(packed)
