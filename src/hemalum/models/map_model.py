@@ -104,13 +104,16 @@ def build_map_model(card: Card, tensors: Mapping[str, NDArray[Any]]) -> MapModel
 def _check_fit(card: Card, logits: int, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Raise HemalumError unless network, input, organs and weights fit together; holds no memory for weights."""
     name, options = card.network.name, card.network.options
-    chosen = {"inputs": 3} | option_defaults(name) | options
-    wanted = {"inputs": input_channels(card.channels)} | ({"organs": len(card.organs)} if card.organs else {})
-    for option, count in wanted.items():
-        if chosen.get(option) not in (count, None):
-            raise HemalumError(
-                f"model '{card.name}': its network has {option} {chosen[option]}, and its card wants {count}"
-            )
+    chosen = {"inputs": 3, "organs": None} | option_defaults(name) | options
+    inputs, organs = input_channels(card.channels), len(card.organs)
+    if chosen["inputs"] != inputs:
+        raise HemalumError(
+            f"model '{card.name}': its network has inputs {chosen['inputs']}, and its card wants {inputs}"
+        )
+    if isinstance(chosen["organs"], int) and chosen["organs"] < organs:
+        raise HemalumError(
+            f"model '{card.name}': its network has organs {chosen['organs']}, and its card names {organs}"
+        )
     with torch.device("meta"):
         state = build_network(name, logits, options).state_dict()
     for key in sorted(state.keys() | tensors.keys()):
