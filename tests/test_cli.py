@@ -39,7 +39,7 @@ OPTIONS = {
     "check": "DATASET --preview",
     "train": (
         "RECIPE --data --output --list --budget --resume --accelerator --devices --threads --workers --initial "
-        "--unlabeled --unlabeled-mpp --compile"
+        "--license --unlabeled --unlabeled-mpp --compile"
     ),
     "report": "RUN",
     "refine": "MODEL DATASET --output --offline --top --trainable --lr --epochs --draws --test --split --seed "
@@ -604,7 +604,7 @@ def test_train_hands_over_what_was_given(
         {
             "recipe": load_recipe(shipped_recipes()["unet"], "small"), "data": {"a": "x", "b": "y"},
             "out": tmp_path / "run", "resume": True, "accelerator": "auto", "devices": None, "threads": 1,
-            "workers": 2, "initial": None, "stain": None,
+            "workers": 2, "initial": None, "license": None, "stain": None,
             "unlabeled": [UnlabeledImages(path="slides", mpp=0.25)], "compile": True, "on_progress": None,
         }
     ]  # fmt: skip

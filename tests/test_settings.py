@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hemalum.errors import HemalumError
-from hemalum.settings import merge
+from hemalum.settings import Strict, build_named, merge
 
 CONTENT = {
     "network": {"name": "unet", "options": {"widths": [4, 8], "norm": True}},
@@ -57,3 +57,19 @@ OTHERS = "by name, but it is a list of other things: give it whole"
 def test_what_cannot_be_merged_is_said(content: dict[str, Any], changes: Any, line: str) -> None:
     with pytest.raises(HemalumError, match=f"^{re.escape(line)}$"):
         merge(CONTENT | content, changes, "r")
+
+
+class Weighted(Strict):
+    """Settings with an option that has to be set."""
+
+    name: str = "weighted"
+    weight: float
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("typo", ["weigth", "wieght", "weights", "Weight"])
+def test_a_misspelled_option_that_has_to_be_set_is_named_with_the_right_one(typo: str) -> None:
+    with pytest.raises(HemalumError, match=f"^loss 'weighted' has no option '{typo}', did you mean 'weight'\\?$"):
+        build_named("loss", {"name": "weighted", typo: 1.0}, {"weighted": Weighted})
+    with pytest.raises(HemalumError, match=r"^loss 'weighted', 'weight': Field required$"):
+        build_named("loss", "weighted", {"weighted": Weighted})

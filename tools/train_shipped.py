@@ -128,7 +128,7 @@ def train_one(name: str, out: Path, arguments: argparse.Namespace) -> None:
     folder = out / "runs" / name
     model = train(
         recipe, datasets, folder, accelerator=arguments.accelerator, workers=arguments.workers, initial=initial,
-        compile=arguments.compile, on_progress=on_progress,
+        compile=arguments.compile, on_progress=on_progress, license="Apache-2.0",
     )  # fmt: skip
     card, tensors = load_model_file(model)
     half = {key: value.astype(np.float16) if value.dtype == np.float32 else value for key, value in tensors.items()}

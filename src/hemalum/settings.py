@@ -73,7 +73,8 @@ def build_named(kind: str, spec: Any, table: Mapping[str, type[T]]) -> T:
     try:
         return table[name].model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # an option that is misspelled is missing as well
+        first = next((one for one in error.errors() if one["type"] == "extra_forbidden"), error.errors()[0])
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             if first["loc"][-1] in RENAMED:

@@ -13,12 +13,14 @@ from builders.trainings import write_source
 from hemalum.data.dataset import Dataset, DatasetInfo, SplitInfo, write_index, write_sample
 from hemalum.data.importing import import_dataset
 from hemalum.data.sample import Sample
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.experiments.evaluate import Evaluation, evaluate
 from hemalum.experiments.segmenters import Segmentation
 from hemalum.metrics import hd95, measure_boundary
 from hemalum.models.card import Card, NetworkSpec, Training, TrainingSet
 from hemalum.models.model import Model
+from hemalum.models.seen_images import pack_images
+from hemalum.reports.tables import evaluation_tables
 
 
 def sample(name: str, instances: ArrayLike, **known: Any) -> Sample:
@@ -278,25 +280,99 @@ def test_a_learnt_model_estimates_the_scale_of_a_sample_without_one() -> None:
     assert result.per_image[0]["mpp"] is None
     assert result.per_image[0]["mpp_used"] == pytest.approx(0.5, rel=0.1)
     assert result.summary["instance"]["pooled"]["pq"] > 0.8
+    blank = replace(unknown, id="blank", image=np.full_like(image, 10))
+    known = replace(unknown, id="known", mpp=0.5, mpp_source="nuclei")
+    three = evaluate(model(), [unknown, blank, known], engine=BrightEngine())
+    assert [row["mpp_source"] for row in three.per_image] == ["estimate", "too few nuclei", "nuclei"]
+    assert three.summary["mpp_sources"] == {"estimate": 1, "too few nuclei": 1, "nuclei": 1}
+    assert (
+        "scale: per image, estimated for 2 of 3 images, 1 of these with too few nuclei for it, where none counts as "
+        "found, set from the true nuclei for 1 of 3"
+    ) in evaluation_tables(three.summary)[0][0]
+    forced = evaluate(model(), [known], mpp=0.5, engine=BrightEngine())
+    assert forced.summary["mpp_sources"] == {"user": 1}
+    assert "estimated" not in evaluation_tables(forced.summary)[0][0]
 
 
-@pytest.mark.parametrize("earlier", [False, True])
-@pytest.mark.parametrize("same", [True, False])
-def test_a_split_that_is_not_that_of_the_training_is_said(
-    folder: Path, caplog: pytest.LogCaptureFixture, same: bool, earlier: bool
-) -> None:
-    dataset = Dataset.open(folder)
+def trained_on(dataset: Dataset, *, hashes: bool, same_split: bool = True, earlier: bool = False) -> Model:
+    """A model whose card says that it was trained on the dataset, or that what it started from was."""
+    images, validated = (pack_images(row.sha256 for row in dataset.split(part).rows) for part in ("train", "val"))
     used = TrainingSet(
-        name=dataset.info.name, license="CC0-1.0", split_hash=dataset.split_hash if same else "other", samples=4
+        name=dataset.info.name if same_split else "renamed",
+        license="CC0-1.0",
+        split_hash=dataset.split_hash if same_split else "other",
+        samples=4,
+        **({"images": images, "validated": validated} if hashes else {}),
     )
     training = Training(
         recipe="r", recipe_hash="0", command="hemalum train", steps=1, seed=0, date="2026-11-20", data=[used]
     )
-    if earlier:  # only the weights that it started from have seen the set
+    if earlier:
         training = training.model_copy(update={"data": [], "initial": training})
     bright = model()
-    trained = Model(bright.card.model_copy(update={"training": training}), {})
-    with caplog.at_level("WARNING"):
-        summary = evaluate(trained, dataset, engine=BrightEngine()).summary
-    assert summary["split_as_in_training"] is same
-    assert ("was trained on another split" in caplog.text) is not same
+    return Model(bright.card.model_copy(update={"training": training}), {})
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize(("hashes", "same_split"), [(True, True), (True, False), (False, True)])
+def test_images_of_the_training_are_told_for_every_split(
+    folder: Path, caplog: pytest.LogCaptureFixture, hashes: bool, same_split: bool, earlier: bool
+) -> None:
+    dataset = Dataset.open(folder)
+    trained = trained_on(dataset, hashes=hashes, same_split=same_split, earlier=earlier)
+    name, counts = trained.card.name, dataset.info.split.counts
+    for split, used in (("train", "learned from"), ("val", "in its validation"), ("test", "")):
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            summary = evaluate(trained, dataset, split=split, engine=BrightEngine()).summary
+        seen = summary["seen_in_training"]
+        assert seen["trained"] == (counts["train"] if split == "train" else 0)
+        assert seen["validated"] == (counts["val"] if split == "val" else 0)
+        title = evaluation_tables(summary)[0][0]
+        if not used:
+            assert not caplog.records
+            assert f"seen in training: none of {counted(counts['test'], 'image')}" in title
+            continue
+        (line,) = [record.getMessage() for record in caplog.records]
+        images = f"{counts[split]} {used}, of {counted(counts[split], 'image')}"
+        assert line == (
+            f"{name} has seen images of {dataset.info.name}, split {split}: {images}; its scores are not those of "
+            "new images"
+        )
+        assert f"seen in training: {images}" in title
+
+
+def test_images_are_told_by_their_pixels_in_a_folder_of_any_name(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = Dataset.open(folder)
+    renamed = [replace(one, id=f"mine-{number}") for number, one in enumerate(dataset)]
+    trained = trained_on(dataset, hashes=True)
+    seen = evaluate(trained, renamed, engine=BrightEngine()).summary["seen_in_training"]
+    counts = dataset.info.split.counts
+    assert (seen["images"], seen["trained"], seen["validated"]) == (len(dataset), counts["train"], counts["val"])
+    other = [replace(one, image=255 - one.image) for one in renamed]
+    caplog.clear()
+    assert evaluate(trained, other, engine=BrightEngine()).summary["seen_in_training"]["trained"] == 0
+    assert not caplog.records
+
+
+def test_a_model_that_does_not_tell_its_images_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = Dataset.open(folder)
+    silent = trained_on(dataset, hashes=False, same_split=False)
+    result = evaluate(silent, dataset, engine=BrightEngine())
+    assert caplog.messages == [
+        f"whether {silent.card.name} has seen images of {dataset.info.name}, split test is not known: its file does "
+        "not tell the images of renamed"
+    ]
+    assert (
+        "seen in training: not known: its file does not tell the images of renamed"
+        in (evaluation_tables(result.summary)[0][0])
+    )
+
+
+def test_what_learns_nothing_has_seen_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    summary = evaluate("classical", folder).summary
+    assert summary["seen_in_training"] is None
+    assert "seen in training" not in evaluation_tables(summary)[0][0]
+    assert not caplog.records

@@ -82,7 +82,7 @@ def test_a_card_names_data_and_licenses() -> None:
         "tnbc: 32 images, CC-BY-4.0, split bbbbbbbbbbbb; Naylor",
         "dsb2018: 464 images, CC0-1.0, split cccccccccccc",
     ]
-    assert dict(pairs)["network"] == "compact widths=[8]"
+    assert dict(pairs)["network"] == "compact (widths 8)"
     assert dict(pairs)["trained"] == "2026-11-20, 3,000 steps, seed 1"
 
 

@@ -9,6 +9,7 @@ from builders.trainings import read_log
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.models.file import load_card
+from hemalum.models.seen_images import SeenImages
 from hemalum.training.recipe import Recipe, load_recipe
 from hemalum.training.train import train
 
@@ -20,6 +21,11 @@ def test_the_model_file_tells_where_it_comes_from(recipe: Recipe, mini: Path, tm
     assert card.training.recipe_hash == recipe.digest
     assert Recipe.model_validate(card.training.settings).digest == recipe.digest
     assert card.training.steps == 9
+    assert card.license == card.license_text == "not known: mini states no license"
+    seen = SeenImages.of(card.training)
+    uses = {"train": "trained", "val": "validated", "test": None}
+    assert [seen.use_of(row.sha256) for row in dataset.rows] == [uses[row.split] for row in dataset.rows]
+    assert seen.unrecorded == ()
     assert [(s.name, s.split_hash, s.samples) for s in card.training.data] == [
         ("mini", dataset.split_hash, len(dataset.split("train")))
     ]

@@ -69,6 +69,10 @@ def train(
     initial: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="License of the model; default: what the licenses of its data allow."),
+    ] = None,
     unlabeled: Annotated[
         list[str] | None,
         typer.Option(
@@ -104,6 +108,7 @@ def train(
             threads=threads,
             workers=workers,
             initial=initial,
+            license=license,
             unlabeled=unlabeled_images(unlabeled, unlabeled_mpp),
             compile=compile,
             on_progress=on_progress,

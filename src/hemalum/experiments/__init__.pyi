@@ -8,6 +8,8 @@ from .papers import PublishedTable as PublishedTable
 from .papers import load_paper as load_paper
 from .plan import Method as Method
 from .plan import check_scales as check_scales
+from .provenance import scales_text as scales_text
+from .provenance import seen_text as seen_text
 from .records import Comparison as Comparison
 from .records import Run as Run
 from .records import load_comparison as load_comparison
@@ -22,6 +24,7 @@ from .reproduced_tables import Difference as Difference
 from .reproduced_tables import Line as Line
 from .reproduced_tables import ReproducedValue as ReproducedValue
 from .reproduced_tables import TablePart as TablePart
+from .reproduced_tables import budget_text as budget_text
 from .scores import score_image as score_image
 from .scores import without_nan as without_nan
 from .segmenters import CLASSICAL as CLASSICAL
@@ -59,6 +62,7 @@ __all__ = [
     "Stages",
     "TablePart",
     "activation_map",
+    "budget_text",
     "check_scales",
     "compare_nuclei",
     "compare_stages",
@@ -70,7 +74,9 @@ __all__ = [
     "open_part",
     "open_stages",
     "pixel_entropy",
+    "scales_text",
     "score_image",
+    "seen_text",
     "stages_table",
     "without_nan",
 ]

@@ -13,7 +13,18 @@ from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.experiments.cost import measure_cost
 from hemalum.experiments.execute import Resources, execute_run, label_maps
-from hemalum.experiments.plan import Plan, RunKey, name_datasets, one_budget, plan_data, plan_methods, stop_rule
+from hemalum.experiments.plan import (
+    Method,
+    Plan,
+    PlannedData,
+    RunKey,
+    name_datasets,
+    one_budget,
+    plan_data,
+    plan_methods,
+    stop_rule,
+)
+from hemalum.experiments.provenance import warn_before
 from hemalum.experiments.records import FAILED_FILE, Comparison, is_finished, load_comparison, write_json
 from hemalum.experiments.segmenters import Scale
 from hemalum.manifest import lock_folder
@@ -129,6 +140,8 @@ def make_plan(
     for method in planned:
         for name, planned_data in datasets.items() if method.kind == "labels" else ():
             label_maps(method, name).check_dataset(Dataset.open(planned_data.path), None if folds else split)
+    for method in planned:
+        _warn_of_seen(method, datasets, None if folds else split)
     rules = dict.fromkeys(stop_rule(Recipe.model_validate(m.recipe)) for m in planned if m.recipe is not None)
     return Plan(
         budget=budget,
@@ -145,6 +158,17 @@ def make_plan(
         command=shlex.join(["hemalum", *sys.argv[1:]]),
         version=__version__,
     )
+
+
+def _warn_of_seen(method: Method, datasets: Mapping[str, PlannedData], split: str | None) -> None:
+    """Warn where a model, or what a recipe starts from, was trained on images that are to be scored."""
+    recipe = None if method.recipe is None else Recipe.model_validate(method.recipe)
+    source = method.source if method.kind == "model" else None
+    if recipe is not None and recipe.initial is not None:
+        source = recipe.initial.model
+    if source is not None:
+        opened = {name: Dataset.open(data.path) for name, data in datasets.items()}
+        warn_before(method.name, load_model(source).card, opened, split)
 
 
 def _check_encoders(plan: Plan, out: Path) -> None:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import logging
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -11,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hemalum.data.dataset import Dataset
+from hemalum.data.dataset import Dataset, pixel_hash
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 from hemalum.experiments.label_maps import LabelMaps, Truth, is_label_folder
 from hemalum.experiments.organs import TRUE, Organs, assign_to, count_known
+from hemalum.experiments.provenance import count_scales, count_seen, describe_part, scale_source, warn_of_seen
 from hemalum.experiments.scores import (
     BOUNDARY_TOLERANCE_PX,
     ByClass,
@@ -41,8 +41,6 @@ from hemalum.inference.segment import as_engine
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model, load_model
 from hemalum.targets.representations import find_representation
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,19 +86,20 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
     """Segment every image of a split and score it.
 
     `model` is "classical" (the floor), a folder of label maps that another program made (or `LabelMaps`, which
-    has options), a callable Sample → label map or `Segmentation`, or whatever `hemalum.segment` takes as a
-    model. `dataset` is a dataset folder or an open Dataset, of which `split` is taken (None: all of it), or any
-    iterable of Samples, which is taken whole, such as `Truth`, a folder of label maps. `mpp` None uses each
-    sample's own scale and an estimate where it has none; "auto" estimates always; a number holds for all.
-    An image with too few nuclei for an estimate counts as one where nothing was found. Where dataset and model tell
-    classes of nuclei apart, both must have the same ones, by name.
+    has options), a callable Sample → label map or `Segmentation`, a `NamedSegmenter`, or whatever
+    `hemalum.segment` takes as a model. `dataset` is a dataset folder or an open Dataset, of which `split` is taken
+    (None: all of it), or any iterable of Samples, which is taken whole, such as `Truth`, a folder of label maps.
+    `mpp` None uses each sample's own scale and an estimate where it has none; "auto" estimates always; a number holds
+    for all. An image with too few nuclei for an estimate counts as one where nothing was found. Where dataset and
+    model tell classes of nuclei apart, both must have the same ones, by name.
     With `tta` a model looks at each window in eight ways, and `recall` takes its threshold for that, as in
     `hemalum.segment`.
-    With `leave_out_ambiguous`, pixels that the annotators could not tell count nowhere; what nobody has annotated
-    never does. `organs` says which organ a model that tells organs apart is given for each image of a dataset:
-    "true", its own; "unknown", none; "wrong", another one; "shuffled", that of any of the images
-    (`organs.assign_organs`). `on_progress` is called after each image with its number from 0 and its row. With `out`,
-    the result is also saved there.
+    A model that was trained or validated on some of the images, told by their pixels, is named in a warning, and so
+    is one whose file does not tell. With `leave_out_ambiguous`, pixels that the annotators could not tell count
+    nowhere; what nobody has annotated never does. `organs` says which organ a model that tells organs apart is given
+    for each image of a dataset: "true", its own; "unknown", none; "wrong", another one; "shuffled", that of any of
+    the images (`organs.assign_organs`). `on_progress` is called after each image with its number from 0 and its row.
+    With `out`, the result is also saved there.
 
     Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, a segmentation
     does not fit its image, `tta` or `recall` is asked of what runs no network, or `organs` of what tells none apart.
@@ -110,7 +109,7 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
     if recall is not None:
         model = _at_recall(model, recall)
     part, class_names, data = _open(dataset, split)
-    name, split_hash = data["dataset"], data["split_hash"]
+    name = data["dataset"]
     model, assigned = assign_to(organs, model, part)
     expected = [row.organ for row in part.rows] if isinstance(part, Dataset) and assigned is None else []
     built = build_segmenter(model, data=name, classes=class_names, organs=expected, mpp=mpp, engine=engine, tta=tta)
@@ -120,33 +119,36 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
             segmenter.check_dataset(dataset, split)
         elif isinstance(dataset, Truth):
             segmenter.check(dataset.ids)
-    seen = built.seen.get(name)
-    if seen is not None and seen != {split_hash}:
-        log.warning(
-            "%s was trained on another split of %s: images that it has seen may be among these",
-            description["model"],
-            name,
-        )
     images: list[ImageScores] = []
     rows: list[Row] = []
     partly = 0
+    hashes: list[str] = []
     for sample in part:
         partly += sample.unannotated is not None
         scores, row = _evaluate_image(sample, segmenter, class_names, leave_out_ambiguous, assigned)
+        row["mpp_source"] = scale_source(mpp, sample.mpp_source, row["mpp_used"], row.pop("estimated"))
+        if built.card is not None:
+            hashes.append(pixel_hash(sample.image))
         images.append(scores)
         rows.append(row)
         if on_progress is not None:
             on_progress(len(rows) - 1, row)
     if not rows:
         raise HemalumError(f"nothing to evaluate: {name} has no images in split '{split}'")
+    seen = None
+    if built.card is not None:
+        seen = count_seen(built.card, hashes, dataset if isinstance(dataset, Dataset) else None)
+        if not isinstance(model, NamedSegmenter):  # a comparison has warned once, before its runs
+            warn_of_seen(description["model"], describe_part(name, data["split"]), seen)
     if isinstance(segmenter, LabelMaps):
         description["counted_as_empty"] = segmenter.counted_as_empty
         description["label_warnings"] = [*segmenter.doubts, *(dataset.doubts if isinstance(dataset, Truth) else [])]
     summary: Row = {
         **description,
         **data,
-        "split_as_in_training": None if seen is None else seen == {split_hash},
+        "seen_in_training": seen,
         "mpp": "per image" if mpp is None else mpp,
+        "mpp_sources": count_scales(row["mpp_source"] for row in rows),
         "ambiguous": "left out" if leave_out_ambiguous else "counted",
         **_organs_given(organs, assigned, built, rows),
         "boundary_tolerance_px": BOUNDARY_TOLERANCE_PX,
@@ -193,6 +195,8 @@ def build_segmenter(
     messages call the model. With `probabilities` a model gives them too. Raises HemalumError when the classes of
     model and dataset differ, or `tta` is asked of what runs no network.
     """
+    if isinstance(model, NamedSegmenter):
+        return model
     fixed = _without_network(model, mpp)
     if fixed is None:
         loaded = load_model(model)
@@ -278,6 +282,7 @@ def _evaluate_image(
         "stain": sample.stain,
         "mpp": sample.mpp,
         "mpp_used": segmentation.mpp,
+        "estimated": segmentation.estimated,
         "megapixels": sample.instances.size / 1e6,
         "seconds_segment": segmented - start,
     }

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,9 @@ def execute_run(
     )  # fmt: skip
     recorder = _Recorder(built.segmenter, folder / PREDICTIONS, plan.leave_out_ambiguous)
     evaluation = evaluate(
-        recorder, dataset, split=plan.split, mpp=plan.mpp, leave_out_ambiguous=plan.leave_out_ambiguous
-    )
+        replace(built, segmenter=recorder), dataset, split=plan.split, mpp=plan.mpp,
+        leave_out_ambiguous=plan.leave_out_ambiguous,
+    )  # fmt: skip
     evaluation.summary["model"] = method.name
     evaluation.save(folder)
     if recorder.pixels is not None:

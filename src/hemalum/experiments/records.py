@@ -28,7 +28,7 @@ FAILED_FILE = "failed.json"
 TRAINING = "training"  # the folder of a run's training
 PREDICTIONS = "predictions"
 
-_TEXT_COLUMNS = {"id", "group", "organ"}
+_TEXT_COLUMNS = {"id", "group", "organ", "stain", "mpp_source"}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from hemalum.errors import HemalumError, counted
 from hemalum.experiments.execute import Resources
 from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall
 from hemalum.experiments.plan import check_scales
+from hemalum.experiments.provenance import warn_before
 from hemalum.experiments.refinement_recipe import choose_trainable, refinement_recipe, training_recipe
 from hemalum.experiments.selection import (
     ImageUncertainty,
@@ -275,8 +276,9 @@ def _save_refined(work: _Work, refined: Model) -> None:
     training = refined.card.training
     if training is None or before is None:
         raise HemalumError(f"{work.out / REFINED} holds a model that does not say how it was trained")
-    known = {used.name for used in before.data}
-    data = [*before.data, *(used for used in training.data if used.name not in known)]
+    again = {(used.name, used.split_hash): used for used in training.data}
+    data = [used.joined(again.pop((used.name, used.split_hash), used)) for used in before.data]
+    data += again.values()
     # both trainings as one, so what it started from is what the one before started from
     both = {"data": data, "steps": before.steps + training.steps, "initial": before.initial}
     card = refined.card.model_copy(update={"training": training.model_copy(update=both)})
@@ -306,15 +308,7 @@ def _check_data(model: Model, dataset: Dataset, test: Dataset) -> None:
             raise HemalumError(f"{dataset.path}: no images in part '{part}', which refining needs")
     for data in (dataset, test):
         check_scales(data)
-    training = model.card.training
-    for used in training.seen if training is not None else []:
-        for other in (dataset, test):
-            if used.name == other.info.name and used.split_hash != other.split_hash:
-                log.warning(
-                    "%s was trained on another split of %s: test images may be among those that it has seen",
-                    model.card.name,
-                    other.info.name,
-                )
+    warn_before(model.card.name, model.card, {test.info.name: test}, None)
     known = {organ.casefold() for organ in model.card.organs}
     unknown = sorted({row.organ for row in dataset.rows if row.organ and row.organ.casefold() not in known})
     if known and unknown:

@@ -12,6 +12,7 @@ from hemalum.experiments.papers import Column, Paper, PublishedTable, Row
 from hemalum.experiments.plan import stop_rule
 from hemalum.experiments.records import Comparison, Run
 from hemalum.metrics import ProbabilityCounts, best_dice
+from hemalum.models.card import in_words
 from hemalum.models.sam import check_sam
 from hemalum.training.recipe import Recipe, open_recipe
 
@@ -180,11 +181,17 @@ def _differences(
         setting = "; ".join(dict.fromkeys(_recipe_text(recipe, name) for recipe in recipes))
         differences.append(Difference(name, item.text, item.tag, setting, setting))
     comparison = by_protocol["group_split"]
-    budget = f"{comparison.budget}: {'; '.join(dict.fromkeys(map(stop_rule, recipes)))}"
+    budget = f"{budget_text(comparison.budget, comparison.description.get('crops'))}: "
+    budget += "; ".join(dict.fromkeys(map(stop_rule, recipes)))
     seeds = f"{len(comparison.description['seeds'])}"
     differences.append(Difference("budget", "", "", budget, budget))
     differences.append(Difference("runs", "one, as far as is said", "unknown", seeds, seeds))
     return differences
+
+
+def budget_text(budget: str, crops: int | None) -> str:
+    """The budget of all trainings in words, with the crops that each was cut to, if it was."""
+    return budget if crops is None else f"{budget}, each training cut to {counted(crops, 'crop')}"
 
 
 def _used_recipes(table: PublishedTable, dataset: str, by_protocol: ByProtocol) -> list[Recipe]:
@@ -232,7 +239,10 @@ def _recipe_text(recipe: Recipe, choice: str) -> str:
         active = {name: value for name, value in recipe.augment.model_dump().items() if value}
         if active.get("scale") == 1:
             del active["scale"]
-        return ", ".join(name if value is True else f"{name} {value:g}" for name, value in active.items()) or "none"
+        return (
+            ", ".join(name if value is True else f"{name} {in_words(value)}" for name, value in active.items())
+            or "none"
+        )
     if choice == "loss":
         return f"{' then '.join(phase.loss.name for phase in recipe.phases)} on {recipe.representation}"
     if choice == "optimizer":
@@ -244,8 +254,7 @@ def _recipe_text(recipe: Recipe, choice: str) -> str:
     if choice == "threshold":
         return f"{recipe.separation.foreground:g}"
     if choice == "network":
-        options = ", ".join(f"{name} {value}" for name, value in recipe.network.options.items())
-        return f"{recipe.network.name} ({options})"
+        return recipe.network.text
     return "–"
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from hemalum.inference.probability import segment_with_maps
 from hemalum.inference.scale import estimate_mpp
 from hemalum.inference.segment import segment_source
 from hemalum.inference.tta import describe_tta, without_tta
+from hemalum.models.card import Card
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.slides.slide import Slide
@@ -31,10 +32,11 @@ Scale = float | Literal["auto"] | None
 class Segmentation:
     """What a segmenter may return when it knows more than the label map.
 
-    `labels` is (H, W) integer, 0 = background; `classes` is (max id + 1,) int32 by id; `mpp` is the scale
-    that was assumed, µm per pixel. `probability` (H, W) float32 is that of nucleus, `nucleus_probability`
-    (max id + 1,) float32 that of each nucleus by id, both in [0, 1]. `pixel_classes` (H, W) int32 is the class of
-    each pixel before nuclei were separated, 0 = background; without it a pixel has the class of its nucleus.
+    `labels` is (H, W) integer, 0 = background; `classes` is (max id + 1,) int32 by id. `mpp` is the scale that was
+    assumed, µm per pixel; `estimated` says that it was estimated from the image, or, where there is none, that this
+    failed. `probability` (H, W) float32 is that of nucleus, `nucleus_probability` (max id + 1,) float32 that of each
+    nucleus by id, both in [0, 1]. `pixel_classes` (H, W) int32 is the class of each pixel before nuclei were
+    separated, 0 = background; without it a pixel has the class of its nucleus.
     """
 
     labels: NDArray[np.integer[Any]]
@@ -43,6 +45,7 @@ class Segmentation:
     probability: NDArray[np.float32] | None = None
     nucleus_probability: NDArray[np.float32] | None = None
     pixel_classes: NDArray[np.int32] | None = None
+    estimated: bool = False
 
     @classmethod
     def of(cls, result: "NDArray[np.integer[Any]] | Segmentation") -> "Segmentation":
@@ -55,14 +58,14 @@ Segmenter = Callable[[Sample], NDArray[np.integer[Any]] | Segmentation]
 
 @dataclass(frozen=True)
 class NamedSegmenter:
-    """A segmenter with what a summary says of it, and the split hashes that its training has seen, by dataset.
+    """A segmenter with what a summary says of it, and its card, where it is a model.
 
     `organs` are those that it tells apart by the sample's.
     """
 
     segmenter: Segmenter
     description: dict[str, Any]
-    seen: dict[str, set[str]] = field(default_factory=dict)
+    card: Card | None = None
     organs: tuple[str, ...] = ()
 
 
@@ -83,24 +86,23 @@ def model_segmenter(
 
     def segmenter(sample: Sample) -> Segmentation:
         scale, chosen = scale_of(sample, mpp), by_organ(sample.organ)
+        estimated = scale == "auto"
         if scale == "auto":
             try:
                 scale = estimate_mpp(Slide.of(sample.image), chosen, without_tta(engine)).mpp
             except HemalumError:  # too few nuclei to estimate from; a user would be left with nothing, too
-                return Segmentation(np.zeros_like(sample.instances))
+                return Segmentation(np.zeros_like(sample.instances), estimated=True)
         if probabilities or ids is not None:
-            return segment_with_scores(sample.image, chosen, engine, mpp=scale, ids=ids)
+            segmentation = segment_with_scores(sample.image, chosen, engine, mpp=scale, ids=ids)
+            return replace(segmentation, estimated=estimated)
         with Slide.of(sample.image) as source:
             nuclei = segment_source(source, chosen, engine, mpp=scale)
-        return Segmentation(nuclei.label_map(), mpp=nuclei.mpp)
+        return Segmentation(nuclei.label_map(), mpp=nuclei.mpp, estimated=estimated)
 
-    seen: dict[str, set[str]] = {}
-    for used in card.training.seen if card.training is not None else []:
-        seen.setdefault(used.name, set()).add(used.split_hash)
     description = {"model": card.name, "engine": f"{engine.name} {engine.precision}", **describe_tta(engine)}
     if card.recall_note is not None:
         description["threshold"] = card.recall_note
-    return NamedSegmenter(segmenter, description, seen, () if card.organ else tuple(card.organs))
+    return NamedSegmenter(segmenter, description, card, () if card.organ else tuple(card.organs))
 
 
 def model_for_organ(model: Model, organ: str | None) -> Model:

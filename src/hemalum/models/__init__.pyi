@@ -5,6 +5,7 @@ from .card import Control as Control
 from .card import InputRange as InputRange
 from .card import Int8 as Int8
 from .card import Int8Set as Int8Set
+from .card import Mpp as Mpp
 from .card import NetworkSpec as NetworkSpec
 from .card import Pretrained as Pretrained
 from .card import RecallCalibration as RecallCalibration
@@ -13,6 +14,7 @@ from .card import SamEncoding as SamEncoding
 from .card import Training as Training
 from .card import TrainingSet as TrainingSet
 from .card import UnlabeledSet as UnlabeledSet
+from .card import in_words as in_words
 from .file import CARD_KEY as CARD_KEY
 from .file import Int8Network as Int8Network
 from .file import Tensors as Tensors
@@ -22,6 +24,9 @@ from .file import load_model_file as load_model_file
 from .file import save_model as save_model
 from .input import input_channels as input_channels
 from .input import to_input as to_input
+from .license import check_license as check_license
+from .license import exceeds_license as exceeds_license
+from .license import license_of_data as license_of_data
 from .map_model import activate as activate
 from .map_model import build_map_model as build_map_model
 from .model import UNKNOWN_ORGAN as UNKNOWN_ORGAN
@@ -35,6 +40,10 @@ from .network import option_defaults as option_defaults
 from .sam import SamEncoder as SamEncoder
 from .sam import check_sam as check_sam
 from .sam import load_sam as load_sam
+from .seen_images import Packed as Packed
+from .seen_images import SeenImages as SeenImages
+from .seen_images import SetKey as SetKey
+from .seen_images import pack_images as pack_images
 from .stages import first_stage as first_stage
 from .windows import Span as Span
 from .windows import cut_windows as cut_windows

@@ -1,10 +1,13 @@
 """The card: everything that inference and a reader of the model need to know, inside the model file."""
 
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hemalum.data.stain.statistics import StainTarget
+from hemalum.models.license import UNSTATED, exceeds_license, license_of_data
+from hemalum.models.seen_images import PACKED, join_packed
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.settings import Strict, require_finite
 
@@ -14,6 +17,10 @@ InputRange = Literal["standardized", "[0, 1]"]
 RANGES: dict[InputRange, tuple[float, float]] = {"standardized": (0.5, 0.25), "[0, 1]": (0.0, 1.0)}  # mean, std
 # in the place of SAM's embedding, to tell what it is good for: that of another image in training and validation, all
 # zeros, or that of the same encoder with random weights
+Mpp = Annotated[float, Field(gt=0.01, lt=100, description="µm per pixel")]
+Side = Annotated[int, Field(ge=1, le=8192, description="px")]  # of windows and tiles: what a machine can hold
+# no option of a registered network comes near: a damaged file shall not ask for all memory
+LARGEST_OPTION, LONGEST_OPTION = 16_384, 256
 Control = Literal["shuffled", "zeroed", "random"]
 
 
@@ -23,15 +30,52 @@ class NetworkSpec(Strict):
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def text(self) -> str:
+        """Name and options in words."""
+        return in_words({"name": self.name, "options": self.options})
+
     @field_validator("options")
     @classmethod
     def _finite(cls, options: dict[str, Any]) -> dict[str, Any]:
         for name, value in options.items():
             try:
                 require_finite(value)
+                _require_possible(value)
             except ValueError as error:
                 raise ValueError(f"'{name}': {error}") from error
         return options
+
+
+def in_words(value: Any) -> str:
+    """Settings as people read them: `widths 8, 16; base unet (widths 64, 128)`."""
+    if isinstance(value, Mapping):
+        if "name" in value:
+            rest = {key: part for key, part in value.items() if key != "name"}
+            options = rest.pop("options", None) or {}
+            inside = in_words({**options, **rest})
+            return f"{value['name']} ({inside})" if inside else str(value["name"])
+        return "; ".join(f"{key} {in_words(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(in_words(part) for part in value) or "none"
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "on", False: "off"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _require_possible(value: Any) -> None:
+    """Raise ValueError for numbers and lists that no network takes."""
+    for part in _parts(value):
+        if isinstance(part, int | float) and abs(part) > LARGEST_OPTION:
+            raise ValueError(f"{part:g} is too large; want at most {LARGEST_OPTION:,}")
+        if isinstance(part, list | tuple) and len(part) > LONGEST_OPTION:
+            raise ValueError(f"a list of {len(part):,} is too long; want at most {LONGEST_OPTION}")
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    yield value
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+        yield from _parts(part)
 
 
 class TrainingSet(Strict):
@@ -43,6 +87,22 @@ class TrainingSet(Strict):
     split_hash: str
     samples: int = Field(description="images that were learned from with their labels")
     unlabeled: int = Field(0, ge=0, description="images whose labels were not looked at")
+    images: str | None = Field(
+        None, pattern=PACKED, description="what was learned from (`seen_images.pack_images`); None: not recorded"
+    )
+    validated: str | None = Field(
+        None, pattern=PACKED, description="what the weights were chosen by, in the same form"
+    )
+
+    def joined(self, other: "TrainingSet") -> "TrainingSet":
+        """This set with the images that another training on it has seen besides; not recorded where one is not."""
+        packed = {
+            name: None if None in (mine, more) else join_packed(str(mine), str(more))
+            for name, mine, more in (
+                ("images", self.images, other.images), ("validated", self.validated, other.validated)
+            )
+        }  # fmt: skip
+        return self.model_copy(update=packed)
 
 
 class UnlabeledSet(Strict):
@@ -51,6 +111,7 @@ class UnlabeledSet(Strict):
     name: str
     images: int = Field(ge=1)
     sha256: str = Field(description="over what identifies their pixels")
+    license: str = ""
 
 
 class Pretrained(Strict):
@@ -93,13 +154,19 @@ class Training(Strict):
         sets = [one for training in (self, *self.earlier) for one in training.unlabeled]
         return [one for index, one in enumerate(sets) if one not in sets[:index]]
 
+    @property
+    def license_of_data(self) -> str:
+        """What the licenses of all that the weights have seen allow for them."""
+        sets = [(one.name, one.license) for one in self.seen]
+        return license_of_data(sets + [(one.name, one.license) for one in self.seen_unlabeled])
+
 
 class SamEncoding(Strict):
     """The frozen SAM encoder whose embedding of its input a network is given."""
 
     encoder: str = Field(description="name on the Hugging Face hub, or folder")
     digest: str = Field(description="of its configuration and weights: another one under this name is refused")
-    field: int = Field(ge=1, description="side of what is embedded at once, px at the model's mpp: the window")
+    field: Side = Field(description="side of what is embedded at once, px at the model's mpp: the window")
     control: Control | None = Field(None, description="what it was trained with in place of SAM's embedding")
 
 
@@ -207,7 +274,7 @@ class Card(Strict):
     name: str
     network: NetworkSpec
     representation: str = Field(description="name in hemalum.targets.representations.REPRESENTATIONS")
-    mpp: float = Field(gt=0, description="scale of the network's input, µm per pixel")
+    mpp: Mpp = Field(description="scale of the network's input, µm per pixel")
     output_upsampling: int = Field(1, ge=1, le=4, description="maps are enlarged by this factor before separation")
     channels: Channels = "RGB"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -217,15 +284,17 @@ class Card(Strict):
         default_factory=list,
         description="stains that it was trained on and sees as they are; others are shown as H&E",
     )
-    halo: int = Field(ge=0, description="receptive field radius in input px, rounded up to the stride")
-    stride: int = Field(ge=1, description="input height and width must be multiples of this")
-    window: int | None = Field(
-        None, ge=1, description="side of every input in px, where a pixel depends on the whole input; None: any size"
+    halo: int = Field(ge=0, le=8192, description="receptive field radius in input px, rounded up to the stride")
+    stride: int = Field(ge=1, le=1024, description="input height and width must be multiples of this")
+    window: Side | None = Field(
+        None, description="side of every input in px, where a pixel depends on the whole input; None: any size"
     )
     tiling: Tiling = Tiling()
     sam: SamEncoding | None = None
     classes: list[str] = Field(
-        default_factory=lambda: ["nucleus"], description="in the order of the maps, where these are by class"
+        default_factory=lambda: ["nucleus"],
+        max_length=255,
+        description="in the order of the maps, where these are by class",
     )
     organs: list[str] = Field(default_factory=list, description="organs that the network tells apart, by its index")
     organ: str | None = Field(None, description="the organ that images are from; None: the network's rule for that")
@@ -234,13 +303,35 @@ class Card(Strict):
         default_factory=list, description="thresholds for a target recall that may be asked for"
     )
     recall_target: float | None = Field(None, description="the one that the separation's threshold was set by")
-    nucleus_diameter_um: float = Field(7.0, gt=0, description="median diameter that --mpp auto scales to")
-    license: str = "Apache-2.0"
+    nucleus_diameter_um: float = Field(
+        7.0, gt=0.1, lt=10_000, description="median diameter that --mpp auto scales to"
+    )
+    license: str = Field(UNSTATED, description="as its training states it, else what its data allow (`license.py`)")
     use: str = Field("", description="what the model is for, and what it is not for")
     training: Training | None = None
     int8: Int8 | None = Field(None, description="of the int8 form that the file holds; None: it holds none")
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict, description="held-out set → metric → value")
     code_version: str
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _check_range(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        least = 1e-4 if info.field_name == "std" else -1e4
+        if not all(least <= value <= 1e4 for value in values):
+            raise ValueError(
+                f"want numbers from {least:g} to 10000, not {', '.join(f'{value:g}' for value in values)}"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _check_consistent(self) -> Self:
+        if self.window is not None and self.window % self.stride:
+            raise ValueError(f"window {self.window} is not a multiple of stride {self.stride}")
+        if self.organ is not None and self.organ not in self.organs:
+            raise ValueError(f"organ '{self.organ}' is not among its organs")
+        if self.recall_target is not None and self.recall_target not in [one.target for one in self.recall]:
+            raise ValueError(f"it has no threshold for its recall_target {self.recall_target:g}")
+        return self
 
     @property
     def recall_note(self) -> str | None:
@@ -254,6 +345,16 @@ class Card(Strict):
                     f"({whose}, {one.known})"
                 )
         return None
+
+    @property
+    def license_text(self) -> str:
+        """The license, with what the data allow where it leaves out what these ask for."""
+        allowed = UNSTATED if self.training is None else self.training.license_of_data
+        return (
+            f"{self.license} as stated; its data: {allowed}"
+            if exceeds_license(self.license, allowed)
+            else self.license
+        )
 
     @property
     def input_range(self) -> InputRange | None:

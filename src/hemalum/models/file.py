@@ -12,12 +12,14 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, one_line
 from hemalum.files import atomic_path
 from hemalum.models.card import FORMAT, Card
 
 Tensors = dict[str, NDArray[np.generic]]
 CARD_KEY = "hemalum_card"  # also in exported models
+MAX_BYTES = 4 * 2**30  # of a file, which is read into memory: ten times the largest network there is
+MAX_CARD = 32_000_000  # characters; with the hashes of a million images a card has 8 million
 INT8_TENSORS = ("int8.xml", "int8.bin")
 
 
@@ -78,27 +80,56 @@ def load_int8(path: Path | str) -> tuple[Card, Int8Network | None]:
 def _read(path: Path, *, weights: bool = True, int8: bool = False) -> tuple[Card, Tensors]:
     if not path.is_file():
         raise HemalumError(f"no such model file: {path}")
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise HemalumError(f"{path} has {size / 2**30:.1f} GiB: no model of hemalum has more than {MAX_BYTES >> 30}")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             names = [name for name in file.keys() if (int8 if name in INT8_TENSORS else weights)]  # noqa: SIM118
-            values = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise HemalumError(f"{path} is not a readable model file (corrupt or truncated): {error}") from error
+            values = {name: file.get_tensor(name) for name in names if CARD_KEY in metadata}
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: of a type that NumPy does not have
+        raise HemalumError(
+            f"{path} is not a readable model file (corrupt or truncated): {one_line(error)}"
+        ) from error
     if CARD_KEY not in metadata:
         raise HemalumError(f"{path} is a safetensors file without a hemalum card: not a hemalum model")
-    return _card(path, metadata[CARD_KEY]), values
+    card = _card(path, metadata[CARD_KEY])
+    for name, value in values.items():
+        if name not in INT8_TENSORS:
+            _check_weights(path, name, value)
+    return card, values
+
+
+def _check_weights(path: Path, name: str, value: NDArray[np.generic]) -> None:
+    """Raise HemalumError for weights that no network can compute with."""
+    if value.dtype.kind not in "fiub":
+        raise HemalumError(f"{path}: its weights '{name}' are {value.dtype}, not numbers that a network takes")
+    if value.dtype.kind != "f":
+        return
+    if not np.isfinite(value).all():
+        broken = int(np.count_nonzero(~np.isfinite(value)))
+        raise HemalumError(
+            f"{path}: {broken:,} of {value.size:,} weights in '{name}' are not finite (NaN or infinite): the model "
+            "is damaged, or its training went wrong; take another one, or train again"
+        )
+    if name.endswith("running_var") and (np.asarray(value, np.float32) < 0).any():
+        raise HemalumError(f"{path}: '{name}' has negative variances: the model is damaged; take another one")
 
 
 def _card(path: Path, text: str) -> Card:
+    if len(text) > MAX_CARD:
+        raise HemalumError(f"{path}: its card has {len(text):,} characters: no card has more than {MAX_CARD:,}")
     try:
         return Card.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
+        message = str(first["msg"]).removeprefix("Value error, ")
         if field == "format":
             raise HemalumError(
                 f"{path} has model format {first['input']}, this hemalum reads format {FORMAT}: "
                 "use the hemalum version that wrote it, or train again"
             ) from error
-        raise HemalumError(f"{path}: its card is not valid at '{field}': {first['msg']}") from error
+        where = f" at '{field}'" if field else ""
+        raise HemalumError(f"{path}: its card is not valid{where}: {message}") from error

@@ -13,7 +13,7 @@ from hemalum.errors import HemalumError
 from hemalum.models.card import Card
 from hemalum.models.input import input_channels, to_input
 from hemalum.models.model import UNKNOWN_ORGAN
-from hemalum.models.network import build_network
+from hemalum.models.network import build_network, option_defaults
 from hemalum.models.sam import SamEncoder, load_sam
 from hemalum.networks import Network
 from hemalum.targets.representations import Head, find_representation
@@ -86,6 +86,7 @@ def build_map_model(card: Card, tensors: Mapping[str, NDArray[Any]]) -> MapModel
     SAM encoder is not there or not the one that the network was trained with.
     """
     logits = find_representation(card.representation, card.classes).logits
+    _check_fit(card, logits, tensors)
     network = build_network(card.network.name, logits, card.network.options)
     try:
         network.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in tensors.items()})
@@ -98,6 +99,31 @@ def build_map_model(card: Card, tensors: Mapping[str, NDArray[Any]]) -> MapModel
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return model
+
+
+def _check_fit(card: Card, logits: int, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Raise HemalumError unless network, input, organs and weights fit together; holds no memory for weights."""
+    name, options = card.network.name, card.network.options
+    chosen = {"inputs": 3, "organs": None} | option_defaults(name) | options
+    inputs, organs = input_channels(card.channels), len(card.organs)
+    if chosen["inputs"] != inputs:
+        raise HemalumError(
+            f"model '{card.name}': its network has inputs {chosen['inputs']}, and its card wants {inputs}"
+        )
+    if isinstance(chosen["organs"], int) and chosen["organs"] < organs:
+        raise HemalumError(
+            f"model '{card.name}': its network has organs {chosen['organs']}, and its card names {organs}"
+        )
+    with torch.device("meta"):
+        state = build_network(name, logits, options).state_dict()
+    for key in sorted(state.keys() | tensors.keys()):
+        if key not in state or key not in tensors:
+            what = "which it does not have" if key not in state else "which the file lacks"
+            raise HemalumError(f"weights do not fit network '{name}': '{key}', {what}")
+        # a file has a number alone as one of one element
+        if (tuple(state[key].shape) or (1,)) != (tensors[key].shape or (1,)):
+            shapes = f"{tuple(tensors[key].shape)}, not {tuple(state[key].shape)}"
+            raise HemalumError(f"weights do not fit network '{name}': '{key}' is {shapes}")
 
 
 def _encoder(card: Card) -> SamEncoder | None:

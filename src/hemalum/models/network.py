@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, one_line
 from hemalum.networks import Network, create_network, find_network
 
 
@@ -20,6 +20,8 @@ def build_network(name: str, outputs: int, options: Mapping[str, Any]) -> Networ
         return create_network(name, outputs, options)
     except ValueError as error:
         raise HemalumError(str(error)) from error
+    except (RuntimeError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        raise HemalumError(f"network '{name}' cannot be built with these options: {one_line(error)}") from error
 
 
 def option_defaults(name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Published tables, and our values beside them: for the terminal, as Markdown, CSV and one HTML page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,15 @@ from hemalum import __version__
 from hemalum.errors import counted
 from hemalum.experiments.papers import Paper, PublishedTable, load_paper, papers
 from hemalum.experiments.reproduce import Reproduction
-from hemalum.experiments.reproduced_tables import NOT_YET, ROW_CHOICES, Difference, Line, ReproducedValue, TablePart
+from hemalum.experiments.reproduced_tables import (
+    NOT_YET,
+    ROW_CHOICES,
+    Difference,
+    Line,
+    ReproducedValue,
+    TablePart,
+    budget_text,
+)
 from hemalum.reports.files import write_csv, write_report
 from hemalum.reports.grid import Grid, Row
 from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table
@@ -182,11 +191,20 @@ def _text(line: Line, value: ReproducedValue | None) -> str:
 
 def reproduction_grids(reproduction: Reproduction) -> list[Grid]:
     """All tables of a reproduction, in the order of the paper."""
-    grids: list[Grid] = []
-    for table, parts in reproduction.tables:
-        compared = [grid for part in parts for grid in _side_by_side(table, part)]
-        grids += compared or [published_grid(table)]
-    return grids
+    return [grid for table, parts in reproduction.tables for grid in _grids_of(table, parts)]
+
+
+def _grids_of(table: PublishedTable, parts: Sequence[TablePart]) -> list[Grid]:
+    """A printed table with ours, its rows' settings and protocols; as it is printed where nothing of it was run."""
+    return [grid for part in parts for grid in _side_by_side(table, part)] or [published_grid(table)]
+
+
+def _lead(reproduction: Reproduction) -> str:
+    """Budget, crops and seeds as they were run."""
+    plans = [plan for by_name in reproduction.description.values() for plan in by_name.values()]
+    crops = next((plan["crops"] for plan in plans if plan.get("crops")), None)
+    budget = budget_text(reproduction.budget, crops)
+    return f"Budget {budget}; {counted(reproduction.seeds, 'seed')}. hemalum {__version__}."
 
 
 def write_reproduction(reproduction: Reproduction, out: Path, command: str = "") -> list[Path]:
@@ -200,10 +218,13 @@ def write_reproduction(reproduction: Reproduction, out: Path, command: str = "")
         "citation": paper.citation,
         "url": _address(paper),
         "figures": paper.figures,
-        "lead": f"Budget {reproduction.budget}, seeds: {reproduction.seeds}. hemalum {__version__}.",
+        "lead": _lead(reproduction),
         "command": command,
         "failed": reproduction.failed,
-        "grids": reproduction_grids(reproduction),
+        "sections": [
+            {"title": f"{table.id}: {table.title}", "grids": _grids_of(table, parts)}
+            for table, parts in reproduction.tables
+        ],
         "tables_notes": [note for table, _ in reproduction.tables for note in table.notes],
     }
     markdown = [
@@ -212,7 +233,11 @@ def write_reproduction(reproduction: Reproduction, out: Path, command: str = "")
         [f"Published figures from: {escaped(page['figures'])}."],
         markdown_code(command),
         *([f"Failed: {escaped(name)}: {escaped(reason)}"] for name, reason in page["failed"]),
-        *map(markdown_table, page["grids"]),
+        *(
+            block
+            for section in page["sections"]
+            for block in ([f"## {escaped(section['title'])}"], *map(markdown_table, section["grids"]))
+        ),
         markdown_list(page["tables_notes"]),
     ]
     return [

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import counted
+from hemalum.experiments.provenance import scales_text, seen_text
 from hemalum.models.card import Card, Int8, RecallCalibration
 from hemalum.reports.files import columns_of
 from hemalum.reports.numbers import number_text
@@ -169,7 +170,6 @@ def input_text(channels: str, input_range: str | None) -> str:
 
 def card_pairs(card: Card) -> Pairs:
     """A model's card, without its metrics."""
-    options = (f"{k}={v}" for k, v in card.network.options.items())
     trained_on = ", ".join(STAIN_TITLES[name] for name in card.native_stains)
     stain = None
     if card.stain is not None:
@@ -178,7 +178,7 @@ def card_pairs(card: Card) -> Pairs:
     optional = [
         ("model", card.name),
         ("use", card.use or None),
-        ("network", " ".join([card.network.name, *options])),
+        ("network", card.network.text),
         ("scale", f"{number_text(card.mpp)} µm per pixel; every image is resampled to it"),
         (
             "maps",
@@ -200,7 +200,7 @@ def card_pairs(card: Card) -> Pairs:
         ("SAM", card.sam.encoder if card.sam is not None else None),
         ("int8", None if card.int8 is None else _int8_text(card.int8)),
         ("median nucleus", f"{number_text(card.nucleus_diameter_um)} µm across (what --mpp auto scales to)"),
-        ("license", card.license),
+        ("license", card.license_text),
         ("hemalum", card.code_version),
     ]
     pairs = [(name, value) for name, value in optional if value is not None]
@@ -278,6 +278,15 @@ def _organs_text(organs: Mapping[str, Any] | None) -> str:
     return f"; organs: {organs['rule']}{unknown}"
 
 
+def _scales_text(sources: Mapping[str, int]) -> str:
+    text = scales_text(sources)
+    return f", {text}" if text else ""
+
+
+def _seen_text(seen: Mapping[str, Any] | None) -> str:
+    return "" if seen is None else f"; seen in training: {seen_text(seen)}"
+
+
 def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
     """Titles and tables of an evaluation: pixel, boundary and instance metrics by averaging, then by group.
 
@@ -289,6 +298,8 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         + (f", split {summary['split']}" if summary["split"] else "")
         + f": {counted(summary['images'], 'image')}, {counted(summary['nuclei_truth'], 'nucleus')}, "
         + f"{summary['nuclei_predicted']:,} found; scale: {summary['mpp']}"
+        + _scales_text(summary.get("mpp_sources") or {})
+        + _seen_text(summary.get("seen_in_training"))
         + (f"; {summary['tta']}" if "tta" in summary else "")
         + _organs_text(summary.get("organs"))
     )

@@ -21,6 +21,7 @@ from hemalum.training.context import TrainContext
 from hemalum.training.data_spec import DataSpec, gather_data_spec
 from hemalum.training.head import find_logits
 from hemalum.training.recipe import Recipe
+from hemalum.training.sizes import check_images, check_memory
 from hemalum.training.weights import check_phases
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,9 @@ def build_for_data(
     Raises HemalumError when recipe, network and data do not fit together.
     """
     recipe = context.recipe
+    check_images(recipe, datasets)
     data_spec = gather_data_spec(recipe, datasets, 0 if sam is None else sam.channels)
+    check_network(recipe, data_spec, context.fabric.device, context.fabric.world_size)
     network, spec = build_for(recipe, data_spec)
     context = replace(context, data_spec=data_spec.with_conditions(network.conditions), network=spec)
     unseen = context.data_spec.find_unseen(datasets) if context.data_spec.organs else []
@@ -109,6 +112,18 @@ def build_for_data(
     return network, replace(
         context, stride=network.stride, window=window, halo=halo, sam=encoding, pretrained=pretrained
     )
+
+
+def check_network(recipe: Recipe, data_spec: DataSpec, device: torch.device, processes: int = 1) -> None:
+    """Raise HemalumError unless the recipe's network and its tiles go together and into memory; holds no weights."""
+    options = _split_pretrained(recipe.network.options)[0]
+    bare = recipe.model_copy(update={"network": recipe.network.model_copy(update={"options": options})})
+    with torch.device("meta"):
+        network, _ = build_for(bare, data_spec)
+    find_window(recipe, network)
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    logits = find_representation(recipe.representation, data_spec.classes).logits
+    check_memory(recipe, weights, logits, device, processes)
 
 
 def build_for(recipe: Recipe, data_spec: DataSpec) -> tuple[Network, NetworkSpec]:

@@ -17,7 +17,8 @@ from hemalum.data.sampling import CategoryAdaptive
 from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
 from hemalum.losses import LOSSES
-from hemalum.models.card import RANGES, Channels, Control, InputRange, NetworkSpec
+from hemalum.models.card import RANGES, Channels, Control, InputRange, Mpp, NetworkSpec
+from hemalum.models.license import check_license
 from hemalum.models.model import load_model
 from hemalum.networks import NETWORKS
 from hemalum.nuclei.settings import SeparationSettings
@@ -44,6 +45,7 @@ class Sam(Strict):
     field: int | None = Field(
         None,
         ge=16,
+        le=8192,
         description="side of what is embedded at once, px at `mpp`, and of the model's windows; None: tile",
     )
     control: Control | None = Field(
@@ -78,6 +80,9 @@ class Recipe(Strict):
 
     name: str
     description: str = ""
+    license: str | None = Field(
+        None, description="of the model, in its card, as --license; none: what the licenses of its data allow"
+    )
     budget: Literal["full", "small"] = Field("full", description="set by the choice of the budget, not by hand")
     seed: Seed = 0
     system: dict[str, Any] | None = Field(None, description="name in hemalum.systems.SYSTEMS, and its options")
@@ -96,9 +101,9 @@ class Recipe(Strict):
     output_representation: str | None = Field(
         None, description="representation that the model file keeps, where the network was trained on more maps"
     )
-    mpp: float = Field(gt=0, description="scale of the network's input, µm per pixel")
+    mpp: Mpp = Field(description="scale of the network's input, µm per pixel")
     output_upsampling: int = Field(1, ge=1, le=4)
-    tile: int = Field(256, ge=16, description="side of a training crop, px at `mpp`")
+    tile: int = Field(256, ge=16, le=8192, description="side of a training crop, px at `mpp`")
     batch: int = Field(16, ge=1)
     target_supersampling: int = Field(
         1, ge=1, le=4, description="targets are made on a grid this much finer and averaged: shares of a pixel"
@@ -148,6 +153,14 @@ class Recipe(Strict):
         if name in RENAMED:
             raise ValueError(f"'{name}' is called '{RENAMED[name]}' since version 0.2")
         return name
+
+    @field_validator("license")
+    @classmethod
+    def _check_license(cls, text: str | None) -> str | None:
+        try:
+            return None if text is None else check_license(text)
+        except HemalumError as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("input_range", mode="before")
     @classmethod
@@ -216,11 +229,17 @@ class Recipe(Strict):
 
     @property
     def digest(self) -> str:
-        """sha256 of all that decides the training, which is not its name; a run may only be resumed with the same.
+        """sha256 of all that decides the training, which neither name nor license do; it is resumed with the same.
 
         Nor is it where a model file lies that it starts with, whose content counts.
         """
-        named: Any = {"name": True, "description": True, "initial": {"model"}, "system": {"base": {"model"}}}
+        named: Any = {
+            "name": True,
+            "description": True,
+            "license": True,
+            "initial": {"model"},
+            "system": {"base": {"model"}},
+        }
         return hashlib.sha256(self.model_dump_json(exclude=named).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -26,6 +27,7 @@ from hemalum.files import write_text
 from hemalum.manifest import check_free, lock_folder, read_manifest, write_manifest
 from hemalum.models.card import Card, Pretrained
 from hemalum.models.file import save_model
+from hemalum.models.license import check_license
 from hemalum.models.sam import SamEncoder, load_sam
 from hemalum.training.building import build_for_data, check_losses
 from hemalum.training.checkpoint import CHECKPOINT_FILE, Progress, read_progress
@@ -34,7 +36,7 @@ from hemalum.training.distributed import abort_together, check_batch, report_onc
 from hemalum.training.embeddings import embed_all
 from hemalum.training.fit import PhaseResult, fit
 from hemalum.training.head import keep_head, load_initial
-from hemalum.training.model_card import describe
+from hemalum.training.model_card import describe, report_license
 from hemalum.training.recipe import Recipe, Source, open_recipe
 from hemalum.training.semi_supervised import find_parts, open_train_loader
 from hemalum.training.start import load_start, open_start, report_worse
@@ -62,6 +64,7 @@ def train(  # noqa: PLR0913 (the verb's options)
     threads: int | None = None,
     workers: int | None = None,
     initial: Path | str | None = None,
+    license: str | None = None,
     stain: StainTarget | None = None,
     unlabeled: Sequence[Path | str | UnlabeledImages] = (),
     compile: bool = False,
@@ -75,8 +78,9 @@ def train(  # noqa: PLR0913 (the verb's options)
     `data` maps the recipe's dataset names to dataset folders or open ones, or lists those, which know their names.
     `resume` goes on where `out` stands, with the same recipe and data. `workers` are the processes that make batches
     ahead of their use: by default one beside a training on the CPU, all cores but two beside a GPU. `initial` is a
-    model file whose weights are the start; what it has no maps for starts afresh, which the log says. `stain` are
-    colors that every image is brought to, instead of those that the recipe's `stain_normalization` would fit.
+    model file whose weights are the start; what it has no maps for starts afresh, which the log says. `license` is
+    the model's, in the place of the recipe's or of what the licenses of its data allow. `stain` are colors that every
+    image is brought to, instead of those that the recipe's `stain_normalization` would fit.
     `unlabeled` are images without labels, in the place of the recipe's, for a method that learns from some: image
     files, whole slides, folders of these, dataset folders.
     `compile` has PyTorch compile the network first, which takes a while and changes rounding.
@@ -86,8 +90,9 @@ def train(  # noqa: PLR0913 (the verb's options)
     """
     with report_once():
         recipe = recipe if isinstance(recipe, Recipe) else open_recipe(recipe)
-        if unlabeled:
-            recipe = recipe.model_copy(update={"unlabeled": as_entries(unlabeled)})
+        changes: dict[str, Any] = {"unlabeled": as_entries(unlabeled)} if unlabeled else {}
+        changes |= {} if license is None else {"license": check_license(license)}
+        recipe = recipe.model_copy(update=changes)
         check_losses(recipe)
         fabric = start_processes(accelerator, devices, recipe.precision)
         workers = count_workers(workers, fabric)
@@ -123,6 +128,7 @@ def train(  # noqa: PLR0913 (the verb's options)
             card = load_initial(network, context.representation, initial, report=first)
         if card is not None and not resume:
             progress.initial = card.training
+        report_license(recipe, datasets, parts, progress.initial, report=first)
         if fabric.world_size > 1:
             network = share_batch_norm(network, fabric.device)
 
@@ -146,7 +152,8 @@ def train(  # noqa: PLR0913 (the verb's options)
         if start is not None:
             report_worse(context, network, start, validation, ranked[0])
         if first:
-            save_ranked(context, ranked, partial(describe, context, datasets, parts, progress, nucleus_diameter_um))
+            card_of = partial(describe, context, datasets, parts, validation.rows, progress, nucleus_diameter_um)
+            save_ranked(context, ranked, card_of)
             report_phases(recipe, ranked, folder)
         fabric.barrier()
         return folder / MODEL_FILE

@@ -89,6 +89,7 @@ class UnlabeledSource:
     name: str
     images: tuple[ImageFile, ...]
     lines: tuple[str, ...]
+    license: str = ""
 
     @property
     def sha256(self) -> str:
@@ -199,7 +200,7 @@ def _find_in_dataset(path: Path, entry: UnlabeledImages) -> UnlabeledSource:
             raise HemalumError(_scaleless(file))
         images.append(ImageFile(file, mpp, plain_size(file) or (0, 0)))
         lines.append(f"{row.sha256}:{mpp}")
-    return UnlabeledSource(dataset.info.name, tuple(images), tuple(lines))
+    return UnlabeledSource(dataset.info.name, tuple(images), tuple(lines), dataset.info.license)
 
 
 def _list_files(path: Path) -> list[Path]:

@@ -50,8 +50,8 @@ class Validation:
     """The validation images in full, at the model's scale; the same every time, and in each process its share.
 
     Where the context has a `window`, they are cut into windows of that side, as the model will be used; `embed` gives
-    SAM's embeddings, which go with windows. Raises HemalumError without images, or when the recipe monitors what none
-    of them has.
+    SAM's embeddings, which go with windows. `rows` are the images of all processes, by set. Raises HemalumError
+    without images, or when the recipe monitors what none of them has.
     """
 
     def __init__(self, context: TrainContext, datasets: Sequence[Dataset], embed: Embed | None = None) -> None:
@@ -74,6 +74,7 @@ class Validation:
                 "validation_images, or monitor pq, dice or loss"
             )
         self.names = list(dict.fromkeys(name for name, _, _ in chosen))
+        self.rows = {name: [one.rows[index] for other, one, index in chosen if other == name] for name in self.names}
         prepared = [self._prepare(*image) for number, image in enumerate(chosen, start=1) if number % shares == which]
         self.images = [image for image, _ in prepared]
         if embed is not None:

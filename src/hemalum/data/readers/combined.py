@@ -71,8 +71,9 @@ def facts_for(*, path: Path | str, names: Sequence[str] | str | None = None) -> 
         key: "; ".join(
             f"{dataset.path.name}: {getattr(dataset.info, key)}" for dataset in sets if getattr(dataset.info, key)
         )
-        for key in ("license", "citation", "mpp_note")
+        for key in ("citation", "mpp_note")
     }
+    facts["license"] = "; ".join(f"{dataset.path.name}: {dataset.info.license or 'not stated'}" for dataset in sets)
     facts["title"] = " and ".join(dataset.info.title or dataset.info.name for dataset in sets)
     facts["classes"] = next((dataset.info.classes for dataset in sets if dataset.class_names), {})
     return facts

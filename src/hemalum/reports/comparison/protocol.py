@@ -1,9 +1,11 @@
 """What was compared, on what and under which rules: the part of a report that makes its numbers checkable."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from hemalum.errors import counted
+from hemalum.experiments.provenance import scales_text, seen_text
 from hemalum.reports.comparison.results import DatasetResults
 from hemalum.reports.grid import Grid, Row
 from hemalum.systems.phases import StopCriteria
@@ -40,6 +42,8 @@ def protocol(comparison: "Comparison") -> list[tuple[str, str]]:
     ambiguous = "left out of all counts" if plan.get("leave_out_ambiguous") else "counted like all other pixels"
     scale = plan.get("mpp")
     scale = "estimated from each image" if scale == "auto" else f"{scale:g} µm/px" if scale else "the dataset's"
+    estimated = scales_text(_sum_scales(comparison))
+    scale += f": {estimated}" if estimated else ""
     done, absent = len(comparison.runs), len(missing(comparison))
     return [
         ("Training budget", budget),
@@ -49,10 +53,30 @@ def protocol(comparison: "Comparison") -> list[tuple[str, str]]:
         ("Scored on", f"the {plan['split']} part"),
         ("Scale of test images", scale),
         ("Ambiguous areas", ambiguous),
+        *([("Seen in training", seen)] if (seen := "; ".join(_seen(comparison))) else []),
         ("Reference", comparison.methods[0].name if comparison.methods else UNSTATED),
         ("Finished", f"{done} of {counted(done + absent, 'run')}"),
         ("hemalum", _words(plan.get("version"))),
     ]
+
+
+def _sum_scales(comparison: "Comparison") -> dict[str, int]:
+    """Where the scales come from, over the test images of every method that uses one."""
+    sources: Counter[str] = Counter()
+    for run in comparison.runs:
+        sources.update(run.summary.get("mpp_sources") or {})
+    return dict(sources)
+
+
+def _seen(comparison: "Comparison") -> list[str]:
+    """What each method's models have seen of the images that they are scored on; nothing where none has any."""
+    lines = []
+    for run in comparison.runs:
+        seen = run.summary.get("seen_in_training")
+        if seen and (seen["trained"] or seen["validated"] or seen["unrecorded"]):
+            fold = f", fold {run.fold}" if comparison.description.get("folds") else ""
+            lines.append(f"{run.method} on {run.dataset}{fold}: {seen_text(seen)}")
+    return list(dict.fromkeys(lines))
 
 
 def _words(value: Any) -> str:
