@@ -6,4 +6,3 @@ from .reader import BrokenTiles as BrokenTiles
 from .reader import Pixels as Pixels
 from .reader import Reader as Reader
 from .scale_tags import file_mpp as file_mpp
-from .scale_tags import tiff_mpp as tiff_mpp
