@@ -18,6 +18,7 @@ from typing import Self
 
 import numpy as np
 
+from hemalum.data.nucleus_size import APART, likely_scale
 from hemalum.inference.scale import ASSUMED, FEWEST, REGION, Scale, ScaleResult, contrast_regions, summit, try_scales
 from hemalum.inference.staining import Staining
 from hemalum.inference.tta import without_tta
@@ -29,7 +30,6 @@ from hemalum.slides.slide import Slide
 
 log = logging.getLogger(__name__)
 
-APART = 1.6  # factor by which the stated scale may be off before it is doubted
 PEAK_WEIGHT, SIZE_WEIGHT = 0.8, 0.48  # of the estimate, and of the size of the nuclei, in octaves of scale
 ROUGH = 0.2  # octaves that the estimate at every second scale may be off by
 AGREED = 5  # images of one scale
@@ -39,14 +39,6 @@ AGREED = 5  # images of one scale
 BY_SIZE, BY_DENSITY, USUAL_DIAMETER, USUAL_DENSITY = 0.92, 0.21, 5.13, 4500.0
 ODD, SURE = 0.4, 0.88  # octaves, and mean probability below which nuclei are odd
 VERY_ODD, UNSURE = 0.7, 0.86
-# µm per px that scanners and cameras have at 40x and 20x, and how far they are off; a factor that leads there is
-# likelier by so many octaves
-USUAL_SCALES, NEAR, LIKELIER = (0.25, 0.5), 1.12, 0.4
-REASONS = {
-    2.0: "another level of a pyramid, or another objective",
-    4.0: "another level of a pyramid, or another objective",
-    2.54: "inch and centimeter mixed up",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +133,3 @@ def _octaves(results: list[ScaleResult], model: Model, mpp: float, seen: SeenNuc
     if seen.count < FEWEST:  # at the stated scale; so the size at the estimated one moves the estimate
         return by_peak + SIZE_WEIGHT * math.log2(usual / estimate.diameter_um)
     return PEAK_WEIGHT * by_peak + SIZE_WEIGHT * math.log2(usual / seen.diameter_um)
-
-
-def likely_scale(mpp: float, octaves: float) -> str:
-    """The scale that nuclei look like, and by which known mix-up it may have come to `mpp`."""
-    ratio = 2**octaves
-    text = f"about {mpp * ratio:.2g}"
-
-    def distance(factor: float) -> float:
-        true = mpp * factor
-        usual = any(max(true / one, one / true) <= NEAR for one in USUAL_SCALES)
-        return abs(octaves - math.log2(factor)) + (0.0 if usual else LIKELIER)
-
-    factor = min((power for one in REASONS for power in (one, 1 / one)), key=distance)
-    if abs(octaves - math.log2(factor)) > math.log2(APART):
-        return f"{text}, {ratio:.2g} times as much"
-    size = max(factor, 1 / factor)
-    times = f"{size:g} times as much" if factor > 1 else f"1/{size:g} of it"
-    return f"{text}: {mpp * factor:.3g} would fit, {times} ({REASONS[size]}?)"
