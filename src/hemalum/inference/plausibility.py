@@ -132,4 +132,5 @@ def _octaves(results: list[ScaleResult], model: Model, mpp: float, seen: SeenNuc
     usual = model.card.nucleus_diameter_um
     if seen.count < FEWEST:  # at the stated scale; so the size at the estimated one moves the estimate
         return by_peak + SIZE_WEIGHT * math.log2(usual / estimate.diameter_um)
-    return PEAK_WEIGHT * by_peak + SIZE_WEIGHT * math.log2(usual / seen.diameter_um)
+    # pieces of large nuclei have a usual size: the size adds to the estimate, and is no excuse for it
+    return max(by_peak, PEAK_WEIGHT * by_peak + SIZE_WEIGHT * math.log2(usual / seen.diameter_um), key=abs)
