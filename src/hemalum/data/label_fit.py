@@ -20,7 +20,7 @@ Mask = NDArray[np.bool_]
 
 UNFIT = 0.6  # area under the ROC curve below which labels do not lie on nuclei
 SEARCHED = 0.8  # below it something that fits better is looked for
-BETTER = 0.08  # by how much more it has to fit
+BETTER, LEAST = 0.08, 0.68  # by how much more it has to fit, and how well
 FITS = 0.75  # area from which the labels of another image are named: of two hundred, some reach 0.7 by chance
 FEWEST = 3  # nuclei by which a fit is told
 SIDE = 512  # px of the longer side at which images are compared
@@ -95,16 +95,14 @@ def find_misfit(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> Misfit |
     image, inside, step = _reduced(image, labels)
     signal = nuclear_signal(image)
     area = area_under_roc(signal, inside)
-    if area >= SEARCHED:
+    if area >= SEARCHED or signal.min() == signal.max():
         return None
-    if area < UNFIT:  # of another stain than it looks like
-        darkness = -image.mean(axis=2, dtype=np.float32)
-        if area_under_roc(darkness, inside) >= FITS:
-            return None
+    if area_under_roc(-image.mean(axis=2, dtype=np.float32), inside) >= FITS:
+        return None  # nuclei of another stain than it looks like
     better, best = max(
         [*_turned(signal, inside), _shifted(signal, inside, step)], key=lambda found: found[1], default=("", 0.0)
     )
-    if best >= max(area + BETTER, UNFIT):
+    if best >= max(area + BETTER, LEAST):
         return Misfit(area, better, best)
     return Misfit(area) if area < UNFIT else None
 

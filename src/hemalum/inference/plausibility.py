@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 PEAK_WEIGHT, SIZE_WEIGHT = 0.8, 0.48  # of the estimate, and of the size of the nuclei, in octaves of scale
 ROUGH = 0.2  # octaves that the estimate at every second scale may be off by
-AGREED = 5  # images of one scale
+AGREED = 3  # images of one scale
 # nuclei per mm² and µm of their usual nuclei, by which what is odd is told: octaves of scale are
 # BY_SIZE · log2(diameter) - BY_DENSITY · log2(density), a regression on fields at 1, 1/2, 2, 1/2.54 and 2.54 times
 # their scale
