@@ -78,7 +78,7 @@ def main() -> None:
             f"{row['false_misfits']}",
             flush=True,
         )
-    write_record(arguments.json, "plausibility", ["hemalum", "openvino"], rows, model=model.card.name)
+        write_record(arguments.json, "plausibility", ["hemalum", "openvino"], rows, model=model.card.name)
 
 
 def measure_scales(samples: list[Sample], model: Model, engine: Engine) -> dict[str, Any]:

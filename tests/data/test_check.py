@@ -248,7 +248,8 @@ def test_missing_and_unlikely_scale(make_folder: Callable[..., Path], tmp_path: 
     (problem,) = check_dataset(wrong)
     # discs of radius 6: 113 px, 12.0 px across, 48 µm at 4 µm/px
     assert problem.message == (
-        "at mpp 4 the median nucleus is 48.0 µm across, 5.2 is usual: the nuclei look like about 0.43, 0.11 times as much"
+        "at mpp 4 the median nucleus is 48.0 µm across, 5.2 is usual: "
+        "the nuclei look like about 0.43, 0.11 times as much"
     )
 
 

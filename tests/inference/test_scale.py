@@ -39,5 +39,5 @@ def test_nothing_to_see_says_nothing(home_engine: Any) -> None:
         code_version="0",
     )  # fmt: skip
     white = np.full((300, 300, 3), 240, np.uint8)
-    with pytest.raises(NoNucleiError, match="image: no nuclei at any scale from 0.062 to 2 µm per px"):
+    with pytest.raises(NoNucleiError, match=r"image: no nuclei at any scale from 0\.062 to 2 µm per px"):
         estimate_mpp(Slide.of(white), Model(card, {}), home_engine)
