@@ -166,7 +166,7 @@ def test_images_saved_with_a_printers_resolution_are_estimated(
         line = (
             f"{path} states no scale that a microscope has: {first.mpp:.3g} µm per px is an estimate from its nuclei"
         )
-        assert f"{line}; --mpp NUMBER sets it" in caplog.messages
+        assert f"{line}; mpp sets it" in caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_blank_field_has_no_nuclei(
     assert sorted(result.files) == sorted(formats)
     assert all(file.stat().st_size for file in result.files.values())
     assert caplog.messages == [
-        f"{path}: no nuclei at any scale from 0.062 to 2 µm per px: 0 nuclei, scale unknown; --mpp NUMBER sets it"
+        f"{path}: no nuclei at any scale from 0.062 to 2 µm per px: 0 nuclei, scale unknown; mpp sets it"
     ]
 
 
@@ -253,14 +253,14 @@ def test_a_scale_that_the_nuclei_speak_against(
     given_by_user = segment(image, disk_model, mpp=mpp, engine=home_engine).notes["scale_doubt"]
     assert given_by_user.startswith(f"mpp is given as {mpp:.4g} µm per px, but its nuclei look like about 0.")
     assert given_by_user.endswith(f": {fits}")
-    assert caplog.messages[-1] == f"image: {given_by_user}; --mpp NUMBER sets it"
+    assert caplog.messages[-1] == f"image: {given_by_user}; mpp sets it"
     caplog.clear()
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, image, photometric="rgb", resolution=(1e4 / mpp, 1e4 / mpp), resolutionunit="CENTIMETER")
     stated = segment(path, disk_model, engine=home_engine).notes.get("scale_doubt", "")
     assert stated == given_by_user.replace("mpp is given as", "the file states")
     lines = [line for line in caplog.messages if "look like" in line]
-    assert lines == [f"{path}: {stated}; --mpp NUMBER sets it"]
+    assert lines == [f"{path}: {stated}; mpp sets it"]
 
 
 @pytest.mark.parametrize("mpp", [0.42, 0.5, 0.6])
@@ -353,7 +353,7 @@ def test_the_scale_of_labeled_images_is_compared_with_them(
     import_dataset("folder", source, tmp_path / "set")
     (line,) = [line for line in caplog.messages if "median nucleus" in line]
     assert line.startswith(f"{tmp_path / 'set'}: at mpp {mpp} the median nucleus is {size} µm across, 5.2 is usual: ")
-    assert line.endswith(f": {fits}; --mpp NUMBER sets it")
+    assert line.endswith(f": {fits}; mpp sets it")
     for folder in (source, tmp_path / "set"):
         (problem,) = [one for one in check_dataset(folder) if one.kind == "mpp"]
         assert problem == Problem("warning", "", "mpp", problem.message)

@@ -302,7 +302,7 @@ def _warn_of_doubts(dst: Path, rows: Sequence[Row], written: Sequence[_Entry]) -
     scales = [None if row.mpp_source == "nuclei" else row.mpp for row in rows]
     doubt = scale_doubt([entry.diameters for entry in written], scales)
     if doubt:
-        log.warning("%s: %s; --mpp NUMBER sets it", dst, doubt)
+        log.warning("%s: %s; mpp sets it", dst, doubt)
 
 
 def _prepare(sample: Sample, reader: Reader, mpp: float | str | None, group: str | None) -> Sample:

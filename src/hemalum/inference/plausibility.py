@@ -103,7 +103,7 @@ class ScaleCheck:
             return ""
         stated = f"the file states {scale.mpp:.4g}" if scale.source == "file" else f"mpp is given as {scale.mpp:.4g}"
         doubt = f"{stated} µm per px, but its nuclei look like {likely_scale(scale.mpp, octaves)}"
-        log.warning("%s: %s; --mpp NUMBER sets it", source.name, doubt)
+        log.warning("%s: %s; mpp sets it", source.name, doubt)
         return doubt
 
 

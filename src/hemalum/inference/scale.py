@@ -123,9 +123,7 @@ def find_scale(
             return Scale(source.mpp, "file")
         why = too_coarse(source.mpp)
     estimate = estimate_mpp(source, model, without_tta(engine), staining)
-    log.warning(
-        "%s %s: %.3g µm per px is an estimate from its nuclei; mpp sets it", source.name, why, estimate.mpp
-    )
+    log.warning("%s %s: %.3g µm per px is an estimate from its nuclei; mpp sets it", source.name, why, estimate.mpp)
     return Scale(estimate.mpp, "estimate")
 
 

@@ -164,7 +164,7 @@ def as_engine(
     return made
 
 
-def segment_source(
+def segment_source(  # noqa: PLR0913 (the verb's options)
     source: Slide,
     model: Model,
     engine: Engine,
@@ -206,7 +206,8 @@ def segment_source(
     if left_out[TOO_LARGE]:
         log.warning("%s: left out what is too large for a nucleus, in %d places", source.name, left_out[TOO_LARGE])
     check = scale_check or ScaleCheck()
-    doubt = check.doubt(source, model, engine, plan.scale, plan.staining, SeenNuclei.of(nuclei))
+    seen = SeenNuclei.of(nuclei) if keep is None else None  # a filter changes their size
+    doubt = check.doubt(source, model, engine, plan.scale, plan.staining, seen)
     if doubt:
         nuclei = replace(nuclei, notes=nuclei.notes | {"scale_doubt": doubt})
     elif plan.scale.source != "estimate":
