@@ -178,7 +178,7 @@ def test_slides_ask_for_a_scale(tmp_path: Path, disk_model: Model, home_engine: 
         segment_slide(path, tmp_path / "out", disk_model, engine=home_engine)
     assert str(caught.value) == (
         f"{path}: the file {why}, and that of a slide is not estimated; "
-        "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
+        "give it with `mpp` (0.25 is usual for 40x, 0.5 for 20x)"
     )
 
 
@@ -349,7 +349,7 @@ def dataset_of(folder: Path, mpp: str) -> Path:
 def test_the_scale_of_labeled_images_is_compared_with_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mpp: str, fits: str
 ) -> None:
-    source, size = dataset_of(tmp_path / "user", mpp), f"{19.7 * float(mpp):.1f}"
+    source, size = dataset_of(tmp_path / "user", mpp), f"{19.71 * float(mpp):.1f}"
     import_dataset("folder", source, tmp_path / "set")
     (line,) = [line for line in caplog.messages if "median nucleus" in line]
     assert line.startswith(f"{tmp_path / 'set'}: at mpp {mpp} the median nucleus is {size} µm across, 5.2 is usual: ")

@@ -65,8 +65,8 @@ def nuclear_signal(image: NDArray[np.uint8]) -> Signal:
     seen = recognize_stain(sample_image(image))
     if seen.stain == "he" and not seen.gray:
         return hematoxylin(image)
-    brightness = image.mean(axis=2, dtype=np.float32)
-    return brightness if seen.stain == "fluorescence" else -brightness
+    brightness: Signal = image.mean(axis=2, dtype=np.float32)
+    return brightness if seen.stain == "fluorescence" else np.negative(brightness)
 
 
 def area_under_roc(signal: Signal, inside: Mask) -> float:
