@@ -45,6 +45,12 @@ def noise_image(shape: tuple[int, int], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
+def nuclei_image(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Noise (H, W, 3) uint8 that is dark where there are nuclei."""
+    noise = noise_image((labels.shape[0], labels.shape[1]), seed)
+    return np.where(labels[..., None] > 0, noise // 8, noise)
+
+
 @pytest.fixture
 def make_folder(tmp_path: Path, grid_labels: np.ndarray) -> Callable[..., Path]:
     """A user's folder of `count` images with label maps, and an index with patient and mpp columns."""
@@ -54,7 +60,7 @@ def make_folder(tmp_path: Path, grid_labels: np.ndarray) -> Callable[..., Path]:
         lines = ["image,label,patient,mpp"]
         for number in range(count):
             for kind, pixels in (
-                ("images", noise_image((52, 52), number)),
+                ("images", nuclei_image(grid_labels, number)),
                 ("labels", grid_labels.astype(np.uint16)),
             ):
                 (root / kind).mkdir(parents=True, exist_ok=True)

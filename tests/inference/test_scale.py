@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hemalum.inference.scale import estimate_mpp, peak
+from hemalum.inference.scale import NoNucleiError, estimate_mpp, peak
 from hemalum.models.card import Card, NetworkSpec
 from hemalum.models.model import Model
 from hemalum.slides.slide import Slide
@@ -34,12 +34,10 @@ def test_a_peak_is_where_scores_are_highest_not_where_most_were_tried() -> None:
 
 
 def test_nothing_to_see_says_nothing(home_engine: Any) -> None:
-    from hemalum.errors import HemalumError
-
     card = Card(
         name="x", network=NetworkSpec(name="none"), representation="distance", mpp=0.5, halo=4, stride=4,
         code_version="0",
     )  # fmt: skip
     white = np.full((300, 300, 3), 240, np.uint8)
-    with pytest.raises(HemalumError, match="too few nuclei are found to tell the scale"):
+    with pytest.raises(NoNucleiError, match=r"image: no nuclei at any scale from 0\.062 to 2 µm per px"):
         estimate_mpp(Slide.of(white), Model(card, {}), home_engine)

@@ -190,18 +190,30 @@ def test_a_scale_that_does_not_fit_the_nuclei_is_doubted(
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         segment(image, disk_model, mpp=1.2, engine=disk_engine)
+    assert "mpp is given as 1.2 µm per px, but its nuclei look like about" in caplog.records[-1].message
+
+
+def test_the_size_of_nuclei_of_a_gray_image_is_doubted(
+    disk_model: Model,
+    disk_engine: Any,
+    make_disks: Callable[..., NDArray[np.uint8]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gray = make_disks(300, 300, diameter=20).min(axis=2)
+    segment(gray, disk_model, mpp=1.2, engine=disk_engine)
     assert "is the scale right?" in caplog.records[-1].message
 
 
 def test_nothing_to_estimate_from(disk_model: Model, disk_engine: Any) -> None:
-    white = np.full((200, 200, 3), 240, np.uint8)
+    few = np.full((200, 200, 3), 240, np.uint8)
+    few[90:110, 90:110] = (60, 40, 120)
     with pytest.raises(HemalumError) as caught:
-        segment(white, disk_model, engine=disk_engine)
+        segment(few, disk_model, engine=disk_engine)
     assert str(caught.value) == (
         "image: too few nuclei are found to tell the scale from them: "
         "give it with `mpp` (0.25 is usual for 40x, 0.5 for 20x)"
     )
-    assert segment(white, disk_model, mpp=0.5, engine=disk_engine).count == 0
+    assert segment(few, disk_model, mpp=0.5, engine=disk_engine).count == 1
 
 
 @pytest.mark.parametrize("mpp", [0, -1.0, 1e-3, 12, math.nan, math.inf])

@@ -54,11 +54,15 @@ def test_pixels_that_are_not_square(tmp_path: Path, kind: str) -> None:
     assert open_slide(path, mpp=0.25).mpp == 0.25
 
 
-@pytest.mark.parametrize("mpp", [0.02, 10, 250])
-@pytest.mark.parametrize("kind", ["ome", "zarr", "svs"])
-def test_scales_that_cannot_be(tmp_path: Path, kind: str, mpp: float) -> None:
+@pytest.mark.parametrize("mpp", [0.02, 10, 3333])
+@pytest.mark.parametrize("kind", ["tiff", "ome", "zarr", "svs"])
+def test_scales_that_cannot_be(tmp_path: Path, kind: str, mpp: float, caplog: pytest.LogCaptureFixture) -> None:
     path = SAVES[kind](tmp_path, mpp)
-    refuse(path, f"the file states {mpp:g} µm per px, which no slide has (0.02 to 10); give the true one with `mpp`")
+    with caplog.at_level("INFO", logger="hemalum"), open_slide(path) as slide:
+        assert slide.mpp is None
+    doubt = f"states {mpp:g} µm per px, which no microscope has"
+    assert slide.scale_doubt == doubt
+    assert f"{path}: the file {doubt}; it is not taken for its scale" in [record.message for record in caplog.records]
     assert open_slide(path, mpp=0.25).mpp == 0.25
     with pytest.raises(
         HemalumError, match=re.escape("mpp 10 µm per px; a slide has more than 0.02 and less than 10")

@@ -15,10 +15,11 @@ from hemalum.data.annotations import DrawnLabels
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
 from hemalum.data.image import labels_as_seen, read_image
 from hemalum.data.label_faults import find_faults
+from hemalum.data.label_fit import OTHERS, Misfit, best_turn, find_misfit, find_other
 from hemalum.data.label_formats import is_drawn
 from hemalum.data.label_maps import components, is_binary, read_class_map, read_ids, read_instances, size_text
 from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
-from hemalum.data.nucleus_size import equivalent_diameters
+from hemalum.data.nucleus_size import equivalent_diameters, scale_doubt
 from hemalum.data.readers.folder import Pair, survey
 from hemalum.data.remarks import gather_remarks
 from hemalum.data.splits import groups_apart, split_hash
@@ -31,7 +32,6 @@ NECK = 0.65
 LOBE = 0.8
 HUGE = 12.0  # times the median area: a clump without necks, or something that is no nucleus
 ENOUGH_NUCLEI = 5  # a median of fewer says nothing
-PLAUSIBLE_UM = (2.5, 20.0)  # median equivalent diameter of the nuclei of a dataset
 MIXED = 1.05  # largest to smallest mpp; scanners called 40x differ by less
 
 
@@ -50,11 +50,15 @@ class _ImageFacts:
     """What the checks across images need of each; `row` only in a dataset folder."""
 
     file: str
+    label: str
     row: Row | None
     digest: str
     edges: Edges
     diameters: NDArray[np.float64]
     mpp: float | None
+    paths: tuple[Path, Path]
+    shape: tuple[int, ...]
+    misfit: Misfit | None
 
     @property
     def part(self) -> str | None:
@@ -76,8 +80,9 @@ def check_dataset(path: Path | str) -> list[Problem]:
     "pieces" (a label in several pieces), "merged" (suspicion that touching nuclei share a label), "objects" (what
     is no nucleus among outlines), "unannotated" (regions say that a part of the image is not annotated), "classes"
     (nuclei without a class), "split" (a publication has a group in two parts), "duplicate" (the same image twice in
-    one part), "similar" (images in different parts that show the same), "neighbors" (edges of tiles in different
-    parts match), "mpp" (missing, mixed, or nuclei of unlikely size). Errors come first, then by file.
+    one part), "misplaced" (labels that do not lie on the nuclei, and what would), "similar" (images in different
+    parts that show the same), "neighbors" (edges of tiles in different parts match), "mpp" (missing, mixed, or
+    nuclei of unlikely size). Errors come first, then by file.
 
     Raises HemalumError when there is no folder at `path`.
     """
@@ -144,11 +149,18 @@ def _check_pair(
         if row is not None and digest != row.sha256:
             yield Problem("error", image_name, "changed", "pixels are not those of the import; import again")
         diameters = np.empty(0) if labels is None else equivalent_diameters(labels)
-        images.append(_ImageFacts(image_name, row, digest, edges_of(image), diameters, mpp))
-    if image is not None and labels is not None:
-        labels = labels_as_seen(labels, label_file, image.shape, image_file)
+        if labels is not None:
+            labels = labels_as_seen(labels, label_file, image.shape, image_file)
+        misfit = None if labels is None or is_binary(labels) else find_misfit(image, labels)
+        facts = _ImageFacts(
+            image_name, name, row, digest, edges_of(image), diameters, mpp, (image_file, label_file),
+            image.shape[:2], misfit,
+        )  # fmt: skip
+        images.append(facts)
     if image is not None and labels is not None and labels.shape != image.shape[:2]:
-        yield Problem("error", name, "size", f"labels are {size_text(labels)}, the image is {size_text(image)}")
+        turn = best_turn(image, labels) if labels.shape == image.shape[1::-1] else ""
+        fits = f"; {turn} they fit" if turn else ""
+        yield Problem("error", name, "size", f"labels are {size_text(labels)}, the image is {size_text(image)}{fits}")
     if drawn is not None:
         yield from _check_drawn(name, drawn)
     if labels is not None:
@@ -289,9 +301,26 @@ def _check_across(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
                 yield Problem("error", other.file, "duplicate", message)
             else:
                 yield Problem("warning", other.file, "duplicate", f"same image as {first.file}")
+    yield from _check_misplaced(images)
     yield from _check_similar(images)
     yield from _check_neighbors(images)
     yield from _check_scales(images)
+
+
+def _check_misplaced(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
+    """Labels that do not lie on nuclei, with what would: a turn, a shift, or the labels of another image."""
+    misfits = [image for image in images if image.misfit is not None]
+    suspects = sorted(images, key=lambda image: image.misfit is None)  # two that were exchanged are both misfits
+    for image in misfits:
+        if image.misfit is None:
+            continue
+        other, area = "", 0.0
+        if not image.misfit.better:
+            others = [one for one in suspects if one is not image and one.shape == image.shape][:OTHERS]
+            label_maps = ((one.label, read_ids(one.paths[1])) for one in others if one.diameters.size)
+            other, area = find_other(read_image(image.paths[0]), label_maps)
+        exchanged = f"; those of {other} fit it ({area:.2f})" if other else ""
+        yield Problem("warning", image.label, "misplaced", image.misfit.message + exchanged)
 
 
 def _check_similar(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
@@ -340,14 +369,9 @@ def _check_scales(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
     missing = sum(image.mpp is None for image in images)
     if missing:
         yield Problem("warning", "", "mpp", f"{missing} of {len(images)} images have no mpp; give one at import")
-    known = [
-        float(np.median(image.diameters)) * image.mpp
-        for image in images
-        if image.mpp is not None and image.diameters.size >= ENOUGH_NUCLEI
-    ]
-    if known and not PLAUSIBLE_UM[0] < np.median(known) < PLAUSIBLE_UM[1]:
-        message = f"at the given mpp the median nucleus is {np.median(known):.1f} µm across; is the mpp right?"
-        yield Problem("warning", "", "mpp", message)
+    doubt = scale_doubt([image.diameters for image in images], [image.mpp for image in images])
+    if doubt:
+        yield Problem("warning", "", "mpp", doubt)
 
 
 def _mpp(pair: Pair) -> float | None:

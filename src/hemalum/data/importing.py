@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.dataset import Dataset, DatasetInfo, Row, SplitInfo, write_index, write_sample
+from hemalum.data.label_fit import Misfit, find_misfit
 from hemalum.data.mosaic import Edges, edges_of, same_field
-from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameters, mpp_from_nuclei
+from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameters, mpp_from_nuclei, scale_doubt
 from hemalum.data.readers import READERS, Reader, looks_like
 from hemalum.data.readers.files import safe_name
 from hemalum.data.remarks import gather_remarks
@@ -42,6 +43,7 @@ class _Entry:
     edges: Edges | None
     part: Part | None
     fold: int | None
+    misfit: Misfit | None
 
 
 def import_dataset(  # noqa: PLR0913 (the verb's options)
@@ -117,7 +119,8 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
             row = write_sample(folder, sample)
             kind = (sample.stain, sample.image.shape)
             edges = edges_of(sample.image) if by == "mosaic" else None
-            written.append(_Entry(row, equivalent_diameters(sample.instances), kind, edges, sample.part, sample.fold))
+            diameters, misfit = equivalent_diameters(sample.instances), find_misfit(sample.image, sample.instances)
+            written.append(_Entry(row, diameters, kind, edges, sample.part, sample.fold, misfit))
             if on_progress is not None:
                 on_progress(sample)
         if not written:
@@ -147,6 +150,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         rows = [replace(row, split=parts[row.id]) for row in rows]
         scales = {(row.mpp, row.mpp_source) for row in rows}
         _warn_of_mixed_scales(dst, rows)
+        _warn_of_doubts(dst, rows, written)
         info = DatasetInfo(
             name=name or dst.name,
             title=title or (reader.title if format != "folder" else ""),
@@ -283,6 +287,22 @@ def _warn_of_mixed_scales(dst: Path, rows: Sequence[Row]) -> None:
             for mpp, count in counts.most_common(4)
         )
         log.warning("%s: the images differ in scale: mpp %s%s", dst, shown, ", …" if len(counts) > 4 else "")
+
+
+def _warn_of_doubts(dst: Path, rows: Sequence[Row], written: Sequence[_Entry]) -> None:
+    """Labels that do not lie on nuclei, and nuclei of an unlikely size: one line each, for all images."""
+    misfits = [(entry.row.id, entry.misfit) for entry in written if entry.misfit is not None]
+    if misfits:
+        name, first = next((pair for pair in misfits if pair[1].better), misfits[0])
+        log.warning(
+            "%s: the labels of %d of %s do not lie on the nuclei (%s: %s); hemalum check names each",
+            dst, len(misfits), counted(len(written), "image"), name,
+            f"{first.better} they fit" if first.better else f"area under the ROC curve {first.area:.2f}",
+        )  # fmt: skip
+    scales = [None if row.mpp_source == "nuclei" else row.mpp for row in rows]
+    doubt = scale_doubt([entry.diameters for entry in written], scales)
+    if doubt:
+        log.warning("%s: %s; mpp sets it", dst, doubt)
 
 
 def _prepare(sample: Sample, reader: Reader, mpp: float | str | None, group: str | None) -> Sample:

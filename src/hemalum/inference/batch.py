@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError, nearest
 from hemalum.inference.inputs import FORMATS, check_folder, check_names, find_images, stems_of
+from hemalum.inference.plausibility import ScaleCheck
 from hemalum.inference.scale import check_mpp
 from hemalum.inference.segment import as_engine, load_for_organ, open_image, segment_source
 from hemalum.inference.slide import stem
@@ -90,6 +91,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
 
     def results() -> Iterator[FileResult]:
+        scale_check = ScaleCheck()
         for path in images:
             start = time.perf_counter()
             on_share = None if on_progress is None else lambda share, path=path: on_progress(path, share)
@@ -100,7 +102,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
                         raise HemalumError(f"{path}: a whole slide, not an image: segment_slides is for it")
                     nuclei = segment_source(
                         source, loaded, runner, mpp=mpp, stain=stain, positive=positive, keep=keep,
-                        roi=find_roi(source.shape, roi, exclude), on_progress=on_share,
+                        roi=find_roi(source.shape, roi, exclude), on_progress=on_share, scale_check=scale_check,
                     )  # fmt: skip
                 except HemalumError as error:
                     log.debug("%s failed", path, exc_info=True)

@@ -246,13 +246,33 @@ class CellSegmenter:
     @property
     def notes(self) -> dict[str, Any]:
         """What the result says of how it came to be."""
-        model, engine = self.model, self.engine
+        doubt = self.plan.scale.doubt
         return {
-            "engine": f"{engine.name} {engine.precision}",
-            **describe_tta(engine),
-            **self.plan.staining.notes,
-            **({} if model.organ is None else {"organ": model.card.organ or f"not given: {NO_ORGAN}"}),
-            **({} if model.card.recall_note is None else {"threshold": model.card.recall_note}),
+            **_notes(self.model, self.engine, self.plan.staining),
+            **({"scale_doubt": doubt} if doubt else {}),
             **({} if self.plan.keep is None else {"filter": self.plan.keep.limits}),
             **({} if self.plan.roi is None else {"roi": self.plan.roi.name}),
         }
+
+
+def empty_result(source: Slide, model: Model, engine: Engine, staining: Staining) -> Nuclei:
+    """The result for an image without nuclei, whose scale is unknown."""
+    return Nuclei.from_parts(
+        [],
+        shape=source.shape,
+        model=model.card.name,
+        source=source.name,
+        notes=_notes(model, engine, staining),
+        class_names=representation_of(model).class_names,
+        dab=staining.stain == "hdab",
+    )
+
+
+def _notes(model: Model, engine: Engine, staining: Staining) -> dict[str, Any]:
+    return {
+        "engine": f"{engine.name} {engine.precision}",
+        **describe_tta(engine),
+        **staining.notes,
+        **({} if model.organ is None else {"organ": model.card.organ or f"not given: {NO_ORGAN}"}),
+        **({} if model.card.recall_note is None else {"threshold": model.card.recall_note}),
+    }

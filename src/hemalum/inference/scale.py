@@ -1,15 +1,16 @@
 """The scale of an image: what the user or the file says, else an estimate from its nuclei.
 
 For the estimate, crops with much hematoxylin are segmented at eleven assumed scales. A network is most at home at the
-scale it was trained at: there its nuclei are most probable and most convex, and it finds more of them. The estimate
-is the middle of that peak. The size of the nuclei found is no better guide: it differs between tissues by as much as
-the peak is off, and at a wrong scale large nuclei fall into pieces of the expected size. The numbers below were
-chosen on, and the error is measured by, `benchmarks/scale.py`.
+scale it was trained at: there its nuclei are most probable, and it finds more of them. The estimate is the middle of
+that peak. The size of the nuclei found is no better guide: it differs between tissues by as much as the peak is off,
+and at a wrong scale large nuclei fall into pieces of the expected size. The numbers below were chosen on, and the
+error is measured by, `benchmarks/scale.py`. Whether a scale that is stated fits the nuclei is another question
+(`hemalum.inference.plausibility`).
 """
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from hemalum.inference.staining import Staining, find_staining
 from hemalum.inference.tta import without_tta
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
-from hemalum.nuclei.morphology import describe, hematoxylin
+from hemalum.nuclei.morphology import hematoxylin
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import measure
 from hemalum.slides.resample import Resampler
@@ -40,40 +41,57 @@ REGIONS = 2
 FEWEST = 5  # nuclei from which a scale can be judged
 SHARPNESS = 15.0  # weight of a scale is exp(SHARPNESS · score)
 REACH = 2.0  # octaves around the peak that the middle is taken over
-COUNT_WEIGHT = 0.01  # score of e times as many nuclei
+COUNT_WEIGHT = 0.02  # score of e times as many nuclei
+# the same of nuclei per pixel looked at, for each octave that the model's pixels are longer than FINE: a network for
+# long pixels is surest of nuclei that are larger than those of its own scale (`fast`: by 1.25)
+DENSITY_WEIGHT = 0.02
+FINE = 0.25  # µm per px
 MPP_RANGE = (0.02, 5.0)  # µm per px; beyond it nuclei are larger than a tile or smaller than a few pixels
 ODD_SIZE = 1.8  # nuclei this much larger or smaller than the model's mean that the scale is doubtful
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """µm per px of an image and where that comes from: "user", "file" or "estimate"."""
+    """µm per px of an image and where that comes from: "user", "file" or "estimate".
+
+    `doubt` says what speaks against a scale of the first two, "" where nothing does.
+    """
 
     mpp: float
     source: str
+    doubt: str = ""
+
+
+class NoNucleiError(HemalumError):
+    """An image in which there is no nucleus at any scale: a result, but not of an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScaleEstimate:
     """`mpp` µm per px; `confidence` is the mean probability of the `nuclei` found near it, in [0, 1].
 
-    `score_by_mpp` holds the score by assumed scale, where there were nuclei.
+    `diameter_um` is their median at `mpp`. `score_by_mpp` holds the score by assumed scale, where there were nuclei.
     """
 
     mpp: float
     confidence: float
     nuclei: int
+    diameter_um: float
     score_by_mpp: dict[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class _ScaleResult:
-    """What segmenting at an assumed scale gives."""
+class ScaleResult:
+    """What segmenting at an assumed scale gives.
+
+    `count` nuclei on `area_mm2`, of that mean `probability` and median `diameter_um`.
+    """
 
     mpp: float
     count: int
+    area_mm2: float
     probability: float
-    score: float
+    diameter_um: float
 
 
 def check_mpp(mpp: float | str | None) -> None:
@@ -92,25 +110,26 @@ def find_scale(
 ) -> Scale:
     """Decide an image's mpp: what the user says, else the file, else an estimate from the nuclei.
 
-    Raises HemalumError for an impossible number or when nothing is found to estimate from.
+    A scale of the file at which no nuclei can be seen is none. Raises HemalumError for an impossible number or when
+    too little is found to estimate from, NoNucleiError when nothing is.
     """
     check_mpp(mpp)
     if isinstance(mpp, int | float):
         return Scale(float(mpp), "user")
+    why = "states no scale that a microscope has" if source.scale_doubt else "does not say its scale"
     if source.mpp is not None and mpp != "estimate":
-        if not MPP_RANGE[0] <= source.mpp <= MPP_RANGE[1]:
-            raise HemalumError(
-                f"{source.name}: the file states {source.mpp:g} µm per px, at which no nuclei can be seen: give --mpp"
-            )
-        log.info("%s: %.4g µm per px, from the file", source.name, source.mpp)
-        return Scale(source.mpp, "file")
+        if source.mpp <= MPP_RANGE[1]:
+            log.info("%s: %.4g µm per px, from the file", source.name, source.mpp)
+            return Scale(source.mpp, "file")
+        why = too_coarse(source.mpp)
     estimate = estimate_mpp(source, model, without_tta(engine), staining)
-    log.warning(
-        "%s does not say its scale: %.3g µm per px is an estimate from its nuclei; mpp sets it",
-        source.name,
-        estimate.mpp,
-    )
+    log.warning("%s %s: %.3g µm per px is an estimate from its nuclei; mpp sets it", source.name, why, estimate.mpp)
     return Scale(estimate.mpp, "estimate")
+
+
+def too_coarse(mpp: float) -> str:
+    """Why a scale that a file states, and a slide may have, is of no use for nuclei."""
+    return f"states {mpp:g} µm per px, at which no nuclei can be seen"
 
 
 def scaled_shape(shape: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -143,23 +162,57 @@ def warn_of_odd_median(count: int, area: float, mpp: float | None, model: Model,
 def estimate_mpp(source: Slide, model: Model, engine: Engine, staining: Staining | None = None) -> ScaleEstimate:
     """Estimate µm per px of an image from its nuclei; its stain is recognized unless `staining` is given.
 
-    Raises HemalumError when too few nuclei are found at any scale.
+    Raises NoNucleiError when none is found at any scale, HemalumError when too few are.
     """
-    regions = contrast_regions(source, hematoxylin, REGION)
-    change = (staining or find_staining(source, model, warn=False)).change
-    results = [_segment_at(regions, mpp, model, engine, change) for mpp in ASSUMED]
-    results = [result for result in results if result.count >= FEWEST]
-    if not results:
-        raise HemalumError(
-            f"{source.name}: too few nuclei are found to tell the scale from them: "
-            "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
+    staining = staining or find_staining(source, model, warn=False)
+    results = try_scales(contrast_regions(source, hematoxylin, REGION), ASSUMED, model, engine, staining)
+    estimate = summit(results, model)
+    if estimate is not None:
+        return estimate
+    if not any(result.count for result in results):
+        raise NoNucleiError(
+            f"{source.name}: no nuclei at any scale from {ASSUMED[0]:.2g} to {ASSUMED[-1]:g} µm per px: "
+            "0 nuclei, scale unknown"
         )
-    octaves = np.log2([result.mpp for result in results])
-    scores = np.array([result.score for result in results])
-    mpp = float(2 ** peak(octaves, scores))
-    nearest = min(results, key=lambda result: abs(math.log2(result.mpp / mpp)))
-    score_by_mpp = {result.mpp: result.score for result in results}
-    return ScaleEstimate(mpp, nearest.probability, nearest.count, score_by_mpp)
+    raise HemalumError(
+        f"{source.name}: too few nuclei are found to tell the scale from them: "
+        "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
+    )
+
+
+def try_scales(
+    regions: list[Pixels], scales: Iterable[float], model: Model, engine: Engine, staining: Staining
+) -> list[ScaleResult]:
+    """Segment the middles of regions of an image at each of some assumed scales."""
+    return [_segment_at(regions, mpp, model, engine, staining.change) for mpp in scales]
+
+
+def summit(results: Iterable[ScaleResult], model: Model) -> ScaleEstimate | None:
+    """The estimate from what was found at assumed scales; None where too few nuclei were."""
+    fit = [result for result in results if result.count >= FEWEST]
+    if not fit:
+        return None
+    scores = np.array([_score(result, model) for result in fit])
+    mpp = float(2 ** peak(np.log2([result.mpp for result in fit]), scores))
+    nearest = min(fit, key=lambda result: abs(math.log2(result.mpp / mpp)))
+    return ScaleEstimate(
+        mpp,
+        nearest.probability,
+        nearest.count,
+        nearest.diameter_um * mpp / nearest.mpp,
+        {result.mpp: float(score) for result, score in zip(fit, scores, strict=True)},
+    )
+
+
+def _score(result: ScaleResult, model: Model) -> float:
+    card_mpp = model.card.mpp
+    density = result.count * card_mpp**2 / (result.area_mm2 * 1e6)  # nuclei per px of the network's input
+    coarser = min(max(math.log2(card_mpp / FINE), 0.0), 1.0)
+    return (
+        result.probability
+        + COUNT_WEIGHT * math.log(result.count)
+        + DENSITY_WEIGHT * coarser * math.log(density)
+    )  # fmt: skip
 
 
 def peak(octaves: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
@@ -177,23 +230,28 @@ def peak(octaves: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
 
 def _segment_at(
     regions: list[Pixels], mpp: float, model: Model, engine: Engine, change: ColorChange | None
-) -> _ScaleResult:
+) -> ScaleResult:
     card = model.card
     factor = mpp / card.mpp
     representation = find_representation(card.representation, card.classes)
-    probabilities, solidities = [], []
+    pixel = card.mpp / card.output_upsampling  # µm of the grid that nuclei are separated on
+    probabilities, areas, seen = [], [], 0
     for region in regions:
         crop = _middle(region, LARGEST / factor)
         maps = run_region(crop, factor, model, engine, change)
-        part = measure(representation.separate(maps, card.separation), None, representation.foreground(maps))
+        labels = representation.separate(maps, card.separation)
+        part = measure(labels, None, representation.foreground(maps))
         probabilities.append(part.raw["probability"])
-        solidities.append(describe(part.raw)["solidity"])
-    probability, solidity = np.concatenate(probabilities), np.concatenate(solidities)
-    if not len(probability):
-        return _ScaleResult(mpp, 0, 0.0, 0.0)
-    mean = float(probability.mean())
-    score = mean + float(np.median(solidity)) + COUNT_WEIGHT * math.log(len(probability))
-    return _ScaleResult(mpp, len(probability), mean, score)
+        areas.append(part.raw["area"])
+        seen += labels.size
+    probability, area = np.concatenate(probabilities), np.concatenate(areas)
+    return ScaleResult(
+        mpp,
+        len(area),
+        seen * pixel**2 / 1e6,
+        float(probability.mean()) if len(area) else 0.0,
+        2 * math.sqrt(float(np.median(area)) / math.pi) * pixel if len(area) else math.nan,
+    )
 
 
 def run_region(

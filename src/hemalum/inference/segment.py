@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -12,9 +13,10 @@ from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError
 from hemalum.inference.cells import TOO_LARGE, BoxMaps, run_ahead
 from hemalum.inference.images import as_number, as_path, as_pixels, is_stream
-from hemalum.inference.plan import NO_ORGAN, CellSegmenter, make_plan
-from hemalum.inference.scale import check_mpp, warn_of_odd_size
-from hemalum.inference.staining import check_stain
+from hemalum.inference.plan import NO_ORGAN, CellSegmenter, empty_result, make_plan
+from hemalum.inference.plausibility import ScaleCheck, SeenNuclei
+from hemalum.inference.scale import NoNucleiError, check_mpp, warn_of_odd_size
+from hemalum.inference.staining import check_stain, find_staining
 from hemalum.inference.tta import SymmetricEngine, without_tta
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import UNKNOWN_ORGAN, Model, load_model
@@ -66,7 +68,9 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     a list.
 
     `mpp` in µm per px; without it (None or "auto") the file's own is taken, and where it has none the scale is
-    estimated from the nuclei, which the result says (`mpp_source`). "estimate" estimates in any case. `model` is a
+    estimated from the nuclei, which the result says (`mpp_source`). "estimate" estimates in any case. A stated scale
+    that the nuclei speak against is named in the log and in `notes`. An image without nuclei at any scale has 0, and
+    `mpp` None. `model` is a
     file, the name of a shipped model, or a loaded one; `organ` is what the image is of, for a model that tells
     organs apart. `stain` is "he", "hdab" or "fluorescence"; with "auto" it is recognized by the image's colors,
     which the result says (`notes`). Of H-DAB images the DAB of each nucleus is measured; `positive`, one threshold
@@ -160,7 +164,7 @@ def as_engine(
     return made
 
 
-def segment_source(
+def segment_source(  # noqa: PLR0913 (the verb's options)
     source: Slide,
     model: Model,
     engine: Engine,
@@ -172,9 +176,19 @@ def segment_source(
     roi: Roi | None = None,
     on_progress: ProgressCallback | None = None,
     on_maps: Callable[[BoxMaps], None] | None = None,
+    scale_check: ScaleCheck | None = None,
 ) -> Nuclei:
-    """Find the nuclei of an open image; see `segment`. `on_maps` sees the maps of each cell's core."""
-    plan = make_plan(source, model, engine, mpp=mpp, stain=check_stain(stain, positive), keep=keep, roi=roi)
+    """Find the nuclei of an open image; see `segment`. `on_maps` sees the maps of each cell's core.
+
+    `scale_check` is one for all images that are segmented together.
+    """
+    stain = check_stain(stain, positive)
+    try:
+        plan = make_plan(source, model, engine, mpp=mpp, stain=stain, keep=keep, roi=roi)
+    except NoNucleiError as error:
+        log.warning("%s; mpp sets it", error)
+        nuclei = empty_result(source, model, engine, find_staining(source, model, stain, warn=False))
+        return nuclei if positive is None else nuclei.graded(positive)
     cells = [core for row in plan.cells for core in row if plan.covers(core)]
     parts: list[Part] = []
     left_out: Counter[str] = Counter()
@@ -191,6 +205,11 @@ def segment_source(
         nuclei = segmenter.nuclei(parts, left_out)
     if left_out[TOO_LARGE]:
         log.warning("%s: left out what is too large for a nucleus, in %d places", source.name, left_out[TOO_LARGE])
-    if plan.scale.source != "estimate":
+    check = scale_check or ScaleCheck()
+    seen = SeenNuclei.of(nuclei) if keep is None else None  # a filter changes their size
+    doubt = check.doubt(source, model, engine, plan.scale, plan.staining, seen)
+    if doubt:
+        nuclei = replace(nuclei, notes=nuclei.notes | {"scale_doubt": doubt})
+    elif plan.scale.source != "estimate":
         warn_of_odd_size(nuclei, model, source.name)
     return nuclei if positive is None else nuclei.graded(positive)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ from hemalum.errors import HemalumError, counted
 from hemalum.inference.cells import LARGEST, TOO_LARGE, CellNuclei, run_ahead
 from hemalum.inference.grid import CELL, CELL_HALO, Box
 from hemalum.inference.plan import CellSegmenter, Plan, make_plan, representation_of
+from hemalum.inference.plausibility import ScaleCheck
 from hemalum.inference.sample import sample_tissue
-from hemalum.inference.scale import check_mpp
+from hemalum.inference.scale import MPP_RANGE, check_mpp, too_coarse
 from hemalum.inference.segment import as_engine, load_for_organ, open_image
 from hemalum.inference.staining import check_stain
 from hemalum.inference.tta import describe_tta
@@ -218,19 +219,23 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
     name: str | None = None,
 ) -> SlideJob:
     """Look at a slide once and decide everything that its nuclei depend on; nothing is written yet."""
-    if mpp is None and slide.mpp is None:
+    if mpp is None and (slide.mpp is None or slide.mpp > MPP_RANGE[1]):
+        why = slide.scale_doubt or ("states no scale" if slide.mpp is None else too_coarse(slide.mpp))
         raise HemalumError(
-            f"{slide.name}: the file states no scale, and that of a slide is not estimated; "
+            f"{slide.name}: the file {why}, and that of a slide is not estimated; "
             "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
         )
     area = find_roi(slide.shape, roi, exclude)
     tissue = find_tissue(slide, mpp=mpp) if tissue_mask else all_tissue(slide, "no mask was asked for", mpp=mpp)
     if not tissue.mask.any():
         log.warning("%s: no tissue is seen; without the tissue mask all of it is looked at", slide.name)
+    sample = sample_tissue(slide, tissue, mpp or slide.mpp)
     plan = make_plan(
-        slide, model, engine, mpp=mpp, stain=stain, sample=sample_tissue(slide, tissue, mpp or slide.mpp),
-        tissue=tissue if tissue_mask else None, roi=area, keep=keep,
+        slide, model, engine, mpp=mpp, stain=stain, sample=sample, tissue=tissue if tissue_mask else None, roi=area,
+        keep=keep,
     )  # fmt: skip
+    doubt = ScaleCheck().doubt(sample, model, engine, plan.scale, plan.staining)
+    plan = replace(plan, scale=replace(plan.scale, doubt=doubt))
     side = max(1, round(region / CELL))
     rows, columns = len(plan.cells), len(plan.cells[0])
     grid = RegionGrid(

@@ -214,7 +214,7 @@ def _summarize(store: NucleiStore, model: Model, name: str, record: SlideLog) ->
     """Figures of the nuclei, which go to the log too; with a warning where their size speaks against the scale."""
     summary = summarize(store, ["area_um2"])
     median = summary.median("area_um2")
-    if median is not None:
+    if median is not None and "scale_doubt" not in store.notes:
         warn_of_odd_median(summary.count, median, store.run.mpp, model, name)
     score = summary.ihc_score()
     counts = {"nuclei": summary.count, **summary.classes} | ({} if score is None else score.counts)

@@ -34,13 +34,15 @@ UNCHANGED = "as it is"
 class Staining:
     """The stain of an image, where that is from, and what is done to its colors before the network (None: nothing).
 
-    `doubt` says why the stain that was set may not be the image's. `notes` are what the result says of it all.
+    `doubt` says why the stain that was set may not be the image's, `gray` that it has no color to tell it by. `notes`
+    are what the result says of it all.
     """
 
     stain: Stain
     source: Literal["recognized", "set"]
     change: ColorChange | None = None
     doubt: str = ""
+    gray: bool = False
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -91,7 +93,7 @@ def find_staining(source: Slide, model: Model, stain: str = "auto", *, warn: boo
         change, notes["network_input"] = HdabMap(hdab), f"{hdab.description}; DAB taken out"
     else:
         change, notes["network_input"] = FluorescenceMap.of(pixels), "inverted, in the color of hematoxylin"
-    return Staining(name, "recognized" if stain == "auto" else "set", change, doubt, notes)
+    return Staining(name, "recognized" if stain == "auto" else "set", change, doubt, seen.gray, notes)
 
 
 def _doubt(name: Stain, seen: Recognition, hdab: HdabStains | None) -> str:

@@ -10,7 +10,7 @@ from hemalum.experiments.provenance import scales_text, seen_text
 from hemalum.models.card import Card, Int8, RecallCalibration
 from hemalum.reports.files import columns_of
 from hemalum.reports.numbers import number_text
-from hemalum.reports.segmentation.page import SCALE_TEXTS, density_text, score_texts, stain_text, thresholds_text
+from hemalum.reports.segmentation.page import density_text, scale_text, score_texts, stain_text, thresholds_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +118,7 @@ def store_pairs(store: "NucleiStore") -> Pairs:
     """What a store of a slide's nuclei holds. Raises HemalumError where parts are damaged or missing."""
     run, scale = store.run, "unknown: nothing in µm can be said"
     if run.mpp is not None:
-        scale = f"{number_text(run.mpp)} µm per pixel ({SCALE_TEXTS.get(run.mpp_source, run.mpp_source)})"
+        scale = f"{number_text(run.mpp)} µm per pixel ({scale_text(run.mpp_source, store.notes)})"
     optional = [
         ("results", str(store.path)),
         ("slide", run.source or "not stated"),
@@ -244,7 +244,7 @@ def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pai
         ("intensity", _counts_text(nuclei.intensities.counts) if nuclei.intensities is not None else None),
         *score_texts(nuclei).items(),
         ("from DAB of", thresholds_text(nuclei) or None),
-        ("scale", f"{number_text(nuclei.mpp)} µm per pixel, {SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source)}"),
+        ("scale", f"{number_text(nuclei.mpp)} µm per pixel, {scale_text(nuclei.mpp_source, nuclei.notes)}"),
         ("stain", stain_text(nuclei) or None),
         ("time", f"{seconds:.1f} s"),
         *(("wrote", str(file)) for file in files),

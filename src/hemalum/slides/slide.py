@@ -18,13 +18,13 @@ from hemalum.errors import HemalumError
 from hemalum.slides.readers.image import ImageReader
 from hemalum.slides.readers.opening import open_reader
 from hemalum.slides.readers.reader import BrokenTile, BrokenTiles, Pixels, Reader
+from hemalum.slides.readers.scale_tags import PLAUSIBLE, believed
 from hemalum.slides.resample import Resampler
 
 log = logging.getLogger(__name__)
 
 MIN_SIDE = 16
 MAX_PIXELS = 100_000_000_000  # ten times the largest slides; beyond it a file is hostile
-MPP_RANGE = (0.02, 10.0)  # µm per px that a slide may have
 ISOTROPY = 1.01  # how much longer a pixel may be one way than the other
 COARSER = 1.01  # a level that is this much coarser is taken for the scale itself: levels are rounded
 BAND = 1 << 24  # px of a level that are held at once while resampling
@@ -47,7 +47,8 @@ class Level:
 class Slide:
     """An image or a whole slide. Coordinates are px of level 0, relative to the scanner's bounds where it has any.
 
-    `shape` (H, W) px; `mpp` µm per px, or None where neither the file nor the user says; `levels`, the finest first;
+    `shape` (H, W) px; `mpp` µm per px, or None where neither the user nor the file says, or what the file says cannot
+    be: `scale_doubt` is why; `levels`, the finest first;
     `format`, a name for people; `offset`, x, y of its first px on the scanner's canvas; `fingerprint`, sha256 of what
     identifies the pixels. Several threads may read at once. It can be pickled: the copy opens the file when it is
     first read. Use it as a context manager.
@@ -69,7 +70,8 @@ class Slide:
             raise HemalumError(
                 f"{name}: {self.shape[1]} x {self.shape[0]} pixels is over the limit of {MAX_PIXELS:,} of a slide"
             )
-        self.mpp = check_slide_mpp(mpp, name) if mpp is not None else _isotropic(reader.stated, name)
+        stated, self.scale_doubt = believed(reader.stated, name) if mpp is None else (None, "")
+        self.mpp = _isotropic(stated, name) if mpp is None else check_slide_mpp(mpp, name)
         self.levels = tuple(
             Level(shape, (self.shape[0] / shape[0] + self.shape[1] / shape[1]) / 2) for shape in reader.shapes
         )
@@ -220,7 +222,8 @@ class Slide:
     def _factor(self, mpp: float) -> float:
         check_slide_mpp(mpp, self.name)
         if self.mpp is None:
-            raise HemalumError(f"{self.name}: the file states no scale; open it with mpp=…, µm per px")
+            why = self.scale_doubt or "states no scale"
+            raise HemalumError(f"{self.name}: the file {why}; open it with mpp=…, µm per px")
         return self.mpp / mpp
 
 
@@ -231,8 +234,8 @@ def open_slide(path: Path | str, *, mpp: float | None = None, max_pixels: int | 
     has to be decoded whole.
 
     Raises HemalumError when the file is missing, not a slide, truncated, smaller than 16 x 16 px, has pixels of
-    another kind, or states a scale that cannot be: pixels more than 1 % longer one way than the other, 0.02 µm or
-    less, 10 µm or more.
+    another kind, or states pixels more than 1 % longer one way than the other. A scale that no microscope has, a
+    printer's or a placeholder, counts as none.
     """
     if mpp is not None:
         check_slide_mpp(mpp, path)
@@ -265,9 +268,9 @@ def is_whole_slide(path: Path | str, *, max_pixels: int | None = None) -> bool:
 
 def check_slide_mpp(mpp: float, name: Path | str) -> float:
     """Give the mpp back, or raise HemalumError when no slide can have it."""
-    if not MPP_RANGE[0] < mpp < MPP_RANGE[1]:
+    if not PLAUSIBLE[0] < mpp < PLAUSIBLE[1]:
         raise HemalumError(
-            f"{name}: mpp {mpp:g} µm per px; a slide has more than {MPP_RANGE[0]:g} and less than {MPP_RANGE[1]:g}"
+            f"{name}: mpp {mpp:g} µm per px; a slide has more than {PLAUSIBLE[0]:g} and less than {PLAUSIBLE[1]:g}"
         )
     return mpp
 
@@ -281,12 +284,6 @@ def _isotropic(stated: tuple[float, float] | None, name: str) -> float | None:
     if stated is None:
         return None
     x, y = stated
-    for mpp in stated:
-        if not MPP_RANGE[0] < mpp < MPP_RANGE[1]:
-            raise HemalumError(
-                f"{name}: the file states {mpp:g} µm per px, which no slide has ({MPP_RANGE[0]:g} to "
-                f"{MPP_RANGE[1]:g}); give the true one with --mpp"
-            )
     if max(x, y) > ISOTROPY * min(x, y):
         raise HemalumError(
             f"{name}: the file states pixels that are not square, {x:g} µm in x and {y:g} µm in y; if that is an "

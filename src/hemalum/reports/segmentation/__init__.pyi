@@ -4,10 +4,10 @@ from .histogram import PERCENTILES as PERCENTILES
 from .histogram import bars_svg as bars_svg
 from .histogram import equal_bins as equal_bins
 from .histogram import ticks as ticks
-from .page import SCALE_TEXTS as SCALE_TEXTS
 from .page import SummaryPage as SummaryPage
 from .page import column_label as column_label
 from .page import density_text as density_text
+from .page import scale_text as scale_text
 from .page import score_texts as score_texts
 from .page import stain_text as stain_text
 from .page import thresholds_text as thresholds_text

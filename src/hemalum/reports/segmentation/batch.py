@@ -7,7 +7,7 @@ from pathlib import Path
 from hemalum.inference.batch import FileResult
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.reports.numbers import number_text
-from hemalum.reports.segmentation.page import SCALE_TEXTS, SummaryPage, density_text, score_texts, stain_text
+from hemalum.reports.segmentation.page import SummaryPage, density_text, scale_text, score_texts, stain_text
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ def _row(result: FileResult, nuclei: Nuclei) -> list[str]:
         *score_texts(nuclei).values(),
         density_text(nuclei) + (" (estimated)" if estimated else ""),
         number_text(nuclei.mpp),
-        SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source),
+        scale_text(nuclei.mpp_source, nuclei.notes),
         stain_text(nuclei) or "unknown",
         f"{result.seconds:.1f}",
     ]

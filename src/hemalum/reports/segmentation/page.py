@@ -1,6 +1,7 @@
 """The one-page summary: a single HTML file that works offline, with pictures and figures inside it."""
 
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ class SummaryPage:
             failed=self.failed,
             images=self.images,
             any_estimate=any(image["estimated"] for image in self.images),
+            scale_doubts=[(image["name"], image["scale_doubt"]) for image in self.images if image["scale_doubt"]],
             doubts=[(image["name"], image["stain_doubt"]) for image in self.images if image["stain_doubt"]],
         )
         write_text(self.path, page)
@@ -149,7 +151,8 @@ def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> d
         "density": density_text(nuclei),
         "mpp": number_text(nuclei.mpp),
         "mpp_source": nuclei.mpp_source,
-        "mpp_text": SCALE_TEXTS.get(nuclei.mpp_source, nuclei.mpp_source),
+        "mpp_text": scale_text(nuclei.mpp_source, nuclei.notes),
+        "scale_doubt": nuclei.notes.get("scale_doubt", ""),
         "estimated": nuclei.mpp_source == "estimate",
         "size": f"{width:,} × {height:,} px",
         "area": "" if nuclei.area_mm2 is None else f"{nuclei.area_mm2:.4g} mm²",
@@ -187,6 +190,11 @@ def density_text(nuclei: "Nuclei") -> str:
     """Nuclei per mm² as text, `unknown` without a scale; whether it is an estimate is said beside it."""
     density = nuclei.density_per_mm2
     return "unknown" if density is None or not np.isfinite(density) else f"{density:,.0f}"
+
+
+def scale_text(source: str, notes: Mapping[str, Any]) -> str:
+    """Where a scale is from, and whether the nuclei speak against it."""
+    return SCALE_TEXTS.get(source, source) + (", doubtful" if notes.get("scale_doubt") else "")
 
 
 def by_class(nuclei: "Nuclei") -> list[dict[str, str]]:

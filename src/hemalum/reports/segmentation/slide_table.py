@@ -10,7 +10,7 @@ from hemalum.nuclei.ihc_score import IhcScore
 from hemalum.nuclei.store import NucleiStore, StoreSummary
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.batch import Batch
-from hemalum.reports.segmentation.page import SCALE_TEXTS
+from hemalum.reports.segmentation.page import scale_text
 from hemalum.reports.slides.cohort import COHORT, write_cohort_page
 from hemalum.reports.slides.facts import SlideRow
 from hemalum.reports.slides.page import write_slide_page
@@ -84,7 +84,7 @@ def _row(result: SlideResult, store: NucleiStore, summary: StoreSummary) -> list
         "–" if summary.per_mm2 is None else f"{summary.per_mm2:,.0f}",
         "–" if median is None else f"{median:.1f}",
         number_text(run.mpp),
-        SCALE_TEXTS.get(run.mpp_source, run.mpp_source),
+        scale_text(run.mpp_source, notes),
         stain,
         f"{result.seconds:.1f}",
     ]

@@ -15,7 +15,7 @@ from hemalum.nuclei.io.colors import INTENSITIES, Color, class_color
 from hemalum.nuclei.store import Distribution, NucleiStore, SlideMaps, StoreSummary
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.histogram import PERCENTILES, bars_svg, equal_bins
-from hemalum.reports.segmentation.page import SCALE_TEXTS, column_label
+from hemalum.reports.segmentation.page import column_label, scale_text
 from hemalum.slides import Slide, Tissue
 
 MEASURES = ("area_um2", "hematoxylin_mean", "dab_mean")
@@ -80,7 +80,7 @@ def identify(store: NucleiStore, slide: Slide, tissue: Tissue) -> Pairs:
         ("Fingerprint", run.fingerprint[:16]),
         ("Format", slide.format),
         ("Size", f"{width:,} × {height:,} px, {width * mpp / 1000:.4g} × {height * mpp / 1000:.4g} mm"),
-        ("Scale", f"{number_text(run.mpp)} µm per px, {SCALE_TEXTS.get(run.mpp_source, run.mpp_source)}"),
+        ("Scale", f"{number_text(run.mpp)} µm per px, {scale_text(run.mpp_source, notes)}"),
         ("Model", f"{run.model or 'unknown'} ({(run.model_digest or 'no digest')[:12]})"),
         ("Engine", str(notes.get("engine", settings.get("engine", "unknown")))),
     ]
@@ -130,6 +130,8 @@ def warnings_of(store: NucleiStore, summary: StoreSummary, mask_doubt: str = "")
     if not store.complete:
         regions = store.run.grid.rows * store.run.grid.columns
         texts.append(f"the run is not complete: {len(store.finished):,} of {regions:,} regions are there")
+    if notes.get("scale_doubt"):
+        texts.append(f"the scale may not be the slide's: {notes['scale_doubt']}")
     doubt = notes.get("stain_doubt")
     if doubt:
         texts.append(f"the stain that was set may not be the slide's: {doubt}")

@@ -1,9 +1,10 @@
+from .dicom import first_dicom as first_dicom
 from .image import ImageReader as ImageReader
 from .opening import is_slide as is_slide
 from .opening import open_reader as open_reader
+from .openslide import vendor_of as vendor_of
 from .reader import BrokenTile as BrokenTile
 from .reader import BrokenTiles as BrokenTiles
 from .reader import Pixels as Pixels
 from .reader import Reader as Reader
 from .scale_tags import file_mpp as file_mpp
-from .scale_tags import tiff_mpp as tiff_mpp

@@ -22,10 +22,9 @@ from hemalum.slides.readers.reader import (
     read_mended,
     tiles_in,
 )
-from hemalum.slides.readers.scale_tags import Scale
+from hemalum.slides.readers.scale_tags import MICRONS, Scale
 
 MAX_METADATA = 16 << 20  # bytes of one JSON file
-MICRONS = {"micrometer": 1.0, "micron": 1.0, "µm": 1.0, "um": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "meter": 1e6}
 # others may run code that the file brings (pickle), or are not known
 CODECS = {
     "bytes", "transpose", "blosc", "gzip", "zstd", "crc32c", "sharding_indexed", "zlib", "lz4", "lzma", "bz2",

@@ -1,6 +1,7 @@
 """Slides through OpenSlide: MIRAX, Hamamatsu, Leica, Ventana, Philips, DICOM and what else it knows."""
 
 import logging
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hemalum.slides.readers.reader import (
     read_mended,
     tiles_in,
 )
-from hemalum.slides.readers.scale_tags import Scale, believed
+from hemalum.slides.readers.scale_tags import Scale
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class OpenSlideReader:
         vendor = properties.get("openslide.vendor", "")
         self.format = FORMATS.get(vendor, vendor or "OpenSlide")
         self.files: tuple[Path, ...] = _files(path)
-        self.stated = _stated(properties, vendor)
+        self.stated = _stated(properties)
         size = slide.dimensions
         self.x, self.y = (_number(properties.get(f"openslide.bounds-{axis}"), 0) for axis in "xy")
         self.offset = self.x, self.y
@@ -163,14 +164,12 @@ def vendor_of(path: Path) -> str | None:
     return vendor
 
 
-def _stated(properties: dict[str, str], vendor: str) -> Scale | None:
+def _stated(properties: dict[str, str]) -> Scale | None:
     try:
         scale = float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"])
     except (KeyError, ValueError):
         return None
-    if not min(scale) > 0:
-        return None
-    return believed(scale) if vendor == "generic-tiff" else scale  # from resolution tags: 72 dpi is no scale
+    return scale if math.isfinite(sum(scale)) else None
 
 
 def _tile(properties: dict[str, str], level: int, vendor: str) -> Shape | None:

@@ -13,43 +13,41 @@ from hemalum.data.image import is_tiff, stated_dpi
 
 log = logging.getLogger(__name__)
 
-# a resolution tag is believed only where a microscope could have written it: 72, 96 or 300 dpi are what
-# programs put when they know nothing, and mean 353, 265 and 85 µm per pixel
-PLAUSIBLE = (0.05, 5.0)
+# µm per px that a microscope may have. 72, 96 or 300 dots per inch are what programs and printers write that know
+# nothing, and mean 353, 265 and 85
+PLAUSIBLE = (0.02, 10.0)
+PLACEHOLDER = 1.0  # µm per px that programs write when they know nothing
+DPI = (72, 90, 96, 100, 120, 144, 150, 180, 200, 220, 240, 250, 254, 300, 350, 360, 400, 600, 720, 1200, 1440, 2400)
+# a power of ten by which a number in another unit is off, with the two units
+MIXED_UNITS = ((1e-3, "nm for µm"), (1e3, "mm for µm"), (1e4, "cm for µm"), (1e6, "m for µm"))
+USUAL = (0.1, 1.1)  # µm per px of nearly all microscopes at which nuclei are looked at
 
 Scale = tuple[float, float]  # µm per px in x and y
 
-MICRONS = {
-    "µm": 1.0,  # micro sign
-    "μm": 1.0,  # Greek mu
-    "um": 1.0,
-    "\\u00b5m": 1.0,  # ImageJ writes the escape
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
-    "nm": 1e-3,
-    "pm": 1e-6,
-    "å": 1e-4,
-    "mm": 1e3,
-    "cm": 1e4,
-    "centimeter": 1e4,
-    "m": 1e6,
-    "inch": 25400.0,
-    "in": 25400.0,
+_UNITS = {
+    1.0: "µm μm um \\u00b5m micron microns micrometer micrometers micrometre micrometres",  # ImageJ writes the escape
+    1e-3: "nm nanometer nanometers nanometre nanometres",
+    1e-4: "å angstrom",
+    1e-6: "pm picometer picometre",
+    1e3: "mm millimeter millimeters millimetre millimetres",
+    1e4: "cm centimeter centimeters centimetre centimetres",
+    1e6: "m meter meters metre metres",
+    25400.0: "inch inches in",
 }
+MICRONS = {name: length for length, names in _UNITS.items() for name in names.split()}  # µm of a unit, by its name
 
 
 def tiff_scale(tiff: Any) -> Scale | None:
     """Give µm per px in x and y that a `tifffile.TiffFile` states for its first page, or None.
 
-    A resolution tag counts only where a microscope could have written it.
+    It is what the file says, whether or not it can be (`doubt_of`).
     """
     page = tiff.pages[0]
     if tiff.is_ome:
         return _both(*_ome_sizes(tiff.ome_metadata or ""))
     if tiff.is_svs:
-        stated = re.search(r"\bMPP\s*=\s*([0-9.]+)", page.description)
-        mpp = _positive(stated.group(1)) if stated else None
+        stated = re.search(r"\bMPP\s*=\s*([0-9.,eE+-]+)", page.description)
+        mpp = _number(stated.group(1).rstrip(",")) if stated else None
         return _both(mpp, mpp)
     unit = page.tags.valueof("ResolutionUnit", 2)
     per_x, per_y = (_ratio(page.tags.valueof(name)) for name in ("XResolution", "YResolution"))
@@ -59,7 +57,7 @@ def tiff_scale(tiff: Any) -> Scale | None:
         named = str((tiff.imagej_metadata or {}).get("unit", "")).strip().lower()
         return (MICRONS[named] / per_x, MICRONS[named] / per_y) if named in MICRONS else None
     microns = {2: 25400.0, 3: 1e4}.get(int(unit))
-    return believed((microns / per_x, microns / per_y)) if microns else None
+    return (microns / per_x, microns / per_y) if microns else None
 
 
 def file_scale(path: Path) -> Scale | None:
@@ -70,22 +68,47 @@ def file_scale(path: Path) -> Scale | None:
         with tifffile.TiffFile(path) as tiff:
             return tiff_scale(tiff)
     dpi = stated_dpi(path)
-    return believed((25400 / dpi[0], 25400 / dpi[1])) if dpi else None
-
-
-def tiff_mpp(tiff: Any, path: Path) -> float | None:
-    """Give the mpp that a `tifffile.TiffFile` states for its first page, or None."""
-    return _mean(tiff_scale(tiff), path)
+    return (25400 / dpi[0], 25400 / dpi[1]) if dpi else None
 
 
 def file_mpp(path: Path) -> float | None:
-    """Give the mpp that an image file states, or None."""
-    return _mean(file_scale(path), path)
+    """Give the mpp that an image file states; None for none, and for one that is not believed (`believed`)."""
+    scale = believed(file_scale(path), path)[0]
+    if scale is None:
+        return None
+    x, y = scale
+    if max(x, y) > 1.05 * min(x, y):
+        log.warning("%s: pixels are not square (%.4g x %.4g µm); their mean is taken", path, x, y)
+    return math.sqrt(x * y)
 
 
-def believed(scale: Scale) -> Scale | None:
-    """The scale of resolution tags, or None when no microscope could have meant it."""
-    return scale if PLAUSIBLE[0] <= math.sqrt(scale[0] * scale[1]) <= PLAUSIBLE[1] else None
+def believed(scale: Scale | None, name: Path | str) -> tuple[Scale | None, str]:
+    """A scale as a file states it, or None where no microscope has it; and why, which the log says, too.
+
+    One rule for every place of a file: resolution tags, OME-XML, ImageJ's and scanners' text, Zarr, DICOM.
+    """
+    doubt = "" if scale is None else doubt_of(scale)
+    if doubt:
+        log.info("%s: the file %s; it is not taken for its scale", name, doubt)
+        return None, doubt
+    return scale, ""
+
+
+def doubt_of(scale: Scale) -> str:
+    """Why µm per px in x and y are no scale, as "states …"; "" for those that a microscope may have."""
+    low, high = min(scale), max(scale)
+    if scale == (PLACEHOLDER, PLACEHOLDER):
+        return "states exactly 1 µm per px, which programs write that know no scale"
+    if PLAUSIBLE[0] < low and high < PLAUSIBLE[1]:
+        return ""
+    shown = f"states {scale[0]:.4g} µm per px"
+    if low <= 0:
+        return f"{shown}, which is no scale"
+    dpi = next((dpi for dpi in DPI if abs(25400 / high / dpi - 1) < 1e-3), None)
+    if dpi is not None:
+        return f"{shown}, {dpi} dots per inch, a printer's or a screen's"
+    mixed = next((text for power, text in MIXED_UNITS if USUAL[0] <= scale[0] * power <= USUAL[1]), None)
+    return f"{shown}, which no microscope has" + (f" ({mixed}?)" if mixed else "")
 
 
 def _ome_sizes(text: str) -> tuple[float | None, float | None]:
@@ -99,31 +122,24 @@ def _ome_sizes(text: str) -> tuple[float | None, float | None]:
     sizes = []
     for axis in "XY":
         unit = pixels.get(f"PhysicalSize{axis}Unit", "µm").strip().lower()
-        value = _positive(pixels.get(f"PhysicalSize{axis}", ""))
-        sizes.append(value * MICRONS[unit] if value and unit in MICRONS else None)
+        value = _number(pixels.get(f"PhysicalSize{axis}", ""))
+        sizes.append(value * MICRONS[unit] if value is not None and unit in MICRONS else None)
     return sizes[0], sizes[1]
 
 
 def _both(x: float | None, y: float | None) -> Scale | None:
-    one = x or y
-    return (x or one, y or one) if one else None
+    """Both, where one alone is stated it for both."""
+    x, y = (y if x is None else x), (x if y is None else y)
+    return None if x is None or y is None else (x, y)
 
 
-def _mean(scale: Scale | None, path: Path) -> float | None:
-    if scale is None:
-        return None
-    x, y = scale
-    if max(x, y) > 1.05 * min(x, y):
-        log.warning("%s: pixels are not square (%.4g x %.4g µm); their mean is taken", path, x, y)
-    return math.sqrt(x * y)
-
-
-def _positive(text: str) -> float | None:
+def _number(text: str) -> float | None:
+    """A finite number, with a decimal point or a comma."""
     try:
-        value = float(text)
+        value = float(text.strip().replace(",", "."))
     except ValueError:
         return None
-    return value if math.isfinite(value) and value > 0 else None
+    return value if math.isfinite(value) else None
 
 
 def _ratio(value: Any) -> float | None:
