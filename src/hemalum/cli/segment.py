@@ -69,7 +69,7 @@ def segment(
             "--format",
             "-f",
             metavar="LIST",
-            help="Of geojson, csv, parquet; for images also labels, overlay; for slides also geojson.gz, ome-zarr, "
+            help="Of geojson, csv, parquet, labels (TIFF), overlay (PNG); for slides also geojson.gz, ome-zarr, "
             "spatialdata, thumbnail.",
         ),
     ] = "geojson,csv",

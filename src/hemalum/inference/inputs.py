@@ -20,7 +20,7 @@ FORMATS: dict[str, str] = {
     "overlay": "_overlay.png",
 }
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
-_RESULTS = (FORMATS["labels"], FORMATS["overlay"], *(EXPORTS[n] for n in ("ome-zarr", "spatialdata", "thumbnail")))
+_RESULTS = tuple(EXPORTS[n] for n in ("labels", "overlay", "ome-zarr", "spatialdata", "thumbnail"))
 
 
 def find_images(paths: Iterable[Path | str], out: Path) -> list[Path]:

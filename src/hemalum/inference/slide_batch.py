@@ -28,7 +28,6 @@ from hemalum.slides import Slide
 
 log = logging.getLogger(__name__)
 
-INSTEAD = {"labels": "ome-zarr", "overlay": "thumbnail"}  # of formats that hold an image in memory, for slides
 PICTURE = 2048  # px of the longer side of what thumbnail draws on
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors by which the next slide would fail as well
 
@@ -149,10 +148,6 @@ def check_slide_formats(formats: Sequence[str]) -> list[str]:
     """The formats, each once. Raises HemalumError for none, and for one that is not for slides."""
     chosen = list(dict.fromkeys(formats))
     for name in chosen:
-        if name in INSTEAD:
-            raise HemalumError(
-                f"format {name} holds all of an image in memory; of slides there is {INSTEAD[name]} instead"
-            )
         if name not in EXPORTS:
             raise HemalumError(f"unknown format '{name}'{nearest(name, {*EXPORTS, *FORMATS})}")
     if not chosen:
@@ -234,8 +229,10 @@ def _export(
             record.announce(f"{path}: is there, and no older than the nuclei: kept")
             continue
         start = time.perf_counter()
-        picture = slide.thumbnail(PICTURE) if name == "thumbnail" else None
-        export_store(store, name, path, picture=picture, on_progress=partial(report, name))
+        drawn_on: dict[str, Any] = {}
+        if name in ("thumbnail", "overlay"):
+            drawn_on["picture"] = slide.thumbnail(PICTURE) if name == "thumbnail" else slide.read_scaled
+        export_store(store, name, path, on_progress=partial(report, name), **drawn_on)
         record.note(f"{path}: written in {time.perf_counter() - start:.1f} s")
     return files
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import shapely
-import tifffile
 from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError, counted
@@ -21,13 +20,12 @@ from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_p
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
 from hemalum.nuclei.io.frames import CSV_OPTIONS, as_anndata, csv_table, require_tables
 from hemalum.nuclei.io.geojson import write_geojson
+from hemalum.nuclei.io.label_tiff import write_label_tiff
 from hemalum.nuclei.io.notebook import show_in_notebook
-from hemalum.nuclei.io.overlay import COLOR, write_overlay
+from hemalum.nuclei.io.overlay import COLOR, NO_CLASSES, shrinking, shrunk_rows, write_overlay
 from hemalum.nuclei.morphology import Columns, describe
 from hemalum.nuclei.part import Part, measure
 from hemalum.nuclei.polygons import Polygons, fill, split_pieces
-
-CLASSIC_TIFF_BYTES = 2**31  # above this offsets no longer fit a classic TIFF with room to spare
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -369,27 +367,13 @@ class Nuclei:
             pyarrow.parquet.write_table(self.table.append_column("polygon", rings), temporary, compression="zstd")
 
     def to_labels(self, path: str | Path) -> None:
-        """Write the label map as uint32 TIFF, deflate-compressed in tiles; mpp becomes its resolution.
+        """Write the label map as TIFF, zlib-compressed in strips, by bands; mpp becomes its resolution.
 
-        Raises HemalumError for an image without a pixel.
+        uint16 where the ids fit, else uint32. Raises HemalumError for an image without a pixel.
         """
-        labels = self.label_map()
-        if labels.size == 0:
-            raise HemalumError(f"label map must be (H, W) with at least one pixel, not {labels.shape}")
-        with atomic_path(path) as temporary:
-            tifffile.imwrite(
-                temporary,
-                labels,
-                bigtiff=labels.nbytes > CLASSIC_TIFF_BYTES,
-                tile=(256, 256),
-                compression="zlib",
-                compressionargs={"level": 4},
-                predictor=True,
-                photometric="minisblack",
-                metadata=None,
-                resolution=None if self.mpp is None else (1e4 / self.mpp, 1e4 / self.mpp),
-                resolutionunit=None if self.mpp is None else "CENTIMETER",
-            )
+        if min(self.shape) < 1:
+            raise HemalumError(f"label map must be (H, W) with at least one pixel, not {self.shape}")
+        write_label_tiff(path, self.shape, self._draw_rows(), largest=self.count, mpp=self.mpp)
 
     def to_overlay(
         self,
@@ -402,20 +386,34 @@ class Nuclei:
 
         `image` is (H, W, 3) uint8, or what reads its rows start..stop, as `Slide.rows` does. Graded nuclei have the
         color of their grade (positive red, negative blue), others that of their class where they have one, and a
-        legend is added below the image. Raises HemalumError when the image is not the one that the nuclei are of.
+        legend is added below the image. Beyond 150 megapixels, or 32,767 px on a side, the picture is smaller by a
+        whole factor, as the log says: few programs open larger ones. Raises HemalumError when the image is not the
+        one that the nuclei are of.
         """
         height, width = self.shape
         if isinstance(image, np.ndarray) and image.shape != (height, width, 3):
             raise HemalumError(f"image is {image.shape}; the nuclei are of {(height, width, 3)}")
-        low, high = self.outlines.bounds()
-
-        def labels(start: int, stop: int) -> NDArray[np.uint32]:
-            near = np.flatnonzero((low[:, 1] < stop) & (high[:, 1] > start))
-            ids = (near + 1).astype(np.uint32)
-            return fill(self.outlines.take(near), (stop - start, width), ids, top=start)
-
         read = (lambda start, stop: image[start:stop]) if isinstance(image, np.ndarray) else image
-        write_overlay(path, self.shape, read, labels, color=color, classes=self.intensities or self.classes)
+        by = shrinking(self.shape, path)
+        classes = self.intensities or self.classes
+        numbers = NO_CLASSES if classes is None else classes.numbers
+        draw = self._draw_rows(by)
+        write_overlay(
+            path, (-(-height // by), -(-width // by)), shrunk_rows(read, height, by),
+            lambda start, stop: (draw(start, stop), numbers), color=color, classes=classes,
+        )  # fmt: skip
+
+    def _draw_rows(self, by: int = 1) -> Callable[[int, int], NDArray[np.uint32]]:
+        """What draws rows start..stop of the label map, `by` times smaller than the image."""
+        outlines = self.outlines if by == 1 else self.outlines.scaled(1 / by, 1 / by)
+        low, high = outlines.bounds()
+
+        def draw(start: int, stop: int) -> NDArray[np.uint32]:
+            near = np.flatnonzero((low[:, 1] < stop) & (high[:, 1] > start))
+            width = -(-self.shape[1] // by)
+            return fill(outlines.take(near), (stop - start, width), (near + 1).astype(np.uint32), top=start)
+
+        return draw
 
 
 def _make_table(columns: Columns, mpp: float | None, mpp_source: str, model: str | None) -> pa.Table:

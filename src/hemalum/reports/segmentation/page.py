@@ -17,6 +17,7 @@ from hemalum.inference.batch import FileResult
 from hemalum.inference.plan import FILTERED
 from hemalum.models.card import Card
 from hemalum.nuclei.filters import filter_text
+from hemalum.nuclei.io import small_picture
 from hemalum.nuclei.io.colors import Color
 from hemalum.reports.files import data_uri, render
 from hemalum.reports.numbers import number_text
@@ -263,11 +264,8 @@ def _link(file: Path, folder: Path) -> str:
 
 def _embed(picture: Path) -> dict[str, Any]:
     try:
-        image = Image.open(picture)
-        full = image.size
-        # draft and thumbnail decode and shrink in one go where the format can
-        image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
-        data = data_uri(image.convert("RGB"), "jpeg", quality=88, subsampling=0)
+        image, full = small_picture(picture, PICTURE_SIDE)
+        data = data_uri(image, "jpeg", quality=88, subsampling=0)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         return {"picture_caption": f"The picture could not be put into this page: {error}"}
     width, height = image.size
