@@ -476,7 +476,7 @@ def test_a_single_bad_file_is_a_mistake(
         (["--format", ","], "no format"),
         (["--mpp", "0"], "mpp 0 µm per px is out of range"),
         (["--engine", "opnvino"], "unknown engine 'opnvino', did you mean 'openvino'"),
-        (["--max-pixels", "1000"], "over the limit of 1,000"),
+        (["--max-pixels", "1000"], "over the limit of 1,000; --max-pixels lifts it, and a tiled TIFF"),
         (["--threads", "0"], "--threads"),
         (["--stain", "hdap"], "unknown stain 'hdap', did you mean 'hdab'"),
         (["--positive", "0.4,0.2,0.6"], "positive 0.4,0.2,0.6: thresholds must rise"),
