@@ -4,15 +4,16 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError
 from hemalum.inference.cells import TOO_LARGE, BoxMaps, run_ahead
 from hemalum.inference.images import as_number, as_path, as_pixels, is_stream
-from hemalum.inference.plan import NO_ORGAN, CellSegmenter, make_plan
+from hemalum.inference.plan import IN_ARTIFACTS, NO_ORGAN, CellSegmenter, make_plan
 from hemalum.inference.scale import check_mpp, warn_of_odd_size
 from hemalum.inference.staining import check_stain
 from hemalum.inference.tta import SymmetricEngine, without_tta
@@ -22,6 +23,7 @@ from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import Part
+from hemalum.slides.artifacts import Artifacts, find_artifacts, warn_of_artifacts
 from hemalum.slides.roi import Roi, find_roi
 from hemalum.slides.slide import Slide, open_slide
 from hemalum.targets.representations import find_representation
@@ -59,6 +61,7 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     keep: NucleusFilter | Mapping[str, float] | None = None,
     roi: Roi | Path | str | None = None,
     exclude: Roi | Path | str | None = None,
+    keep_artifacts: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> Any:
     """Find the nuclei of an image: a file or open file, an image of PIL, or an array or tensor: (H, W, 3) RGB of
@@ -76,7 +79,9 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     is taken. `recall` takes the threshold of the model's card that keeps so much (`hemalum calibrate`). `keep` are
     limits on what was measured (`NucleusFilter`, or a mapping of its limits); of nuclei whose centroid lies in `roi`
     and not in `exclude` alone there is a result, and density is of that area: X,Y,WIDTH,HEIGHT in px of the image, or
-    a GeoJSON file. `on_progress` is called with the share that is done, in [0, 1].
+    a GeoJSON file. Nuclei in
+    ink and in areas out of focus are left out, as the log and the notes say, unless `keep_artifacts`. `on_progress`
+    is called with the share that is done, in [0, 1].
 
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
     thresholds, the engine.
@@ -95,6 +100,7 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
             result = segment_source(
                 source, loaded, runner, mpp=mpp, stain=stain, positive=positive, keep=keep,
                 roi=find_roi(source.shape, roi, exclude), on_progress=share,
+                artifacts="keep" if keep_artifacts else "leave out",
             )  # fmt: skip
             results.append(result)
     return results if isinstance(image, list) else results[0]
@@ -160,7 +166,7 @@ def as_engine(
     return made
 
 
-def segment_source(
+def segment_source(  # noqa: PLR0913 (the verb's options, and who looks on)
     source: Slide,
     model: Model,
     engine: Engine,
@@ -170,11 +176,18 @@ def segment_source(
     positive: Positive = None,
     keep: NucleusFilter | None = None,
     roi: Roi | None = None,
+    artifacts: Literal["ignore", "keep", "leave out"] = "ignore",
     on_progress: ProgressCallback | None = None,
+    on_artifacts: Callable[[Artifacts], None] | None = None,
     on_maps: Callable[[BoxMaps], None] | None = None,
 ) -> Nuclei:
-    """Find the nuclei of an open image; see `segment`. `on_maps` sees the maps of each cell's core."""
+    """Find the nuclei of an open image; see `segment`. `on_maps` sees the maps of each cell's core.
+
+    `artifacts` are looked for and left out, looked for and kept, or not looked for; `on_artifacts` sees them.
+    """
     plan = make_plan(source, model, engine, mpp=mpp, stain=check_stain(stain, positive), keep=keep, roi=roi)
+    if artifacts != "ignore":
+        plan = replace(plan, artifacts=find_artifacts(source, mpp=plan.scale.mpp, keep=artifacts == "keep"))
     cells = [core for row in plan.cells for core in row if plan.covers(core)]
     parts: list[Part] = []
     left_out: Counter[str] = Counter()
@@ -191,6 +204,10 @@ def segment_source(
         nuclei = segmenter.nuclei(parts, left_out)
     if left_out[TOO_LARGE]:
         log.warning("%s: left out what is too large for a nucleus, in %d places", source.name, left_out[TOO_LARGE])
+    if plan.artifacts is not None:
+        warn_of_artifacts(plan.artifacts, left_out[IN_ARTIFACTS], source.name)
+        if on_artifacts is not None:
+            on_artifacts(plan.artifacts)
     if plan.scale.source != "estimate":
         warn_of_odd_size(nuclei, model, source.name)
     return nuclei if positive is None else nuclei.graded(positive)

@@ -1,3 +1,7 @@
+from .artifacts import Artifacts as Artifacts
+from .artifacts import describe_artifacts as describe_artifacts
+from .artifacts import find_artifacts as find_artifacts
+from .artifacts import warn_of_artifacts as warn_of_artifacts
 from .readers.opening import is_slide as is_slide
 from .readers.reader import BrokenTile as BrokenTile
 from .resample import Resampler as Resampler

@@ -14,7 +14,7 @@ from hemalum import __version__
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.files import write_text
 from hemalum.inference.batch import FileResult
-from hemalum.inference.plan import FILTERED
+from hemalum.inference.plan import FILTERED, IN_ARTIFACTS
 from hemalum.models.card import Card
 from hemalum.nuclei.filters import filter_text
 from hemalum.nuclei.io import small_picture
@@ -22,6 +22,7 @@ from hemalum.nuclei.io.colors import Color
 from hemalum.reports.files import data_uri, render
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.histogram import histogram_svg
+from hemalum.slides import describe_artifacts
 
 if TYPE_CHECKING:
     import pyarrow
@@ -160,6 +161,8 @@ def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> d
         "seconds": f"{result.seconds:.1f}",
         "stain": stain_text(nuclei, doubt=False),
         "stain_doubt": nuclei.notes.get("stain_doubt", ""),
+        "artifacts": describe_artifacts(nuclei.notes),
+        "in_artifacts": f"{nuclei.notes.get(IN_ARTIFACTS, 0):,}",
         "recall": nuclei.notes.get("threshold", ""),
         "classes": by_class(nuclei),
         "scores": score_texts(nuclei),
