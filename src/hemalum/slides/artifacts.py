@@ -97,7 +97,8 @@ class Artifacts:
         left_out = self.left_out
         if not left_out.any():
             return tissue
-        there = Image.fromarray(left_out).resize(tissue.mask.shape[::-1], Image.Resampling.NEAREST)
+        height, width = tissue.mask.shape
+        there = Image.fromarray(left_out).resize((width, height), Image.Resampling.NEAREST)
         return replace(tissue, mask=tissue.mask & ~np.asarray(there, np.bool_))
 
     @property
