@@ -1,4 +1,4 @@
-"""Artifacts painted on real fields: nuclei that are found on them, with artifacts kept and left out.
+"""Artifacts painted on real fields: nuclei that are nuclei on them, with artifacts kept and left out.
 
     python benchmarks/artifacts.py DATASET… -o benchmarks/results/artifacts.json
 
@@ -95,8 +95,8 @@ def fields(folder: Path, every: int) -> Iterator[tuple[str, Pixels, float]]:
 
 def on(image: Pixels, mpp: float, there: Mask, keep: bool) -> NDArray[np.int64]:
     """Nuclei on what was painted, and elsewhere."""
-    found = segment(image, "fast", mpp=mpp, stain="he", keep_artifacts=keep)
-    x, y = (found.table.column(name).to_numpy().astype(np.int64) for name in ("x", "y"))
+    nuclei = segment(image, "fast", mpp=mpp, stain="he", keep_artifacts=keep)
+    x, y = (nuclei.table.column(name).to_numpy().astype(np.int64) for name in ("x", "y"))
     inside = there[np.clip(y, 0, there.shape[0] - 1), np.clip(x, 0, there.shape[1] - 1)]
     return np.array([int(inside.sum()), int((~inside).sum())])
 
@@ -113,7 +113,7 @@ def main() -> None:
         for name, image, mpp in fields(folder, 1):
             seen = find_artifacts(Slide.of(image), mpp=mpp)
             share, total = share + float(seen.left_out.mean()), total + 1
-            if seen.kinds.any():
+            if seen.codes.any():
                 named[name] = describe_artifacts(seen.notes)
         clean[folder.name] = {"fields": total, "left_out_percent": round(100 * share / total, 3), "seen": named}
         print(folder.name, clean[folder.name], flush=True)

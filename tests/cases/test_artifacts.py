@@ -55,16 +55,16 @@ def tissue(height: int = 400, width: int = 500, seed: int = 0) -> Pixels:
     rng = np.random.default_rng(seed)
     nuclei = np.zeros((height, width), np.float32)
     nuclei[rng.integers(0, height, height * width // 700), rng.integers(0, width, height * width // 700)] = 1
-    there = ndimage.grey_dilation(nuclei, footprint=np.hypot(*np.mgrid[-6:7, -6:7]) <= 6) > 0
+    there = ndimage.maximum_filter(nuclei, footprint=np.hypot(*np.mgrid[-6:7, -6:7]) <= 6) > 0
     image = np.where(there[..., None], TISSUE["hematoxylin"], TISSUE["eosin"]).astype(np.float32)
     grain = ndimage.gaussian_filter(rng.normal(0, 60, (height, width)), 1.5)
     return np.clip(image + grain[..., None], 0, 255).astype(np.uint8)
 
 
-def draw(image: Pixels, color: tuple[int, int, int], place: tuple[slice, slice]) -> Pixels:
+def draw(image: Pixels, color: tuple[int, int, int], patch: tuple[slice, slice]) -> Pixels:
     """The image with a rectangle of ink, through which a tenth of it is seen."""
     drawn = image.copy()
-    drawn[place] = np.rint(0.1 * image[place] + 0.9 * np.array(color)).astype(np.uint8)
+    drawn[patch] = np.rint(0.1 * image[patch] + 0.9 * np.array(color)).astype(np.uint8)
     return drawn
 
 
@@ -76,10 +76,10 @@ def test_a_stroke_of_any_pen_is_left_out(name: str) -> None:
     seen = find_artifacts(Slide.of(draw(tissue(), PENS[name], STROKE), mpp=MPP))
     x, y = np.array([250.0, 250.0, 5.0, 250.0]), np.array([160.0, 190.0, 175.0, 300.0])
     assert seen.leave_out(x, y).tolist() == [True, True, True, False]
-    told = seen.notes["artifacts"]
-    assert list(told) == ["ink"]
-    assert told["ink"]["places"] == 1
-    assert told["ink"]["share"] == pytest.approx(50 / 400, abs=0.08)
+    summary = seen.notes["artifacts"]
+    assert list(summary) == ["ink"]
+    assert summary["ink"]["areas"] == 1
+    assert summary["ink"]["share"] == pytest.approx(50 / 400, abs=0.08)
 
 
 @pytest.mark.parametrize("name", list(TISSUE))
@@ -91,7 +91,7 @@ def test_no_color_of_tissue_is_an_artifact(name: str) -> None:
 def test_clean_tissue_and_glass_have_none() -> None:
     for image in (tissue(), np.full((300, 400, 3), 243, np.uint8)):
         seen = find_artifacts(Slide.of(image, mpp=MPP))
-        assert not seen.kinds.any()
+        assert not seen.codes.any()
         assert (seen.notes, seen.digest, describe_artifacts(seen.notes)) == ({}, None, "")
 
 
@@ -109,8 +109,8 @@ def test_a_drop_anywhere_is_left_out_and_the_rest_stays(name: str, y: int, x: in
     seen = find_artifacts(Slide.of(np.ascontiguousarray(turned), mpp=MPP))
     inside = ndimage.binary_erosion(there, iterations=8)
     far = ~ndimage.binary_dilation(there, iterations=40)
-    for place, expected in ((inside, 0.97), (far, 0.0)):
-        at = np.argwhere(place).astype(np.float64)
+    for patch, expected in ((inside, 0.97), (far, 0.0)):
+        at = np.argwhere(patch).astype(np.float64)
         if len(at):
             share = seen.leave_out(at[:, 1], at[:, 0]).mean()
             assert share >= expected if expected else share == 0
@@ -176,14 +176,14 @@ def test_nuclei_in_ink_are_left_out_said_and_shown(
     y = result.nuclei.table.column("y").to_numpy()
     assert not ((y > 105) & (y < 155)).any()
     left_out = result.nuclei.notes["left_out_in_artifacts"]
-    told = describe_artifacts(result.nuclei.notes)
-    assert told.startswith("ink in 1 place, 2")
-    assert told.endswith(" % (left out)")
+    summary = describe_artifacts(result.nuclei.notes)
+    assert summary.startswith("ink in 1 place, 2")
+    assert summary.endswith(" % (left out)")
     nuclei = "1 nucleus" if left_out == 1 else f"{left_out:,} nuclei"
-    assert f"{inked}: {told}, with {nuclei} in it; --keep-artifacts keeps them" in caplog.messages
+    assert f"{inked}: {summary}, with {nuclei} in it; --keep-artifacts keeps them" in caplog.messages
     headers, (row,) = batch.table
-    assert row[headers.index("artifacts")] == told
-    assert f"nuclei left out: {told}" in page
+    assert row[headers.index("artifacts")] == summary
+    assert f"nuclei left out: {summary}" in page
     assert result.nuclei.area_mm2 == pytest.approx(300 * 400 * MPP**2 / 1e6 * (1 - 60 / 300), rel=0.1)
     drawn = np.asarray(Image.open(result.files["overlay"]))[130, 200].astype(int)
     plain = np.asarray(Image.open(inked))[130, 200].astype(int)

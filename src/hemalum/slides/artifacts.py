@@ -60,12 +60,12 @@ FOLD_SLENDER = 3.0  # how much longer than wide
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Artifacts:
-    """Where an image of `shape` (H, W) px has artifacts: `kinds` (h, w) uint8, 0 for none, else the number in KINDS.
+    """Where an image of `shape` (H, W) px has artifacts: `codes` (h, w) uint8, 0 for none, else the number in KINDS.
 
-    `mpp` is µm per px of the image, None where it is unknown. `kept` are kinds that are not left out.
+    `mpp` is µm per px of the image, None where it is unknown. `kept` names what is not left out.
     """
 
-    kinds: NDArray[np.uint8]
+    codes: NDArray[np.uint8]
     shape: tuple[int, int]
     mpp: float | None
     kept: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Artifacts:
     @property
     def digest(self) -> str | None:
         """sha256 hex of what is left out; "kept" where it is kept, None where nothing is seen that could be."""
-        if not np.isin(self.kinds, [KINDS.index(kind) + 1 for kind in SURE]).any():
+        if not np.isin(self.codes, [KINDS.index(kind) + 1 for kind in SURE]).any():
             return None
         left_out = self.left_out
         return hashlib.sha256(np.packbits(left_out).tobytes()).hexdigest() if left_out.any() else "kept"
@@ -82,13 +82,13 @@ class Artifacts:
     def left_out(self) -> Mask:
         """Where nuclei do not count, (h, w)."""
         numbers = [KINDS.index(kind) + 1 for kind in SURE if kind not in self.kept]
-        return np.isin(self.kinds, numbers)
+        return np.isin(self.codes, numbers)
 
     def leave_out(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> Mask:
         """Which points (N,), px of level 0, lie in what is left out."""
-        down, across = (side / size for side, size in zip(self.kinds.shape, self.shape, strict=True))
-        rows = np.clip((y * down).astype(np.int64), 0, self.kinds.shape[0] - 1)
-        columns = np.clip((x * across).astype(np.int64), 0, self.kinds.shape[1] - 1)
+        down, across = (side / size for side, size in zip(self.codes.shape, self.shape, strict=True))
+        rows = np.clip((y * down).astype(np.int64), 0, self.codes.shape[0] - 1)
+        columns = np.clip((x * across).astype(np.int64), 0, self.codes.shape[1] - 1)
         inside: Mask = self.left_out[rows, columns]
         return inside
 
@@ -103,28 +103,28 @@ class Artifacts:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What a result says of them: by kind how many places, which share of the image, and whether left out."""
-        told: dict[str, Any] = {}
+        """What a result says of them: by kind how many areas, which share of the image, and whether left out."""
+        summary: dict[str, Any] = {}
         for number, kind in enumerate(KINDS, start=1):
-            there = self.kinds == number
+            there = self.codes == number
             if there.any():
-                places = int(ndimage.label(there, np.ones((3, 3)))[1])
+                areas = int(ndimage.label(there, np.ones((3, 3)))[1])
                 left_out = kind in SURE and kind not in self.kept
-                told[kind] = {"places": places, "share": round(float(there.mean()), 4), "left_out": left_out}
-        if not told:
+                summary[kind] = {"areas": areas, "share": round(float(there.mean()), 4), "left_out": left_out}
+        if not summary:
             return {}
         area = float(self.left_out.mean()) * math.prod(self.shape) * (self.mpp or 0.0) ** 2 / 1e6
-        return {NOTE: told} | ({AREA_NOTE: round(area, 6)} if area else {})
+        return {NOTE: summary} | ({AREA_NOTE: round(area, 6)} if area else {})
 
     def mark(self, pixels: Pixels, top: int, height: int) -> Pixels:
         """Rows from `top` of the whole image drawn `height` px high, (rows, w, 3), with what is there tinted."""
-        rows = ((np.arange(top, top + len(pixels)) + 0.5) * self.kinds.shape[0] / height).astype(np.int64)
-        across = self.kinds.shape[1] / pixels.shape[1]
+        rows = ((np.arange(top, top + len(pixels)) + 0.5) * self.codes.shape[0] / height).astype(np.int64)
+        across = self.codes.shape[1] / pixels.shape[1]
         columns = ((np.arange(pixels.shape[1]) + 0.5) * across).astype(np.int64)
-        kinds = self.kinds[np.minimum(rows, self.kinds.shape[0] - 1)][:, np.minimum(columns, self.kinds.shape[1] - 1)]
+        codes = self.codes[np.minimum(rows, self.codes.shape[0] - 1)][:, np.minimum(columns, self.codes.shape[1] - 1)]
         marked = pixels.copy()
         for number, kind in enumerate(KINDS, start=1):
-            there = kinds == number
+            there = codes == number
             if there.any():
                 mixed = marked[there] * (1 - TINT) + np.array(COLORS[kind]) * TINT
                 marked[there] = np.rint(mixed).astype(np.uint8)
@@ -132,31 +132,31 @@ class Artifacts:
 
     def marked(self, read: Callable[[int, int], Pixels], height: int) -> Callable[[int, int], Pixels]:
         """What reads rows start..stop of an image `height` px high, with what is there tinted."""
-        return read if not self.kinds.any() else lambda start, stop: self.mark(read(start, stop), start, height)
+        return read if not self.codes.any() else lambda start, stop: self.mark(read(start, stop), start, height)
 
 
 def describe_artifacts(notes: dict[str, Any]) -> str:
     """What the notes of a result say of artifacts, as `ink in 2 places, 3.1 % (left out)`; "" where none are seen."""
-    told: dict[str, Any] = notes.get(NOTE, {})
+    summary: dict[str, Any] = notes.get(NOTE, {})
     return "; ".join(
-        f"{kind} in {counted(one['places'], 'place')}, {100 * one['share']:.1f} %"
+        f"{kind} in {counted(one['areas'], 'place')}, {100 * one['share']:.1f} %"
         + (" (left out)" if one["left_out"] else "")
-        for kind, one in told.items()
+        for kind, one in summary.items()
     )
 
 
 def find_artifacts(slide: Slide, *, mpp: float | None = None, keep: bool = False) -> Artifacts:
     """Look for artifacts at 2 µm per px, of large slides at coarser pixels; `mpp` replaces the slide's own scale.
 
-    Fluorescence is not looked at. With `keep` nothing is left out. Out of focus is only told where pixels of 2.5 µm
-    or finer are looked at.
+    Fluorescence is not looked at. With `keep` nothing is left out. Out of focus is only looked for at pixels of 2.5 µm
+    or finer.
     """
     scale = slide.mpp if mpp is None else mpp
     factor = min(1.0, (scale or ASSUMED_MPP) / MPP, MAX_SIDE / max(slide.shape))
     shape = scaled(slide.shape, factor)
     pixels = slide.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1]))
-    kinds = np.zeros(shape, np.uint8)
-    nothing = Artifacts(kinds, slide.shape, scale)
+    codes = np.zeros(shape, np.uint8)
+    nothing = Artifacts(codes, slide.shape, scale)
     sample = pixels.reshape(-1, 3)[:: max(1, math.prod(shape) // SAMPLE)]
     if recognize_stain(sample).stain == "fluorescence":
         return nothing
@@ -164,14 +164,14 @@ def find_artifacts(slide: Slide, *, mpp: float | None = None, keep: bool = False
     density = -np.log((pixels.astype(np.float32) + 1) / 256)
     ink = find_ink(density, at)
     if at <= FINEST:
-        kinds[find_blur(density.mean(axis=2), at) & ~ink] = KINDS.index(BLUR) + 1
-    kinds[find_folds(density.mean(axis=2), at, ink) & (kinds == 0)] = KINDS.index(FOLD) + 1
-    kinds[ink] = KINDS.index(INK) + 1
+        codes[find_blur(density.mean(axis=2), at) & ~ink] = KINDS.index(BLUR) + 1
+    codes[find_folds(density.mean(axis=2), at, ink) & (codes == 0)] = KINDS.index(FOLD) + 1
+    codes[ink] = KINDS.index(INK) + 1
     kept: tuple[str, ...] = SURE if keep else ()
     absorbing = density.mean(axis=2) > FOCUS_LEAST
     if not keep and ink.any() and (ink & absorbing).sum() > STAIN_SHARE * absorbing.sum():
         kept = (INK,)  # a stain of such a hue
-    return replace(nothing, kinds=kinds, kept=kept)
+    return replace(nothing, codes=codes, kept=kept)
 
 
 def find_ink(density: Floats, mpp: float) -> Mask:
@@ -253,9 +253,9 @@ def find_folds(density: Floats, mpp: float, ink: Mask) -> Mask:
 
 def warn_of_artifacts(artifacts: Artifacts, nuclei: int, name: str) -> None:
     """Say what of an image was left out, with the `nuclei` in it, and what to look at."""
-    told: dict[str, Any] = artifacts.notes.get(NOTE, {})
-    out = {kind: one for kind, one in told.items() if one["left_out"]}
-    kept = {kind: one for kind, one in told.items() if not one["left_out"]}
+    summary: dict[str, Any] = artifacts.notes.get(NOTE, {})
+    out = {kind: one for kind, one in summary.items() if one["left_out"]}
+    kept = {kind: one for kind, one in summary.items() if not one["left_out"]}
     if out:
         log.warning(
             "%s: %s, with %s in it; --keep-artifacts keeps them",
