@@ -148,8 +148,8 @@ def describe_artifacts(notes: dict[str, Any]) -> str:
 def find_artifacts(slide: Slide, *, mpp: float | None = None, keep: bool = False) -> Artifacts:
     """Look for artifacts at 2 µm per px, of large slides at coarser pixels; `mpp` replaces the slide's own scale.
 
-    Fluorescence is not looked at. With `keep` nothing is left out. Out of focus is only looked for at pixels of 2.5 µm
-    or finer.
+    Fluorescence is not looked at. With `keep` nothing is left out. Out of focus is looked for at pixels of 2.5 µm or
+    finer.
     """
     scale = slide.mpp if mpp is None else mpp
     factor = min(1.0, (scale or ASSUMED_MPP) / MPP, MAX_SIDE / max(slide.shape))
