@@ -32,9 +32,8 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "--output PATH… --cohort --mpp --model --organ --stain --positive --engine --device --threads "
-    "--precision --format --max-pixels --tta --recall --report --roi --exclude --min-area --max-area "
-    "--min-probability --min-hematoxylin --min-solidity --region --no-tissue-mask --workers --scheduler "
-    "--keep-artifacts",
+    "--precision --format --max-pixels --tta --recall --keep-artifacts --report --roi --exclude --min-area "
+    "--max-area --min-probability --min-hematoxylin --min-solidity --region --no-tissue-mask --workers --scheduler",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --license --citation "
     "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
