@@ -32,8 +32,8 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "--output PATH… --cohort --mpp --model --organ --stain --positive --engine --device --threads "
-    "--precision --format --max-pixels --tta --recall --report --roi --exclude --min-area --max-area "
-    "--min-probability --min-hematoxylin --min-solidity --region --no-tissue-mask --workers --scheduler",
+    "--precision --format --max-pixels --tta --recall --keep-artifacts --report --roi --exclude --min-area "
+    "--max-area --min-probability --min-hematoxylin --min-solidity --region --no-tissue-mask --workers --scheduler",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --license --citation "
     "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
@@ -476,7 +476,7 @@ def test_a_single_bad_file_is_a_mistake(
         (["--format", ","], "no format"),
         (["--mpp", "0"], "mpp 0 µm per px is out of range"),
         (["--engine", "opnvino"], "unknown engine 'opnvino', did you mean 'openvino'"),
-        (["--max-pixels", "1000"], "over the limit of 1,000"),
+        (["--max-pixels", "1000"], "over the limit of 1,000; --max-pixels lifts it, and a tiled TIFF"),
         (["--threads", "0"], "--threads"),
         (["--stain", "hdap"], "unknown stain 'hdap', did you mean 'hdab'"),
         (["--positive", "0.4,0.2,0.6"], "positive 0.4,0.2,0.6: thresholds must rise"),

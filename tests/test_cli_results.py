@@ -84,7 +84,10 @@ def test_thumbnail_on_the_slide(tmp_path: Path) -> None:
             "--simplify is for geojson and geojson.gz;",
         ),
         (["export", "{out}", "--to", "thumbnail", "--canvas"], "--canvas is for geojson and geojson.gz; thumbnail"),
-        (["export", "{out}", "--to", "geojson", "--image", "{out}/a.png"], "--image is for thumbnail; geojson"),
+        (
+            ["export", "{out}", "--to", "geojson", "--image", "{out}/a.png"],
+            "--image is for thumbnail and overlay",
+        ),
         (["export", "{out}", "--to", "csv", "--organ", "lung"], "--organ is for a model (hemalum export MODEL FILE)"),
         (["export", "fast", "-o", "{out}/n.onnx"], "-o is for results (--to); the file of a model"),
         (["export", "fast", "{out}/m.onnx", "-o", "{out}/n.onnx"], "-o is for results (--to)"),

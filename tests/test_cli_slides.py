@@ -136,14 +136,6 @@ def test_a_cohort_goes_on_past_a_broken_slide(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["a.tif", "-f", "labels"],
-            "format labels holds all of an image in memory; of slides there is ome-zarr instead",
-        ),
-        (
-            ["a.tif", "image.png", "-f", "csv,overlay"],
-            "format overlay holds all of an image in memory; of slides there",
-        ),
         (["image.png", "-f", "thumbnail"], "format thumbnail is for whole slides; for images there are geojson"),
         (["a.tif", "--mpp", "estimate"], "--mpp estimate: the scale of a slide is not estimated"),
         (["a.tif", "--workers", "0"], "workers is 0: want 1 to "),

@@ -280,8 +280,6 @@ def test_the_store_of_another_model_is_refused(slide: Path, tmp_path: Path, mode
 @pytest.mark.parametrize(
     ("formats", "options", "message"),
     [
-        (("labels",), {}, "format labels holds all of an image in memory; of slides there is ome-zarr instead"),
-        (("csv", "overlay"), {}, "format overlay holds all of an image in memory; of slides there is thumbnail"),
         (("geojsn",), {}, "unknown format 'geojsn', did you mean 'geojson'?"),
         ((), {}, "no format is given; known: geojson, geojson.gz"),
         (("csv",), {"workers": 0}, "workers is 0: want 1 to "),

@@ -1,6 +1,7 @@
 """Results, or a model, for other programs."""
 
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,8 +35,8 @@ def export(
         str | None,
         typer.Option(
             metavar="FORMAT",
-            help="Of results: geojson, geojson.gz, csv, parquet, ome-zarr (label image), spatialdata, thumbnail, "
-            "maps (density, size and classes as PNG and OME-Zarr) or page (HTML).",
+            help="Of results: geojson, geojson.gz, csv, parquet, labels (TIFF), overlay (PNG), ome-zarr (label "
+            "image), spatialdata, thumbnail, maps (density, size and classes as PNG and OME-Zarr) or page (HTML).",
         ),
     ] = None,
     output: Annotated[
@@ -62,7 +63,7 @@ def export(
     ] = False,
     image: Annotated[
         Path | None,
-        typer.Option(metavar="SLIDE", help="The slide, or a picture of all of it, to draw on (thumbnail)."),
+        typer.Option(metavar="SLIDE", help="The slide, or a picture of all of it, to draw on (thumbnail, overlay)."),
     ] = None,
     slide: Annotated[
         Path | None,
@@ -140,13 +141,15 @@ def _export_results(
         raise HemalumError(f"unknown format '{to}'{nearest(to, [*EXPORTS, *PICTURES])}")
     check_export_options(to, {option: OPTIONS[option] for option in named})
     paths = find_stores(results)
-    if image is not None:
-        if len(paths) > 1:
-            raise HemalumError(f"{results}: holds {len(paths)} slides, and --image shows one; export them one by one")
-        with open_slide(image) as slide:
-            options["picture"] = slide.thumbnail(2048)
+    if image is not None and len(paths) > 1:
+        raise HemalumError(f"{results}: holds {len(paths)} slides, and --image shows one; export them one by one")
     failed: list[str] = []
-    with file_progress(len(paths), quiet=cli.quiet) as progress:
+    with ExitStack() as opened, file_progress(len(paths), quiet=cli.quiet) as progress:
+        if image is not None:
+            slide = opened.enter_context(open_slide(image))
+            if to == "overlay" and slide.shape != open_store(paths[0]).run.shape:
+                raise HemalumError(f"{image}: is not as large as the slide of {paths[0]}; name the slide itself")
+            options["picture"] = slide.read_scaled if to == "overlay" else slide.thumbnail(2048)
         for path in paths:
             try:
                 store = open_store(path)

@@ -69,7 +69,7 @@ def segment(
             "--format",
             "-f",
             metavar="LIST",
-            help="Of geojson, csv, parquet; for images also labels, overlay; for slides also geojson.gz, ome-zarr, "
+            help="Of geojson, csv, parquet, labels (TIFF), overlay (PNG); for slides also geojson.gz, ome-zarr, "
             "spatialdata, thumbnail.",
         ),
     ] = "geojson,csv",
@@ -84,6 +84,9 @@ def segment(
             metavar="SHARE", help="Take the model's threshold that keeps this recall of nucleus pixels (calibrate)."
         ),
     ] = None,
+    keep_artifacts: Annotated[
+        bool, typer.Option("--keep-artifacts", help="Keep the nuclei in ink and out of focus.")
+    ] = False,
     report: Annotated[
         bool,
         typer.Option(
@@ -169,6 +172,7 @@ def segment(
         "recall": recall,
         "keep": as_filter(keep),
         **areas,
+        "keep_artifacts": keep_artifacts,
         **chosen(stain=stain, engine=engine, device=device),
     }
     failed: list[tuple[Path, str]] = []

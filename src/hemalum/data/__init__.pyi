@@ -51,7 +51,9 @@ from .label_pixels import read_label_map as read_label_map
 from .labeled_images import LabeledImages as LabeledImages
 from .labeled_images import divide as divide
 from .labeled_images import present_classes as present_classes
+from .nucleus_size import APART as APART
 from .nucleus_size import equivalent_diameters as equivalent_diameters
+from .nucleus_size import likely_scale as likely_scale
 from .remarks import gather_remarks as gather_remarks
 from .remarks import remark as remark
 from .sample import Sample as Sample

@@ -282,6 +282,10 @@ def check_size(path: Path | str, height: int, width: int, max_pixels: int | None
     if height < 1 or width < 1:
         raise HemalumError(f"{path}: image has no pixels ({width} x {height})")
     if max_pixels is not None and height * width > max_pixels:
-        raise HemalumError(
-            f"{path}: {width} x {height} pixels is over the limit of {max_pixels:,}; lift it if it is meant"
+        # that of labeled images has no option: training holds them in memory
+        mend = (
+            "cut it into smaller images"
+            if max_pixels == MAX_PIXELS
+            else "--max-pixels lifts it, and a tiled TIFF, which is read by parts, has none"
         )
+        raise HemalumError(f"{path}: {width} x {height} pixels is over the limit of {max_pixels:,}; {mend}")

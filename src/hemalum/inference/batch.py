@@ -25,6 +25,7 @@ from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.store import EXPORTS
 from hemalum.slides import find_roi
+from hemalum.slides.artifacts import Artifacts
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     keep: NucleusFilter | Mapping[str, float] | None = None,
     roi: str | None = None,
     exclude: str | None = None,
+    keep_artifacts: bool = False,
     on_progress: Callable[[Path, float], None] | None = None,
 ) -> Iterator[FileResult]:
     """Segment images and folders of images; write `OUT/STEM.geojson` and so on; give one result per image.
@@ -100,15 +102,17 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
                     source = opened.enter_context(open_image(path, mpp, max_pixels))
                     if source.is_whole_slide:
                         raise HemalumError(f"{path}: a whole slide, not an image: segment_slides is for it")
+                    seen: list[Artifacts] = []
                     nuclei = segment_source(
                         source, loaded, runner, mpp=mpp, stain=stain, positive=positive, keep=keep,
                         roi=find_roi(source.shape, roi, exclude), on_progress=on_share, scale_check=scale_check,
+                        artifacts="keep" if keep_artifacts else "leave out", on_artifacts=seen.append,
                     )  # fmt: skip
                 except HemalumError as error:
                     log.debug("%s failed", path, exc_info=True)
                     result = FileResult(path, error=str(error), seconds=time.perf_counter() - start)
                 else:
-                    files = write(nuclei, out / stem(path), chosen, source.rows)
+                    files = write(nuclei, out / stem(path), chosen, seen[0].marked(source.rows, source.shape[0]))
                     result = FileResult(path, nuclei, None, files, time.perf_counter() - start)
             yield result
 

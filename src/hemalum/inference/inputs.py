@@ -18,7 +18,7 @@ FORMATS: dict[str, str] = {
     "labels": "_labels.tif",
     "overlay": "_overlay.png",
 }
-_RESULTS = (FORMATS["labels"], FORMATS["overlay"], *(EXPORTS[n] for n in ("ome-zarr", "spatialdata", "thumbnail")))
+_RESULTS = tuple(EXPORTS[n] for n in ("labels", "overlay", "ome-zarr", "spatialdata", "thumbnail"))
 
 
 def find_images(paths: Iterable[Path | str], out: Path) -> list[Path]:

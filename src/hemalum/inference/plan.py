@@ -26,6 +26,7 @@ from hemalum.nuclei.filters import NucleusFilter
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import Part
 from hemalum.nuclei.polygons import Polygons
+from hemalum.slides.artifacts import Artifacts
 from hemalum.slides.roi import Roi
 from hemalum.slides.slide import Slide
 from hemalum.slides.tissue import Tissue
@@ -39,6 +40,7 @@ COARSE = 2.2  # times the model's µm per px: more than a 20x slide is for a mod
 PALE = "left_out_without_hematoxylin"  # note of a result
 FILTERED = "left_out_by_filter"  # note of a result
 TWICE = "left_out_found_twice"  # note of a result
+IN_ARTIFACTS = "left_out_in_artifacts"  # note of a result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +48,7 @@ class Plan:
     """How a slide of `slide_shape` (H, W) px is segmented; it can be pickled.
 
     `shape` (h, w) is its size at the model's scale, of which maps and label maps have `upsampling` times as many px.
-    `tissue` and `roi` limit what is looked at, `keep` which nuclei count.
+    `tissue` and `roi` limit what is looked at, `keep` which nuclei count; those in what `artifacts` leave out do not.
     """
 
     slide_shape: tuple[int, int]
@@ -59,6 +61,7 @@ class Plan:
     tissue: Tissue | None = None
     roi: Roi | None = None
     keep: NucleusFilter | None = None
+    artifacts: Artifacts | None = None
 
     @property
     def pixel(self) -> tuple[float, float]:
@@ -98,6 +101,7 @@ def make_plan(
     tissue: Tissue | None = None,
     roi: Roi | None = None,
     keep: NucleusFilter | None = None,
+    artifacts: Artifacts | None = None,
 ) -> Plan:
     """Decide how to segment a slide; `stain` is as `check_stain` gives it.
 
@@ -118,7 +122,8 @@ def make_plan(
     shape = scaled_shape(slide.shape, scale.mpp / card.mpp)
     tiles = plan_tiles(card, shape, reach=representation_of(model).reach)
     return Plan(
-        slide.shape, shape, card.output_upsampling, scale, staining, tiles, cut_cells(shape), tissue, roi, keep
+        slide.shape, shape, card.output_upsampling, scale, staining, tiles, cut_cells(shape), tissue, roi,
+        keep, artifacts,
     )  # fmt: skip
 
 
@@ -187,6 +192,11 @@ class CellSegmenter:
             wanted = plan.keep.keeps(measured)
             cell.left_out[FILTERED] += int((kept & ~wanted).sum())
             kept &= wanted
+        if plan.artifacts is not None:
+            x, y = plan.pixel
+            inside = kept & plan.artifacts.leave_out(cell.part.raw["x"] * x, cell.part.raw["y"] * y)
+            cell.left_out[IN_ARTIFACTS] += int(inside.sum())
+            kept &= ~inside
         return cell if kept.all() else cell.where(kept)
 
     @property
@@ -250,6 +260,7 @@ class CellSegmenter:
         return {
             **_notes(self.model, self.engine, self.plan.staining),
             **({"scale_doubt": doubt} if doubt else {}),
+            **({} if self.plan.artifacts is None else self.plan.artifacts.notes),
             **({} if self.plan.keep is None else {"filter": self.plan.keep.limits}),
             **({} if self.plan.roi is None else {"roi": self.plan.roi.name}),
         }

@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError
 from hemalum.inference.cells import TOO_LARGE, BoxMaps, run_ahead
 from hemalum.inference.images import as_number, as_path, as_pixels, is_stream
-from hemalum.inference.plan import NO_ORGAN, CellSegmenter, empty_result, make_plan
+from hemalum.inference.plan import IN_ARTIFACTS, NO_ORGAN, CellSegmenter, empty_result, make_plan
 from hemalum.inference.plausibility import ScaleCheck, SeenNuclei
 from hemalum.inference.scale import NoNucleiError, check_mpp, warn_of_odd_size
 from hemalum.inference.staining import check_stain, find_staining
@@ -24,6 +24,7 @@ from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import Part
+from hemalum.slides.artifacts import Artifacts, find_artifacts, warn_of_artifacts
 from hemalum.slides.roi import Roi, find_roi
 from hemalum.slides.slide import Slide, open_slide
 from hemalum.targets.representations import find_representation
@@ -61,6 +62,7 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     keep: NucleusFilter | Mapping[str, float] | None = None,
     roi: Roi | Path | str | None = None,
     exclude: Roi | Path | str | None = None,
+    keep_artifacts: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> Any:
     """Find the nuclei of an image: a file or open file, an image of PIL, or an array or tensor: (H, W, 3) RGB of
@@ -80,7 +82,9 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     is taken. `recall` takes the threshold of the model's card that keeps so much (`hemalum calibrate`). `keep` are
     limits on what was measured (`NucleusFilter`, or a mapping of its limits); of nuclei whose centroid lies in `roi`
     and not in `exclude` alone there is a result, and density is of that area: X,Y,WIDTH,HEIGHT in px of the image, or
-    a GeoJSON file. `on_progress` is called with the share that is done, in [0, 1].
+    a GeoJSON file. Nuclei in
+    ink and in areas out of focus are left out, as the log and the notes say, unless `keep_artifacts`. `on_progress`
+    is called with the share that is done, in [0, 1].
 
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
     thresholds, the engine.
@@ -99,6 +103,7 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
             result = segment_source(
                 source, loaded, runner, mpp=mpp, stain=stain, positive=positive, keep=keep,
                 roi=find_roi(source.shape, roi, exclude), on_progress=share,
+                artifacts="keep" if keep_artifacts else "leave out",
             )  # fmt: skip
             results.append(result)
     return results if isinstance(image, list) else results[0]
@@ -164,7 +169,7 @@ def as_engine(
     return made
 
 
-def segment_source(  # noqa: PLR0913 (the verb's options)
+def segment_source(  # noqa: PLR0913 (the verb's options, and who looks on)
     source: Slide,
     model: Model,
     engine: Engine,
@@ -174,12 +179,15 @@ def segment_source(  # noqa: PLR0913 (the verb's options)
     positive: Positive = None,
     keep: NucleusFilter | None = None,
     roi: Roi | None = None,
+    artifacts: Literal["ignore", "keep", "leave out"] = "ignore",
     on_progress: ProgressCallback | None = None,
+    on_artifacts: Callable[[Artifacts], None] | None = None,
     on_maps: Callable[[BoxMaps], None] | None = None,
     scale_check: ScaleCheck | None = None,
 ) -> Nuclei:
     """Find the nuclei of an open image; see `segment`. `on_maps` sees the maps of each cell's core.
 
+    `artifacts` are looked for and left out, looked for and kept, or not looked for; `on_artifacts` sees them.
     `scale_check` is one for all images that are segmented together.
     """
     stain = check_stain(stain, positive)
@@ -189,6 +197,8 @@ def segment_source(  # noqa: PLR0913 (the verb's options)
         log.warning("%s; mpp sets it", error)
         nuclei = empty_result(source, model, engine, find_staining(source, model, stain, warn=False))
         return nuclei if positive is None else nuclei.graded(positive)
+    if artifacts != "ignore":
+        plan = replace(plan, artifacts=find_artifacts(source, mpp=plan.scale.mpp, keep=artifacts == "keep"))
     cells = [core for row in plan.cells for core in row if plan.covers(core)]
     parts: list[Part] = []
     left_out: Counter[str] = Counter()
@@ -205,6 +215,10 @@ def segment_source(  # noqa: PLR0913 (the verb's options)
         nuclei = segmenter.nuclei(parts, left_out)
     if left_out[TOO_LARGE]:
         log.warning("%s: left out what is too large for a nucleus, in %d places", source.name, left_out[TOO_LARGE])
+    if plan.artifacts is not None:
+        warn_of_artifacts(plan.artifacts, left_out[IN_ARTIFACTS], source.name)
+        if on_artifacts is not None:
+            on_artifacts(plan.artifacts)
     check = scale_check or ScaleCheck()
     seen = SeenNuclei.of(nuclei) if keep is None else None  # a filter changes their size
     doubt = check.doubt(source, model, engine, plan.scale, plan.staining, seen)

@@ -20,7 +20,7 @@ from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError, counted
 from hemalum.inference.cells import LARGEST, TOO_LARGE, CellNuclei, run_ahead
 from hemalum.inference.grid import CELL, CELL_HALO, Box
-from hemalum.inference.plan import CellSegmenter, Plan, make_plan, representation_of
+from hemalum.inference.plan import IN_ARTIFACTS, CellSegmenter, Plan, make_plan, representation_of
 from hemalum.inference.plausibility import ScaleCheck
 from hemalum.inference.sample import sample_tissue
 from hemalum.inference.scale import MPP_RANGE, check_mpp, too_coarse
@@ -34,6 +34,7 @@ from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive, check_positive
 from hemalum.nuclei.store import SUFFIX, NucleiStore, RegionGrid, StoreRun, raster_ids
 from hemalum.nuclei.store.run import Region
+from hemalum.slides.artifacts import find_artifacts, warn_of_artifacts
 from hemalum.slides.roi import Roi, find_roi, tissue_in
 from hemalum.slides.slide import Slide
 from hemalum.slides.tissue import Tissue, all_tissue, find_tissue
@@ -66,6 +67,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     tta: bool = False,
     recall: float | None = None,
     tissue_mask: bool = True,
+    keep_artifacts: bool = False,
     roi: Roi | Path | str | None = None,
     exclude: Roi | Path | str | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
@@ -80,15 +82,15 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
 
     A store of the same run that is there is gone on with: regions that are finished are not done again. `mpp`, µm
     per px, replaces what the file states; it is needed where the file states none. Nuclei are looked for where
-    there is tissue, or everywhere without `tissue_mask`; with `roi`, X,Y,WIDTH,HEIGHT in px of level 0 or a
-    GeoJSON file, only those whose centroid lies inside count, and none of those in `exclude`. `region` is the
-    side in px, at the model's scale, of what is written at once: it changes memory and the number of files, never
-    the nuclei. `name` replaces STEM. `workers` is how many cells are separated at once: `threads`, or all cores,
-    where it is not set. With `scheduler`, tcp://HOST:PORT, a scheduler file or a client of Dask, its workers do
-    the regions (docs/how-to/cluster.md); `model` is then a file or a name, `engine` a name, and `threads` counts
-    for each of them. `on_start` is called with what is going to be done and the regions that are missing,
-    `on_progress` with the share of them that is done: 1 when the store is complete. A `Slide` stays open. The
-    rest is as for `hemalum.segment`.
+    there is tissue, or everywhere without `tissue_mask`, but not in ink and out of focus unless `keep_artifacts`;
+    with `roi`, X,Y,WIDTH,HEIGHT in px of level 0 or a GeoJSON file, only those whose centroid lies inside count,
+    and none of those in `exclude`. `region` is the side in px, at the model's scale, of what is written at once: it
+    changes memory and the number of files, never the nuclei. `name` replaces STEM. `workers` is how many cells are
+    separated at once: `threads`, or all cores, where it is not set. With `scheduler`, tcp://HOST:PORT, a scheduler
+    file or a client of Dask, its workers do the regions (docs/how-to/cluster.md); `model` is then a file or a name,
+    `engine` a name, and `threads` counts for each of them. `on_start` is called with what is going to be done and
+    the regions that are missing, `on_progress` with the share of them that is done: 1 when the store is complete. A
+    `Slide` stays open. The rest is as for `hemalum.segment`.
 
     Raises HemalumError as `hemalum.segment` does; for a slide without a scale; for a region of interest that is
     empty; where the folder holds another run, or another process writes to it; where the scheduler or one of its
@@ -109,6 +111,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
         job = plan_slide(
             opened, loaded, runner, out, mpp=mpp, stain=stain, positive=positive, tissue_mask=tissue_mask, roi=roi,
             exclude=exclude, keep=as_filter(keep), region=region, name=name,
+            keep_artifacts=keep_artifacts,
         )  # fmt: skip
         store = NucleiStore.create(job.store, job.run)
         with hold(store):
@@ -212,6 +215,7 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
     stain: str = "auto",
     positive: Positive = None,
     tissue_mask: bool = True,
+    keep_artifacts: bool = False,
     roi: Roi | Path | str | None = None,
     exclude: Roi | Path | str | None = None,
     keep: NucleusFilter | None = None,
@@ -226,13 +230,16 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
             "give it with --mpp (0.25 is usual for 40x, 0.5 for 20x)"
         )
     area = find_roi(slide.shape, roi, exclude)
-    tissue = find_tissue(slide, mpp=mpp) if tissue_mask else all_tissue(slide, "no mask was asked for", mpp=mpp)
+    artifacts = find_artifacts(slide, mpp=mpp, keep=keep_artifacts)
+    tissue = all_tissue(slide, "no mask was asked for", mpp=mpp)
+    if tissue_mask:
+        tissue = artifacts.without(find_tissue(slide, mpp=mpp))
     if not tissue.mask.any():
         log.warning("%s: no tissue is seen; without the tissue mask all of it is looked at", slide.name)
     sample = sample_tissue(slide, tissue, mpp or slide.mpp)
     plan = make_plan(
         slide, model, engine, mpp=mpp, stain=stain, sample=sample, tissue=tissue if tissue_mask else None, roi=area,
-        keep=keep,
+        keep=keep, artifacts=artifacts,
     )  # fmt: skip
     doubt = ScaleCheck().doubt(sample, model, engine, plan.scale, plan.staining)
     plan = replace(plan, scale=replace(plan.scale, doubt=doubt))
@@ -362,6 +369,8 @@ def finish(store: NucleiStore, job: SlideJob, notes: dict[str, Any]) -> None:
     if broken:
         log.warning("%s: %s could not be read, and count as blank", store.name, counted(len(broken), "tile"))
     plan = job.plan
+    if plan.artifacts is not None:
+        warn_of_artifacts(plan.artifacts, left_out[IN_ARTIFACTS], store.name)
     areas: dict[str, Any] = {}
     if plan.tissue is not None and plan.tissue.area_mm2 is not None:
         areas["tissue_mm2"] = round(plan.tissue.area_mm2, 4)
@@ -383,6 +392,7 @@ def _settings(plan: Plan, model: Model, engine: Engine, tissue: Tissue, tissue_m
         "tile": [model.card.tiling.window, model.card.tiling.halo],
         "cell": [CELL, CELL_HALO],
         "tissue_mask": tissue.digest if tissue_mask else None,
+        **({} if plan.artifacts is None or plan.artifacts.digest is None else {"artifacts": plan.artifacts.digest}),
         "roi": None if plan.roi is None else plan.roi.geometry.wkt,
         **({} if plan.keep is None else {"filter": plan.keep.limits}),
     }

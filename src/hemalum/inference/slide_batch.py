@@ -24,11 +24,10 @@ from hemalum.models.model import Model
 from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.store import EXPORTS, INDEX, NucleiStore, Region, StoreSummary, export_store, summarize
-from hemalum.slides import Slide
+from hemalum.slides import Slide, find_artifacts
 
 log = logging.getLogger(__name__)
 
-INSTEAD = {"labels": "ome-zarr", "overlay": "thumbnail"}  # of formats that hold an image in memory, for slides
 PICTURE = 2048  # px of the longer side of what thumbnail draws on
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors by which the next slide would fail as well
 
@@ -77,6 +76,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     tta: bool = False,
     recall: float | None = None,
     tissue_mask: bool = True,
+    keep_artifacts: bool = False,
     roi: str | None = None,
     exclude: str | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
@@ -110,7 +110,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     options = {
         "positive": positive, "engine": engine, "device": device, "threads": threads, "precision": precision,
         "tta": tta, "tissue_mask": tissue_mask, "region": region, "workers": workers, "keep": as_filter(keep),
-        "exclude": exclude,
+        "exclude": exclude, "keep_artifacts": keep_artifacts,
     }  # fmt: skip
     if scheduler is not None:
         options["scheduler"] = scheduler
@@ -149,10 +149,6 @@ def check_slide_formats(formats: Sequence[str]) -> list[str]:
     """The formats, each once. Raises HemalumError for none, and for one that is not for slides."""
     chosen = list(dict.fromkeys(formats))
     for name in chosen:
-        if name in INSTEAD:
-            raise HemalumError(
-                f"format {name} holds all of an image in memory; of slides there is {INSTEAD[name]} instead"
-            )
         if name not in EXPORTS:
             raise HemalumError(f"unknown format '{name}'{nearest(name, {*EXPORTS, *FORMATS})}")
     if not chosen:
@@ -234,10 +230,23 @@ def _export(
             record.announce(f"{path}: is there, and no older than the nuclei: kept")
             continue
         start = time.perf_counter()
-        picture = slide.thumbnail(PICTURE) if name == "thumbnail" else None
-        export_store(store, name, path, picture=picture, on_progress=partial(report, name))
+        drawn_on: dict[str, Any] = {}
+        if name in ("thumbnail", "overlay"):
+            drawn_on["picture"] = _marked(slide, store, name)
+        export_store(store, name, path, on_progress=partial(report, name), **drawn_on)
         record.note(f"{path}: written in {time.perf_counter() - start:.1f} s")
     return files
+
+
+def _marked(slide: Slide, store: NucleiStore, name: str) -> Any:
+    """What a picture of the nuclei is drawn on: the slide, with its artifacts tinted."""
+    artifacts = find_artifacts(slide, mpp=store.run.mpp)
+    if name == "thumbnail":
+        picture = slide.thumbnail(PICTURE)
+        return artifacts.mark(picture, 0, len(picture))
+    return lambda shape, rows, columns: artifacts.mark(
+        slide.read_scaled(shape, rows, columns), rows.start, shape[0]
+    )  # fmt: skip
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

@@ -119,3 +119,9 @@ def contains(geometry: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> N
         raise HemalumError(f"the area is not valid: {shapely.is_valid_reason(geometry)}")
     inside: NDArray[np.bool_] = shapely.contains_xy(geometry, x, y)
     return inside
+
+
+def cut_region(region: Any, shape: tuple[int, int], area: Any, *, wanted: bool) -> Any:
+    """What is left of a region of an image of (H, W) px, None: of all of it, inside an area, or outside of it."""
+    region = region or shapely.box(0, 0, shape[1], shape[0])
+    return region & area if wanted else region - area

@@ -9,25 +9,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-import shapely
-import tifffile
 from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError, counted
 from hemalum.files import atomic_path
 from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
-from hemalum.nuclei.filters import NucleusFilter, contains
+from hemalum.nuclei.filters import NucleusFilter, contains, cut_region
 from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
 from hemalum.nuclei.io.frames import CSV_OPTIONS, as_anndata, csv_table, require_tables
 from hemalum.nuclei.io.geojson import write_geojson
+from hemalum.nuclei.io.label_tiff import write_label_tiff
 from hemalum.nuclei.io.notebook import show_in_notebook
-from hemalum.nuclei.io.overlay import COLOR, write_overlay
-from hemalum.nuclei.morphology import Columns, describe
+from hemalum.nuclei.io.overlay import COLOR, NO_CLASSES, shrinking, shrunk_rows, write_overlay
+from hemalum.nuclei.morphology import describe
 from hemalum.nuclei.part import Part, measure
-from hemalum.nuclei.polygons import Polygons, fill, split_pieces
-
-CLASSIC_TIFF_BYTES = 2**31  # above this offsets no longer fit a classic TIFF with room to spare
+from hemalum.nuclei.polygons import Polygons, fill, fill_rows, split_pieces
+from hemalum.nuclei.table import make_table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +84,7 @@ class Nuclei:
         if class_names:
             columns["class"] = np.array(["", *class_names], np.object_)[raw.get("class", np.zeros(0, np.int32))]
         return cls(
-            _make_table(columns, mpp, mpp_source, model),
+            make_table(columns, mpp, mpp_source, model),
             joined.take(order).scaled(*scale),
             shape,
             mpp,
@@ -168,9 +166,7 @@ class Nuclei:
         """
         requested = check_positive(positive)
         if requested is None or "dab_mean" not in self.table.column_names:
-            raise HemalumError(
-                "nuclei are graded by thresholds of DAB, which has to be measured first: with_dab(image)"
-            )
+            raise HemalumError("nuclei are graded by thresholds of DAB: measure it first, with_dab(image)")
         values = self.table.column("dab_mean").to_numpy().astype(np.float64)
         thresholds = (otsu_threshold(values),) if isinstance(requested, str) else requested
         names = np.array([None, *GRADES[len(thresholds)]], np.object_)[grade(values, thresholds)]
@@ -204,17 +200,13 @@ class Nuclei:
             min_area_um2=min_area_um2, max_area_um2=max_area_um2, min_probability=min_probability,
             min_hematoxylin=min_hematoxylin, min_solidity=min_solidity,
         )  # fmt: skip
-        kept = limits.keeps({name: self.table.column(name).to_numpy() for name in ("x", *limits.columns)})
-        x, y = (self.table.column(name).to_numpy() for name in ("x", "y"))
-        region = self.region or shapely.box(0, 0, self.shape[1], self.shape[0])
-        if inside is not None:
-            kept &= contains(inside, x, y)
-            region = region & inside
-        if outside is not None:
-            kept &= ~contains(outside, x, y)
-            region = region - outside
-        changed = inside is not None or outside is not None
-        chosen = replace(self[kept], region=region if changed else self.region)
+        columns = {name: self.table.column(name).to_numpy() for name in ("x", "y", *limits.columns)}
+        kept, region = limits.keeps(columns), self.region
+        for area, wanted in ((inside, True), (outside, False)):
+            if area is not None:
+                kept &= contains(area, columns["x"], columns["y"]) == wanted
+                region = cut_region(region, self.shape, area, wanted=wanted)
+        chosen = replace(self[kept], region=region)
         return replace(chosen, notes=self.notes | ({"filter": limits.limits} if limits.limits else {}))
 
     def __getitem__(
@@ -246,9 +238,12 @@ class Nuclei:
 
     @property
     def area_mm2(self) -> float | None:
-        """Area of the image, or of the region in it, in mm²; None without mpp."""
-        pixels = self.shape[0] * self.shape[1] if self.region is None else self.region.area
-        return None if self.mpp is None else pixels * self.mpp**2 / 1e6
+        """Area of the image without what was left out as artifacts, or of the region in it, mm²; None without mpp."""
+        if self.mpp is None:
+            return None
+        if self.region is not None:
+            return float(self.region.area) * self.mpp**2 / 1e6
+        return self.shape[0] * self.shape[1] * self.mpp**2 / 1e6 - float(self.notes.get("artifacts_mm2", 0))
 
     @property
     def density_per_mm2(self) -> float | None:
@@ -260,11 +255,7 @@ class Nuclei:
         """The class of each nucleus by number, names and counts; None where the model tells no classes apart."""
         if not self.class_names:
             return None
-        return Classes(self._number_by_name("class", self.class_names), self.class_names)
-
-    def _number_by_name(self, column: str, names: Sequence[str]) -> NDArray[np.int32]:
-        numbers = {name: number for number, name in enumerate(names, start=1)}
-        return np.array([numbers.get(name, 0) for name in self.table.column(column).to_pylist()], np.int32)
+        return Classes.of(self.table.column("class").to_pylist(), self.class_names)
 
     @property
     def intensities(self) -> Classes | None:
@@ -272,7 +263,8 @@ class Nuclei:
         if not self.thresholds:
             return None
         names = GRADES[len(self.thresholds)]
-        return Classes(self._number_by_name("intensity", names), names, [INTENSITIES[name] for name in names])
+        palette = [INTENSITIES[name] for name in names]
+        return Classes.of(self.table.column("intensity").to_pylist(), names, palette)
 
     def ihc_score(self, class_name: str | None = None) -> IhcScore:
         """Score of the graded nuclei, all or those of one class. Raises HemalumError where there are no grades."""
@@ -369,27 +361,15 @@ class Nuclei:
             pyarrow.parquet.write_table(self.table.append_column("polygon", rings), temporary, compression="zstd")
 
     def to_labels(self, path: str | Path) -> None:
-        """Write the label map as uint32 TIFF, deflate-compressed in tiles; mpp becomes its resolution.
+        """Write the label map as TIFF, zlib-compressed in strips, by bands; mpp becomes its resolution.
 
-        Raises HemalumError for an image without a pixel.
+        uint16 where the ids fit, else uint32. Raises HemalumError for an image without a pixel.
         """
-        labels = self.label_map()
-        if labels.size == 0:
-            raise HemalumError(f"label map must be (H, W) with at least one pixel, not {labels.shape}")
-        with atomic_path(path) as temporary:
-            tifffile.imwrite(
-                temporary,
-                labels,
-                bigtiff=labels.nbytes > CLASSIC_TIFF_BYTES,
-                tile=(256, 256),
-                compression="zlib",
-                compressionargs={"level": 4},
-                predictor=True,
-                photometric="minisblack",
-                metadata=None,
-                resolution=None if self.mpp is None else (1e4 / self.mpp, 1e4 / self.mpp),
-                resolutionunit=None if self.mpp is None else "CENTIMETER",
-            )
+        if min(self.shape) < 1:
+            raise HemalumError(f"label map must be (H, W) with at least one pixel, not {self.shape}")
+        ids = self.table.column("id").to_numpy()
+        rows = fill_rows(self.outlines, self.shape[1], ids)
+        write_label_tiff(path, self.shape, rows, largest=int(ids.max(initial=0)), mpp=self.mpp)
 
     def to_overlay(
         self,
@@ -402,31 +382,19 @@ class Nuclei:
 
         `image` is (H, W, 3) uint8, or what reads its rows start..stop, as `Slide.rows` does. Graded nuclei have the
         color of their grade (positive red, negative blue), others that of their class where they have one, and a
-        legend is added below the image. Raises HemalumError when the image is not the one that the nuclei are of.
+        legend is added below the image. Beyond 150 megapixels, or 32,767 px on a side, the picture is smaller by a
+        whole factor, as the log says: few programs open larger ones. Raises HemalumError when the image is not the
+        one that the nuclei are of.
         """
         height, width = self.shape
         if isinstance(image, np.ndarray) and image.shape != (height, width, 3):
             raise HemalumError(f"image is {image.shape}; the nuclei are of {(height, width, 3)}")
-        low, high = self.outlines.bounds()
-
-        def labels(start: int, stop: int) -> NDArray[np.uint32]:
-            near = np.flatnonzero((low[:, 1] < stop) & (high[:, 1] > start))
-            ids = (near + 1).astype(np.uint32)
-            return fill(self.outlines.take(near), (stop - start, width), ids, top=start)
-
         read = (lambda start, stop: image[start:stop]) if isinstance(image, np.ndarray) else image
-        write_overlay(path, self.shape, read, labels, color=color, classes=self.intensities or self.classes)
-
-
-def _make_table(columns: Columns, mpp: float | None, mpp_source: str, model: str | None) -> pa.Table:
-    count = len(columns["x"])
-    arrays = {"id": pa.array(np.arange(1, count + 1, dtype=np.uint32))}
-    for name, values in columns.items():
-        # a thousandth of a pixel is more than any outline knows
-        if name == "class":
-            arrays[name] = pa.array(values, pa.string())
-            continue
-        rounded = np.round(values, 3) if name in ("x", "y") else values.astype(np.float32)
-        arrays[name] = pa.array(rounded, from_pandas=True)
-    metadata = {"mpp": str(mpp), "mpp_source": mpp_source, "model": str(model)}
-    return pa.table(arrays).replace_schema_metadata({f"hemalum.{key}": v for key, v in metadata.items()})
+        by = shrinking(self.shape, path)
+        classes = self.intensities or self.classes
+        numbers = NO_CLASSES if classes is None else classes.numbers
+        draw = fill_rows(self.outlines.scaled(1 / by, 1 / by), -(-width // by))
+        write_overlay(
+            path, (-(-height // by), -(-width // by)), shrunk_rows(read, height, by),
+            lambda start, stop: (draw(start, stop), numbers), color=color, classes=classes,
+        )  # fmt: skip

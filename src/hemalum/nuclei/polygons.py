@@ -9,6 +9,7 @@ Cline 1987, nucleus by nucleus): an outline found at a coarse scale then fits at
 center; pixel (row, column) covers [column, column + 1) × [row, row + 1).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,6 +155,20 @@ def fill(
     values = np.arange(1, len(polygons) + 1, dtype=np.uint32) if ids is None else ids.astype(np.uint32)
     _fill(polygons.coords, polygons.offsets, values, labels, top)
     return labels
+
+
+def fill_rows(
+    polygons: Polygons, width: int, ids: NDArray[np.uint32] | None = None
+) -> Callable[[int, int], NDArray[np.uint32]]:
+    """What draws rows start..stop of the label map of `width` px that `fill` gives, without drawing the others."""
+    low, high = polygons.bounds()
+    values = np.arange(1, len(polygons) + 1, dtype=np.uint32) if ids is None else ids
+
+    def draw(start: int, stop: int) -> NDArray[np.uint32]:
+        near = np.flatnonzero((low[:, 1] < stop) & (high[:, 1] > start))
+        return fill(polygons.take(near), (stop - start, width), values[near], top=start)
+
+    return draw
 
 
 def split_pieces(labels: NDArray[Any]) -> NDArray[np.int32]:

@@ -1,3 +1,7 @@
+from .artifacts import Artifacts as Artifacts
+from .artifacts import describe_artifacts as describe_artifacts
+from .artifacts import find_artifacts as find_artifacts
+from .artifacts import warn_of_artifacts as warn_of_artifacts
 from .folder import FILE_SUFFIXES as FILE_SUFFIXES
 from .folder import images_in as images_in
 from .folder import where_else as where_else

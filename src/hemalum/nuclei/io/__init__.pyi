@@ -11,9 +11,14 @@ from .frames import require_tables as require_tables
 from .geojson import MEASUREMENTS as MEASUREMENTS
 from .geojson import FeatureWriter as FeatureWriter
 from .geojson import write_geojson as write_geojson
+from .label_tiff import write_label_tiff as write_label_tiff
 from .notebook import show_in_notebook as show_in_notebook
 from .overlay import COLOR as COLOR
+from .overlay import NO_CLASSES as NO_CLASSES
 from .overlay import draw_legend as draw_legend
 from .overlay import draw_outlines as draw_outlines
+from .overlay import shrinking as shrinking
+from .overlay import shrunk_rows as shrunk_rows
 from .overlay import write_overlay as write_overlay
+from .overlay_preview import small_picture as small_picture
 from .text_drawing import TextDrawing as TextDrawing

@@ -36,6 +36,12 @@ class Classes:
     names: Sequence[str]
     palette: Sequence[Color] = ()
 
+    @classmethod
+    def of(cls, values: Sequence[str | None], names: Sequence[str], palette: Sequence[Color] = ()) -> "Classes":
+        """Those of nuclei by the names of their classes, None for none."""
+        by_name = {name: number for number, name in enumerate(names, start=1)}
+        return cls(np.array([by_name.get(str(value), 0) for value in values], np.int32), names, palette)
+
     @property
     def colors(self) -> list[Color]:
         """RGB of each class, in the order of `names`."""

@@ -1,7 +1,10 @@
 """Outlines of nuclei drawn on their image, and a legend where they have classes."""
 
+import logging
+import math
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,20 @@ from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import Classes
 from hemalum.nuclei.io.text_drawing import TextDrawing
 
+log = logging.getLogger(__name__)
+
 COLOR: tuple[int, int, int] = (0, 255, 128)  # green is the one hue that neither hematoxylin, eosin nor DAB takes
 LEGEND_TEXT, LEGEND_BACKGROUND = (245, 245, 245), (38, 34, 46)  # the colors of classes are made for dark and tissue
 NO_CLASSES: NDArray[np.int32] = np.zeros(0, np.int32)
 MIN_TYPE, TYPE_SHARE = 13, 75  # px: height of the legend's type, and the width of the image by it
-BAND = 1 << 23  # px that are drawn at once
+BAND = 1 << 21  # px that are drawn at once
+MOST_PIXELS, MOST_SIDE = 150_000_000, 32_767  # of a picture: larger ones are opened by few programs
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+RGB_LINES = bytes((8, 2, 0, 0, 0))  # 8 bits, RGB, deflate, filters, not interlaced
 
 ReadRows = Callable[[int, int], NDArray[np.uint8]]  # rows start..stop of an image, (rows, W, 3)
-DrawLabels = Callable[[int, int], NDArray[np.uint32]]  # the same rows of its label map, (rows, W)
+# the same rows of its label map, (rows, W), and the class of each of its labels 1..N, (N,)
+DrawLabels = Callable[[int, int], tuple[NDArray[np.uint32], NDArray[np.int32]]]
 
 
 def draw_outlines(
@@ -60,7 +68,8 @@ def write_overlay(
 ) -> None:
     """Write an image of (H, W) px with outlines as `draw_outlines` draws them, PNG, and a legend of its classes.
 
-    It is read, drawn and written by bands, so memory does not grow with the height of the image.
+    It is read, drawn and written by bands, so memory does not grow with the height of the image. `classes` gives the
+    colors and the legend; the class of each label comes with the labels.
     """
     height, width = shape
     legend = None if classes is None else draw_legend(width, classes)
@@ -71,12 +80,37 @@ def write_overlay(
             stop = min(start + step, height)
             # whether a pixel is an edge depends on the rows above and below it
             top, bottom = max(start - 1, 0), min(stop + 1, height)
-            drawn = draw_outlines(image(top, bottom), labels(top, bottom), color=color, classes=classes)
+            drawn_labels, numbers = labels(top, bottom)
+            shown = None if classes is None else replace(classes, numbers=numbers)
+            drawn = draw_outlines(image(top, bottom), drawn_labels, color=color, classes=shown)
             yield drawn[start - top : stop - top]
         if legend is not None:
             yield legend
 
     _write_png(path, (height + (0 if legend is None else len(legend)), width), bands())
+
+
+def shrinking(shape: tuple[int, int], path: Path | str) -> int:
+    """By which whole factor a picture of an image of (H, W) px is smaller; where that is not 1 the log says so."""
+    by = max(math.ceil(math.sqrt(math.prod(shape) / MOST_PIXELS)), math.ceil(max(shape) / MOST_SIDE), 1)
+    if by > 1:
+        log.info("%s: drawn %d times smaller than the image: few programs open %d x %d px", path, by, *shape[::-1])
+    return by
+
+
+def shrunk_rows(read: ReadRows, height: int, by: int) -> ReadRows:
+    """What reads the rows of an image `by` times smaller, each pixel the mean of by x by."""
+    if by == 1:
+        return read
+
+    def rows(start: int, stop: int) -> NDArray[np.uint8]:
+        pixels = read(start * by, min(stop * by, height))
+        below, right = -len(pixels) % by, -pixels.shape[1] % by
+        blocks = np.pad(pixels, ((0, below), (0, right), (0, 0)), "edge").reshape(stop - start, by, -1, by, 3)
+        shrunk: NDArray[np.uint8] = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
+        return shrunk
+
+    return rows
 
 
 def _write_png(path: Path | str, shape: tuple[int, int], bands: Iterator[NDArray[np.uint8]]) -> None:
@@ -88,8 +122,7 @@ def _write_png(path: Path | str, shape: tuple[int, int], bands: Iterator[NDArray
             file.write(len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4))
 
         file.write(PNG_SIGNATURE)
-        # 8 bits, RGB, deflate, filters, not interlaced
-        chunk(b"IHDR", width.to_bytes(4) + height.to_bytes(4) + bytes((8, 2, 0, 0, 0)))
+        chunk(b"IHDR", width.to_bytes(4) + height.to_bytes(4) + RGB_LINES)
         packer = zlib.compressobj(1)
         above: NDArray[np.uint8] = np.zeros((1, 3 * width), np.uint8)
         for band in bands:

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,7 @@ from hemalum.nuclei.io.frames import CSV_OPTIONS, csv_table
 from hemalum.nuclei.io.geojson import FeatureWriter
 from hemalum.nuclei.store.label_image import write_label_image
 from hemalum.nuclei.store.parts import from_wkb, number_names, part_writer
+from hemalum.nuclei.store.rows import ReadScaled, write_labels, write_slide_overlay
 from hemalum.nuclei.store.store import NucleiStore
 from hemalum.nuclei.store.thumbnail import write_thumbnail
 
@@ -33,6 +35,8 @@ EXPORTS = {
     "geojson.gz": ".geojson.gz",
     "csv": ".csv",
     "parquet": ".parquet",
+    "labels": "_labels.tif",
+    "overlay": "_overlay.png",
     "ome-zarr": "_labels.ome.zarr",
     "spatialdata": ".spatialdata.zarr",
     "thumbnail": "_thumbnail.png",
@@ -42,7 +46,7 @@ EXPORT_OPTIONS = {
     "kind": ("geojson", "geojson.gz"),
     "simplify": ("geojson", "geojson.gz"),
     "canvas": ("geojson", "geojson.gz"),
-    "picture": ("thumbnail",),
+    "picture": ("thumbnail", "overlay"),
 }
 
 OnProgress = Callable[[float], None]
@@ -56,18 +60,19 @@ def export_store(
     kind: str = "detection",
     simplify: float = 0.0,
     canvas: bool = False,
-    picture: NDArray[np.uint8] | None = None,
+    picture: NDArray[np.uint8] | ReadScaled | None = None,
     on_progress: OnProgress | None = None,
 ) -> Path:
     """Write all nuclei of a store in a format of `EXPORTS`, beside it unless `path` says where; gives the path.
 
     For GeoJSON: `kind` is "detection" or "annotation", QuPath's objectType; outlines may be moved by up to `simplify`
     px to save points; with `canvas` coordinates count from the corner of the scanner's canvas instead of the slide's
-    bounds, for programs that show all of it. `picture` (H, W, 3) uint8 shows the whole slide at any size; thumbnail
-    draws on it, or else on white. `on_progress` is called with the share that is done.
+    bounds, for programs that show all of it. Thumbnail draws on `picture`, which shows the whole slide at any size,
+    (H, W, 3) uint8; overlay on what reads its pixels, `Slide.read_scaled`; without it both draw on white.
+    `on_progress` is called with the share that is done.
 
-    Raises HemalumError for an unknown format, an option that is for another format, a damaged part, a folder that is
-    there, and where a file cannot be written; nothing half-written stays.
+    Raises HemalumError for an unknown format, an option that is for another format, a picture that is not for this
+    one, a damaged part, a folder that is there, and where a file cannot be written; nothing half-written stays.
     """
     chosen = {
         "kind": kind != "detection",
@@ -97,7 +102,15 @@ def export_store(
         _write_spatialdata(store, path, advance)
     elif format == "ome-zarr":
         write_label_image(store, path, advance)
+    elif format == "labels":
+        write_labels(store, path, advance)
+    elif format == "overlay":
+        if isinstance(picture, np.ndarray):
+            raise HemalumError("overlay draws on what reads a slide (Slide.read_scaled), not on one picture of it")
+        write_slide_overlay(store, path, picture, partial(_classes_of, store), advance)
     else:
+        if callable(picture):
+            raise HemalumError("thumbnail draws on one picture of a slide (Slide.thumbnail), not on what reads it")
         write_thumbnail(store, path, picture, advance)
     return path
 

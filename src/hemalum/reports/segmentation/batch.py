@@ -8,6 +8,7 @@ from hemalum.inference.batch import FileResult
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.page import SummaryPage, density_text, scale_text, score_texts, stain_text
+from hemalum.slides import describe_artifacts
 
 
 @dataclass(slots=True)
@@ -15,6 +16,7 @@ class Batch:
     """Rows for the table of what was done, and the images that failed with the reason."""
 
     rows: list[list[str]] = field(default_factory=list)
+    artifacts: list[str] = field(default_factory=list)
     classes: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     failed: list[tuple[Path, str]] = field(default_factory=list)
@@ -25,7 +27,14 @@ class Batch:
         """Headers and rows: file, nuclei, of each class, scores, density (marked on an estimate), mpp, its source,
         stain (with what speaks against it), time."""
         headers = ["file", "nuclei", *self.classes, *self.scores, "per mm²", "mpp", "scale", "stain", "seconds"]
-        return headers, self.rows
+        return self.with_artifacts(headers)
+
+    def with_artifacts(self, headers: list[str]) -> tuple[list[str], list[list[str]]]:
+        """Headers and rows with a column of artifacts where an image has some."""
+        if not any(self.artifacts):
+            return headers, self.rows
+        rows = [[*row[:-1], one, row[-1]] for row, one in zip(self.rows, self.artifacts, strict=True)]
+        return [*headers[:-1], "artifacts", headers[-1]], rows
 
 
 def collect(
@@ -43,6 +52,7 @@ def collect(
             batch.failed.append((result.path, result.error or "no result"))
         else:
             batch.rows.append(_row(result, result.nuclei))
+            batch.artifacts.append(describe_artifacts(result.nuclei.notes))
             batch.classes = result.nuclei.class_names
             batch.scores = tuple(score_texts(result.nuclei))
             batch.files += result.files.values()

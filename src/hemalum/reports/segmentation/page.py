@@ -15,13 +15,15 @@ from hemalum import __version__
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.files import write_text
 from hemalum.inference.batch import FileResult
-from hemalum.inference.plan import FILTERED
+from hemalum.inference.plan import FILTERED, IN_ARTIFACTS
 from hemalum.models.card import Card
 from hemalum.nuclei.filters import filter_text
+from hemalum.nuclei.io import small_picture
 from hemalum.nuclei.io.colors import Color
 from hemalum.reports.files import data_uri, render
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.histogram import histogram_svg
+from hemalum.slides import describe_artifacts
 
 if TYPE_CHECKING:
     import pyarrow
@@ -162,6 +164,8 @@ def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> d
         "seconds": f"{result.seconds:.1f}",
         "stain": stain_text(nuclei, doubt=False),
         "stain_doubt": nuclei.notes.get("stain_doubt", ""),
+        "artifacts": describe_artifacts(nuclei.notes),
+        "in_artifacts": f"{nuclei.notes.get(IN_ARTIFACTS, 0):,}",
         "recall": nuclei.notes.get("threshold", ""),
         "classes": by_class(nuclei),
         "scores": score_texts(nuclei),
@@ -271,11 +275,8 @@ def _link(file: Path, folder: Path) -> str:
 
 def _embed(picture: Path) -> dict[str, Any]:
     try:
-        image = Image.open(picture)
-        full = image.size
-        # draft and thumbnail decode and shrink in one go where the format can
-        image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
-        data = data_uri(image.convert("RGB"), "jpeg", quality=88, subsampling=0)
+        image, full = small_picture(picture, PICTURE_SIDE)
+        data = data_uri(image, "jpeg", quality=88, subsampling=0)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         return {"picture_caption": f"The picture could not be put into this page: {error}"}
     width, height = image.size

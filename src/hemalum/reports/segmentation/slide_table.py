@@ -14,6 +14,7 @@ from hemalum.reports.segmentation.page import scale_text
 from hemalum.reports.slides.cohort import COHORT, write_cohort_page
 from hemalum.reports.slides.facts import SlideRow
 from hemalum.reports.slides.page import write_slide_page
+from hemalum.slides import describe_artifacts
 
 
 class SlideBatch(Batch):
@@ -24,7 +25,7 @@ class SlideBatch(Batch):
         """Headers and rows: slide, nuclei, of each class, scores, tissue, density, size, scale, stain, time."""
         headers = ["slide", "nuclei", *self.classes, *self.scores]
         headers += ["tissue mm²", "per mm²", "median µm²", "mpp", "scale", "stain", "seconds"]
-        return headers, self.rows
+        return self.with_artifacts(headers)
 
 
 def collect_slides(
@@ -46,6 +47,7 @@ def collect_slides(
             batch.failed.append((result.path, result.error or "no result"))
         else:
             batch.rows.append(_row(result, result.store, result.summary))
+            batch.artifacts.append(describe_artifacts(result.store.notes))
             batch.classes = result.store.run.class_names
             batch.scores = tuple(_score_texts(result.summary.ihc_score()))
             batch.files += [result.store.path, *result.files.values()]

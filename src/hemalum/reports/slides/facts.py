@@ -8,7 +8,7 @@ from markupsafe import Markup
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import counted
 from hemalum.inference.cells import TOO_LARGE
-from hemalum.inference.plan import FILTERED, PALE
+from hemalum.inference.plan import FILTERED, IN_ARTIFACTS, PALE
 from hemalum.nuclei.filters import filter_text
 from hemalum.nuclei.ihc_score import IhcScore
 from hemalum.nuclei.io.colors import INTENSITIES, Color, class_color
@@ -16,16 +16,18 @@ from hemalum.nuclei.store import Distribution, NucleiStore, SlideMaps, StoreSumm
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.histogram import PERCENTILES, bars_svg, equal_bins
 from hemalum.reports.segmentation.page import column_label, scale_text
-from hemalum.slides import Slide, Tissue
+from hemalum.slides import Slide, Tissue, describe_artifacts
 
 MEASURES = ("area_um2", "hematoxylin_mean", "dab_mean")
 LEFT_OUT = {
     TOO_LARGE: "too large for a nucleus",
     PALE: "without hematoxylin: no nuclei in H&E",
     FILTERED: "by the filter",
+    IN_ARTIFACTS: "in ink or out of focus",
 }
 SHOWN_SETTINGS = {
     "engine", "stain", "stain_source", "stain_doubt", "organ", "threshold", "tissue_mask", "roi", "filter",
+    "artifacts",
 }  # fmt: skip
 SETTING_TITLES = {
     "tile": "tiles of the network and their overlap, px",
@@ -105,6 +107,7 @@ def identify(store: NucleiStore, slide: Slide, tissue: Tissue) -> Pairs:
     pairs += [
         ("Regions", f"{len(store.finished):,} of {regions:,}"),
         ("Tiles that could not be read", f"{notes.get('broken_tiles', 0):,}"),
+        ("Artifacts", describe_artifacts(notes) or "none seen"),
         ("Left out", left_out_text(store)),
     ]
     others = {SETTING_TITLES.get(k, k): v for k, v in settings.items() if k not in SHOWN_SETTINGS and v is not None}
@@ -139,6 +142,9 @@ def warnings_of(store: NucleiStore, summary: StoreSummary, mask_doubt: str = "")
         texts.append(f"{counted(int(notes['broken_tiles']), 'tile')} could not be read and count as blank")
     if notes.get(TOO_LARGE):
         texts.append(f"{notes[TOO_LARGE]:,} left out that are {LEFT_OUT[TOO_LARGE]}")
+    seen = describe_artifacts(notes)
+    if seen:
+        texts.append(f"artifacts: {seen}")
     if mask_doubt:
         texts.append(mask_doubt)
     if summary.count == 0:

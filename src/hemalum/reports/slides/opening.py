@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hemalum.errors import HemalumError
 from hemalum.nuclei.store import NucleiStore
-from hemalum.slides import Slide, Tissue, all_tissue, find_tissue, is_slide, open_slide
+from hemalum.slides import Slide, Tissue, all_tissue, find_artifacts, find_tissue, is_slide, open_slide
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ def tissue_of(store: NucleiStore, slide: Slide) -> tuple[Tissue, str]:
     digest = store.run.settings.get("tissue_mask")
     if digest is None:
         return all_tissue(slide, "no mask was used", mpp=store.run.mpp), ""
-    tissue = find_tissue(slide, mpp=store.run.mpp)
+    artifacts = find_artifacts(slide, mpp=store.run.mpp, keep=store.run.settings.get("artifacts") == "kept")
+    tissue = artifacts.without(find_tissue(slide, mpp=store.run.mpp))
     if tissue.digest == digest:
         return tissue, ""
     doubt = "the tissue mask that this version finds is not the one of the run"

@@ -7,4 +7,6 @@ from .reader import BrokenTile as BrokenTile
 from .reader import BrokenTiles as BrokenTiles
 from .reader import Pixels as Pixels
 from .reader import Reader as Reader
+from .scale_tags import PLAUSIBLE as PLAUSIBLE
+from .scale_tags import believed as believed
 from .scale_tags import file_mpp as file_mpp
