@@ -75,6 +75,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     precision: str | None = None,
     max_pixels: int | None = None,
     tta: bool = False,
+    shifts: int = 1,
     recall: float | None = None,
     tissue_mask: bool = True,
     roi: str | None = None,
@@ -109,8 +110,8 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     check_folder(out)
     options = {
         "positive": positive, "engine": engine, "device": device, "threads": threads, "precision": precision,
-        "tta": tta, "tissue_mask": tissue_mask, "region": region, "workers": workers, "keep": as_filter(keep),
-        "exclude": exclude,
+        "tta": tta, "shifts": shifts, "tissue_mask": tissue_mask, "region": region, "workers": workers,
+        "keep": as_filter(keep), "exclude": exclude,
     }  # fmt: skip
     if scheduler is not None:
         options["scheduler"] = scheduler

@@ -290,6 +290,7 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         + f": {counted(summary['images'], 'image')}, {counted(summary['nuclei_truth'], 'nucleus')}, "
         + f"{summary['nuclei_predicted']:,} found; scale: {summary['mpp']}"
         + (f"; {summary['tta']}" if "tta" in summary else "")
+        + (f"; mean of {summary['shifts']} shifts" if "shifts" in summary else "")
         + _organs_text(summary.get("organs"))
     )
     instance = {
