@@ -1,12 +1,13 @@
 """How nearly a model finds the same nuclei in an image that has changed as good as nothing, and why not.
 
     python benchmarks/stability.py data/tnbc data/consep data/nuinsseg_human data/pannuke data/monuseg
-        --model accurate --model fast --model typed --shifts 2 --shifts 4 --causes
-        [--fields 4] [-o benchmarks/results/stability.json]
+        --model accurate --model fast --brief typed --shifts 4 --causes
+        [--fields 3] [-o benchmarks/results/stability.json]
 
-PQ of a model against itself, pooled over the fields of a set: the field cut out 1 px further in each direction,
-saved as JPEG of quality 90, continued by reflection, and by white. Nuclei count when one of the pair lies more than
-`--margin` µm within the area that both have; what a border cuts is not compared. `truth` is PQ against the labels.
+PQ of a model against itself, pooled over the fields of a set: the field cut out 1 px further in each direction, once
+more to the right with no scale stated, saved as JPEG of quality 90, continued by reflection, and by white. Nuclei
+count when one of the pair lies more than `--margin` µm within the area that both have; what a border cuts is not
+compared. `truth` is PQ against the labels.
 `stride` is the field at the model's scale, moved by as many px as one of the network's deepest level has: all that
 differs then are the borders of image and tiles. The control is the same move of a network in float that sees the
 field as one tile, `CONTROL` px from its border: it has to be 1.
@@ -47,6 +48,7 @@ Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 Maps = tuple[NDArray[np.float32], NDArray[np.float32]]  # foreground, peaks
 Area = tuple[slice, slice]
+Find = Callable[[Pixels, float | None], Labels]
 
 MOVES = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 PAD = 13  # px around: neither a multiple of a stride nor of the ratio of two scales
@@ -129,7 +131,7 @@ def move(shape: tuple[int, int], down: int, right: int, by: int) -> tuple[Area, 
 
 
 def measure_changes(
-    find: Callable[[Pixels, float], Labels], model: Model, image: Pixels, labels: Labels, mpp: float, margin: float
+    find: Find, model: Model, image: Pixels, labels: Labels, mpp: float, margin: float, estimate: bool
 ) -> Iterator[tuple[str, Counts]]:
     """The changes of one field, through the whole program."""
     px = round(margin / mpp)
@@ -145,6 +147,10 @@ def measure_changes(
             slice(part.start - step, part.stop - step) for part, step in zip(common, (down, right), strict=True)
         )
         yield name, Counts(found[common], again[back[0], back[1]], px)
+    if estimate:
+        _, moved, common = move(shape, 0, 1, 1)
+        one, other = (find(np.ascontiguousarray(image[part]), None) for part in (area, moved))
+        yield "right, scale estimated", Counts(one[common], other[:, :-1], px)
     yield "jpeg 90", Counts(found, find(save_as_jpeg(base), mpp), px)
     around = ((PAD, PAD), (PAD, PAD), (0, 0))
     inside = slice(PAD, PAD + base.shape[0]), slice(PAD, PAD + base.shape[1])
@@ -244,30 +250,33 @@ class Stages:
 
 
 def measure_set(
-    dataset: Dataset, models: list[Model], arguments: argparse.Namespace
+    dataset: Dataset, models: dict[str, Model], arguments: argparse.Namespace
 ) -> Iterator[tuple[str, int, Table, dict[str, int]]]:
     """By model and number of shifts: the counts of each change, with the causes where nothing is averaged."""
     fields = list(choose_fields(dataset, arguments.fields, arguments.side))
-    for model in models:
+    for name, model in models.items():
         plain = make_engine("auto", model, threads=arguments.threads)
-        for shifts in dict.fromkeys((1, *arguments.shifts)):
+        brief = name in arguments.brief
+        for shifts in (1,) if brief else dict.fromkeys((1, *arguments.shifts)):
             engine = as_engine(plain, model, shifts=shifts)
 
-            def find(image: Pixels, mpp: float, model: Model = model, engine: Engine = engine) -> Labels:
+            def find(image: Pixels, mpp: float | None, model: Model = model, engine: Engine = engine) -> Labels:
                 return segment(image, model, mpp=mpp, engine=engine).label_map().astype(np.int32)
 
             table: Table = {}
             for image, labels, mpp in fields:
-                for name, counts in measure_changes(find, model, image, labels, mpp, arguments.margin):
-                    add(table, name, counts)
+                for change, counts in measure_changes(
+                    find, model, image, labels, mpp, arguments.margin, estimate=shifts == 1
+                ):
+                    add(table, change, counts)
             yield model.card.name, shifts, table, {}
-        if arguments.causes:
+        if arguments.causes and not brief:
             other = make_engine("auto", model, threads=arguments.threads, precision="f32")
             stages = Stages(model, plain, None if plain.precision == "f32" else other)
             table, kinds = {}, {}
             for image, _, mpp in fields:
-                for name, counts in stages.causes(image, mpp, arguments.margin, kinds):
-                    add(table, name, counts)
+                for cause, counts in stages.causes(image, mpp, arguments.margin, kinds):
+                    add(table, cause, counts)
             yield model.card.name, 0, table, kinds
 
 
@@ -305,14 +314,15 @@ def main() -> None:
     parser = figures_parser(__doc__, RESULTS / "stability.json")
     parser.add_argument("datasets", nargs="+", type=Path)
     parser.add_argument("--model", action="append", required=True)
+    parser.add_argument("--brief", action="append", default=[], metavar="MODEL", help="without shifts and causes")
     parser.add_argument("--shifts", type=int, action="append", default=[], help="also with so many shifts")
-    parser.add_argument("--fields", type=int, default=4, help="of each set")
-    parser.add_argument("--side", type=int, default=512, help="px of a field")
+    parser.add_argument("--fields", type=int, default=3, help="of each set")
+    parser.add_argument("--side", type=int, default=448, help="px of a field")
     parser.add_argument("--margin", type=float, default=8.0, help="µm at the border that do not count")
     parser.add_argument("--causes", action="store_true", help="also exchange one stage at a time")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    models = [load_model(name) for name in arguments.model]
+    models = {name: load_model(name) for name in (*arguments.model, *arguments.brief)}
     rows: list[dict[str, Any]] = []
     for path in arguments.datasets:
         dataset = Dataset.open(path)
@@ -322,7 +332,7 @@ def main() -> None:
             if kinds:
                 rows[-1]["without_partner"] = kinds
             print(row, {change: counts.figures["pq"] for change, counts in table.items()}, kinds or "", flush=True)
-    rows.sort(key=lambda row: (arguments.model.index(row["model"]), row["shifts"]))
+    rows.sort(key=lambda row: (list(models).index(row["model"]), row["shifts"]))
     if arguments.output is not None:
         write_table(arguments.output.with_suffix(".md"), rows)
     write_record(arguments.output, "stability", ["numpy", "openvino", "pillow"], rows)
