@@ -78,8 +78,10 @@ class Counts:
         self.pairs, self.iou, self.alone = self.pairs + other.pairs, self.iou + other.iou, self.alone + other.alone
 
     @property
-    def figures(self) -> dict[str, float]:
-        """PQ, the share with a partner (RQ), the mean IoU of those (SQ), and the pairs."""
+    def figures(self) -> dict[str, float | None]:
+        """PQ, the share with a partner (RQ), the mean IoU of those (SQ), and the pairs; None without any nucleus."""
+        if not self.pairs and not self.alone:
+            return {"pq": None, "rq": None, "sq": None, "pairs": 0}
         rq = self.pairs / max(self.pairs + self.alone / 2, 1)
         sq = self.iou / max(self.pairs, 1)
         return {"pq": round(rq * sq, 3), "rq": round(rq, 3), "sq": round(sq, 3), "pairs": self.pairs}
@@ -289,23 +291,19 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
         if not some:
             continue
         about = (
-            "PQ (RQ, SQ) with one stage exchanged at a time"
-            if causes
-            else "PQ against itself; truth: against the labels"
+            "PQ (RQ, SQ), one stage exchanged at a time" if causes else "PQ against itself; truth: against the labels"
         )
-        lines += [
-            f"{about}",
-            "",
-            "| model | shifts | set | " + " | ".join(names) + " |",
-            "|---|---|---" * 1 + "|---" * len(names) + "|",
-        ]
+        columns = ["model", "set", *names] if causes else ["model", "shifts", "set", *names]
+        lines += [about, "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
         for row in some:
             cells = []
             for name in names:
                 one = row["changes"].get(name)
-                text = "" if one is None else f"{one['pq']:.3f}"
-                cells.append(text + (f" ({one['rq']:.2f}, {one['sq']:.2f})" if causes and one else ""))
-            lines.append(f"| {row['model']} | {row['shifts'] or ''} | {row['set']} | " + " | ".join(cells) + " |")
+                if one is None or one["pq"] is None:
+                    cells.append("")
+                    continue
+                cells.append(f"{one['pq']:.3f}" + (f" ({one['rq']:.2f}, {one['sq']:.2f})" if causes else ""))
+            lines.append("| " + " | ".join([*(str(row[name]) for name in columns[: -len(names)]), *cells]) + " |")
         lines.append("")
     path.write_text("\n".join(lines))
 
