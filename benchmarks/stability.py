@@ -140,24 +140,24 @@ def measure_changes(
     shape = image.shape[0], image.shape[1]
     area, *_ = move(shape, 0, 0, 1)
     base = np.ascontiguousarray(image[area])
-    found = find(base, mpp)
-    yield "truth", Counts(labels[area], found, 0)
+    before = find(base, mpp)
+    yield "truth", Counts(labels[area], before, 0)
     for name, (down, right) in MOVES.items():
         _, moved, common = move(shape, down, right, 1)
         again = find(np.ascontiguousarray(image[moved]), mpp)
         back = tuple(
             slice(part.start - step, part.stop - step) for part, step in zip(common, (down, right), strict=True)
         )
-        yield name, Counts(found[common], again[back[0], back[1]], px)
+        yield name, Counts(before[common], again[back[0], back[1]], px)
     if estimate:
         _, moved, common = move(shape, 0, 1, 1)
         one, other = (find(np.ascontiguousarray(image[part]), None) for part in (area, moved))
         yield "right, scale estimated", Counts(one[common], other[:, :-1], px)
-    yield "jpeg 90", Counts(found, find(save_as_jpeg(base), mpp), px)
+    yield "jpeg 90", Counts(before, find(save_as_jpeg(base), mpp), px)
     around = ((PAD, PAD), (PAD, PAD), (0, 0))
     inside = slice(PAD, PAD + base.shape[0]), slice(PAD, PAD + base.shape[1])
-    yield "reflected", Counts(found, find(np.pad(base, around, "reflect"), mpp)[inside], px)
-    yield "white", Counts(found, find(np.pad(base, around, constant_values=255), mpp)[inside], px)
+    yield "reflected", Counts(before, find(np.pad(base, around, "reflect"), mpp)[inside], px)
+    yield "white", Counts(before, find(np.pad(base, around, constant_values=255), mpp)[inside], px)
     small, stride = scale_image(image, mpp, model.card.mpp), model.card.stride
     first, later = find(small[:-stride, :-stride], model.card.mpp), find(small[stride:, stride:], model.card.mpp)
     px = round(margin / model.card.mpp)
@@ -207,14 +207,16 @@ class Stages:
         polygons = part.polygons.scaled(width / small.shape[1], height / small.shape[0])
         return fill(polygons, (height, width)).astype(np.int32)
 
-    def causes(self, image: Pixels, mpp: float, margin: float, kinds: dict[str, int]) -> Iterator[tuple[str, Counts]]:
-        """Counts with one stage exchanged at a time; those without a partner go to `kinds`."""
+    def causes(
+        self, image: Pixels, mpp: float, margin: float, missing: dict[str, int]
+    ) -> Iterator[tuple[str, Counts]]:
+        """Counts with one stage exchanged at a time; those without a partner go to `missing`, by kind."""
         px = round(margin / self.model.card.mpp)
         small = scale_image(image, mpp, self.model.card.mpp)
         maps, moved_maps = (self._read(small, self.engine, offset) for offset in ((0, 0), (1, 1)))
         first, second = self.separate(maps, small), self.separate(moved_maps, small)
         counts = Counts(first, second, px)
-        self._count_kinds(kinds, counts, (first, second), (maps[0], moved_maps[0]))
+        self._count_missing(missing, counts, (first, second), (maps[0], moved_maps[0]))
         yield "network: 1 px of its grid", counts
         yield "of that, the foreground alone", Counts(first, self.separate((moved_maps[0], maps[1]), small), px)
         yield "of that, the peaks alone", Counts(first, self.separate((maps[0], moved_maps[1]), small), px)
@@ -230,16 +232,16 @@ class Stages:
             yield "network in float: 1 px", Counts(floats[0], floats[1], px)
             yield "int8 beside float, not moved", Counts(first, floats[0], px)
         area, moved_area, common = move((image.shape[0], image.shape[1]), 1, 1, 1)
-        found = []
+        pair = []
         for part in (image[area], image[moved_area]):
             seen = scale_image(np.ascontiguousarray(part), mpp, self.model.card.mpp)
-            found.append(self.separate(self._read_all(seen), seen, (part.shape[0], part.shape[1])))
-        yield "image: 1 px, blocks averaged out", Counts(found[0][common], found[1][:-1, :-1], round(margin / mpp))
+            pair.append(self.separate(self._read_all(seen), seen, (part.shape[0], part.shape[1])))
+        yield "image: 1 px, blocks averaged out", Counts(pair[0][common], pair[1][:-1, :-1], round(margin / mpp))
 
-    def _count_kinds(
-        self, kinds: dict[str, int], counts: Counts, found: tuple[Labels, Labels], maps: tuple[Any, Any]
+    def _count_missing(
+        self, missing: dict[str, int], counts: Counts, pair: tuple[Labels, Labels], maps: tuple[Any, Any]
     ) -> None:
-        for ids, labels, other, foreground in zip(counts.ids, found, found[::-1], maps, strict=True):
+        for ids, labels, other, foreground in zip(counts.ids, pair, pair[::-1], maps, strict=True):
             for one in ids:
                 mask = labels == one
                 if (other[mask] > 0).mean() > FOUND:
@@ -248,7 +250,7 @@ class Stages:
                     kind = "missing, near the threshold"
                 else:
                     kind = "missing"
-                kinds[kind] = kinds.get(kind, 0) + 1
+                missing[kind] = missing.get(kind, 0) + 1
 
 
 def measure_set(
@@ -275,11 +277,11 @@ def measure_set(
         if arguments.causes and not brief:
             other = make_engine("auto", model, threads=arguments.threads, precision="f32")
             stages = Stages(model, plain, None if plain.precision == "f32" else other)
-            table, kinds = {}, {}
+            table, missing = {}, {}
             for image, _, mpp in fields:
-                for cause, counts in stages.causes(image, mpp, arguments.margin, kinds):
+                for cause, counts in stages.causes(image, mpp, arguments.margin, missing):
                     add(table, cause, counts)
-            yield model.card.name, 0, table, kinds
+            yield model.card.name, 0, table, missing
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -324,12 +326,12 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for path in arguments.datasets:
         dataset = Dataset.open(path)
-        for name, shifts, table, kinds in measure_set(dataset, models, arguments):
+        for name, shifts, table, missing in measure_set(dataset, models, arguments):
             row = {"set": dataset.info.name, "model": name, "shifts": shifts}
             rows.append(row | {"changes": {change: counts.figures for change, counts in table.items()}})
-            if kinds:
-                rows[-1]["without_partner"] = kinds
-            print(row, {change: counts.figures["pq"] for change, counts in table.items()}, kinds or "", flush=True)
+            if missing:
+                rows[-1]["without_partner"] = missing
+            print(row, {change: counts.figures["pq"] for change, counts in table.items()}, missing or "", flush=True)
     rows.sort(key=lambda row: (list(models).index(row["model"]), row["shifts"]))
     if arguments.output is not None:
         write_table(arguments.output.with_suffix(".md"), rows)

@@ -89,14 +89,17 @@ def picture() -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def found(picture: Pixels) -> dict[int, Labels]:
+def before(picture: Pixels) -> dict[int, Labels]:
     return {shifts: find(cut(picture), shifts) for shifts in (1, 4)}
 
 
 @pytest.mark.parametrize(("down", "right"), [(0, 1), (1, 0), (0, -1), (-1, 0)])
-def test_a_field_cut_out_a_pixel_further_on(picture: Pixels, found: dict[int, Labels], down: int, right: int) -> None:
+def test_a_field_cut_out_a_pixel_further_on(
+    picture: Pixels, before: dict[int, Labels], down: int, right: int
+) -> None:
     scores = {
-        shifts: compare_moved(found[shifts], find(cut(picture, down, right), shifts), down, right) for shifts in found
+        shifts: compare_moved(before[shifts], find(cut(picture, down, right), shifts), down, right)
+        for shifts in before
     }
     assert scores[1] >= 0.9
     assert 1 - scores[4] < 0.6 * (1 - scores[1])
@@ -105,11 +108,11 @@ def test_a_field_cut_out_a_pixel_further_on(picture: Pixels, found: dict[int, La
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(("shifts", "least"), [(1, 0.85), (4, 0.93)])
 def test_a_field_saved_or_continued_otherwise(
-    picture: Pixels, found: dict[int, Labels], change: str, shifts: int, least: float
+    picture: Pixels, before: dict[int, Labels], change: str, shifts: int, least: float
 ) -> None:
     image, begins = CHANGES[change](cut(picture))
     again = find(image, shifts)[begins : begins + SIDE, begins : begins + SIDE]
-    assert compare(found[shifts], again) >= least
+    assert compare(before[shifts], again) >= least
 
 
 @settings(max_examples=3, deadline=None)
