@@ -1,8 +1,9 @@
-"""What `--tta` costs and gives: seconds per image and mean PQ with it and without, in the same run.
+"""What `--tta` and `--shifts` cost and give: seconds per image and mean PQ with them and without, in the same run.
 
-    python benchmarks/tta.py DATASET… [--model accurate --model fast] [--engine openvino] [--threads N] [--json FILE]
+    python benchmarks/tta.py DATASET… [--model accurate --model fast] [--split test] [--engine openvino] [--threads N]
+        [--json FILE]
 
-Each image is segmented without and with it, one right after the other, so that both meet the machine as it is.
+Each image is segmented in each way, one right after the other, so that all meet the machine as it is.
 """
 
 import statistics
@@ -12,6 +13,7 @@ from typing import Any
 
 from hemalum.data.dataset import Dataset
 from hemalum.inference.segment import as_engine, segment_source
+from hemalum.inference.shifts import COUNTS
 from hemalum.metrics import match, measure_overlap
 from hemalum.models.engines.engine import make_engine
 from hemalum.models.model import load_model
@@ -19,14 +21,15 @@ from hemalum.slides.slide import Slide
 from record import argument_parser, write_record
 
 
-def measure(name: str, dataset: Dataset, engine: str, threads: int | None) -> dict[str, Any]:
-    """Both ways on the test part: mean PQ per image, median seconds, and the ratio of the seconds of each image."""
+def measure(name: str, dataset: Dataset, split: str, engine: str, threads: int | None) -> dict[str, Any]:
+    """All ways on a part: mean PQ per image, median seconds, and the ratio of the seconds of each image."""
     model = load_model(name)
     plain = make_engine(engine, model, threads=threads)
     ways = {"plain": plain, "tta": as_engine(plain, model, tta=True)}
+    ways |= {f"shifts_{count}": as_engine(plain, model, shifts=count) for count in COUNTS[1:]}
     quality: dict[str, list[float]] = {way: [] for way in ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for index, sample in enumerate(dataset.split("test")):
+    for index, sample in enumerate(dataset.split(split)):
         for way, runner in ways.items():
             with Slide.of(sample.image) as source:
                 if not index:  # the first call may load and compile
@@ -35,15 +38,19 @@ def measure(name: str, dataset: Dataset, engine: str, threads: int | None) -> di
                 nuclei = segment_source(source, model, runner, mpp=sample.mpp)
                 seconds[way].append(time.perf_counter() - start)
             quality[way].append(match(measure_overlap(sample.instances, nuclei.label_map())).pq)
-    ratios = [tta / plain_seconds for tta, plain_seconds in zip(seconds["tta"], seconds["plain"], strict=True)]
+    ratios = {
+        way: statistics.median(one / plain for one, plain in zip(values, seconds["plain"], strict=True))
+        for way, values in seconds.items()
+    }
     return {
         "model": name,
         "dataset": dataset.info.name,
-        "images": len(ratios),
+        "split": split,
+        "images": len(seconds["plain"]),
         "engine": f"{plain.name} {plain.precision}",
         **{f"pq_{way}": round(statistics.fmean(values), 4) for way, values in quality.items()},
         **{f"seconds_{way}": round(statistics.median(values), 4) for way, values in seconds.items()},
-        "ratio": round(statistics.median(ratios), 2),
+        **{f"ratio_{way}": round(ratio, 2) for way, ratio in ratios.items() if way != "plain"},
     }
 
 
@@ -52,6 +59,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("datasets", nargs="+", type=Path)
     parser.add_argument("--model", action="append")
+    parser.add_argument("--split", default="test")
     parser.add_argument("--engine", default="openvino")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
@@ -59,7 +67,7 @@ def main() -> None:
     rows = []
     for name in arguments.model or ["accurate", "fast"]:
         for path in arguments.datasets:
-            rows.append(measure(name, Dataset.open(path), arguments.engine, arguments.threads))
+            rows.append(measure(name, Dataset.open(path), arguments.split, arguments.engine, arguments.threads))
             print(" ".join(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
     write_record(arguments.json, "tta", ["hemalum", "openvino", "torch"], rows, threads=arguments.threads)
 

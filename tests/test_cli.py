@@ -32,7 +32,7 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "--output PATH… --cohort --mpp --model --organ --stain --positive --engine --device --threads "
-    "--precision --format --max-pixels --tta --recall --keep-artifacts --report --roi --exclude --min-area "
+    "--precision --format --max-pixels --tta --shifts --recall --keep-artifacts --report --roi --exclude --min-area "
     "--max-area --min-probability --min-hematoxylin --min-solidity --region --no-tissue-mask --workers --scheduler",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --license --citation "
     "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
@@ -46,7 +46,7 @@ OPTIONS = {
     "--engine --accelerator --threads",
     "enhance": "MODEL --data --output --control --budget --steps --resume --accelerator --threads --workers",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --organs "
-    "--components --missing --tta --recall",
+    "--components --missing --tta --shifts --recall",
     "compare": "[NAME=]METHOD… --data --output --folds --seeds --budget --crops --mixed-budgets --split "
     "--leave-out-ambiguous --mpp --engine --accelerator --threads",
     "reproduce": "[PAPER] [TABLE] --data --output --seeds --budget --crops --engine --accelerator --threads",

@@ -63,6 +63,7 @@ SMALL = {
 
 # options that change what the contract asks for, beside the row's own
 FURTHER = {
+    "compact without aliases": ("compact", {"widths": [8, 16, 24], "depths": [0, 1, 1], "antialias": True}),
     "eunet3plus with an embedding": (
         "eunet3plus",
         {"widths": [4, 8, 16], "embedding": 8, "reduction": 2, "dropout": 0.0},

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hemalum.cli.options import Engine, LeaveOutAmbiguous, Scale, Tta, as_scale, chosen
+from hemalum.cli.options import Engine, LeaveOutAmbiguous, Scale, Shifts, Tta, as_scale, chosen
 
 
 def evaluate(
@@ -52,6 +52,7 @@ def evaluate(
         ),
     ] = None,
     tta: Tta = False,
+    shifts: Shifts = None,
     recall: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Take the model's threshold that keeps this recall.")
     ] = None,
@@ -78,7 +79,7 @@ def evaluate(
             leave_out_ambiguous=leave_out_ambiguous,
             on_progress=lambda *_: advance(),
             **part,
-            **chosen(engine=engine, organs=organs),
+            **chosen(engine=engine, organs=organs, shifts=shifts),
         )
     if not context.obj.quiet:
         for title, table in evaluation_tables(evaluation.summary):

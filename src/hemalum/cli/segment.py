@@ -7,7 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from hemalum.cli.app import CliContext
-from hemalum.cli.options import Engine, Model, Organ, Scale, Threads, Tta, chosen, exit_with_failures, listed
+from hemalum.cli.options import (
+    Engine,
+    Model,
+    Organ,
+    Scale,
+    Shifts,
+    Threads,
+    Tta,
+    chosen,
+    exit_with_failures,
+    listed,
+)
 from hemalum.errors import HemalumError, counted
 
 # option of `segment_slides` that images have no use for → what it is called here
@@ -78,6 +89,7 @@ def segment(
         typer.Option(min=1, metavar="N", help="Lift the limit on the size of what is decoded whole to N pixels."),
     ] = None,
     tta: Tta = False,
+    shifts: Shifts = None,
     recall: Annotated[
         float | None,
         typer.Option(
@@ -173,7 +185,7 @@ def segment(
         "keep": as_filter(keep),
         **areas,
         "keep_artifacts": keep_artifacts,
-        **chosen(stain=stain, engine=engine, device=device),
+        **chosen(stain=stain, engine=engine, device=device, shifts=shifts),
     }
     failed: list[tuple[Path, str]] = []
     files: list[Path] = []

@@ -77,6 +77,7 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
     mpp: Scale = None,
     engine: str | Engine = "auto",
     tta: bool = False,
+    shifts: int = 1,
     recall: float | None = None,
     out: Path | str | None = None,
     leave_out_ambiguous: bool = False,
@@ -92,8 +93,8 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
     `mpp` None uses each sample's own scale and an estimate where it has none; "auto" estimates always; a number holds
     for all. An image with too few nuclei for an estimate counts as one where nothing was found. Where dataset and
     model tell classes of nuclei apart, both must have the same ones, by name.
-    With `tta` a model looks at each window in eight ways, and `recall` takes its threshold for that, as in
-    `hemalum.segment`.
+    With `tta` a model looks at each window in eight ways, with `shifts` at so many places, and `recall` takes its
+    threshold for that, as in `hemalum.segment`.
     A model that was trained or validated on some of the images, told by their pixels, is named in a warning, and so
     is one whose file does not tell. With `leave_out_ambiguous`, pixels that the annotators could not tell count
     nowhere; what nobody has annotated never does. `organs` says which organ a model that tells organs apart is given
@@ -102,7 +103,8 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
     With `out`, the result is also saved there.
 
     Raises HemalumError when there is nothing to evaluate, the classes of model and dataset differ, a segmentation
-    does not fit its image, `tta` or `recall` is asked of what runs no network, or `organs` of what tells none apart.
+    does not fit its image, `tta`, `shifts` or `recall` is asked of what runs no network, or `organs` of what tells
+    none apart.
     """
     if isinstance(dataset, (str, Path)):
         dataset = Dataset.open(dataset)
@@ -112,7 +114,9 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
     name = data["dataset"]
     model, assigned = assign_to(organs, model, part)
     expected = [row.organ for row in part.rows] if isinstance(part, Dataset) and assigned is None else []
-    built = build_segmenter(model, data=name, classes=class_names, organs=expected, mpp=mpp, engine=engine, tta=tta)
+    built = build_segmenter(
+        model, data=name, classes=class_names, organs=expected, mpp=mpp, engine=engine, tta=tta, shifts=shifts
+    )
     segmenter, description = built.segmenter, built.description
     if isinstance(segmenter, LabelMaps):  # files and images are compared before the first is scored
         if isinstance(dataset, Dataset):
@@ -176,7 +180,7 @@ def _open(
     return part, dataset.class_names, description
 
 
-def build_segmenter(
+def build_segmenter(  # noqa: PLR0913 (the verb's options)
     model: Any,
     *,
     data: str,
@@ -186,6 +190,7 @@ def build_segmenter(
     engine: str | Engine = "auto",
     threads: int | None = None,
     tta: bool = False,
+    shifts: int = 1,
     name: str | None = None,
     probabilities: bool = False,
 ) -> NamedSegmenter:
@@ -193,7 +198,7 @@ def build_segmenter(
 
     `classes` are the dataset's by id, `organs` those to expect, `mpp` the scale as in `evaluate`. `name` is what
     messages call the model. With `probabilities` a model gives them too. Raises HemalumError when the classes of
-    model and dataset differ, or `tta` is asked of what runs no network.
+    model and dataset differ, or `tta` or `shifts` is asked of what runs no network.
     """
     if isinstance(model, NamedSegmenter):
         return model
@@ -203,12 +208,13 @@ def build_segmenter(
         card = loaded.card
         class_names = find_representation(card.representation, card.classes).class_names
         ids = class_ids(class_names, classes, name or card.name, data)
-        runner = as_engine(engine, loaded, threads=threads, tta=tta)
+        runner = as_engine(engine, loaded, threads=threads, tta=tta, shifts=shifts)
         return model_segmenter(loaded, runner, ids, organs, mpp, probabilities)
-    if tta:
-        raise HemalumError(
-            f"tta turns what a network sees, and '{fixed.description['model']}' runs none: leave it out"
-        )
+    for asked, what in ((tta, "tta turns"), (shifts != 1, "shifts moves")):
+        if asked:
+            raise HemalumError(
+                f"{what} what a network sees, and '{fixed.description['model']}' runs none: leave it out"
+            )
     if isinstance(fixed.segmenter, LabelMaps):
         fixed.segmenter.class_names = classes
     return fixed

@@ -57,6 +57,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     precision: str | None = None,
     max_pixels: int | None = None,
     tta: bool = False,
+    shifts: int = 1,
     recall: float | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
     roi: str | None = None,
@@ -90,7 +91,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     keep = as_filter(keep)
     loaded = load_for_organ(model, organ, recall)
     check_folder(out)
-    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
+    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta, shifts=shifts)
 
     def results() -> Iterator[FileResult]:
         scale_check = ScaleCheck()

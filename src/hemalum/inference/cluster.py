@@ -20,7 +20,7 @@ from hemalum import __version__
 from hemalum.errors import HemalumError, counted, one_line
 from hemalum.inference.plan import CellSegmenter
 from hemalum.inference.slide import SlideJob
-from hemalum.inference.tta import describe_tta
+from hemalum.inference.tta import looks_of
 from hemalum.inference.worker import Answer, Order, segment_task
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model, shipped_models
@@ -100,6 +100,7 @@ def make_order(
     slide, model, engine = segmenter.slide, segmenter.model, segmenter.engine
     if slide.path is None or model.path is None:
         raise HemalumError(f"{slide.name}: workers of a scheduler need the slide's and the model's file")
+    tta, shifts = looks_of(engine)
     shipped = {path: name for name, path in shipped_models().items()}
     return Order(
         run_id=uuid.uuid4().hex[:8],
@@ -111,7 +112,8 @@ def make_order(
         engine=engine.name,
         precision=engine.precision,
         device=device,
-        tta=bool(describe_tta(engine)),
+        tta=tta,
+        shifts=shifts,
         threads=threads,
     )
 

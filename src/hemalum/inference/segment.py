@@ -16,8 +16,9 @@ from hemalum.inference.images import as_number, as_path, as_pixels, is_stream
 from hemalum.inference.plan import IN_ARTIFACTS, NO_ORGAN, CellSegmenter, empty_result, make_plan
 from hemalum.inference.plausibility import ScaleCheck, SeenNuclei
 from hemalum.inference.scale import NoNucleiError, check_mpp, warn_of_odd_size
+from hemalum.inference.shifts import check_shifts
 from hemalum.inference.staining import check_stain, find_staining
-from hemalum.inference.tta import SymmetricEngine, without_tta
+from hemalum.inference.tta import with_looks
 from hemalum.models.engines.engine import Engine, make_engine
 from hemalum.models.model import UNKNOWN_ORGAN, Model, load_model
 from hemalum.nuclei.filters import NucleusFilter, as_filter
@@ -58,6 +59,7 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     precision: str | None = None,
     max_pixels: int | None = None,
     tta: bool = False,
+    shifts: int = 1,
     recall: float | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
     roi: Roi | Path | str | None = None,
@@ -79,22 +81,22 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     of its optical density, three, or "otsu", tells positive from negative nuclei (`Nuclei.graded`). `engine`,
     `device`, `threads` and `precision` are those of `make_engine`. `max_pixels` replaces the limits on the image's
     size. With `tta` the network looks at each window in all eight turns and mirror images, and the mean of the maps
-    is taken. `recall` takes the threshold of the model's card that keeps so much (`hemalum calibrate`). `keep` are
-    limits on what was measured (`NucleusFilter`, or a mapping of its limits); of nuclei whose centroid lies in `roi`
-    and not in `exclude` alone there is a result, and density is of that area: X,Y,WIDTH,HEIGHT in px of the image, or
-    a GeoJSON file. Nuclei in
-    ink and in areas out of focus are left out, as the log and the notes say, unless `keep_artifacts`. `on_progress`
-    is called with the share that is done, in [0, 1].
+    is taken; with `shifts` 2, 4 or 8 it looks from so many places, and nuclei hang less on where the image begins.
+    `recall` takes the threshold of the model's card that keeps so much (`hemalum calibrate`). `keep` are limits on
+    what was measured (`NucleusFilter`, or a mapping of its limits); of nuclei whose centroid lies in `roi` and not in
+    `exclude` alone there is a result, and density is of that area: X,Y,WIDTH,HEIGHT in px of the image, or a GeoJSON
+    file. Nuclei in ink and in areas out of focus are left out, as the log and the notes say, unless `keep_artifacts`.
+    `on_progress` is called with the share that is done, in [0, 1].
 
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
-    thresholds, the engine.
+    thresholds, the engine, the shifts.
     """
     mpp = as_number(mpp, "mpp")
     check_mpp(mpp)
     stain = check_stain(stain, positive)
     keep = as_filter(keep)
     loaded = load_for_organ(model, organ, recall)
-    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
+    runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta, shifts=shifts)
     images, results = image if isinstance(image, list) else [image], []
     for number, one in enumerate(images):
         with ExitStack() as stack:
@@ -150,14 +152,17 @@ def as_engine(
     threads: int | None = None,
     precision: str | None = None,
     tta: bool = False,
+    shifts: int = 1,
 ) -> Engine:
     """Give the engine itself, or make the one that is named; the last one made is kept for the next call.
 
-    With `tta` its maps are means over turns and mirror images (`SymmetricEngine`).
+    With `tta` its maps are means over turns and mirror images (`SymmetricEngine`), with `shifts` over so many shifts
+    (`ShiftedEngine`).
     """
-    if tta:
+    if tta or check_shifts(shifts) != 1:
         plain = as_engine(engine, model, device=device, threads=threads, precision=precision)
-        return SymmetricEngine(without_tta(plain), find_representation(model.card.representation, model.card.classes))
+        representation = find_representation(model.card.representation, model.card.classes)
+        return with_looks(plain, representation, tta, check_shifts(shifts))
     if not isinstance(engine, str):
         return engine
     key = (engine, model.digest, device, threads, precision)

@@ -65,6 +65,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     threads: int | None = None,
     precision: str | None = None,
     tta: bool = False,
+    shifts: int = 1,
     recall: float | None = None,
     tissue_mask: bool = True,
     keep_artifacts: bool = False,
@@ -106,7 +107,9 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     with ExitStack() as stack:
         client = None if scheduler is None else stack.enter_context(_reach(scheduler, model, engine, slide, workers))
         loaded = load_for_organ(model, organ, recall)
-        runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta)
+        runner = as_engine(
+            engine, loaded, device=device, threads=threads, precision=precision, tta=tta, shifts=shifts
+        )
         opened = stack.enter_context(nullcontext(slide) if isinstance(slide, Slide) else open_image(slide, mpp))
         job = plan_slide(
             opened, loaded, runner, out, mpp=mpp, stain=stain, positive=positive, tissue_mask=tissue_mask, roi=roi,

@@ -74,6 +74,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     precision: str | None = None,
     max_pixels: int | None = None,
     tta: bool = False,
+    shifts: int = 1,
     recall: float | None = None,
     tissue_mask: bool = True,
     keep_artifacts: bool = False,
@@ -109,8 +110,8 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     check_folder(out)
     options = {
         "positive": positive, "engine": engine, "device": device, "threads": threads, "precision": precision,
-        "tta": tta, "tissue_mask": tissue_mask, "region": region, "workers": workers, "keep": as_filter(keep),
-        "exclude": exclude, "keep_artifacts": keep_artifacts,
+        "tta": tta, "shifts": shifts, "tissue_mask": tissue_mask, "region": region, "workers": workers,
+        "keep": as_filter(keep), "exclude": exclude, "keep_artifacts": keep_artifacts,
     }  # fmt: skip
     if scheduler is not None:
         options["scheduler"] = scheduler

@@ -5,13 +5,14 @@ window, before separation, so everything that takes an engine takes this one.
 """
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError
 from hemalum.inference.maps import run_engine
+from hemalum.inference.shifts import ShiftedEngine
 from hemalum.models.engines.engine import Engine
 from hemalum.targets.representations import Representation
 
@@ -84,11 +85,30 @@ def turn_back(array: NDArray[T], turns: int, mirrored: bool, axes: tuple[int, in
     return np.flip(array, axes[1]) if mirrored else array
 
 
+def with_looks(engine: Engine, representation: Representation, tta: bool, shifts: int) -> Engine:
+    """The engine with so many shifts, and turned and mirrored with `tta`; what it does already is not done twice."""
+    done, shifted = looks_of(engine)
+    tta, shifts, engine = tta or done, shifted if shifts == 1 else shifts, without_tta(engine)
+    if shifts != 1:
+        engine = ShiftedEngine(engine, shifts)
+    return SymmetricEngine(engine, representation) if tta else engine
+
+
+def looks_of(engine: Engine) -> tuple[bool, int]:
+    """Whether an engine turns and mirrors what it sees, and the number of its shifts."""
+    tta = isinstance(engine, SymmetricEngine)
+    inner = engine.engine if isinstance(engine, SymmetricEngine) else engine
+    return tta, inner.count if isinstance(inner, ShiftedEngine) else 1
+
+
 def without_tta(engine: Engine) -> Engine:
     """The engine itself: for what needs no more than one look, such as an estimate of the scale."""
-    return engine.engine if isinstance(engine, SymmetricEngine) else engine
+    while isinstance(engine, SymmetricEngine | ShiftedEngine):
+        engine = engine.engine
+    return engine
 
 
-def describe_tta(engine: Engine) -> dict[str, str]:
-    """What the result says of it; nothing without."""
-    return {"tta": TTA} if isinstance(engine, SymmetricEngine) else {}
+def describe_tta(engine: Engine) -> dict[str, Any]:
+    """What the result says of it, `tta` and `shifts`; nothing without."""
+    tta, shifts = looks_of(engine)
+    return ({"tta": TTA} if tta else {}) | ({"shifts": shifts} if shifts != 1 else {})

@@ -23,7 +23,7 @@ from hemalum.inference.grid import Box, cut_cells
 from hemalum.inference.plan import CellSegmenter
 from hemalum.inference.segment import as_engine
 from hemalum.inference.slide import SlideJob, broken_near, write_region
-from hemalum.inference.tta import describe_tta
+from hemalum.inference.tta import looks_of
 from hemalum.models.card import Card
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model, load_model, shipped_models
@@ -37,8 +37,8 @@ KEPT = 2  # jobs whose slide, model and engine a worker keeps
 class Order:
     """What a worker has to know of the run `run_id`.
 
-    `model` is a file or the name of a shipped one, `card` and `digest` what it has to be; `engine`, `precision` and
-    `tta` are what the plan was made with; `threads` are the most that are used.
+    `model` is a file or the name of a shipped one, `card` and `digest` what it has to be; `engine`, `precision`,
+    `tta` and `shifts` are what the plan was made with; `threads` are the most that are used.
     """
 
     run_id: str
@@ -51,6 +51,7 @@ class Order:
     precision: str
     device: str
     tta: bool
+    shifts: int
     threads: int | None
 
     def without_cells(self) -> "Order":
@@ -81,8 +82,9 @@ class Session:
         threads = min(cpus, order.threads or cpus)
         model = _find_model(order)
         engine = as_engine(
-            order.engine, model, device=order.device, threads=threads, precision=order.precision, tta=order.tta
-        )
+            order.engine, model, device=order.device, threads=threads, precision=order.precision, tta=order.tta,
+            shifts=order.shifts,
+        )  # fmt: skip
         _check_engine(engine, order)
         self.slide = _find_slide(order.slide)
         self.segmenter = CellSegmenter(self.slide, model, engine, order.job.plan)
@@ -192,7 +194,7 @@ def _find_model(order: Order) -> Model:
 
 def _check_engine(engine: Engine, order: Order) -> None:
     planned = order.job.run.settings["engine"]
-    if f"{engine.name} {engine.precision}" != planned or bool(describe_tta(engine)) != order.tta:
+    if f"{engine.name} {engine.precision}" != planned or looks_of(engine) != (order.tta, order.shifts):
         raise HemalumError(
             f"computes with {engine.name} in {engine.precision}, and the plan is {planned}; "
             "choose what all workers have with --engine and --precision (f32 works everywhere)"

@@ -301,6 +301,7 @@ def evaluation_tables(summary: Mapping[str, Any]) -> list[tuple[str, Table]]:
         + _scales_text(summary.get("mpp_sources") or {})
         + _seen_text(summary.get("seen_in_training"))
         + (f"; {summary['tta']}" if "tta" in summary else "")
+        + (f"; mean of {summary['shifts']} shifts" if "shifts" in summary else "")
         + _organs_text(summary.get("organs"))
     )
     instance = {
