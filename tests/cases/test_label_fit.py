@@ -66,12 +66,12 @@ def test_a_shift_is_named_where_labels_miss_their_nuclei(seed: int, right: int, 
     if np.hypot(right, down) >= 10:
         assert misfit is not None
     if misfit is not None:
-        sides = [
+        parts = [
             f"{abs(length)} px {names[length < 0]}"
             for length, names in ((right, ("right", "left")), (down, ("down", "up")))
             if length
         ]
-        assert misfit.better == f"shifted by {' and '.join(sides)}"
+        assert misfit.better == f"shifted by {' and '.join(parts)}"
 
 
 def test_labels_of_nothing_that_is_there() -> None:

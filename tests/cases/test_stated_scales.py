@@ -64,7 +64,7 @@ def plain(folder: Path, dpi: float, ending: str) -> Path:
     return path
 
 
-# how a program writes that a px is so many µm long, in each place of a file that has room for it
+# how a program writes that a px is so many µm long, in each kind of a file that has room for it
 PLACES: dict[str, Callable[[Path, float], Path]] = {
     "tag, inch": lambda folder, mpp: tags(folder, 25400 / mpp),
     "tag, centimeter": lambda folder, mpp: tags(folder, 1e4 / mpp, "CENTIMETER"),
@@ -88,23 +88,23 @@ METERS = ("PNG", "BMP")  # they hold whole px per meter
 PLACEHOLDER = "states exactly 1 µm per px, which programs write that know no scale"
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", PLACES)
 @pytest.mark.parametrize("dpi", [72, 96, 300])
 def test_a_printers_resolution_is_no_scale_wherever_it_stands(
-    tmp_path: Path, place: str, dpi: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, kind: str, dpi: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = PLACES[place](tmp_path, 25400 / dpi)
+    path = PLACES[kind](tmp_path, 25400 / dpi)
     with caplog.at_level(logging.INFO, "hemalum"), open_slide(path) as slide:
         assert slide.mpp is None
-    mpp = 1e6 / round(dpi / 0.0254) if place in METERS else 25400 / dpi
+    mpp = 1e6 / round(dpi / 0.0254) if kind in METERS else 25400 / dpi
     doubt = f"states {mpp:.4g} µm per px, {dpi} dots per inch, a printer's or a screen's"
     assert caplog.messages == [f"{path}: the file {doubt}; it is not taken for its scale"]
     assert open_slide(path, mpp=0.25).mpp == 0.25
 
 
-@pytest.mark.parametrize("place", sorted(PLACES.keys() - METERS))
-def test_one_micron_is_what_programs_write_that_know_nothing(tmp_path: Path, place: str) -> None:
-    with open_slide(PLACES[place](tmp_path, 1.0)) as slide:
+@pytest.mark.parametrize("kind", sorted(PLACES.keys() - METERS))
+def test_one_micron_is_what_programs_write_that_know_nothing(tmp_path: Path, kind: str) -> None:
+    with open_slide(PLACES[kind](tmp_path, 1.0)) as slide:
         assert (slide.mpp, slide.scale_doubt) == (None, PLACEHOLDER)
 
 
@@ -133,17 +133,17 @@ def test_what_is_no_number_states_nothing(tmp_path: Path, size: str) -> None:
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.sampled_from(sorted(PLACES)), mpp=st.floats(0.03, 4.9).filter(lambda mpp: abs(mpp - 1) > 0.01))
-def test_a_microscopes_scale_is_believed_wherever_it_stands(tmp_path: Path, place: str, mpp: float) -> None:
-    with open_slide(PLACES[place](tmp_path, mpp)) as slide:
+@given(kind=st.sampled_from(sorted(PLACES)), mpp=st.floats(0.03, 4.9).filter(lambda mpp: abs(mpp - 1) > 0.01))
+def test_a_microscopes_scale_is_believed_wherever_it_stands(tmp_path: Path, kind: str, mpp: float) -> None:
+    with open_slide(PLACES[kind](tmp_path, mpp)) as slide:
         assert slide.mpp == pytest.approx(mpp, rel=1e-3)
         assert slide.scale_doubt == ""
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.sampled_from(sorted(PLACES)), dpi=st.sampled_from(DPI))
-def test_every_known_resolution_of_printers_is_named(tmp_path: Path, place: str, dpi: int) -> None:
-    with open_slide(PLACES[place](tmp_path, 25400 / dpi)) as slide:
+@given(kind=st.sampled_from(sorted(PLACES)), dpi=st.sampled_from(DPI))
+def test_every_known_resolution_of_printers_is_named(tmp_path: Path, kind: str, dpi: int) -> None:
+    with open_slide(PLACES[kind](tmp_path, 25400 / dpi)) as slide:
         assert slide.mpp is None
         assert f", {dpi} dots per inch" in slide.scale_doubt
 

@@ -100,7 +100,7 @@ def find_misfit(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> Misfit |
     if area_under_roc(-image.mean(axis=2, dtype=np.float32), inside) >= FITS:
         return None  # nuclei of another stain than it looks like
     better, best = max(
-        [*_turned(signal, inside), _shifted(signal, inside, step)], key=lambda found: found[1], default=("", 0.0)
+        [*_turned(signal, inside), _shifted(signal, inside, step)], key=lambda fit: fit[1], default=("", 0.0)
     )
     if best >= max(area + BETTER, LEAST):
         return Misfit(area, better, best)
@@ -111,22 +111,22 @@ def best_turn(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> str:
     """The turn by which labels of the size of the turned image fit it, or "" where none does."""
     image, inside, _ = _reduced(image, labels)
     turns = _turned(nuclear_signal(image), inside)
-    better, best = max(turns, key=lambda found: found[1], default=("", 0.0))
+    better, best = max(turns, key=lambda fit: fit[1], default=("", 0.0))
     return better if best >= FITS else ""
 
 
 def find_other(image: NDArray[np.uint8], label_maps: Iterable[tuple[str, NDArray[np.int32]]]) -> tuple[str, float]:
     """The name of the label map that fits an image best and its area; ("", 0) where none does."""
     signal: Signal | None = None
-    found, best = "", FITS
+    fit, best = "", FITS
     for name, labels in label_maps:
         if labels.shape == image.shape[:2]:
             small, inside, _ = _reduced(image, labels)
             signal = nuclear_signal(small) if signal is None else signal
             area = area_under_roc(signal, inside)
             if area >= best:
-                found, best = name, area
-    return found, best if found else 0.0
+                fit, best = name, area
+    return fit, best if fit else 0.0
 
 
 def _reduced(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> tuple[NDArray[np.uint8], Mask, int]:
@@ -152,9 +152,9 @@ def _shifted(signal: Signal, inside: Mask, step: int) -> tuple[str, float]:
     height, width = signal.shape
     seen = signal[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
     mask = inside[max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)]
-    sides = [
+    parts = [
         f"{abs(length) * step} px {names[length < 0]}"
         for length, names in ((right, ("right", "left")), (down, ("down", "up")))
         if length
     ]
-    return f"shifted by {' and '.join(sides)}", area_under_roc(seen, mask) if sides else 0.0
+    return f"shifted by {' and '.join(parts)}", area_under_roc(seen, mask) if parts else 0.0
