@@ -81,17 +81,17 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
 ) -> NucleiStore:
     """Find the nuclei of a slide into the store `out`/STEM.nuclei; gives it. Memory does not grow with the slide.
 
-    A store of the same run that is there is gone on with: regions that are finished are not done again. `mpp`, µm
-    per px, replaces what the file states; it is needed where the file states none. Nuclei are looked for where
-    there is tissue, or everywhere without `tissue_mask`, but not in ink and out of focus unless `keep_artifacts`;
-    with `roi`, X,Y,WIDTH,HEIGHT in px of level 0 or a GeoJSON file, only those whose centroid lies inside count,
-    and none of those in `exclude`. `region` is the side in px, at the model's scale, of what is written at once: it
-    changes memory and the number of files, never the nuclei. `name` replaces STEM. `workers` is how many cells are
-    separated at once: `threads`, or all cores, where it is not set. With `scheduler`, tcp://HOST:PORT, a scheduler
-    file or a client of Dask, its workers do the regions (docs/how-to/cluster.md); `model` is then a file or a name,
-    `engine` a name, and `threads` counts for each of them. `on_start` is called with what is going to be done and
-    the regions that are missing, `on_progress` with the share of them that is done: 1 when the store is complete. A
-    `Slide` stays open. The rest is as for `hemalum.segment`.
+    A store of the same run that is there is gone on with: regions that are finished are not done again. `mpp`, µm per
+    px, replaces what the file states; it is needed where the file states none. Nuclei are looked for where there is
+    tissue, or everywhere without `tissue_mask`, but not in ink and out of focus unless `keep_artifacts`; with `roi`,
+    X,Y,WIDTH,HEIGHT in px of level 0 or a GeoJSON file, only those whose centroid lies inside count, and none of
+    those in `exclude`. `region` is the side in px, at the model's scale, of what is written at once: it changes
+    memory and the number of files, never the nuclei. `name` replaces STEM. `workers` is how many cells are separated
+    at once: `threads`, or all cores, where it is not set. With `scheduler`, tcp://HOST:PORT, a scheduler file or a
+    client of Dask, its workers do the regions (docs/how-to/cluster.md); `model` is then a file or a name, `engine` a
+    name, and `threads` counts for each of them. `on_start` is called with what is going to be done and the regions
+    that are missing, `on_progress` with the share of them that is done: 1 when the store is complete. A `Slide` stays
+    open. The rest is as for `hemalum.segment`.
 
     Raises HemalumError as `hemalum.segment` does; for a slide without a scale; for a region of interest that is
     empty; where the folder holds another run, or another process writes to it; where the scheduler or one of its
