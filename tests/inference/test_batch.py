@@ -14,8 +14,7 @@ from PIL import Image
 
 from hemalum.errors import HemalumError
 from hemalum.inference.batch import segment_paths
-from hemalum.inference.inputs import FILE_SUFFIXES, FORMATS, find_images
-from hemalum.inference.slide import stem
+from hemalum.inference.inputs import FILE_SUFFIXES, FORMATS, find_images, stem
 from hemalum.models.card import Card
 from hemalum.models.model import Model
 

@@ -9,8 +9,7 @@ from PIL import Image
 
 from builders.slides import draw_picture, save_ome_zarr, save_pyramid, save_svs
 from hemalum.errors import HemalumError
-from hemalum.inference.inputs import check_names, find_images, find_inputs, stems_of
-from hemalum.inference.slide import stem
+from hemalum.inference.inputs import check_names, find_images, find_inputs, stem, stems_of
 
 PICTURE = draw_picture(80, 100)
 

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError, nearest
-from hemalum.inference.inputs import FORMATS, check_folder, check_names, find_images, stems_of
+from hemalum.inference.inputs import FORMATS, check_folder, check_names, find_images, stem, stems_of
 from hemalum.inference.plausibility import ScaleCheck
 from hemalum.inference.scale import check_mpp
 from hemalum.inference.segment import as_engine, load_for_organ, open_image, segment_source
-from hemalum.inference.slide import stem
 from hemalum.inference.staining import check_stain
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model

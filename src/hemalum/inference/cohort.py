@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemalum.errors import HemalumError, nearest
+from hemalum.inference.inputs import stem
 from hemalum.inference.scale import check_mpp
-from hemalum.inference.slide import stem
 from hemalum.inference.staining import STAINS
 from hemalum.slides.roi import read_rectangle
 from hemalum.tables import TableRow, listed_path, near_files, read_table

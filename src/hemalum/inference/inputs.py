@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hemalum.errors import HemalumError
-from hemalum.inference.slide import stem
 from hemalum.nuclei.store import EXPORTS
 from hemalum.slides import FILE_SUFFIXES, images_in, is_slide, is_whole_slide, where_else
 
@@ -96,6 +95,14 @@ def check_folder(out: Path) -> None:
         Path(name).unlink()
     except OSError as error:
         raise HemalumError(f"cannot write in {out}: {error.strerror or error}") from error
+
+
+def stem(name: str | Path) -> str:
+    """Name of an image without its ending; `.ome.tif` is one ending, and the last number of 1.2.840.10008 is none."""
+    path = Path(name)
+    if path.suffix[1:].isdigit():
+        return path.name
+    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
 
 
 def stems_of(paths: Iterable[Path]) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError, counted
 from hemalum.inference.cells import LARGEST, TOO_LARGE, CellNuclei, run_ahead
 from hemalum.inference.grid import CELL, CELL_HALO, Box
+from hemalum.inference.inputs import stem
 from hemalum.inference.plan import IN_ARTIFACTS, CellSegmenter, Plan, make_plan, representation_of
 from hemalum.inference.plausibility import ScaleCheck
 from hemalum.inference.sample import sample_tissue
@@ -271,14 +272,6 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
         settings=_settings(plan, model, engine, tissue, tissue_mask),
     )
     return SlideJob(plan, Path(out) / ((name or stem(slide.name)) + SUFFIX), run, side)
-
-
-def stem(name: str | Path) -> str:
-    """Name of an image without its ending; `.ome.tif` is one ending, and the last number of 1.2.840.10008 is none."""
-    path = Path(name)
-    if path.suffix[1:].isdigit():
-        return path.name
-    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
 
 
 def check_workers(workers: int | None) -> None:
