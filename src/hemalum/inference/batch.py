@@ -112,7 +112,9 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
                     log.debug("%s failed", path, exc_info=True)
                     result = FileResult(path, error=str(error), seconds=time.perf_counter() - start)
                 else:
-                    files = write(nuclei, out / stem(path), chosen, seen[0].marked(source.rows, source.shape[0]))
+                    # a blank field without a scale has no nuclei, and is not looked at for artifacts
+                    pixels = seen[0].marked(source.rows, source.shape[0]) if seen else source.rows
+                    files = write(nuclei, out / stem(path), chosen, pixels)
                     result = FileResult(path, nuclei, None, files, time.perf_counter() - start)
             yield result
 
