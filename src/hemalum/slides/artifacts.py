@@ -222,7 +222,8 @@ def find_blur(density: Floats, mpp: float) -> Mask:
     sharp, fine, soft, coarse = (ndimage.gaussian_filter(density, um / mpp) for um in FOCUS_DETAIL)
 
     def strength(values: Floats) -> Floats:
-        mean: Floats = np.sqrt(ndimage.uniform_filter(values**2, side, mode="reflect"))
+        # a running mean of squares may end a little below 0
+        mean: Floats = np.sqrt(np.maximum(ndimage.uniform_filter(values**2, side, mode="reflect"), 0))
         return mean
 
     blurred = strength(sharp - fine) < FOCUS_RATIO * strength(soft - coarse)
