@@ -92,7 +92,8 @@ def test_quiet_and_the_log_has_it_all(
     capsys.readouterr()
     run("--quiet", folder / "a.tif", "-o", tmp_path / "out", "--model", dark_model)
     printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", "")
+    assert printed.out == ""
+    assert all("but its nuclei look like" in line for line in printed.err.splitlines())  # a warning is never quiet
     text = (tmp_path / "out" / "a.log").read_text()
     assert "0.5 µm per px, from the file" in text
     assert "mm² in 1 region" in text
@@ -160,7 +161,7 @@ def test_a_cohort_goes_on_past_a_broken_slide(
         ),
         (["a.tif", "--cohort", "x.csv"], "give PATH… or --cohort x.csv, not both"),
         ([], "give PATH…, images or slides, or --cohort"),
-        (["--cohort", "x.csv"], "x.csv: cannot be read (No such file or directory)"),
+        (["--cohort", "x.csv"], "x.csv: no such file"),
         (
             ["--cohort", "{folder}/t.csv", "--roi", "0,0,9,9"],
             "--roi is for one image or slide; {folder}/t.csv may have a column roi",

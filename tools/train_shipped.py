@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from hemalum.data.dataset import Dataset, write_index
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, speaking_of_options
 from hemalum.training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,6 +187,12 @@ def main() -> int:
             help="shipped: go on from the weights in the package, typed from those of accurate",
         )  # fmt: skip
     arguments = parser.parse_args()
+    with speaking_of_options("train_shipped"):
+        return run_verb(arguments)
+
+
+def run_verb(arguments: argparse.Namespace) -> int:
+    """Do what was asked; gives the exit code."""
     try:
         if arguments.verb == "pack":
             pack(arguments.folders, arguments.output)

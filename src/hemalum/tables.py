@@ -25,6 +25,8 @@ from hemalum.errors import HemalumError, near_misses, nearest, one_line
 
 log = logging.getLogger(__name__)
 
+_said: dict[Path, tuple[int, int]] = {}  # tables whose letters were spoken of: time and size
+
 MAX_BYTES = 64 << 20
 MAX_EXPANDED = 512 << 20  # bytes of what an .xlsx holds
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -129,7 +131,10 @@ def decode(data: bytes, path: Path) -> str:
         text = data.decode("cp1252")
     except UnicodeDecodeError:
         raise HemalumError(f"{path}: is neither UTF-8 nor Windows-1252; save it as UTF-8") from None
-    log.warning("%s: is not UTF-8; read as Windows-1252: where letters come out wrong, save it as UTF-8", path)
+    state = path.stat().st_mtime_ns, len(data)
+    if _said.get(path) != state:  # an import reads its index more than once
+        _said[path] = state
+        log.warning("%s: is not UTF-8; read as Windows-1252: where letters come out wrong, save it as UTF-8", path)
     return text
 
 

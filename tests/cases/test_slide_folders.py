@@ -56,19 +56,19 @@ def test_images_and_slides_may_be_mixed(folder: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_opened_is_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.fromarray(PICTURE).save(folder / "a.png")
-    for name in ("b.VSI", "c.nd2", "damaged.jp2", "d.isyntax"):
+    for name in ("b.VSI", "c.nd2", "d.isyntax"):
         (folder / name).write_bytes(b"of another program")
     with caplog.at_level(logging.WARNING):
         assert images_in(folder) == [folder / "a.png"]
     assert caplog.messages == [
-        f"{folder}: passed over, as no reader opens it: b.VSI, c.nd2, d.isyntax, damaged.jp2 "
+        f"{folder}: passed over, as no reader opens it: b.VSI, c.nd2, d.isyntax "
         "(docs/how-to/slides.md lists the formats)"
     ]
     for number in range(3):
         (folder / f"e{number}.heic").touch()
     caplog.clear()
     images_in(folder)
-    assert "d.isyntax, damaged.jp2, e0.heic and 2 more (docs/" in caplog.text
+    assert "d.isyntax, e0.heic, e1.heic and 1 more (docs/" in caplog.text
 
 
 @pytest.mark.parametrize(

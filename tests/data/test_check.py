@@ -273,9 +273,15 @@ def test_every_missing_pair_of_a_user_folder_is_named(make_folder: Callable[...,
     (root / "images/tile_1.png").unlink()
     (root / "labels/tile_3.png").unlink()
     assert check_dataset(root) == [
-        Problem("error", "", "folder", f"index.csv, row 3: image 'tile_1.png' is neither in images nor in {root}"),
-        Problem("error", "", "folder", f"index.csv, row 5: label 'tile_3.png' is neither in labels nor in {root}"),
-    ]
+        Problem(
+            "error", "", "folder", f"index.csv, row 3: image 'tile_1.png' is neither in images nor in {root}, did "
+            "you mean 'tile_3.png', 'tile_2.png' or 'tile_0.png'?",
+        ),
+        Problem(
+            "error", "", "folder", f"index.csv, row 5: label 'tile_3.png' is neither in labels nor in {root}, did "
+            "you mean 'tile_2.png', 'tile_1.png' or 'tile_0.png'?",
+        ),
+    ]  # fmt: skip
 
 
 def test_the_real_sets_are_sound(real_data: Path) -> None:

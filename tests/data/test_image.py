@@ -143,7 +143,7 @@ def test_truncated_files(tmp_path: Path, name: str, share: float) -> None:
 
 def test_huge_images_are_refused_before_decoding(tmp_path: Path) -> None:
     Image.fromarray(GRAY).save(tmp_path / "a.png")
-    with pytest.raises(HemalumError, match="30 x 20 pixels is over the limit of 599; --max-pixels lifts it"):
+    with pytest.raises(HemalumError, match="30 x 20 pixels is over the limit of 599; `max_pixels` lifts it"):
         read_image(tmp_path / "a.png", max_pixels=599)
     assert read_image(tmp_path / "a.png", max_pixels=600).shape == (20, 30, 3)
     assert read_image(tmp_path / "a.png", max_pixels=None).shape == (20, 30, 3)

@@ -305,10 +305,10 @@ def _edit(file: Path, old: str, new: str) -> None:
     [
         (lambda p: (p / "dataset.yaml").unlink(), "dataset.yaml: missing; is this a folder that `hemalum import`"),
         (lambda p: (p / "dataset.yaml").write_text("{"), "dataset.yaml: cannot be read (while parsing"),
-        (lambda p: (p / "dataset.yaml").write_text("3"), "dataset.yaml: content: Input should be"),
+        (lambda p: (p / "dataset.yaml").write_text("3"), "dataset.yaml: Input should be"),
         (lambda p: _edit(p / "dataset.yaml", "format: 2", "format: 9"), "dataset.yaml: dataset format 9, this ver"),
-        (lambda p: _edit(p / "dataset.yaml", "images: 1", "images: x"), "dataset.yaml: images: Input should be"),
-        (lambda p: _edit(p / "dataset.yaml", "images: 1", "images: 1\nx: 1"), "dataset.yaml: x: Extra inputs are"),
+        (lambda p: _edit(p / "dataset.yaml", "images: 1", "images: x"), "dataset.yaml: 'images': Input should be"),
+        (lambda p: _edit(p / "dataset.yaml", "images: 1", "images: 1\nx: 1"), "dataset.yaml: unknown key 'x'"),
         (lambda p: (p / "index.csv").unlink(), "index.csv: missing; import the data again"),
         (lambda p: (p / "index.csv").write_text("id,image\n"), "index.csv: column 'label' is missing"),
         (lambda p: _edit(p / "index.csv", "train", "dev"), "index.csv, row 2: split is 'dev', must be one of train"),

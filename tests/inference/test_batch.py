@@ -54,7 +54,7 @@ def test_one_bad_file_among_many(folder: Path, tmp_path: Path, model: Model, dis
     with (out / "a.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == first.count
     labels = tifffile.imread(out / "a_labels.tif")
-    assert (labels.dtype, labels.shape) == (np.uint32, (120, 140))
+    assert (labels.dtype, labels.shape) == (np.uint16, (120, 140))
     assert np.array_equal(labels, first.label_map())
     assert np.asarray(Image.open(out / "a_overlay.png")).shape == (120, 140, 3)
     assert results[0].files["csv"] == out / "a.csv"

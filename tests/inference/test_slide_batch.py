@@ -336,4 +336,4 @@ def test_nuclei_of_an_odd_size_are_warned_of(
     run: Callable[..., list[SlideResult]], slide: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(slide, mpp=2.0)
-    assert "is the scale right?" in caplog.text
+    assert "but its nuclei look like about" in caplog.text

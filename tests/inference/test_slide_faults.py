@@ -300,7 +300,7 @@ def test_the_scale_of_a_slide(case: Case, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     for stated in ((0.25, 0.5), 12.0, 0.01):
         odd = renamed(case, save_ome_pyramid(tmp_path / "odd.ome.tif", picture, mpp=stated))
-        with pytest.raises(HemalumError, match="give the true") as caught:
+        with pytest.raises(HemalumError, match=r"give (it|the true)") as caught:
             odd.run(tmp_path / "out")
         assert str(odd.slide) in str(caught.value)
         store = odd.run(tmp_path / f"out {stated}", mpp=0.25, region=4096)

@@ -177,7 +177,7 @@ def test_ungraded_nuclei_say_nothing(nuclei: Nuclei, tmp_path: Path) -> None:
     assert {f["properties"]["classification"]["name"] for f in document["features"]} == {"Nucleus"}
     with pytest.raises(HemalumError, match="no nuclei are graded"):
         nuclei.ihc_score()
-    with pytest.raises(HemalumError, match="measured first"):
+    with pytest.raises(HemalumError, match=r"measure it first, with_dab\(image\)"):
         Nuclei.from_labels(np.eye(4, dtype=np.int32)).graded(0.2)
 
 

@@ -51,4 +51,4 @@ def test_a_network_that_cannot_be_compiled_is_one_line(
     monkeypatch.setattr("torch.compile", Broken)
     with pytest.raises(HemalumError) as raised:
         train(recipe, [mini], tmp_path / "run", compile=True)
-    assert str(raised.value) == "PyTorch could not compile the network: no compiler; train without --compile"
+    assert str(raised.value) == "PyTorch could not compile the network: no compiler; train without `compile`"

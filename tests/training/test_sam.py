@@ -217,7 +217,7 @@ def test_a_trained_model_is_asked_with_other_embeddings(
     assert all(0 <= row["changed"] <= 1 and 0 <= row["dice"] <= 1 for row in rows.values())
     model = load_model(trained)
     maps = build_map_model(model.card, model.tensors)
-    images, _ = sam_controls.middle_windows(dataset, maps, 0.5, 32, None)
+    images, _ = sam_controls.middle_windows(dataset, 0.5, 32, None)
     embedded = sam_controls.embeddings_of(maps, images)
     seen = maps((255 * images).round().to(torch.uint8).permute(0, 2, 3, 1))[:, 0] >= 0.5
     assert torch.equal(sam_controls.predict(maps, images, embedded["of the image"]), seen)

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError
 from hemalum.nuclei.store import EXPORTS
 from hemalum.slides import FILE_SUFFIXES, images_in, is_slide, is_whole_slide, where_else
@@ -95,6 +96,13 @@ def check_folder(out: Path) -> None:
         Path(name).unlink()
     except OSError as error:
         raise HemalumError(f"cannot write in {out}: {error.strerror or error}") from error
+
+
+def check_workers(workers: int | None) -> None:
+    """Raise HemalumError for no workers, or more than this process has cores."""
+    cores = count_cpus()
+    if workers is not None and not 1 <= workers <= cores:
+        raise HemalumError(f"workers is {workers}: want 1 to {cores}, the cores of this machine")
 
 
 def stem(name: str | Path) -> str:

@@ -20,7 +20,7 @@ from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError, counted
 from hemalum.inference.cells import LARGEST, TOO_LARGE, CellNuclei, run_ahead
 from hemalum.inference.grid import CELL, CELL_HALO, Box
-from hemalum.inference.inputs import stem
+from hemalum.inference.inputs import check_workers, stem
 from hemalum.inference.plan import IN_ARTIFACTS, CellSegmenter, Plan, make_plan, representation_of
 from hemalum.inference.plausibility import ScaleCheck
 from hemalum.inference.sample import sample_tissue
@@ -120,6 +120,8 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
         store = NucleiStore.create(job.store, job.run)
         with hold(store):
             missing = store.missing()
+            if not store.complete:
+                job = _check_scale(job, opened, loaded, runner)
             if on_start is not None:
                 on_start(job, missing)
             if store.complete and not missing:
@@ -245,8 +247,6 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
         slide, model, engine, mpp=mpp, stain=stain, sample=sample, tissue=tissue if tissue_mask else None, roi=area,
         keep=keep, artifacts=artifacts,
     )  # fmt: skip
-    doubt = ScaleCheck().doubt(sample, model, engine, plan.scale, plan.staining)
-    plan = replace(plan, scale=replace(plan.scale, doubt=doubt))
     side = max(1, round(region / CELL))
     rows, columns = len(plan.cells), len(plan.cells[0])
     grid = RegionGrid(
@@ -274,11 +274,13 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
     return SlideJob(plan, Path(out) / ((name or stem(slide.name)) + SUFFIX), run, side)
 
 
-def check_workers(workers: int | None) -> None:
-    """Raise HemalumError for no workers, or more than this process has cores."""
-    cores = count_cpus()
-    if workers is not None and not 1 <= workers <= cores:
-        raise HemalumError(f"workers is {workers}: want 1 to {cores}, the cores of this machine")
+def _check_scale(job: SlideJob, slide: Slide, model: Model, engine: Engine) -> SlideJob:
+    """The job with what speaks against its scale, which is also said."""
+    plan = job.plan
+    tissue = plan.tissue or all_tissue(slide, "no mask was asked for", mpp=plan.scale.mpp)
+    sample = sample_tissue(slide, tissue, plan.scale.mpp)
+    doubt = ScaleCheck().doubt(sample, model, engine, plan.scale, plan.staining)
+    return replace(job, plan=replace(plan, scale=replace(plan.scale, doubt=doubt)))
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from typing import Any
 from hemalum import __version__
 from hemalum.errors import HemalumError, counted, nearest
 from hemalum.inference.cohort import SlideInput
-from hemalum.inference.inputs import FORMATS, check_folder, check_names
+from hemalum.inference.inputs import FORMATS, check_folder, check_names, check_workers
 from hemalum.inference.scale import check_mpp, warn_of_odd_median
 from hemalum.inference.segment import load_for_organ, open_image
-from hemalum.inference.slide import REGION, SlideJob, check_workers, segment_slide
+from hemalum.inference.slide import REGION, SlideJob, segment_slide
 from hemalum.inference.slide_log import SlideLog
 from hemalum.inference.staining import check_stain
 from hemalum.models.engines.engine import Engine

@@ -9,6 +9,7 @@ on real images.
 import hashlib
 import logging
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,6 +70,11 @@ class Artifacts:
     shape: tuple[int, int]
     mpp: float | None
     kept: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels compressed, to the workers of a cluster: it is nearly empty, and as large as a mask."""
+        packed = zlib.compress(np.ascontiguousarray(self.codes).tobytes())
+        return _unpacked, (packed, self.codes.shape, self.shape, self.mpp, self.kept)
 
     @property
     def digest(self) -> str | None:
@@ -143,6 +149,13 @@ def describe_artifacts(notes: dict[str, Any]) -> str:
         + (" (left out)" if one["left_out"] else "")
         for kind, one in summary.items()
     )
+
+
+def _unpacked(
+    packed: bytes, size: tuple[int, int], shape: tuple[int, int], mpp: float | None, kept: tuple[str, ...]
+) -> Artifacts:
+    codes = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(size)
+    return Artifacts(codes, shape, mpp, kept)
 
 
 def find_artifacts(slide: Slide, *, mpp: float | None = None, keep: bool = False) -> Artifacts:
