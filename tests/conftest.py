@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from builders.trained_models import save_dark_model, save_two_class_model
+from hemalum.errors import HemalumError
 
 if TYPE_CHECKING:
     from hemalum.training.recipe import Recipe
@@ -97,3 +98,16 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from builders.trainings import import_mini
 
     return import_mini(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def error_line() -> Callable[[Callable[[], object]], str]:
+    """A function that gives the one line that a call fails with."""
+
+    def error_line(call: Callable[[], object]) -> str:
+        with pytest.raises(HemalumError) as caught:
+            call()
+        (line,) = str(caught.value).splitlines()
+        return line
+
+    return error_line

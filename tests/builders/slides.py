@@ -8,6 +8,8 @@ import tifffile
 from numpy.typing import NDArray
 
 from builders.scenes import smooth_field
+from hemalum.data.image import read_image
+from hemalum.slides import open_slide
 
 Pixels = NDArray[np.uint8]
 
@@ -151,3 +153,12 @@ def overwrite(path: Path, offset: int, data: bytes) -> Path:
         stream.seek(offset)
         stream.write(data)
     return path
+
+
+def read_both(path: Path, rows: int = 17) -> Pixels:
+    """An image read whole, which has to be what a slide gives by bands of so many rows."""
+    pixels = read_image(path)
+    with open_slide(path) as slide:
+        bands = [slide.rows(top, top + rows) for top in range(0, slide.shape[0], rows)]
+    assert np.array_equal(np.concatenate(bands), pixels)
+    return pixels

@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from builders.slides import draw_picture, save_ome_zarr
+from builders.slides import draw_picture, read_both, save_ome_zarr
 from hemalum.data.image import read_image
 from hemalum.data.label_pixels import read_label_map
 from hemalum.errors import HemalumError
@@ -24,15 +24,6 @@ GRAY = COLOR[..., 0].copy()
 FAINT = np.where(GRAY > 180, GRAY, GRAY // 16)  # bright things on a dark ground
 CHANNELS = "the first is taken; if the nuclei are in another, save that one as a file of its own"
 BRIGHT = "three channels, bright ones: taken as red, green and blue, though the file does not say so"
-
-
-def read_both(path: Path) -> NDArray[np.uint8]:
-    """The image read whole, which has to be what a slide gives band by band."""
-    pixels = read_image(path)
-    with open_slide(path) as slide:
-        bands = [slide.rows(y, y + 17) for y in range(0, slide.shape[0], 17)]
-    assert np.array_equal(np.concatenate(bands), pixels)
-    return pixels
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -9,10 +9,9 @@ import pytest
 import tifffile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
-from builders.slides import draw_picture, save_ome_zarr
+from builders.slides import draw_picture, read_both, save_ome_zarr
 from hemalum.data.image import read_image
 from hemalum.data.pixels import Spread, spread_of
 from hemalum.errors import HemalumError
@@ -23,14 +22,6 @@ pytestmark = pytest.mark.fault
 COLOR = draw_picture(192, 192)
 GRAY = COLOR[..., 0].astype(np.uint16) * 10 + 900
 HOT = "these are cut off, as faults of a camera are; if they are the nuclei, save the image with 8 bits"
-
-
-def read_both(path: Path) -> NDArray[np.uint8]:
-    pixels = read_image(path)
-    with open_slide(path) as slide:
-        bands = [slide.rows(y, y + 50) for y in range(0, slide.shape[0], 50)]
-    assert np.array_equal(np.concatenate(bands), pixels)
-    return pixels
 
 
 def lines_of(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemalum.errors import HemalumError
-
 
 def discs(shape: tuple[int, int], centers: list[tuple[int, int]], radius: float) -> np.ndarray:
     """(H, W) int32: discs numbered from 1 in the order of their centers (y, x)."""
@@ -71,19 +69,6 @@ def make_folder(tmp_path: Path, grid_labels: np.ndarray) -> Callable[..., Path]:
         return root
 
     return make_folder
-
-
-@pytest.fixture
-def error_line() -> Callable[[Callable[[], object]], str]:
-    """A function that gives the one line that a call fails with."""
-
-    def error_line(call: Callable[[], object]) -> str:
-        with pytest.raises(HemalumError) as caught:
-            call()
-        (line,) = str(caught.value).splitlines()
-        return line
-
-    return error_line
 
 
 @pytest.fixture

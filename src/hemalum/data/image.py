@@ -46,7 +46,7 @@ def read_image(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> NDAr
     of a kind that is not read.
     """
     path = Path(path)
-    decode = _tiff_rgb if _is_tiff(_head(path)) else _plain_rgb
+    decode = _tiff_rgb if _is_tiff(read_head(path)) else _plain_rgb
     pixels, orientation = decode(path, max_pixels)
     if orientation != AS_STORED:
         remark(path, turned_words(orientation))
@@ -169,7 +169,8 @@ def orientation_of(path: Path | str) -> int:
         return AS_STORED
 
 
-def _head(path: Path) -> bytes:
+def read_head(path: Path) -> bytes:
+    """The first bytes of an image file. Raises HemalumError for what is no file, empty, or cannot be opened."""
     if path.is_dir():
         raise HemalumError(f"{path}: is a folder, not an image")
     try:
@@ -201,7 +202,7 @@ def open_plain(path: Path) -> Image.Image:
 
 def _plain_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], int]:
     """RGB as stored, and the orientation."""
-    with _named_faults(path, "PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, JPEG XR"):
+    with named_faults(path, "PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, JPEG XR"):
         if is_jpeg_xr(path):
             import imagecodecs
 
@@ -220,7 +221,7 @@ def _plain_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], i
 
 
 @contextmanager
-def _named_faults(path: Path, formats: str = "PNG, JPEG, BMP, TIFF") -> Iterator[None]:
+def named_faults(path: Path, formats: str = "PNG, JPEG, BMP, TIFF") -> Iterator[None]:
     """What decoders raise as one line with the name of the file; `formats` are those that are read."""
     try:
         yield
@@ -241,7 +242,7 @@ def _tiff_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], in
 
     from hemalum.data.pixels.tiff import left_out, plan_tiff
 
-    with _named_faults(path), tifffile.TiffFile(path) as tiff:
+    with named_faults(path), tifffile.TiffFile(path) as tiff:
         page = _first_page(tiff, path, max_pixels)
         plan = plan_tiff(tiff, path)
         series: Any = tiff.series[0]

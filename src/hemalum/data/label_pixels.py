@@ -6,11 +6,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import UnidentifiedImageError
 
-from hemalum.data.image import LOSSY, MAX_PIXELS, check_size, is_tiff, open_plain, orientation_of
+from hemalum.data.image import (
+    LOSSY,
+    MAX_PIXELS,
+    check_size,
+    is_tiff,
+    named_faults,
+    open_plain,
+    orientation_of,
+    read_head,
+)
 from hemalum.data.pixels.orientation import turn
-from hemalum.errors import HemalumError, one_line
+from hemalum.errors import HemalumError
 
 log = logging.getLogger(__name__)
 
@@ -96,25 +104,9 @@ def read_stored(path: Path) -> NDArray[Any]:
     WhiteIsZero, palettes and lookup tables are for looking at; it is turned as its orientation says. Raises
     HemalumError for a file that is missing, not an image, truncated, empty, too large or of a lossy format.
     """
-    if path.is_dir():
-        raise HemalumError(f"{path}: is a folder, not an image")
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(33)
-    except FileNotFoundError:
-        raise HemalumError(f"{path}: no such file") from None
-    except OSError as error:
-        raise HemalumError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not head:
-        raise HemalumError(f"{path}: the file is empty (0 bytes)")
-    try:
+    head = read_head(path)
+    with named_faults(path):
         pixels = _read_tiff(path) if is_tiff(path) else _read_plain(path, head)
-    except UnidentifiedImageError:
-        raise HemalumError(f"{path}: not an image that can be read (PNG, JPEG, BMP, TIFF)") from None
-    except HemalumError:
-        raise
-    except Exception as error:  # Pillow, tifffile and their codecs raise OSError, zlib.error, struct.error and more
-        raise HemalumError(f"{path}: image is damaged or truncated ({one_line(error)})") from error
     if pixels.size == 0:
         raise HemalumError(f"{path}: image has no pixels (shape {pixels.shape})")
     return turn(pixels, orientation_of(path))
