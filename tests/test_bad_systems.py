@@ -176,6 +176,7 @@ def test_a_labeled_fraction_that_leaves_a_class_empty(train: Train, rare: Path) 
     )
 
 
+@pytest.mark.fault
 def test_an_organ_that_is_not_in_the_embedding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Refused before the image is even opened, by segment and export alike."""
     organs = ["human brain", "human kidney"]

@@ -46,6 +46,7 @@ def test_in_python_an_error_names_parameters(line: str, expected: str) -> None:
     assert str(HemalumError(line)) == expected
 
 
+@pytest.mark.fault
 def test_the_command_line_names_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()

@@ -22,6 +22,7 @@ def test_a_folder_is_started_and_gone_on_with(tmp_path: Path) -> None:
     assert (out / "refinement.yaml").read_bytes() == before
 
 
+@pytest.mark.fault
 def test_anything_else_is_refused_and_nothing_written(tmp_path: Path) -> None:
     check_manifest(tmp_path, "refinement", CONTENT)
     before = (tmp_path / "refinement.yaml").read_bytes()
@@ -43,6 +44,7 @@ def test_content_may_grow_by_a_rule(tmp_path: Path) -> None:
     assert read_manifest(tmp_path, "comparison") == {"seeds": [1, 2, 3]}
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("text", "message"),
     [

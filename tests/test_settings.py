@@ -33,6 +33,7 @@ def test_a_name_alone_is_the_mapping_of_that_name() -> None:
     assert merge(CONTENT, {"augment": "none"}, "r")["augment"] == "none"
 
 
+@pytest.mark.fault
 def test_named_things_of_a_list_change_by_name() -> None:
     phases = merge(CONTENT, {"phases": {"two": {"steps": 5}}}, "r")["phases"]
     assert phases == [{"name": "one", "steps": 1}, {"name": "two", "steps": 5}]
@@ -43,6 +44,7 @@ def test_named_things_of_a_list_change_by_name() -> None:
 OTHERS = "by name, but it is a list of other things: give it whole"
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("content", "changes", "line"),
     [

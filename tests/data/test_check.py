@@ -41,6 +41,7 @@ def test_nothing_is_found_where_nothing_is_wrong(dataset: Path, make_folder: Cal
     ]
 
 
+@pytest.mark.fault
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="nowhere: no such folder"):
         check_dataset(tmp_path / "nowhere")

@@ -48,6 +48,7 @@ def write_set(
     return Dataset.open(folder)
 
 
+@pytest.mark.fault
 def test_a_set_that_is_combined_itself_is_taken_by_name_alone(tmp_path: Path) -> None:
     src = tmp_path / "src"
     write_set(src / "public", organ="liver", mpp=0.25, seed=0)
@@ -90,6 +91,7 @@ def test_all_sets_are_taken_and_shares_can_divide_them_anew(tmp_path: Path) -> N
     assert both.info.split.fractions == (0.5, 0.25, 0.25)
 
 
+@pytest.mark.fault
 def test_what_cannot_be_combined(tmp_path: Path, error_line: Callable[..., str]) -> None:
     def line(**options: object) -> str:
         return error_line(lambda: import_dataset("combined", tmp_path / "src", tmp_path / "both", **options))

@@ -50,6 +50,7 @@ def edit(archive: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -
     return archive / name
 
 
+@pytest.mark.fault
 def test_faults_of_arrays(archive: Path, error_line: Callable[..., str]) -> None:
     def message() -> str:
         return error_line(lambda: list(conic.read(archive)))
@@ -76,6 +77,7 @@ def test_faults_of_arrays(archive: Path, error_line: Callable[..., str]) -> None
     assert message() == f"{archive / 'images.npy'}: holds uint16, want uint8"
 
 
+@pytest.mark.fault
 def test_faults_of_tables(archive: Path, error_line: Callable[..., str], tmp_path: Path) -> None:
     def message() -> str:
         return error_line(lambda: list(conic.read(archive)))

@@ -55,6 +55,7 @@ def test_seven_classes_or_four(
     assert merged.classes.tolist() == [0, 3, 3, 2, 4, 4]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("values", "line"),
     [
@@ -75,6 +76,7 @@ def test_faults_of_a_label_file(
     assert error_line(lambda: list(consep.read(archive))).removeprefix(f"{file}: ") == line
 
 
+@pytest.mark.fault
 def test_faults_of_the_folders(archive: Path, error_line: Callable[..., str], tmp_path: Path) -> None:
     file = archive / "CoNSeP" / "Test" / "Labels" / "test_1.mat"
     file.unlink()

@@ -90,6 +90,7 @@ def test_class_maps(make_folder: Callable[..., Path], grid_labels: np.ndarray) -
     assert sample.classes.tolist() == class_ids.tolist()
 
 
+@pytest.mark.fault
 def test_class_names(
     make_folder: Callable[..., Path],
     grid_labels: np.ndarray,
@@ -218,6 +219,7 @@ def test_faults_with_an_index(
     assert str(error.value) == message.format(root=root)
 
 
+@pytest.mark.fault
 def test_an_index_that_is_no_text(make_folder: Callable[..., Path]) -> None:
     root = make_folder(1)
     _not_text(root)
@@ -259,6 +261,7 @@ def test_faults_without_an_index(
     assert str(error.value) == message.format(root=root)
 
 
+@pytest.mark.fault
 def test_faults_of_the_options(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(1)
     with pytest.raises(HemalumError, match="no column 'organ' to group by; columns are image, label, patient, mpp"):

@@ -129,6 +129,7 @@ def test_tiff_faults(tmp_path: Path, pixels: np.ndarray, options: dict[str, Any]
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_truncated_files(tmp_path: Path, name: str, share: float) -> None:
@@ -141,6 +142,7 @@ def test_truncated_files(tmp_path: Path, name: str, share: float) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.fault
 def test_huge_images_are_refused_before_decoding(tmp_path: Path) -> None:
     Image.fromarray(GRAY).save(tmp_path / "a.png")
     with pytest.raises(HemalumError, match="30 x 20 pixels is over the limit of 599; `max_pixels` lifts it"):
@@ -201,6 +203,7 @@ def test_label_faults(tmp_path: Path, pixels: np.ndarray, message: str) -> None:
     assert str(error.value) == f"{path}: {message}"
 
 
+@pytest.mark.fault
 def test_jpeg_labels_are_refused(tmp_path: Path) -> None:
     Image.fromarray(GRAY).save(tmp_path / "a.jpg")
     with pytest.raises(HemalumError, match="a label map cannot be a JPEG"):

@@ -59,6 +59,7 @@ def test_the_files_are_plain(make_folder: Callable[..., Path], tmp_path: Path, g
     )
 
 
+@pytest.mark.fault
 def test_parts(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     dataset = import_dataset("folder", make_folder(10), tmp_path / "set", group="patient")
     parts = {part: dataset.split(part) for part in ("train", "val", "test")}
@@ -150,6 +151,7 @@ def test_classes_ambiguity_and_many_labels_survive(tmp_path: Path) -> None:
     assert np.array_equal(again.ambiguous, ambiguous)
 
 
+@pytest.mark.fault
 def test_class_of_an_instance_is_that_of_most_of_its_pixels() -> None:
     instances = np.array([[0, 2, 2, 2, 5]], np.int32)
     assert classes_by_instance(instances, np.array([[3, 1, 4, 4, 2]], np.int32)).tolist() == [0, 0, 4, 0, 0, 2]
@@ -175,6 +177,7 @@ def test_progress(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     assert seen == ["tile_0", "tile_1", "tile_2"]
 
 
+@pytest.mark.fault
 def test_nothing_is_left_when_import_fails(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(3)
     (root / "labels/tile_2.png").write_text("text")
@@ -195,6 +198,7 @@ def test_nothing_is_left_when_interrupted(make_folder: Callable[..., Path], tmp_
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.fault
 def test_full_folders_are_refused_and_kept(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(3)
     target = tmp_path / "set"
@@ -254,6 +258,7 @@ def test_faults_of_the_arguments(
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.fault
 def test_a_target_around_the_source_is_refused(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     root = make_folder(3)
     with pytest.raises(HemalumError, match="holds the source"):
@@ -263,6 +268,7 @@ def test_a_target_around_the_source_is_refused(make_folder: Callable[..., Path],
         import_dataset("folder", root, tmp_path / "file")
 
 
+@pytest.mark.fault
 def test_groups_of_published_formats(
     tmp_path: Path, grid_labels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,11 +333,13 @@ def test_faults_of_a_dataset_folder(tmp_path: Path, spoil: Callable[[Path], obje
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.fault
 def test_no_dataset_folder(tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="nowhere: no such dataset folder"):
         Dataset.open(tmp_path / "nowhere")
 
 
+@pytest.mark.fault
 def test_a_dataset_without_rows(tmp_path: Path) -> None:
     path = _minimal(tmp_path)
     (path / "index.csv").write_text((path / "index.csv").read_text().splitlines()[0] + "\n")

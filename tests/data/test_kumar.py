@@ -94,6 +94,7 @@ def test_import_keeps_the_published_test_part(request: pytest.FixtureRequest, tm
     assert dataset.info.split.by == "patient"
 
 
+@pytest.mark.fault
 def test_faults(archive: Path, outlines: Path, error_line: Callable[..., str], tmp_path: Path) -> None:
     file = archive / "test_same" / "Labels" / "TCGA-E2-A1B5-01Z-00-DX1.mat"
     savemat(file, {"inst_map": np.zeros((52, 40))})

@@ -77,6 +77,7 @@ def test_a_draw_without_a_rare_class_is_drawn_again() -> None:
         assert {5, 40} & set(chosen)
 
 
+@pytest.mark.fault
 def test_a_fraction_that_leaves_a_class_empty() -> None:
     present = np.eye(3, dtype=bool)[np.arange(32) % 3]
     with pytest.raises(
@@ -153,6 +154,7 @@ def test_trainings_take_turns_at_draws() -> None:
     assert draw(1, 3) == draw(4, 3) == draw(7, 3) == draw(1, 1, seed=1)
 
 
+@pytest.mark.fault
 def test_a_count_is_so_many() -> None:
     every = np.ones((10, 1), bool)
     assert len(draw_labeled(members(10), LabeledImages(count=4), every, ["x"])) == 4
@@ -160,6 +162,7 @@ def test_a_count_is_so_many() -> None:
         draw_labeled(members(10), LabeledImages(count=11), every, ["x"])
 
 
+@pytest.mark.fault
 def test_a_list_names_the_labeled_images(mini: Path, tmp_path: Path) -> None:
     dataset, path = Dataset.open(mini).split("train"), tmp_path / "labeled.txt"
     first, second = dataset.rows[0].id, dataset.rows[1].id

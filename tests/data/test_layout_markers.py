@@ -100,6 +100,7 @@ def test_every_public_format_has_a_layout_here() -> None:
     assert not missing, f"give {', '.join(missing)} a row in LAYOUTS: the names of its files, as published"
 
 
+@pytest.mark.fault
 def test_the_error_says_which_format_it_looks_like(tmp_path: Path, error_line: Callable[..., str]) -> None:
     (tmp_path / "test_same" / "Labels").mkdir(parents=True)
     (tmp_path / "lizard_labels" / "Lizard_Labels").mkdir(parents=True)
@@ -111,6 +112,7 @@ def test_the_error_says_which_format_it_looks_like(tmp_path: Path, error_line: C
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.fault
 def test_the_right_format_is_not_contradicted(tmp_path: Path, error_line: Callable[..., str]) -> None:
     (tmp_path / "test_same" / "Labels").mkdir(parents=True)
     assert "looks like" not in error_line(lambda: import_dataset("kumar", tmp_path, tmp_path / "set"))

@@ -84,6 +84,7 @@ def test_ids_without_a_nucleus_and_images_without_nuclei(archive: Path, grid_lab
     assert samples["crag_2"].classes.tolist() == [0]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("values", "line"),
     [
@@ -108,6 +109,7 @@ def test_faults_of_a_label_file(
     assert message.removeprefix(f"{file}: ") == line
 
 
+@pytest.mark.fault
 def test_faults_of_the_folders(archive: Path, error_line: Callable[..., str], tmp_path: Path) -> None:
     label = archive / "Lizard_Labels" / "Labels" / "glas_1.mat"
     label.unlink()

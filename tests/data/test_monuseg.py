@@ -139,6 +139,7 @@ def test_faults(archive: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.fault
 def test_an_image_in_both_archives(archive: Path, tmp_path: Path) -> None:
     test = archive / "MoNuSegTestData"
     put(test / f"{TRAIN[0]}.tif", test / f"{TRAIN[0]}.xml", 0)

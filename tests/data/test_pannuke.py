@@ -97,6 +97,7 @@ def test_a_channel_without_background(archive: Path) -> None:
     assert first.classes.tolist() == [0, 2]
 
 
+@pytest.mark.fault
 def test_faults_of_arrays(archive: Path, error_line: Callable[..., str]) -> None:
     def message() -> str:
         return error_line(lambda: list(pannuke.read(archive)))
@@ -153,6 +154,7 @@ def test_export(exported: Path, grid_labels: np.ndarray) -> None:
     assert looks_like(exported) == ["pannuke"]
 
 
+@pytest.mark.fault
 def test_faults_of_the_export(exported: Path, error_line: Callable[..., str], grid_labels: np.ndarray) -> None:
     def message() -> str:
         return error_line(lambda: list(pannuke.read(exported)))
@@ -177,6 +179,7 @@ def test_faults_of_the_export(exported: Path, error_line: Callable[..., str], gr
     assert message() == f"{exported / 'images' / 'x.png'}: the name must begin with the fold, 0_, 1_ or 2_"
 
 
+@pytest.mark.fault
 def test_neither_layout(tmp_path: Path, error_line: Callable[..., str]) -> None:
     assert error_line(lambda: list(pannuke.read(tmp_path))) == (
         f"{tmp_path}: no 'Fold 1/images/fold1/images.npy' and no images/*.png with labels/*.npy; "

@@ -116,6 +116,7 @@ def test_consecutive_frames_are_one_group_and_stay_in_one_part(tmp_path: Path) -
         assert len({parts[number] for number in range(first, first + 4)}) == 1
 
 
+@pytest.mark.fault
 def test_runs_that_cannot_be_are_refused(tmp_path: Path, clinic: Path) -> None:
     with pytest.raises(HemalumError, match=r"option run is 3; leave it out: .*metadata\.csv says it$"):
         list(READERS["clinicdb"].read(clinic, run=3))
@@ -192,6 +193,7 @@ def test_faults(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.fault
 def test_kvasir_is_told_by_its_names(tmp_path: Path) -> None:
     build(tmp_path, "images/cju{}.jpg", "masks/cju{}.jpg")
     with pytest.raises(

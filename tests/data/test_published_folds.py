@@ -108,6 +108,7 @@ def test_tnbc_faults() -> None:
     )
 
 
+@pytest.mark.fault
 def test_tnbc_import(tmp_path: Path) -> None:
     for patient in ELEVEN:
         for number in (1, 2):

@@ -69,6 +69,7 @@ def test_dsb_stain_is_told_by_color(color: tuple[int, int, int], stain: str) -> 
     assert dsb2018.stain_of(np.full((8, 8, 3), color, np.uint8)) == stain
 
 
+@pytest.mark.fault
 def test_dsb_faults(dsb_archive: Path, tmp_path: Path) -> None:
     masks = dsb_archive / "stage1_train/0a7d/masks"
     save(masks / "00.png", np.zeros((52, 50), np.uint8))
@@ -143,6 +144,7 @@ def test_tnbc_label_maps_are_kept(tnbc_archive: Path, grid_labels: np.ndarray) -
     assert np.array_equal(next(tnbc.read(tnbc_archive)).instances, grid_labels * 3)
 
 
+@pytest.mark.fault
 def test_tnbc_faults(tnbc_archive: Path, tmp_path: Path) -> None:
     root = tnbc_archive / "TNBC_NucleiSegmentation"
     save(root / "GT_01/01_1.png", np.zeros((5, 52), np.uint8))
@@ -258,6 +260,7 @@ def test_nuinsseg_ambiguous_masks_in_other_places(nuinsseg_archive: Path, name: 
     assert next(nuinsseg.read(nuinsseg_archive)).ambiguous[:10].all()
 
 
+@pytest.mark.fault
 def test_nuinsseg_faults(nuinsseg_archive: Path, tmp_path: Path) -> None:
     folder = nuinsseg_archive / "human bladder"
     with pytest.raises(HemalumError, match="species 'cat': choices are human, mouse, both"):
@@ -282,6 +285,7 @@ def test_nuinsseg_faults(nuinsseg_archive: Path, tmp_path: Path) -> None:
         list(nuinsseg.read(folder / "mask binary"))
 
 
+@pytest.mark.fault
 def test_nuinsseg_no_such_species(nuinsseg_archive: Path) -> None:
     import shutil
 

@@ -137,6 +137,7 @@ def test_faults(options: dict[str, Any], message: str) -> None:
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.fault
 def test_repeated_ids() -> None:
     with pytest.raises(HemalumError, match="sample id a occurs more than once"):
         split_by_group([Member("a", "g0"), Member("a", "g1")])
@@ -177,6 +178,7 @@ def test_groups_in_two_parts_are_named() -> None:
     assert published_split(published_members("abab", "rrvt")).apart == ["a", "b"]
 
 
+@pytest.mark.fault
 def test_an_image_without_a_part_is_refused() -> None:
     with pytest.raises(HemalumError, match="image 1: the published split does not name it; split by shares"):
         published_split(published_members("ab", "r-"))
@@ -281,6 +283,7 @@ def test_half_a_publication_is_split_by_shares(
     assert "a part of the publication is not here" in caplog.text
 
 
+@pytest.mark.fault
 def test_images_without_a_part_stop_only_who_asked(reader: Callable[..., None], tmp_path: Path) -> None:
     reader([*SOUND, ("e", None, None)], **RULE)
     assert import_dataset("made", tmp_path, tmp_path / "a").info.split.published is None
@@ -297,6 +300,7 @@ def test_folds(reader: Callable[..., None], tmp_path: Path) -> None:
     assert (third.info.split.fold, third.info.split.counts) == (3, {"train": 5, "val": 1, "test": 3})
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -313,6 +317,7 @@ def test_arguments_that_do_not_go_together(
     assert line in error_line(lambda: import_dataset("made", tmp_path, tmp_path / "set", **arguments))
 
 
+@pytest.mark.fault
 def test_formats_without_a_published_split(
     make_folder: Callable[..., Path], tmp_path: Path, error_line: Callable[..., str]
 ) -> None:

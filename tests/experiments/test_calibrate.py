@@ -117,6 +117,7 @@ def test_with_as_few_groups_as_a_guarantee_takes_nothing_is_said_of_one_left_out
     assert limit.known == "9 groups, too few to say what a group left out keeps"
 
 
+@pytest.mark.fault
 def test_too_few_groups_or_too_weak_a_model(dark_model: Path, organs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     with pytest.raises(
@@ -166,6 +167,7 @@ def test_the_card_holds_the_thresholds(calibrated: Path, tiny: Path, organs: Pat
         assert one.recall is None or one.low <= one.recall <= one.high
 
 
+@pytest.mark.fault
 def test_an_image_is_segmented_at_the_threshold(calibrated: Path, organs: Path) -> None:
     model = load_model(calibrated)
     sample = Dataset.open(organs).split("test")[0]
@@ -182,6 +184,7 @@ def test_an_image_is_segmented_at_the_threshold(calibrated: Path, organs: Path) 
         hemalum.segment(sample.image, model, mpp=0.5, recall=0.9, engine="torch")
 
 
+@pytest.mark.fault
 def test_a_dataset_is_scored_at_the_thresholds_of_its_organs(calibrated: Path, organs: Path) -> None:
     model = load_model(calibrated)
     card = model.card.recall[0]
@@ -203,6 +206,7 @@ def test_a_dataset_is_scored_at_the_thresholds_of_its_organs(calibrated: Path, o
 TWO_ORGANS = {"liver": 0.545, "brain": 0.53}  # the first changes what the model gives
 
 
+@pytest.mark.fault
 def test_thresholds_by_organ_need_a_model_that_knows_organs(dark_model: Path, organs: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="model 'dark' tells no organs apart: leave out the thresholds by organ"):
         calibrate(dark_model, organs, tmp_path / "out.safetensors", by_organ=True)
@@ -232,6 +236,7 @@ def test_the_command_line(calibrated: Path, organs: Path, tmp_path: Path, capsys
     assert "for a recall of 0.7, set on organs" in page
 
 
+@pytest.mark.fault
 def test_a_slide_says_its_threshold(calibrated: Path, organs: Path, tmp_path: Path) -> None:
     image = np.tile(Dataset.open(organs)[0].image, (3, 3, 1))
     Image.fromarray(image).save(tmp_path / "slide.png")

@@ -159,6 +159,7 @@ def test_a_comparison_grows(recipes: tuple[str, str], mini: Path, tmp_path: Path
     assert len(comparison.runs) == 2
 
 
+@pytest.mark.fault
 def test_labels_corrected_while_a_comparison_runs(mini: Path, tmp_path: Path) -> None:
     corrected = tmp_path / "mini"
     shutil.copytree(mini, corrected)
@@ -169,6 +170,7 @@ def test_labels_corrected_while_a_comparison_runs(mini: Path, tmp_path: Path) ->
         execute.execute_run(plan, plan.methods[0], plan.run_keys[0], tmp_path / "run", CPU)
 
 
+@pytest.mark.fault
 def test_another_comparison_is_refused(done: Path, recipes: tuple[str, str], mini: Path, tmp_path: Path) -> None:
     before = (done / "comparison.yaml").read_bytes()
     with pytest.raises(HemalumError, match="holds another comparison: folds is None there, 2 here"):
@@ -276,6 +278,7 @@ def test_a_run_that_another_process_is_at_is_waited_for(
     assert len(comparison.runs) == 1
 
 
+@pytest.mark.fault
 def test_test_images_are_segmented_at_the_scale_that_is_asked_for(
     mini: Path, dark_model: Path, tmp_path: Path, no_cost: None
 ) -> None:
@@ -301,6 +304,7 @@ def test_folds_are_scored_apart(mini: Path, tmp_path: Path) -> None:
     assert sorted(ids) == sorted(row.id for row in Dataset.open(mini).rows)
 
 
+@pytest.mark.fault
 def test_label_maps_of_another_program(done: Path, mini: Path, tmp_path: Path) -> None:
     predictions = done / "runs" / "mini" / "dark" / "fold0-seed0" / "predictions"
     comparison, _ = compare([f"other={predictions}"], [mini], tmp_path / "out", resources=CPU)
@@ -318,6 +322,7 @@ def test_label_maps_of_another_program(done: Path, mini: Path, tmp_path: Path) -
     assert not (tmp_path / "second").exists()
 
 
+@pytest.mark.fault
 def test_mistakes_are_found_before_any_training(
     recipes: tuple[str, str], mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,6 +351,7 @@ def test_mistakes_are_found_before_any_training(
     assert not out.exists()
 
 
+@pytest.mark.fault
 def test_the_same_image_in_two_parts_is_refused(mini: Path, tmp_path: Path) -> None:
     copied = tmp_path / "mini"
     shutil.copytree(mini, copied)
@@ -393,6 +399,7 @@ def test_ids_beyond_16_bits_are_made_small(tmp_path: Path) -> None:
     assert read_label_map(tmp_path / "a.png").tolist() == [[0, 1], [1, 2]]
 
 
+@pytest.mark.fault
 def test_files_that_were_damaged_are_named(done: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="holds no comparison"):
         load_comparison(tmp_path)

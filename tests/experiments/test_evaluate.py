@@ -123,6 +123,7 @@ def test_saved_files_say_the_same(tmp_path: Path) -> None:
     assert [row["pq"] for row in rows] == ["1.0", str(2 / 3), ""]
 
 
+@pytest.mark.fault
 def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HemalumError, match="cannot write"):
@@ -135,6 +136,7 @@ def test_each_image_is_told_as_it_is_done() -> None:
     assert calls == [(0, "a"), (1, "b"), (2, "c")]
 
 
+@pytest.mark.fault
 def test_a_segmentation_with_nan_is_refused_with_its_sample() -> None:
     def broken(one: Sample) -> NDArray[np.float64]:
         return np.where(one.instances == 2, math.nan, one.instances)
@@ -143,6 +145,7 @@ def test_a_segmentation_with_nan_is_refused_with_its_sample() -> None:
         evaluate(broken, SAMPLES)
 
 
+@pytest.mark.fault
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(HemalumError, match="sample a"):
         evaluate(lambda one: one.instances[1:], SAMPLES)

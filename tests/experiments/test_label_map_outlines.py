@@ -52,6 +52,7 @@ def test_cells_give_their_nucleus_and_annotations_are_left_out(tmp_path: Path) -
     assert (filled.labels.max(), filled.left_out) == (0, {"region": 1})
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("content", "message"),
     [

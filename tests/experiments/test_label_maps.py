@@ -133,6 +133,7 @@ def test_a_name_with_a_tail_may_be_an_image_of_its_own(folder: Path) -> None:
     np.testing.assert_array_equal(maps(sample("a_masks", squares())), squares(9))
 
 
+@pytest.mark.fault
 def test_two_files_for_one_image_are_refused(folder: Path) -> None:
     write(folder / "a.png", squares())
     write(folder / "a.tif", squares().astype(np.uint8))
@@ -140,6 +141,7 @@ def test_two_files_for_one_image_are_refused(folder: Path) -> None:
         LabelMaps(folder).check(["a"])
 
 
+@pytest.mark.fault
 def test_missing_files_are_named_and_count_as_empty_only_when_asked(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -155,6 +157,7 @@ def test_missing_files_are_named_and_count_as_empty_only_when_asked(
     assert summary["instance"]["pooled"]["pq"] == pytest.approx(3 / (3 + 1.5))
 
 
+@pytest.mark.fault
 def test_files_of_no_image_are_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a.png", "b.png", "zebra.png"):
         write(folder / name, squares())
@@ -165,6 +168,7 @@ def test_files_of_no_image_are_named(folder: Path, caplog: pytest.LogCaptureFixt
         LabelMaps(folder).check(["q"])
 
 
+@pytest.mark.fault
 def test_a_folder_without_label_maps(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(HemalumError, match="no label maps in this folder"):
         LabelMaps(folder)
@@ -194,6 +198,7 @@ BAD = {
 }
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(("name", "labels", "message"), BAD.values(), ids=BAD)
 def test_what_is_no_label_map(folder: Path, name: str, labels: Callable[[], NDArray[Any]], message: str) -> None:
     write(folder / name, labels())
@@ -202,6 +207,7 @@ def test_what_is_no_label_map(folder: Path, name: str, labels: Callable[[], NDAr
     assert str(folder / name) in str(caught.value)
 
 
+@pytest.mark.fault
 def test_colors_are_refused(folder: Path) -> None:
     colors = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     Image.fromarray(colors).save(folder / "a.png")
@@ -209,6 +215,7 @@ def test_colors_are_refused(folder: Path) -> None:
         LabelMaps(folder)(sample("a", squares()))
 
 
+@pytest.mark.fault
 def test_nothing_is_unpickled(folder: Path) -> None:
     np.save(folder / "a_seg.npy", np.array({"masks": squares()}), allow_pickle=True)
     with pytest.raises(HemalumError, match=r"Cellpose's _seg\.npy is a pickle.*--save_tif"):
@@ -224,6 +231,7 @@ def test_nothing_is_unpickled(folder: Path) -> None:
         LabelMaps(folder)(sample("d", squares()))
 
 
+@pytest.mark.fault
 def test_a_header_that_promises_more_than_the_file_holds(folder: Path) -> None:
     with (folder / "a.npy").open("wb") as stream:
         np.lib.format.write_array_header_1_0(
@@ -257,6 +265,7 @@ def test_a_dataset_by_folder_is_the_same_as_by_arrays(dataset: Path, folder: Pat
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["label_maps"] == str(folder)
 
 
+@pytest.mark.fault
 def test_predictions_of_the_whole_set_serve_one_part_without_a_warning(
     dataset: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -271,6 +280,7 @@ def test_predictions_of_the_whole_set_serve_one_part_without_a_warning(
         evaluate(folder, dataset, split=None)
 
 
+@pytest.mark.fault
 def test_a_folder_against_a_folder(folder: Path, tmp_path: Path) -> None:
     truth = tmp_path / "truth"
     truth.mkdir()
@@ -289,6 +299,7 @@ def test_a_folder_against_a_folder(folder: Path, tmp_path: Path) -> None:
         evaluate(folder, data)
 
 
+@pytest.mark.fault
 def test_geojson_is_no_truth(folder: Path) -> None:
     write(folder / "a.geojson", squares())
     with pytest.raises(HemalumError, match="does not say the size of its image"):

@@ -147,6 +147,7 @@ def test_wrong_is_any_other_and_shuffled_keeps_the_numbers() -> None:
         assert assign_organs(rule, known, images, seed=1) != assign_organs(rule, known, images)
 
 
+@pytest.mark.fault
 def test_what_has_no_organ_to_give(dataset: Path, model: Model) -> None:
     plain = Model(model.card.model_copy(update={"organs": []}), model.tensors)
     engine = RecordingEngine()
@@ -165,6 +166,7 @@ def test_what_has_no_organ_to_give(dataset: Path, model: Model) -> None:
     assert engine.organs == []
 
 
+@pytest.mark.fault
 def test_the_verb_has_the_rule(tiny: Path, organs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", str(tiny), str(organs), "--engine", "torch"]
     assert cli.main([*words, "--organs", "unknown", "-o", str(tmp_path / "out")]) == 0

@@ -224,6 +224,7 @@ tables:
 """
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -262,6 +263,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, old: str, new: str, m
         load_paper(path)
 
 
+@pytest.mark.fault
 def test_the_nearest_name_is_named() -> None:
     with pytest.raises(HemalumError, match="no paper 'alnet', did you mean 'al_net'"):
         load_paper("alnet")

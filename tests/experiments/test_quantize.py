@@ -68,6 +68,7 @@ def test_windows_are_what_inference_shows_the_network(dark: Model, mini: Path, c
     assert all(np.array_equal(one[0], other[0]) for one, other in zip(windows, again, strict=True))
 
 
+@pytest.mark.fault
 def test_without_nncf(dark: Model, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8_module.importlib.util, "find_spec", lambda name: None if name == "nncf" else name)
     with pytest.raises(HemalumError, match=r"^int8 needs nncf: pip install 'hemalum\[int8\]'$"):
@@ -75,6 +76,7 @@ def test_without_nncf(dark: Model, mini: Path, tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(("part", "message"), [("train", "no training images"), ("val", "no validation images")])
 def test_a_dataset_without_a_part(
     dark: Model, mini: Path, tmp_path: Path, pretend_nncf: list[int], part: str, message: str
@@ -86,6 +88,7 @@ def test_a_dataset_without_a_part(
     assert not pretend_nncf
 
 
+@pytest.mark.fault
 def test_too_little_to_do(dark: Model, mini: Path, tmp_path: Path, pretend_nncf: list[int]) -> None:
     with pytest.raises(HemalumError, match="needs a dataset"):
         quantize(dark, [], tmp_path / "m.safetensors")
@@ -93,6 +96,7 @@ def test_too_little_to_do(dark: Model, mini: Path, tmp_path: Path, pretend_nncf:
         quantize(dark, [mini, mini], tmp_path / "m.safetensors", windows=1)
 
 
+@pytest.mark.fault
 def test_a_sam_encoder_is_refused(dark: Model, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8_module.importlib.util, "find_spec", lambda name: name)
     sam = SamEncoding(encoder="some/sam", digest="0", field=64)
@@ -101,6 +105,7 @@ def test_a_sam_encoder_is_refused(dark: Model, mini: Path, tmp_path: Path, monke
         quantize(model, mini, tmp_path / "m.safetensors")
 
 
+@pytest.mark.fault
 def test_nothing_is_written_where_the_form_is_bad(
     dark: Model, mini: Path, tmp_path: Path, pretend_nncf: list[int]
 ) -> None:

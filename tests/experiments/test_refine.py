@@ -80,6 +80,7 @@ def test_ambiguous_areas_count_nowhere(tiny: Path, organs: Path, tmp_path: Path)
         assert image.entropy == pytest.approx(mean_entropy(kept))
 
 
+@pytest.mark.fault
 def test_corrected_labels_are_another_refinement(
     refined: Refinement, tiny: Path, organs: Path, tmp_path: Path
 ) -> None:
@@ -165,24 +166,28 @@ def test_what_is_finished_is_kept(
     assert list(fewer.chosen) == list(more.chosen)  # none is thrown away
 
 
+@pytest.mark.fault
 def test_a_folder_with_another_refinement_is_refused(refined: Refinement, tiny: Path, organs: Path) -> None:
     with pytest.raises(HemalumError, match="holds another refinement: top is 2 there, 3 here"):
         refine(tiny, organs, refined.out, **ASKED | {"top": 3})  # type: ignore[arg-type]
     assert yaml.safe_load((refined.out / "refinement.yaml").read_text())["top"] == "2"
 
 
+@pytest.mark.fault
 def test_a_folder_with_something_else_is_refused(tiny: Path, organs: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(HemalumError, match="is not empty and holds no refinement"):
         refine(tiny, organs, tmp_path, **ASKED)  # type: ignore[arg-type]
 
 
+@pytest.mark.fault
 def test_a_model_that_does_not_say_how_it_was_trained(organs: Path, tmp_path: Path, dark_model: Path) -> None:
     with pytest.raises(HemalumError, match="model 'dark' does not say how it was trained"):
         refine(dark_model, organs, tmp_path / "out", **ASKED)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault
 def test_choosing_everything_is_refused(tiny: Path, organs: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="`top` 50 chooses all 12 training images: nothing is selected"):
         refine(tiny, organs, tmp_path / "out", **ASKED | {"top": 50})  # type: ignore[arg-type]
@@ -198,12 +203,14 @@ def test_a_model_of_few_labels_is_refined_on_all_chosen_images(tiny: Path, organ
     assert refined.steps == math.ceil(2 * len(dataset.split("train")) / recipe.batch)
 
 
+@pytest.mark.fault
 def test_test_images_must_not_be_training_images(tiny: Path, organs: Path, tmp_path: Path) -> None:
     for part, what in (("train", "training"), ("val", "validation")):
         with pytest.raises(HemalumError, match=rf"image \d+ of part '{part}' is also {what} image"):
             refine(tiny, organs, tmp_path / "out", split=part, **ASKED)  # type: ignore[arg-type]
 
 
+@pytest.mark.fault
 def test_parts_that_are_empty_are_named(tiny: Path, organs: Path, tmp_path: Path) -> None:
     data = Dataset.open(organs)
     no_val = replace(data, rows=tuple(row for row in data.rows if row.split != "val"))
@@ -214,6 +221,7 @@ def test_parts_that_are_empty_are_named(tiny: Path, organs: Path, tmp_path: Path
         refine(tiny, no_test, tmp_path / "out", **ASKED)  # type: ignore[arg-type]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -253,6 +261,7 @@ def test_another_dataset_to_measure_on(tiny: Path, organs: Path, mini: Path, tmp
     assert len(result.arms["before"]) == 10
 
 
+@pytest.mark.fault
 def test_a_recipe_of_another_version_is_refused(tiny: Path, organs: Path, tmp_path: Path) -> None:
     card, tensors = load_model_file(tiny)
     assert card.training is not None
@@ -262,6 +271,7 @@ def test_a_recipe_of_another_version_is_refused(tiny: Path, organs: Path, tmp_pa
         refine(tmp_path / "old.safetensors", organs, tmp_path / "out", **ASKED)  # type: ignore[arg-type]
 
 
+@pytest.mark.fault
 def test_the_verb(tiny: Path, organs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     words = ["refine", str(tiny), str(organs), "-o", str(out), "--top", "2", "--epochs", "1", "--draws", "1"]

@@ -73,6 +73,7 @@ def test_of_another_network_the_late_modules_that_it_declares(monkeypatch: pytes
     assert choose_trainable(other) == ["rise.*", "head.*"]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("registered", [True, False])
 def test_a_network_without_late_modules_needs_patterns(registered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if registered:
@@ -87,6 +88,7 @@ def test_a_network_without_late_modules_needs_patterns(registered: bool, monkeyp
         choose_trainable(other)
 
 
+@pytest.mark.fault
 def test_patterns_that_match_nothing_are_refused(tiny: Path) -> None:
     model = load_model(tiny)
     assert choose_trainable(model, ["head.*", "film.2.*"]) == ["head.*", "film.2.*"]

@@ -221,6 +221,7 @@ def test_the_report_has_three_columns(done: tuple[Reproduction, Path], tmp_path:
     assert "group_split" in (tmp_path / "protocol.csv").read_text()
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_what_is_finished_is_not_run_again(
     done: tuple[Reproduction, Path],
@@ -245,6 +246,7 @@ def test_what_is_finished_is_not_run_again(
 # what is refused before any training
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("table", "names", "message"),
     [
@@ -272,12 +274,14 @@ def test_what_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault
 def test_a_folder_with_something_else_is_refused(paper: Path, shelf: Path, mini: Path, tmp_path: Path) -> None:
     (tmp_path / "comparison.yaml").write_text("")
     with pytest.raises(HemalumError, match="is not empty and holds no reproduction"):
         reproduce(paper, "main", data={"mini": mini}, out=tmp_path, resources=CPU)
 
 
+@pytest.mark.fault
 def test_data_that_no_row_runs_on_is_refused(shelf: Path, mini: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="al_net dsb2018 has nothing to run on 'etis'; it runs on dsb2018"):
         reproduce("al_net", "dsb2018", data={"etis": mini}, out=tmp_path / "out", resources=CPU)

@@ -34,6 +34,7 @@ def test_a_fold_is_the_same_every_time(mini: Path) -> None:
     assert first.info.split.fold == 2
 
 
+@pytest.mark.fault
 def test_folds_that_cannot_be(mini: Path) -> None:
     dataset = Dataset.open(mini)
     with pytest.raises(HemalumError, match=r"5 groups \(patient\) cannot be divided into 6 folds"):
@@ -54,11 +55,13 @@ def test_a_split_by_image_has_the_counts_of_the_paper(mini: Path) -> None:
     assert all(len(splits) == 1 for splits in kept.values())
 
 
+@pytest.mark.fault
 def test_a_part_that_would_be_empty_is_refused(mini: Path) -> None:
     with pytest.raises(HemalumError, match="too few for the paper's split: no train"):
         imitate_split(Dataset.open(mini), Split(by="image", counts=(0, 5, 5), tag="stated"))
 
 
+@pytest.mark.fault
 def test_a_resplit_shares_its_images_and_is_kept(mini: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(mini)
     parts = imitate_split(dataset, Split(by="image", counts=(6, 2, 2), tag="stated"))

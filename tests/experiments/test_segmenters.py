@@ -141,6 +141,7 @@ def test_tables_say_it(with_rare: Path, tmp_path: Path) -> None:
     assert not {"class", "pixels by class", "classes"} & {headers[0] for _, (headers, _) in evaluation_tables(plain)}
 
 
+@pytest.mark.fault
 def test_names_decide_and_differing_ones_are_refused(tmp_path: Path, two_class_model: Path) -> None:
     assert class_ids(["red", "blue"], {4: "BLUE", 7: "red"}, "m", "d").tolist() == [0, 7, 4]
     assert class_ids([], {1: "a"}, "m", "d") is None
@@ -193,6 +194,7 @@ def test_a_comparison_has_them_by_class(folder: Path, two_class_model: Path, tmp
     assert "IoU of pixels, mean over images, red" in report
 
 
+@pytest.mark.fault
 def test_classifications_of_geojson_are_classes(folder: Path, two_class_model: Path, tmp_path: Path) -> None:
     """What `segment` writes, read back as the result of another tool, scores as the model does."""
     model = evaluate(two_class_model, folder, split="test", engine="torch").summary

@@ -94,6 +94,7 @@ def test_draws_that_differ_by_themselves_stay_as_they_were() -> None:
         assert [image.id for image in subset] == [f"{n:02}" for n in sorted(indices)]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "text", ["", "id,organ,entropy\na,liver\n", "id,organ,entropy\na,liver,high\n", "id,organ\na,b\n"]
 )
@@ -103,6 +104,7 @@ def test_a_damaged_list_is_named(tmp_path: Path, text: str) -> None:
         read_uncertainty(tmp_path / "uncertainty.csv", [ROW])
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("text", ["id,pq\na,0.5,1\n", "id,pq\na,high\n"])
 def test_a_damaged_table_of_scores_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "per_image.csv").write_text(text)
@@ -116,6 +118,7 @@ def test_how_many_as_written(text: int | str, top: Top) -> None:
     assert Top.of(str(top)) == top
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("text", ["0", "-1", "0%", "100%", "many", "1.5", "%"])
 def test_what_is_not_a_number_of_images(text: str) -> None:
     with pytest.raises(HemalumError, match="want a number of images per organ like 5, or a share like 10%"):

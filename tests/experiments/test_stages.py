@@ -102,6 +102,7 @@ def test_the_verb_draws_a_row_for_each_model(
     assert "hand" in printed
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -121,6 +122,7 @@ def test_what_cannot_be_drawn(
     assert not (tmp_path / "out.png").exists()
 
 
+@pytest.mark.fault
 def test_a_part_without_images(two_stage_model: Path, mini: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(mini).split("test")
     with pytest.raises(HemalumError, match="no images in part 'val'"):

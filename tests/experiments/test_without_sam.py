@@ -48,12 +48,14 @@ def shelf(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return folder
 
 
+@pytest.mark.fault
 def test_a_comparison_is_refused_before_any_training(shelf: Path, mini: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=f"method 'sam': .*{MISSING}.*or leave the method out"):
         compare(["fusion"], [mini], tmp_path / "out", resources=CPU)
     assert not (tmp_path / "out" / "runs").exists()
 
 
+@pytest.mark.fault
 def test_a_table_that_needs_it_throughout_is_refused(shelf: Path, mini: Path, tmp_path: Path) -> None:
     paper = tmp_path / "paper.yaml"
     paper.write_text(PAPER)

@@ -117,6 +117,7 @@ def test_an_output_folder_that_cannot_be_written(
     assert str(caught.value) == f"cannot write in {tmp_path / 'out'}: File exists"
 
 
+@pytest.mark.fault
 def test_a_full_disk_stops_the_batch_and_leaves_nothing_half_written(
     folder: Path, tmp_path: Path, model: Model, disk_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,7 @@ def test_what_a_worker_cannot_read_is_counted(model_file: Path, tmp_path: Path) 
         assert_same(store, expected)
 
 
+@pytest.mark.fault
 @pytest.mark.usefixtures("as_worker")
 def test_a_failed_cell_names_the_worker_and_is_tried_again(
     slide_file: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -232,6 +233,7 @@ def test_an_engine_that_computes_otherwise_is_refused(
     )
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(("version", "has"), [("0.0.1", "has hemalum 0.0.1"), (None, "has no hemalum")])
 def test_another_version_is_refused_before_a_job_is_sent(version: str | None, has: str) -> None:
     def get_versions(packages: list[str]) -> dict[str, Any]:
@@ -346,6 +348,7 @@ def test_workers_have_enough_to_do(threads: list[int], side: int, expected: int)
     assert cluster.count_room(client, side) == expected
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("scheduler", "line"),
     [
@@ -367,6 +370,7 @@ def test_no_scheduler(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("text", ["{}", "[]", "nonsense"])
 def test_a_scheduler_file_that_is_none(slide_file: Path, tmp_path: Path, text: str) -> None:
     path = tmp_path / "s.json"
@@ -375,6 +379,7 @@ def test_a_scheduler_file_that_is_none(slide_file: Path, tmp_path: Path, text: s
         segment(slide_file, tmp_path / "out", scheduler=str(path), model="fast")
 
 
+@pytest.mark.fault
 def test_what_cannot_travel_is_refused(slide_file: Path, tmp_path: Path, tiny_model: Model) -> None:
     def refused(line: str, slide: Any = slide_file, model: Any = "fast", **options: Any) -> None:
         with pytest.raises(HemalumError, match=line):
@@ -390,6 +395,7 @@ def test_what_cannot_travel_is_refused(slide_file: Path, tmp_path: Path, tiny_mo
     refused(r"^image: is in memory only: workers of a scheduler need the slide's file$", slide=memory)
 
 
+@pytest.mark.fault
 def test_the_extra_is_named_where_it_is_missing(
     slide_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,6 +404,7 @@ def test_the_extra_is_named_where_it_is_missing(
         segment(slide_file, tmp_path / "out", "fast", scheduler="tcp://127.0.0.1:9")
 
 
+@pytest.mark.fault
 def test_what_becomes_of_a_task_is_said_in_one_line() -> None:
     from concurrent.futures import CancelledError
 
@@ -423,6 +430,7 @@ def test_what_becomes_of_a_task_is_said_in_one_line() -> None:
             cluster._read_answer(fail(error), client)
 
 
+@pytest.mark.fault
 def test_parts_that_do_not_show_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of that name on the worker's own disk: nothing of it comes here."""
     monkeypatch.setattr(cluster, "SHOW_SECONDS", 0)
@@ -503,6 +511,7 @@ def test_an_interrupted_run_goes_on(
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_worker_without_the_model_is_named(
     dask: DaskCluster, slide_file: Path, tiny_model: Model, model_file: Path, tmp_path: Path
@@ -563,6 +572,7 @@ def test_all_workers_killed_and_one_that_comes_later(
     assert "the scheduler has no workers; waiting for one" in caplog.text
 
 
+@pytest.mark.fault
 @pytest.mark.slow
 def test_a_scheduler_killed_in_mid_run(
     slide_file: Path, model_file: Path, local: NucleiStore, tmp_path: Path

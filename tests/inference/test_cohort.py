@@ -84,6 +84,7 @@ def test_faults_are_named_with_their_row(folder: Path, text: str, message: str) 
     assert message.format(folder=folder) in str(caught.value)
 
 
+@pytest.mark.fault
 def test_what_is_no_table(folder: Path) -> None:
     with pytest.raises(HemalumError, match=r"none\.csv: no such file$"):
         read_cohort(folder / "none.csv")

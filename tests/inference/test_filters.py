@@ -71,6 +71,7 @@ def test_areas_of_an_image(picture: NDArray[np.uint8], dark_model: Path, everyth
     assert corner.density_per_mm2 == pytest.approx(corner.count / (150 * 120 * 0.25e-6))
 
 
+@pytest.mark.fault
 def test_a_slide_keeps_the_same(picture: NDArray[np.uint8], dark_model: Path, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "s.tif", picture, tile=(128, 128), photometric="rgb")
     options = OPTIONS | {"tissue_mask": False}

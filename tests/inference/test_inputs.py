@@ -52,12 +52,14 @@ def test_a_folder_that_is_a_slide(folder: Path, tmp_path: Path) -> None:
         assert find_images([folder / name], tmp_path) == [folder / name]
 
 
+@pytest.mark.fault
 def test_a_dicom_slide_beside_images_is_not_guessed(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "b.SVS", folder / "f" / "x.svs")
     with pytest.raises(HemalumError, match=r"f: holds a DICOM slide beside x\.svs; name the files that are meant$"):
         find_images([folder / "f"], tmp_path)
 
 
+@pytest.mark.fault
 def test_the_data_of_a_mirax_slide_are_none(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"in/e: no images in this folder \(\.png, .*\.svs, .* OME-Zarr and DICOM"):
         find_images([folder / "e"], tmp_path)
@@ -72,6 +74,7 @@ def test_results_in_the_same_folder_are_no_slides(folder: Path, tmp_path: Path) 
     assert len(find_images([folder], tmp_path / "out")) == len(before) + 3
 
 
+@pytest.mark.fault
 def test_a_slide_and_an_image_of_one_name(folder: Path, tmp_path: Path) -> None:
     paths = [folder / "a.png", folder / "A.svs"]
     with pytest.raises(HemalumError, match=r"a\.png and .*A\.svs would both write .*A\.\*: rename one"):

@@ -216,6 +216,7 @@ def test_nothing_to_estimate_from(disk_model: Model, disk_engine: Any) -> None:
     assert segment(few, disk_model, mpp=0.5, engine=disk_engine).count == 1
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("mpp", [0, -1.0, 1e-3, 12, math.nan, math.inf])
 def test_impossible_scales_are_refused(disk_model: Model, disk_engine: Any, mpp: float) -> None:
     with pytest.raises(HemalumError, match=r"out of range 0\.02 to 5"):

@@ -108,12 +108,14 @@ def test_maps_that_an_engine_keeps_are_not_written_to() -> None:
     assert (kept == 1).all()
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("count", [0, -1, 3, 16])
 def test_another_number_is_refused(count: int) -> None:
     with pytest.raises(HemalumError, match=rf"^shifts is {count}: it can be 1 \(none\), 2, 4 or 8$"):
         check_shifts(count)
 
 
+@pytest.mark.fault
 def test_it_is_refused_before_the_image_is_opened(dark_model: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"^shifts is 3: "):
         hemalum.segment(tmp_path / "absent.png", dark_model, shifts=3)
@@ -144,6 +146,7 @@ def test_the_result_says_it(dark_model: Path, mini: Path) -> None:
     assert "shifts" not in hemalum.evaluate(dark_model, mini, engine="torch").summary
 
 
+@pytest.mark.fault
 def test_it_needs_a_network(mini: Path) -> None:
     with pytest.raises(HemalumError, match="shifts moves what a network sees, and 'classical' runs none"):
         hemalum.evaluate("classical", mini, shifts=4)

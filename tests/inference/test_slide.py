@@ -189,6 +189,7 @@ class FailingEngine(BlobEngine):
         return super().maps(images)
 
 
+@pytest.mark.fault
 def test_a_failure_ends_all_threads_and_keeps_what_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_small_region_costs_little(case: Case, tmp_path: Path) -> None:
     assert 0 < engines[1].windows < 0.6 * engines[0].windows
 
 
+@pytest.mark.fault
 def test_a_region_that_is_none(case: Case, tmp_path: Path) -> None:
     for area, message in (
         ("900,900,50,50", "it lies outside the slide, which is 700 x 600 px"),

@@ -196,6 +196,7 @@ def test_a_tile_that_cannot_be_read_is_in_the_log(run: Callable[..., list[SlideR
     assert '"broken_tiles": 1' in log_of(result)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("writer", ["write_part", "_write_csv"])
 def test_a_full_disk_stops_all(
     run: Callable[..., list[SlideResult]], slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str

@@ -237,6 +237,7 @@ def test_what_two_cells_give_is_taken_once_and_counted(
     assert image.count == store.count
 
 
+@pytest.mark.fault
 def test_a_folder_that_cannot_be_used(case: Case, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "full" / "he.nuclei").mkdir(parents=True)
@@ -288,6 +289,7 @@ def test_broken_tiles_are_white_named_and_counted(
         assert contents(store).equals(expected)
 
 
+@pytest.mark.fault
 def test_the_scale_of_a_slide(case: Case, tmp_path: Path) -> None:
     picture = tifffile.imread(case.slide, key=0)
     none = renamed(case, save_pyramid(tmp_path / "none.tif", picture, mpp=None))

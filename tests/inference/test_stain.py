@@ -111,6 +111,7 @@ def test_a_blank_image_passes_with_a_warning(
     assert caplog.messages == ["no macenko stain normalization of image: too little tissue: 0 of 4096 sampled pixels"]
 
 
+@pytest.mark.fault
 def test_a_blank_image_is_refused_where_the_card_says_so(
     target_image: NDArray[np.uint8], make_tiny_model: Any, disk_engine: Any
 ) -> None:

@@ -212,6 +212,7 @@ def test_what_speaks_against_the_stain_is_said_and_kept(
     assert messages == ([f"image: stain {stain} is set, but {doubt}: its figures are marked"] if doubt else [])
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("stain", "positive", "message"),
     [

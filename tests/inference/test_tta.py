@@ -117,6 +117,7 @@ def test_true_maps_are_true_in_all_directions(name: str) -> None:
     np.testing.assert_allclose(maps, engine.maps(image), atol=2e-6)
 
 
+@pytest.mark.fault
 def test_maps_that_nobody_knows_how_to_turn_are_refused() -> None:
     heads = (Head("tanh", ("height",)),)
     odd = Representation("odd", heads, DISTANCE.encoder, DISTANCE.reader, DISTANCE.probability)
@@ -151,6 +152,7 @@ def test_a_trained_network_is_the_same_from_all_sides_with_it(mini: Path, recipe
     assert differs[True] < 1e-5 < 1e-3 < differs[False]
 
 
+@pytest.mark.fault
 def test_it_needs_a_network(mini: Path) -> None:
     with pytest.raises(HemalumError, match="tta turns what a network sees, and 'classical' runs none: leave it out"):
         hemalum.evaluate("classical", mini, tta=True)

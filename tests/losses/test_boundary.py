@@ -271,6 +271,7 @@ def test_sums_go_over_all_parts_of_a_shared_batch() -> None:
     assert [part.item() for part in shared] == pytest.approx([part.item() for part in full_batch])
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
@@ -287,6 +288,7 @@ def test_maps_that_do_not_fit_are_refused(heads: tuple[Head, ...], message: str)
         build_loss("al_net")(loss_inputs(torch.zeros_like(target), target, heads))
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("key", ["boundary", "gradient", "rebalance", "ramp"])
 def test_weights_are_not_negative(key: str) -> None:
     with pytest.raises(HemalumError, match=f"loss 'al_net', '{key}'"):

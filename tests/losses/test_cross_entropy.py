@@ -94,6 +94,7 @@ def test_its_gradient_is_that_of_finite_differences(aux_logits: str) -> None:
     assert torch.autograd.gradcheck(loss, logits)
 
 
+@pytest.mark.fault
 def test_values_that_are_not_possible() -> None:
     with pytest.raises(HemalumError, match="loss 'bce', 'aux_logits': Input should be 'mean', 'by_epoch' or 'none'"):
         build_loss({"name": "bce", "aux_logits": "sum"})

@@ -107,6 +107,7 @@ def test_gradients_against_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda a, b, k: contrast(a, b, k, label, keep), (*views, prototypes))
 
 
+@pytest.mark.fault
 def test_an_unknown_option_names_the_nearest() -> None:
     with pytest.raises(HemalumError, match="loss 'cross_entropy' has no option 'dise', did you mean 'dice'"):
         build_loss({"name": "cross_entropy", "dise": 1})

@@ -159,6 +159,7 @@ def test_the_truth_costs_less_than_anything_near(name: str) -> None:
         assert worse > best
 
 
+@pytest.mark.fault
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(HemalumError, match=r"loss 'focal_dice'.*gama.*did you mean 'gamma'"):
         build_loss({"name": "focal_dice", "gama": 1})

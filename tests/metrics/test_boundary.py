@@ -141,6 +141,7 @@ def test_pooling_weighs_by_boundary_pixels(images: list[tuple[Mask, Mask]]) -> N
         assert math.isnan(pooled)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("spacing", [0, -1, math.nan])
 def test_spacing_must_be_positive(spacing: float) -> None:
     with pytest.raises(HemalumError, match="spacing"):

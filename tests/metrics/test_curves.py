@@ -201,6 +201,7 @@ def make_probability(value: float = 0.5, dtype: DTypeLike = np.float32) -> NDArr
 FLAT = np.zeros((2, 3), bool)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("call", "message"),
     [

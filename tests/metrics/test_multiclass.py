@@ -69,6 +69,7 @@ def nanmean(values: Sequence[float]) -> float:
     return sum(defined) / len(defined) if defined else math.nan
 
 
+@pytest.mark.fault
 def test_mpq_and_bpq_of_pannuke_written_as_loops() -> None:
     rng = np.random.default_rng(9)
     tissues = ["breast", "breast", "breast", "breast", "colon", "colon", None, "lung", "skin"]
@@ -128,6 +129,7 @@ def test_classes_that_never_occur_and_no_images() -> None:
     assert math.isnan(mpq_image([matches((7,))]))
 
 
+@pytest.mark.fault
 def test_an_id_without_class_is_refused() -> None:
     with pytest.raises(HemalumError, match="largest nucleus id is 3"):
         match_by_class(measure_overlap(TRUTH, PREDICTION), TRUE_CLASSES[:3], PREDICTED_CLASSES, (1,))

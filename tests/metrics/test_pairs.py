@@ -14,6 +14,7 @@ from hemalum.metrics import count_pixels, match_by_class, measure_boundary, meas
 GOOD = np.array([[0, 1, 1], [2, 2, 0]], np.int32)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("metric", [count_pixels, measure_boundary, measure_overlap])
 @pytest.mark.parametrize(
     ("bad", "message"),
@@ -32,6 +33,7 @@ def test_bad_maps_are_named(metric: Callable[..., object], bad: NDArray[Any], me
         metric(bad, GOOD)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("metric", [count_pixels, measure_boundary, measure_overlap])
 def test_shapes_must_agree(metric: Callable[..., object]) -> None:
     with pytest.raises(HemalumError, match=r"truth is \(2, 3\) but the prediction is \(2, 2\)"):
@@ -41,6 +43,7 @@ def test_shapes_must_agree(metric: Callable[..., object]) -> None:
             metric(GOOD, GOOD, ambiguous=ambiguous)
 
 
+@pytest.mark.fault
 def test_classes_must_be_whole_numbers() -> None:
     classes = np.array([0, 1, 2], np.int32)
     with pytest.raises(HemalumError, match="classes of the prediction are float64"):

@@ -110,6 +110,7 @@ def test_ambiguous_pixels_do_not_matter(truth: Mask, prediction: Mask, ambiguous
     assert counts.tp + counts.fp + counts.fn + counts.tn == np.count_nonzero(~ambiguous)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("truth", "prediction", "ambiguous", "message"),
     [
@@ -127,6 +128,7 @@ def test_what_does_not_fit_is_refused(
         count_pixels(truth, prediction, ambiguous=ambiguous)
 
 
+@pytest.mark.fault
 def test_unknown_averaging_is_refused() -> None:
     with pytest.raises(HemalumError, match="support_weighted"):
         average_pixel_scores([], "macro")

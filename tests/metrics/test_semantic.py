@@ -82,6 +82,7 @@ def test_one_class_is_the_binary_count(truth: Labels, prediction: Labels) -> Non
     assert count_pixels_by_class(*cut, (1,)) == [count_pixels(*cut)]
 
 
+@pytest.mark.fault
 def test_ambiguous_pixels_and_unknown_classes() -> None:
     unsure = np.array([[False, False, True, False, False, False, False, True]])
     first, second = count_pixels_by_class(TRUTH, PREDICTION, (1, 2), ambiguous=unsure)

@@ -316,6 +316,7 @@ def test_describe_and_mean_sd() -> None:
     assert all(math.isnan(value) for value in mean_sd([]))
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("call", "message"),
     [

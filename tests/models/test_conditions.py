@@ -206,6 +206,7 @@ def test_exported_files_agree_and_carry_the_card(
     np.testing.assert_allclose(maps, expected, atol=2e-5)
 
 
+@pytest.mark.fault
 def test_segment_and_export_by_the_command_line(
     organ_model: Model, tmp_path: Path, make_blobs: Callable[..., NDArray[np.uint8]],
     capsys: pytest.CaptureFixture[str],

@@ -53,11 +53,13 @@ def test_the_file_can_be_read_by_others(model: Path) -> None:
     assert model.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
+@pytest.mark.fault
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"no such model file: .*none.safetensors"):
         load_model_file(tmp_path / "none.safetensors")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_truncated(model: Path, keep: int) -> None:
     model.write_bytes(model.read_bytes()[:keep])
@@ -65,6 +67,7 @@ def test_truncated(model: Path, keep: int) -> None:
         load_model_file(model)
 
 
+@pytest.mark.fault
 def test_foreign_bytes(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
@@ -72,6 +75,7 @@ def test_foreign_bytes(tmp_path: Path) -> None:
         load_card(path)
 
 
+@pytest.mark.fault
 def test_safetensors_of_another_program(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "m.safetensors", metadata={"format": "pt"})
     with pytest.raises(HemalumError, match="without a hemalum card"):
@@ -83,12 +87,14 @@ def _with_card(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.fault
 def test_another_version(tmp_path: Path, card: Card) -> None:
     path = _with_card(tmp_path / "m.safetensors", card.model_dump_json().replace('"format":2', '"format":7'))
     with pytest.raises(HemalumError, match="has model format 7, this hemalum reads format 2"):
         load_model_file(path)
 
 
+@pytest.mark.fault
 def test_card_with_an_unknown_or_wrong_field(tmp_path: Path, card: Card) -> None:
     text = card.model_dump_json()
     unknown = _with_card(tmp_path / "u.safetensors", text.replace('"mpp":', '"surprise":1,"mpp":'))

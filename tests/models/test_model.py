@@ -18,6 +18,7 @@ def test_other_weights_are_another_entry(make_tiny_model: Callable[..., Model]) 
     assert make_tiny_model(name="renamed").digest == one.digest
 
 
+@pytest.mark.fault
 def test_models_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"^no such model file: "):
         load_model(tmp_path / "none.safetensors")

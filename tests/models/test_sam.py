@@ -190,6 +190,7 @@ class Trap:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.fault
 def test_a_checkpoint_that_runs_code_is_refused_and_nothing_runs(weights: Weights, tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     for name, saved in (("zip.pth", weights | {"trap": Trap(sprung)}), ("plain.pth", None)):
@@ -203,6 +204,7 @@ def test_a_checkpoint_that_runs_code_is_refused_and_nothing_runs(weights: Weight
     assert not sprung.exists()
 
 
+@pytest.mark.fault
 def test_what_is_no_checkpoint_of_sam_is_refused(weights: Weights, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"no SAM checkpoint at '.*none\.pth': get one from https://github"):
         load_sam(tmp_path / "none.pth")

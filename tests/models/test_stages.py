@@ -49,6 +49,7 @@ def test_it_gives_p1_by_the_weights_that_p2_is_made_with(
         torch.testing.assert_close(network.enhance(torch.cat([image, p1], 1)).sigmoid(), p2)
 
 
+@pytest.mark.fault
 def test_a_model_of_one_stage_has_no_first() -> None:
     with pytest.raises(
         HemalumError, match="has one stage, of network 'compact': put a second one on it with hemalum"

@@ -154,6 +154,7 @@ def test_wider_dilations_see_further_and_without_excitation_the_halo_ends() -> N
     assert ALNet(widths=[2, 4]).global_context
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("options", "message"),
     [

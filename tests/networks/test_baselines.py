@@ -68,6 +68,7 @@ def test_awgunet_has_the_encoder_of_densenet_121() -> None:
     )
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("name", "outputs", "options", "message"),
     [

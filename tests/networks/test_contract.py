@@ -375,11 +375,13 @@ def test_compact_keeps_its_budget() -> None:
     assert counter.get_total_flops() <= 10e9  # multiplications and additions counted apart
 
 
+@pytest.mark.fault
 def test_unknown_network_names_the_nearest() -> None:
     with pytest.raises(HemalumError, match=r"unknown network 'compct', did you mean 'compact'\?"):
         build_network("compct", 1, {})
 
 
+@pytest.mark.fault
 def test_unknown_option_is_named() -> None:
     with pytest.raises(HemalumError, match=r"'unet' does not take these options: .*wdths"):
         build_network("unet", 1, {"wdths": [4, 8]})

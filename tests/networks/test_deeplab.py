@@ -153,6 +153,7 @@ def test_pretrained_without_transformers_says_what_to_install(monkeypatch: pytes
         DeepLabV3(pretrained="microsoft/resnet-50", channels=8, **NARROW)
 
 
+@pytest.mark.fault
 def test_options_that_the_networks_share_stand_once_and_are_taken_by_all() -> None:
     encoder = {"inputs", "backbone", "output_stride", "layers", "widths", "reduction", "pretrained"}
     plain, plus, csra = (network.option_defaults() for network in (DeepLabV3, DeepLabV3Plus, CSRANet))
@@ -167,6 +168,7 @@ def test_options_that_the_networks_share_stand_once_and_are_taken_by_all() -> No
         build_network("csra_net", 1, {"rate": 1})
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -89,6 +89,7 @@ def test_p1_of_each_head_is_what_its_map_is() -> None:
     torch.testing.assert_close(network(x), network.enhance(torch.cat([x, p1], 1)))
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
@@ -135,6 +136,7 @@ def test_what_the_base_needs_is_passed_on() -> None:
     assert TwoStage(base=TINY, organs=3).conditions == ()  # takes none, so it has none
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("base", "message"),
     [

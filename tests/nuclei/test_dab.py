@@ -132,6 +132,7 @@ def test_without_a_scale_there_is_no_ring() -> None:
     assert nuclei.table["dab_mean"].null_count == 0
 
 
+@pytest.mark.fault
 def test_no_nuclei_and_a_wrong_image() -> None:
     empty = Nuclei.from_labels(np.zeros((20, 30), np.int32), mpp=0.5)
     assert empty.with_dab(stained((20, 30))).table["dab_mean"].to_pylist() == []

@@ -85,6 +85,7 @@ def test_what_is_asked_for(requested: Any, expected: tuple[float, ...] | str | N
     assert check_positive(requested) == expected
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("requested", "message"),
     [
@@ -168,6 +169,7 @@ def test_otsu_says_so(nuclei: Nuclei) -> None:
     assert graded.notes["positive"] == list(graded.thresholds)
 
 
+@pytest.mark.fault
 def test_ungraded_nuclei_say_nothing(nuclei: Nuclei, tmp_path: Path) -> None:
     assert nuclei.intensities is None
     assert (nuclei.positive_share, nuclei.h_score, nuclei.allred) == (None, None, None)
@@ -214,6 +216,7 @@ def test_overlay_is_red_and_blue_with_a_legend(nuclei: Nuclei, image: NDArray[np
         assert (picture[30:] == color).all(-1).any()
 
 
+@pytest.mark.fault
 def test_classes_of_the_model_are_kept_beside_the_grades(
     image: NDArray[np.uint8], labels: NDArray[np.int32], tmp_path: Path
 ) -> None:
@@ -233,6 +236,7 @@ def test_classes_of_the_model_are_kept_beside_the_grades(
         graded.ihc_score("c")
 
 
+@pytest.mark.fault
 def test_joining_needs_the_same_thresholds(nuclei: Nuclei) -> None:
     graded = nuclei.graded(0.2)
     assert Nuclei.concat([graded, graded]).intensities.counts == {"Negative": 2, "Positive": 6}

@@ -153,6 +153,7 @@ def test_a_band_gives_the_same_bits_as_the_whole() -> None:
         np.testing.assert_array_equal(values, full[name][rows])
 
 
+@pytest.mark.fault
 def test_misfitting_arrays_are_named() -> None:
     labels = draw_crowd(0)
     outlines = trace(labels)

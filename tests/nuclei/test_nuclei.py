@@ -100,11 +100,13 @@ def test_from_labels_keeps_more_than_65535_nuclei() -> None:
     assert (nuclei.label_map() == labels).all()
 
 
+@pytest.mark.fault
 def test_from_labels_names_misfits() -> None:
     with pytest.raises(HemalumError, match="as large as the image"):
         Nuclei.from_labels(np.zeros((4, 4), int), np.zeros((5, 4, 3), np.uint8))
 
 
+@pytest.mark.fault
 def test_concat_counts_on() -> None:
     labels = separated()
     upper, lower = np.where(labels <= 10, labels, 0), np.where(labels > 10, labels, 0)

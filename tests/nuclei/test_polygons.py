@@ -179,6 +179,7 @@ def test_pieces_are_the_connected_components_of_each_label(
     assert ((pieces > 0) == (labels > 0)).all()
 
 
+@pytest.mark.fault
 def test_bad_label_maps_are_named() -> None:
     with pytest.raises(HemalumError, match=r"\(H, W\)"):
         trace(np.zeros((2, 2, 2), np.int32))
@@ -240,6 +241,7 @@ def test_out_of_play_and_other_nuclei_keep_the_outline_at_the_edge() -> None:
     assert together.bounds[0] == pytest.approx(1 - (0.4 / 0.7 - 0.5), abs=1 / 128)  # between 0.9 and 0.2
 
 
+@pytest.mark.fault
 def test_maps_of_two_shapes_are_refused() -> None:
     with pytest.raises(HemalumError, match=r"label map is \(4, 4\) and the map of probability \(4, 5\)"):
         trace(np.zeros((4, 4), np.int32), np.zeros((4, 5), np.float32))

@@ -54,6 +54,7 @@ def test_pixels_that_are_not_square(tmp_path: Path, kind: str) -> None:
     assert open_slide(path, mpp=0.25).mpp == 0.25
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("mpp", [0.02, 10, 3333])
 @pytest.mark.parametrize("kind", ["tiff", "ome", "zarr", "svs"])
 def test_scales_that_cannot_be(tmp_path: Path, kind: str, mpp: float, caplog: pytest.LogCaptureFixture) -> None:
@@ -92,6 +93,7 @@ def test_not_a_slide(tmp_path: Path) -> None:
     refuse(tmp_path / "lab.tif", "CIELAB pixels are not supported; save the image as 8-bit RGB or gray")
 
 
+@pytest.mark.fault
 def test_zero_levels(tmp_path: Path) -> None:
     path = save_pyramid(tmp_path / "a.tif", PICTURE)
     header = path.read_bytes()[:8]
@@ -307,6 +309,7 @@ def test_zarr_that_is_not_read(tmp_path: Path, file: str, change: Callable[[Any]
     refuse(path, message)
 
 
+@pytest.mark.fault
 def test_zarr_metadata_that_is_no_json(tmp_path: Path) -> None:
     path = save_ome_zarr(tmp_path / "a.zarr", PICTURE)
     (path / "zarr.json").write_text("{")
@@ -343,6 +346,7 @@ def test_a_scale_of_zarr_that_is_no_number(tmp_path: Path, scale: object) -> Non
         assert slide.mpp is None
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("bigtiff", [False, True])
 def test_a_tiff_that_ends_before_its_list_of_levels_is_called_truncated(tmp_path: Path, bigtiff: bool) -> None:
     """As scanners write it, with the list behind the pixels."""

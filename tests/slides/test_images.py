@@ -110,6 +110,7 @@ def test_png_and_jpeg(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     assert np.array_equal(read_in_bands(tmp_path / "a.jpg"), np.asarray(Image.open(tmp_path / "a.jpg")))
 
 
+@pytest.mark.fault
 def test_arrays(picture: NDArray[np.uint8]) -> None:
     assert np.array_equal(Slide.of(picture).rows(3, 9), picture[3:9])
     assert Slide.of(picture[..., 0]).rows(0, 5).shape == (5, 109, 3)
@@ -217,6 +218,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     assert line.startswith(f"{path}: {message}") if message.endswith("(") else line == f"{path}: {message}"
 
 
+@pytest.mark.fault
 def test_the_size_limit_can_be_moved(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = tmp_path / "image.png"
     Image.fromarray(picture).save(path)
@@ -225,6 +227,7 @@ def test_the_size_limit_can_be_moved(tmp_path: Path, picture: NDArray[np.uint8])
     open_slide(path, max_pixels=17_113).close()
 
 
+@pytest.mark.fault
 def test_huge_dimensions_are_refused_before_anything_is_decoded(tmp_path: Path) -> None:
     """A PNG header that claims 40,000 x 40,000 px, with no pixels behind it."""
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "bomb.png")

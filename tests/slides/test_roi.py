@@ -132,12 +132,14 @@ def test_files_without_a_region(tmp_path: Path) -> None:
     refuse("a file of regions has at most 16,777,216")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("text", ["0,0,10", "1,2", "1,2,3,4,5"])
 def test_numbers_that_are_no_rectangle(text: str) -> None:
     with pytest.raises(HemalumError, match="want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file"):
         read_roi(text, (100, 100))
 
 
+@pytest.mark.fault
 def test_a_geometry_alone_is_an_area(tmp_path: Path) -> None:
     square = {"type": "Polygon", "coordinates": [[[10, 10], [30, 10], [30, 30], [10, 30], [10, 10]]]}
     path = tmp_path / "a.geojson"
@@ -156,6 +158,7 @@ def test_the_share_of_a_window_that_lies_inside() -> None:
     assert roi.share_in(60, 70, 30, 30) == 0
 
 
+@pytest.mark.fault
 def test_a_text_too_long_for_a_name_is_no_file() -> None:
     with pytest.raises(HemalumError, match="File name too long; want X,Y,WIDTH,HEIGHT or a GeoJSON file"):
         read_roi("{" + "a" * 300 + "}", (100, 100))

@@ -129,6 +129,7 @@ def test_scaled_pixels_come_from_the_nearest_finer_level(tmp_path: Path) -> None
     assert np.array_equal(slide.read_scaled((150, 180), slice(0, 150), slice(0, 180)), expected)
 
 
+@pytest.mark.fault
 def test_reading_at_a_scale(tmp_path: Path) -> None:
     slide = open_slide(save_pyramid(tmp_path / "a.tif", PICTURE, mpp=0.5))
     half = slide.read(0, 0, 401, 333, mpp=1.0)
@@ -214,6 +215,7 @@ def test_a_slide_goes_to_another_process(tmp_path: Path, name: str) -> None:
     assert np.array_equal(copy.read(50, 40, 200, 100), slide.read(50, 40, 200, 100))
 
 
+@pytest.mark.fault
 def test_a_file_that_changes_under_a_slide_is_noticed(tmp_path: Path) -> None:
     slide = open_slide(save_pyramid(tmp_path / "a.tif", PICTURE))
     slide.close()

@@ -173,6 +173,7 @@ def test_small_images_are_tissue_all_over() -> None:
     assert tissue.downsample == pytest.approx(16, rel=0.02)
 
 
+@pytest.mark.fault
 def test_a_slide_without_scale_has_a_mask_and_no_area() -> None:
     tissue = find_tissue(Slide.of(np.full((2100, 2100, 3), 240, np.uint8)))
     assert (tissue.mask.shape, tissue.mpp, tissue.area_mm2) == ((131, 131), None, None)

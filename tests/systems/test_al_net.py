@@ -94,6 +94,7 @@ def test_a_recipe_as_a_run_writes_it_reads_as_the_same() -> None:
     assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("options", "message"),
     [

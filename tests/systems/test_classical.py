@@ -86,6 +86,7 @@ def test_blank_images_have_no_nuclei(shape: tuple[int, int], value: int, mpp: fl
     assert not labels.any()
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("image", "mpp", "message"),
     [

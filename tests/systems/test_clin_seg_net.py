@@ -99,6 +99,7 @@ def test_the_sweeps_differ_in_one_thing_and_in_nothing_else(budget: str) -> None
     assert ratios == {f"bce{w}": (w, pytest.approx(1 - w)) for w in (0.2, 0.3, 0.4, 0.5, 0.7, 0.8)}
 
 
+@pytest.mark.fault
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(HemalumError, match=r"'clin_seg_net' has no option 'filn', did you mean 'network.film'\?"):
         build_system({"name": "clin_seg_net", "filn": False})
@@ -114,6 +115,7 @@ def test_defaults_are_the_reading_of_the_docs() -> None:
     assert [name for name in sorted(names) if f"`{name}" not in page] == []
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("option", "message"),
     [

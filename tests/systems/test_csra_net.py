@@ -96,6 +96,7 @@ def test_the_stated_form_is_what_the_paper_states() -> None:
     assert count_steps(load_recipe(path, variant="supervised_8"), 790, 5530).steps == csra.steps
 
 
+@pytest.mark.fault
 def test_epochs_are_turned_into_steps_from_the_data(mini: Path, tmp_path: Path) -> None:
     until = {"steps": 100, "epochs": 3, "epochs_of": "unlabeled"}
     small = load_recipe(shipped_recipes()["csra_net_nuinsseg"], "small", "fixmatch_8").model_dump(mode="json")
@@ -319,12 +320,14 @@ def test_each_method_trains_on_classes(variant: str, typed: Path, tmp_path: Path
     assert "pretrained" not in card.network.options
 
 
+@pytest.mark.fault
 def test_a_recipe_of_classes_needs_some(mini: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"tells classes apart and .* has none"):
         train(tiny("csra_net", "csra_8"), [mini], tmp_path / "run")
     train(tiny("csra_net_nuinsseg", "csra_8"), [mini], tmp_path / "run", threads=1)
 
 
+@pytest.mark.fault
 def test_a_fraction_that_leaves_a_class_empty_is_told_before_training(typed: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(typed)
     # no single image holds both classes when the rare one's images lose their common nuclei

@@ -110,6 +110,7 @@ def test_baselines_differ_in_their_network_alone(name: str, budget: Any) -> None
         assert recipe.representation == ("distance" if variant == "ddu_net" else "foreground")  # its second decoder
 
 
+@pytest.mark.fault
 def test_an_unknown_option_is_named() -> None:
     with pytest.raises(HemalumError, match=r"'eunet3plus' has no option 'fussion', did you mean 'network.fusion'\?"):
         build_system({"name": "eunet3plus", "fussion": "none"})

@@ -53,6 +53,7 @@ def test_a_network_is_written_out_in_full() -> None:
     assert not {"outputs", "inputs", "skip", "embedding"} & set(network["options"])
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -76,6 +77,7 @@ def test_options_that_a_network_does_not_take(name: str, options: dict[str, Any]
         complete_network(name, options)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("option", "path"),
     [

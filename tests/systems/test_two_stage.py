@@ -183,6 +183,7 @@ def test_options_go_where_they_belong() -> None:
     assert [phase.start for phase in phases] == ["last", "best", "best"]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("phase", "message"),
     [
@@ -203,6 +204,7 @@ def test_switches_that_are_not_possible(phase: dict[str, Any], message: str, min
         train(recipe.model_copy(update={"phases": [*recipe.phases[:-1], last]}), [mini], tmp_path / "run")
 
 
+@pytest.mark.fault
 def test_a_network_without_parts_has_no_switches(mini: Path, tmp_path: Path) -> None:
     recipe = recipe_of(form="base")
     phase = recipe.phases[0].model_copy(update={"stage_toggles": {"enhanced": False}})
@@ -224,6 +226,7 @@ def test_patterns_of_what_trains(train: list[str], expected: list[str]) -> None:
     assert [name for name in ("base.up", "base.aux_heads.0", "enhance.0") if phase.trains(name)] == expected
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -101,6 +101,7 @@ def test_the_recipe_says_all_that_it_starts_from(base: Path, tmp_path: Path) -> 
     assert Recipe.model_validate(content).digest == recipe.digest  # read again without the file
 
 
+@pytest.mark.fault
 def test_a_model_that_changed_since_is_refused(base: Path, mini: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copy.safetensors"
     copied.write_bytes(base.read_bytes())
@@ -111,6 +112,7 @@ def test_a_model_that_changed_since_is_refused(base: Path, mini: Path, tmp_path:
         train(recipe, [mini], tmp_path / "run")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -130,6 +132,7 @@ def test_other_input_than_the_model_saw_is_refused(
         train(on(base, keys), [mini], tmp_path / "run")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -147,6 +150,7 @@ def test_a_base_that_is_none_in_one_line(spec: str, message: str, tmp_path: Path
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.fault
 def test_what_cannot_be_put_on_a_model(base: Path, mini: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="form base trains the base alone, and this one is trained"):
         on(base, form="base")
@@ -157,6 +161,7 @@ def test_what_cannot_be_put_on_a_model(base: Path, mini: Path, tmp_path: Path) -
         train(on(base), [mini], tmp_path / "other", initial=enhanced)
 
 
+@pytest.mark.fault
 def test_a_recipe_may_name_what_it_starts_with(base: Path, mini: Path, tmp_path: Path, recipe: Recipe) -> None:
     """The key `initial` does what --initial does."""
     first = train(recipe, [mini], tmp_path / "first")
@@ -196,6 +201,7 @@ def test_a_run_that_was_killed_goes_on(base: Path, mini: Path, tmp_path: Path) -
     )
 
 
+@pytest.mark.fault
 def test_the_verb_puts_it_on_a_model_and_trains_the_control(
     base: Path, mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -177,6 +177,7 @@ def test_combined_is_the_three_side_by_side() -> None:
         np.testing.assert_array_equal(select(maps, combined, way), way.encode(labels))
 
 
+@pytest.mark.fault
 def test_select_names_the_missing_channel() -> None:
     distance, center = REPRESENTATIONS["distance"], REPRESENTATIONS["center_gradient"]
     with pytest.raises(HemalumError, match="horizontal"):
@@ -191,6 +192,7 @@ def test_foreground_is_the_union_of_the_nuclei(name: str) -> None:
     assert (foreground[labels > 0] == 1).all()
 
 
+@pytest.mark.fault
 def test_wrong_shapes_are_named() -> None:
     way = REPRESENTATIONS["distance"]
     with pytest.raises(HemalumError, match="foreground, distance"):
@@ -275,6 +277,7 @@ def test_typed_maps_are_read_like_distance_maps_with_a_class_for_each_pixel(seed
     np.testing.assert_array_equal(vote(truth, ids, pixel_classes, foreground, 0.5), classes[ids])
 
 
+@pytest.mark.fault
 def test_typed_needs_classes_that_are_no_maps_of_its_own() -> None:
     with pytest.raises(HemalumError, match="representation 'typed' needs classes, and there are none"):
         find_representation("typed")

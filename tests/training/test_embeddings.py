@@ -61,6 +61,7 @@ def test_the_vision_part_alone_loads_as_well(random_sam: Path, tmp_path: Path) -
     assert load_sam(tmp_path / "vision").digest == load_sam(random_sam).digest
 
 
+@pytest.mark.fault
 def test_what_is_missing_is_said_with_how_to_get_it(
     random_sam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_what_is_missing_is_said_with_how_to_get_it(
         load_sam(random_sam)
 
 
+@pytest.mark.fault
 def test_weights_that_are_none_of_sam_are_refused(random_sam: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -156,6 +158,7 @@ def test_each_process_makes_its_share(random_sam: Path, cache: Path, monkeypatch
     assert embeddings.KIND in {folder.name for folder in cache_folder().iterdir()}
 
 
+@pytest.mark.fault
 def test_a_control_gives_each_image_the_embedding_of_another(random_sam: Path, cache: Path) -> None:
     encoder = load_sam(random_sam)
     rng = np.random.default_rng(0)

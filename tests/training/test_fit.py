@@ -34,6 +34,7 @@ def test_a_phase_trains_only_what_it_names(recipe: Recipe, mini: Path, tmp_path:
     assert "head.weight" in changed
 
 
+@pytest.mark.fault
 def test_a_phase_that_trains_nothing_is_refused(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     """Of whatever phase, it is refused before the first one begins."""
     for patterns, line in ((["head.*", "!*"], r"head\.\*, !\*"), (["!head*"], r"!head\*")):
@@ -108,6 +109,7 @@ def test_averaged_weights_decay_as_the_recipe_says(recipe: Recipe, mini: Path, t
         torch.testing.assert_close(checkpoint[f"average.{name}"].double(), average, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.fault
 def test_not_finite_loss_stops_and_keeps_the_checkpoint(
     recipe: Recipe, mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

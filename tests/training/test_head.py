@@ -32,6 +32,7 @@ def test_a_kept_head_gives_the_same_maps(name: str, kept: str) -> None:
     np.testing.assert_allclose(kept_maps[0].numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.fault
 def test_a_head_that_was_not_trained_cannot_be_kept() -> None:
     with pytest.raises(HemalumError, match="representation 'distance' has no maps interior, boundary to keep"):
         keep_head({}, REPRESENTATIONS["distance"], REPRESENTATIONS["interior_boundary"])
@@ -90,6 +91,7 @@ def test_a_start_from_other_classes_goes_by_their_names(tmp_path: Path) -> None:
         np.testing.assert_allclose(new[channel], values, atol=1e-6)
 
 
+@pytest.mark.fault
 def test_a_start_from_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "small.safetensors"
     save_network(path, "combined", ["nucleus"])

@@ -64,6 +64,7 @@ def test_reproduce_says_what_the_input_was(recipe: Recipe) -> None:
     assert _recipe_text(recipe.model_copy(update={"input_range": "[0, 1]"}), "input") == "RGB in [0, 1]"
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("value", ["standardised", "[0, 255]"])
 def test_another_range_is_refused(value: str, recipe: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"

@@ -361,6 +361,7 @@ def test_a_part_that_fades_in_is_watched_without_its_weight() -> None:
     assert watched[0] == pytest.approx(watched[1])
 
 
+@pytest.mark.fault
 def test_a_watched_part_that_the_network_gives_nothing_for_is_named() -> None:
     line = r"^phase '.*': its switch watches the part 'aux_logits' of the loss, and the network gives nothing that it"
     with pytest.raises(HemalumError, match=line):
@@ -375,6 +376,7 @@ def test_a_switch_may_watch_what_only_some_networks_give() -> None:
     check_watched_losses(recipe, find_representation("foreground"))
 
 
+@pytest.mark.fault
 def test_a_switch_that_watches_a_part_that_the_loss_lacks_is_refused(
     recipe: Recipe, mini: Path, tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "resnet"
 
 
+@pytest.mark.fault
 def test_the_card_says_which_weights_and_a_resumed_run_needs_the_same(
     saved: Path, mini: Path, tmp_path: Path
 ) -> None:

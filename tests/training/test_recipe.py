@@ -36,6 +36,7 @@ def test_shipped_recipes_by_name(shelf: Path) -> None:
     assert find_recipe("second") == shelf / "second.yaml"
 
 
+@pytest.mark.fault
 def test_the_nearest_name_is_named(shelf: Path) -> None:
     with pytest.raises(HemalumError, match="no shipped recipe 'frist', did you mean 'first'"):
         find_recipe("frist")
@@ -76,6 +77,7 @@ def test_small_form_changes_what_it_names(tmp_path: Path) -> None:
     assert full.digest != small.digest
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("small", "message"),
     [
@@ -93,6 +95,7 @@ def test_bad_small_forms_in_one_line(small: str, message: str, tmp_path: Path) -
         load_recipe(path, "small")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -167,6 +170,7 @@ def test_bad_recipes_in_one_line(change: str, message: str, tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault
 def test_recipe_that_is_not_one(tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="no such recipe"):
         load_recipe(tmp_path / "none.yaml")

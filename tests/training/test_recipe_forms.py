@@ -101,6 +101,7 @@ def test_variants_by_word(path: Path) -> None:
     assert [method.name for method in plan_methods(f"a={path}:wide", "small")] == ["a"]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -114,6 +115,7 @@ def test_one_recipe_is_wanted(word: str, message: str, path: Path, monkeypatch: 
         open_recipe(word)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("system", "message"),
     [
@@ -143,6 +145,7 @@ def test_a_budget_in_crops_keeps_the_share_that_phases_leave(path: Path) -> None
     assert cut.phases[0].until.score_plateau is not None
 
 
+@pytest.mark.fault
 def test_a_recipe_of_classes_needs_a_dataset_with_classes(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     changed = recipe.model_copy(update={"representation": "semantic"})
     with pytest.raises(HemalumError, match=r"recipe mini tells classes apart and .*mini has none"):

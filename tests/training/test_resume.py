@@ -59,11 +59,13 @@ def test_a_finished_run_can_be_resumed_without_harm(recipe: Recipe, mini: Path, 
         np.testing.assert_array_equal(after[key], before[key])
 
 
+@pytest.mark.fault
 def test_a_run_is_not_overwritten(recipe: Recipe, mini: Path, uninterrupted: Path) -> None:
     with pytest.raises(HemalumError, match="already holds a run: give `resume`"):
         train(recipe, [mini], uninterrupted)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("file", ["model.safetensors", "index.csv", "log.jsonl"])
 def test_files_of_others_are_not_overwritten(recipe: Recipe, mini: Path, tmp_path: Path, file: str) -> None:
     (tmp_path / file).write_text("mine")
@@ -78,18 +80,21 @@ def test_a_run_without_a_checkpoint_is_started_anew(recipe: Recipe, mini: Path, 
     assert train(recipe, [mini], tmp_path).is_file()
 
 
+@pytest.mark.fault
 def test_nothing_to_resume(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="nothing to resume"):
         train(recipe, [mini], tmp_path / "none", resume=True)
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.fault
 def test_resume_with_a_changed_recipe(recipe: Recipe, mini: Path, uninterrupted: Path) -> None:
     changed = recipe.model_copy(update={"clip": 2.0})
     with pytest.raises(HemalumError, match="the recipe has changed since"):
         train(changed, [mini], uninterrupted, resume=True)
 
 
+@pytest.mark.fault
 def test_resume_with_corrected_labels(recipe: Recipe, mini: Path, uninterrupted: Path, tmp_path: Path) -> None:
     corrected = tmp_path / "mini"
     shutil.copytree(mini, corrected)
@@ -99,12 +104,14 @@ def test_resume_with_corrected_labels(recipe: Recipe, mini: Path, uninterrupted:
         train(recipe, [corrected], uninterrupted, resume=True, threads=1)
 
 
+@pytest.mark.fault
 def test_resume_with_a_damaged_checkpoint(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"damaged")
     with pytest.raises(HemalumError, match=r"checkpoint.safetensors is not a readable checkpoint"):
         train(recipe, [mini], tmp_path, resume=True)
 
 
+@pytest.mark.fault
 def test_two_cannot_train_in_one_folder(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     with lock_folder(tmp_path / "run"), pytest.raises(HemalumError, match=r"run: another process is training there$"):
         train(recipe, [mini], tmp_path / "run")
@@ -113,6 +120,7 @@ def test_two_cannot_train_in_one_folder(recipe: Recipe, mini: Path, tmp_path: Pa
         train(recipe, [mini], tmp_path / "run", resume=True)
 
 
+@pytest.mark.fault
 def test_resume_without_its_manifest(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     train(recipe, [mini], tmp_path / "run")
     (tmp_path / "run" / "training.yaml").unlink()

@@ -43,6 +43,7 @@ KEYS = [
 ]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("key", KEYS)
 def test_an_old_key_is_named_with_the_new_one(recipe: Recipe, tmp_path: Path, key: str) -> None:
     changes: dict[str, Any] = {}
@@ -61,6 +62,7 @@ def test_an_old_key_is_named_with_the_new_one(recipe: Recipe, tmp_path: Path, ke
         load_recipe(path)
 
 
+@pytest.mark.fault
 def test_an_old_value_is_named_with_the_new_one(recipe: Recipe, tmp_path: Path) -> None:
     path = written(tmp_path / "r.yaml", recipe, {"input": "grey"}, {})
     with pytest.raises(HemalumError, match=r"'input': 'grey' is called 'gray' since version 0.2$"):
@@ -71,6 +73,7 @@ def test_an_old_value_is_named_with_the_new_one(recipe: Recipe, tmp_path: Path) 
         load_recipe(path)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("pattern", ["!sides.*", "sides.0.weight", "!heads.*", "!decoder", "aux_head.*"])
 def test_a_pattern_that_matches_nothing_is_not_passed_over(
     recipe: Recipe, mini: Path, tmp_path: Path, pattern: str
@@ -82,6 +85,7 @@ def test_a_pattern_that_matches_nothing_is_not_passed_over(
     assert not (tmp_path / "run" / CHECKPOINT_FILE).exists()
 
 
+@pytest.mark.fault
 def test_an_old_dataset(mini: Path) -> None:
     info = mini / INFO_FILE
     text = info.read_text(encoding="utf-8")
@@ -93,6 +97,7 @@ def test_an_old_dataset(mini: Path) -> None:
         info.write_text(text, encoding="utf-8")
 
 
+@pytest.mark.fault
 def test_an_old_checkpoint(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     train(recipe, [mini], tmp_path / "run")
     path = tmp_path / "run" / CHECKPOINT_FILE

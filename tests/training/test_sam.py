@@ -237,6 +237,7 @@ def test_an_unknown_control_is_named(sam_folder: Path) -> None:
         recipe_with(sam_folder, sam={"encoder": str(sam_folder), "control": "shuffle"})
 
 
+@pytest.mark.fault
 def test_a_network_and_a_recipe_that_do_not_fit(sam_folder: Path, mini: Path, tmp_path: Path) -> None:
     compact = {"name": "compact", "options": {"widths": [8, 12], "depths": [0, 1]}}
     cases = [
@@ -253,12 +254,14 @@ def test_a_network_and_a_recipe_that_do_not_fit(sam_folder: Path, mini: Path, tm
             train(recipe, [mini], tmp_path / str(number), accelerator="cpu")
 
 
+@pytest.mark.fault
 def test_missing_weights_are_refused_before_anything_is_written(mini: Path, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="huggingface-cli download facebook/sam-vit-base"):
         train(recipe_with("facebook/sam-vit-base"), [mini], tmp_path / "run", accelerator="cpu")
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fault
 def test_another_encoder_under_the_same_name_is_refused(trained: Path, sam_folder: Path, mini: Path) -> None:
     from transformers import SamModel
 

@@ -398,6 +398,7 @@ def test_sampling_follows_the_equations_epoch_by_epoch(mini: Path) -> None:
     assert loader.probabilities(0)[-1] > loader.probabilities(3)[-1] > loader.probabilities(0)[0]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("settings", "keys", "message"),
     [
@@ -429,6 +430,7 @@ def test_consistency_alone_takes_any_network(mini: Path, tmp_path: Path) -> None
     assert "loss_consistency" in read_log(tmp_path / "run")[0]
 
 
+@pytest.mark.fault
 def test_an_odd_share_of_pairs_is_refused() -> None:
     recipe = make_recipe({}, batch=6)
     network, _ = build_for(recipe, NUCLEUS)

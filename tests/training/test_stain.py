@@ -96,6 +96,7 @@ def make_card(target: StainTarget, mpp: float) -> Card:
     )  # fmt: skip
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("method", METHODS)
 def test_the_target_is_in_the_model_file(method: str, recipe: Recipe, stained: Path, tmp_path: Path) -> None:
     short = recipe.model_copy(
@@ -156,6 +157,7 @@ def test_one_image_as_target(form: str, stained: Path) -> None:
     assert target.origin.startswith("image " if name.endswith(".png") else f"training image mini/{row.id}, sha256 ")
 
 
+@pytest.mark.fault
 def test_mistakes_are_named(recipe: Recipe, stained: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(stained)
     blank = tmp_path / "blank.png"
@@ -183,6 +185,7 @@ def test_mistakes_are_named(recipe: Recipe, stained: Path, tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fault
 def test_a_recipe_that_is_wrong_about_it(tmp_path: Path, recipe: Recipe) -> None:
     path = tmp_path / "r.yaml"
     text = recipe.model_dump_json(exclude_none=True)
@@ -209,6 +212,7 @@ def test_unfit_training_images_pass_with_one_warning(
     assert warnings[0].endswith("too little tissue: 0 of 4096 sampled pixels, and 1 more")
 
 
+@pytest.mark.fault
 def test_a_run_is_not_resumed_with_another_target(recipe: Recipe, stained: Path, tmp_path: Path) -> None:
     target = tmp_path / "target.png"
     image = np.asarray(Image.open(stained / Dataset.open(stained).rows[0].image))

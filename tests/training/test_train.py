@@ -49,6 +49,7 @@ def test_the_model_file_tells_what_weights_it_started_from(recipe: Recipe, mini:
     assert load_card(second).training.initial == load_card(first).training  # type: ignore[union-attr]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("workers", [0, -1, 10_000])
 def test_workers_that_a_machine_cannot_have(recipe: Recipe, mini: Path, tmp_path: Path, workers: int) -> None:
     cores = os.cpu_count()
@@ -63,6 +64,7 @@ def test_a_dataset_goes_by_the_recipes_name_for_it(recipe: Recipe, mini: Path, t
     assert "another_pq" in read_log(tmp_path / "run")[-1]
 
 
+@pytest.mark.fault
 def test_data_that_does_not_fit_the_recipe(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     other = recipe.model_copy(update={"data": {**recipe.data, "tnbc": recipe.data["mini"]}})
     with pytest.raises(HemalumError, match=r"needs dataset 'tnbc': give `data` tnbc=PATH"):
@@ -78,6 +80,7 @@ def test_data_that_does_not_fit_the_recipe(recipe: Recipe, mini: Path, tmp_path:
     assert not any((tmp_path / name).exists() for name in "abd")
 
 
+@pytest.mark.fault
 def test_a_recipe_without_datasets_takes_what_is_given(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     path = train(recipe.model_copy(update={"data": {}, "phases": recipe.phases[:1]}), [mini], tmp_path / "run")
     assert [used.name for used in load_card(path).training.data] == ["mini"]  # type: ignore[union-attr]
@@ -88,6 +91,7 @@ def test_a_recipe_without_datasets_takes_what_is_given(recipe: Recipe, mini: Pat
         train(recipe.model_copy(update={"data": {}}), [mini, mini], tmp_path / "other")
 
 
+@pytest.mark.fault
 def test_losses_that_a_recipe_cannot_have(recipe: Recipe, mini: Path, tmp_path: Path) -> None:
     def with_loss(loss: str, **update: object) -> Recipe:
         content = recipe.model_dump(mode="json") | update

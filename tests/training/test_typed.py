@@ -119,6 +119,7 @@ def test_the_model_names_nuclei_and_is_scored_by_class(trained: Path, sets: list
         assert name == ("red" if red > blue else "blue")
 
 
+@pytest.mark.fault
 def test_weights_can_be_kept_by_miou_where_a_validation_image_has_classes(
     recipe: Recipe, sets: list[Path], tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_weights_can_be_kept_by_miou_where_a_validation_image_has_classes(
         train(changed, [replace(named, rows=rows), sets[1]], tmp_path / "other", accelerator="cpu")
 
 
+@pytest.mark.fault
 def test_some_set_must_have_classes(recipe: Recipe, sets: list[Path], tmp_path: Path) -> None:
     other = write_discs(tmp_path, "other", "red,green", 5)
     datasets = [Dataset.open(sets[1]), Dataset.open(other), Dataset.open(sets[0])]
@@ -154,6 +156,7 @@ def test_a_part_of_the_maps_can_be_kept(kept: str, recipe: Recipe, sets: list[Pa
     np.testing.assert_array_equal(tensors["head.bias"].reshape(-1, 4), expected)
 
 
+@pytest.mark.fault
 def test_what_cannot_be_kept_is_refused_before_training(recipe: Recipe, sets: list[Path], tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="representation 'typed' has no maps horizontal, vertical to keep"):
         train(typed(recipe, output_representation="center_gradient"), sets, tmp_path / "run", accelerator="cpu")

@@ -119,6 +119,7 @@ def test_of_a_dataset_the_training_part_is_taken_without_its_labels(mini: Path) 
     assert not any(image.labels.any() for image in images)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("split", "why"), [("test", "which is not to be learned from"), ("train", "which is learned from already")]
 )
@@ -130,6 +131,7 @@ def test_images_of_the_data_are_refused(mini: Path, tmp_path: Path, split: str, 
         train(recipe_of(unlabeled=[{"path": str(tmp_path / "copy.png"), "mpp": 0.5}]), [mini], tmp_path / "run")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -157,6 +159,7 @@ def test_what_cannot_be_learned_from(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault
 def test_a_run_learns_from_them_and_its_card_counts_them_apart(mini: Path, tmp_path: Path) -> None:
     folder = write_images(tmp_path / "photos", 5)
     entries = [{"path": str(folder), "mpp": 0.5}]
@@ -210,6 +213,7 @@ def test_own_images_stand_beside_hidden_ones_and_have_no_truth(mini: Path, tmp_p
     assert summarize_pseudo_labels(torch.tensor([8.0, 6.0, 4.0, 3.0])) == {"mask_rate": 0.75, "pseudo_accuracy": 0.75}
 
 
+@pytest.mark.fault
 def test_a_method_that_learns_from_none_refuses_them(mini: Path, tmp_path: Path) -> None:
     phases = [{"name": "main", "loss": "cross_entropy", "until": {"steps": 3}}]
     line = r"recipe own has unlabeled images and no phase that learns from them: .*'unlabeled: \[\]'"
@@ -218,6 +222,7 @@ def test_a_method_that_learns_from_none_refuses_them(mini: Path, tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fault
 def test_keys_of_a_recipe(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     start = "name: r\nsystem: {name: csra_net}\nmpp: 0.5\n"
@@ -271,6 +276,7 @@ def test_a_class_without_a_labeled_image_is_named(
     assert "no labeled image holds nucleus" in caplog.text
 
 
+@pytest.mark.fault
 def test_paths_as_entries() -> None:
     assert [one.path for one in as_entries("photos")] == ["photos"]
     assert [one.path for one in as_entries([Path("a"), UnlabeledImages(path="b")])] == ["a", "b"]

@@ -104,6 +104,7 @@ def test_faults(written: Callable[..., Path], old: str, new: str, line: str) -> 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.fault
 def test_other_files(written: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"tile\.xml: <svg> instead of <Annotations>; not annotations by Image"):
         read_aperio_xml(written("<svg><Region/></svg>"))
@@ -115,12 +116,14 @@ def test_other_files(written: Callable[..., Path], tmp_path: Path) -> None:
         read_aperio_xml(tmp_path / "none.xml")
 
 
+@pytest.mark.fault
 def test_size_limit(written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aperio_xml, "MAX_BYTES", 1000)
     with pytest.raises(HemalumError, match=r"tile\.xml: [\d,]+ bytes is over the limit of 1,000 for the annotations"):
         read_aperio_xml(written(VALID))
 
 
+@pytest.mark.fault
 def test_open_lines_can_be_closed(written: Callable[..., Path]) -> None:
     path = written(VALID.replace(region(2, CIRCLE), region(2, HALF)))
     labels = draw_outlines(read_aperio_xml(path, open_lines="close").outlines, (24, 32), path)

@@ -89,6 +89,7 @@ def test_faults_of_an_entry(tmp_path: Path, name: str, content: bytes, line: str
     assert list(tmp_path.iterdir()) == [path]  # nothing was unpacked
 
 
+@pytest.mark.fault
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_an_entry_twice(tmp_path: Path) -> None:
     path = pack(tmp_path / "RoiSet.zip", [("a.roi", SQUARE), ("a.roi", TRIANGLE)])
@@ -96,6 +97,7 @@ def test_an_entry_twice(tmp_path: Path) -> None:
         read_roi_set(path)
 
 
+@pytest.mark.fault
 def test_encrypted_entries(path: Path) -> None:
     content = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\1\2", 8), (b"PK\3\4", 6)):  # the flags in both headers of the first entry
@@ -105,6 +107,7 @@ def test_encrypted_entries(path: Path) -> None:
         read_roi_set(path)
 
 
+@pytest.mark.fault
 def test_a_size_that_the_entry_does_not_have(path: Path) -> None:
     """The header says less than there is: what comes out is cut there and fails its checksum."""
     content = bytearray(path.read_bytes())
@@ -115,6 +118,7 @@ def test_a_size_that_the_entry_does_not_have(path: Path) -> None:
         read_roi_set(path)
 
 
+@pytest.mark.fault
 def test_limits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roi_set, "MAX_BYTES", 100)
     with pytest.raises(HemalumError, match=r"RoiSet\.zip: unpacks to 156 bytes, over the limit of 100 for a RoiSet"):
@@ -124,6 +128,7 @@ def test_limits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_roi_set(path)
 
 
+@pytest.mark.fault
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"none\.zip: no such file"):
         read_roi_set(tmp_path / "none.zip")

@@ -30,16 +30,19 @@ def test_arrays_are_as_written(tmp_path: Path, dtype: str, compressed: bool) -> 
     assert np.array_equal(content["inst_map"], array)
 
 
+@pytest.mark.fault
 def test_missing_variable(mat: Path, error_line: Callable[..., str]) -> None:
     wanted = MAP | {"class": (None, None)}
     assert error_line(lambda: read_mat(mat, wanted)) == f"{mat}: no variable 'class'; there are id, inst_map"
 
 
+@pytest.mark.fault
 def test_wrong_shape(mat: Path, error_line: Callable[..., str]) -> None:
     assert error_line(lambda: read_mat(mat, {"id": (None, 4)})) == f"{mat}: id has shape (5, 1), want (N, 4)"
     assert error_line(lambda: read_mat(mat, {"id": (None,)})) == f"{mat}: id has shape (5, 1), want (N)"
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
@@ -58,6 +61,7 @@ def test_what_is_no_array_of_numbers(
     )
 
 
+@pytest.mark.fault
 def test_matlab_7_3(mat: Path, error_line: Callable[..., str]) -> None:
     head = bytearray(mat.read_bytes()[:128])
     head[:19] = b"MATLAB 7.3 MAT-file"
@@ -68,6 +72,7 @@ def test_matlab_7_3(mat: Path, error_line: Callable[..., str]) -> None:
     )
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("keep", [0, 60, 128, 140, 200])
 def test_truncated(mat: Path, error_line: Callable[..., str], keep: int) -> None:
     mat.write_bytes(mat.read_bytes()[:keep])
@@ -76,6 +81,7 @@ def test_truncated(mat: Path, error_line: Callable[..., str], keep: int) -> None
     assert "truncated" in line or line.endswith("no variable 'inst_map'; there are none")
 
 
+@pytest.mark.fault
 def test_truncated_when_compressed(tmp_path: Path, error_line: Callable[..., str]) -> None:
     file = tmp_path / "a.mat"
     savemat(file, {"inst_map": np.random.default_rng(0).integers(0, 99, (200, 200))}, do_compression=True)
@@ -83,6 +89,7 @@ def test_truncated_when_compressed(tmp_path: Path, error_line: Callable[..., str
     assert "not a .mat file, or a damaged or truncated one" in error_line(lambda: read_mat(file, MAP))
 
 
+@pytest.mark.fault
 def test_not_a_mat_file(tmp_path: Path, error_line: Callable[..., str]) -> None:
     file = tmp_path / "a.mat"
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + zlib.compress(bytes(4000)) * 4)

@@ -34,6 +34,7 @@ class Bomb:
         return (print, ("code from the file has run",))
 
 
+@pytest.mark.fault
 def test_objects_are_never_unpickled(
     tmp_path: Path, error_line: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,6 +50,7 @@ def test_objects_are_never_unpickled(
     assert "has run" not in capsys.readouterr().out
 
 
+@pytest.mark.fault
 def test_faults(tmp_path: Path, error_line: Callable[..., str]) -> None:
     file = tmp_path / "a.npy"
     array = np.zeros((4, 3, 5), np.uint8)
@@ -69,6 +71,7 @@ def test_faults(tmp_path: Path, error_line: Callable[..., str]) -> None:
     assert error_line(lambda: NpyRows(file, (None, 3, 5), "u")) == f"{file}: cannot be read (Is a directory)"
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("shape", [(4, 0, 5), (-4, 3, 5), (4, -3, -5)])
 def test_shapes_that_hold_nothing(tmp_path: Path, error_line: Callable[..., str], shape: tuple[int, ...]) -> None:
     file = tmp_path / "a.npy"
@@ -79,6 +82,7 @@ def test_shapes_that_hold_nothing(tmp_path: Path, error_line: Callable[..., str]
     )
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("header", [b"{'descr': (", b"    x\n  y", b"{[]: 1}", b"{'descr': '''", b"\0\0"])
 def test_headers_that_are_no_dictionary(tmp_path: Path, error_line: Callable[..., str], header: bytes) -> None:
     file = tmp_path / "a.npy"
@@ -86,11 +90,13 @@ def test_headers_that_are_no_dictionary(tmp_path: Path, error_line: Callable[...
     assert "not a .npy file, or a damaged one" in error_line(lambda: NpyRows(file, (None,), "u"))
 
 
+@pytest.mark.fault
 def test_an_archive_of_arrays_is_not_one_array(tmp_path: Path, error_line: Callable[..., str]) -> None:
     np.savez(tmp_path / "a.npz", np.zeros(3))
     assert "not a .npy file" in error_line(lambda: NpyRows(tmp_path / "a.npz", (None,), "f"))
 
 
+@pytest.mark.fault
 def test_a_header_that_promises_more_than_there_is(tmp_path: Path, error_line: Callable[..., str]) -> None:
     file = tmp_path / "a.npy"
     with file.open("wb") as stream:

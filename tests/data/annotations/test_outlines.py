@@ -106,6 +106,7 @@ def test_no_outlines() -> None:
     assert draw_outlines([], (4, 5), "x").shape == (4, 5)
 
 
+@pytest.mark.fault
 def test_faults() -> None:
     with pytest.raises(HemalumError) as error:
         draw_outlines([box(1, 1, 4, 4), box(700, 20, 760.5, 90, "Region 2")], (500, 512), "tile.xml")

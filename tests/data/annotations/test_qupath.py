@@ -173,6 +173,7 @@ def test_a_store_goes_out_to_qupath_and_comes_back_as_labels(tmp_path: Path) -> 
         assert len(np.unique(sample.instances)) == len(np.unique(drawn))
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -192,6 +193,7 @@ def test_bad_imports(options: dict[str, Any], message: str, image: Path, tmp_pat
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.fault
 def test_objects_of_another_image_are_refused(image: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "a.geojson", feature("detection", square(10, 20, 700)))
     with pytest.raises(HemalumError, match="feature 1: the polygon spans x 10 to 710, y 20 to 720, its image is 600"):
@@ -212,6 +214,7 @@ def test_two_regions_may_begin_at_one_place(image: Path, tmp_path: Path) -> None
     }
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("x", [590, 700, -90, 1e300])
 def test_regions_outside_the_image_are_refused(x: float, image: Path, tmp_path: Path) -> None:
     path = write(
@@ -221,6 +224,7 @@ def test_regions_outside_the_image_are_refused(x: float, image: Path, tmp_path: 
         import_dataset("qupath", path, tmp_path / "set", image=image)
 
 
+@pytest.mark.fault
 def test_numbers_that_are_too_large(tmp_path: Path) -> None:
     huge = 10**400
     path = write(tmp_path / "a.geojson", feature("annotation", [[0, 0], [huge, 0], [0, 5], [0, 0]]))  # type: ignore[list-item]

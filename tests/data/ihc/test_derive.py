@@ -148,6 +148,7 @@ def test_a_section_without_chromogen_has_no_nuclei(tile: Tile) -> None:
     assert derived.instances.max() == 0
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

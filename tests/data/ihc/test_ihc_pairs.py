@@ -79,6 +79,7 @@ def test_faults_of_an_index(folder: Path, index: str, message: str) -> None:
     assert message in str(raised.value)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(("kind", "other"), [("he", "ihc"), ("ihc", "he")])
 def test_a_missing_partner_is_named(folder: Path, kind: str, other: str) -> None:
     (folder / kind / "roi_1.png").unlink()
@@ -138,6 +139,7 @@ def test_all_refused_is_an_error_and_leaves_nothing(folder: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault
 def test_a_wrong_chromogen_is_named(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("SimpleITK")
     tile = make_tile(1)
@@ -148,12 +150,14 @@ def test_a_wrong_chromogen_is_named(folder: Path, tmp_path: Path) -> None:
         import_dataset("ihc-pairs", folder, tmp_path / "out", mpp=MPP, chromogen="dab")
 
 
+@pytest.mark.fault
 def test_no_scale(folder: Path) -> None:
     pytest.importorskip("SimpleITK")
     with pytest.raises(HemalumError, match=r"roi_0.png: its scale is not known; give `mpp`, or a column mpp"):
         next(ihc_pairs.read(folder))
 
 
+@pytest.mark.fault
 def test_an_unreadable_file_is_named(folder: Path) -> None:
     pytest.importorskip("SimpleITK")
     (folder / "ihc/roi_0.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")

@@ -346,6 +346,7 @@ def test_one_odd_image_does_not_move_the_median(method: str) -> None:
         np.testing.assert_allclose(np.linalg.norm(pooled.stains, axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.fault
 def test_methods_do_not_mix() -> None:
     one, other = (measure_stain(sample_image(section()), method) for method in ("macenko", "reinhard"))
     assert isinstance(one, StainStatistics)

@@ -141,6 +141,7 @@ def test_what_cannot_run_says_so(tiny_model: Model, name: str, options: dict[str
     assert str(caught.value) == message
 
 
+@pytest.mark.fault
 def test_a_device_that_is_not_there(tiny_model: Model) -> None:
     with pytest.raises(HemalumError, match=r"^device 'cuda:99' cannot be used: "):
         make_engine("auto", tiny_model, device="cuda:99")

@@ -117,11 +117,13 @@ def test_instructions_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     has_int8.cache_clear()
 
 
+@pytest.mark.fault
 def test_a_model_without_it(tiny_model: Model) -> None:
     with pytest.raises(HemalumError, match=r"^model 'tiny' has no int8 form: make one \(hemalum quantize\)"):
         make_engine("openvino", tiny_model, precision="int8")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("name", ["torch", "onnx"])
 def test_other_engines_refuse_it(make_int8: Callable[[float], Model], name: str) -> None:
     model = make_int8(CHEAP)
@@ -161,6 +163,7 @@ def test_another_form_is_another_entry(make_int8: Callable[[float], Model], tiny
     assert len({tiny_model.digest, model.digest, other.digest}) == 3
 
 
+@pytest.mark.fault
 def test_a_file_that_lacks_what_its_card_tells_of(make_int8: Callable[[float], Model], tmp_path: Path) -> None:
     model, path = make_int8(CHEAP), tmp_path / "m.safetensors"
     save_model(path, model.card, model.tensors, model.int8)
@@ -174,6 +177,7 @@ def test_a_file_that_lacks_what_its_card_tells_of(make_int8: Callable[[float], M
             load_model(path)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("part", ["description", "weights"])
 @pytest.mark.parametrize("keep", [0, 0.3, 0.9])
 def test_a_damaged_form(make_int8: Callable[[float], Model], part: str, keep: float) -> None:
@@ -185,6 +189,7 @@ def test_a_damaged_form(make_int8: Callable[[float], Model], part: str, keep: fl
         make_engine("openvino", replace(model, int8=damaged, path=None), precision="int8")
 
 
+@pytest.mark.fault
 def test_a_form_of_another_network(make_int8: Callable[[float], Model], tmp_path: Path) -> None:
     model = make_int8(CHEAP)
     foreign = convert(model.card, model.tensors)

@@ -119,6 +119,7 @@ def test_more_classes_than_colors() -> None:
     assert draw_legend(200, classes).shape[1] == 200
 
 
+@pytest.mark.fault
 def test_joining_needs_one_set_of_classes(nuclei: Nuclei) -> None:
     twice = Nuclei.concat([nuclei, nuclei])
     assert twice.class_names == NAMES

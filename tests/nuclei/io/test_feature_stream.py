@@ -55,6 +55,7 @@ def test_other_forms(chunk: int, tmp_path: Path) -> None:
     assert list(read_features(path)) == [feature, feature]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("size", [8 * 2**20, 5])
 def test_every_cut_is_an_error(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_stream, "CHUNK", size)
@@ -71,6 +72,7 @@ def test_every_cut_is_an_error(size: int, tmp_path: Path, monkeypatch: pytest.Mo
             list(read_features(path))
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -107,6 +109,7 @@ def test_what_is_no_geojson(text: str, message: str, chunk: int, tmp_path: Path)
         list(read_features(path))
 
 
+@pytest.mark.fault
 def test_a_huge_feature_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_stream, "CHUNK", 16)
     monkeypatch.setattr(feature_stream, "MAX_FEATURE", 100)
@@ -119,11 +122,13 @@ def test_a_huge_feature_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         list(read_features(path))
 
 
+@pytest.mark.fault
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"none\.geojson: cannot be read"):
         list(read_features(tmp_path / "none.geojson"))
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "a.geojson"
@@ -132,6 +137,7 @@ def test_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
         list(read_features(path))
 
 
+@pytest.mark.fault
 def test_damage_within_a_compressed_file(tmp_path: Path) -> None:
     path = tmp_path / "a.geojson.gz"
     packed = gzip.compress(json.dumps([{"a": list(range(999))}] * 99).encode())

@@ -227,6 +227,7 @@ def test_overlay_has_one_line_between_touching_nuclei() -> None:
     assert drawn.any(-1).any(0).tolist() == [False, False, False, True, False, False, False, False]
 
 
+@pytest.mark.fault
 def test_overlay_of_another_image_is_refused(nuclei: Nuclei, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"image is \(4, 4, 3\); the nuclei are of"):
         nuclei.to_overlay(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
@@ -239,6 +240,7 @@ def test_empty_results_are_written(verb: str, tmp_path: Path) -> None:
     assert (tmp_path / "out.x").stat().st_size > 0
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("verb", ["to_geojson", "to_csv", "to_parquet", "to_labels", "to_overlay"])
 def test_folder_that_cannot_be_made_is_one_line(
     verb: str, nuclei: Nuclei, image: NDArray[np.uint8], tmp_path: Path

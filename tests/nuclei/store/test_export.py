@@ -121,6 +121,7 @@ def test_parquet_is_one_geoparquet_file(store: NucleiStore) -> None:
     assert json.loads(table.schema.metadata[b"hemalum"])["model"] == "fast"
 
 
+@pytest.mark.fault
 def test_label_image(store: NucleiStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hemalum.nuclei.store.label_image.CHUNK", 200)
     monkeypatch.setattr("hemalum.nuclei.store.label_image.SMALLEST", 200)
@@ -167,6 +168,7 @@ def test_spatialdata_itself_reads_it(store: NucleiStore, tmp_path: Path) -> None
     check_frame(nuclei, store)
 
 
+@pytest.mark.fault
 def test_thumbnail(store: NucleiStore, tmp_path: Path) -> None:
     picture = np.full((120, 180, 3), (200, 100, 100), np.uint8)
     drawn = np.asarray(Image.open(export_store(store, "thumbnail", tmp_path / "a.png", picture=picture))).astype(int)
@@ -218,6 +220,7 @@ def test_without_nuclei_there_is_a_valid_file(format: str, tmp_path: Path) -> No
         assert (drawn == 255).all()
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("format", list(EXPORTS))
 def test_a_damaged_part_leaves_no_file(format: str, tmp_path: Path) -> None:
     broken = make_store(tmp_path / "a.nuclei")
@@ -237,6 +240,7 @@ def test_progress_and_an_unfinished_run(tmp_path: Path, caplog: pytest.LogCaptur
     assert json.loads(path.read_text(encoding="utf-8"))["hemalum"]["complete"] is False
 
 
+@pytest.mark.fault
 def test_unknown_words(store: NucleiStore, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match="unknown format 'geojon', did you mean 'geojson'"):
         export_store(store, "geojon")
@@ -245,6 +249,7 @@ def test_unknown_words(store: NucleiStore, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("format", "options", "message"),
     [

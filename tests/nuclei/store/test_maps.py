@@ -54,6 +54,7 @@ def test_where_none_were_looked_for_there_is_no_density(store: NucleiStore) -> N
     assert not measure_maps(store_squares(store.path.with_name("b.nuclei"), masked, CENTERS), 50).tissue_known
 
 
+@pytest.mark.fault
 def test_a_region_of_interest_limits_the_maps(tmp_path: Path) -> None:
     run = squares_run(SHAPE, settings={"roi": "POLYGON ((0 0, 150 0, 150 100, 0 100, 0 0))"})
     maps = measure_maps(store_squares(tmp_path / "a.nuclei", run, [(10, 10)]), 50)
@@ -121,6 +122,7 @@ def test_means_of_a_mask_by_cells() -> None:
     np.testing.assert_array_equal(block_means(mask, (10, 8))[:, 0], [0, 0, 0, 0, 1, 1, 0, 0, 0, 0])
 
 
+@pytest.mark.fault
 def test_zarr_has_levels_in_micrometers(store: NucleiStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hemalum.nuclei.store.map_zarr.SMALLEST", 2)
     maps = measure_maps(store, 50)
@@ -143,6 +145,7 @@ def test_zarr_has_levels_in_micrometers(store: NucleiStore, tmp_path: Path, monk
         write_map_zarr(maps, tmp_path / "maps.ome.zarr")
 
 
+@pytest.mark.fault
 def test_what_no_grid_can_be(store: NucleiStore, tmp_path: Path) -> None:
     for side in (0.0, float("nan"), -5.0):
         with pytest.raises(HemalumError, match="want more than 0"):
@@ -154,6 +157,7 @@ def test_what_no_grid_can_be(store: NucleiStore, tmp_path: Path) -> None:
         measure_maps(without)
 
 
+@pytest.mark.fault
 def test_quantiles_are_numpys(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.nuclei")
     areas = store.dataset.to_table(columns=["area_um2"]).column(0).to_numpy().astype(np.float64)

@@ -122,6 +122,7 @@ def test_geopandas_reads_parts_and_store(store: NucleiStore) -> None:
     assert "geometry" not in store.to_pandas().columns
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("package", ["pandas", "geopandas"])
 def test_missing_packages_are_named(store: NucleiStore, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, package, None)
@@ -146,6 +147,7 @@ def test_windows_give_what_touches_them(store: NucleiStore, window: tuple[float,
     assert got.column("id").to_pylist() == table.filter(inside).column("id").to_pylist()
 
 
+@pytest.mark.fault
 def test_unknown_columns_are_named(store: NucleiStore) -> None:
     for look in (lambda: store.window(0, 0, 9, 9, columns=["area"]), lambda: store.to_pandas(["area"])):
         with pytest.raises(HemalumError, match="no column 'area', did you mean 'area_"):
@@ -158,6 +160,7 @@ def test_centers_put_each_nucleus_in_one_window(store: NucleiStore) -> None:
     assert sorted(itertools.chain(*ids)) == read_all(store).column("id").to_pylist()
 
 
+@pytest.mark.fault
 def test_a_window_as_nuclei_is_in_its_own_pixels(store: NucleiStore) -> None:
     nuclei = store.nuclei((200, 100, 150, 120))
     assert nuclei.shape == (120, 150)
@@ -197,6 +200,7 @@ def test_ids_do_not_depend_on_regions() -> None:
     assert raster_ids(np.array([[100_000, 99_999]], np.int32), 100_000).tolist() == [10_000_100_000]
 
 
+@pytest.mark.fault
 def test_missing_and_finished(tmp_path: Path) -> None:
     store = NucleiStore.create(tmp_path / "a.nuclei", small_run())
     assert store.count == 0
@@ -232,6 +236,7 @@ def test_a_region_without_nuclei_is_finished(tmp_path: Path) -> None:
     assert open_store(store.path).window(0, 0, 700, 400).num_rows == 100
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -249,6 +254,7 @@ def test_the_store_of_another_run_is_refused(options: dict[str, Any], message: s
         NucleiStore.create(tmp_path / "a.nuclei", small_run())
 
 
+@pytest.mark.fault
 def test_another_grid_is_refused(tmp_path: Path) -> None:
     NucleiStore.create(tmp_path / "a.nuclei", small_run())
     with pytest.raises(HemalumError, match=r"grid.rows is 2 there, 4 here"):
@@ -263,6 +269,7 @@ def test_going_on_with_a_complete_store_keeps_what_it_knows(tmp_path: Path) -> N
     assert again.missing() == []
 
 
+@pytest.mark.fault
 def test_bad_additions(tmp_path: Path) -> None:
     store = NucleiStore.create(tmp_path / "a.nuclei", small_run())
     nuclei, ids = synthetic_nuclei(store.run, (0, 0), points=16)
@@ -277,6 +284,7 @@ def test_bad_additions(tmp_path: Path) -> None:
     assert store.finished == []
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("breakage", "message"),
     [
@@ -301,6 +309,7 @@ def _write(path: Path, text: str) -> None:
     (path / "nuclei.yaml").write_text(text)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("kept", [0, 3, 4, 100, 5000, -9, -1])
 def test_a_damaged_part_is_named(kept: int, tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.nuclei")
@@ -369,6 +378,7 @@ def test_nuclei_are_graded(tmp_path: Path) -> None:
     assert read_all(otsu).equals(before)
 
 
+@pytest.mark.fault
 def test_wkb_of_nothing_and_of_others() -> None:
     empty = Polygons(np.zeros((0, 2), np.float32), np.zeros(1, np.int64))
     assert len(from_wkb(to_wkb(empty))) == 0
@@ -377,6 +387,7 @@ def test_wkb_of_nothing_and_of_others() -> None:
         from_wkb(pa.array([shapely.to_wkb(hole)]))
 
 
+@pytest.mark.fault
 def test_finding_stores(store: NucleiStore, tmp_path: Path) -> None:
     assert find_stores(store.path) == [store.path]
     assert find_stores(store.path.parent) == [store.path]
@@ -386,6 +397,7 @@ def test_finding_stores(store: NucleiStore, tmp_path: Path) -> None:
         find_stores(tmp_path)
 
 
+@pytest.mark.fault
 def test_a_complete_store_is_just_the_parts_that_it_lists(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.nuclei")
     part = store.part_path((0, 1))
@@ -416,6 +428,7 @@ def test_a_complete_store_is_just_the_parts_that_it_lists(tmp_path: Path) -> Non
         export_store(open_store(store.path), "csv")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("index", ["none", "damaged"])
 def test_a_part_is_missed_without_the_index_too(index: str, tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.nuclei")
@@ -432,6 +445,7 @@ def test_a_part_is_missed_without_the_index_too(index: str, tmp_path: Path) -> N
     assert open_store(store.path).count == 600
 
 
+@pytest.mark.fault
 def test_a_part_that_came_later_is_named(tmp_path: Path) -> None:
     store = fill_store(NucleiStore.create(tmp_path / "a.nuclei", small_run()), [(0, 0), (1, 2)])
     store.finish(store.finished)
@@ -483,6 +497,7 @@ def _other_schemas(table: pa.Table) -> dict[str, pa.Table]:
     }
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("number", range(5))
 def test_a_part_of_another_schema_is_refused(number: int, tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.nuclei")
@@ -547,6 +562,7 @@ def test_without_an_index_the_parts_are_looked_at(
     assert "remove it" not in caplog.text
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("change", "message"),
     [

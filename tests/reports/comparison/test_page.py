@@ -598,6 +598,7 @@ def test_no_two_methods_look_alike() -> None:
     assert len(set(looks)) == 32
 
 
+@pytest.mark.fault
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison_drawing.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(HemalumError, match=r"pip install 'hemalum\[report\]'"):

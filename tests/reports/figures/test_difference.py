@@ -79,6 +79,7 @@ def test_a_method_without_seeds_is_set_against_the_first_seed(made: Comparison) 
     assert pairs == {(0, 1)}
 
 
+@pytest.mark.fault
 def test_an_unfinished_method_is_said(tmp_path: Path) -> None:
     half = make(tmp_path, datasets=("alpha",), missing=(("alpha", "second", 1), ("alpha", "second", 2)))
     with pytest.raises(
@@ -87,6 +88,7 @@ def test_an_unfinished_method_is_said(tmp_path: Path) -> None:
         write_difference(half, "first", "second", tmp_path / "a.png")
 
 
+@pytest.mark.fault
 def test_a_prediction_that_is_gone_is_named(tmp_path: Path) -> None:
     bare = make(tmp_path, datasets=("alpha",))
     for run in bare.runs:
@@ -97,6 +99,7 @@ def test_a_prediction_that_is_gone_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "a.png").exists()
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("first", "second", "file", "data", "message"),
     [

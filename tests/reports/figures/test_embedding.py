@@ -86,6 +86,7 @@ def test_each_image_is_a_row_and_each_encoder_a_column(
     assert shares[0][1] == pytest.approx(share, abs=1e-3)
 
 
+@pytest.mark.fault
 def test_the_verb_writes_it(random_sam: Path, tile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "picture.png"
     asked = ["figure", "embedding", str(tile), "-o", str(out)]

@@ -145,6 +145,7 @@ def test_samples_are_spread() -> None:
     assert {row.id for row in choose_samples(rows[:1] + rows[-1:], seed=0)} == {"a0", "d"}
 
 
+@pytest.mark.fault
 def test_a_wrong_ending_is_named(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"preview '.*sheet\.pdf': the picture is a \.png or a \.jpg"):
         write_preview(dataset, tmp_path / "sheet.pdf")

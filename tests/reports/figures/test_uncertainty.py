@@ -44,6 +44,7 @@ def test_the_file(dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert height == 2 * (360 + 66) + 3 * 16
 
 
+@pytest.mark.fault
 def test_what_cannot_be_drawn(dark_model: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((20, LARGEST + 4, 3), np.uint8)).save(tmp_path / "wide.png")
     model = load_model(dark_model)

@@ -282,6 +282,7 @@ def test_column_labels(name: str, label: str) -> None:
     assert column_label(name) == label
 
 
+@pytest.mark.fault
 @pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
@@ -289,6 +290,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         SummaryPage(tmp_path / "summary.html").write()
 
 
+@pytest.mark.fault
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(HemalumError, match="cannot write"):

@@ -226,6 +226,7 @@ def test_a_hostile_name_is_text(tmp_path: Path) -> None:
     assert "%3Ci%3Ea.html" in links
 
 
+@pytest.mark.fault
 def test_another_slide_is_refused_in_one_line(store: NucleiStore, tmp_path: Path) -> None:
     other = save_pyramid(tmp_path / "b.tif", draw_picture(*SHAPE, seed=9), levels=2)
     with pytest.raises(
@@ -239,6 +240,7 @@ def test_another_slide_is_refused_in_one_line(store: NucleiStore, tmp_path: Path
     assert not (tmp_path / "maps").exists()
 
 
+@pytest.mark.fault
 def test_where_a_slide_is_looked_for(store: NucleiStore, slide: Path, tmp_path: Path) -> None:
     assert find_slide(store) == slide
     moved = tmp_path / "slides"

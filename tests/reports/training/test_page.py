@@ -66,6 +66,7 @@ def test_what_the_log_says(tmp_path: Path) -> None:
     assert (run.monitor, run.best.step) == ("dice", 400)
 
 
+@pytest.mark.fault
 def test_the_phase_that_was_delivered_is_the_one_that_is_marked(tmp_path: Path) -> None:
     start = {key: value for key, value in row(200, "boundary", "lion", 1e-4, 0.95).items() if "loss" not in key}
     run = folder(tmp_path, [*ROWS[:2], start, *ROWS[2:]], RECIPE)
@@ -140,6 +141,7 @@ def test_a_line_that_a_killed_run_left_unfinished_is_passed_over(tmp_path: Path)
     assert read_run(tmp_path).lines[-1].step == 500
 
 
+@pytest.mark.fault
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(HemalumError, match=r"is not the folder of a run: it has no log\.jsonl"):
         read_run(tmp_path)
@@ -147,6 +149,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         read_run(tmp_path / "none")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -164,12 +167,14 @@ def test_a_log_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> N
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.fault
 def test_a_log_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(HemalumError, match="cannot be read"):
         read_run(tmp_path)
 
 
+@pytest.mark.fault
 def test_a_recipe_that_is_no_yaml(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / "recipe.yaml").write_text("a: [")
