@@ -180,7 +180,7 @@ def test_nuclei_in_ink_are_left_out_said_and_shown(
     assert summary.startswith("ink in 1 place, 2")
     assert summary.endswith(" % (left out)")
     nuclei = "1 nucleus" if left_out == 1 else f"{left_out:,} nuclei"
-    assert f"{inked}: {summary}, with {nuclei} in it; --keep-artifacts keeps them" in caplog.messages
+    assert f"{inked}: {summary}, with {nuclei} in it; keep_artifacts keeps them" in caplog.messages
     headers, (row,) = batch.table
     assert row[headers.index("artifacts")] == summary
     assert f"nuclei left out: {summary}" in page

@@ -4,7 +4,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -79,6 +79,13 @@ class Plan:
         right = min(math.ceil(box.right * x), self.slide_shape[1])
         bottom = min(math.ceil(box.bottom * y), self.slide_shape[0])
         return left, top, right - left, bottom - top
+
+    def looked_at(self) -> Any:
+        """Where nuclei count, as shapely in px: `roi` without what `artifacts` leave out. None: anywhere."""
+        clear = None if self.artifacts is None else self.artifacts.clear_area()
+        if self.roi is None or clear is None:
+            return clear if self.roi is None else self.roi.geometry
+        return self.roi.geometry & clear
 
     def covers(self, box: Box) -> bool:
         """Whether a box has tissue, and a part of the region of interest in it or near it.
@@ -239,7 +246,7 @@ class CellSegmenter:
         plan, model, slide = self.plan, self.model, self.slide
         taken, twice = take_once(list(parts))
         left_out[TWICE] += twice
-        joined = Nuclei.from_parts(
+        return Nuclei.from_parts(
             taken,
             shape=slide.shape,
             scale=plan.pixel,
@@ -251,7 +258,6 @@ class CellSegmenter:
             class_names=representation_of(model).class_names,
             dab=plan.staining.stain == "hdab",
         )
-        return joined if plan.roi is None else replace(joined, region=plan.roi.geometry)
 
     @property
     def notes(self) -> dict[str, Any]:

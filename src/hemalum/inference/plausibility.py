@@ -26,6 +26,7 @@ from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.morphology import hematoxylin
 from hemalum.nuclei.nuclei import Nuclei
+from hemalum.slides.artifacts import Artifacts
 from hemalum.slides.slide import Slide
 
 log = logging.getLogger(__name__)
@@ -81,12 +82,13 @@ class ScaleCheck:
 
     def doubt(
         self, source: Slide, model: Model, engine: Engine, scale: Scale, staining: Staining,
-        seen: SeenNuclei | None = None,
+        seen: SeenNuclei | None = None, artifacts: Artifacts | None = None,
     ) -> str:  # fmt: skip
         """What speaks against a stated scale, "" for nothing: the log says it, and `Nuclei.notes` do.
 
-        `seen` are the nuclei that were found in all of the image; without, parts of it are segmented. Nothing is said
-        where the scale is an estimate, of other stains than H&E, of gray images, and of too few nuclei.
+        `seen` are the nuclei that were found in all of the image; without, parts of it are segmented. What
+        `artifacts` leave out is not looked at. Nothing is said where the scale is an estimate, of other stains than
+        H&E, of gray images, and of too few nuclei.
         """
         if scale.source not in ("file", "user") or staining.stain != "he" or staining.gray or staining.doubt:
             return ""
@@ -95,7 +97,7 @@ class ScaleCheck:
             if not seen.is_odd(*limits):
                 self._agreed[scale.mpp] += 1
                 return ""
-        octaves = octaves_apart(source, model, without_tta(engine), scale.mpp, staining, seen)
+        octaves = octaves_apart(source, model, without_tta(engine), scale.mpp, staining, seen, artifacts)
         if octaves is None:
             return ""
         if abs(octaves) <= math.log2(APART):
@@ -108,13 +110,14 @@ class ScaleCheck:
 
 
 def octaves_apart(
-    source: Slide, model: Model, engine: Engine, mpp: float, staining: Staining, seen: SeenNuclei | None
-) -> float | None:
+    source: Slide, model: Model, engine: Engine, mpp: float, staining: Staining, seen: SeenNuclei | None,
+    artifacts: Artifacts | None = None,
+) -> float | None:  # fmt: skip
     """log2 of how many times coarser than `mpp` µm per px the nuclei look, or None where too few are found to tell.
 
     Where the first half of the assumed scales gives no reason for doubt, the others are not looked at.
     """
-    regions = contrast_regions(source, hematoxylin, REGION)
+    regions = contrast_regions(source, hematoxylin, REGION, artifacts)
     if seen is None:
         seen = SeenNuclei.at(*try_scales(regions, [mpp], model, engine, staining))
     rough = try_scales(regions, ASSUMED[1::2], model, engine, staining)

@@ -26,6 +26,7 @@ from hemalum.models.model import Model
 from hemalum.nuclei.morphology import hematoxylin
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import measure
+from hemalum.slides.artifacts import Artifacts
 from hemalum.slides.resample import Resampler
 from hemalum.slides.slide import Slide
 from hemalum.targets.representations import find_representation
@@ -270,8 +271,13 @@ def _middle(region: Pixels, side: float) -> Pixels:
     return region[top : top + size, left : left + size]
 
 
-def contrast_regions(source: Slide, amount: Callable[[Pixels], NDArray[np.float32]], side: int) -> list[Pixels]:
-    """The parts of the image, at most `side` px wide and high, in which the `amount` of a stain varies most."""
+def contrast_regions(
+    source: Slide, amount: Callable[[Pixels], NDArray[np.float32]], side: int, artifacts: Artifacts | None = None
+) -> list[Pixels]:
+    """The parts of the image, at most `side` px wide and high, in which the `amount` of a stain varies most.
+
+    What `artifacts` leave out is white in them.
+    """
     height, width = source.shape
     tops = np.unique(np.linspace(0, max(height - side, 0), min(5, -(-height // side))).astype(int))
     lefts = np.unique(np.linspace(0, max(width - side, 0), min(5, -(-width // side))).astype(int))
@@ -279,6 +285,8 @@ def contrast_regions(source: Slide, amount: Callable[[Pixels], NDArray[np.float3
     for top in tops:
         for left in lefts:
             region = source.read(int(left), int(top), min(side, width), min(side, height))
+            if artifacts is not None:
+                region = artifacts.blank(region, int(left), int(top))
             candidates.append((float(amount(region[::4, ::4]).std()), region))
         candidates = sorted(candidates, key=lambda pair: -pair[0])[:REGIONS]
     return [region for _, region in candidates]

@@ -217,7 +217,7 @@ def segment_source(  # noqa: PLR0913 (the verb's options, and who looks on)
             done += cell.core.shape[0] * cell.core.shape[1]
             if on_progress is not None:
                 on_progress(done / total)
-        nuclei = segmenter.nuclei(parts, left_out)
+        nuclei = replace(segmenter.nuclei(parts, left_out), region=plan.looked_at())
     if left_out[TOO_LARGE]:
         log.warning("%s: left out what is too large for a nucleus, in %d places", source.name, left_out[TOO_LARGE])
     if plan.artifacts is not None:
@@ -226,7 +226,7 @@ def segment_source(  # noqa: PLR0913 (the verb's options, and who looks on)
             on_artifacts(plan.artifacts)
     check = scale_check or ScaleCheck()
     seen = SeenNuclei.of(nuclei) if keep is None else None  # a filter changes their size
-    doubt = check.doubt(source, model, engine, plan.scale, plan.staining, seen)
+    doubt = check.doubt(source, model, engine, plan.scale, plan.staining, seen, artifacts=plan.artifacts)
     if doubt:
         nuclei = replace(nuclei, notes=nuclei.notes | {"scale_doubt": doubt})
     elif plan.scale.source != "estimate":

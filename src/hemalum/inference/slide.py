@@ -174,13 +174,14 @@ def _segment_there(
 class SlideJob:
     """What segmenting one slide is: its plan, where its store is and what decides it. It can be pickled.
 
-    `side` is that of a region, in cells.
+    `side` is that of a region, in cells; `sample` is what stain and scale are told by, and does not travel.
     """
 
     plan: Plan
     store: Path
     run: StoreRun
     side: int
+    sample: Slide | None = None
 
     @property
     def regions(self) -> list[Region]:
@@ -237,15 +238,14 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
         )
     area = find_roi(slide.shape, roi, exclude)
     artifacts = find_artifacts(slide, mpp=mpp, keep=keep_artifacts)
-    tissue = all_tissue(slide, "no mask was asked for", mpp=mpp)
-    if tissue_mask:
-        tissue = artifacts.without(find_tissue(slide, mpp=mpp))
+    seen = find_tissue(slide, mpp=mpp) if tissue_mask else all_tissue(slide, "no mask was asked for", mpp=mpp)
+    tissue = artifacts.without(seen)
     if not tissue.mask.any():
         log.warning("%s: no tissue is seen; without the tissue mask all of it is looked at", slide.name)
     sample = sample_tissue(slide, tissue, mpp or slide.mpp)
     plan = make_plan(
-        slide, model, engine, mpp=mpp, stain=stain, sample=sample, tissue=tissue if tissue_mask else None, roi=area,
-        keep=keep, artifacts=artifacts,
+        slide, model, engine, mpp=mpp, stain=stain, sample=sample, roi=area, keep=keep, artifacts=artifacts,
+        tissue=tissue if tissue_mask or artifacts.left_out.any() else None,
     )  # fmt: skip
     side = max(1, round(region / CELL))
     rows, columns = len(plan.cells), len(plan.cells[0])
@@ -271,15 +271,14 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
         offset=slide.offset,
         settings=_settings(plan, model, engine, tissue, tissue_mask),
     )
-    return SlideJob(plan, Path(out) / ((name or stem(slide.name)) + SUFFIX), run, side)
+    return SlideJob(plan, Path(out) / ((name or stem(slide.name)) + SUFFIX), run, side, sample)
 
 
 def _check_scale(job: SlideJob, slide: Slide, model: Model, engine: Engine) -> SlideJob:
     """The job with what speaks against its scale, which is also said."""
-    plan = job.plan
-    tissue = plan.tissue or all_tissue(slide, "no mask was asked for", mpp=plan.scale.mpp)
-    sample = sample_tissue(slide, tissue, plan.scale.mpp)
-    doubt = ScaleCheck().doubt(sample, model, engine, plan.scale, plan.staining)
+    plan, sample = job.plan, job.sample or slide
+    artifacts = plan.artifacts if sample is slide else None  # a sample of a large slide has none
+    doubt = ScaleCheck().doubt(sample, model, engine, plan.scale, plan.staining, artifacts=artifacts)
     return replace(job, plan=replace(plan, scale=replace(plan.scale, doubt=doubt)))
 
 
@@ -369,13 +368,15 @@ def finish(store: NucleiStore, job: SlideJob, notes: dict[str, Any]) -> None:
     plan = job.plan
     if plan.artifacts is not None:
         warn_of_artifacts(plan.artifacts, left_out[IN_ARTIFACTS], store.name)
-    areas: dict[str, Any] = {}
+    areas: dict[str, float] = {}
+    # without a mask, what is not left out as artifacts
+    kind = "clear" if job.run.settings["tissue_mask"] is None else "tissue"
     if plan.tissue is not None and plan.tissue.area_mm2 is not None:
-        areas["tissue_mm2"] = round(plan.tissue.area_mm2, 4)
+        areas[f"{kind}_mm2"] = round(plan.tissue.area_mm2, 4)
     if plan.roi is not None:
         areas["roi_mm2"] = round(plan.roi.area * plan.scale.mpp**2 / 1e6, 4)
         if plan.tissue is not None:
-            areas["roi_tissue_mm2"] = round(tissue_in(plan.roi, plan.tissue) * plan.scale.mpp**2 / 1e6, 4)
+            areas[f"roi_{kind}_mm2"] = round(tissue_in(plan.roi, plan.tissue) * plan.scale.mpp**2 / 1e6, 4)
     store.finish(notes=notes | dict(left_out) | ({"broken_tiles": len(broken)} if broken else {}) | areas)
 
 

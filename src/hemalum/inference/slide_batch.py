@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from hemalum.models.model import Model
 from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.store import EXPORTS, INDEX, NucleiStore, Region, StoreSummary, export_store, summarize
-from hemalum.slides import Slide, find_artifacts
+from hemalum.slides import Artifacts, Slide, find_artifacts
 
 log = logging.getLogger(__name__)
 
@@ -225,6 +225,7 @@ def _export(
 ) -> dict[str, Path]:
     """Write what is not there yet, or older than the store."""
     files = {name: store.path.with_name(store.name + EXPORTS[name]) for name in formats}
+    artifacts = cache(lambda: find_artifacts(slide, mpp=store.run.mpp))  # for two pictures once
     finished = (store.path / INDEX).stat().st_mtime_ns
     for name, path in files.items():
         if path.exists() and path.stat().st_mtime_ns >= finished:
@@ -233,15 +234,14 @@ def _export(
         start = time.perf_counter()
         drawn_on: dict[str, Any] = {}
         if name in ("thumbnail", "overlay"):
-            drawn_on["picture"] = _marked(slide, store, name)
+            drawn_on["picture"] = _marked(slide, artifacts(), name)
         export_store(store, name, path, on_progress=partial(report, name), **drawn_on)
         record.note(f"{path}: written in {time.perf_counter() - start:.1f} s")
     return files
 
 
-def _marked(slide: Slide, store: NucleiStore, name: str) -> Any:
+def _marked(slide: Slide, artifacts: Artifacts, name: str) -> Any:
     """What a picture of the nuclei is drawn on: the slide, with its artifacts tinted."""
-    artifacts = find_artifacts(slide, mpp=store.run.mpp)
     if name == "thumbnail":
         picture = slide.thumbnail(PICTURE)
         return artifacts.mark(picture, 0, len(picture))

@@ -238,12 +238,9 @@ class Nuclei:
 
     @property
     def area_mm2(self) -> float | None:
-        """Area of the image without what was left out as artifacts, or of the region in it, mm²; None without mpp."""
-        if self.mpp is None:
-            return None
-        if self.region is not None:
-            return float(self.region.area) * self.mpp**2 / 1e6
-        return self.shape[0] * self.shape[1] * self.mpp**2 / 1e6 - float(self.notes.get("artifacts_mm2", 0))
+        """Area of the image, or of the `region` in it that nuclei count in, mm²; None without mpp."""
+        pixels = self.shape[0] * self.shape[1] if self.region is None else float(self.region.area)
+        return None if self.mpp is None else pixels * self.mpp**2 / 1e6
 
     @property
     def density_per_mm2(self) -> float | None:

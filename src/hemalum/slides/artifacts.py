@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -25,7 +26,7 @@ from hemalum.data.stain import recognize_stain
 from hemalum.errors import counted
 from hemalum.slides.readers import Pixels
 from hemalum.slides.slide import Slide, scaled
-from hemalum.slides.tissue import ASSUMED_MPP, Tissue
+from hemalum.slides.tissue import ASSUMED_MPP, Tissue, mask_boxes
 
 log = logging.getLogger(__name__)
 
@@ -87,25 +88,43 @@ class Artifacts:
     @property
     def left_out(self) -> Mask:
         """Where nuclei do not count, (h, w)."""
+        return self._is_left_out(self.codes)
+
+    def _is_left_out(self, codes: NDArray[np.uint8]) -> Mask:
         numbers = [KINDS.index(kind) + 1 for kind in SURE if kind not in self.kept]
-        return np.isin(self.codes, numbers)
+        return np.isin(codes, numbers)
 
     def leave_out(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> Mask:
         """Which points (N,), px of level 0, lie in what is left out."""
         down, across = (side / size for side, size in zip(self.codes.shape, self.shape, strict=True))
         rows = np.clip((y * down).astype(np.int64), 0, self.codes.shape[0] - 1)
         columns = np.clip((x * across).astype(np.int64), 0, self.codes.shape[1] - 1)
-        inside: Mask = self.left_out[rows, columns]
+        inside: Mask = self._is_left_out(self.codes[rows, columns])
         return inside
 
+    def blank(self, pixels: Pixels, left: int, top: int) -> Pixels:
+        """A window of level 0 from (left, top), (h, w, 3), with what is left out white."""
+        down, across = (side / size for side, size in zip(self.codes.shape, self.shape, strict=True))
+        rows = ((top + np.arange(pixels.shape[0]) + 0.5) * down).astype(np.int64)
+        columns = ((left + np.arange(pixels.shape[1]) + 0.5) * across).astype(np.int64)
+        there = self._is_left_out(self.codes[np.ix_(rows, columns)])
+        return np.where(there[..., None], np.uint8(255), pixels) if there.any() else pixels
+
+    def clear_area(self) -> Any:
+        """The area of the image, px of level 0, without what is left out, as shapely; None where nothing is."""
+        left_out = self.left_out
+        if not left_out.any():
+            return None
+        return shapely.union_all(mask_boxes(~left_out, self.shape))
+
     def without(self, tissue: Tissue) -> Tissue:
-        """Tissue without what is left out."""
+        """Tissue without what is left out; not all of the slide then, where it was that."""
         left_out = self.left_out
         if not left_out.any():
             return tissue
         height, width = tissue.mask.shape
         there = Image.fromarray(left_out).resize((width, height), Image.Resampling.NEAREST)
-        return replace(tissue, mask=tissue.mask & ~np.asarray(there, np.bool_))
+        return replace(tissue, mask=tissue.mask & ~np.asarray(there, np.bool_), reason="")
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -272,7 +291,7 @@ def warn_of_artifacts(artifacts: Artifacts, nuclei: int, name: str) -> None:
     kept = {kind: one for kind, one in summary.items() if not one["left_out"]}
     if out:
         log.warning(
-            "%s: %s, with %s in it; --keep-artifacts keeps them",
+            "%s: %s, with %s in it; keep_artifacts keeps them",
             name, describe_artifacts({NOTE: out}), counted(nuclei, "nucleus"),
         )  # fmt: skip
     if kept:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.annotations import read_objects
 from hemalum.errors import HemalumError
-from hemalum.slides.tissue import Tissue
+from hemalum.slides.tissue import Tissue, mask_boxes
 
 NUMBERS = re.compile(r"[-+\d.,\s]+")
 MAX_BYTES = 16 << 20  # of a file of regions: a million points
@@ -117,12 +117,7 @@ def read_rectangle(text: str) -> tuple[float, float, float, float]:
 
 def tissue_in(roi: Roi, tissue: Tissue) -> float:
     """Area of tissue inside a region of interest, px² of level 0."""
-    down, across = (side / pixels for side, pixels in zip(tissue.shape, tissue.mask.shape, strict=True))
-    # each run of tissue in a row of the mask as one box: exact, and few
-    edges = np.diff(np.pad(tissue.mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    rows, starts = np.nonzero(edges == 1)
-    stops = np.nonzero(edges == -1)[1]
-    boxes = shapely.box(starts * across, rows * down, stops * across, (rows + 1) * down)
+    boxes = mask_boxes(tissue.mask, tissue.shape)
     boxes = boxes[shapely.intersects(roi.geometry, boxes)]
     return float(shapely.area(shapely.intersection(roi.geometry, boxes)).sum())
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -97,6 +98,16 @@ class Tissue:
         rows = slice(int(y * down), math.ceil((y + height) * down))
         columns = slice(int(x * across), math.ceil((x + width) * across))
         return self.mask[rows, columns]
+
+
+def mask_boxes(mask: Mask, shape: tuple[int, int]) -> NDArray[np.object_]:
+    """A mask (h, w) of an image of (H, W) px as boxes of shapely in px: one for each run in a row; exact, and few."""
+    down, across = (side / pixels for side, pixels in zip(shape, mask.shape, strict=True))
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(edges == 1)
+    stops = np.nonzero(edges == -1)[1]
+    boxes: NDArray[np.object_] = shapely.box(starts * across, rows * down, stops * across, (rows + 1) * down)
+    return boxes
 
 
 def find_tissue(slide: Slide, *, mpp: float | None = None) -> Tissue:

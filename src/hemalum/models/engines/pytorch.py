@@ -43,6 +43,6 @@ class TorchEngine:
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
         ):
-            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+            batch = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
             result: NDArray[np.float32] = self._model(batch, organ_N).float().cpu().numpy()
         return result

@@ -22,4 +22,5 @@ from .store import SUFFIX as SUFFIX
 from .store import NucleiStore as NucleiStore
 from .summary import Distribution as Distribution
 from .summary import StoreSummary as StoreSummary
+from .summary import area_looked_at as area_looked_at
 from .summary import summarize as summarize

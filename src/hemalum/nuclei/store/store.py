@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
+import shapely
 from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError, nearest
@@ -301,6 +302,7 @@ class NucleiStore:
     def nuclei(self, window: tuple[int, int, int, int] | None = None) -> Nuclei:
         """The nuclei that touch a window x, y, width, height as `Nuclei` in px of it; without a window, all.
 
+        Its region is that of the run in the window; glass and artifacts in it are not known here (`summarize`).
         Ids count from 1 in the order of the store's. All of a slide need its memory: some 2 GB for a million.
         """
         height, width = self.run.shape
@@ -331,7 +333,16 @@ class NucleiStore:
             self.notes | ({} if window is None else {"window": list(window)}),
             run.class_names,
             self.thresholds or (run.positive if isinstance(run.positive, tuple) else ()),
+            self._region(x, y, width, height),
         )
+
+    def _region(self, x: int, y: int, width: int, height: int) -> Any:
+        """The run's region of interest in a window, in px of it; None where it has none."""
+        outlines = self.run.settings.get("roi")
+        if outlines is None:
+            return None
+        inside = shapely.intersection(shapely.from_wkt(outlines), shapely.box(x, y, x + width, y + height))
+        return shapely.transform(inside, lambda points: points - [x, y])
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
         """The table without outlines as a pandas.DataFrame. Raises HemalumError without pandas."""

@@ -60,8 +60,7 @@ class StoreSummary:
 
     `by_class` (C,) counts those of each of `class_names`. `by_grade` (C + 1, G) counts those of each of `grades`, row
     0 of all, the others of each class. `measures` are by column, without what is not finite. `area_mm2` is what was
-    looked at, by `area_of`: "tissue", "tissue in roi", "roi" or "slide", the last two where no tissue was looked for;
-    None without a scale.
+    looked at, by `area_of`, one of `AREAS` or "slide"; None without a scale.
     """
 
     count: int
@@ -131,11 +130,22 @@ def summarize(store: NucleiStore, columns: Sequence[str] = ()) -> StoreSummary:
                 step = (high[k] - low[k]) / BINS or 1.0
                 np.add.at(counts[k], np.minimum((values - low[k]) / step, BINS - 1).astype(np.int64), 1)
     measures = {name: Distribution(float(low[k]), float(high[k]), counts[k]) for k, name in enumerate(columns)}
-    return StoreSummary(store.count, names, by_class, tuple(grades), by_grade, measures, *_area(store))
+    return StoreSummary(store.count, names, by_class, tuple(grades), by_grade, measures, *area_looked_at(store))
 
 
-def _area(store: NucleiStore) -> tuple[float | None, str]:
-    for note, of in (("roi_tissue_mm2", "tissue in roi"), ("roi_mm2", "roi"), ("tissue_mm2", "tissue")):
+# note of a store → what its area is, the narrowest first
+AREAS = {
+    "roi_tissue_mm2": "tissue in roi",
+    "roi_clear_mm2": "roi without artifacts",
+    "roi_mm2": "roi",
+    "tissue_mm2": "tissue",
+    "clear_mm2": "slide without artifacts",
+}
+
+
+def area_looked_at(store: NucleiStore) -> tuple[float | None, str]:
+    """mm² in which nuclei count, and what that is; of a store that is not complete the slide's. None without mpp."""
+    for note, of in AREAS.items():
         if note in store.notes:
             return float(store.notes[note]), of
     mpp = store.run.mpp

@@ -75,6 +75,8 @@ def _row(result: SlideResult, store: NucleiStore, summary: StoreSummary) -> list
         "tissue": "",
         "tissue in roi": " (in the roi)",
         "roi": " (all of the roi)",
+        "roi without artifacts": " (all of the roi but artifacts)",
+        "slide without artifacts": " (all of the slide but artifacts)",
         "slide": " (all of the slide)",
     }
     return [

@@ -12,7 +12,7 @@ from hemalum.inference.plan import FILTERED, IN_ARTIFACTS, PALE
 from hemalum.nuclei.filters import filter_text
 from hemalum.nuclei.ihc_score import IhcScore
 from hemalum.nuclei.io.colors import INTENSITIES, Color, class_color
-from hemalum.nuclei.store import Distribution, NucleiStore, SlideMaps, StoreSummary
+from hemalum.nuclei.store import Distribution, NucleiStore, SlideMaps, StoreSummary, area_looked_at
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.histogram import PERCENTILES, bars_svg, equal_bins
 from hemalum.reports.segmentation.page import column_label, scale_text
@@ -61,11 +61,13 @@ def tissue_area(store: NucleiStore, maps: SlideMaps, tissue: Tissue) -> tuple[fl
     """mm² in which nuclei were looked for, and what that is, as text."""
     mpp = maps.mpp
     extent = store.run.shape[0] * store.run.shape[1] * mpp**2 / 1e6
+    area, of = area_looked_at(store)
+    if area is not None and (store.complete or of != "slide"):
+        return area, of.replace("in roi", "in the region of interest").replace("roi", "region of interest")
+    # a store that is not complete does not say it: then as finely as the maps know it
     if store.run.settings.get("roi") is not None:
         kind = "region of interest" if tissue.reason else "tissue in the region of interest"
-        stored = store.notes.get("roi_mm2" if tissue.reason else "roi_tissue_mm2")
-        # a store that is not complete does not say it: then as finely as the maps know it
-        return float(maps.tissue.mean(dtype="float64")) * extent if stored is None else float(stored), kind
+        return float(maps.tissue.mean(dtype="float64")) * extent, kind
     return (extent, "slide") if tissue.reason else (tissue.area_mm2 or 0.0, "tissue")
 
 
