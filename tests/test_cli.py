@@ -32,8 +32,9 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
     "segment": "--output PATH… --cohort --mpp --model --organ --stain --positive --engine --device --threads "
-    "--precision --format --max-pixels --tta --shifts --recall --keep-artifacts --report --roi --exclude --min-area "
-    "--max-area --min-probability --min-hematoxylin --min-solidity --region --no-tissue-mask --workers --scheduler",
+    "--precision --format --max-pixels --tta --shifts --recall --keep-artifacts --report --overwrite --no-recursive "
+    "--roi --exclude --min-area --max-area --min-probability "
+    "--min-hematoxylin --min-solidity --region --no-tissue-mask --workers --scheduler",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --license --citation "
     "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",
@@ -424,6 +425,8 @@ def test_segment_writes_what_is_asked_and_prints_a_table(
         "squares.parquet",
         "squares_labels.tif",
         "squares_overlay.png",
+        "summary.csv",
+        "summary.jsonl",
     ]
     with (out / "squares.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 12
@@ -454,7 +457,14 @@ def test_one_bad_file_does_not_stop_the_others(
     printed = capsys.readouterr()
     assert printed.err.splitlines()[-1].startswith(f"failed: {bad}: ")
     assert "squares.png" in printed.out
-    assert names_in(out) == ["squares.csv", "squares.geojson", "squares_overlay.png", "summary.html"]
+    assert names_in(out) == [
+        "squares.csv",
+        "squares.geojson",
+        "squares_overlay.png",
+        "summary.csv",
+        "summary.html",
+        "summary.jsonl",
+    ]
     assert "bad.png" in (out / "summary.html").read_text()
 
 
@@ -523,7 +533,9 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "immunohistochemistry.geojson",
         "immunohistochemistry.png",
         "immunohistochemistry_overlay.png",
+        "summary.csv",
         "summary.html",
+        "summary.jsonl",
     ]
     assert "estimated: the image does not say its scale" in printed
     assert re.search(r"intensity +Negative \d+, Positive \d+", printed)

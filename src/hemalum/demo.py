@@ -57,7 +57,15 @@ def run_demo(
     done: list[FileResult] = []
     positive = POSITIVE if stain in ("hdab", "auto") else None
     results = segment_paths(
-        [out / NAME], out, FORMATS, loaded, stain=stain, positive=positive, engine=engine, on_progress=on_progress
+        [out / NAME],
+        out,
+        FORMATS,
+        loaded,
+        stain=stain,
+        positive=positive,
+        engine=engine,
+        overwrite=True,
+        on_progress=on_progress,
     )
     batch = collect(results, page, done.append)
     (result,) = done

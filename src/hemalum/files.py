@@ -70,10 +70,12 @@ def named_path(path: Path | str) -> Path:
 def write_text(path: Path | str, text: str) -> Path:
     """Write a text file in UTF-8, newlines as they are, whole or not at all; gives its path.
 
+    What no UTF-8 can hold, as bytes of a file's name, is written out (\\udce9).
+
     Raises HemalumError when it cannot be written.
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     return Path(path)
 
 

@@ -192,7 +192,7 @@ def test_nuclei_in_ink_are_left_out_said_and_shown(
 
 def test_artifacts_are_kept_where_asked(inked: Path, disk_card: Card, disk_engine: Any) -> None:
     plain, _, _ = run(inked, disk_card, disk_engine)
-    kept, batch, _ = run(inked, disk_card, disk_engine, keep_artifacts=True)
+    kept, batch, _ = run(inked, disk_card, disk_engine, keep_artifacts=True, overwrite=True)
     assert kept.nuclei.count == plain.nuclei.count + plain.nuclei.notes.get("left_out_in_artifacts", 0)
     assert "left_out_in_artifacts" not in kept.nuclei.notes
     headers, (row,) = batch.table

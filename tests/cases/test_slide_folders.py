@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_a_picture_is_taken(folder: Path, tmp_path: Path, name: str) -> None:
     Image.fromarray(PICTURE).save(folder / name)
-    assert find_images([folder], tmp_path / "out") == [folder / name]
+    assert [one.path for one in find_images([folder], tmp_path / "out")] == [folder / name]
 
 
 def test_a_file_is_known_by_how_it_begins(folder: Path, tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ def test_images_and_slides_may_be_mixed(folder: Path, tmp_path: Path) -> None:
     (folder / "d").mkdir()
     (folder / "d" / "1.dcm").write_bytes(DICOM)
     images, slides = find_inputs([folder], tmp_path / "out")
-    assert [path.name for path in images] == ["a.webp"]
-    assert [path.name for path in slides] == ["b.svs", "c.zarr", "d"]
+    assert [one.path.name for one in images] == ["a.webp"]
+    assert [one.path.name for one in slides] == ["b.svs", "c.zarr", "d"]
 
 
 def test_what_cannot_be_opened_is_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,7 +111,7 @@ def test_a_folder_of_folders_names_those_with_images(folder: Path, tmp_path: Pat
     for name in ("p1", "p2"):
         Image.fromarray(PICTURE).save(folder / name / "a.png")
     with pytest.raises(HemalumError, match=r"OME-Zarr and DICOM\); its folders p1, p2 hold some: name them$"):
-        find_images([folder], tmp_path / "out")
+        find_images([folder], tmp_path / "out", recursive=False)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_one_bad_file_among_many(folder: Path, tmp_path: Path, model: Model, dis
     assert results[2].nuclei is None
     assert results[2].files == {}
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        name + ending for name in ("a", "b") for ending in FORMATS.values()
+        [name + ending for name in ("a", "b") for ending in FORMATS.values()] + ["summary.csv", "summary.jsonl"]
     )
     first = results[0].nuclei
     assert first is not None
@@ -80,7 +80,8 @@ def test_results_of_an_earlier_run_in_the_same_folder_are_no_images(
 
 
 def test_an_image_given_twice_is_done_once(folder: Path, tmp_path: Path) -> None:
-    assert find_images([folder / "a.png", folder / ".." / "images" / "a.png"], tmp_path) == [folder / "a.png"]
+    (image,) = find_images([folder / "a.png", folder / ".." / "images" / "a.png"], tmp_path)
+    assert image.path == folder / "a.png"
 
 
 def test_stems() -> None:
@@ -118,21 +119,30 @@ def test_an_output_folder_that_cannot_be_written(
 
 
 @pytest.mark.fault
-def test_a_full_disk_stops_the_batch_and_leaves_nothing_half_written(
+def test_a_full_disk_for_one_image_leaves_nothing_half_written_and_the_others_go_on(
     folder: Path, tmp_path: Path, model: Model, disk_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
 
     import pyarrow.csv
 
-    def full(table: Any, path: Path, options: Any) -> None:
-        path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    write = pyarrow.csv.write_csv
 
-    monkeypatch.setattr(pyarrow.csv, "write_csv", full)
-    with pytest.raises(HemalumError, match=r"a\.csv: No space left on device$"):
-        list(segment_paths([folder], tmp_path / "out", ["csv"], model, mpp=0.5, engine=disk_engine))
-    assert list((tmp_path / "out").iterdir()) == []
+    def full(table: Any, stream: Any, options: Any) -> None:
+        if table.column("image")[0].as_py() == "a.png":
+            stream.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(table, stream, options)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(pyarrow.csv, "write_csv", full)
+        failed, done, _ = segment_paths([folder], out, ["csv"], model, mpp=0.5, engine=disk_engine)
+    assert failed.error == f"cannot write {out / 'a.csv'}: No space left on device"
+    assert done.error is None
+    assert sorted(path.name for path in out.iterdir()) == ["b.csv", "summary.csv", "summary.jsonl"]
+    again, kept, _ = segment_paths([folder], out, ["csv"], model, mpp=0.5, engine=disk_engine)
+    assert (again.error, again.kept, kept.kept) == (None, False, True)
 
 
 def test_progress_names_the_image(folder: Path, tmp_path: Path, model: Model, disk_engine: Any) -> None:

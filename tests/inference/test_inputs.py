@@ -9,7 +9,7 @@ from PIL import Image
 
 from builders.slides import draw_picture, save_ome_zarr, save_pyramid, save_svs
 from hemalum.errors import HemalumError
-from hemalum.inference.inputs import check_names, find_images, find_inputs, stem, stems_of
+from hemalum.inference.inputs import ImageInput, find_images, find_inputs, stem
 
 PICTURE = draw_picture(80, 100)
 
@@ -35,21 +35,23 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def names(paths: list[Path]) -> list[str]:
-    return [path.name for path in paths]
+def names(inputs: list[ImageInput]) -> list[str]:
+    return [one.path.name for one in inputs]
 
 
 def test_a_folder_of_slides_and_images(folder: Path, tmp_path: Path) -> None:
-    paths = find_images([folder], tmp_path / "out")
-    assert names(paths) == ["a.png", "b.SVS", "c.ome.zarr", "d.tif", "e.mrxs", "f"]
+    inputs = find_images([folder], tmp_path / "out", recursive=False)
+    assert names(inputs) == ["a.png", "b.SVS", "c.ome.zarr", "d.tif", "e.mrxs", "f"]
+    assert [one.name for one in inputs] == ["a", "b", "c", "d", "e", "f"]
     images, slides = find_inputs([folder], tmp_path / "out")
-    assert (names(images), names(slides)) == (["a.png"], ["b.SVS", "c.ome.zarr", "d.tif", "e.mrxs", "f"])
-    assert [name for name, _ in stems_of(paths)] == ["a", "b", "c", "d", "e", "f"]
+    assert names(images) == ["a.png", "deeper.png"]
+    assert [one.name for one in images] == ["a", "more/deeper"]
+    assert names(slides) == ["b.SVS", "c.ome.zarr", "d.tif", "e.mrxs", "f"]
 
 
 def test_a_folder_that_is_a_slide(folder: Path, tmp_path: Path) -> None:
     for name in ("c.ome.zarr", "f"):
-        assert find_images([folder / name], tmp_path) == [folder / name]
+        assert [one.path for one in find_images([folder / name], tmp_path)] == [folder / name]
 
 
 @pytest.mark.fault
@@ -77,8 +79,9 @@ def test_results_in_the_same_folder_are_no_slides(folder: Path, tmp_path: Path) 
 @pytest.mark.fault
 def test_a_slide_and_an_image_of_one_name(folder: Path, tmp_path: Path) -> None:
     paths = [folder / "a.png", folder / "A.svs"]
+    (folder / "A.svs").write_bytes(b"")
     with pytest.raises(HemalumError, match=r"a\.png and .*A\.svs would both write .*A\.\*: rename one"):
-        check_names(stems_of(paths), tmp_path)
+        find_images(paths, tmp_path)
 
 
 def test_sorting_says_nothing_yet(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

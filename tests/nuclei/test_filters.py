@@ -193,6 +193,6 @@ def test_anndata() -> None:
     made = nuclei.to_anndata()
     assert made.obs_names.tolist() == ["4", "2"]
     assert made[:, "area_px"].X.ravel().tolist() == [192, 64]
-    np.testing.assert_allclose(made.obsm["spatial"], nuclei.to_pandas()[["x", "y"]])
-    assert not {"x", "y", "id"} & set(made.var_names)
+    np.testing.assert_allclose(made.obsm["spatial"], nuclei.to_pandas()[["x_px", "y_px"]])
+    assert not {"x_px", "y_um", "id", "mpp"} & set(made.var_names)
     assert made.uns["hemalum"]["mpp"] == 0.5

@@ -63,6 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     cli = CliContext(shlex.join(["hemalum", *words]))
     words = global_options_first(words)
+    if "" in words:
+        # an empty path would be the folder that the program was started in
+        before = words[words.index("") - 1] if words.index("") else "hemalum"
+        print(
+            f"error: the argument after {printable(before)} is empty (an unset variable of a script?)",
+            file=sys.stderr,
+        )
+        return 2
     with speaking_of_options(cli.command):
         return _run(words, cli)
 

@@ -1,5 +1,6 @@
 """Find the nuclei of images and whole slides."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,6 +108,16 @@ def segment(
             "each, and of several OUT/cohort.html.",
         ),
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Do again what an earlier run finished; without it that is kept, by the same settings.",
+        ),
+    ] = False,
+    no_recursive: Annotated[
+        bool, typer.Option("--no-recursive", help="Of folders take what lies directly inside, not in sub-folders.")
+    ] = False,
     roi: Annotated[
         str | None,
         typer.Option(
@@ -157,8 +168,11 @@ def segment(
 ) -> None:
     """Find, outline and measure the nuclei of images and whole slides.
 
+    Images of sub-folders are written to the same sub-folders of OUT. OUT/summary.csv has a row for each image and
+    slide. What fails is named, and the others go on; running the same again does what is missing.
+
     The nuclei of a whole slide go to OUT/NAME.nuclei, from which the formats are exported, and its log to
-    OUT/NAME.log. Running the same again goes on where it was stopped. A whole slide is what comes in a scanner's
+    OUT/NAME.log. A whole slide is what comes in a scanner's
     format, as OME-Zarr or DICOM, has several levels or more than 100 megapixels; images come first.
     """
     from hemalum.cli.console import print_table
@@ -169,7 +183,7 @@ def segment(
     for_slides = chosen(
         region=region, tissue_mask=False if no_tissue_mask else None, workers=workers, scheduler=scheduler
     )
-    images, slides = _sort(paths or [], cohort, output, max_pixels)
+    images, slides = _sort(paths or [], cohort, output, max_pixels, not no_recursive)
     areas = chosen(roi=roi, exclude=exclude)
     _check(images, slides, for_slides | areas, mpp=mpp, cohort=cohort)
     keep = chosen(
@@ -185,6 +199,7 @@ def segment(
         "keep": as_filter(keep),
         **areas,
         "keep_artifacts": keep_artifacts,
+        "overwrite": overwrite,
         **chosen(stain=stain, engine=engine, device=device, shifts=shifts),
     }
     failed: list[tuple[Path, str]] = []
@@ -194,28 +209,37 @@ def segment(
         from hemalum.inference.slide_batch import check_slide_formats
 
         check_slide_formats(listed(formats))
-    if images:
-        batch = _segment_images(cli, images, output, listed(formats), loaded, report, options)
-        failed, files = batch.failed, batch.files
-        tables.append(batch.table)
-    if slides:
-        options["mpp"] = None if mpp == "auto" else mpp
-        done = _segment_slides(cli, slides, output, listed(formats), loaded, report, options | for_slides)
-        failed, files = failed + done.failed, files + done.files
-        tables.append(done.table)
+    try:
+        if images:
+            batch = _segment_images(cli, images, output, listed(formats), loaded, report, options)
+            failed, files = batch.failed, batch.files
+            tables.append(batch.table)
+        if slides:
+            options["mpp"] = None if mpp == "auto" else mpp
+            done = _segment_slides(cli, slides, output, listed(formats), loaded, report, options | for_slides)
+            failed, files = failed + done.failed, files + done.files
+            tables.append(done.table)
+    except KeyboardInterrupt:
+        from hemalum.inference.summary import Summary
+
+        finished = Summary(output).finished
+        count = sum(one.name in finished for one in (*images, *slides))
+        total = counted(len(images) + len(slides), "input")
+        print(f"stopped: {count} of {total} done, in {output}; the same command does the rest", file=sys.stderr)
+        raise
     if len(images) + len(slides) == 1 and failed:
         raise HemalumError(failed[0][1])
     if not cli.quiet:
         for table in tables:
             if table[1]:
                 print_table(*table, left=("scale", "stain"))
-        print(f"{counted(len(files), 'file')} in {output}")
+        print(f"{counted(len(files), 'file')} in {output}, with summary.csv")
     exit_with_failures((path, reason.removeprefix(f"{path}: ")) for path, reason in failed)
 
 
 def _sort(
-    paths: list[Path], cohort: Path | None, output: Path, max_pixels: int | None
-) -> tuple[list[Path], list[Any]]:
+    paths: list[Path], cohort: Path | None, output: Path, max_pixels: int | None, recursive: bool
+) -> tuple[list[Any], list[Any]]:
     """Images, and slides."""
     from hemalum.inference.cohort import read_cohort
     from hemalum.inference.inputs import find_inputs
@@ -226,11 +250,11 @@ def _sort(
         return [], read_cohort(cohort)
     if not paths:
         raise HemalumError("give PATH…, images or slides, or --cohort and a table of slides")
-    return find_inputs(paths, output, max_pixels=max_pixels)
+    return find_inputs(paths, output, max_pixels=max_pixels, recursive=recursive)
 
 
 def _check(
-    images: Sequence[Path], slides: Sequence[Any], for_slides: dict[str, Any], *, mpp: Any, cohort: Path | None
+    images: Sequence[Any], slides: Sequence[Any], for_slides: dict[str, Any], *, mpp: Any, cohort: Path | None
 ) -> None:
     """Refuse what is for the other kind of input, before anything is done."""
     for name in {"roi", "exclude"} & for_slides.keys():
@@ -246,10 +270,10 @@ def _check(
     if images and only_slides:
         option = FOR_SLIDES[only_slides[0]]
         apart = "segment them apart" if slides else "leave it out"
-        raise HemalumError(f"{option} is for whole slides, and {images[0]} is an image: {apart}")
+        raise HemalumError(f"{option} is for whole slides, and {images[0].path} is an image: {apart}")
     if not slides:
         return
-    first = cohort or slides[0]
+    first = cohort or slides[0].path
     if mpp == "estimate":
         raise HemalumError(f"--mpp estimate: the scale of a slide is not estimated ({first}); give it as a number")
     if {"workers", "scheduler"} <= for_slides.keys():
@@ -259,7 +283,7 @@ def _check(
 
 
 def _segment_images(
-    cli: CliContext, images: list[Path], output: Path, formats: list[str], model: Any, report: bool,
+    cli: CliContext, images: list[Any], output: Path, formats: list[str], model: Any, report: bool,
     options: dict[str, Any],
 ) -> Any:  # fmt: skip
     from hemalum.cli.console import file_progress
@@ -270,7 +294,10 @@ def _segment_images(
     page = SummaryPage(output / "summary.html", card=model.card, command=cli.command) if report else None
     formats = formats + (["overlay"] if report else [])
     with file_progress(len(images), quiet=cli.quiet) as progress:
-        results = segment_paths(images, output, formats, model, on_progress=progress.update, **options)
+        results = segment_paths(
+            images, output, formats, model, on_progress=progress.update, describe=page.describe if page else None,
+            **options,
+        )  # fmt: skip
         return collect(results, page, progress.finish)
 
 

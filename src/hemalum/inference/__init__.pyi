@@ -5,6 +5,7 @@ from .cohort import SlideInput as SlideInput
 from .cohort import read_cohort as read_cohort
 from .grid import Box as Box
 from .grid import plan_tiles as plan_tiles
+from .inputs import ImageInput as ImageInput
 from .inputs import find_images as find_images
 from .inputs import find_inputs as find_inputs
 from .maps import TileMaps as TileMaps
@@ -31,5 +32,8 @@ from .slide_batch import check_slide_formats as check_slide_formats
 from .slide_batch import segment_slides as segment_slides
 from .staining import check_stain as check_stain
 from .staining import find_staining as find_staining
+from .summary import CLASS as CLASS
+from .summary import Row as Row
+from .summary import Summary as Summary
 from .tta import describe_tta as describe_tta
 from .tta import without_tta as without_tta

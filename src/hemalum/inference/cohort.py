@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hemalum.errors import HemalumError, nearest
-from hemalum.inference.inputs import stem
+from hemalum.inference.inputs import ImageInput, stem
 from hemalum.inference.scale import check_mpp
 from hemalum.inference.staining import STAINS
 from hemalum.slides.roi import read_rectangle
@@ -25,9 +25,11 @@ class SlideInput:
     roi: str | None = None
 
     @classmethod
-    def of(cls, path: Path | str) -> "SlideInput":
-        """A slide of which nothing else is known."""
-        return cls(Path(path), stem(path))
+    def of(cls, slide: "SlideInput | ImageInput | Path | str") -> "SlideInput":
+        """A slide of which nothing else is known, if it is none yet."""
+        if isinstance(slide, ImageInput):
+            return cls(slide.path, slide.name)
+        return slide if isinstance(slide, SlideInput) else cls(Path(slide), stem(slide))
 
 
 def read_cohort(path: Path | str) -> list[SlideInput]:

@@ -1,8 +1,8 @@
 """Many slides, one after the other, each to a store, its exports and a log."""
 
-import errno
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from hemalum import __version__
-from hemalum.errors import HemalumError, counted, nearest
+from hemalum.errors import HemalumError, counted, nearest, printable
+from hemalum.inference.batch import failure
 from hemalum.inference.cohort import SlideInput
-from hemalum.inference.inputs import FORMATS, check_folder, check_names, check_workers
+from hemalum.inference.inputs import FORMATS, ImageInput, check_folder, check_names, check_workers
 from hemalum.inference.scale import check_mpp, warn_of_odd_median
 from hemalum.inference.segment import load_for_organ, open_image
 from hemalum.inference.slide import REGION, SlideJob, segment_slide
 from hemalum.inference.slide_log import SlideLog
 from hemalum.inference.staining import check_stain
+from hemalum.inference.summary import Finished, Row, Summary, medians_of, slide_row
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.filters import NucleusFilter, as_filter
@@ -29,12 +31,14 @@ from hemalum.slides import Artifacts, Slide, find_artifacts
 log = logging.getLogger(__name__)
 
 PICTURE = 2048  # px of the longer side of what thumbnail draws on
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors by which the next slide would fail as well
 
 
 @dataclass(frozen=True, slots=True)
 class SlideResult:
-    """What became of one slide: its store, its figures and the files by format, or the error in one line."""
+    """What became of one slide: its store, its figures and the files by format, or the error in one line.
+
+    `row` is its line of `OUT/summary.csv`.
+    """
 
     path: Path
     name: str
@@ -43,6 +47,7 @@ class SlideResult:
     error: str | None = None
     files: dict[str, Path] = field(default_factory=dict)
     seconds: float = 0.0
+    row: Row = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class SlideProgress:
 
 
 def segment_slides(  # noqa: PLR0913 (the verb's options)
-    slides: Sequence[SlideInput | Path | str],
+    slides: Sequence[SlideInput | ImageInput | Path | str],
     out: Path | str,
     formats: Sequence[str],
     model: Path | str | Model | None = None,
@@ -84,21 +89,23 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     region: int = REGION,
     workers: int | None = None,
     scheduler: str | None = None,
+    overwrite: bool = False,
     command: str = "",
     on_progress: Callable[[SlideProgress], None] | None = None,
 ) -> Iterator[SlideResult]:
     """Segment slides into `OUT/NAME.nuclei`, export them, and log each in `OUT/NAME.log`; give one result per slide.
 
-    What a slide says of itself (`read_cohort`) goes before the options. A slide that cannot be segmented gives a
-    result with `error`, and the others go on. A slide that is finished is not done again, and neither are its
-    exports, unless they are older than its store. `command` stands in the logs. The rest is as for `segment_slide`;
-    `EXPORTS` names the formats.
+    What a slide says of itself (`read_cohort`) goes before the options. A slide that fails, for whatever reason,
+    gives a result with `error`, and the others go on. `OUT/summary.csv` has a row for each slide. A slide that is
+    finished is not done again, and neither are its exports, unless they are older than its store; with `overwrite`
+    what is there is removed first. `command` stands in the logs. The rest is as for `segment_slide`; `EXPORTS` names
+    the formats.
 
     Raises HemalumError before the first slide when a format, the model, an organ or a setting cannot be, two slides
-    have one name, or OUT cannot be written; and later when the disk is full.
+    have one name, or OUT cannot be written; and at the end when the summary cannot be written.
     """
     out = Path(out)
-    inputs = [slide if isinstance(slide, SlideInput) else SlideInput.of(slide) for slide in slides]
+    inputs = [SlideInput.of(slide) for slide in slides]
     chosen = check_slide_formats(formats)
     check_names([(slide.name, str(slide.path)) for slide in inputs], out)
     check_mpp(mpp)
@@ -116,32 +123,44 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     if scheduler is not None:
         options["scheduler"] = scheduler
 
+    summary_of_all = Summary(out)
+
     def results() -> Iterator[SlideResult]:
-        for one in inputs:
-            start = time.perf_counter()
-            report = _Reporter(one.path, on_progress)
-            settings = options | {"stain": one.stain or stain, "roi": one.roi or roi, "name": one.name}
-            try:
-                with SlideLog(out / f"{one.name}.log") as record:
-                    record.note(f"hemalum {__version__}: {command or 'segment_slides'}")
-                    scale = mpp if one.mpp is None else one.mpp
-                    with open_image(one.path, scale, max_pixels) as slide:
-                        network = models[one.organ or organ]
-                        store = _segment(slide, out, network, scale, settings, record=record, report=report)
-                        summary = _summarize(store, network, slide.name, record)
-                        files = _export(store, slide, chosen, record=record, report=report)
-                    seconds = time.perf_counter() - start
-                    nuclei = counted(summary.count, "nucleus")
-                    record.announce(f"{one.path}: {nuclei}, {report.speed(seconds)}")
-            except (HemalumError, OSError) as error:
-                if _disk_is_full(error):
-                    raise HemalumError(str(error)) from error
-                if not isinstance(error, HemalumError):
-                    raise
-                log.debug("%s failed", one.path, exc_info=True)
-                yield SlideResult(one.path, one.name, error=str(error), seconds=time.perf_counter() - start)
-            else:
-                yield SlideResult(one.path, one.name, store, summary, None, files, seconds)
+        try:
+            for one in inputs:
+                yield result_of(one)
+        finally:
+            summary_of_all.write()
+
+    def result_of(one: SlideInput) -> SlideResult:
+        start = time.perf_counter()
+        report = _Reporter(one.path, on_progress)
+        settings = options | {"stain": one.stain or stain, "roi": one.roi or roi, "name": Path(one.name).name}
+        try:
+            folder, name = (out / one.name).parent, Path(one.name).name
+            check_folder(folder)
+            with SlideLog(folder / f"{name}.log") as record:
+                record.note(f"hemalum {__version__}: {command or 'segment_slides'}")
+                scale = mpp if one.mpp is None else one.mpp
+                with open_image(one.path, scale, max_pixels) as slide:
+                    network = models[one.organ or organ]
+                    if overwrite:
+                        _remove_store(folder / f"{name}.nuclei")
+                    store = _segment(slide, folder, network, scale, settings, record=record, report=report)
+                    summary = _summarize(store, network, slide.name, record)
+                    files = _export(store, slide, chosen, record=record, report=report)
+                seconds = time.perf_counter() - start
+                nuclei = counted(summary.count, "nucleus")
+                record.announce(f"{one.path}: {nuclei}, {report.speed(seconds)}")
+            row = slide_row(one.name, store, summary, seconds)
+            relative = {format: file.relative_to(out).as_posix() for format, file in files.items()}
+            summary_of_all.add(Finished.now(one.name, one.path, settings={}, files=relative, row=row))
+        except Exception as error:  # whatever one slide comes to, the others go on
+            log.debug("%s failed", one.path, exc_info=True)
+            reason = failure(one.path, error)
+            summary_of_all.fail(printable(one.path.name), one.name, "slide", reason)
+            return SlideResult(one.path, one.name, error=reason, seconds=time.perf_counter() - start)
+        return SlideResult(one.path, one.name, store, summary, None, files, seconds, row)
 
     return results()
 
@@ -209,7 +228,7 @@ def _segment(
 
 def _summarize(store: NucleiStore, model: Model, name: str, record: SlideLog) -> StoreSummary:
     """Figures of the nuclei, which go to the log too; with a warning where their size speaks against the scale."""
-    summary = summarize(store, ["area_um2"])
+    summary = summarize(store, medians_of(store.schema.names))
     median = summary.median("area_um2")
     if median is not None and "scale_doubt" not in store.notes:
         warn_of_odd_median(summary.count, median, store.run.mpp, model, name)
@@ -240,6 +259,15 @@ def _export(
     return files
 
 
+def _remove_store(path: Path) -> None:
+    """Remove the nuclei of an earlier run; nothing else that has their name."""
+    if (path / "nuclei.yaml").is_file():
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            raise HemalumError(f"{path}: cannot be removed ({error.strerror or error})") from error
+
+
 def _marked(slide: Slide, artifacts: Artifacts, name: str) -> Any:
     """What a picture of the nuclei is drawn on: the slide, with its artifacts tinted."""
     if name == "thumbnail":
@@ -248,11 +276,3 @@ def _marked(slide: Slide, artifacts: Artifacts, name: str) -> Any:
     return lambda shape, rows, columns: artifacts.mark(
         slide.read_scaled(shape, rows, columns), rows.start, shape[0]
     )  # fmt: skip
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError, counted
-from hemalum.files import atomic_path
 from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
 from hemalum.nuclei.filters import NucleusFilter, contains, cut_region
 from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
-from hemalum.nuclei.io.frames import CSV_OPTIONS, as_anndata, csv_table, require_tables
+from hemalum.nuclei.io.frames import as_anndata, require_tables, with_image, write_csv, write_parquet
 from hemalum.nuclei.io.geojson import write_geojson
 from hemalum.nuclei.io.label_tiff import write_label_tiff
 from hemalum.nuclei.io.notebook import show_in_notebook
@@ -302,9 +299,9 @@ class Nuclei:
         return fill(self.outlines, self.shape, self.table.column("id").to_numpy())
 
     def to_pandas(self) -> Any:
-        """The table as a pandas.DataFrame. Raises HemalumError without pandas."""
+        """The table, with the columns of `to_csv`, as a pandas.DataFrame. Raises HemalumError without pandas."""
         require_tables("pandas")
-        return self.table.to_pandas()
+        return self._with_image(None).to_pandas()
 
     def to_geopandas(self) -> Any:
         """The table with the outlines, px, as a geopandas.GeoDataFrame. Raises HemalumError without geopandas."""
@@ -342,31 +339,37 @@ class Nuclei:
             classes=combine_classes(self.classes, self.intensities),
         )
 
-    def to_csv(self, path: str | Path) -> None:
-        """Write the table as CSV: a header line and one line per nucleus; null is an empty field."""
-        with atomic_path(path) as temporary:
-            pyarrow.csv.write_csv(csv_table(self.table), temporary, CSV_OPTIONS)
+    def _with_image(self, image: str | None) -> pa.Table:
+        return with_image(self.table, image, self.mpp, self.mpp_source, source=self.source)
 
-    def to_parquet(self, path: str | Path) -> None:
-        """Write the table as Parquet, with a column `polygon`, a list x, y, x, y … in px per nucleus.
+    def to_csv(self, path: str | Path, *, image: str | None = None) -> None:
+        """Write the table as CSV: a header and a line per nucleus; null is an empty field.
+
+        Each line names the image (`image`, else the file name of `source`), its mpp and where that is from. Ids are
+        those of the GeoJSON and the label map; centroids are in px and µm.
+        """
+        write_csv(path, self._with_image(image))
+
+    def to_parquet(self, path: str | Path, *, image: str | None = None) -> None:
+        """Write the table of `to_csv` as Parquet, with a column `polygon`, a list x, y, x, y … in px per nucleus.
 
         The schema's metadata keep mpp, its source and the model.
         """
-        flat = pa.array(np.ascontiguousarray(self.outlines.coords, np.float32).ravel())
-        rings = pa.ListArray.from_arrays(pa.array((2 * self.outlines.offsets).astype(np.int32)), flat)
-        with atomic_path(path) as temporary:
-            pyarrow.parquet.write_table(self.table.append_column("polygon", rings), temporary, compression="zstd")
+        write_parquet(path, self._with_image(image), self.outlines)
 
     def to_labels(self, path: str | Path) -> None:
         """Write the label map as TIFF, zlib-compressed in strips, by bands; mpp becomes its resolution.
 
-        uint16 where the ids fit, else uint32. Raises HemalumError for an image without a pixel.
+        uint16 where the ids fit, else uint32. An estimated mpp stands in the description only: programs take a
+        resolution for measured. Raises HemalumError for an image without a pixel.
         """
         if min(self.shape) < 1:
             raise HemalumError(f"label map must be (H, W) with at least one pixel, not {self.shape}")
         ids = self.table.column("id").to_numpy()
         rows = fill_rows(self.outlines, self.shape[1], ids)
-        write_label_tiff(path, self.shape, rows, largest=int(ids.max(initial=0)), mpp=self.mpp)
+        write_label_tiff(
+            path, self.shape, rows, largest=int(ids.max(initial=0)), mpp=self.mpp, mpp_source=self.mpp_source
+        )
 
     def to_overlay(
         self,

@@ -118,7 +118,7 @@ def store_pairs(store: "NucleiStore") -> Pairs:
     """What a store of a slide's nuclei holds. Raises HemalumError where parts are damaged or missing."""
     run, scale = store.run, "unknown: nothing in µm can be said"
     if run.mpp is not None:
-        scale = f"{number_text(run.mpp)} µm per pixel ({scale_text(run.mpp_source, store.notes)})"
+        scale = f"{number_text(run.mpp)} µm per pixel ({scale_text(run.mpp_source, store.notes.get('scale_doubt'))})"
     optional = [
         ("results", str(store.path)),
         ("slide", run.source or "not stated"),
@@ -237,6 +237,7 @@ def card_pairs(card: Card) -> Pairs:
 def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pairs:
     """What the demonstration gave."""
     estimated = " (estimated: the image does not say its scale)" if nuclei.mpp_source == "estimate" else ""
+    scale = scale_text(nuclei.mpp_source, nuclei.notes.get("scale_doubt"))
     pairs = [
         ("nuclei", f"{nuclei.count:,}"),
         ("density", f"{density_text(nuclei)} per mm²{estimated}"),
@@ -244,7 +245,7 @@ def demo_pairs(nuclei: "Nuclei", seconds: float, files: "Sequence[Path]") -> Pai
         ("intensity", _counts_text(nuclei.intensities.counts) if nuclei.intensities is not None else None),
         *score_texts(nuclei).items(),
         ("from DAB of", thresholds_text(nuclei) or None),
-        ("scale", f"{number_text(nuclei.mpp)} µm per pixel, {scale_text(nuclei.mpp_source, nuclei.notes)}"),
+        ("scale", f"{number_text(nuclei.mpp)} µm per pixel, {scale}"),
         ("stain", stain_text(nuclei) or None),
         ("time", f"{seconds:.1f} s"),
         *(("wrote", str(file)) for file in files),

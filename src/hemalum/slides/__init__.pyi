@@ -22,5 +22,6 @@ from .slide import open_slide as open_slide
 from .tissue import Tissue as Tissue
 from .tissue import all_tissue as all_tissue
 from .tissue import draw_tissue as draw_tissue
+from .tissue import field_tissue as field_tissue
 from .tissue import find_tissue as find_tissue
 from .tissue import save_tissue as save_tissue

@@ -40,6 +40,10 @@ def images_in(folder: Path, *, without: Sequence[str] = ()) -> list[Path]:
     entries = [
         entry for entry in entries if not entry.name.startswith(".") and not entry.name.endswith(tuple(without))
     ]
+    for entry in entries:
+        if not entry.is_file() and not entry.is_dir():  # reading from a pipe would wait for ever
+            log.warning("%s: passed over, as it is no file (a broken link, pipe or socket)", entry)
+    entries = [entry for entry in entries if entry.is_file() or entry.is_dir()]
     parts = {name for entry in entries for name in _parts_of(entry)}
     entries = [entry for entry in entries if entry.name not in parts]
     taken = [entry for entry in entries if _opens(entry)]

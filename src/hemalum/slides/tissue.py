@@ -11,6 +11,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
@@ -35,6 +36,7 @@ ASSUMED_MPP = 0.5  # of a slide that states none: for the size of the mask and o
 MAX_SIDE = 2560  # px of the mask
 SMALL = 2048 * 2048  # px of level 0: an image up to this size is a picture of tissue, and segmented within seconds
 SPECK_MM2 = 0.01  # less is dust
+FIELD_MPP, FIELD_SPECK_MM2 = 2.0, 0.0005  # of a field of view, which may be smaller than that
 HOLE_MM2 = 0.1  # less belongs to the tissue around it
 GAP = 24.0  # µm between parts of one piece
 MARGIN = 16.0  # µm that the mask goes beyond what was seen
@@ -93,6 +95,28 @@ class Tissue:
         """The part of a window, px of level 0, that is tissue, 0 to 1."""
         return float(self._window(x, y, width, height).mean())
 
+    def share_of(self, region: Any, x: Floats, y: Floats) -> float:
+        """The part of `region`, a shapely area in px of level 0, that is tissue; None: of all of it.
+
+        There is tissue where there are nuclei, at `x`, `y` (N,) px, and for `MARGIN` around them.
+        """
+        rows, columns = self.mask.shape
+        down, across = rows / self.shape[0], columns / self.shape[1]
+        near = np.zeros_like(self.mask)
+        near[
+            np.clip((np.asarray(y) * down).astype(int), 0, rows - 1),
+            np.clip((np.asarray(x) * across).astype(int), 0, columns - 1),
+        ] = True
+        mask = self.mask
+        if not mask.all() and near.any():
+            reach = max(1, round(MARGIN / (self.mpp or ASSUMED_MPP)))
+            mask = mask | (ndimage.distance_transform_edt(~near) <= reach)
+        if region is None:
+            return float(mask.mean())
+        grid = np.meshgrid((np.arange(columns) + 0.5) / across, (np.arange(rows) + 0.5) / down)
+        inside = shapely.contains_xy(region, *grid)
+        return float(mask[inside].mean()) if inside.any() else 1.0
+
     def _window(self, x: int, y: int, width: int, height: int) -> Mask:
         down, across = self.mask.shape[0] / self.shape[0], self.mask.shape[1] / self.shape[1]
         rows = slice(int(y * down), math.ceil((y + height) * down))
@@ -128,14 +152,34 @@ def find_tissue(slide: Slide, *, mpp: float | None = None) -> Tissue:
     return Tissue(mask_tissue(pixels, scale or MASK_MPP, glass), slide.shape, scale)
 
 
+def field_tissue(slide: Slide, mpp: float | None) -> Tissue:
+    """What of a field of view is tissue and not glass, at about 2 µm per px: for its area, not for where to look.
+
+    Without glass, and in fluorescence, all of it is.
+    """
+    scale = mpp or ASSUMED_MPP
+    factor = min(1.0, scale / FIELD_MPP, MAX_SIDE / max(slide.shape))
+    shape = scaled(slide.shape, factor)
+    pixels = slide.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1]))
+    glass = _glass(pixels)
+    if glass is None:
+        return Tissue(np.ones(shape, np.bool_), slide.shape, scale / factor, "no glass is seen")
+    return Tissue(mask_tissue(pixels, scale / factor, glass, speck_mm2=FIELD_SPECK_MM2), slide.shape, scale / factor)
+
+
 def all_tissue(slide: Slide, reason: str, *, mpp: float | None = None) -> Tissue:
     """A slide of which everything counts as tissue, and why."""
     shape, scale = _mask_shape(slide, mpp)
     return Tissue(np.ones(shape, np.bool_), slide.shape, scale, reason)
 
 
-def mask_tissue(pixels: Pixels, mpp: float = MASK_MPP, glass: Floats | None = None) -> Mask:
-    """(h, w) bool of the tissue in (h, w, 3) RGB at `mpp`; `glass` (3,) is the color of the glass if it is known."""
+def mask_tissue(
+    pixels: Pixels, mpp: float = MASK_MPP, glass: Floats | None = None, *, speck_mm2: float = SPECK_MM2
+) -> Mask:
+    """(h, w) bool of the tissue in (h, w, 3) RGB at `mpp`; `glass` (3,) is the color of the glass if it is known.
+
+    Less than `speck_mm2` is no tissue.
+    """
     if glass is None:
         glass = np.full(3, WHITE, np.float32)
     bright = np.minimum(pixels / glass, 1).astype(np.float32)
@@ -153,7 +197,7 @@ def mask_tissue(pixels: Pixels, mpp: float = MASK_MPP, glass: Floats | None = No
     mask = np.pad(mask, reach + 1, "edge")  # tissue goes on behind the slide's edge
     mask = ndimage.binary_closing(mask, disk(reach))
     mask = mask[reach + 1 : -reach - 1, reach + 1 : -reach - 1] & seen
-    mask = remove_small_objects(mask, max_size=max(1, round(SPECK_MM2 * 1e6 * um * um)))
+    mask = remove_small_objects(mask, max_size=max(1, round(speck_mm2 * 1e6 * um * um)))
     holes = ndimage.binary_fill_holes(mask) & ~mask  # not what is open to the slide's edge
     mask |= holes & ~remove_small_objects(holes, max_size=max(1, round(HOLE_MM2 * 1e6 * um * um)))
     if not mask.any():

@@ -1,6 +1,7 @@
 import csv
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +132,23 @@ def test_simplified_geojson_has_fewer_points(nuclei: Nuclei, tmp_path: Path) -> 
     assert shapely.is_valid(shapely.from_geojson((tmp_path / "b.geojson").read_text()))
 
 
+def exported(columns: list[str]) -> list[str]:
+    """What the columns of a table are called outside."""
+    positions = ["x_px", "y_px", "x_um", "y_um"]
+    others = [name for name in columns if name not in ("id", "x", "y")]
+    return ["image", "id", *positions, *others, "mpp", "mpp_source"]
+
+
 def test_csv(nuclei: Nuclei, tmp_path: Path) -> None:
     nuclei.to_csv(tmp_path / "a.csv")
     with (tmp_path / "a.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == nuclei.table.column_names
+    assert list(rows[0]) == exported(nuclei.table.column_names)
     for row, expected in zip(rows, nuclei.table.to_pylist(), strict=True):
+        assert (row["image"], row["mpp"], row["mpp_source"]) == ("slide é.png", "0.25", "user")
+        assert [float(row[name]) for name in ("x_px", "y_px")] == [expected["x"], expected["y"]]
+        assert float(row["x_um"]) == pytest.approx(expected["x"] / 4, abs=1e-4)
+        assert float(row["y_um"]) == pytest.approx(expected["y"] / 4, abs=1e-4)
         assert row["id"] == str(expected["id"])
         assert float(row["area_um2"]) == pytest.approx(expected["area_um2"])
         assert row["probability"] == ""
@@ -145,13 +157,42 @@ def test_csv(nuclei: Nuclei, tmp_path: Path) -> None:
 def test_parquet_has_table_outlines_and_scale(nuclei: Nuclei, tmp_path: Path) -> None:
     nuclei.to_parquet(tmp_path / "a.parquet")
     table = pyarrow.parquet.read_table(tmp_path / "a.parquet")
-    assert table.drop_columns(["polygon"]).equals(nuclei.table)
+    assert table.column_names == [*exported(nuclei.table.column_names), "polygon"]
+    same = [name for name in nuclei.table.column_names if name not in ("x", "y")]
+    assert table.select(same).equals(nuclei.table.select(same))
     ring = np.array(table["polygon"][5].as_py()).reshape(-1, 2)
     np.testing.assert_array_equal(
         ring, nuclei.outlines.coords[nuclei.outlines.offsets[5] : nuclei.outlines.offsets[6]]
     )
     assert table.schema.metadata[b"hemalum.mpp"] == b"0.25"
     assert table.schema.metadata[b"hemalum.mpp_source"] == b"user"
+
+
+def test_every_table_names_its_image_and_without_a_scale_has_no_microns(nuclei: Nuclei, tmp_path: Path) -> None:
+    plain = replace(nuclei, source="a folder/b \udce9.png", mpp=None, mpp_source="none")
+    plain.to_csv(tmp_path / "a.csv")
+    plain.to_csv(tmp_path / "b.csv", image="sub/b.png")
+    for name, image in (("a", "b \\udce9.png"), ("b", "sub/b.png")):
+        with (tmp_path / f"{name}.csv").open(encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        assert {row["image"] for row in rows} == {image}
+        assert {(row["x_um"], row["y_um"], row["mpp"], row["mpp_source"]) for row in rows} == {("", "", "", "none")}
+
+
+def test_an_estimated_scale_is_marked_in_every_file(nuclei: Nuclei, tmp_path: Path) -> None:
+    guess = replace(nuclei, mpp_source="estimate")
+    guess.to_geojson(tmp_path / "a.geojson")
+    measured = json.loads((tmp_path / "a.geojson").read_text())["features"][0]["properties"]["measurements"]
+    assert "Area µm^2 (estimated scale)" in measured
+    assert "Area px^2" in measured
+    assert not [name for name in measured if "µm" in name and not name.endswith("(estimated scale)")]
+    guess.to_csv(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(encoding="utf-8") as stream:
+        assert {row["mpp_source"] for row in csv.DictReader(stream)} == {"estimate"}
+    guess.to_labels(tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert (file.pages[0].resolution, file.pages[0].resolutionunit) == ((1, 1), 1)
+        assert file.pages[0].description == "about 0.25 um per px, estimated from the nuclei"
 
 
 def test_label_tiff(nuclei: Nuclei, labels: NDArray[np.int32], tmp_path: Path) -> None:

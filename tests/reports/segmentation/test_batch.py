@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 
 from hemalum.inference.batch import FileResult
+from hemalum.inference.summary import image_row
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import measure
 from hemalum.reports.segmentation.batch import collect
 from hemalum.reports.segmentation.page import SummaryPage
+from hemalum.slides import Slide
+
+
+def of(name: str, nuclei: Nuclei, files: dict[str, Path]) -> FileResult:
+    """A result as the batch gives it."""
+    row = image_row(name, name, nuclei, Slide.of(np.full((*nuclei.shape, 3), 200, np.uint8)), 1.25)
+    return FileResult(Path("in") / name, nuclei, None, files, 1.25, name, row)
 
 
 def result(name: str, mpp: float | None, source: str) -> FileResult:
@@ -18,7 +26,7 @@ def result(name: str, mpp: float | None, source: str) -> FileResult:
     labels[10:20, 10:20] = 1
     labels[50:60, 80:95] = 2
     nuclei = Nuclei.from_labels(labels, mpp=mpp, mpp_source=source)
-    return FileResult(Path("in") / name, nuclei, None, {"csv": Path("out") / f"{name}.csv"}, 1.25)
+    return of(name, nuclei, {"csv": Path("out") / f"{name}.csv"})
 
 
 def test_rows_files_and_failures(tmp_path: Path) -> None:
@@ -49,7 +57,7 @@ def test_counts_of_classes_are_columns() -> None:
     labels[10:20, 10:20], labels[50:60, 80:95], labels[70:80, 20:40] = 1, 2, 3
     part = measure(labels, class_map=np.array([0, 2, 1, 2], np.float32)[labels])
     nuclei = Nuclei.from_parts([part], shape=labels.shape, mpp=0.5, mpp_source="user", class_names=("a", "b", "c"))
-    batch = collect([FileResult(Path("a.png"), nuclei, None, {}, 1.25), FileResult(Path("b.png"), error="no")])
+    batch = collect([of("a.png", nuclei, {}), FileResult(Path("b.png"), error="no")])
     headers, rows = batch.table
     assert headers == ["file", "nuclei", "a", "b", "c", "per mm²", "mpp", "scale", "stain", "seconds"]
     assert rows == [["a.png", "3", "1", "2", "0", "600", "0.5", "given by the user", "unknown", "1.2"]]
@@ -63,13 +71,13 @@ def test_scores_and_stain_are_columns() -> None:
     nuclei = Nuclei.from_labels(labels, image, mpp=0.5).with_dab(image)
     notes = {"stain": "hdab", "stain_source": "set", "stain_doubt": "it looks like H&E"}
     three = replace(nuclei.graded((0.1, 0.2, 0.6)), notes=notes)
-    headers, rows = collect([FileResult(Path("a.png"), three, None, {}, 1.25)]).table
+    headers, rows = collect([of("a.png", three, {})]).table
     expected = ["file", "nuclei", "positive", "H-score", "Allred", "per mm²", "mpp", "scale", "stain", "seconds"]
     assert headers == expected
     assert rows[0][2:5] == ["75.0 %", "200", "8 (5 + 3)"]
     assert rows[0][8] == "H-DAB, set, but it looks like H&E"
     one = replace(nuclei.graded(0.2), notes={"stain": "hdab", "stain_source": "recognized"})
-    headers, rows = collect([FileResult(Path("a.png"), one, None, {}, 1.25)]).table
+    headers, rows = collect([of("a.png", one, {})]).table
     assert headers[2:4] == ["positive", "per mm²"]
     assert (rows[0][2], rows[0][6]) == ("75.0 %", "H-DAB, recognized")
 

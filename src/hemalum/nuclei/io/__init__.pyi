@@ -8,6 +8,9 @@ from .frames import CSV_OPTIONS as CSV_OPTIONS
 from .frames import as_anndata as as_anndata
 from .frames import csv_table as csv_table
 from .frames import require_tables as require_tables
+from .frames import with_image as with_image
+from .frames import write_csv as write_csv
+from .frames import write_parquet as write_parquet
 from .geojson import MEASUREMENTS as MEASUREMENTS
 from .geojson import FeatureWriter as FeatureWriter
 from .geojson import write_geojson as write_geojson

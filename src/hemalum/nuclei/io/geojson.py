@@ -76,7 +76,8 @@ class FeatureWriter:
     """Writes a FeatureCollection part by part, in memory of one part.
 
     Coordinates are written to a thousandth of a pixel. Measurements are the `columns` known to MEASUREMENTS, with
-    the digits that give back the float32; NaN and null are left out. `note` goes to the top-level member "hemalum".
+    the digits that give back the float32; NaN and null are left out, and lengths and areas by an estimated scale are
+    marked as such. `note` goes to the top-level member "hemalum".
     The classification is that of `classes`, with its color. An object's id is a UUID that follows from `seed` and the
     number of the nucleus. `kind` is "detection" or "annotation", QuPath's objectType.
     """
@@ -96,13 +97,15 @@ class FeatureWriter:
         self.stream = stream
         self.columns = [name for name in columns if name in MEASUREMENTS]
         self.seed = np.frombuffer(hashlib.sha256(seed).digest()[:16], np.uint64)
-        self.pieces = _encode_pieces(self.columns, kind)
+        mark = " (estimated scale)" if (note or {}).get("mpp_source") == "estimate" else ""
+        names = [MEASUREMENTS[name] + (mark if "µm" in MEASUREMENTS[name] else "") for name in self.columns]
+        self.pieces = _encode_pieces(names, kind)
         self.marks = _encode_classifications(
             [] if classes is None else list(zip(classes.names, classes.colors, strict=True))
         )
         self.empty = True
         head = json.dumps({"type": "FeatureCollection", "hemalum": note or {}}, ensure_ascii=False)
-        stream.write(head[:-1].encode() + b',"features":[')
+        stream.write(head[:-1].encode("utf-8", "backslashreplace") + b',"features":[')
 
     def write(
         self,
@@ -161,7 +164,7 @@ def _encode_pieces(names: list[str], kind: str) -> tuple[NDArray[np.uint8], NDAr
         '","geometry":{"type":"Polygon","coordinates":[',
         f']}},"properties":{{"objectType":"{kind}","classification":',
         ',"measurements":{',
-        *(json.dumps(MEASUREMENTS[name], ensure_ascii=False) + ":" for name in names),
+        *(json.dumps(name, ensure_ascii=False) + ":" for name in names),
         "}}}",
     ]
     return _join_texts(texts)

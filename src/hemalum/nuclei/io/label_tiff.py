@@ -28,17 +28,26 @@ LEVEL = 4  # of zlib
 
 
 def write_label_tiff(
-    path: Path | str, shape: tuple[int, int], draw: DrawIds, *, largest: int, mpp: float | None = None
+    path: Path | str,
+    shape: tuple[int, int],
+    draw: DrawIds,
+    *,
+    largest: int,
+    mpp: float | None = None,
+    mpp_source: str = "file",
 ) -> None:
     """Write a label map of (H, W) px whose greatest id is `largest`, zlib-compressed; mpp becomes its resolution.
 
-    uint16 where `largest` fits, else uint32. Raises HemalumError when the file cannot be written.
+    uint16 where `largest` fits, else uint32. An mpp whose `mpp_source` is "estimate" stands in the description, as
+    readers take a resolution for measured. Raises HemalumError when the file cannot be written.
     """
     height, width = shape
     dtype = np.dtype("<u2" if largest < 1 << 16 else "<u4")
     big = height * width * dtype.itemsize > CLASSIC_BYTES
     options: dict[str, Any] = {"compression": "zlib", "photometric": "minisblack", "metadata": None}
-    if mpp is not None:
+    if mpp is not None and mpp_source == "estimate":
+        options["description"] = f"about {mpp:.4g} um per px, estimated from the nuclei"
+    elif mpp is not None:
         options |= {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
     if big:
         log.info(

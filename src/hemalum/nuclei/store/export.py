@@ -18,7 +18,7 @@ from hemalum.errors import HemalumError, nearest
 from hemalum.files import atomic_path, new_folder, write_text
 from hemalum.nuclei.ihc_score import GRADES, IhcScore
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, combine_classes
-from hemalum.nuclei.io.frames import CSV_OPTIONS, csv_table
+from hemalum.nuclei.io.frames import CSV_OPTIONS, csv_table, with_image
 from hemalum.nuclei.io.geojson import FeatureWriter
 from hemalum.nuclei.store.label_image import write_label_image
 from hemalum.nuclei.store.parts import from_wkb, number_names, part_writer
@@ -207,15 +207,19 @@ def _write_geojson(
     writer.close()
 
 
+def _with_image(store: NucleiStore, table: pa.Table) -> pa.Table:
+    return with_image(table, None, store.run.mpp, store.run.mpp_source, source=store.run.source)
+
+
 def _write_csv(store: NucleiStore, path: Path, advance: OnProgress) -> None:
     columns = [name for name in store.schema.names if name not in ("bbox", "geometry")]
-    schema = pa.schema([store.schema.field(name) for name in columns])
+    schema = _with_image(store, store.schema.empty_table().select(columns)).schema
     with (
         atomic_path(path) as temporary,
         pyarrow.csv.CSVWriter(temporary, schema, write_options=CSV_OPTIONS) as writer,
     ):
         for table in _tables(store, advance, columns):
-            writer.write_table(csv_table(table))
+            writer.write_table(csv_table(_with_image(store, table)))
 
 
 def _write_parquet(store: NucleiStore, path: Path, advance: OnProgress, pandas_index: str | None = None) -> None:
@@ -227,10 +231,14 @@ def _write_parquet(store: NucleiStore, path: Path, advance: OnProgress, pandas_i
             "column_indexes": [],
             "columns": [column | {"metadata": None}],
         }
-    with part_writer(path, store.schema, store.bounds, metadata, "zstd") as writer:
+    # spatialdata knows its element by its name, and its tables by theirs
+    form: Callable[[pa.Table], pa.Table] = lambda table: table  # noqa: E731
+    if pandas_index is None:
+        form = partial(_with_image, store)
+    with part_writer(path, form(store.schema.empty_table()).schema, store.bounds, metadata, "zstd") as writer:
         for table in _tables(store, advance):
             if table.num_rows:  # an empty row group has no statistics
-                writer.write_table(table)
+                writer.write_table(form(table))
 
 
 def _write_spatialdata(store: NucleiStore, path: Path, advance: OnProgress) -> None:

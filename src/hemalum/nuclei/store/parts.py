@@ -118,7 +118,7 @@ def part_writer(
         path,
         schema.with_metadata({"geo": json.dumps(_geo_metadata(bounds)), **texts}),
         compression=compression,
-        use_dictionary=[name for name in ("class", "intensity") if name in plain],
+        use_dictionary=[name for name in ("class", "intensity", "image", "mpp_source") if name in plain],
         write_statistics=plain + [f"bbox.{name}" for name in BOX],
     )
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.inference.batch import FileResult
-from hemalum.nuclei.nuclei import Nuclei
+from hemalum.inference.summary import CLASS, Row
 from hemalum.reports.numbers import number_text
-from hemalum.reports.segmentation.page import SummaryPage, density_text, scale_text, score_texts, stain_text
-from hemalum.slides import describe_artifacts
+from hemalum.reports.segmentation.page import SummaryPage, scale_text
 
 
 @dataclass(slots=True)
@@ -48,13 +48,13 @@ def collect(
     """
     batch = Batch()
     for result in results:
-        if result.nuclei is None:
+        if not result.row:
             batch.failed.append((result.path, result.error or "no result"))
         else:
-            batch.rows.append(_row(result, result.nuclei))
-            batch.artifacts.append(describe_artifacts(result.nuclei.notes))
-            batch.classes = result.nuclei.class_names
-            batch.scores = tuple(score_texts(result.nuclei))
+            batch.rows.append(_row(result))
+            batch.artifacts.append(result.row["_artifacts"])
+            batch.classes = class_names(result.row)
+            batch.scores = tuple(row_scores(result.row))
             batch.files += result.files.values()
         if page is not None:
             page.add(result)
@@ -66,16 +66,52 @@ def collect(
     return batch
 
 
-def _row(result: FileResult, nuclei: Nuclei) -> list[str]:
-    estimated = nuclei.mpp_source == "estimate"
+def _row(result: FileResult) -> list[str]:
+    row = result.row
     return [
-        result.path.name,
-        f"{nuclei.count:,}",
-        *(f"{count:,}" for count in (nuclei.classes.counts.values() if nuclei.classes is not None else ())),
-        *score_texts(nuclei).values(),
-        density_text(nuclei) + (" (estimated)" if estimated else ""),
-        number_text(nuclei.mpp),
-        scale_text(nuclei.mpp_source, nuclei.notes),
-        stain_text(nuclei) or "unknown",
-        f"{result.seconds:.1f}",
+        row["image"],
+        *count_texts(row),
+        density_text(row),
+        number_text(row["mpp"]),
+        scale_text(row["mpp_source"], row.get("_scale_doubt")),
+        stain_text(row),
+        "kept" if result.kept else f"{result.seconds:.1f}",
     ]
+
+
+def count_texts(row: Row) -> list[str]:
+    """Nuclei of a row of the summary, those of each class, and scores."""
+    counts = [value for name, value in row.items() if name == "nuclei" or name.startswith(CLASS)]
+    return [*(f"{count:,}" for count in counts), *row_scores(row).values()]
+
+
+def class_names(row: Row) -> tuple[str, ...]:
+    """The classes that a row counts."""
+    return tuple(name.removeprefix(CLASS) for name in row if name.startswith(CLASS))
+
+
+def row_scores(row: Row) -> dict[str, str]:
+    """Scores of graded nuclei by name, as text: positive share, with three thresholds H-score and Allred."""
+    if "positive_share" not in row:
+        return {}
+    share = row["positive_share"]
+    texts = {"positive": "–" if share is None else f"{100 * share:.1f} %"}
+    if "h_score" in row:
+        texts["H-score"] = "–" if row["h_score"] is None else f"{row['h_score']:.0f}"
+        texts["Allred"] = "–" if row["allred"] is None else row["allred"]
+    return texts
+
+
+def density_text(row: Row) -> str:
+    """Nuclei per mm² of what was looked at, marked where the scale is an estimate."""
+    if row["nuclei_per_mm2"] is None:
+        return "unknown"
+    return f"{row['nuclei_per_mm2']:,.0f}" + (" (estimated)" if row["mpp_source"] == "estimate" else "")
+
+
+def stain_text(row: Row) -> str:
+    """The stain, where that is from and what speaks against it."""
+    if row["stain"] is None:
+        return "unknown"
+    doubt = f", but {row['_stain_doubt']}" if row.get("_stain_doubt") else ""
+    return f"{STAIN_TITLES[row['stain']]}, {row['stain_source']}{doubt}"

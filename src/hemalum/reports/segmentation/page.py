@@ -1,18 +1,19 @@
 """The one-page summary: a single HTML file that works offline, with pictures and figures inside it."""
 
 import os
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum import __version__
 from hemalum.data.stain.recognition import STAIN_TITLES
+from hemalum.errors import HemalumError
 from hemalum.files import write_text
 from hemalum.inference.batch import FileResult
 from hemalum.inference.plan import FILTERED, IN_ARTIFACTS
@@ -68,11 +69,18 @@ class SummaryPage:
 
     def add(self, result: FileResult) -> None:
         """Add one image, segmented or not."""
-        if result.nuclei is not None:
-            self.images.append(_image(result, result.nuclei, self.path.parent, len(self.images) < PICTURES_MOST))
+        if result.row or result.nuclei is not None:
+            shown = result.described or self.describe(result)
+            self.images.append(shown | {"histograms": [Markup(one) for one in shown["histograms"]]})
         else:
             reason = result.error or "no result"
             self.failed.append((str(result.path), reason.removeprefix(f"{result.path}: ")))
+
+    def describe(self, result: FileResult) -> dict[str, Any]:
+        """What the page shows of a segmented image, as JSON holds it."""
+        if result.nuclei is None:
+            raise HemalumError(f"{result.path}: has no nuclei to show")
+        return _image(result, result.nuclei, self.path.parent, len(self.images) < PICTURES_MOST)
 
     def write(self) -> None:
         """Write the page, atomically. Raises HemalumError when it cannot be written."""
@@ -153,7 +161,7 @@ def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> d
         "density": density_text(nuclei),
         "mpp": number_text(nuclei.mpp),
         "mpp_source": nuclei.mpp_source,
-        "mpp_text": scale_text(nuclei.mpp_source, nuclei.notes),
+        "mpp_text": scale_text(nuclei.mpp_source, nuclei.notes.get("scale_doubt")),
         "scale_doubt": nuclei.notes.get("scale_doubt", ""),
         "estimated": nuclei.mpp_source == "estimate",
         "size": f"{width:,} × {height:,} px",
@@ -196,9 +204,9 @@ def density_text(nuclei: "Nuclei") -> str:
     return "unknown" if density is None or not np.isfinite(density) else f"{density:,.0f}"
 
 
-def scale_text(source: str, notes: Mapping[str, Any]) -> str:
-    """Where a scale is from, and whether the nuclei speak against it."""
-    return SCALE_TEXTS.get(source, source) + (", doubtful" if notes.get("scale_doubt") else "")
+def scale_text(source: str, doubt: str | None = None) -> str:
+    """Where a scale is from, and whether there is a doubt."""
+    return SCALE_TEXTS.get(source, source) + (", doubtful" if doubt else "")
 
 
 def by_class(nuclei: "Nuclei") -> list[dict[str, str]]:

@@ -3,18 +3,14 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import HemalumError
 from hemalum.inference.slide_batch import SlideResult
-from hemalum.nuclei.ihc_score import IhcScore
-from hemalum.nuclei.store import NucleiStore, StoreSummary
 from hemalum.reports.numbers import number_text
-from hemalum.reports.segmentation.batch import Batch
+from hemalum.reports.segmentation.batch import Batch, class_names, count_texts, row_scores, stain_text
 from hemalum.reports.segmentation.page import scale_text
 from hemalum.reports.slides.cohort import COHORT, write_cohort_page
 from hemalum.reports.slides.facts import SlideRow
 from hemalum.reports.slides.page import write_slide_page
-from hemalum.slides import describe_artifacts
 
 
 class SlideBatch(Batch):
@@ -46,10 +42,10 @@ def collect_slides(
         if result.store is None or result.summary is None:
             batch.failed.append((result.path, result.error or "no result"))
         else:
-            batch.rows.append(_row(result, result.store, result.summary))
-            batch.artifacts.append(describe_artifacts(result.store.notes))
-            batch.classes = result.store.run.class_names
-            batch.scores = tuple(_score_texts(result.summary.ihc_score()))
+            batch.rows.append(_row(result))
+            batch.artifacts.append(result.row["_artifacts"])
+            batch.classes = class_names(result.row)
+            batch.scores = tuple(row_scores(result.row))
             batch.files += [result.store.path, *result.files.values()]
             if pages is not None:
                 try:
@@ -65,12 +61,8 @@ def collect_slides(
     return batch
 
 
-def _row(result: SlideResult, store: NucleiStore, summary: StoreSummary) -> list[str]:
-    run, notes = store.run, store.notes
-    stain = f"{STAIN_TITLES[notes['stain']]}, {notes['stain_source']}" if "stain" in notes else "unknown"
-    if "stain_doubt" in notes:
-        stain += f", but {notes['stain_doubt']}"
-    median, score = summary.median("area_um2"), summary.ihc_score()
+def _row(result: SlideResult) -> list[str]:
+    row = result.row
     where = {
         "tissue": "",
         "tissue in roi": " (in the roi)",
@@ -79,27 +71,15 @@ def _row(result: SlideResult, store: NucleiStore, summary: StoreSummary) -> list
         "slide without artifacts": " (all of the slide but artifacts)",
         "slide": " (all of the slide)",
     }
+    area, median = row["area_mm2"], row["median_area_um2"]
     return [
         result.name,
-        f"{summary.count:,}",
-        *(f"{count:,}" for count in summary.classes.values()),
-        *_score_texts(score).values(),
-        ("unknown" if summary.area_mm2 is None else f"{summary.area_mm2:.4g}") + where[summary.area_of],
-        "–" if summary.per_mm2 is None else f"{summary.per_mm2:,.0f}",
+        *count_texts(row),
+        ("unknown" if area is None else f"{area:.4g}") + where[row["_area_of"]],
+        "–" if row["nuclei_per_mm2"] is None else f"{row['nuclei_per_mm2']:,.0f}",
         "–" if median is None else f"{median:.1f}",
-        number_text(run.mpp),
-        scale_text(run.mpp_source, notes),
-        stain,
+        number_text(row["mpp"]),
+        scale_text(row["mpp_source"], row.get("_scale_doubt")),
+        stain_text(row),
         f"{result.seconds:.1f}",
     ]
-
-
-def _score_texts(score: IhcScore | None) -> dict[str, str]:
-    """Scores of graded nuclei by name, as text."""
-    if score is None:
-        return {}
-    texts = {"positive": "–" if score.positive_share is None else f"{100 * score.positive_share:.1f} %"}
-    if len(score.counts) == 4:
-        texts["H-score"] = "–" if score.h_score is None else f"{score.h_score:.0f}"
-        texts["Allred"] = "–" if score.allred is None else str(score.allred)
-    return texts

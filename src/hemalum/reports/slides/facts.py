@@ -84,7 +84,7 @@ def identify(store: NucleiStore, slide: Slide, tissue: Tissue) -> Pairs:
         ("Fingerprint", run.fingerprint[:16]),
         ("Format", slide.format),
         ("Size", f"{width:,} × {height:,} px, {width * mpp / 1000:.4g} × {height * mpp / 1000:.4g} mm"),
-        ("Scale", f"{number_text(run.mpp)} µm per px, {scale_text(run.mpp_source, notes)}"),
+        ("Scale", f"{number_text(run.mpp)} µm per px, {scale_text(run.mpp_source, notes.get('scale_doubt'))}"),
         ("Model", f"{run.model or 'unknown'} ({(run.model_digest or 'no digest')[:12]})"),
         ("Engine", str(notes.get("engine", settings.get("engine", "unknown")))),
     ]
