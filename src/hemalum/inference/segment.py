@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError
 from hemalum.inference.cells import TOO_LARGE, BoxMaps, run_ahead
-from hemalum.inference.images import as_number, as_path, as_pixels, is_stream
+from hemalum.inference.images import as_path, as_pixels, is_stream
 from hemalum.inference.plan import IN_ARTIFACTS, NO_ORGAN, CellSegmenter, empty_result, make_plan
 from hemalum.inference.plausibility import ScaleCheck, SeenNuclei
 from hemalum.inference.scale import NoNucleiError, check_mpp, warn_of_odd_size
@@ -91,8 +91,7 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
     thresholds, the engine, the shifts.
     """
-    mpp = as_number(mpp, "mpp")
-    check_mpp(mpp)
+    mpp = check_mpp(mpp)
     stain = check_stain(stain, positive)
     keep = as_filter(keep)
     loaded = load_for_organ(model, organ, recall)

@@ -26,6 +26,7 @@ from hemalum.nuclei.morphology import describe
 from hemalum.nuclei.part import Part, measure
 from hemalum.nuclei.polygons import Polygons, fill, fill_rows, split_pieces
 from hemalum.nuclei.table import make_table
+from hemalum.settings import as_number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,17 +84,9 @@ class Nuclei:
         columns = describe(raw, scale=scale, mpp=mpp) | {name: raw[name] for name in DAB_COLUMNS if dab}
         if class_names:
             columns["class"] = np.array(["", *class_names], np.object_)[raw.get("class", np.zeros(0, np.int32))]
-        return cls(
-            make_table(columns, mpp, mpp_source, model),
-            joined.take(order).scaled(*scale),
-            shape,
-            mpp,
-            mpp_source,
-            model,
-            source,
-            notes or {},
-            tuple(class_names),
-        )
+        table = make_table(columns, mpp, mpp_source, model)
+        outlines = joined.take(order).scaled(*scale)
+        return cls(table, outlines, shape, mpp, mpp_source, model, source, notes or {}, tuple(class_names))
 
     @classmethod
     def from_labels(
@@ -111,7 +104,7 @@ class Nuclei:
         """
         if labels.ndim != 2 or (image is not None and image.shape[:2] != labels.shape):
             raise HemalumError(f"label map {labels.shape} must be (H, W) and as large as the image")
-        height, width = labels.shape
+        mpp, (height, width) = as_number(mpp, "mpp"), labels.shape
         part = measure(split_pieces(labels), image)
         origin = mpp_source or ("none" if mpp is None else "user")
         return cls.from_parts([part], shape=(height, width), mpp=mpp, mpp_source=origin, source=source)
