@@ -51,9 +51,13 @@ def test_what_is_segmented_with_limits_is_what_the_result_would_keep(
     kept = segment(picture, dark_model, **OPTIONS, keep=limits)
     expected = everything.filter(**limits)
     assert 0 < kept.count < 30
-    assert kept.table.drop_columns(["id"]).equals(expected.table.drop_columns(["id"]))
+    assert kept.table.equals(expected.table)  # under the same ids
+    assert kept.notes == expected.notes
     assert kept.notes["filter"] == limits
     assert kept.notes["left_out_by_filter"] == 30 - kept.count
+    fewer = kept.filter(max_area_um2=30)
+    assert fewer.notes["filter"] == limits | {"max_area_um2": 30}
+    assert fewer.notes["left_out_by_filter"] == 30 - fewer.count
     assert kept.area_mm2 == everything.area_mm2
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hemalum.errors import HemalumError, counted
 from hemalum.files import atomic_path
 from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
-from hemalum.nuclei.filters import NucleusFilter, contains, cut_region
+from hemalum.nuclei.filters import NucleusFilter, add_notes, contains, cut_region
 from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
 from hemalum.nuclei.io.frames import CSV_OPTIONS, as_anndata, csv_table, require_tables
@@ -186,21 +186,24 @@ class Nuclei:
         """The nuclei within all limits that are set; ids stay, so that both tables can be joined.
 
         `min_hematoxylin` is a mean optical density (log10). `inside` and `outside` are areas of shapely in px of the
-        image: a nucleus is where its centroid is, and density is then of the area that is left. Raises HemalumError
-        for a limit on what was not measured (µm² without mpp), and for what is no area.
+        image: a nucleus is where its centroid is, and density is then of the area that is left. The notes say all
+        limits (`filter`), and how many nuclei they and areas left out (`left_out_by_filter`, `left_out_by_area`).
+        Raises HemalumError for a limit on what was not measured (µm² without mpp), and for what is no area.
         """
         limits = NucleusFilter.of(
             min_area_um2=min_area_um2, max_area_um2=max_area_um2, min_probability=min_probability,
             min_hematoxylin=min_hematoxylin, min_solidity=min_solidity,
         )  # fmt: skip
         columns = {name: self.table.column(name).to_numpy() for name in ("x", "y", *limits.columns)}
-        kept, region = limits.keeps(columns), self.region
+        within = limits.keeps(columns)
+        kept, region = within.copy(), self.region
         for area, wanted in ((inside, True), (outside, False)):
             if area is not None:
                 kept &= contains(area, columns["x"], columns["y"]) == wanted
                 region = cut_region(region, self.shape, area, wanted=wanted)
-        chosen = replace(self[kept], region=region)
-        return replace(chosen, notes=self.notes | ({"filter": limits.limits} if limits.limits else {}))
+        elsewhere = None if inside is None and outside is None else int(within.sum() - kept.sum())
+        notes = add_notes(self.notes, limits.limits, int((~within).sum()), elsewhere)
+        return replace(self[kept], region=region, notes=notes)
 
     def __getitem__(
         self, rows: int | slice | Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]
