@@ -316,15 +316,16 @@ class Nuclei:
     def to_geojson(self, path: str | Path, *, simplify: float = 0.0) -> None:
         """Write polygons and measurements as GeoJSON that QuPath opens.
 
-        Outlines may be moved by up to `simplify` px to save points. Graded nuclei are classified by their grade,
+        Outlines may be moved by up to `simplify` px to save points. Objects have the table's id as a measurement, and
+        a UUID that follows from image and outline, filtered or not. Graded nuclei are classified by their grade,
         those of a model with classes by both, in QuPath's manner: `epithelial: Positive`.
         """
-        outlines = self.outlines.simplified(simplify)
         write_geojson(
             path,
-            outlines.coords,
-            outlines.offsets,
+            self.outlines,
             self.table,
+            image=f"{Path(self.source or '').name} {self.shape}".encode(),
+            simplify=simplify,
             note={
                 "mpp": self.mpp,
                 "mpp_source": self.mpp_source,
