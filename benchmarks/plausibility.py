@@ -96,11 +96,12 @@ def measure_scales(samples: list[Sample], model: Model, engine: Engine) -> dict[
             counts["too_few"] += 1
             continue
         # alone, as one image is: what others agreed on does not count
-        alone = segment_source(source, model, engine, mpp=truth).notes.get("scale_doubt")
+        alone = segment_source(source, model, engine, mpp=truth, scale_check=ScaleCheck()).notes.get("scale_doubt")
         counts["false_alarms"] += alone is not None
         for factor in FACTORS:
             stated = truth * factor
-            doubt = segment_source(source, model, engine, mpp=stated).notes.get("scale_doubt", "")
+            result = segment_source(source, model, engine, mpp=stated, scale_check=ScaleCheck())
+            doubt = result.notes.get("scale_doubt", "")
             seen = re.search(r"look like about ([0-9.e-]+)", doubt)
             counts["tries"] += 1
             counts["hits"] += seen is not None and (float(seen.group(1)) < stated) == (factor > 1)

@@ -19,6 +19,21 @@ def check_seed(seed: int) -> None:
         raise HemalumError(f"seed {seed}: want a whole number from 0 to {MAX_SEED}")
 
 
+def as_number(value: Any, name: str) -> Any:
+    """A number of any library as one of Python; None and texts stay. Raises HemalumError for other things."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        raise HemalumError(f"{name} is {value}: want a number")
+    try:
+        number = value.item() if hasattr(value, "item") else value
+    except (TypeError, ValueError, RuntimeError):
+        number = None
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise HemalumError(f"{name} is {value!r}: want one number")
+    return number
+
+
 class Strict(BaseModel):
     """Unknown keys are errors, and so are numbers that are not finite; values do not change after loading."""
 

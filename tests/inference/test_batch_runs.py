@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -313,6 +314,57 @@ def test_a_single_image_that_fails_leaves_nothing(run: Run, tmp_path: Path) -> N
     (result,) = run(tmp_path / "bad.png")
     assert result.error is not None
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture
+def stripes(tmp_path: Path, make_disks: Disks) -> Path:
+    """A series without a scale: nuclei of 6.3 µm at 0.5 µm per px, in images of different sizes."""
+    (tmp_path / "series").mkdir()
+    for number in range(4):
+        image = make_disks(300 + 20 * number, 320, 13, seed=number)
+        Image.fromarray(image).save(tmp_path / "series" / f"{number}.png")
+    return tmp_path / "series"
+
+
+def test_a_series_has_one_estimate(
+    run: Run, stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import hemalum.inference.series as series
+
+    estimates = iter((0.5, 0.55, 0.45, 0.6))
+    monkeypatch.setattr(series, "estimate_mpp", lambda *_: SimpleNamespace(mpp=next(estimates)))
+    results = run(stripes, mpp="series")
+    assert [result.row["mpp"] for result in results] == pytest.approx([0.525] * 4)
+    assert {result.row["mpp_source"] for result in results} == {"estimate"}
+    assert (
+        caplog.messages.count(
+            "0.525 µm per px is an estimate from 4 images, for all images that do not say their scale; mpp sets it"
+        )
+        == 1
+    )
+    shutil.copy(stripes / "0.png", stripes / "more.png")
+    assert [result.kept for result in run(stripes, mpp="series")] == [True] * 4 + [False]  # nothing is estimated anew
+    assert len({row["mpp"] for row in table(tmp_path / "out")}) == 1
+
+
+def test_a_series_of_two_scanners_is_refused(run: Run, stripes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hemalum.inference.series as series
+
+    estimates = iter((0.25, 0.5, 0.26, 0.51))
+    monkeypatch.setattr(series, "estimate_mpp", lambda *_: SimpleNamespace(mpp=next(estimates)))
+    with pytest.raises(HemalumError) as caught:
+        run(stripes, mpp="series")
+    assert str(caught.value) == (
+        "mpp 'series': the images are no series of one scale: their nuclei tell 0.25 to 0.51 µm per px; "
+        "segment them apart, or give `mpp` NUMBER"
+    )
+
+
+def test_images_that_say_their_scale_keep_it_in_a_series(run: Run, tmp_path: Path, make_disks: Disks) -> None:
+    (tmp_path / "said").mkdir()
+    save_pyramid(tmp_path / "said" / "a.tif", make_disks(200, 220, 16, seed=3), mpp=0.4, levels=1)
+    (result,) = run(tmp_path / "said", mpp="series")
+    assert (result.row["mpp"], result.row["mpp_source"]) == (0.4, "file")
 
 
 def test_the_columns_of_all_rows_in_their_order() -> None:

@@ -10,6 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from builders.slides import save_pyramid
 from hemalum import cli
 from hemalum.errors import HemalumError
 from hemalum.inference.segment import segment
@@ -51,9 +52,13 @@ def test_what_is_segmented_with_limits_is_what_the_result_would_keep(
     kept = segment(picture, dark_model, **OPTIONS, keep=limits)
     expected = everything.filter(**limits)
     assert 0 < kept.count < 30
-    assert kept.table.drop_columns(["id"]).equals(expected.table.drop_columns(["id"]))
+    assert kept.table.equals(expected.table)  # under the same ids
+    assert kept.notes == expected.notes
     assert kept.notes["filter"] == limits
     assert kept.notes["left_out_by_filter"] == 30 - kept.count
+    fewer = kept.filter(max_area_um2=30)
+    assert fewer.notes["filter"] == limits | {"max_area_um2": 30}
+    assert fewer.notes["left_out_by_filter"] == 30 - fewer.count
     assert kept.area_mm2 == everything.area_mm2
 
 
@@ -106,6 +111,27 @@ def test_every_file_of_a_filtered_image_has_the_same_nuclei(
     page = (out / "summary.html").read_text()
     assert "area from 20 µm²" in page
     assert "Region of interest" in page
+
+
+@pytest.mark.parametrize("kind", ["image", "slide"])
+def test_an_object_has_one_uuid_in_every_run(
+    kind: str, picture: NDArray[np.uint8], dark_model: Path, tmp_path: Path
+) -> None:
+    path = save_pyramid(tmp_path / "a.tif", picture, levels=3 if kind == "slide" else 1)
+
+    def objects(*words: str) -> dict[str, Any]:
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        fixed = ["-m", str(dark_model), "--mpp", "0.5", "--engine", "torch", "--stain", "he", "--quiet"]
+        assert cli.main(["segment", str(path), "-o", str(out), *fixed, *words]) == 0
+        features = json.loads((out / "a.geojson").read_text())["features"]
+        return {one["id"]: one["geometry"] for one in features}
+
+    everything = objects()
+    assert (len(everything), path.with_name("1").joinpath("a.nuclei").exists()) == (30, kind == "slide")
+    for words in (["--min-area", "20"], ["--roi", "0,0,150,240"], ["--exclude", "0,0,99,99", "--max-area", "60"]):
+        some = objects(*words)
+        assert 0 < len(some) < 30
+        assert some.items() <= everything.items()
 
 
 def test_a_filter_that_leaves_nothing_is_a_result(

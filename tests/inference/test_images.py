@@ -13,8 +13,9 @@ from PIL import Image
 
 import hemalum
 from hemalum.errors import HemalumError
-from hemalum.inference.images import as_number, as_pixels
+from hemalum.inference.images import as_pixels
 from hemalum.nuclei.nuclei import Nuclei
+from hemalum.settings import as_number
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Filters, rows and frames of a result: what stays, under which id, and of which area the density then is."""
 
+import itertools
 import re
 from typing import Any
 
@@ -74,6 +75,48 @@ def test_density_is_of_the_area_that_is_left() -> None:
     assert again.area_mm2 == pytest.approx(25 * 100 * 0.25e-6)
     assert again.density_per_mm2 == pytest.approx(len(again) / (25 * 100 * 0.25e-6))
     assert nuclei.filter(min_area_um2=20).area_mm2 == nuclei.area_mm2
+
+
+@pytest.mark.parametrize(
+    ("steps", "limits", "left_out"),
+    [
+        ([{"min_area_um2": 10}, {"min_solidity": 0.9}], {"min_area_um2": 10, "min_solidity": 0.9}, (2, None)),
+        ([{"min_area_um2": 10}, {"min_area_um2": 5}], {"min_area_um2": 10}, (1, None)),
+        ([{"max_area_um2": 20}, {"max_area_um2": 60}], {"max_area_um2": 20}, (2, None)),
+        ([{"min_area_um2": 30}, {"max_area_um2": 10}], {"min_area_um2": 30, "max_area_um2": 10}, (4, None)),
+        ([{"inside": shapely.box(0, 0, 40, 100)}], None, (None, 2)),
+        ([{"outside": shapely.box(0, 0, 9, 9)}], None, (None, 0)),
+        ([{"min_area_um2": 10, "inside": shapely.box(0, 0, 40, 100)}], {"min_area_um2": 10}, (1, 2)),
+        (
+            [{"inside": shapely.box(0, 0, 40, 100)}, {"min_area_um2": 10}, {"outside": shapely.box(0, 0, 90, 100)}],
+            {"min_area_um2": 10},
+            (1, 3),
+        ),
+        ([{}], None, (None, None)),
+    ],
+)
+def test_notes_hold_all_filters_that_were_applied(steps: list[dict[str, Any]], limits: Any, left_out: Any) -> None:
+    result = squares()
+    for step in steps:
+        result = result.filter(**step)
+    assert result.notes.get("filter") == limits
+    assert (result.notes.get("left_out_by_filter"), result.notes.get("left_out_by_area")) == left_out
+    assert len(result) == 4 - sum(count or 0 for count in left_out)
+
+
+def test_limits_in_any_order_leave_the_same() -> None:
+    steps: list[dict[str, Any]] = [
+        {"min_area_um2": 5},
+        {"min_area_um2": 17, "max_area_um2": 40},
+        {"min_solidity": 0.5},
+    ]
+    for order in itertools.permutations(steps):
+        result = squares()
+        for step in order:
+            result = result.filter(**step)
+        assert ids(result) == [3]
+        assert result.notes["filter"] == {"min_area_um2": 17, "max_area_um2": 40, "min_solidity": 0.5}
+        assert result.notes["left_out_by_filter"] == 3
 
 
 def test_a_filter_may_leave_nothing() -> None:

@@ -42,6 +42,11 @@ def scale(text: str) -> float | str:
     return text if text in ("auto", "estimate") else _number(text, "auto")
 
 
+def series_scale(text: str) -> float | str:
+    """The same, or `series`."""
+    return text if text == "series" else scale(text)
+
+
 def as_scale(value: float | str | None) -> float | Literal["auto"] | None:
     """A scale option as experiments take it: of `auto` nothing is set, and `estimate` is their "auto"."""
     if isinstance(value, str):
@@ -165,6 +170,16 @@ Scale = Annotated[
         metavar="NUMBER|auto|estimate",
         help="Microns per pixel. auto, the default: what the image says, else an estimate from its nuclei; "
         "estimate: in any case.",
+    ),
+]
+SeriesScale = Annotated[
+    Any,
+    typer.Option(
+        "--mpp",
+        parser=series_scale,
+        metavar="NUMBER|auto|estimate|series",
+        help="Microns per pixel. auto, the default: what the image says, else an estimate from its nuclei; "
+        "estimate: in any case; series: what the image says, else one estimate for all.",
     ),
 ]
 BudgetOption = Annotated[

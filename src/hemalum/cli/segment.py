@@ -12,7 +12,7 @@ from hemalum.cli.options import (
     Engine,
     Model,
     Organ,
-    Scale,
+    SeriesScale,
     Shifts,
     Threads,
     Tta,
@@ -44,7 +44,7 @@ def segment(
             "and name. What a row says goes before the options. All are segmented as whole slides.",
         ),
     ] = None,
-    mpp: Scale = None,
+    mpp: SeriesScale = None,
     model: Model = None,
     organ: Organ = None,
     stain: Annotated[
@@ -274,8 +274,8 @@ def _check(
     if not slides:
         return
     first = cohort or slides[0].path
-    if mpp == "estimate":
-        raise HemalumError(f"--mpp estimate: the scale of a slide is not estimated ({first}); give it as a number")
+    if mpp in ("estimate", "series"):
+        raise HemalumError(f"--mpp {mpp}: the scale of a slide is not estimated ({first}); give it as a number")
     if {"workers", "scheduler"} <= for_slides.keys():
         raise HemalumError(
             "--workers counts cells on this machine, and with --scheduler others do the work: name one"

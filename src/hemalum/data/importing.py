@@ -24,7 +24,7 @@ from hemalum.data.remarks import gather_remarks
 from hemalum.data.sample import Sample
 from hemalum.data.splits import Member, Part, published_split, split_by_group
 from hemalum.errors import HemalumError, counted
-from hemalum.settings import check_seed
+from hemalum.settings import as_number, check_seed
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     src, dst = Path(src), Path(dst)
     if not src.exists():
         raise HemalumError(f"{src}: no such file or folder")
+    mpp = as_number(mpp, "mpp")
     if isinstance(mpp, str) and mpp != "nuclei":
         raise HemalumError(f"mpp {mpp!r}: give a number in µm per pixel, or 'nuclei'")
     if isinstance(mpp, float | int) and not 0.01 < mpp < 100:

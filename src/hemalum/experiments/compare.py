@@ -31,6 +31,7 @@ from hemalum.manifest import lock_folder
 from hemalum.models.card import Card
 from hemalum.models.model import load_model
 from hemalum.models.sam import check_sam
+from hemalum.settings import as_number
 from hemalum.training.data_spec import gather_data_spec
 from hemalum.training.recipe import Budget, Recipe
 
@@ -124,6 +125,7 @@ def make_plan(
         raise HemalumError(f"split '{split}': a comparison is scored on test (or, while developing, on val)")
     if not 1 <= seeds <= 1000:
         raise HemalumError(f"seeds {seeds}: want 1 to 1000")
+    mpp = as_number(mpp, "mpp")
     if mpp is not None and mpp != "auto" and (isinstance(mpp, str) or not 0.01 < mpp < 100):
         raise HemalumError(f"mpp {mpp}: want 'auto', or µm per pixel between 0.01 and 100")
     if crops is not None and crops < 1:

@@ -40,6 +40,7 @@ from hemalum.files import csv_cell, write_text
 from hemalum.inference.segment import as_engine
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model, load_model
+from hemalum.settings import as_number
 from hemalum.targets.representations import find_representation
 
 
@@ -108,6 +109,7 @@ def evaluate(  # noqa: PLR0913 (the verb's options)
     """
     if isinstance(dataset, (str, Path)):
         dataset = Dataset.open(dataset)
+    mpp = as_number(mpp, "mpp")
     if recall is not None:
         model = _at_recall(model, recall)
     part, class_names, data = _open(dataset, split)

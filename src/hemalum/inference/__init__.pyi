@@ -11,7 +11,6 @@ from .inputs import find_inputs as find_inputs
 from .maps import TileMaps as TileMaps
 from .maps import run_image as run_image
 from .maps import scaled_pixels as scaled_pixels
-from .plan import FILTERED as FILTERED
 from .plan import IN_ARTIFACTS as IN_ARTIFACTS
 from .plan import NO_ORGAN as NO_ORGAN
 from .plan import PALE as PALE

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from hemalum.errors import HemalumError, counted, nearest, one_line
 from hemalum.inference.inputs import FORMATS, ImageInput, check_folder, find_images
 from hemalum.inference.plausibility import ScaleCheck
-from hemalum.inference.scale import check_mpp
+from hemalum.inference.scale import Scale, check_mpp
 from hemalum.inference.segment import as_engine, load_for_organ, open_image, segment_source
+from hemalum.inference.series import estimate_series
 from hemalum.inference.staining import check_stain
 from hemalum.inference.summary import Finished, Row, Summary, image_row
 from hemalum.models.engines.engine import Engine
@@ -87,7 +88,8 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     a row for each image, and is written at the end, also of a run that is interrupted. An image that an earlier run
     finished by the same settings is not done again (`FileResult.kept`), unless with `overwrite`. `describe` gives
     what else the record keeps of an image, as JSON holds it; one recorded without is done again. `on_progress` is
-    called with the image and the share of it that is done. The rest is as for `segment`; FORMATS names the formats.
+    called with the image and the share of it that is done. With `mpp` "series" all images that do not say their scale
+    get one estimate. The rest is as for `segment`; FORMATS names the formats.
 
     Raises HemalumError before the first image when a format, the model or the engine is unknown, a path does
     not exist, two images would write the same files, OUT cannot be written, or holds the results of an image by
@@ -96,25 +98,29 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     out = Path(out)
     chosen = check_formats(formats)
     images = find_images(paths, out, recursive=recursive)
-    check_mpp(mpp)
+    series = mpp == "series"
+    mpp = None if series else check_mpp(mpp)
     stain = check_stain(stain, positive)
     limits = as_filter(keep)
     loaded = load_for_organ(model, organ, recall)
     check_folder(out)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta, shifts=shifts)
+    summary = Summary(out)
+    scale = estimate_series(images, loaded, runner, stain, summary, max_pixels=max_pixels) if series else mpp
+    recorded = {"series": scale.mpp} if isinstance(scale, Scale) else mpp
     settings = {
-        "model": loaded.digest, "organ": organ, "mpp": mpp, "stain": stain, "recall": recall,
+        "model": loaded.digest, "organ": organ, "mpp": recorded, "stain": stain, "recall": recall,
         "positive": None if positive is None else str(positive), "engine": f"{runner.name} {runner.precision}",
         "tta": tta, "shifts": shifts, "filter": None if limits is None else limits.limits,
         "roi": digest_of(roi), "exclude": digest_of(exclude), "keep_artifacts": keep_artifacts,
     }  # fmt: skip
     options = {
-        "mpp": mpp, "stain": stain, "positive": positive, "keep": limits, "scale_check": ScaleCheck(),
+        "mpp": scale, "stain": stain, "positive": positive, "keep": limits, "scale_check": ScaleCheck(),
         "artifacts": "keep" if keep_artifacts else "leave out",
     }  # fmt: skip
     batch = _Batch(
         out, chosen, loaded, runner, options, (roi, exclude), json.loads(json.dumps(settings)), max_pixels, describe,
-        on_progress, Summary(out),
+        on_progress, summary,
     )  # fmt: skip
     if not overwrite:
         for image in images:

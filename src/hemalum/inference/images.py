@@ -1,4 +1,4 @@
-"""Images as Python users have them: arrays of any library, PIL images, tensors, open files; and their scale."""
+"""Images as Python users have them: arrays of any library, PIL images, tensors, open files."""
 
 import io
 import tempfile
@@ -18,21 +18,6 @@ TAKEN = (
     "(H, W) or (3, H, W) or (H, W, 1, 3 or 4), of uint8, of float in [0, 1] or [0, 255], or gray of uint16; "
     "an image of PIL, a path, or an open file"
 )
-
-
-def as_number(value: Any, name: str) -> Any:
-    """A number of any library as one of Python; None and texts stay. Raises HemalumError for other things."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        raise HemalumError(f"{name} is {value}: want a number")
-    try:
-        number = np.asarray(value).item()
-    except (TypeError, ValueError, RuntimeError):
-        number = None
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise HemalumError(f"{name} is {value!r}: want one number")
-    return number
 
 
 def as_pixels(image: Any) -> NDArray[Any]:

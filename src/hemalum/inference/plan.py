@@ -22,7 +22,7 @@ from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei import describe
 from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
-from hemalum.nuclei.filters import NucleusFilter
+from hemalum.nuclei.filters import FILTERED, NucleusFilter
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import Part
 from hemalum.nuclei.polygons import Polygons
@@ -38,7 +38,6 @@ NO_ORGAN = "the mean of all organs is taken"  # of their embeddings (docs/system
 
 COARSE = 2.2  # times the model's µm per px: more than a 20x slide is for a model of 40x
 PALE = "left_out_without_hematoxylin"  # note of a result
-FILTERED = "left_out_by_filter"  # note of a result
 TWICE = "left_out_found_twice"  # note of a result
 IN_ARTIFACTS = "left_out_in_artifacts"  # note of a result
 
@@ -102,7 +101,7 @@ def make_plan(
     model: Model,
     engine: Engine,
     *,
-    mpp: float | str | None = None,
+    mpp: float | str | Scale | None = None,
     stain: str = "auto",
     sample: Slide | None = None,
     tissue: Tissue | None = None,
@@ -194,16 +193,16 @@ class CellSegmenter:
         if plan.roi is not None:
             x, y = plan.pixel
             kept &= plan.roi.contains(cell.part.raw["x"] * x, cell.part.raw["y"] * y)
-        if plan.keep is not None:
-            measured = describe(cell.part.raw, scale=plan.pixel, mpp=plan.scale.mpp)
-            wanted = plan.keep.keeps(measured)
-            cell.left_out[FILTERED] += int((kept & ~wanted).sum())
-            kept &= wanted
         if plan.artifacts is not None:
             x, y = plan.pixel
             inside = kept & plan.artifacts.leave_out(cell.part.raw["x"] * x, cell.part.raw["y"] * y)
             cell.left_out[IN_ARTIFACTS] += int(inside.sum())
             kept &= ~inside
+        if plan.keep is not None:
+            measured = describe(cell.part.raw, scale=plan.pixel, mpp=plan.scale.mpp)
+            wanted = plan.keep.keeps(measured)
+            cell.left_out[FILTERED] += int((kept & ~wanted).sum())
+            kept &= wanted
         return cell if kept.all() else cell.where(kept)
 
     @property

@@ -53,7 +53,7 @@ class SeenNuclei:
 
     @classmethod
     def of(cls, nuclei: Nuclei) -> Self:
-        """Of the result for an image."""
+        """Of the result for an image, before a filter."""
         if not nuclei.count or not nuclei.mpp:
             return cls(0, math.nan, 0.0, math.nan)
         area = float(np.nanmedian(nuclei.table.column("area_um2").to_numpy()))

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from hemalum.models.model import Model
 from hemalum.nuclei.morphology import hematoxylin
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import measure
+from hemalum.settings import as_number
 from hemalum.slides.artifacts import Artifacts
 from hemalum.slides.resample import Resampler
 from hemalum.slides.slide import Slide
@@ -95,8 +97,12 @@ class ScaleResult:
     diameter_um: float
 
 
-def check_mpp(mpp: float | str | None) -> None:
-    """Raise HemalumError for a scale that nobody can mean: before a model is made ready."""
+def check_mpp(mpp: Any) -> Any:
+    """Give a scale as a number of Python, a text or None, before a model is made ready.
+
+    Raises HemalumError for one that nobody can mean.
+    """
+    mpp = as_number(mpp, "mpp")
     if isinstance(mpp, str) and mpp not in ("auto", "estimate"):
         raise HemalumError(f"mpp is a number of µm per px or 'auto', not '{mpp}'")
     if isinstance(mpp, int | float) and (not math.isfinite(mpp) or not MPP_RANGE[0] <= mpp <= MPP_RANGE[1]):
@@ -104,17 +110,19 @@ def check_mpp(mpp: float | str | None) -> None:
             f"mpp {mpp:g} µm per px is out of range {MPP_RANGE[0]:g} to {MPP_RANGE[1]:g}: "
             "0.25 is usual for 40x, 0.5 for 20x"
         )
+    return mpp
 
 
 def find_scale(
-    source: Slide, model: Model, engine: Engine, mpp: float | str | None, staining: Staining | None = None
+    source: Slide, model: Model, engine: Engine, mpp: float | str | Scale | None, staining: Staining | None = None
 ) -> Scale:
-    """Decide an image's mpp: what the user says, else the file, else an estimate from the nuclei.
+    """Decide an image's mpp: what the user says, else the file, else an estimate: a `Scale`, or from the nuclei.
 
     A scale of the file at which no nuclei can be seen is none. Raises HemalumError for an impossible number or when
     too little is found to estimate from, NoNucleiError when nothing is.
     """
-    check_mpp(mpp)
+    series = mpp if isinstance(mpp, Scale) else None
+    mpp = None if series else check_mpp(mpp)
     if isinstance(mpp, int | float):
         return Scale(float(mpp), "user")
     why = "states no scale that a microscope has" if source.scale_doubt else "does not say its scale"
@@ -123,6 +131,8 @@ def find_scale(
             log.info("%s: %.4g µm per px, from the file", source.name, source.mpp)
             return Scale(source.mpp, "file")
         why = too_coarse(source.mpp)
+    if series:
+        return series
     estimate = estimate_mpp(source, model, without_tta(engine), staining)
     log.warning("%s %s: %.3g µm per px is an estimate from its nuclei; mpp sets it", source.name, why, estimate.mpp)
     return Scale(estimate.mpp, "estimate")

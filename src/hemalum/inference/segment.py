@@ -12,10 +12,10 @@ from typing import Any, Literal, overload
 from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError
 from hemalum.inference.cells import TOO_LARGE, BoxMaps, run_ahead
-from hemalum.inference.images import as_number, as_path, as_pixels, is_stream
+from hemalum.inference.images import as_path, as_pixels, is_stream
 from hemalum.inference.plan import IN_ARTIFACTS, NO_ORGAN, CellSegmenter, empty_result, make_plan
 from hemalum.inference.plausibility import ScaleCheck, SeenNuclei
-from hemalum.inference.scale import NoNucleiError, check_mpp, warn_of_odd_size
+from hemalum.inference.scale import NoNucleiError, Scale, check_mpp, warn_of_odd_size
 from hemalum.inference.shifts import check_shifts
 from hemalum.inference.staining import check_stain, find_staining
 from hemalum.inference.tta import with_looks
@@ -91,13 +91,13 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
     thresholds, the engine, the shifts.
     """
-    mpp = as_number(mpp, "mpp")
-    check_mpp(mpp)
+    mpp = check_mpp(mpp)
     stain = check_stain(stain, positive)
     keep = as_filter(keep)
     loaded = load_for_organ(model, organ, recall)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta, shifts=shifts)
     images, results = image if isinstance(image, list) else [image], []
+    scale_check = ScaleCheck()
     for number, one in enumerate(images):
         with ExitStack() as stack:
             source = stack.enter_context(_open_any(one, stack, mpp, max_pixels))
@@ -105,7 +105,7 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
             result = segment_source(
                 source, loaded, runner, mpp=mpp, stain=stain, positive=positive, keep=keep,
                 roi=find_roi(source.shape, roi, exclude), on_progress=share,
-                artifacts="keep" if keep_artifacts else "leave out",
+                artifacts="keep" if keep_artifacts else "leave out", scale_check=scale_check,
             )  # fmt: skip
             results.append(result)
     return results if isinstance(image, list) else results[0]
@@ -126,7 +126,7 @@ def _open_any(image: Any, stack: ExitStack, mpp: float | str | None, max_pixels:
     return Slide.of(as_pixels(image))
 
 
-def open_image(path: Path | str, mpp: float | str | None, max_pixels: int | None = None) -> Slide:
+def open_image(path: Path | str, mpp: float | str | Scale | None, max_pixels: int | None = None) -> Slide:
     """Open an image or slide; where the user says its scale, what the file says of it does not matter."""
     return open_slide(path, mpp=float(mpp) if isinstance(mpp, int | float) else None, max_pixels=max_pixels)
 
@@ -179,7 +179,7 @@ def segment_source(  # noqa: PLR0913 (the verb's options, and who looks on)
     model: Model,
     engine: Engine,
     *,
-    mpp: float | str | None = None,
+    mpp: float | str | Scale | None = None,
     stain: str = "auto",
     positive: Positive = None,
     keep: NucleusFilter | None = None,
@@ -193,15 +193,16 @@ def segment_source(  # noqa: PLR0913 (the verb's options, and who looks on)
     """Find the nuclei of an open image; see `segment`. `on_maps` sees the maps of each cell's core.
 
     `artifacts` are looked for and left out, looked for and kept, or not looked for; `on_artifacts` sees them.
-    `scale_check` is one for all images that are segmented together.
+    `scale_check`, one for all images that are segmented together, compares a stated scale with the nuclei; without
+    it nothing does.
     """
     stain = check_stain(stain, positive)
     try:
-        plan = make_plan(source, model, engine, mpp=mpp, stain=stain, keep=keep, roi=roi)
+        plan = make_plan(source, model, engine, mpp=mpp, stain=stain, roi=roi)
     except NoNucleiError as error:
         log.warning("%s; mpp sets it", error)
         nuclei = empty_result(source, model, engine, find_staining(source, model, stain, warn=False))
-        return nuclei if positive is None else nuclei.graded(positive)
+        return _finish(nuclei, keep, positive)
     if artifacts != "ignore":
         plan = replace(plan, artifacts=find_artifacts(source, mpp=plan.scale.mpp, keep=artifacts == "keep"))
     cells = [core for row in plan.cells for core in row if plan.covers(core)]
@@ -224,11 +225,18 @@ def segment_source(  # noqa: PLR0913 (the verb's options, and who looks on)
         warn_of_artifacts(plan.artifacts, left_out[IN_ARTIFACTS], source.name)
         if on_artifacts is not None:
             on_artifacts(plan.artifacts)
-    check = scale_check or ScaleCheck()
-    seen = SeenNuclei.of(nuclei) if keep is None else None  # a filter changes their size
-    doubt = check.doubt(source, model, engine, plan.scale, plan.staining, seen, artifacts=plan.artifacts)
+    doubt = ""
+    if scale_check is not None:
+        seen = SeenNuclei.of(nuclei)
+        doubt = scale_check.doubt(source, model, engine, plan.scale, plan.staining, seen, artifacts=plan.artifacts)
     if doubt:
         nuclei = replace(nuclei, notes=nuclei.notes | {"scale_doubt": doubt})
     elif plan.scale.source != "estimate":
         warn_of_odd_size(nuclei, model, source.name)
-    return nuclei if positive is None else nuclei.graded(positive)
+    return _finish(nuclei, keep, positive)
+
+
+def _finish(nuclei: Nuclei, keep: NucleusFilter | None, positive: Positive) -> Nuclei:
+    """What the user wants of the nuclei: last, so that ids and the scale are those of all that was found."""
+    kept = nuclei if keep is None else nuclei.filter(**keep.limits)
+    return kept if positive is None else kept.graded(positive)

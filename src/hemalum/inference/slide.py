@@ -98,7 +98,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     empty; where the folder holds another run, or another process writes to it; where the scheduler or one of its
     workers cannot do it.
     """
-    check_mpp(mpp)
+    mpp = check_mpp(mpp)
     if isinstance(mpp, str):
         raise HemalumError(f"mpp '{mpp}': the scale of a slide is not estimated; give it as a number, µm per px")
     if region < 1:

@@ -108,7 +108,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     inputs = [SlideInput.of(slide) for slide in slides]
     chosen = check_slide_formats(formats)
     check_names([(slide.name, str(slide.path)) for slide in inputs], out)
-    check_mpp(mpp)
+    mpp = check_mpp(mpp)
     check_workers(workers)
     for one in dict.fromkeys((stain, *(slide.stain for slide in inputs if slide.stain))):
         check_stain(one, positive)

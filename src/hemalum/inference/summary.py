@@ -24,8 +24,9 @@ from hemalum.errors import HemalumError, printable
 from hemalum.files import csv_cell, write_text
 from hemalum.inference.cells import TOO_LARGE
 from hemalum.inference.inputs import RECORD
-from hemalum.inference.plan import FILTERED, IN_ARTIFACTS, PALE
+from hemalum.inference.plan import IN_ARTIFACTS, PALE
 from hemalum.manifest import LOCK, lock_folder
+from hemalum.nuclei.filters import FILTERED
 from hemalum.nuclei.ihc_score import IhcScore
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.store import NucleiStore, StoreSummary

@@ -1,6 +1,7 @@
 from .dab import DAB_COLUMNS as DAB_COLUMNS
 from .dab import RING_UM as RING_UM
 from .dab import measure_dab as measure_dab
+from .filters import FILTERED as FILTERED
 from .filters import NucleusFilter as NucleusFilter
 from .filters import as_filter as as_filter
 from .filters import filter_text as filter_text

@@ -11,6 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 from hemalum.errors import HemalumError, nearest
 from hemalum.settings import Strict
 
+FILTERED, ELSEWHERE = "left_out_by_filter", "left_out_by_area"  # notes of a result
+
 LIMITS = {  # of a filter: column of the table, and whether it is the least or the most that is kept
     "min_area_um2": ("area_um2", "least"),
     "max_area_um2": ("area_um2", "most"),
@@ -119,6 +121,25 @@ def contains(geometry: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> N
         raise HemalumError(f"the area is not valid: {shapely.is_valid_reason(geometry)}")
     inside: NDArray[np.bool_] = shapely.contains_xy(geometry, x, y)
     return inside
+
+
+def add_notes(
+    notes: Mapping[str, Any], limits: Mapping[str, float], left_out: int, elsewhere: int | None
+) -> dict[str, Any]:
+    """The notes of a result that `limits` and, unless `elsewhere` is None, areas left so many nuclei out of.
+
+    Those of filters before stay: of two limits the stricter, of numbers the sum.
+    """
+    merged, counts = dict(notes), {} if elsewhere is None else {ELSEWHERE: elsewhere}
+    if limits:
+        earlier = notes.get("filter", {})
+        merged["filter"] = {
+            name: (max if LIMITS[name][1] == "least" else min)(values)
+            for name in LIMITS
+            if (values := [one[name] for one in (earlier, limits) if name in one])
+        }
+        counts[FILTERED] = left_out
+    return merged | {name: notes.get(name, 0) + count for name, count in counts.items()}
 
 
 def cut_region(region: Any, shape: tuple[int, int], area: Any, *, wanted: bool) -> Any:

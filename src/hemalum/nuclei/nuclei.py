@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hemalum.errors import HemalumError, counted
 from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
-from hemalum.nuclei.filters import NucleusFilter, contains, cut_region
+from hemalum.nuclei.filters import NucleusFilter, add_notes, contains, cut_region
 from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
 from hemalum.nuclei.io.frames import as_anndata, require_tables, with_image, write_csv, write_parquet
@@ -23,6 +23,7 @@ from hemalum.nuclei.morphology import describe
 from hemalum.nuclei.part import Part, measure
 from hemalum.nuclei.polygons import Polygons, fill, fill_rows, split_pieces
 from hemalum.nuclei.table import make_table
+from hemalum.settings import as_number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,17 +81,9 @@ class Nuclei:
         columns = describe(raw, scale=scale, mpp=mpp) | {name: raw[name] for name in DAB_COLUMNS if dab}
         if class_names:
             columns["class"] = np.array(["", *class_names], np.object_)[raw.get("class", np.zeros(0, np.int32))]
-        return cls(
-            make_table(columns, mpp, mpp_source, model),
-            joined.take(order).scaled(*scale),
-            shape,
-            mpp,
-            mpp_source,
-            model,
-            source,
-            notes or {},
-            tuple(class_names),
-        )
+        table = make_table(columns, mpp, mpp_source, model)
+        outlines = joined.take(order).scaled(*scale)
+        return cls(table, outlines, shape, mpp, mpp_source, model, source, notes or {}, tuple(class_names))
 
     @classmethod
     def from_labels(
@@ -108,7 +101,7 @@ class Nuclei:
         """
         if labels.ndim != 2 or (image is not None and image.shape[:2] != labels.shape):
             raise HemalumError(f"label map {labels.shape} must be (H, W) and as large as the image")
-        height, width = labels.shape
+        mpp, (height, width) = as_number(mpp, "mpp"), labels.shape
         part = measure(split_pieces(labels), image)
         origin = mpp_source or ("none" if mpp is None else "user")
         return cls.from_parts([part], shape=(height, width), mpp=mpp, mpp_source=origin, source=source)
@@ -190,21 +183,24 @@ class Nuclei:
         """The nuclei within all limits that are set; ids stay, so that both tables can be joined.
 
         `min_hematoxylin` is a mean optical density (log10). `inside` and `outside` are areas of shapely in px of the
-        image: a nucleus is where its centroid is, and density is then of the area that is left. Raises HemalumError
-        for a limit on what was not measured (µm² without mpp), and for what is no area.
+        image: a nucleus is where its centroid is, and density is then of the area that is left. The notes say all
+        limits (`filter`), and how many nuclei they and areas left out (`left_out_by_filter`, `left_out_by_area`).
+        Raises HemalumError for a limit on what was not measured (µm² without mpp), and for what is no area.
         """
         limits = NucleusFilter.of(
             min_area_um2=min_area_um2, max_area_um2=max_area_um2, min_probability=min_probability,
             min_hematoxylin=min_hematoxylin, min_solidity=min_solidity,
         )  # fmt: skip
         columns = {name: self.table.column(name).to_numpy() for name in ("x", "y", *limits.columns)}
-        kept, region = limits.keeps(columns), self.region
+        within = limits.keeps(columns)
+        kept, region = within.copy(), self.region
         for area, wanted in ((inside, True), (outside, False)):
             if area is not None:
                 kept &= contains(area, columns["x"], columns["y"]) == wanted
                 region = cut_region(region, self.shape, area, wanted=wanted)
-        chosen = replace(self[kept], region=region)
-        return replace(chosen, notes=self.notes | ({"filter": limits.limits} if limits.limits else {}))
+        elsewhere = None if inside is None and outside is None else int(within.sum() - kept.sum())
+        notes = add_notes(self.notes, limits.limits, int((~within).sum()), elsewhere)
+        return replace(self[kept], region=region, notes=notes)
 
     def __getitem__(
         self, rows: int | slice | Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]
@@ -317,15 +313,16 @@ class Nuclei:
     def to_geojson(self, path: str | Path, *, simplify: float = 0.0) -> None:
         """Write polygons and measurements as GeoJSON that QuPath opens.
 
-        Outlines may be moved by up to `simplify` px to save points. Graded nuclei are classified by their grade,
+        Outlines may be moved by up to `simplify` px to save points. Objects have the table's id as a measurement, and
+        a UUID that follows from image and outline, filtered or not. Graded nuclei are classified by their grade,
         those of a model with classes by both, in QuPath's manner: `epithelial: Positive`.
         """
-        outlines = self.outlines.simplified(simplify)
         write_geojson(
             path,
-            outlines.coords,
-            outlines.offsets,
+            self.outlines,
             self.table,
+            image=f"{Path(self.source or '').name} {self.shape}".encode("utf-8", "surrogateescape"),
+            simplify=simplify,
             note={
                 "mpp": self.mpp,
                 "mpp_source": self.mpp_source,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.image import plain_size, to_rgb
 from hemalum.errors import HemalumError
+from hemalum.settings import as_number
 from hemalum.slides.readers.image import ImageReader
 from hemalum.slides.readers.opening import open_reader
 from hemalum.slides.readers.reader import BrokenTile, BrokenTiles, Pixels, Reader
@@ -237,6 +238,7 @@ def open_slide(path: Path | str, *, mpp: float | None = None, max_pixels: int | 
     another kind, or states pixels more than 1 % longer one way than the other. A scale that no microscope has, a
     printer's or a placeholder, counts as none.
     """
+    mpp = as_number(mpp, "mpp")
     if mpp is not None:
         check_slide_mpp(mpp, path)
     path = Path(path)

@@ -18,6 +18,7 @@ from hemalum.nuclei.io.geojson import write_geojson
 from hemalum.nuclei.io.overlay import COLOR, draw_legend, draw_outlines
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import measure
+from hemalum.nuclei.polygons import Polygons
 from hemalum.reports.files import write_csv
 
 
@@ -95,7 +96,7 @@ def test_geojson_leaves_out_a_single_unknown_value(nuclei: Nuclei, tmp_path: Pat
     values = nuclei.table["solidity"].to_numpy().copy()
     values[3] = np.nan
     table = nuclei.table.set_column(nuclei.table.column_names.index("solidity"), "solidity", pyarrow.array(values))
-    write_geojson(tmp_path / "a.geojson", nuclei.outlines.coords, nuclei.outlines.offsets, table)
+    write_geojson(tmp_path / "a.geojson", nuclei.outlines, table, image=b"")
     features = read(tmp_path / "a.geojson")["features"]
     known = ["Solidity" in feature["properties"]["measurements"] for feature in features]
     assert known == [i != 3 for i in range(nuclei.count)]
@@ -108,7 +109,7 @@ def test_geojson_leaves_out_a_single_unknown_value(nuclei: Nuclei, tmp_path: Pat
 def test_coordinates_are_written_to_a_thousandth(value: float, tmp_path: Path) -> None:
     coords = np.array([[value, 0], [value + 1, 0], [value, 2], [value, 0]], np.float32)
     table = pyarrow.table({"id": [1]})
-    write_geojson(tmp_path / "a.geojson", coords, np.array([0, 4]), table)
+    write_geojson(tmp_path / "a.geojson", Polygons(coords, np.array([0, 4])), table, image=b"")
     ring = read(tmp_path / "a.geojson")["features"][0]["geometry"]["coordinates"][0]
     assert ring[0][0] == pytest.approx(float(np.float32(value)), abs=0.000501)
     assert round(ring[0][0], 3) == ring[0][0]
@@ -120,7 +121,7 @@ def test_geojson_of_many_batches(tmp_path: Path) -> None:
     n = 9000
     coords = (square[None] + np.arange(n)[:, None, None]).reshape(-1, 2).astype(np.float32)
     table = nuclei.table.take(np.zeros(n, int))
-    write_geojson(tmp_path / "a.geojson", coords, 4 * np.arange(n + 1), table)
+    write_geojson(tmp_path / "a.geojson", Polygons(coords, 4 * np.arange(n + 1)), table, image=b"")
     features = read(tmp_path / "a.geojson")["features"]
     assert [f["geometry"]["coordinates"][0][0][0] for f in features] == list(range(n))
 

@@ -16,6 +16,7 @@ from .geojson import FeatureWriter as FeatureWriter
 from .geojson import write_geojson as write_geojson
 from .label_tiff import write_label_tiff as write_label_tiff
 from .notebook import show_in_notebook as show_in_notebook
+from .object_ids import number_outlines as number_outlines
 from .overlay import COLOR as COLOR
 from .overlay import NO_CLASSES as NO_CLASSES
 from .overlay import draw_legend as draw_legend

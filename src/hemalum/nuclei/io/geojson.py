@@ -1,6 +1,5 @@
 """GeoJSON as QuPath reads and writes it: one Feature per nucleus, objectType "detection" or "annotation"."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,12 @@ from hemalum.compiled import njit
 from hemalum.errors import HemalumError, nearest
 from hemalum.files import atomic_path
 from hemalum.nuclei.io.colors import Classes, Color
+from hemalum.nuclei.io.object_ids import make_uuids, number_outlines
+from hemalum.nuclei.polygons import Polygons
 
 # table column → name of the measurement, in QuPath's manner of writing units
 MEASUREMENTS = {
+    "id": "Nucleus ID",
     "area_px": "Area px^2",
     "area_um2": "Area µm^2",
     "perimeter_px": "Perimeter px",
@@ -44,24 +46,25 @@ BATCH = 4096
 
 def write_geojson(
     path: str | Path,
-    coords: NDArray[np.float32],
-    offsets: NDArray[np.int64],
+    outlines: Polygons,
     table: pa.Table,
     *,
+    image: bytes,
+    simplify: float = 0.0,
     note: dict[str, Any] | None = None,
     classes: Classes | None = None,
 ) -> None:
-    """Write a FeatureCollection of closed rings `coords` (M, 2) x, y in px, ring i from offsets[i].
+    """Write a FeatureCollection of outlines in px, moved by up to `simplify` px to save points.
 
-    As `FeatureWriter` writes it. Object ids follow from the content, so one result always gives one file. Raises
-    HemalumError when the file cannot be written.
+    As `FeatureWriter` writes it. Object ids follow from `image`, which says what image it is, and from the outlines,
+    so a nucleus keeps its id whatever else is left out. Raises HemalumError when the file cannot be written.
     """
-    seed = json.dumps(note or {}).encode() + np.ascontiguousarray(coords).tobytes()
-    numbers = np.arange(1, len(offsets), dtype=np.uint64)
+    numbers, drawn = number_outlines(outlines), outlines.simplified(simplify)
+    coords, offsets = drawn.coords, drawn.offsets
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        writer = FeatureWriter(stream, table.column_names, note=note, classes=classes, seed=seed)
-        for start in range(0, len(offsets) - 1, BATCH):
-            stop = min(start + BATCH, len(offsets) - 1)
+        writer = FeatureWriter(stream, table.column_names, note=note, classes=classes, image=image)
+        for start in range(0, len(drawn), BATCH):
+            stop = min(start + BATCH, len(drawn))
             writer.write(
                 coords[offsets[start] : offsets[stop]],
                 offsets[start : stop + 1] - offsets[start],
@@ -77,9 +80,9 @@ class FeatureWriter:
 
     Coordinates are written to a thousandth of a pixel. Measurements are the `columns` known to MEASUREMENTS, with
     the digits that give back the float32; NaN and null are left out, and lengths and areas by an estimated scale are
-    marked as such. `note` goes to the top-level member "hemalum".
-    The classification is that of `classes`, with its color. An object's id is a UUID that follows from `seed` and the
-    number of the nucleus. `kind` is "detection" or "annotation", QuPath's objectType.
+    marked as such. `note` goes to the top-level member "hemalum". The classification is that of `classes`, with its
+    color. An object's id is a UUID that follows from `image`, which says what image it is, and the number of the
+    nucleus (`number_outlines`). `kind` is "detection" or "annotation", QuPath's objectType.
     """
 
     def __init__(
@@ -89,14 +92,14 @@ class FeatureWriter:
         *,
         note: dict[str, Any] | None = None,
         classes: Classes | None = None,
-        seed: bytes = b"",
+        image: bytes = b"",
         kind: str = "detection",
     ) -> None:
         if kind not in KINDS:
             raise HemalumError(f"objects of kind '{kind}'{nearest(kind, KINDS)}")
         self.stream = stream
         self.columns = [name for name in columns if name in MEASUREMENTS]
-        self.seed = np.frombuffer(hashlib.sha256(seed).digest()[:16], np.uint64)
+        self.image = image
         mark = " (estimated scale)" if (note or {}).get("mpp_source") == "estimate" else ""
         names = [MEASUREMENTS[name] + (mark if "µm" in MEASUREMENTS[name] else "") for name in self.columns]
         self.pieces = _encode_pieces(names, kind)
@@ -126,7 +129,7 @@ class FeatureWriter:
                 np.rint(coords.astype(np.float64) * 10**DECIMALS).astype(np.int64),
                 np.ascontiguousarray(offsets, np.int64),
                 np.column_stack(columns).astype(np.float64),
-                make_uuids(self.seed, numbers),
+                make_uuids(self.image, numbers),
                 *self.pieces,
                 classes,
                 *self.marks,
@@ -138,20 +141,6 @@ class FeatureWriter:
     def close(self) -> None:
         """End the collection; the stream stays open."""
         self.stream.write(b"\n]}\n")
-
-
-def make_uuids(seed: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """16 bytes for each of the numbers (N,), one after the other: two numbers of one seed never share them.
-
-    Each half is a bijection of 64 bits (the finalizer of SplitMix64: Steele, Lea & Flood, OOPSLA 2014).
-    """
-    halves = np.empty((len(numbers), 2), np.uint64)
-    for half in range(2):
-        z = (numbers.astype(np.uint64) ^ seed[half]) + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        halves[:, half] = z ^ (z >> np.uint64(31))
-    return halves.astype(">u8").view(np.uint8).ravel()
 
 
 def _encode_pieces(names: list[str], kind: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -20,6 +20,7 @@ from hemalum.nuclei.ihc_score import GRADES, IhcScore
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, combine_classes
 from hemalum.nuclei.io.frames import CSV_OPTIONS, csv_table, with_image
 from hemalum.nuclei.io.geojson import FeatureWriter
+from hemalum.nuclei.io.object_ids import number_outlines
 from hemalum.nuclei.store.label_image import write_label_image
 from hemalum.nuclei.store.parts import from_wkb, number_names, part_writer
 from hemalum.nuclei.store.rows import ReadScaled, write_labels, write_slide_overlay
@@ -191,17 +192,17 @@ def _write_geojson(
         store.schema.names,
         note=_describe(store) | ({"offset": list(shift)} if any(shift) else {}),
         classes=_classes_of(store, plain),
-        seed=store.run.model_dump_json().encode(),
+        image=store.run.fingerprint.encode(),
         kind=kind,
     )
     for table in _tables(store, advance):
-        outlines = from_wkb(table.column("geometry")).simplified(simplify)
-        classes = _classes_of(store, table)
+        outlines = from_wkb(table.column("geometry"))
+        drawn, classes = outlines.simplified(simplify), _classes_of(store, table)
         writer.write(
-            outlines.coords + np.array(shift, np.float64),
-            outlines.offsets,
+            drawn.coords + np.array(shift, np.float64),
+            drawn.offsets,
             table,
-            table.column("id").to_numpy().astype(np.uint64),
+            number_outlines(outlines),
             None if classes is None else classes.numbers,
         )
     writer.close()

@@ -16,9 +16,9 @@ from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import HemalumError
 from hemalum.files import write_text
 from hemalum.inference.batch import FileResult
-from hemalum.inference.plan import FILTERED, IN_ARTIFACTS
+from hemalum.inference.plan import IN_ARTIFACTS
 from hemalum.models.card import Card
-from hemalum.nuclei.filters import filter_text
+from hemalum.nuclei.filters import FILTERED, filter_text
 from hemalum.nuclei.io import small_picture
 from hemalum.nuclei.io.colors import Color
 from hemalum.reports.files import data_uri, render

@@ -8,8 +8,8 @@ from markupsafe import Markup
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import counted
 from hemalum.inference.cells import TOO_LARGE
-from hemalum.inference.plan import FILTERED, IN_ARTIFACTS, PALE
-from hemalum.nuclei.filters import filter_text
+from hemalum.inference.plan import IN_ARTIFACTS, PALE
+from hemalum.nuclei.filters import FILTERED, filter_text
 from hemalum.nuclei.ihc_score import IhcScore
 from hemalum.nuclei.io.colors import INTENSITIES, Color, class_color
 from hemalum.nuclei.store import Distribution, NucleiStore, SlideMaps, StoreSummary, area_looked_at
