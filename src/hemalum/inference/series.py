@@ -33,8 +33,8 @@ def estimate_series(
 ) -> Scale | None:
     """The median of the scales, µm per px, that nuclei of up to `SAMPLE` images tell; None where all say their own.
 
-    A run that goes on takes the scale that it began with, from its `summary`. Raises HemalumError where nothing can be
-    told, and where the images look like more than one series.
+    A run that goes on takes the scale that it began with, from its `summary`. Raises HemalumError where nothing can
+    be told, and where the images look like more than one series.
     """
     for one in summary.finished.values():
         began = one.settings.get("mpp")

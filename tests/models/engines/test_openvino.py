@@ -1,10 +1,12 @@
 """Which precision a processor is given by default."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hemalum.errors import HemalumError
 from hemalum.models.engines import openvino as engine_openvino
 from hemalum.models.engines.engine import make_engine
 from hemalum.models.engines.openvino import choose_precision, shared_core, time_precisions
@@ -65,3 +67,25 @@ def test_an_engine_takes_the_faster_one_unless_one_is_set(
         monkeypatch.setattr(engine_openvino, "choose_precision", lambda core, faster=faster: faster)
         assert make_engine("openvino", model).precision == faster
         assert make_engine("openvino", model, precision=other).precision == other
+
+
+@pytest.mark.fault
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Python 3.12 on, for forking beside threads
+def test_a_forked_process_says_what_to_do_instead_of_waiting_for_ever() -> None:
+    shared_core()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:  # nothing of pytest may run here
+        try:
+            shared_core()
+            answer = "went on"
+        except HemalumError as error:
+            answer = str(error)
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 1000).decode() == (
+        "this process was forked from one that had used OpenVINO, whose threads do not come along: start it by spawn "
+        "(multiprocessing.get_context('spawn')), or use `engine` torch"
+    )
+    shared_core()

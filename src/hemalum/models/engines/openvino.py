@@ -6,6 +6,7 @@ stands in the model file.
 
 import hashlib
 import logging
+import os
 import platform
 import queue
 import threading
@@ -42,15 +43,29 @@ INT8_INSTRUCTIONS = ("amx-int8", "avx512vnni", "avxvnni")
 _PRECISION_FILE = "precision.txt"
 
 
-@cache
 def shared_core() -> Any:
     """The one `openvino.Core` of the process, which is never given up.
+
+    Raises HemalumError in a process that was forked from one that has it: OpenVINO's threads are not there, and what
+    waits for them waits for ever.
 
     Its CPU plugin replaces the thread's stack for signals, and puts back the one before when it goes. Two that go in
     the order they came leave a stack that is no longer there, and the next signal of a child process, such as one
     that loads training data, ends the program (OpenVINO 2026.4).
     """
-    return ov.Core()
+    process, core = _only_core()
+    if process != os.getpid():
+        raise HemalumError(
+            "this process was forked from one that had used OpenVINO, whose threads do not come along: start it by "
+            "spawn (multiprocessing.get_context('spawn')), or use --engine torch"
+        )
+    return core
+
+
+@cache
+def _only_core() -> tuple[int, Any]:
+    """And the process that made it."""
+    return os.getpid(), ov.Core()
 
 
 class OpenVinoEngine:
@@ -93,7 +108,8 @@ class OpenVinoEngine:
             self.maps(np.zeros((1, side, side, 3), np.uint8))
 
     def maps(self, images: NDArray[np.uint8], organ: int | None = None) -> NDArray[np.float32]:
-        """See `Engine.maps`."""
+        """See `Engine.maps`. Raises HemalumError in a forked process (`shared_core`)."""
+        shared_core()
         inputs: dict[int, Any] = {0: np.ascontiguousarray(images)}
         if self._organs:
             inputs[1] = np.full(len(images), UNKNOWN_ORGAN if organ is None else organ, np.int64)
