@@ -295,3 +295,15 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(HemalumError, match="cannot write"):
         SummaryPage(tmp_path / "out" / "summary.html").write()
+
+
+def test_many_doubts_are_counted_and_tissue_is_said(tmp_path: Path) -> None:
+    doubted = nuclei()
+    doubted.notes = {"scale_doubt": "its nuclei look like about 0.25"}
+    row = {"image": "liver/a.png", "area_mm2": 1.0, "tissue_mm2": 0.5, "nuclei_per_mm2_tissue": 1234.4}
+    write(tmp_path, *(replace(result(f"{n}.png", doubted), row=row) for n in range(7)))
+    page = (tmp_path / "summary.html").read_text(encoding="utf-8")
+    assert page.count("its nuclei look like about 0.25") == 5
+    assert "And 2 more images, marked below." in page
+    assert page.count("1,234 per mm² of tissue") == 7
+    assert '<h2 id="image-1">liver/a.png</h2>' in page

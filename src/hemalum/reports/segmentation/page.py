@@ -17,6 +17,7 @@ from hemalum.errors import HemalumError
 from hemalum.files import write_text
 from hemalum.inference.batch import FileResult
 from hemalum.inference.plan import IN_ARTIFACTS
+from hemalum.inference.summary import Row
 from hemalum.models.card import Card
 from hemalum.nuclei.filters import FILTERED, filter_text
 from hemalum.nuclei.io import small_picture
@@ -156,9 +157,10 @@ def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> d
     height, width = nuclei.shape
     columns = {_unit(name)[0]: name for name in measured_columns(nuclei.table)}
     shown: dict[str, Any] = {
-        "name": result.path.name,
+        "name": result.row.get("image", result.path.name),
         "count": f"{nuclei.count:,}",
         "density": density_text(nuclei),
+        "of_tissue": _of_tissue(result.row),
         "mpp": number_text(nuclei.mpp),
         "mpp_source": nuclei.mpp_source,
         "mpp_text": scale_text(nuclei.mpp_source, nuclei.notes.get("scale_doubt")),
@@ -196,6 +198,12 @@ def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> d
             f"Only the first {PICTURES_MOST} pictures are in this page; the overlays are files."
         )
     return shown
+
+
+def _of_tissue(row: Row) -> str:
+    """Nuclei per mm² of tissue, where that is less than what was looked at."""
+    tissue, area = row.get("tissue_mm2"), row.get("area_mm2")
+    return f"{row['nuclei_per_mm2_tissue']:,.0f} per mm²" if tissue and area and tissue < 0.99 * area else ""
 
 
 def density_text(nuclei: "Nuclei") -> str:
