@@ -34,7 +34,7 @@ def test_one_slide_is_written_beside_its_store(tmp_path: Path, capsys: pytest.Ca
         lines = list(csv.DictReader(stream))
     nuclei = pa.concat_tables(store.tables())
     assert [int(line["id"]) for line in lines] == nuclei.column("id").to_pylist()
-    assert [float(line["x"]) for line in lines] == nuclei.column("x").to_pylist()
+    assert [float(line["x_px"]) for line in lines] == nuclei.column("x").to_pylist()
     (tmp_path / "folder").mkdir()
     run("--quiet", "export", tmp_path, "--to", "parquet", "-o", tmp_path / "folder")
     assert pa.parquet.read_table(tmp_path / "folder" / "a.parquet").equals(nuclei)

@@ -68,7 +68,7 @@ def test_a_slide_and_an_image_in_one_folder(
     out = tmp_path / "out"
     run(folder, "-o", out, "--model", dark_model, "--mpp", 0.5)
     assert sorted(path.name for path in out.iterdir()) == [
-        "a.csv", "a.geojson", "a.log", "a.nuclei", "image.csv", "image.geojson",
+        "a.csv", "a.geojson", "a.log", "a.nuclei", "image.csv", "image.geojson", "summary.csv", "summary.jsonl",
     ]  # fmt: skip
     printed = capsys.readouterr().out
     images, slides = printed.index("file "), printed.index("slide ")
