@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from builders.slides import overwrite, save_pyramid, tile_bytes
 from hemalum.errors import HemalumError
 from hemalum.inference.cohort import SlideInput
+from hemalum.inference.inputs import ImageInput
 from hemalum.inference.slide import hold
 from hemalum.inference.slide_batch import SlideProgress, SlideResult, segment_slides
 from hemalum.models.card import Card
@@ -341,3 +342,36 @@ def test_nuclei_of_an_odd_size_are_warned_of(
 ) -> None:
     run(slide, mpp=2.0)
     assert "but its nuclei look like about" in caplog.text
+
+
+@pytest.mark.fault
+def test_another_run_is_refused_and_replaced_where_asked(
+    run: Callable[..., list[SlideResult]], slide: Path, tmp_path: Path
+) -> None:
+    (first,) = run(slide)
+    (refused,) = run(slide, mpp=0.25)
+    assert refused.error is not None
+    assert "holds the nuclei of another run (mpp is 0.5 there, 0.25 here)" in refused.error
+    assert refused.error.endswith("choose another folder, or `overwrite`")
+    (tmp_path / "out" / "a.nuclei" / "thesis.tex").write_text("")
+    (kept,) = run(slide, mpp=0.25, overwrite=True)
+    assert kept.error is not None
+    assert kept.error.endswith("a.nuclei: is not overwritten, as a file of yours is in it: thesis.tex")
+    (tmp_path / "out" / "a.nuclei" / "thesis.tex").unlink()
+    (again,) = run(slide, mpp=0.25, overwrite=True)
+    assert again.error is None
+    assert again.summary is not None
+    assert first.summary is not None
+    assert again.row["mpp"] == 0.25
+
+
+def test_slides_of_sub_folders_are_laid_out_as_they_are(
+    run: Callable[..., list[SlideResult]], slide: Path, tmp_path: Path
+) -> None:
+    (result,) = run(ImageInput(slide, "liver/case 1"))
+    assert result.error is None
+    assert result.name == "liver/case 1"
+    assert result.store is not None
+    assert result.store.path == tmp_path / "out" / "liver" / "case 1.nuclei"
+    assert (tmp_path / "out" / "liver" / "case 1.log").is_file()
+    assert "a.tif,liver/case 1,slide," in (tmp_path / "out" / "summary.csv").read_text()

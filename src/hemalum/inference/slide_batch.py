@@ -21,6 +21,7 @@ from hemalum.inference.slide import REGION, SlideJob, segment_slide
 from hemalum.inference.slide_log import SlideLog
 from hemalum.inference.staining import check_stain
 from hemalum.inference.summary import Finished, Row, Summary, medians_of, slide_row
+from hemalum.manifest import LOCK
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.filters import NucleusFilter, as_filter
@@ -260,12 +261,16 @@ def _export(
 
 
 def _remove_store(path: Path) -> None:
-    """Remove the nuclei of an earlier run; nothing else that has their name."""
-    if (path / "nuclei.yaml").is_file():
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            raise HemalumError(f"{path}: cannot be removed ({error.strerror or error})") from error
+    """Remove the nuclei of an earlier run. Raises HemalumError where other files lie among them."""
+    if not (path / "nuclei.yaml").is_file():
+        return
+    others = sorted({entry.name for entry in path.iterdir()} - {"nuclei.yaml", "parts", INDEX, LOCK})
+    if others:
+        raise HemalumError(f"{path}: is not overwritten, as a file of yours is in it: {others[0]}")
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        raise HemalumError(f"{path}: cannot be removed ({error.strerror or error})") from error
 
 
 def _marked(slide: Slide, artifacts: Artifacts, name: str) -> Any:

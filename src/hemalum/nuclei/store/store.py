@@ -85,7 +85,7 @@ class NucleiStore:
             difference = first_difference({key: held.get(key) for key in requested}, requested)
             if difference:
                 raise HemalumError(
-                    f"{path}: holds the nuclei of another run ({difference}); choose another folder, or remove it"
+                    f"{path}: holds the nuclei of another run ({difference}); choose another folder, or --overwrite"
                 )
             return held
 
