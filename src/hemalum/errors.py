@@ -51,7 +51,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if not known:
         return "; there are none"
-    match = get_close_matches(name, known, n=1)
+    match = get_close_matches(str(name), known, n=1)
     return f", did you mean '{match[0]}'?" if match else f"; known: {', '.join(known)}"
 
 

@@ -34,6 +34,16 @@ def as_number(value: Any, name: str) -> Any:
     return number
 
 
+def as_whole_number(value: Any, name: str) -> Any:
+    """A whole number of any library, also 2.0, as one of Python; None stays. Raises HemalumError for other things."""
+    number = as_number(value, name)
+    if number is None:
+        return None
+    if isinstance(number, str) or not math.isfinite(number) or number != int(number):
+        raise HemalumError(f"{name} is {value!r}: want a whole number")
+    return int(number)
+
+
 class Strict(BaseModel):
     """Unknown keys are errors, and so are numbers that are not finite; values do not change after loading."""
 

@@ -1,6 +1,7 @@
 """Images as Python users have them: each form gives the nuclei of the same picture on disk."""
 
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ FORMS: dict[str, Any] = {
     "tensor": lambda image: torch.from_numpy(image.copy()),
     "tensor in [0, 1], channels first": lambda image: torch.from_numpy(image.copy()).permute(2, 0, 1) / 255,
     "tensor with gradient": lambda image: (torch.from_numpy(image.copy()) / 255).requires_grad_(),
+    "tensor of bfloat16": lambda image: torch.from_numpy(image.copy()).to(torch.bfloat16),
     "PIL": Image.fromarray,
     "PIL with alpha": lambda image: Image.fromarray(image).convert("RGBA"),
     "PIL palette": lambda image: Image.fromarray(image).quantize(8),
@@ -98,6 +100,13 @@ def test_no_scale(mpp: Any) -> None:
         as_number(mpp, "mpp")
 
 
+def cut_off(format: str) -> Any:
+    encoded = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(encoded, format)
+    return Image.open(io.BytesIO(encoded.getvalue()[: len(encoded.getvalue()) // 2]))
+
+
 BAD: dict[str, tuple[Any, str]] = {
     "a stack": (np.zeros((2, 8, 8, 3), np.uint8), "(2, 8, 8, 3) is a stack of images: give a list, list(images)"),
     "a mask": (np.zeros((8, 8), bool), "is a mask of True and False, not a picture"),
@@ -113,6 +122,14 @@ BAD: dict[str, tuple[Any, str]] = {
     "not a number": (np.full((8, 8), np.nan), "floats from nan to nan; want [0, 1] or [0, 255]"),
     "color of 16 bits": (np.full((8, 8, 3), 4000, np.uint16), "uint16 from 4000 to 4000; want (H, W)"),
     "negative": (np.full((8, 8), -4, np.int16), "int16 from -4 to -4; want (H, W)"),
+    "a tuple of two": (
+        (np.zeros((20, 20, 3), np.uint8), np.zeros((20, 30, 3), np.uint8)),
+        "is no one array of numbers; of several images give a list",
+    ),
+    "sparse": (torch.zeros(8, 8).to_sparse(), "Tensor cannot be read (can't convert Sparse layout tensor"),
+    "without data": (torch.zeros(8, 8, device="meta"), "Tensor cannot be read (Cannot copy out of meta tensor"),
+    "PIL, cut off": (cut_off("PNG"), "PngImageFile cannot be read (image file is truncated"),
+    "JPEG of PIL, cut off": (cut_off("JPEG"), "JpegImageFile cannot be read (image file is truncated"),
     "complex": (np.zeros((8, 8), np.complex64), "cannot take ndarray of complex64; want (H, W)"),
 }
 
@@ -137,6 +154,88 @@ def test_what_is_no_picture(case: str) -> None:
 def test_open_files_that_cannot_be_read(stream: Any, line: str, dark_model: Path) -> None:
     with pytest.raises(HemalumError, match=f"^{re.escape(line)}$"):
         hemalum.segment(stream, dark_model, mpp=0.5, engine="torch")
+
+
+class Odd:
+    """An open file that gives `block`, or fails with it."""
+
+    def __init__(self, block: Any) -> None:
+        self.block = block
+
+    def read(self, size: int) -> Any:
+        if isinstance(self.block, Exception):
+            raise self.block
+        return self.block
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("block", "line"),
+    [
+        (ConnectionError("peer is\ngone"), "image: the open file cannot be read (peer is gone)"),
+        (5, "image: the open file gives int, not bytes; open it with mode 'rb'"),
+        ("text", "image: the open file gives str, not bytes; open it with mode 'rb'"),
+        (None, "image: the open file has nothing left to read: seek(0) first"),
+    ],
+)
+def test_open_files_of_other_libraries(block: Any, line: str, dark_model: Path) -> None:
+    with pytest.raises(HemalumError, match=f"^{re.escape(line)}$"):
+        hemalum.segment(Odd(block), dark_model, mpp=0.5, engine="torch")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("mode", "line"),
+    [
+        ("wb", "the file is open for writing; open it with mode 'rb'"),
+        ("closed", "the file is closed; open it again"),
+        ("r", "the file is open as text; open it with mode 'rb'"),
+    ],
+)
+def test_files_opened_for_something_else(mode: str, line: str, dark_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (30, 30)).save(path)
+    with path.open("rb" if mode == "closed" else mode) as stream:
+        if mode == "closed":
+            stream.close()
+        with pytest.raises(HemalumError, match=f"^{re.escape(f'{path}: {line}')}$"):
+            hemalum.segment(stream, dark_model, mpp=0.5, engine="torch")
+
+
+def test_an_open_file_is_called_by_its_name(
+    picture: NDArray[np.uint8], dark_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    caplog.set_level("INFO", "hemalum")
+    with path.open("rb") as stream:
+        named = hemalum.segment(stream, dark_model, mpp=0.5, engine="torch")
+    nameless = hemalum.segment(io.BytesIO(path.read_bytes()), dark_model, mpp=0.5, engine="torch")
+    assert (named.source, nameless.source) == (str(path), "image")
+    named.to_geojson(tmp_path / "stream.geojson")
+    result_of(path, dark_model).to_geojson(tmp_path / "path.geojson")
+    ids = [
+        [one["id"] for one in json.loads((tmp_path / f"{name}.geojson").read_text())["features"]]
+        for name in ("stream", "path")
+    ]
+    assert ids[0] == ids[1]
+    assert "hemalum_" not in caplog.text
+    assert "hemalum_" not in (tmp_path / "stream.geojson").read_text()
+
+
+@pytest.mark.fault
+def test_errors_know_an_open_file_by_its_name(dark_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.effect_noise((90, 60), 90).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    with path.open("rb") as stream, pytest.raises(HemalumError) as caught:
+        hemalum.segment(stream, dark_model, mpp=0.5, engine="torch")
+    assert str(caught.value) == f"{path}: image is damaged or truncated (image file is truncated)"
+    small = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(small, "PNG")
+    small.seek(0)
+    with pytest.raises(HemalumError, match=r"^image: image is 9 x 9 px; "):
+        hemalum.segment(small, dark_model, mpp=0.5, engine="torch")
 
 
 def test_gray_of_16_bits_stays() -> None:

@@ -3,14 +3,16 @@
 import gzip
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 
 from hemalum.errors import HemalumError
-from hemalum.slides import Roi, read_roi
+from hemalum.slides import Roi, find_roi, read_roi
 
 SHAPE = (300, 400)  # height and width
 SQUARE = [[10, 10], [110, 10], [110, 110], [10, 110], [10, 10]]
@@ -149,6 +151,90 @@ def test_a_geometry_alone_is_an_area(tmp_path: Path) -> None:
     path.write_text(json.dumps(square))
     with pytest.raises(HemalumError, match="crosses itself at x 20, y 20"):
         read_roi(path, (100, 100))
+
+
+@pytest.mark.fault
+def test_a_folder_and_nothing_are_no_region(tmp_path: Path) -> None:
+    lines = {
+        "": "want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file",
+        "  ": "want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file",
+        tmp_path: "is a folder; want X,Y,WIDTH,HEIGHT or a GeoJSON file",
+        str(tmp_path): "is a folder; want X,Y,WIDTH,HEIGHT or a GeoJSON file",
+    }
+    for text, line in lines.items():
+        for name in ("roi", "exclude"):
+            with pytest.raises(HemalumError) as caught:
+                find_roi(SHAPE, **{name: text})
+            assert str(caught.value) == f"{name} '{text}': {line}"
+    with pytest.raises(HemalumError, match=r"^roi 'a.b': .*; want X,Y,WIDTH,HEIGHT or a GeoJSON file$"):
+        read_roi("a\0b", SHAPE)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "text", ["[" * 20_000, '{"a":' * 20_000, '{"features": [{"a": ' + "[" * 20_000 + "]" * 20_000 + "}]}"]
+)
+def test_nesting_without_end_is_no_region(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "deep.geojson"
+    path.write_text(text)
+    with pytest.raises(HemalumError, match=rf"^{re.escape(str(path))}: not (JSON|GeoJSON)[^\n]*$"):
+        read_roi(path, SHAPE)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("coordinates", [None, [], [[]]])
+def test_a_geometry_without_an_area(coordinates: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": coordinates}))
+    with pytest.raises(HemalumError, match=r"a\.geojson: (holds no areas; draw a region|not GeoJSON)"):
+        read_roi(path, SHAPE)
+
+
+BOX = shapely.box(20, 30, 120, 80)
+FORMS: dict[str, Any] = {
+    "text": "20,30,100,50",
+    "text with spaces": " 20, 30, 100, 50 ",
+    "path": Path("20,30,100,50"),
+    "tuple": (20, 30, 100, 50),
+    "list of floats": [20.0, 30.0, 100.0, 50.0],
+    "numbers of NumPy": (np.int64(20), np.float32(30), np.int16(100), np.uint8(50)),
+    "array": np.array([20, 30, 100, 50]),
+    "polygon": BOX,
+    "multipolygon": shapely.MultiPolygon([BOX]),
+    "region": Roi(BOX, "mine"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_region_in_each_form(form: str) -> None:
+    inside, rest = find_roi(SHAPE, FORMS[form]), find_roi(SHAPE, None, FORMS[form])
+    assert inside is not None
+    assert rest is not None
+    assert inside.geometry.equals(BOX)
+    assert rest.area == 300 * 400 - 5000
+    assert inside.name.replace(" ", "") in ("20,30,100,50", "Polygonofshapely", "MultiPolygonofshapely", "mine")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("area", "line"),
+    [
+        ((0, 0, 10), "'(0, 0, 10)': want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file"),
+        (5, "'5': want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file"),
+        (b"0,0,9,9", "'b'0,0,9,9'': want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file"),
+        ({"x": 1}, "'{'x': 1}': want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file"),
+        ((0, 0, 0, 9), "'(0, 0, 0, 9)': width and height must be at least 1 px"),
+        ((900, 0, 9, 9), "'900,0,9,9': it lies outside the slide, which is 400 x 300 px"),
+        (shapely.box(900, 0, 909, 9), "'Polygon of shapely': it lies outside the slide, which is 400 x 300 px"),
+        (shapely.Point(5, 5), ": want a polygon or multipolygon of shapely in px, not Point"),
+        (shapely.Polygon([(0, 0), (9, 9), (9, 0), (0, 9)]), ": the area is not valid: Self-intersection[4.5 4.5]"),
+    ],
+)
+def test_what_is_no_region_in_python(area: Any, line: str) -> None:
+    for name in ("roi", "exclude"):
+        with pytest.raises(HemalumError) as caught:
+            find_roi(SHAPE, **{name: area})
+        assert str(caught.value) == f"{name}{'' if line.startswith(':') else ' '}{line}"
 
 
 def test_the_share_of_a_window_that_lies_inside() -> None:

@@ -27,7 +27,7 @@ from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.store import EXPORTS
-from hemalum.slides import find_roi
+from hemalum.slides import Area, find_roi
 from hemalum.slides.artifacts import Artifacts
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,8 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     shifts: int = 1,
     recall: float | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
-    roi: str | None = None,
-    exclude: str | None = None,
+    roi: Area | None = None,
+    exclude: Area | None = None,
     keep_artifacts: bool = False,
     recursive: bool = True,
     overwrite: bool = False,

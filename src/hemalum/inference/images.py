@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, one_line
 
 MAX_BYTES = 4 << 30  # of an open file, which is copied to disk to be read
 TAKEN = (
@@ -26,10 +26,16 @@ def as_pixels(image: Any) -> NDArray[Any]:
     Floats in [0, 1] are taken times 255, floats up to 255 as they are, both rounded; the range is that of all pixels.
     (3, H, W) is turned to (H, W, 3), unless the last axis has 3 as well. Raises HemalumError for other things.
     """
-    if isinstance(image, Image.Image):
-        return _from_pil(image)
-    detach = getattr(image, "detach", None)  # a tensor of torch, perhaps on another device
-    pixels = np.asarray(detach().cpu().numpy() if detach is not None else image)
+    try:
+        if isinstance(image, Image.Image):
+            return _from_pil(image)
+        pixels = _from_tensor(image) if hasattr(image, "detach") else np.asarray(image)
+    except (OSError, RuntimeError, SyntaxError, TypeError, ValueError) as error:  # of PIL, torch or NumPy
+        if isinstance(error, HemalumError):
+            raise
+        if isinstance(image, tuple | list):
+            raise HemalumError("image: is no one array of numbers; of several images give a list") from error
+        raise HemalumError(f"image: {type(image).__name__} cannot be read ({one_line(error)})") from error
     if pixels.dtype == object or pixels.dtype.kind not in "buif":
         raise HemalumError(f"image: cannot take {type(image).__name__} of {pixels.dtype}; want {TAKEN}")
     if pixels.ndim == 4:
@@ -41,6 +47,13 @@ def as_pixels(image: Any) -> NDArray[Any]:
     if pixels.dtype.kind == "b":
         raise HemalumError("image: is a mask of True and False, not a picture")
     return _from_floats(pixels) if pixels.dtype.kind == "f" else _from_integers(pixels)
+
+
+def _from_tensor(image: Any) -> NDArray[Any]:
+    """A tensor of torch, perhaps on another device, or of floats that NumPy does not have."""
+    tensor = image.detach().cpu()
+    pixels: NDArray[Any] = (tensor.float() if tensor.dtype.is_floating_point else tensor).numpy()
+    return pixels
 
 
 def _from_pil(image: Image.Image) -> NDArray[Any]:
@@ -79,22 +92,42 @@ def _from_integers(pixels: NDArray[Any]) -> NDArray[Any]:
 def as_path(stream: BinaryIO) -> Iterator[Path]:
     """An open binary file as one on disk, for as long as it is read, with the ending that its beginning tells.
 
-    Raises HemalumError for one in text mode, an empty one, and one that is too large.
+    Raises HemalumError for one that cannot be read or is in text mode, an empty one, and one that is too large.
     """
+    name = stream_name(stream)
     with tempfile.TemporaryDirectory(prefix="hemalum_") as folder:
-        name = Path(str(getattr(stream, "name", "") or "image")).name
-        path, size = Path(folder) / (name or "image"), 0
+        path, size = Path(folder) / (Path(name).name or "image"), 0
         with path.open("wb") as copy:
-            while block := stream.read(1 << 20):
-                if isinstance(block, str):
-                    raise HemalumError("image: the file is open as text; open it with mode 'rb'")
+            while block := _read_block(stream, name):
                 size += len(block)
                 if size > MAX_BYTES:
-                    raise HemalumError(f"image: more than {MAX_BYTES:,} bytes in an open file: give its path")
+                    raise HemalumError(f"{name}: more than {MAX_BYTES:,} bytes in an open file: give its path")
                 copy.write(block)
         if not size:
-            raise HemalumError("image: the open file has nothing left to read: seek(0) first")
-        yield path if path.suffix else path.rename(path.with_suffix(_suffix_of(path)))
+            raise HemalumError(f"{name}: the open file has nothing left to read: seek(0) first")
+        yield path if path.suffix else path.rename(path.with_suffix(_suffix_of(path, name)))
+
+
+def stream_name(stream: Any) -> str:
+    """What an open file is called: its name, "image" where it has none."""
+    name = getattr(stream, "name", None)
+    return name if isinstance(name, str) and Path(name).name else "image"
+
+
+def _read_block(stream: Any, name: str) -> bytes:
+    if isinstance(stream, io.TextIOBase):
+        raise HemalumError(f"{name}: the file is open as text; open it with mode 'rb'")
+    if getattr(stream, "closed", False):
+        raise HemalumError(f"{name}: the file is closed; open it again")
+    if not getattr(stream, "readable", lambda: True)():
+        raise HemalumError(f"{name}: the file is open for writing; open it with mode 'rb'")
+    try:
+        block = stream.read(1 << 20) or b""
+    except (OSError, RuntimeError, ValueError) as error:  # of a connection that ended, a damaged archive
+        raise HemalumError(f"{name}: the open file cannot be read ({one_line(error)})") from error
+    if not isinstance(block, bytes | bytearray):
+        raise HemalumError(f"{name}: the open file gives {type(block).__name__}, not bytes; open it with mode 'rb'")
+    return block
 
 
 def is_stream(image: Any) -> bool:
@@ -102,7 +135,7 @@ def is_stream(image: Any) -> bool:
     return isinstance(image, io.IOBase) or (hasattr(image, "read") and not hasattr(image, "__array__"))
 
 
-def _suffix_of(path: Path) -> str:
+def _suffix_of(path: Path, name: str) -> str:
     with path.open("rb") as stream:
         start = stream.read(4)
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -111,4 +144,4 @@ def _suffix_of(path: Path) -> str:
         with Image.open(path) as image:
             return f".{str(image.format).lower().replace('jpeg2000', 'jp2')}"
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise HemalumError("image: the open file is no image that can be read") from error
+        raise HemalumError(f"{name}: the open file is no image that can be read") from error

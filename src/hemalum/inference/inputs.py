@@ -12,6 +12,7 @@ from pathlib import Path
 from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError, counted, printable
 from hemalum.nuclei.store import EXPORTS
+from hemalum.settings import as_whole_number
 from hemalum.slides import FILE_SUFFIXES, images_in, is_slide, is_whole_slide, where_else
 
 log = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ def check_folder(out: Path) -> None:
 def check_workers(workers: int | None) -> None:
     """Raise HemalumError for no workers, or more than this process has cores."""
     cores = count_cpus()
-    if workers is not None and not 1 <= workers <= cores:
+    if as_whole_number(workers, "workers") is not None and not 1 <= workers <= cores:
         raise HemalumError(f"workers is {workers}: want 1 to {cores}, the cores of this machine")
 
 

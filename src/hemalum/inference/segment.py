@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 from hemalum.cpus import count_cpus
 from hemalum.errors import HemalumError
 from hemalum.inference.cells import TOO_LARGE, BoxMaps, run_ahead
-from hemalum.inference.images import as_path, as_pixels, is_stream
+from hemalum.inference.images import as_path, as_pixels, is_stream, stream_name
 from hemalum.inference.plan import IN_ARTIFACTS, NO_ORGAN, CellSegmenter, empty_result, make_plan
 from hemalum.inference.plausibility import ScaleCheck, SeenNuclei
 from hemalum.inference.scale import NoNucleiError, Scale, check_mpp, warn_of_odd_size
@@ -25,8 +25,9 @@ from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import Part
+from hemalum.settings import as_whole_number
 from hemalum.slides.artifacts import Artifacts, find_artifacts, warn_of_artifacts
-from hemalum.slides.roi import Roi, find_roi
+from hemalum.slides.roi import Area, Roi, find_roi
 from hemalum.slides.slide import Slide, open_slide
 from hemalum.targets.representations import find_representation
 
@@ -62,8 +63,8 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     shifts: int = 1,
     recall: float | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
-    roi: Roi | Path | str | None = None,
-    exclude: Roi | Path | str | None = None,
+    roi: Area | None = None,
+    exclude: Area | None = None,
     keep_artifacts: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> Any:
@@ -84,8 +85,9 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     is taken; with `shifts` 2, 4 or 8 it looks from so many places, and nuclei hang less on where the image begins.
     `recall` takes the threshold of the model's card that keeps so much (`hemalum calibrate`). `keep` are limits on
     what was measured (`NucleusFilter`, or a mapping of its limits); of nuclei whose centroid lies in `roi` and not in
-    `exclude` alone there is a result, and density is of that area: X,Y,WIDTH,HEIGHT in px of the image, or a GeoJSON
-    file. Nuclei in ink and in areas out of focus are left out, as the log and the notes say, unless `keep_artifacts`.
+    `exclude` alone there is a result, and density is of that area: "X,Y,WIDTH,HEIGHT" or four numbers in px of the
+    image, a GeoJSON file, or an area of shapely. Nuclei in ink and in areas out of focus are left out, as the log and
+    the notes say, unless `keep_artifacts`.
     `on_progress` is called with the share that is done, in [0, 1].
 
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
@@ -120,15 +122,28 @@ def _open_any(image: Any, stack: ExitStack, mpp: float | str | None, max_pixels:
     if isinstance(image, Slide):
         raise HemalumError(f"{image.name}: is a slide that is open; segment_slide takes it, or segment(its path)")
     if is_stream(image):
-        image = stack.enter_context(as_path(image))
+        return _open_copy(image, stack, mpp, max_pixels)
     if isinstance(image, str | Path):
         return open_image(image, mpp, max_pixels)
     return Slide.of(as_pixels(image))
 
 
-def open_image(path: Path | str, mpp: float | str | Scale | None, max_pixels: int | None = None) -> Slide:
+def _open_copy(stream: Any, stack: ExitStack, mpp: float | str | None, max_pixels: int | None) -> Slide:
+    """An open file, which its results and errors know by its own name, and not by that of its copy on disk."""
+    name = stream_name(stream)
+    path = stack.enter_context(as_path(stream))
+    try:
+        return open_image(path, mpp, max_pixels, name=name)
+    except HemalumError as error:
+        raise HemalumError(str(error).replace(str(path), name)) from error
+
+
+def open_image(
+    path: Path | str, mpp: float | str | Scale | None, max_pixels: int | None = None, name: str | None = None
+) -> Slide:
     """Open an image or slide; where the user says its scale, what the file says of it does not matter."""
-    return open_slide(path, mpp=float(mpp) if isinstance(mpp, int | float) else None, max_pixels=max_pixels)
+    stated = float(mpp) if isinstance(mpp, int | float) else None
+    return open_slide(path, mpp=stated, max_pixels=max_pixels, name=name)
 
 
 def load_for_organ(model: Path | str | Model | None, organ: str | None, recall: float | None = None) -> Model:
@@ -159,11 +174,14 @@ def as_engine(
     With `tta` its maps are means over turns and mirror images (`SymmetricEngine`), with `shifts` over so many shifts
     (`ShiftedEngine`).
     """
+    threads = as_whole_number(threads, "threads")
     if tta or check_shifts(shifts) != 1:
         plain = as_engine(engine, model, device=device, threads=threads, precision=precision)
         representation = find_representation(model.card.representation, model.card.classes)
         return with_looks(plain, representation, tta, check_shifts(shifts))
     if not isinstance(engine, str):
+        if not hasattr(engine, "parallel"):
+            raise HemalumError(f"engine is {engine!r}: want the name of one, as 'auto' or 'torch'")
         return engine
     key = (engine, model.digest, device, threads, precision)
     made = _last_engine.get(key)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hemalum.errors import HemalumError
 from hemalum.inference.maps import run_engine
 from hemalum.models.engines.engine import Engine
+from hemalum.settings import as_whole_number
 
 # px down and to the right, of the network's input. Most is won on blocks of 2 and 4 px: the first four have every row
 # and every column of those once, and so have the next four
@@ -21,9 +22,10 @@ COUNTS = (1, 2, 4, 8)  # how many of them can be asked for
 
 def check_shifts(count: int) -> int:
     """How many shifts are asked for. Raises HemalumError for another number than 1, 2, 4 or 8."""
-    if count not in COUNTS:
+    number: int = as_whole_number(count, "shifts")
+    if number not in COUNTS:
         raise HemalumError(f"shifts is {count}: it can be 1 (none), 2, 4 or 8")
-    return count
+    return number
 
 
 class ShiftedEngine:

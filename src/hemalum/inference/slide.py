@@ -35,8 +35,9 @@ from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive, check_positive
 from hemalum.nuclei.store import SUFFIX, NucleiStore, RegionGrid, StoreRun, raster_ids
 from hemalum.nuclei.store.run import Region
+from hemalum.settings import as_whole_number
 from hemalum.slides.artifacts import find_artifacts, warn_of_artifacts
-from hemalum.slides.roi import Roi, find_roi, tissue_in
+from hemalum.slides.roi import Area, find_roi, tissue_in
 from hemalum.slides.slide import Slide
 from hemalum.slides.tissue import Tissue, all_tissue, find_tissue
 
@@ -70,8 +71,8 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     recall: float | None = None,
     tissue_mask: bool = True,
     keep_artifacts: bool = False,
-    roi: Roi | Path | str | None = None,
-    exclude: Roi | Path | str | None = None,
+    roi: Area | None = None,
+    exclude: Area | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
     region: int = REGION,
     name: str | None = None,
@@ -101,7 +102,8 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     mpp = check_mpp(mpp)
     if isinstance(mpp, str):
         raise HemalumError(f"mpp '{mpp}': the scale of a slide is not estimated; give it as a number, µm per px")
-    if region < 1:
+    region, threads = as_whole_number(region, "region"), as_whole_number(threads, "threads")
+    if region is None or region < 1:
         raise HemalumError(f"region is {region}: want 1 px or more")
     check_workers(workers)
     stain = check_stain(stain, positive)
@@ -223,8 +225,8 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
     positive: Positive = None,
     tissue_mask: bool = True,
     keep_artifacts: bool = False,
-    roi: Roi | Path | str | None = None,
-    exclude: Roi | Path | str | None = None,
+    roi: Area | None = None,
+    exclude: Area | None = None,
     keep: NucleusFilter | None = None,
     region: int = REGION,
     name: str | None = None,

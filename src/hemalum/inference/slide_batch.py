@@ -27,7 +27,7 @@ from hemalum.models.model import Model
 from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.store import EXPORTS, INDEX, NucleiStore, Region, StoreSummary, export_store, summarize
-from hemalum.slides import Artifacts, Slide, find_artifacts
+from hemalum.slides import Area, Artifacts, Slide, find_artifacts
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,8 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     recall: float | None = None,
     tissue_mask: bool = True,
     keep_artifacts: bool = False,
-    roi: str | None = None,
-    exclude: str | None = None,
+    roi: Area | None = None,
+    exclude: Area | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
     region: int = REGION,
     workers: int | None = None,

@@ -11,6 +11,7 @@ from hemalum.errors import HemalumError, nearest
 from hemalum.models.card import Card
 from hemalum.models.file import Int8Network, Tensors, load_int8, load_model_file
 from hemalum.nuclei.settings import SeparationSettings
+from hemalum.settings import as_number
 
 UNKNOWN_ORGAN = -1  # the index of an image whose organ nobody knows, for a network that tells organs apart
 EXPORTS = (".onnx", ".xml")
@@ -82,8 +83,11 @@ class Model:
 
         Raises HemalumError where its card has no threshold for that.
         """
+        target = as_number(target, "recall")
         if target is None:
             return self
+        if isinstance(target, str):
+            raise HemalumError(f"recall is '{target}': want a number")
         known = {calibration.target: calibration for calibration in self.card.recall}
         if target not in known:
             has = ", ".join(f"{one:g}" for one in known) or "none"

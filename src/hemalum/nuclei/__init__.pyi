@@ -4,6 +4,7 @@ from .dab import measure_dab as measure_dab
 from .filters import FILTERED as FILTERED
 from .filters import NucleusFilter as NucleusFilter
 from .filters import as_filter as as_filter
+from .filters import check_area as check_area
 from .filters import filter_text as filter_text
 from .ihc_score import GRADES as GRADES
 from .ihc_score import IhcScore as IhcScore

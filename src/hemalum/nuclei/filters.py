@@ -6,10 +6,10 @@ from typing import Any, Self
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from hemalum.errors import HemalumError, nearest
-from hemalum.settings import Strict
+from hemalum.settings import Strict, as_number
 
 FILTERED, ELSEWHERE = "left_out_by_filter", "left_out_by_area"  # notes of a result
 
@@ -25,6 +25,8 @@ LIMITS = {  # of a filter: column of the table, and whether it is the least or t
 class NucleusFilter(Strict):
     """Limits on what was measured of a nucleus; it is kept when it lies within all that are set, ends included."""
 
+    model_config = ConfigDict(strict=True)  # a text is no number
+
     min_area_um2: float | None = Field(None, ge=0, description="least area, µm²")
     max_area_um2: float | None = Field(None, gt=0, description="largest area, µm²")
     min_probability: float | None = Field(None, ge=0, le=1, description="least mean probability of nucleus")
@@ -35,9 +37,9 @@ class NucleusFilter(Strict):
 
     @classmethod
     def of(cls, **limits: float | None) -> Self:
-        """A filter with these limits. Raises HemalumError for one that is not possible."""
+        """A filter with these limits, numbers of any library. Raises HemalumError for one that is not possible."""
         try:
-            return cls(**limits)
+            return cls(**{name: as_number(limit, f"filter: {name}") for name, limit in limits.items()})
         except ValidationError as error:
             first = error.errors()[0]
             where = f"{first['loc'][0]} {first['input']}: " if first["loc"] else ""
@@ -87,6 +89,8 @@ def as_filter(limits: "NucleusFilter | Mapping[str, float] | None") -> NucleusFi
     """A filter, of a mapping of limits too; None where nothing is left out. Raises HemalumError for other limits."""
     if limits is None or isinstance(limits, NucleusFilter):
         made = limits
+    elif not isinstance(limits, Mapping):
+        raise HemalumError(f"filter: {limits!r} is no mapping of limits, as {{'min_area_um2': 20}}")
     else:
         for name in limits:
             if name not in LIMITS:
@@ -113,13 +117,19 @@ _NAMES = {
 }
 
 
-def contains(geometry: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which points (N,), px, lie inside of a shapely area. Raises HemalumError for what is no area."""
+def check_area(geometry: Any) -> Any:
+    """The geometry, an area of shapely. Raises HemalumError for anything else, and for one that is not valid."""
     if not isinstance(geometry, shapely.Geometry) or not geometry.geom_type.endswith("Polygon"):
-        raise HemalumError(f"want a polygon or multipolygon of shapely in px, not {type(geometry).__name__}")
+        kind = geometry.geom_type if isinstance(geometry, shapely.Geometry) else type(geometry).__name__
+        raise HemalumError(f"want a polygon or multipolygon of shapely in px, not {kind}")
     if not geometry.is_valid:
         raise HemalumError(f"the area is not valid: {shapely.is_valid_reason(geometry)}")
-    inside: NDArray[np.bool_] = shapely.contains_xy(geometry, x, y)
+    return geometry
+
+
+def contains(geometry: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points (N,), px, lie inside of a shapely area. Raises HemalumError for what is no area."""
+    inside: NDArray[np.bool_] = shapely.contains_xy(check_area(geometry), x, y)
     return inside
 
 

@@ -115,7 +115,8 @@ def check_positive(positive: Positive) -> tuple[float, ...] | str | None:
             return "otsu"
         parts: list[Any] = positive.split(",")
     else:
-        parts = list(positive) if isinstance(positive, Sequence) else [positive]
+        plain = positive.tolist() if hasattr(positive, "tolist") else positive
+        parts = list(plain) if isinstance(plain, Sequence) else [plain]
     try:
         values = tuple(float(part) for part in parts)
     except (TypeError, ValueError):

@@ -8,6 +8,7 @@ from .folder import where_else as where_else
 from .readers.opening import is_slide as is_slide
 from .readers.reader import BrokenTile as BrokenTile
 from .resample import Resampler as Resampler
+from .roi import Area as Area
 from .roi import Roi as Roi
 from .roi import find_roi as find_roi
 from .roi import read_rectangle as read_rectangle

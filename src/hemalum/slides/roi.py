@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.annotations import read_objects
 from hemalum.errors import HemalumError
+from hemalum.nuclei.filters import check_area
 from hemalum.slides.tissue import Tissue, mask_boxes
 
 NUMBERS = re.compile(r"[-+\d.,\s]+")
@@ -50,15 +52,17 @@ class Roi:
         return inside
 
 
-def find_roi(
-    shape: tuple[int, int], roi: Roi | Path | str | None = None, exclude: Roi | Path | str | None = None
-) -> Roi | None:
+Area = Roi | Path | str | shapely.Geometry | Sequence[float]  # what a user may name a region of interest by
+
+
+def find_roi(shape: tuple[int, int], roi: Area | None = None, exclude: Area | None = None) -> Roi | None:
     """The area of an image of (H, W) px in `roi`, or all of it, that is not in `exclude`; None: all of the image.
 
     Raises HemalumError as `read_roi` does, and where nothing is left.
     """
     wanted, unwanted = (
-        area if area is None or isinstance(area, Roi) else read_roi(area, shape) for area in (roi, exclude)
+        area if area is None or isinstance(area, Roi) else read_roi(area, shape, name)
+        for area, name in ((roi, "roi"), (exclude, "exclude"))
     )
     if unwanted is None:
         return wanted
@@ -76,42 +80,61 @@ def _areas_of(geometry: Any) -> Any:
     return shapely.union_all([part for part in shapely.get_parts(geometry) if part.geom_type.endswith("Polygon")])
 
 
-def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
-    """The region of interest that a user means for a slide of (H, W) px: "X,Y,WIDTH,HEIGHT" or a GeoJSON file.
+def read_roi(area: Path | str | shapely.Geometry | Sequence[float], shape: tuple[int, int], what: str = "roi") -> Roi:
+    """The region of interest that a user means for a slide of (H, W) px: a rectangle, a GeoJSON file or a geometry.
 
-    Of a file all areas count, whatever they are classified as; what lies outside the slide is cut off. Raises
-    HemalumError for another text, a file that is missing, damaged or without areas, outlines that cross themselves,
-    and regions that have no pixel of the slide.
+    A rectangle is "X,Y,WIDTH,HEIGHT" or these four numbers. Of a file all areas count, whatever they are classified
+    as; what lies outside the slide is cut off. `what` is how errors call it. Raises HemalumError for anything else,
+    a file that is missing, damaged or without areas, outlines that cross themselves, and regions that have no pixel
+    of the slide.
     """
     height, width = shape
-    if not _is_there(text) and (str(text).count(",") == 3 or NUMBERS.fullmatch(str(text))):
-        x, y, wide, high = read_rectangle(str(text))
-        areas = [shapely.box(x, y, x + wide, y + high)]
+    area = str(area) if isinstance(area, Path) else area
+    if isinstance(area, shapely.Geometry):
+        areas, name = [_checked(area, what)], f"{area.geom_type} of shapely"
+    elif isinstance(area, str) and (_is_there(area) or not _is_rectangle(area)):
+        areas, name = _read_areas(area, what), area
     else:
-        areas = _read_areas(Path(text))
+        x, y, wide, high = read_rectangle(area, what)
+        areas, name = [shapely.box(x, y, x + wide, y + high)], _rectangle_text(area)
     cut = shapely.intersection(shapely.union_all(areas), shapely.box(0, 0, width, height))
     geometry = _areas_of(cut)
     if geometry.area < 1:
-        raise HemalumError(f"roi '{text}': it lies outside the slide, which is {width} x {height} px")
+        raise HemalumError(f"{what} '{name}': it lies outside the slide, which is {width} x {height} px")
     shapely.prepare(geometry)
-    return Roi(geometry, str(text))
+    return Roi(geometry, name)
 
 
-def _is_there(text: str | Path) -> bool:
+def _checked(area: shapely.Geometry, what: str) -> shapely.Geometry:
     try:
-        return Path(text).exists()
+        return check_area(area)
+    except HemalumError as error:
+        raise HemalumError(f"{what}: {error}") from error
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return text != "" and Path(text).exists()
     except (OSError, ValueError):  # no name that a file could have
         return False
 
 
-def read_rectangle(text: str) -> tuple[float, float, float, float]:
-    """The four numbers of "X,Y,WIDTH,HEIGHT", px of level 0. Raises HemalumError for anything else."""
+def _is_rectangle(text: str) -> bool:
+    return text.count(",") == 3 or not text.strip() or NUMBERS.fullmatch(text) is not None
+
+
+def _rectangle_text(area: Any) -> str:
+    return area if isinstance(area, str) else ",".join(f"{number:g}" for number in area)
+
+
+def read_rectangle(area: Any, what: str = "roi") -> tuple[float, float, float, float]:
+    """The four numbers of "X,Y,WIDTH,HEIGHT", or as such, px of level 0. Raises HemalumError for anything else."""
     try:
-        x, y, width, height = (float(part) for part in text.split(","))
-    except ValueError:
-        raise HemalumError(f"roi '{text}': want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file") from None
+        x, y, width, height = (float(part) for part in (area.split(",") if isinstance(area, str) else area))
+    except (TypeError, ValueError, AttributeError):
+        raise HemalumError(f"{what} '{area}': want X,Y,WIDTH,HEIGHT in px of level 0, or a GeoJSON file") from None
     if not (width >= 1 and height >= 1 and np.isfinite([x, y, width, height]).all()):
-        raise HemalumError(f"roi '{text}': width and height must be at least 1 px")
+        raise HemalumError(f"{what} '{area}': width and height must be at least 1 px")
     return x, y, width, height
 
 
@@ -122,16 +145,13 @@ def tissue_in(roi: Roi, tissue: Tissue) -> float:
     return float(shapely.area(shapely.intersection(roi.geometry, boxes)).sum())
 
 
-def _read_areas(path: Path) -> list[Any]:
+def _read_areas(path: str, what: str) -> list[Any]:
     try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise HemalumError(
-            f"roi '{path}': {error.strerror or error}; want X,Y,WIDTH,HEIGHT or a GeoJSON file"
-        ) from None
-    if size > MAX_BYTES:
-        raise HemalumError(f"roi '{path}': {size:,} bytes; a file of regions has at most {MAX_BYTES:,}")
-    shapes = _bare_geometry(path)
+        content = _read_whole(Path(path), what)
+    except (OSError, ValueError) as error:  # ValueError: no name that a file could have
+        reason = getattr(error, "strerror", None) or error
+        raise HemalumError(f"{what} '{path}': {reason}; want X,Y,WIDTH,HEIGHT or a GeoJSON file") from None
+    shapes = _bare_geometry(path, content)
     if shapes is None:
         shapes = [
             (f"{path}, feature {one.number}", shapely.Polygon(exterior, holes))
@@ -141,9 +161,18 @@ def _read_areas(path: Path) -> list[Any]:
     for where, area in shapes:
         if not area.is_valid:
             raise HemalumError(f"{where}: {_fault(area)}; draw the region anew")
-    if not shapes:
+    if all(area.is_empty for _, area in shapes):
         raise HemalumError(f"{path}: holds no areas; draw a region in QuPath and export it as GeoJSON")
     return [area for _, area in shapes]
+
+
+def _read_whole(path: Path, what: str) -> bytes:
+    if path.is_dir():
+        raise HemalumError(f"{what} '{path}': is a folder; want X,Y,WIDTH,HEIGHT or a GeoJSON file")
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise HemalumError(f"{what} '{path}': {size:,} bytes; a file of regions has at most {MAX_BYTES:,}")
+    return path.read_bytes()
 
 
 def _fault(area: Any) -> str:
@@ -153,12 +182,12 @@ def _fault(area: Any) -> str:
     return f"the outline crosses itself at x {crossing[1]}, y {crossing[2]}" if crossing else reason
 
 
-def _bare_geometry(path: Path) -> list[tuple[str, Any]] | None:
+def _bare_geometry(path: str, text: bytes) -> list[tuple[str, Any]] | None:
     """The area of a file that is a geometry alone, not a feature; None for other files."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(text)
         if not isinstance(content, dict) or content.get("type") not in ("Polygon", "MultiPolygon"):
             return None
-        return [(str(path), shapely.geometry.shape(content))]
-    except (ValueError, TypeError, KeyError, IndexError, shapely.errors.ShapelyError):
+        return [(path, shapely.geometry.shape(content))]
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError, shapely.errors.ShapelyError):
         return None  # the reader of features says what is wrong

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.image import plain_size, to_rgb
 from hemalum.errors import HemalumError
-from hemalum.settings import as_number
+from hemalum.settings import as_number, as_whole_number
 from hemalum.slides.readers.image import ImageReader
 from hemalum.slides.readers.opening import open_reader
 from hemalum.slides.readers.reader import BrokenTile, BrokenTiles, Pixels, Reader
@@ -228,11 +228,13 @@ class Slide:
         return self.mpp / mpp
 
 
-def open_slide(path: Path | str, *, mpp: float | None = None, max_pixels: int | None = None) -> Slide:
+def open_slide(
+    path: Path | str, *, mpp: float | None = None, max_pixels: int | None = None, name: str | None = None
+) -> Slide:
     """Open a whole slide or an image (docs/how-to/slides.md lists the formats); gives a `Slide`.
 
     `mpp`, µm per px, replaces what the file states. `max_pixels` replaces the limit of 250 million pixels for what
-    has to be decoded whole.
+    has to be decoded whole. `name` is what results and errors call it, the path unless it is set.
 
     Raises HemalumError when the file is missing, not a slide, truncated, smaller than 16 x 16 px, has pixels of
     another kind, or states pixels more than 1 % longer one way than the other. A scale that no microscope has, a
@@ -240,11 +242,11 @@ def open_slide(path: Path | str, *, mpp: float | None = None, max_pixels: int | 
     """
     mpp = as_number(mpp, "mpp")
     if mpp is not None:
-        check_slide_mpp(mpp, path)
-    path = Path(path)
+        check_slide_mpp(mpp, name or path)
+    path, max_pixels = Path(path), as_whole_number(max_pixels, "max_pixels")
     reader = open_reader(path, max_pixels=max_pixels)
     try:
-        slide = Slide(reader, path=path, name=str(path), mpp=mpp)
+        slide = Slide(reader, path=path, name=name or str(path), mpp=mpp)
     except BaseException:
         reader.close()
         raise

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hemalum.cpus import limited_cpus
 from hemalum.errors import HemalumError, nearest
 from hemalum.models.model import Model
+from hemalum.settings import as_whole_number
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,11 @@ def make_engine(
 
     Raises HemalumError for an unknown name, device or precision, or an engine that is not installed.
     """
+    if not isinstance(device, str):
+        raise HemalumError(f"device is {device!r}: want the name of one, as 'cpu' or 'cuda'")
     if precision is not None and precision not in PRECISIONS:
         raise HemalumError(f"unknown precision '{precision}'{nearest(precision, PRECISIONS)}")
+    threads = as_whole_number(threads, "threads")
     if threads is not None and threads < 1:
         raise HemalumError(f"threads must be at least 1, not {threads}")
     threads = threads or limited_cpus()
