@@ -146,8 +146,18 @@ def test_a_cohort_goes_on_past_a_broken_slide(
             ["image.png", "a.tif", "--exclude", "0,0,9,9"],
             "--exclude is for one image or slide, and 2 are named; a table of --cohort has a",
         ),
-        (["a.tif", "--min-area", "-3"], "filter: min_area_um2 -3.0: Input should be greater than or equal to 0"),
-        (["a.tif", "--min-area", "9", "--max-area", "3"], "filter: the least area, 9 µm², is above the largest, 3"),
+        (["a.tif", "--min-area", "-3"], "error: --min-area -3.0: Input should be greater than or equal to 0"),
+        (["image.png", "--max-area", "0"], "error: --max-area 0.0: Input should be greater than 0"),
+        (
+            ["a.tif", "--min-probability", "2"],
+            "error: --min-probability 2.0: Input should be less than or equal to 1",
+        ),
+        (
+            ["a.tif", "--min-hematoxylin", "9"],
+            "error: --min-hematoxylin 9.0: Input should be less than or equal to 5",
+        ),
+        (["a.tif", "--min-solidity", "nan"], "error: --min-solidity nan: Input should be a finite number"),
+        (["a.tif", "--min-area", "9", "--max-area", "3"], "error: the least area, 9 µm², is above the largest, 3"),
         (
             ["image.png", "a.tif", "--workers", "1"],
             "--workers is for whole slides, and {folder}/image.png is an image: s",

@@ -177,7 +177,6 @@ def segment(
     """
     from hemalum.cli.console import print_table
     from hemalum.models.model import load_model
-    from hemalum.nuclei.filters import as_filter
 
     cli: CliContext = context.obj
     for_slides = chosen(
@@ -186,7 +185,7 @@ def segment(
     images, slides = _sort(paths or [], cohort, output, max_pixels, not no_recursive)
     areas = chosen(roi=roi, exclude=exclude)
     _check(images, slides, for_slides | areas, mpp=mpp, cohort=cohort)
-    keep = chosen(
+    keep = _filter(
         min_area_um2=min_area, max_area_um2=max_area, min_probability=min_probability,
         min_hematoxylin=min_hematoxylin, min_solidity=min_solidity,
     )  # fmt: skip
@@ -196,7 +195,7 @@ def segment(
         "max_pixels": max_pixels,
         "tta": tta,
         "recall": recall,
-        "keep": as_filter(keep),
+        "keep": keep,
         **areas,
         "keep_artifacts": keep_artifacts,
         "overwrite": overwrite,
@@ -235,6 +234,19 @@ def segment(
                 print_table(*table, left=("scale", "stain"))
         print(f"{counted(len(files), 'file')} in {output}, with summary.csv")
     exit_with_failures((path, reason.removeprefix(f"{path}: ")) for path, reason in failed)
+
+
+def _filter(**limits: float | None) -> Any:
+    """The filter that options ask for. Raises HemalumError that names them."""
+    from hemalum.nuclei.filters import as_filter
+
+    try:
+        return as_filter(chosen(**limits))
+    except HemalumError as error:
+        line = str(error).removeprefix("filter: ")
+        for name in limits:
+            line = line.replace(name, f"--{name.removesuffix('_um2').replace('_', '-')}")
+        raise HemalumError(line) from error
 
 
 def _sort(
