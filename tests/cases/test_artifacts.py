@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from hemalum.errors import HemalumError
 from hemalum.inference.batch import segment_paths
+from hemalum.inference.slide import segment_slide
 from hemalum.inference.slide_batch import segment_slides
 from hemalum.models.card import Card
 from hemalum.models.model import Model
@@ -220,3 +222,27 @@ def test_slides_leave_them_out_too(
         assert result.store.run.settings["artifacts"] if not keep else True
         counts[keep] = result.store.count
     assert 0 < counts[False] < counts[True]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("tissue_mask", [True, False])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_folder_with_the_other_choice_says_which(
+    first: bool, tissue_mask: bool, tmp_path: Path, make_disks: Callable[..., Pixels], disk_card: Card,
+    disk_engine: Any,
+) -> None:  # fmt: skip
+    from builders.slides import save_pyramid
+
+    (tmp_path / "in").mkdir()
+    image = draw(make_disks(600, 800, 16, seed=1), PENS["green"], (slice(100, 200), slice(0, 800)))
+    path = save_pyramid(tmp_path / "in" / "a.tif", image, mpp=MPP)
+    options: dict[str, Any] = {"engine": disk_engine, "stain": "he", "tissue_mask": tissue_mask}
+    segment_slide(path, tmp_path, Model(disk_card, {}), **options, keep_artifacts=first)
+    line = rf" \(settings\.keep_artifacts is {first} there, {not first} here\); "
+    with pytest.raises(HemalumError, match=line):
+        segment_slide(path, tmp_path, Model(disk_card, {}), **options, keep_artifacts=not first)
+    clear = save_pyramid(tmp_path / "in" / "b.tif", make_disks(600, 800, 16, seed=1), mpp=MPP)
+    stores = [
+        segment_slide(clear, tmp_path, Model(disk_card, {}), **options, keep_artifacts=keep) for keep in (False, True)
+    ]
+    assert stores[0].path == stores[1].path  # where there is nothing to keep, both are one run

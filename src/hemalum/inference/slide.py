@@ -116,8 +116,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
         opened = stack.enter_context(nullcontext(slide) if isinstance(slide, Slide) else open_image(slide, mpp))
         job = plan_slide(
             opened, loaded, runner, out, mpp=mpp, stain=stain, positive=positive, tissue_mask=tissue_mask, roi=roi,
-            exclude=exclude, keep=as_filter(keep), region=region, name=name,
-            keep_artifacts=keep_artifacts,
+            exclude=exclude, keep=as_filter(keep), region=region, name=name, keep_artifacts=keep_artifacts,
         )  # fmt: skip
         store = NucleiStore.create(job.store, job.run)
         with hold(store):
@@ -383,7 +382,8 @@ def finish(store: NucleiStore, job: SlideJob, notes: dict[str, Any]) -> None:
 
 
 def _settings(plan: Plan, model: Model, engine: Engine, tissue: Tissue, tissue_mask: bool) -> dict[str, Any]:
-    """Whatever else decides the nuclei, as plain values."""
+    """Whatever else decides the nuclei, as plain values: what an option says before what follows from it."""
+    artifacts = None if plan.artifacts is None else plan.artifacts.digest
     return {
         "engine": f"{engine.name} {engine.precision}",
         "organ": model.card.organ,
@@ -392,8 +392,9 @@ def _settings(plan: Plan, model: Model, engine: Engine, tissue: Tissue, tissue_m
         **plan.staining.notes,
         "tile": [model.card.tiling.window, model.card.tiling.halo],
         "cell": [CELL, CELL_HALO],
+        **({} if artifacts is None else {"keep_artifacts": artifacts == "kept"}),
         "tissue_mask": tissue.digest if tissue_mask else None,
-        **({} if plan.artifacts is None or plan.artifacts.digest is None else {"artifacts": plan.artifacts.digest}),
+        **({} if artifacts is None else {"artifacts": artifacts}),
         "roi": None if plan.roi is None else plan.roi.geometry.wkt,
         **({} if plan.keep is None else {"filter": plan.keep.limits}),
     }

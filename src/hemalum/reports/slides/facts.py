@@ -27,7 +27,7 @@ LEFT_OUT = {
 }
 SHOWN_SETTINGS = {
     "engine", "stain", "stain_source", "stain_doubt", "organ", "threshold", "tissue_mask", "roi", "filter",
-    "artifacts",
+    "artifacts", "keep_artifacts",
 }  # fmt: skip
 SETTING_TITLES = {
     "tile": "tiles of the network and their overlap, px",
