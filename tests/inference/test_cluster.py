@@ -120,6 +120,26 @@ def test_tasks_find_what_one_process_finds(
 
 
 @pytest.mark.usefixtures("as_worker")
+def test_workers_look_from_as_many_shifts(model_file: Path, tmp_path: Path) -> None:
+    slide = save_pyramid(tmp_path / "s.tif", draw_picture(650, 575), levels=1, tile=256)
+    plain, expected = (segment(slide, tmp_path / f"{count}", model_file, shifts=count) for count in (1, 2))
+    loaded = load_model(model_file)
+    engine = as_engine("openvino", loaded, precision="f32", shifts=2)
+    with open_slide(slide) as opened:
+        job = plan_slide(opened, loaded, engine, tmp_path, region=1024, tissue_mask=False)
+        store = NucleiStore.create(job.store, job.run)
+        with CellSegmenter(opened, loaded, engine, job.plan) as segmenter:
+            answers = run_tasks(cluster.make_order(segmenter, store, job, "auto", None), store)
+    assert [answer.refusal for answer in answers] == [""] * len(answers)
+    finish(store, job, expected.notes)
+    tables = [one.dataset.to_table().sort_by("id") for one in (store, expected, plain)]
+    assert tables[0].num_rows > 20
+    assert tables[0].equals(tables[1])
+    assert not tables[0].equals(tables[2])
+    assert (store.run, store.run.settings["shifts"]) == (expected.run, 2)
+
+
+@pytest.mark.usefixtures("as_worker")
 def test_a_part_that_is_there_is_not_done_again(
     slide_file: Path, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,12 +9,15 @@ import pytest
 from numpy.typing import NDArray
 
 import hemalum
+from builders.slide_runs import same_as_nuclei
+from builders.slides import draw_picture, save_pyramid
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.inference.segment import as_engine
 from hemalum.inference.shifts import COUNTS, SHIFTS, ShiftedEngine, check_shifts
+from hemalum.inference.slide import segment_slide
 from hemalum.inference.tta import SymmetricEngine, looks_of, without_tta
-from hemalum.models.model import load_model
+from hemalum.models.model import Model, load_model
 from hemalum.targets.representations import REPRESENTATIONS
 
 DISTANCE = REPRESENTATIONS["distance"]
@@ -144,6 +147,22 @@ def test_the_result_says_it(dark_model: Path, mini: Path) -> None:
     np.testing.assert_array_equal(shifted.label_map(), plain.label_map())
     assert hemalum.evaluate(dark_model, mini, engine="torch", shifts=2).summary["shifts"] == 2
     assert "shifts" not in hemalum.evaluate(dark_model, mini, engine="torch").summary
+
+
+def test_a_slide_is_seen_from_as_many_shifts_as_an_image(tiny_model: Model, tmp_path: Path) -> None:
+    path = save_pyramid(tmp_path / "s.tif", draw_picture(330, 280), levels=1, tile=64)
+    options: dict[str, Any] = {"model": tiny_model, "engine": "torch", "precision": "f32", "stain": "he"}
+    held = {}
+    for count in (1, 4):
+        store = segment_slide(path, tmp_path / f"{count}", tissue_mask=False, **options, shifts=count)
+        nuclei = hemalum.segment(path, **options, shifts=count)
+        assert nuclei.count > 20
+        assert same_as_nuclei(store, nuclei)
+        assert store.run.settings.get("shifts", 1) == store.notes.get("shifts", 1) == count
+        held[count] = store.nuclei().table
+    assert not held[1].equals(held[4])
+    with pytest.raises(HemalumError, match=r"\(settings\.shifts is 4 there, None here\)"):
+        segment_slide(path, tmp_path / "4", tissue_mask=False, **options)
 
 
 @pytest.mark.fault
