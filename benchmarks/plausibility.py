@@ -106,12 +106,12 @@ def measure_scales(samples: list[Sample], model: Model, engine: Engine) -> dict[
         counts["false_alarms"] += doubt(truth) != ""
         for factor in FACTORS:
             for stated in (truth * factor, truth / factor):
-                said = doubt(stated)
-                seen = re.search(r"look like about ([0-9.e-]+)", said)
+                answer = doubt(stated)
+                seen = re.search(r"look like about ([0-9.e-]+)", answer)
                 one = factors[f"{factor:g}"]
                 one["tries"] += 1
                 one["hits"] += seen is not None and (float(seen.group(1)) < stated) == (stated > truth)
-                one["named"] += f"{truth:.3g} would fit" in said
+                one["named"] += f"{truth:.3g} would fit" in answer
     return counts | {"by_factor": factors, "share_of_time": round(check.seconds / total, 3) if total else 0.0}
 
 
