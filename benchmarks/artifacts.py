@@ -1,15 +1,23 @@
-"""Artifacts painted on real fields: nuclei that are nuclei on them, with artifacts kept and left out.
+"""Artifacts painted on real fields: nuclei on them and elsewhere, and which of them are left out.
 
-    python benchmarks/artifacts.py DATASET… -o benchmarks/results/artifacts.json
+    python benchmarks/artifacts.py data/tnbc data/consep data/nuinsseg_human data/pannuke data/cryonuseg data/monuseg
+        data/dsb2018 [--fields 4] -o benchmarks/results/artifacts.json
 
-On every `--every`-th field of imported datasets a pen stroke of each color, an ink drop, a part out of focus and
-a fold are painted, one at a time. Counted are nuclei on what was painted, and nuclei elsewhere, before and after; and
-on the fields as they are, which share of all of them is left out: on clean tissue that should be none. Limits: nine
-of ten nuclei on ink are gone, and of clean fields next to nothing is left out (two fields of CoNSeP have real ink).
+`clean`: every field as it is: which share of the area is left out on the mean, and what is named.
+`painted`: on `--fields` fields of each set whose scale is known, at most `SIDE` px, one at a time: a pen stroke of
+each color, an ink drop, a fold; and beside the field its mirror image, out of focus by a Gaussian of each sigma.
+Counted are nuclei that `fast` finds on what was painted (`on_it`) and elsewhere, and of both those that are left out.
+Those left out elsewhere that lie in a nucleus of the labels (`labeled`) are what leaving out costs. `seen` is the
+share of what was painted that is recognized. `sets` has the same for all pens, by set.
+
+Limits, else the program fails: of clean fields at most `CLEAN` is left out (two fields of CoNSeP have real ink);
+of the nuclei on ink at least `ON_INK` are left out, and for each of them at most `COST` labeled ones elsewhere; out
+of focus by `DEFOCUSED` or more, at least `SEEN` of the area is seen (pale areas are not looked at, and neither is a
+margin of half a window), and at no sigma anything is left out elsewhere.
 """
 
-import csv
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +26,19 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.draw import disk, line
 
-from hemalum.data.image import read_image
-from hemalum.inference.segment import segment
+from hemalum.data.dataset import Dataset
+from hemalum.inference.segment import as_engine, segment_source
+from hemalum.models.model import load_model
+from hemalum.nuclei.nuclei import Nuclei
 from hemalum.slides import Slide, describe_artifacts, find_artifacts
+from inputs import choose_evenly
 from record import figures_parser, write_record
 
 Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int32]
 Mask = NDArray[np.bool_]
+Finder = Callable[[Pixels, float], Nuclei]
+FOCUS = "out of focus"
 
 PENS = {
     "blue": (25, 50, 170), "light blue": (60, 130, 220), "green": (20, 120, 60), "black": (28, 26, 30),
@@ -32,7 +46,9 @@ PENS = {
     "magenta": (225, 20, 140), "purple": (90, 20, 140),
 }  # fmt: skip
 WIDTH, RADIUS = 24.0, 22.0  # µm, of a stroke, and of a drop
-DEFOCUS = 6.0  # µm
+SIGMAS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # µm
+SIDE = 512  # px of a field
+CLEAN, ON_INK, COST, DEFOCUSED, SEEN = 0.01, 0.75, 0.2, 1.5, 0.4
 
 
 def stroke(shape: tuple[int, int], mpp: float, rng: np.random.Generator) -> Mask:
@@ -59,9 +75,9 @@ def ink(image: Pixels, there: Mask, color: tuple[int, int, int], rng: np.random.
     return np.rint(image * (1 - opacity) + np.array(color) * opacity).astype(np.uint8)
 
 
-def defocus(image: Pixels, there: Mask, mpp: float) -> Pixels:
-    """The same with a part out of focus."""
-    blurred = ndimage.gaussian_filter(image.astype(np.float32), (DEFOCUS / mpp, DEFOCUS / mpp, 0))
+def defocus(image: Pixels, there: Mask, sigma: float) -> Pixels:
+    """The same with a part out of focus, by `sigma` px."""
+    blurred = ndimage.gaussian_filter(image.astype(np.float32), (sigma, sigma, 0))
     return np.where(there[..., None], np.rint(blurred), image).astype(np.uint8)
 
 
@@ -71,68 +87,123 @@ def fold(image: Pixels, there: Mask) -> Pixels:
     return np.where(there[..., None], np.rint(image * below * (image / 255)), image).astype(np.uint8)
 
 
-def painted(image: Pixels, mpp: float, rng: np.random.Generator) -> Iterator[tuple[str, Pixels, Mask]]:
-    """Name, image and place of each artifact."""
+def painted(image: Pixels, mpp: float) -> Iterator[tuple[str, Pixels, Mask]]:
+    """Name, image and place of each artifact; those out of focus lie in an image of twice the width."""
+    rng = np.random.default_rng(0)
     shape = image.shape[0], image.shape[1]
     for name, color in PENS.items():
         there = stroke(shape, mpp, rng)
         yield f"{name} stroke", ink(image, there, color, rng), there
     there = drop(shape, mpp, rng)
     yield "blue drop", ink(image, there, PENS["blue"], rng), there
-    half = np.zeros(shape, np.bool_)
-    half[:, shape[1] // 2 :] = True
-    yield "out of focus", defocus(image, half, mpp), half
     there = stroke(shape, mpp, rng)
     yield "fold", fold(image, there), there
+    both = np.concatenate([image, image[:, ::-1]], axis=1)
+    there = np.repeat(np.arange(both.shape[1])[None] >= shape[1], shape[0], axis=0)
+    for sigma in SIGMAS:
+        yield f"{FOCUS} {sigma:g} µm", defocus(both, there, sigma / mpp), there
 
 
-def fields(folder: Path, every: int) -> Iterator[tuple[str, Pixels, float]]:
-    with (folder / "index.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    for row in rows[::every]:
-        yield row["id"], read_image(folder / row["image"]), float(row["mpp"] or 0.5)
+class Counts:
+    """Nuclei and px on what was painted, and elsewhere; they add up over fields."""
+
+    def __init__(self, image: Pixels, labels: Labels, there: Mask, mpp: float, finder: Finder) -> None:
+        nuclei = finder(image, mpp)
+        seen = find_artifacts(Slide.of(image), mpp=mpp)
+        x, y = (nuclei.table.column(name).to_numpy() for name in ("x", "y"))
+        out = seen.leave_out(x, y)
+        at = np.clip(y.astype(int), 0, there.shape[0] - 1), np.clip(x.astype(int), 0, there.shape[1] - 1)
+        on = there[at]
+        rows, columns = np.mgrid[: there.shape[0] : 4, : there.shape[1] : 4]
+        area = there[::4, ::4]
+        left = seen.leave_out(columns.ravel().astype(float), rows.ravel().astype(float)).reshape(area.shape)
+        self.values = np.array(
+            [
+                on.sum(), (on & out).sum(), (~on).sum(), (~on & out).sum(), (~on & out & (labels[at] > 0)).sum(),
+                area.mean() * 1e6, (left & area).mean() * 1e6,
+            ]
+        ).astype(np.int64)  # fmt: skip
+
+    @staticmethod
+    def figures(values: NDArray[np.int64]) -> dict[str, Any]:
+        names = ("on_it", "on_it_left_out", "elsewhere", "elsewhere_left_out", "labeled")
+        counts = dict(zip(names, values.tolist(), strict=False))
+        return counts | {"seen": round(float(values[6] / values[5]), 3)}
 
 
-def on(image: Pixels, mpp: float, there: Mask, keep: bool) -> NDArray[np.int64]:
-    """Nuclei on what was painted, and elsewhere."""
-    nuclei = segment(image, "fast", mpp=mpp, stain="he", keep_artifacts=keep)
-    x, y = (nuclei.table.column(name).to_numpy().astype(np.int64) for name in ("x", "y"))
-    inside = there[np.clip(y, 0, there.shape[0] - 1), np.clip(x, 0, there.shape[1] - 1)]
-    return np.array([int(inside.sum()), int((~inside).sum())])
+def look_at_clean(dataset: Dataset) -> dict[str, Any]:
+    """What is named on the fields of a set as they are."""
+    share, named = 0.0, {}
+    for sample in dataset:
+        seen = find_artifacts(Slide.of(sample.image), mpp=sample.mpp)
+        share += float(seen.left_out.mean())
+        if seen.codes.any():
+            named[sample.id] = describe_artifacts(seen.notes)
+    return {"fields": len(dataset), "left_out_percent": round(100 * share / len(dataset), 3), "seen": named}
+
+
+def passed_limits(clean: dict[str, Any], figures: dict[str, Any]) -> list[str]:
+    """Which limits are passed."""
+    wrong = [
+        f"{name}: {one['left_out_percent']} % of clean fields is left out"
+        for name, one in clean.items()
+        if one["left_out_percent"] > 100 * CLEAN
+    ]
+    pens = [one for name, one in figures.items() if name.endswith(("stroke", "drop"))]
+    on, gone, cost = (sum(one[name] for one in pens) for name in ("on_it", "on_it_left_out", "labeled"))
+    print(f"all pens: {gone} of {on} on ink are left out, and {cost} labeled ones elsewhere")
+    if gone < ON_INK * on or cost > COST * gone:
+        wrong.append(f"ink: {gone} of {on} are left out, and {cost} labeled ones elsewhere")
+    for sigma in SIGMAS:
+        one = figures[f"{FOCUS} {sigma:g} µm"]
+        if one["elsewhere_left_out"] or (sigma >= DEFOCUSED and one["seen"] < SEEN):
+            wrong.append(f"{sigma} µm: {one}")
+    return wrong
 
 
 def main() -> None:
     parser = figures_parser(__doc__)
     parser.add_argument("datasets", nargs="+", type=Path)
-    parser.add_argument("--every", type=int, default=10, help="fields that are painted on; default: every tenth")
+    parser.add_argument("--fields", type=int, default=4, help="of each set that are painted on; default: 4")
     options = parser.parse_args()
-    rng = np.random.default_rng(0)
+    logging.getLogger("hemalum").setLevel(logging.ERROR)  # what is warned of is counted here
+    model = load_model("fast")
+    engine = as_engine("auto", model)
+
+    def find(image: Pixels, mpp: float) -> Nuclei:
+        with Slide.of(image) as source:
+            return segment_source(source, model, engine, mpp=mpp, stain="he")
+
     clean: dict[str, Any] = {}
+    painted_counts: dict[str, NDArray[np.int64]] = {}
+    sets: dict[str, NDArray[np.int64]] = {}
     for folder in options.datasets:
-        share, total, named = 0.0, 0, {}
-        for name, image, mpp in fields(folder, 1):
-            seen = find_artifacts(Slide.of(image), mpp=mpp)
-            share, total = share + float(seen.left_out.mean()), total + 1
-            if seen.codes.any():
-                named[name] = describe_artifacts(seen.notes)
-        clean[folder.name] = {"fields": total, "left_out_percent": round(100 * share / total, 3), "seen": named}
-        print(folder.name, clean[folder.name], flush=True)
-    counts: dict[str, NDArray[np.int64]] = {}
-    for folder in options.datasets:
-        for _, image, mpp in fields(folder, options.every):
-            for name, drawn, there in painted(image, mpp, rng):
-                both = np.concatenate([on(drawn, mpp, there, True), on(drawn, mpp, there, False)])
-                counts[name] = counts.get(name, np.zeros(4, np.int64)) + both
-    names = ("on_it_kept", "elsewhere_kept", "on_it_left_out", "elsewhere_left_out")
-    figures = {name: dict(zip(names, values.tolist(), strict=True)) for name, values in counts.items()}
-    for name, one in figures.items():
+        dataset = Dataset.open(folder)
+        clean[folder.name] = look_at_clean(dataset)
+        print(folder.name, {name: value for name, value in clean[folder.name].items() if name != "seen"}, flush=True)
+        rows = [row for row in range(len(dataset.rows)) if dataset.rows[row].mpp_source != "nuclei"]
+        for index in choose_evenly(len(rows), options.fields) if rows else ():
+            sample = dataset[rows[int(index)]]
+            image, labels, mpp = sample.image[:SIDE, :SIDE], sample.instances[:SIDE, :SIDE], sample.require_mpp()
+            for name, drawn, there in painted(image, mpp):
+                wide = np.concatenate([labels, labels[:, ::-1]], axis=1)
+                values = Counts(drawn, wide, there, mpp, find).values
+                painted_counts[name] = painted_counts.get(name, np.zeros_like(values)) + values
+                if name.endswith(("stroke", "drop")):
+                    sets[folder.name] = sets.get(folder.name, np.zeros_like(values)) + values
+    figures = {name: Counts.figures(values) for name, values in painted_counts.items()}
+    by_set = {name: Counts.figures(values) for name, values in sets.items()}
+    for name, one in (figures | by_set).items():
         print(
-            f"{name:20} on it {one['on_it_kept']:5} → {one['on_it_left_out']:5}, "
-            f"elsewhere {one['elsewhere_kept']:6} → {one['elsewhere_left_out']:6}"
+            f"{name:20} {one['on_it_left_out']:4} of {one['on_it']:4} on it left out, elsewhere "
+            f"{one['elsewhere_left_out']:3} of {one['elsewhere']:5}, {one['labeled']} labeled; seen {one['seen']:.0%}"
         )
     write_record(
-        options.output, "artifacts", ["numpy", "scipy", "scikit-image"], {"clean": clean, "painted": figures}
-    )
+        options.output, "artifacts", ["numpy", "scipy", "scikit-image"],
+        {"clean": clean, "painted": figures, "sets": by_set},
+    )  # fmt: skip
+    if wrong := passed_limits(clean, figures):
+        raise SystemExit("; ".join(wrong))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
     python benchmarks/stability.py data/tnbc data/consep data/nuinsseg_human data/pannuke data/monuseg
         --model accurate --model fast --brief typed --shifts 4 --causes
         [--fields 3] [-o benchmarks/results/stability.json]
+    python benchmarks/stability.py data/tnbc data/consep data/monuseg --model accurate --model fast
+        --control -o benchmarks/results/stability_control.json
 
 PQ of a model against itself, pooled over the fields of a set: the field cut out 1 px further in each direction, once
 more to the right with no scale stated, saved as JPEG of quality 90, continued by reflection, and by white. Nuclei
 count when one of the pair lies more than `--margin` µm within the area that both have; what a border cuts is not
 compared. `truth` is PQ against the labels.
 `stride` is the field at the model's scale, moved by as many px as one of the network's deepest level has: all that
-differs then are the borders of image and tiles. The control is the same move of a network in float that sees the
-field as one tile, `CONTROL` px from its border: it has to be 1.
+differs then are the borders of image and tiles. The control is the same move of a network in float that sees a field
+of up to `CONTROL_SIDE` px as one tile; nuclei count that lie `CONTROL` px within it. It is near 1, and would be 1 if
+the network saw no further; how many pairs it rests on is printed beside it.
 
 The causes are told at the model's scale, one stage exchanged at a time: the network moved by 1, 2, 4 and 8 px of its
 grid; one of the two maps alone; the network in float; maps averaged over the 16 positions of blocks of 4 px, and then
@@ -56,7 +59,7 @@ LEAST_NUCLEI = 10  # of an image, by its labels
 NEAR = 0.05  # of the threshold on a nucleus's mean probability
 FOUND = 0.2  # share of a nucleus that something covers
 BLOCK = 4  # px
-CONTROL = 80  # px
+CONTROL, CONTROL_SIDE = 80, 1000  # px at the model's scale, and of the image
 
 
 class Counts:
@@ -223,10 +226,6 @@ class Stages:
         for by in (2, 4, 8):
             moved = self.separate(self._read(small, self.engine, (by, by)), small)
             yield f"network: {by} px", Counts(first, moved, px)
-        stride = self.model.card.stride
-        ends = small[:-stride, :-stride], small[stride:, stride:]
-        one, other = (self.separate(self._read(end, self.other or self.engine, (0, 0)), end) for end in ends)
-        yield "control", Counts(one[stride:, stride:], other[:-stride, :-stride], CONTROL)
         if self.other is not None:
             floats = [self.separate(self._read(small, self.other, offset), small) for offset in ((0, 0), (1, 1))]
             yield "network in float: 1 px", Counts(floats[0], floats[1], px)
@@ -237,6 +236,13 @@ class Stages:
             seen = scale_image(np.ascontiguousarray(part), mpp, self.model.card.mpp)
             pair.append(self.separate(self._read_all(seen), seen, (part.shape[0], part.shape[1])))
         yield "image: 1 px, blocks averaged out", Counts(pair[0][common], pair[1][:-1, :-1], round(margin / mpp))
+
+    def control(self, image: Pixels, mpp: float) -> Counts:
+        """Moved by as many px as one of the deepest level has, in float, as one tile."""
+        small, stride = scale_image(image, mpp, self.model.card.mpp), self.model.card.stride
+        ends = small[:-stride, :-stride], small[stride:, stride:]
+        one, other = (self.separate(self._read(end, self.other or self.engine, (0, 0)), end) for end in ends)
+        return Counts(one[stride:, stride:], other[:-stride, :-stride], CONTROL)
 
     def _count_missing(
         self, missing: dict[str, int], counts: Counts, pair: tuple[Labels, Labels], maps: tuple[Any, Any]
@@ -257,11 +263,11 @@ def measure_set(
     dataset: Dataset, models: dict[str, Model], arguments: argparse.Namespace
 ) -> Iterator[tuple[str, int, Table, dict[str, int]]]:
     """By model and number of shifts: the counts of each change, with the causes where nothing is averaged."""
-    fields = list(choose_fields(dataset, arguments.fields, arguments.side))
+    fields = [] if arguments.control else list(choose_fields(dataset, arguments.fields, arguments.side))
     for name, model in models.items():
         plain = make_engine("auto", model, threads=arguments.threads)
         brief = name in arguments.brief
-        for shifts in (1,) if brief else dict.fromkeys((1, *arguments.shifts)):
+        for shifts in () if arguments.control else (1,) if brief else dict.fromkeys((1, *arguments.shifts)):
             engine = as_engine(plain, model, shifts=shifts)
 
             def find(image: Pixels, mpp: float | None, model: Model = model, engine: Engine = engine) -> Labels:
@@ -274,13 +280,15 @@ def measure_set(
                 ):
                     add(table, change, counts)
             yield model.card.name, shifts, table, {}
-        if arguments.causes and not brief:
+        if (arguments.causes or arguments.control) and not brief:
             other = make_engine("auto", model, threads=arguments.threads, precision="f32")
             stages = Stages(model, plain, None if plain.precision == "f32" else other)
             table, missing = {}, {}
             for image, _, mpp in fields:
                 for cause, counts in stages.causes(image, mpp, arguments.margin, missing):
                     add(table, cause, counts)
+            for image, _, mpp in choose_fields(dataset, arguments.fields, CONTROL_SIDE):
+                add(table, "control", stages.control(image, mpp))
             yield model.card.name, 0, table, missing
 
 
@@ -293,7 +301,9 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
         if not some:
             continue
         about = (
-            "PQ (RQ, SQ), one stage exchanged at a time" if causes else "PQ against itself; truth: against the labels"
+            "PQ (RQ, SQ; pairs), one stage exchanged at a time"
+            if causes
+            else "PQ against itself; truth: against the labels"
         )
         columns = ["model", "set", *names] if causes else ["model", "shifts", "set", *names]
         lines += [about, "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
@@ -304,7 +314,9 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
                 if one is None or one["pq"] is None:
                     cells.append("")
                     continue
-                cells.append(f"{one['pq']:.3f}" + (f" ({one['rq']:.2f}, {one['sq']:.2f})" if causes else ""))
+                cells.append(
+                    f"{one['pq']:.3f}" + (f" ({one['rq']:.2f}, {one['sq']:.2f}; {one['pairs']})" if causes else "")
+                )
             lines.append("| " + " | ".join([*(str(row[name]) for name in columns[: -len(names)]), *cells]) + " |")
         lines.append("")
     path.write_text("\n".join(lines))
@@ -320,6 +332,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=448, help="px of a field")
     parser.add_argument("--margin", type=float, default=8.0, help="µm at the border that do not count")
     parser.add_argument("--causes", action="store_true", help="also exchange one stage at a time")
+    parser.add_argument("--control", action="store_true", help="nothing but the control")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     models = {name: load_model(name) for name in (*arguments.model, *arguments.brief)}

@@ -1,5 +1,6 @@
 """Ink, areas out of focus and folds are seen, said and, where they are sure, left out."""
 
+import io
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,20 @@ def test_a_stroke_of_any_pen_is_left_out(name: str) -> None:
     assert summary["ink"]["share"] == pytest.approx(50 / 400, abs=0.08)
 
 
+@pytest.mark.parametrize("name", ["red", "orange", "yellow", "pink"])
+def test_nuclei_beside_ink_that_red_light_passes_stay(name: str) -> None:
+    seen = find_artifacts(Slide.of(draw(tissue(), PENS[name], STROKE), mpp=MPP))
+    assert not seen.leave_out(np.array([250.0, 250.0]), np.array([142.0, 208.0])).any()  # 4 µm from it
+    assert seen.left_out.mean() == pytest.approx(50 / 400, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["blue", "green", "black"])
+def test_the_pale_edge_of_dark_ink_goes_with_it(name: str) -> None:
+    seen = find_artifacts(Slide.of(draw(tissue(), PENS[name], STROKE), mpp=MPP))
+    y = np.array([147.0, 203.0, 130.0, 220.0])  # 1.5 and 10 µm from it
+    assert seen.leave_out(np.full(4, 250.0), y).tolist() == [True, True, False, False]
+
+
 @pytest.mark.parametrize("name", list(TISSUE))
 def test_no_color_of_tissue_is_an_artifact(name: str) -> None:
     image = draw(tissue(), TISSUE[name], (slice(100, 220), slice(100, 300)))
@@ -118,14 +133,58 @@ def test_a_drop_anywhere_is_left_out_and_the_rest_stays(name: str, y: int, x: in
             assert share >= expected if expected else share == 0
 
 
-def test_what_is_out_of_focus_is_left_out() -> None:
-    image = tissue(800, 800)
-    soft = ndimage.gaussian_filter(image.astype(np.float32), (16, 16, 0))
+def half_blurred(sigma_um: float, seed: int = 0) -> Pixels:
+    """Tissue of 400 x 400 µm whose right half is blurred."""
+    image = tissue(800, 800, seed)
+    soft = ndimage.gaussian_filter(image.astype(np.float32), (sigma_um / MPP, sigma_um / MPP, 0))
     image[:, 400:] = np.rint(soft[:, 400:])
-    seen = find_artifacts(Slide.of(image, mpp=MPP))
+    return image
+
+
+@pytest.mark.parametrize("sigma_um", [2.0, 3.0, 4.0])
+def test_what_is_out_of_focus_is_left_out(sigma_um: float) -> None:
+    seen = find_artifacts(Slide.of(half_blurred(sigma_um), mpp=MPP))
     assert seen.leave_out(np.array([650.0, 150.0]), np.array([400.0, 400.0])).tolist() == [True, False]
     assert list(seen.notes["artifacts"]) == ["out of focus"]
     assert seen.notes["artifacts_mm2"] == pytest.approx(0.16 / 2, rel=0.25)
+
+
+def test_what_is_a_little_soft_is_not() -> None:
+    assert not find_artifacts(Slide.of(half_blurred(0.5), mpp=MPP)).codes.any()
+
+
+@pytest.mark.parametrize("mpp", [0.125, 0.25, 0.5, 0.7])
+def test_focus_is_a_matter_of_microns_and_not_of_pixels(mpp: float) -> None:
+    image = half_blurred(3.0)
+    side = round(800 * MPP / mpp)
+    resized = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
+    seen = find_artifacts(Slide.of(resized), mpp=mpp)
+    x = np.array([650.0, 150.0]) * MPP / mpp
+    assert seen.leave_out(x, np.full(2, side / 2)).tolist() == [True, False]
+
+
+def test_an_image_that_is_soft_all_over_is_named_and_kept() -> None:
+    image = tissue(800, 800).astype(np.float32)
+    soft = np.rint(ndimage.gaussian_filter(image, (6, 6, 0))).astype(np.uint8)
+    seen = find_artifacts(Slide.of(soft, mpp=MPP))
+    assert not seen.left_out.any()
+    assert seen.notes["artifacts"]["out of focus"]["left_out"] is False
+    assert seen.notes["artifacts"]["out of focus"]["share"] > 0.9
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    seed=st.integers(0, 99), quality=st.integers(30, 95), noise=st.floats(0, 3), background=st.integers(215, 250),
+    mpp=st.sampled_from([0.25, 0.5]),
+)  # fmt: skip
+def test_saving_and_noise_are_not_out_of_focus(
+    seed: int, quality: int, noise: float, background: int, mpp: float
+) -> None:
+    image = tissue(seed=seed).astype(np.float32) + np.random.default_rng(seed).normal(0, noise, (400, 500, 1))
+    image[:, :150] = background  # glass beside it
+    saved = io.BytesIO()
+    Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8)).save(saved, "JPEG", quality=quality)
+    assert not find_artifacts(Slide.of(np.asarray(Image.open(saved)), mpp=mpp)).left_out.any()
 
 
 def test_a_fold_is_named_and_kept() -> None:

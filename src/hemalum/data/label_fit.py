@@ -1,8 +1,8 @@
 """Whether labels lie on the nuclei of their image, and which turn, shift or other image's labels would.
 
 Nuclei hold hematoxylin, are darker than what is around them, or in fluorescence brighter. The area under the ROC
-curve of that, inside the labels against outside, is 0.7 to 1 on every real image at hand with its own labels, and
-about 0.5 with turned ones, or with those of another image (`benchmarks/plausibility.py`).
+curve of that, inside the labels against outside, is 0.74 or more on each of 1,182 images of five public sets with its
+own labels (`benchmarks/plausibility.py`); labels that lie anywhere have 0.5.
 """
 
 from collections.abc import Callable, Iterable

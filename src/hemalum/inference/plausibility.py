@@ -1,8 +1,8 @@
 """Whether the scale that a file or a user states fits the nuclei of the image.
 
 The estimate of `hemalum.inference.scale` and the size of the nuclei that were found at the stated scale are taken
-together: where they say another scale, by more than a factor of `APART`, the user is warned. The numbers below were
-chosen on, and what they catch is measured by, `benchmarks/plausibility.py`.
+together: where they say another scale, by more than a factor of `APART`, the user is warned. What the numbers below
+catch is measured by `benchmarks/plausibility.py`; no program fits them.
 
 The estimate takes longer than segmenting a small field. It is made where nuclei look odd for the scale (`is_odd`),
 as those of every second field at the right scale do; first at every second of its scales, and at all of them only
@@ -34,9 +34,8 @@ log = logging.getLogger(__name__)
 PEAK_WEIGHT, SIZE_WEIGHT = 0.8, 0.48  # of the estimate, and of the size of the nuclei, in octaves of scale
 ROUGH = 0.2  # octaves that the estimate at every second scale may be off by
 AGREED = 3  # images of one scale
-# nuclei per mm² and µm of their usual nuclei, by which what is odd is told: octaves of scale are
-# BY_SIZE · log2(diameter) - BY_DENSITY · log2(density), a regression on fields at 1, 1/2, 2, 1/2.54 and 2.54 times
-# their scale
+# µm and nuclei per mm² of usual nuclei, by which what is odd is told: octaves of scale are
+# BY_SIZE · log2(diameter) - BY_DENSITY · log2(density), of those over the usual
 BY_SIZE, BY_DENSITY, USUAL_DIAMETER, USUAL_DENSITY = 0.92, 0.21, 5.13, 4500.0
 ODD, SURE = 0.4, 0.88  # octaves, and mean probability below which nuclei are odd
 VERY_ODD, UNSURE = 0.7, 0.86

@@ -40,20 +40,22 @@ NOTE, AREA_NOTE = "artifacts", "artifacts_mm2"  # notes of a result
 COLORS = {INK: (255, 140, 0), BLUR: (255, 140, 0), FOLD: (255, 230, 0)}
 TINT = 0.35  # of a mark's color over the image
 
+DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # natural optical density of a value of uint8
+
 MPP = 2.0  # µm per px at which is looked
 MAX_SIDE = 2560  # px: of larger slides it is looked at coarser pixels
 SAMPLE = 100_000  # px that the stain is told by
 WIDTH = 10.0  # µm: ink is wider than a nucleus, so that none of a rare hue is taken for it
 SMALLEST = 400.0  # µm² of an area of ink
-RIM, GAP = 6.0, 12.0  # µm: ink that light shines through, and gaps that ink encloses
-STAIN_SHARE = 0.8  # of all that absorbs light: what covers more is a stain, whatever its hue
+RIM, GAP = 4.0, 12.0  # µm: pale edges of ink that looks like hematoxylin, and gaps that ink encloses
+MOST = 0.8  # of all that absorbs light: of what covers more there is nothing else to go by, and it is kept
 
-FOCUS_WINDOW = 48.0  # µm: side of the squares that are sharp or not
+FOCUS_MPP = 0.5  # µm per px at which is looked for focus
+FOCUS_COARSEST = 2.5  # µm per px: coarser pixels do not show it
+FOCUS_WINDOW = 32.0  # µm: side of the squares that are sharp or not
 FOCUS_LEAST = 0.2  # natural optical density: with less there is nothing to be sharp
-FOCUS_DETAIL = (1.0, 2.5, 4.0, 10.0)  # µm: detail between the first two is fine, between the others coarse
-FOCUS_RATIO = 0.28  # of fine to coarse: tissue in focus has 0.34 and more
+FOCUS_RATIO = 0.43  # of detail of 0.5 to 1 µm to that of 1 to 2 µm, below which there is no focus
 FOCUS_SHARE = 0.02  # of the image: less is no area
-FINEST = 2.5  # µm per px: coarser pixels do not show focus
 
 FOLD_SMOOTH, FOLD_WIDTH, FOLD_LENGTH = 6.0, 12.0, 80.0  # µm
 FOLD_DENSITY, FOLD_FACTOR = 1.2, 1.8  # natural optical density, least and over that of the tissue
@@ -180,37 +182,58 @@ def _unpacked(
 def find_artifacts(slide: Slide, *, mpp: float | None = None, keep: bool = False) -> Artifacts:
     """Look for artifacts at 2 µm per px, of large slides at coarser pixels; `mpp` replaces the slide's own scale.
 
-    Fluorescence is not looked at. With `keep` nothing is left out. Out of focus is looked for at pixels of 2.5 µm or
-    finer.
+    Fluorescence is not looked at. With `keep` nothing is left out, and neither is what covers nearly all of the
+    tissue: a stain of a pen's hue, an image that is soft all over. Out of focus is looked for at 0.5 µm per px, of
+    large slides at coarser pixels, and not at coarser ones than 2.5 µm.
     """
     scale = slide.mpp if mpp is None else mpp
-    factor = min(1.0, (scale or ASSUMED_MPP) / MPP, MAX_SIDE / max(slide.shape))
-    shape = scaled(slide.shape, factor)
-    pixels = slide.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1]))
+    pixels, at = _look(slide, scale or ASSUMED_MPP, MPP)
+    shape = pixels.shape[0], pixels.shape[1]
     codes = np.zeros(shape, np.uint8)
     nothing = Artifacts(codes, slide.shape, scale)
     sample = pixels.reshape(-1, 3)[:: max(1, math.prod(shape) // SAMPLE)]
     if recognize_stain(sample).stain == "fluorescence":
         return nothing
-    at = (scale or ASSUMED_MPP) / factor  # µm per px that is looked at
-    density = -np.log((pixels.astype(np.float32) + 1) / 256)
+    density = DENSITY[pixels]
     ink = find_ink(density, at)
-    if at <= FINEST:
-        codes[find_blur(density.mean(axis=2), at) & ~ink] = KINDS.index(BLUR) + 1
-    codes[find_folds(density.mean(axis=2), at, ink) & (codes == 0)] = KINDS.index(FOLD) + 1
+    density = density.mean(axis=2)
+    codes[find_folds(density, at, ink)] = KINDS.index(FOLD) + 1
+    if at <= FOCUS_COARSEST:
+        pixels, focus_at = _look(slide, scale or ASSUMED_MPP, FOCUS_MPP)
+        codes[find_blur(_mean_density(pixels), focus_at, shape)] = KINDS.index(BLUR) + 1
     codes[ink] = KINDS.index(INK) + 1
-    kept: tuple[str, ...] = SURE if keep else ()
-    absorbing = density.mean(axis=2) > FOCUS_LEAST
-    if not keep and ink.any() and (ink & absorbing).sum() > STAIN_SHARE * absorbing.sum():
-        kept = (INK,)  # a stain of such a hue
+    if keep:
+        return replace(nothing, codes=codes, kept=SURE)
+    tissue = codes[density > FOCUS_LEAST]
+    kept = tuple(kind for kind in SURE if (tissue == KINDS.index(kind) + 1).sum() > MOST * tissue.size)
     return replace(nothing, codes=codes, kept=kept)
+
+
+def _look(slide: Slide, scale: float, mpp: float) -> tuple[Pixels, float]:
+    """All of a slide of `scale` µm per px at `mpp`, or at what is nearest to it, and the µm per px that it has."""
+    factor = min(1.0, scale / mpp, MAX_SIDE / max(slide.shape))
+    shape = scaled(slide.shape, factor)
+    return slide.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1])), scale / factor
+
+
+def _mean_density(pixels: Pixels) -> Floats:
+    """Mean natural optical density of the channels, (h, w)."""
+    mean: Floats = sum(DENSITY[pixels[..., channel]] for channel in range(3)) / np.float32(3)
+    return mean
 
 
 def find_ink(density: Floats, mpp: float) -> Mask:
     """Where ink is, (h, w), by natural optical density (h, w, 3) at `mpp` µm per px: its hue, and its width."""
+    dark, clear = _inks(density)
+    # beside ink that red light passes nuclei are seen as they are
+    return _areas(dark, mpp, rim=RIM) | _areas(clear, mpp, rim=0)
+
+
+def _areas(hues: list[Mask], mpp: float, rim: float) -> Mask:
+    """Where one of the hues is as wide as ink, with the gaps that it encloses and a rim, µm."""
     wide = disk(max(1, round(WIDTH / mpp / 2)))
-    ink = np.zeros(density.shape[:2], np.bool_)
-    for hue in _inks(density):
+    ink = np.zeros_like(hues[0])
+    for hue in hues:
         if hue.any():
             # what an edge of the image cuts may be as wide beyond it
             padded = np.pad(hue, len(wide), "edge")
@@ -219,50 +242,57 @@ def find_ink(density: Floats, mpp: float) -> Mask:
         return ink
     ink = np.asarray(remove_small_objects(ink, max_size=max(1, round(SMALLEST / mpp**2))), np.bool_)
     reach = max(1, round(GAP / mpp))
-    closed = ndimage.binary_closing(np.pad(ink, reach + 1), disk(reach))[
-        reach + 1 : -reach - 1, reach + 1 : -reach - 1
-    ]
-    return np.asarray(ndimage.binary_dilation(ink | closed, disk(max(1, round(RIM / mpp)))), np.bool_)
+    ink |= ndimage.binary_closing(np.pad(ink, reach + 1), disk(reach))[reach + 1 : -reach - 1, reach + 1 : -reach - 1]
+    return np.asarray(ndimage.binary_dilation(ink, disk(max(1, round(rim / mpp)))), np.bool_) if rim else ink
 
 
-def _inks(density: Floats) -> list[Mask]:
-    """Pixels of each hue that pens and markers have and stains have not.
+def _inks(density: Floats) -> tuple[list[Mask], list[Mask]]:
+    """Pixels of each hue that pens and markers have and stains have not: those that absorb red, as hematoxylin does,
+    and look like it where they are pale; and those that red light passes.
 
     Hematoxylin absorbs red and green nearly alike and a third as much of blue, eosin green alone, DAB blue, then
     green, then red; blood has nearly the hue of a red pen, but not its strength.
     """
     red, green, blue = density[..., 0], density[..., 1], density[..., 2]
     least, most = density.min(axis=2), density.max(axis=2)
-    return [
+    dark = [
         (red > 0.9) & (blue < 0.3 * red) & (green < red),  # blue
         (green < 0.75 * np.minimum(red, blue)) & (most > 0.5),  # green
         (red > 0.6) & (green < 0.5 * red) & (blue < 0.6 * red),  # cyan
+        (green > 1.6) & (red > 0.3 * green) & (red < 0.55 * green) & (blue < 0.33 * green),  # purple
+        (least > 1.2) & (np.exp(-least) - np.exp(-most) < 20 / 256),  # black
+    ]
+    clear = [
         (blue > 0.6) & (green < 0.25 * blue) & (red < 0.2 * blue),  # yellow
         (blue > 1.0) & (green < 0.5 * blue) & (red < 0.12 * blue),  # orange
         (green > 1.0) & (blue > 0.7 * green) & (red < 0.16 * green),  # red
         (green > 1.7) & (red < 0.12 * green),  # pink and magenta
-        (green > 1.6) & (red > 0.3 * green) & (red < 0.55 * green) & (blue < 0.33 * green),  # purple
-        (least > 1.2) & (np.exp(-least) - np.exp(-most) < 20 / 256),  # black
     ]
+    return dark, clear
 
 
-def find_blur(density: Floats, mpp: float) -> Mask:
-    """Where tissue has no fine detail at all, (h, w), by mean natural optical density (h, w) at `mpp` µm per px."""
-    side = max(3, round(FOCUS_WINDOW / mpp))
-    if min(density.shape) < side:
-        return np.zeros(density.shape, np.bool_)
-    sharp, fine, soft, coarse = (ndimage.gaussian_filter(density, um / mpp) for um in FOCUS_DETAIL)
+def find_blur(density: Floats, mpp: float, shape: tuple[int, int]) -> Mask:
+    """Where tissue has no fine detail, of size `shape`, by mean natural optical density (h, w) at `mpp` µm per px.
 
-    def strength(values: Floats) -> Floats:
-        # a running mean of squares may end a little below 0
-        mean: Floats = np.sqrt(np.maximum(ndimage.uniform_filter(values**2, side, mode="reflect"), 0))
-        return mean
+    Detail of 1 to 2 px is compared with that of 2 to 4 px, by differences of Gaussians. In tissue in focus they are
+    nearly alike, as in most pictures; of what is blurred by much more than 4 px a quarter is left, the ratio of
+    2² - 1² to 4² - 2².
+    """
+    side = max(3, round(FOCUS_WINDOW / mpp * shape[0] / density.shape[0]))  # px of `shape`
+    if min(shape) < side:
+        return np.zeros(shape, np.bool_)
 
-    blurred = strength(sharp - fine) < FOCUS_RATIO * strength(soft - coarse)
-    blurred &= ndimage.uniform_filter(density, side, mode="reflect") > FOCUS_LEAST
+    def mean(values: Floats) -> Floats:
+        """Over the squares; a running mean may end a little below 0."""
+        small = np.asarray(Image.fromarray(values).resize(shape[::-1], Image.Resampling.BOX))
+        return np.maximum(ndimage.uniform_filter(small, side, mode="reflect"), 0)
+
+    one, two, four = (ndimage.gaussian_filter(density, sigma, truncate=3) for sigma in (1, 2, 4))
+    blurred = mean((one - two) ** 2) < FOCUS_RATIO**2 * mean((two - four) ** 2)
+    blurred &= mean(density) > FOCUS_LEAST
     round_off = disk(max(1, side // 4))
     blurred = ndimage.binary_opening(ndimage.binary_closing(blurred, round_off), round_off)
-    least = max(round(FOCUS_SHARE * density.size), side * side)
+    least = max(round(FOCUS_SHARE * blurred.size), side * side)
     return np.asarray(remove_small_objects(blurred, max_size=least), np.bool_)
 
 
