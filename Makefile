@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 LOWEST_TORCH ?= 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-lowest docs clean
+.PHONY: help demo test lint test-lowest docs notebooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ test-lowest:  ## the fast tests with the lowest versions that pyproject.toml all
 
 docs: $(VENV)/.installed-docs  ## install the extra `docs`, then build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: $(VENV)/.installed-test  ## run the notebooks of docs/tutorials and keep what their cells show
+	$(BIN)/python tools/run_notebook.py
 
 clean:  ## remove the environments, caches and what demo and docs made
 	rm -rf $(VENV) .venv-lowest demo site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

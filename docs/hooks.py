@@ -1,10 +1,12 @@
-"""What the site needs beside the pages: the page of the verbs, and links that leave docs/.
+"""What the site needs beside the pages: the page of the verbs, notebooks as pages, and links that leave docs/.
 
 Pages are written so that their links work on GitHub, where they lead to files of the repository. Here those that
 leave docs/ become links to the repository, or to the two pages that are made of files above docs/. A link or a path
 in backticks that leads nowhere is a warning, and `mkdocs build --strict` fails by it.
 """
 
+import html
+import json
 import logging
 import os
 import re
@@ -20,6 +22,7 @@ log = logging.getLogger("mkdocs.plugins.hemalum")
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+NOTEBOOK = ".ipynb"
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 PATH = re.compile(r"`((?:src/hemalum|tests|benchmarks|tools|docs)/[\w./-]+)`")
 CELL_CODE = re.compile(r"`[^`\n]*\\\|[^`\n]*`")  # GitHub wants a bar in a table's code escaped, Python-Markdown shows
@@ -27,9 +30,11 @@ CODE = re.compile(r"^(?: {4}|\t)[^\n]*$|^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are files above docs/."""
+    """Add the pages that are files above docs/, and one for each notebook."""
     for name, source in COPIED.items():
         files.append(File.generated(config, name, content=(ROOT / source).read_text(encoding="utf-8")))
+    for name in [file.src_uri for file in files if file.src_uri.endswith(NOTEBOOK)]:
+        files.append(File.generated(config, _page_of(name), content="\n\n".join(_cells(ROOT / "docs" / name))))
     return files
 
 
@@ -63,9 +68,33 @@ def _target(link: str, source: Path, page: str, repository: str) -> str:
     for copy, original in COPIED.items():
         if inside == original:
             return os.path.relpath(copy, Path(page).parent)
+    if inside.endswith(NOTEBOOK) and path != source.with_suffix(NOTEBOOK):  # its own page leads to the file
+        inside = _page_of(inside)
     if inside.startswith("docs/"):
         return os.path.relpath(inside.removeprefix("docs/"), Path(page).parent)
     return f"{repository.rstrip('/')}/{'tree' if path.is_dir() else 'blob'}/main/{inside}"
+
+
+def _page_of(notebook: str) -> str:
+    return notebook.removesuffix(NOTEBOOK) + ".md"
+
+
+def _cells(path: Path) -> Iterator[str]:
+    """A notebook as Markdown: texts, code, and what the cells showed when it was run."""
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        source = "".join(cell["source"])
+        yield source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
+        if number == 0:
+            yield f"[This page as a notebook]({path.name})"
+        for output in cell.get("outputs", []):
+            data = {"text/plain": output["text"]} if "text" in output else output["data"]
+            if "image/jpeg" in data:
+                shown = f'<img alt="What the cell draws" src="data:image/jpeg;base64,{data["image/jpeg"]}">'
+            elif "text/html" in data:
+                shown = re.sub(r"(?s)<style.*?</style>| border=.1. class=.dataframe.", "", "".join(data["text/html"]))
+            else:
+                shown = f"<pre>{html.escape(''.join(data['text/plain']).rstrip())}</pre>"
+            yield f'<div class="output" markdown="0">\n{shown}\n</div>'
 
 
 def _check_public_names(markdown: str) -> None:

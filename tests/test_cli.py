@@ -163,6 +163,12 @@ def test_public_names(name: str) -> None:
     assert value.__doc__
 
 
+def test_the_package_lists_its_public_names_alone_and_documents_them() -> None:
+    assert dir(hemalum) == hemalum.__all__
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    assert [name for name in hemalum.__all__ if f"::: hemalum.{name}\n" not in page] == []
+
+
 def test_an_unknown_name_of_the_package() -> None:
     with pytest.raises(AttributeError, match="No hemalum attribute segmnet"):
         _ = hemalum.segmnet  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from .experiments.evaluate import evaluate as evaluate
 from .experiments.quantize import quantize as quantize
 from .experiments.refine import refine as refine
 from .experiments.reproduce import reproduce as reproduce
+from .inference.batch import segment_paths as segment_paths
 from .inference.segment import segment as segment
 from .inference.slide import segment_slide as segment_slide
 from .models.model import load_model as load_model
@@ -38,6 +39,7 @@ __all__ = [
     "refine",
     "reproduce",
     "segment",
+    "segment_paths",
     "segment_slide",
     "train",
 ]

@@ -191,11 +191,12 @@ def test_in_a_line_and_in_a_notebook() -> None:
     assert repr(nuclei) == "Nuclei(4 nuclei, 100 x 100 px at 0.5 µm/px (user), 1,600 per mm²)"
     assert repr(Nuclei.from_labels(nuclei.label_map())) == "Nuclei(4 nuclei, 100 x 100 px without scale)"
     assert repr(nuclei[0]).startswith("Nuclei(1 nucleus, ")
-    shown = Nuclei.from_labels(nuclei.label_map(), mpp=0.5, source="<b>.png")._repr_html_()
+    shown = Nuclei.from_labels(nuclei.label_map(), mpp=0.5, source="a-folder/<b>.png")._repr_html_()
     assert "data:image/png;base64," in shown
     assert "<td>1,600 per mm²</td>" in shown
     assert "&lt;b&gt;.png" in shown
     assert "<b>" not in shown
+    assert "a-folder" not in shown
     assert Nuclei.from_labels(np.zeros((0, 5), np.int32))._repr_html_()
 
 

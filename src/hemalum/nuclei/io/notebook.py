@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,8 @@ def facts_of(nuclei: "Nuclei") -> dict[str, str]:
         facts["density"] = f"{nuclei.density_per_mm2:,.0f} per mm²{estimated}"
         if len(nuclei):
             facts["median area"] = f"{np.median(nuclei.table.column('area_um2').to_numpy()):.1f} µm²{estimated}"
-    known = {"image": nuclei.source, "model": nuclei.model}
+    image = None if nuclei.source is None else Path(nuclei.source).name  # its folders are nobody else's business
+    known = {"image": image, "model": nuclei.model}
     return facts | {name: value for name, value in known.items() if value is not None}
 
 
