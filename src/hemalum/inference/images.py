@@ -127,7 +127,7 @@ def _read_block(stream: Any, name: str) -> bytes:
         raise HemalumError(f"{name}: the open file cannot be read ({one_line(error)})") from error
     if not isinstance(block, bytes | bytearray):
         raise HemalumError(f"{name}: the open file gives {type(block).__name__}, not bytes; open it with mode 'rb'")
-    return block
+    return bytes(block)
 
 
 def is_stream(image: Any) -> bool:

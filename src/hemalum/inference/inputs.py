@@ -196,7 +196,8 @@ def check_folder(out: Path) -> None:
 def check_workers(workers: int | None) -> None:
     """Raise HemalumError for no workers, or more than this process has cores."""
     cores = count_cpus()
-    if as_whole_number(workers, "workers") is not None and not 1 <= workers <= cores:
+    number = as_whole_number(workers, "workers")
+    if number is not None and not 1 <= number <= cores:
         raise HemalumError(f"workers is {workers}: want 1 to {cores}, the cores of this machine")
 
 

@@ -218,7 +218,8 @@ def _look(slide: Slide, scale: float, mpp: float) -> tuple[Pixels, float]:
 
 def _mean_density(pixels: Pixels) -> Floats:
     """Mean natural optical density of the channels, (h, w)."""
-    mean: Floats = sum(DENSITY[pixels[..., channel]] for channel in range(3)) / np.float32(3)
+    red, green, blue = (DENSITY[pixels[..., channel]] for channel in range(3))
+    mean: Floats = (red + green + blue) / np.float32(3)
     return mean
 
 
@@ -285,7 +286,7 @@ def find_blur(density: Floats, mpp: float, shape: tuple[int, int]) -> Mask:
     def mean(values: Floats) -> Floats:
         """Over the squares; a running mean may end a little below 0."""
         small = np.asarray(Image.fromarray(values).resize(shape[::-1], Image.Resampling.BOX))
-        return np.maximum(ndimage.uniform_filter(small, side, mode="reflect"), 0)
+        return np.asarray(np.maximum(ndimage.uniform_filter(small, side, mode="reflect"), 0), np.float32)
 
     one, two, four = (ndimage.gaussian_filter(density, sigma, truncate=3) for sigma in (1, 2, 4))
     blurred = mean((one - two) ** 2) < FOCUS_RATIO**2 * mean((two - four) ** 2)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import shapely
@@ -52,7 +52,9 @@ class Roi:
         return inside
 
 
-Area = Roi | Path | str | shapely.Geometry | Sequence[float]  # what a user may name a region of interest by
+Area: TypeAlias = (
+    Roi | Path | str | Sequence[float] | Any
+)  # or a geometry of shapely: what a user may name a region by
 
 
 def find_roi(shape: tuple[int, int], roi: Area | None = None, exclude: Area | None = None) -> Roi | None:
