@@ -52,9 +52,7 @@ class Roi:
         return inside
 
 
-Area: TypeAlias = (
-    Roi | Path | str | Sequence[float] | Any
-)  # or a geometry of shapely: what a user may name a region by
+Area: TypeAlias = Roi | Path | str | Sequence[float] | Any  # what names a region, or a geometry of shapely
 
 
 def find_roi(shape: tuple[int, int], roi: Area | None = None, exclude: Area | None = None) -> Roi | None:
