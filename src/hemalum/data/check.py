@@ -20,7 +20,7 @@ from hemalum.data.label_formats import is_drawn
 from hemalum.data.label_maps import components, is_binary, read_class_map, read_ids, read_instances, size_text
 from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters, scale_doubt
-from hemalum.data.readers.folder import Pair, survey
+from hemalum.data.readers.folder import survey
 from hemalum.data.remarks import gather_remarks
 from hemalum.data.splits import groups_apart, split_hash
 from hemalum.errors import HemalumError, counted
@@ -118,7 +118,7 @@ def _check_folder(path: Path) -> Iterator[Problem]:
         yield Problem("error", "", "folder", _without(path, fault))
     images: list[_ImageFacts] = []
     for pair in pairs:
-        yield from _check_pair(path, pair.image, pair.label, None, _mpp(pair), images)
+        yield from _check_pair(path, pair.image, pair.label, None, pair.mpp, images)
         if pair.classes is not None:
             yield from _check_extra(path, pair.classes, pair.label, {})
     yield from _check_across(images)
@@ -372,13 +372,6 @@ def _check_scales(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
     doubt = scale_doubt([image.diameters for image in images], [image.mpp for image in images])
     if doubt:
         yield Problem("warning", "", "mpp", doubt)
-
-
-def _mpp(pair: Pair) -> float | None:
-    try:
-        return float(pair.columns.get("mpp", ""))
-    except ValueError:
-        return None
 
 
 def _relative(path: Path, file: Path) -> str:

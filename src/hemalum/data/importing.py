@@ -21,7 +21,7 @@ from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameter
 from hemalum.data.readers import READERS, Reader, looks_like
 from hemalum.data.readers.files import safe_name
 from hemalum.data.remarks import gather_remarks
-from hemalum.data.sample import Sample
+from hemalum.data.sample import MPP_RANGE, Sample
 from hemalum.data.splits import Member, Part, published_split, split_by_group
 from hemalum.errors import HemalumError, counted
 from hemalum.settings import as_number, check_seed
@@ -94,8 +94,8 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     mpp = as_number(mpp, "mpp")
     if isinstance(mpp, str) and mpp != "nuclei":
         raise HemalumError(f"mpp {mpp!r}: give a number in µm per pixel, or 'nuclei'")
-    if isinstance(mpp, float | int) and not 0.01 < mpp < 100:
-        raise HemalumError(f"mpp {mpp}: µm per pixel must lie between 0.01 and 100")
+    if isinstance(mpp, float | int) and not MPP_RANGE[0] < mpp < MPP_RANGE[1]:
+        raise HemalumError(f"mpp {mpp}: µm per pixel must lie between {MPP_RANGE[0]:g} and {MPP_RANGE[1]:g}")
     if format == "folder" and group is not None:
         options["group"] = "image" if group == "mosaic" else group
     takes = inspect.signature(reader.read).parameters

@@ -29,11 +29,11 @@ from hemalum.data.label_files import (
 )
 from hemalum.data.label_formats import is_drawn
 from hemalum.data.label_maps import read_class_map, read_instances, same_size
-from hemalum.data.readers.files import find_index, find_listed, read_csv
+from hemalum.data.readers.files import find_index, find_listed, read_csv, stated_mpp
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError, counted
-from hemalum.tables import TableRow, as_posix
+from hemalum.tables import as_posix
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ class Pair:
     label: Path
     id: str
     classes: Path | None = None
-    columns: TableRow | dict[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    mpp: float | None = None
     where: str = ""
 
 
@@ -115,7 +116,6 @@ def read(
         kept = pair.id if by == "image" else columns[by]
         if not kept:
             raise HemalumError(f"{pair.where}: {by} is empty; a split goes by it")
-        mpp = columns.value("mpp") if isinstance(columns, TableRow) else None
         yield Sample(
             image=image,
             instances=instances,
@@ -124,8 +124,8 @@ def read(
             group=kept,
             organ=columns.get("organ") or None,
             stain=columns.get("stain") or None,
-            mpp=mpp,
-            mpp_source=None if mpp is None else "file",
+            mpp=pair.mpp,
+            mpp_source=None if pair.mpp is None else "file",
             classes=classes,
             unannotated=unannotated,
         )
@@ -271,7 +271,7 @@ def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[
             try:
                 image = find_listed(path, images, columns, "image", where)
                 label = find_listed(path, labels, columns, "label", where)
-                yield Pair(image, label, name, None, columns, where)
+                yield Pair(image, label, name, None, columns, stated_mpp(columns), where)
             except HemalumError as error:
                 yield error
     except HemalumError as error:
