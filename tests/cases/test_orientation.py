@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hemalum
+from builders.outlines import feature, features_of, rectangle, write_geojson
 from builders.slides import draw_picture, levels_of
 from hemalum.data.check import check_dataset
 from hemalum.data.image import orientation_of, plain_size, read_image
 from hemalum.data.importing import import_dataset
 from hemalum.data.pixels import seen_window, stored_window, turn
+from hemalum.errors import HemalumError
 from hemalum.experiments.evaluate import evaluate
 from hemalum.slides import open_slide
 
@@ -208,6 +210,55 @@ def test_labels_that_fit_only_what_is_stored_are_turned_and_named(
         f"tag ({orientation}) turns it; turned with it"
     )
     assert not [problem for problem in check_dataset(source) if problem.kind == "size"]
+
+
+@pytest.mark.parametrize("orientation", [5, 6])
+@pytest.mark.parametrize("turned", ["labels", "classes", "both", "neither"])
+def test_labels_and_class_maps_are_turned_each_by_itself(tmp_path: Path, orientation: int, turned: str) -> None:
+    source = save_set(tmp_path / "set", orientation, (110, 140), ".jpg", labels_turned=turned in ("labels", "both"))
+    (source / "classes").mkdir()
+    for number in range(3):
+        stored = (np.roll(discs(110, 140), 3 * number, 1) > 0).astype(np.uint8)
+        pixels = turn(stored, orientation) if turned in ("classes", "both") else stored
+        Image.fromarray(pixels).save(source / "classes" / f"f{number}.png")
+    assert not [problem for problem in check_dataset(source) if problem.level == "error" or problem.kind == "classes"]
+    for sample in import_dataset("folder", source, tmp_path / "data", mpp=0.25, class_names="nucleus"):
+        assert sample.classes is not None
+        assert sample.classes.tolist() == [0] + 9 * [1]
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("turned", [True, False])
+def test_outlines_are_turned_where_only_that_fits(
+    tmp_path: Path, orientation: int, turned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """QuPath turns no picture: what is drawn there is drawn on it as stored."""
+    source = save_set(tmp_path / "set", orientation, (110, 140), ".png", labels_turned=True)
+    for number in range(3):
+        (source / "labels" / f"f{number}.png").unlink()
+        stored = np.roll(discs(110, 140), 3 * number, 1)
+        labels = turn(stored, orientation) if turned else stored
+        region = feature(rectangle(2, 2, labels.shape[1] - 2, labels.shape[0] - 2), name="Region*")
+        write_geojson(source / "labels" / f"f{number}.geojson", [region, *features_of(labels, names=["Tumor"])])
+    assert not [problem for problem in check_dataset(source) if problem.level == "error"]
+    for sample in import_dataset("folder", source, tmp_path / "data", mpp=0.25):
+        inside = sample.image[sample.instances > 0].mean()
+        assert inside + 100 < sample.image[sample.instances == 0].mean()
+        assert sample.classes is not None
+        assert sample.classes.tolist() == [0] + 9 * [1]
+        assert sample.unannotated is not None
+        assert not (sample.unannotated & (sample.instances > 0)).any()
+    lines = [line for line in caplog.messages if "not as its orientation tag" in line]
+    assert len(lines) == (0 if turned else 1)
+
+
+def test_outlines_that_fit_neither_are_refused_as_those_of_what_is_seen(tmp_path: Path) -> None:
+    source = save_set(tmp_path / "set", 6, (110, 140), ".png", labels_turned=True)
+    for number in range(3):
+        (source / "labels" / f"f{number}.png").unlink()
+        write_geojson(source / "labels" / f"f{number}.geojson", [feature(rectangle(3, 5, 300, 20))])
+    with pytest.raises(HemalumError, match="its image is 110 x 140 px: export in px of this very image"):
+        import_dataset("folder", source, tmp_path / "data", mpp=0.25)
 
 
 def test_segment_gives_nuclei_in_the_turned_frame(tmp_path: Path, dark_model: Path) -> None:

@@ -18,6 +18,7 @@ from hemalum.data.dataset import Dataset
 from hemalum.data.label_files import JoinedLabels, join_labels, list_label_files, stem_of, without_tail
 from hemalum.data.label_formats import LABEL_ENDINGS, is_common
 from hemalum.data.label_maps import Instances, read_instances
+from hemalum.data.pixels.orientation import EXCHANGED
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError, counted
 from hemalum.experiments.segmenters import Segmentation
@@ -119,7 +120,7 @@ class LabelMaps:
         if labels.shape != sample.instances.shape:
             raise HemalumError(
                 f"{path}: label map is {_size(labels)}, its image {sample.id} is {_size(sample.instances)}; "
-                "save it at the size of the image"
+                f"save it at the size of the image{EXCHANGED if labels.T.shape == sample.instances.shape else ''}"
             )
         return labels
 

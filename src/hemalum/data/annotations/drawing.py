@@ -17,6 +17,7 @@ from hemalum.data.annotations.outlines import Outline
 from hemalum.data.annotations.paths import areas, inside, to_path
 from hemalum.data.annotations.qupath import NUCLEI, POINTS, TILES_OR_CORES, QuPathObject, read_areas
 from hemalum.data.annotations.regions import MANY, find_regions, role_of_class
+from hemalum.data.pixels.orientation import EXCHANGED
 from hemalum.errors import HemalumError, counted
 from hemalum.nuclei.polygons import Polygons, fill
 
@@ -87,17 +88,24 @@ class Drawing:
             self.margin,
         )
 
+    def strays(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """(N,) bool: which outlines leave an image of (H, W) px by more than the margin."""
+        low, high = self.paths.bounds()
+        beyond: NDArray[np.bool_] = (low < -self.margin) | (high > np.array(shape[::-1]) + self.margin)
+        return beyond.any(axis=1)
+
     def check_within(self, shape: tuple[int, int]) -> None:
         """Raise HemalumError for an outline that leaves its image of (H, W) px by more than the margin."""
         height, width = shape
-        low, high = self.paths.bounds()
-        strays = (low < -self.margin).any(axis=1) | (high > np.array([width, height]) + self.margin).any(axis=1)
+        strays = self.strays(shape)
         if strays.any():
             first = int(np.flatnonzero(strays)[0])
+            low, high = self.paths.bounds()
             (left, top), (right, bottom) = low[first].tolist(), high[first].tolist()
             raise HemalumError(
                 f"{self.file}, {self.names[first]}: the polygon spans x {left:g} to {right:g}, y {top:g} to "
                 f"{bottom:g}, its image is {width} x {height} px: export in px of this very image"
+                f"{'' if self.strays((width, height)).any() else EXCHANGED}"
             )
 
 

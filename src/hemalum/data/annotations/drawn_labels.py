@@ -18,6 +18,8 @@ from hemalum.data.annotations.drawing import (
     read_drawing,
     tell_apart,
 )
+from hemalum.data.image import orientation_of, remark_turned_labels
+from hemalum.data.pixels.orientation import AS_STORED, is_transposed, seen_shape, turn
 from hemalum.errors import HemalumError, counted
 from hemalum.nuclei.polygons import fill
 
@@ -103,8 +105,11 @@ class DrawnSummary:
             )  # fmt: skip
 
 
-def read_drawn_labels(path: Path | str, shape: tuple[int, int]) -> DrawnLabels:
+def read_drawn_labels(path: Path | str, shape: tuple[int, int], image_file: Path | None = None) -> DrawnLabels:
     """Read outlines as the labels of an image of (H, W) px; see `tell_apart` for what is a nucleus.
+
+    Outlines that fit only what `image_file` stores, not what its orientation makes of it, are turned with it, which
+    is said.
 
     A pixel is inside where its center is; holes are left out. Of outlines that overlap the smaller has the pixel.
     QuPath's cells give their nucleus; of a derived class ("Tumor: Positive") the name is all of it.
@@ -116,6 +121,8 @@ def read_drawn_labels(path: Path | str, shape: tuple[int, int]) -> DrawnLabels:
     outline but other things, and for nuclei outside of the image.
     """
     drawing = _read(Path(path))
+    orientation = _orientation(drawing, shape, image_file)
+    shape = seen_shape(shape, orientation)  # or that of what is stored: height and width change places both ways
     roles = tell_apart(drawing, shape)
     nuclei = roles.nuclei
     nuclei.check_within(shape)
@@ -131,9 +138,9 @@ def read_drawn_labels(path: Path | str, shape: tuple[int, int]) -> DrawnLabels:
     unannotated = np.where(labels > 0, np.append(False, unknown)[labels], unannotated)
     named = [None, *nuclei.class_names]
     return DrawnLabels(
-        labels,
+        turn(labels, orientation),
         [None, *(named[number] for number in nuclei.classes.tolist())],
-        unannotated if unannotated.any() else None,
+        turn(unannotated, orientation) if unannotated.any() else None,
         roles.left_out,
         int(unknown.sum()),
         roles.regions.names,
@@ -146,6 +153,17 @@ def class_names_in(paths: Iterable[Path]) -> list[str]:
     for path in paths:
         names |= tell_apart(_read(path), None).nuclei.class_names_used()
     return sorted(names)
+
+
+def _orientation(drawing: Drawing, shape: tuple[int, int], image_file: Path | None) -> int:
+    """How outlines are to be turned that fit an image of (H, W) px as it is stored only."""
+    if image_file is None or not drawing.strays(shape).any() or drawing.strays(shape[::-1]).any():
+        return AS_STORED
+    orientation = orientation_of(image_file)
+    if not is_transposed(orientation):
+        return AS_STORED
+    remark_turned_labels(drawing.file, orientation)
+    return orientation
 
 
 def _read(path: Path) -> Drawing:

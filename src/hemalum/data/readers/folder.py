@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hemalum.data.annotations import DrawnSummary, class_names_in
 from hemalum.data.dataset import classes_by_instance
-from hemalum.data.image import labels_as_seen, read_image
+from hemalum.data.image import read_image
 from hemalum.data.label_files import (
     apart,
     is_label_word,
@@ -89,8 +89,9 @@ def read(
     doubts: dict[str, list[str]] = {}
     for pair in pairs:
         image = read_image(pair.image)
-        read_labels = read_instances(pair.label, (image.shape[0], image.shape[1]))
-        instances = labels_as_seen(read_labels.labels, pair.label, image.shape, pair.image)
+        shape = image.shape[0], image.shape[1]
+        read_labels = read_instances(pair.label, shape, pair.image)
+        instances = read_labels.labels
         binary += read_labels.was_mask
         for doubt in read_labels.doubts:
             doubts.setdefault(doubt.kind, []).append(f"{pair.label}: {doubt.message}")
@@ -102,7 +103,7 @@ def read(
         if pair.classes is None and read_labels.drawn is not None and names:
             classes = read_labels.drawn.classes(names, pair.label)[: instances.max() + 1]
         elif pair.classes is not None:
-            class_map = labels_as_seen(read_class_map(pair.classes), pair.classes, image.shape, pair.image)
+            class_map = read_class_map(pair.classes, shape, pair.image)
             same_size(pair.classes, class_map, image, "class map is {}, its image {}")
             if class_map.max() > 255:
                 raise HemalumError(f"{pair.classes}: class ids up to {class_map.max()}; they must be 0 to 255")
