@@ -343,12 +343,12 @@ def _excel_rows(path: Path, columns: Sequence[str]) -> Iterator[NumberedCells]:
         fit = [max((_count(cells, columns) for _, cells in rows), default=0) for rows in heads]
         for index, sheet in enumerate(sheets):
             if fit[index] == max(fit) and any(any(cells) for _, cells in heads[index]):
-                return _sheet_rows(sheet)
+                yield from _sheet_rows(sheet)
+                return
     except HemalumError:
         raise
-    except Exception as error:  # openpyxl raises many
+    except Exception as error:  # openpyxl raises many, some of them when it comes to a row
         raise HemalumError(f"{path}: is no Excel file that can be read ({one_line(error)})") from error
-    return iter(())
 
 
 def _sheet_rows(sheet: Any) -> Iterator[NumberedCells]:
