@@ -18,6 +18,7 @@ from hemalum.data.check import check_dataset
 from hemalum.data.importing import import_dataset
 from hemalum.data.readers import folder
 from hemalum.data.sample import Sample
+from hemalum.errors import HemalumError
 from hemalum.experiments.evaluate import evaluate
 from hemalum.experiments.label_maps import LabelMaps, Truth
 
@@ -347,6 +348,23 @@ def test_ellipses_of_imagescope(tmp_path: Path) -> None:
     corners = [[[10.0, 10.0], [30.0, 40.0]]]
     labels = read_drawn_labels(write_xml(tmp_path / "a.xml", {"": corners}, Type="2"), SHAPE).labels
     assert abs(np.count_nonzero(labels) - np.pi * 10 * 15) < 12
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["FREEHAND", "TRACED", "POLYGON", "POINT"])
+def test_a_roi_with_a_vertex_that_is_nowhere(tmp_path: Path, kind: str, value: float) -> None:
+    with np.errstate(invalid="ignore"):
+        roi = roifile.ImagejRoi.frompoints(np.array([[2, 2], [12.5, 2], [12, value], [2, 12]], np.float32))
+    roi.roitype = roifile.ROI_TYPE[kind]
+    (tmp_path / "a.roi").write_bytes(roi.tobytes())
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("0001.roi", roi.tobytes())
+    for name, entry in (("a.roi", "a.roi"), ("a.zip", "0001.roi")):
+        with pytest.raises(HemalumError) as refused:
+            read_drawn_labels(tmp_path / name, SHAPE)
+        assert str(refused.value) == (
+            f"{tmp_path / name}: entry '{entry}' has a vertex that is no finite number; save the ROI again"
+        )
 
 
 def test_rois_of_imagej(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
