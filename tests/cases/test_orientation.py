@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,53 @@ def test_what_is_no_orientation_turns_nothing(tmp_path: Path, form: str, orienta
     path = save_turned(tmp_path / form, PICTURE, orientation)
     assert read_image(path).shape == PICTURE.shape
     assert orientation_of(path) == 1
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("at", ["before", "behind"])
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"eXIf", b"junkjunk"),
+        (b"eXIf", b"MM"),
+        (b"tEXt", b"Raw profile type exif\0\nexif\n  10\nzz"),
+    ],
+)
+def test_a_png_with_damaged_exif_is_read(
+    tmp_path: Path, kind: bytes, content: bytes, at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(PICTURE).save(path)
+    data = path.read_bytes()
+    start = data.index(b"IDAT") - 4 if at == "before" else data.index(b"IEND") - 4
+    path.write_bytes(data[:start] + png_chunk(kind, content) + data[start:])
+    assert np.array_equal(read_image(path), PICTURE)
+    assert (orientation_of(path), plain_size(path)) == (1, PICTURE.shape[:2])
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert lines == [f"{path}: its EXIF is damaged; the picture is taken as it is stored, not turned"]
+
+
+def test_a_webp_with_damaged_exif_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.webp", lossless=True, exif=b"Exif\0\0junkjunk")
+    assert np.array_equal(read_image(tmp_path / "a.webp"), PICTURE)
+    assert "its EXIF is damaged" in caplog.text
+
+
+def test_damaged_pixels_before_exif_are_named_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = save_turned(tmp_path / "a.png", PICTURE, 6)
+    data = path.read_bytes()
+    exif = data.index(b"eXIf") - 4
+    behind = data[exif : exif + 12 + int.from_bytes(data[exif : exif + 4], "big")]
+    data = data.replace(behind, b"")
+    start, end = data.index(b"IDAT") + 4, data.index(b"IEND") - 4
+    path.write_bytes(data[:start] + bytes(end - start) + behind + data[end:])
+    assert orientation_of(path) == 1
+    with pytest.raises(HemalumError, match="damaged or truncated"):
+        read_image(path)
+    assert "EXIF" not in caplog.text
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
