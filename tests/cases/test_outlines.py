@@ -21,6 +21,7 @@ from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
 from hemalum.experiments.evaluate import evaluate
 from hemalum.experiments.label_maps import LabelMaps, Truth
+from hemalum.experiments.segmenters import Segmentation
 
 pytestmark = pytest.mark.fault
 
@@ -285,13 +286,54 @@ def test_classes_are_those_of_the_outlines(tmp_path: Path) -> None:
     assert given_names.class_names[1] == "tumor"
 
 
-@pytest.mark.parametrize("text", ["tumor", " tumor ", ["tumor"]])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tumor", " tumor ", ["tumor"], ["tumor", ""], [" tumor\n"], {"name": " tumor"}, {"names": "tumor"},
+        {"name": "tumor", "names": []}, {"names": ["tumor "]}, {"names": ["", "tumor"]},
+        {"names": [" "], "name": "tumor"},
+    ],
+)  # fmt: skip
 def test_a_classification_may_be_text_alone(tmp_path: Path, text: Any) -> None:
     features = packed(features_of(LABELS), classification=text)
     assert set(read_drawn_labels(write_geojson(tmp_path / "a.geojson", features), SHAPE).class_names) == {
         None,
         "tumor",
     }
+
+
+@pytest.mark.parametrize(
+    "text", ["", "  ", [], [""], [1], {"name": " "}, {"names": ["", " "]}, {"name": 3}, {}, None, 7]
+)
+def test_a_classification_without_a_name_is_none(tmp_path: Path, text: Any) -> None:
+    features = packed(features_of(LABELS), classification=text)
+    assert set(read_drawn_labels(write_geojson(tmp_path / "a.geojson", features), SHAPE).class_names) == {None}
+
+
+def test_parts_of_a_derived_class_are_joined_as_qupath_shows_them(tmp_path: Path) -> None:
+    features = features_of(LABELS, names=[{"names": [" Tumor", "Positive "]}, {"name": "Tumor: Positive"}])
+    names = read_drawn_labels(write_geojson(tmp_path / "a.geojson", features), SHAPE).class_names
+    assert set(names) == {None, "Tumor: Positive"}
+
+
+def test_capitals_of_classes_make_no_difference(tmp_path: Path) -> None:
+    path = make_folder(tmp_path, features_of(LABELS, names=["Tumor", "STROMA", "Nucleus"]))
+    sample = read_one(path, class_names="tumor,stroma")
+    assert sample.classes is not None
+    assert np.bincount(sample.classes[1:]).tolist() == [8, 9, 8]
+    maps = LabelMaps(path / "labels", class_names={1: "tumor", 2: "stroma"})
+    result = maps(sample)
+    assert isinstance(result, Segmentation)
+    assert result.classes is not None
+    assert np.bincount(result.classes[1:]).tolist() == [8, 9, 8]
+
+
+def test_classes_that_differ_in_capitals_stay_apart(tmp_path: Path) -> None:
+    path = make_folder(tmp_path, features_of(LABELS, names=["tumor", "Tumor"]))
+    for names in (None, "Tumor,tumor"):
+        sample = read_one(path, class_names=names)
+        assert sample.classes is not None
+        assert np.bincount(sample.classes[1:]).tolist() == [0, 12, 13]
 
 
 def test_a_class_that_is_not_named(tmp_path: Path, error_line: Callable[..., str]) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.annotations import class_numbers
 from hemalum.data.dataset import Dataset
 from hemalum.data.label_files import JoinedLabels, join_labels, list_label_files, stem_of, without_tail
 from hemalum.data.label_formats import LABEL_ENDINGS, is_common
@@ -213,9 +214,9 @@ def _classes(path: Path, names: Sequence[str | None], class_names: Mapping[int, 
 
     0 for a polygon without a classification. Raises HemalumError where only some are: they would count as false.
     """
-    ids = {name.casefold(): number for number, name in class_names.items()}
-    present = sorted({name for name in names if name is not None})
-    unknown = [name for name in present if name.casefold() not in ids]
+    numbers = class_numbers(names, class_names)
+    present = sorted({name for name in names if name is not None and numbers.get(name) != 0})
+    unknown = [name for name in present if name not in numbers]
     if len(unknown) == len(present):
         return None
     if unknown:
@@ -223,7 +224,7 @@ def _classes(path: Path, names: Sequence[str | None], class_names: Mapping[int, 
             f"{path}: classification {unknown[0]!r} is no class of the dataset; "
             f"classes are {', '.join(class_names.values())}"
         )
-    return np.array([0 if name is None else ids[name.casefold()] for name in names], np.int32)
+    return np.array([numbers[name] for name in names], np.int32)
 
 
 def _label_files(folder: Path) -> list[Path]:

@@ -62,11 +62,25 @@ class DrawnLabels:
 
         Raises HemalumError for a class that is not among the names.
         """
-        numbers = {NO_CLASS: 0} | {name: number for number, name in names.items()}
-        unknown = next((name for name in self.class_names if name is not None and name not in numbers), None)
+        numbers = class_numbers(self.class_names, names)
+        unknown = next((name for name in self.class_names if name not in numbers), None)
         if unknown is not None:
             raise HemalumError(f"{where}: class '{unknown}' is not among class_names {', '.join(names.values())}")
-        return np.array([0 if name is None else numbers[name] for name in self.class_names], np.int32)
+        return np.array([numbers[name] for name in self.class_names], np.int32)
+
+
+def class_numbers(written: Iterable[str | None], names: Mapping[int, str]) -> dict[str | None, int]:
+    """The class of each name that is written, by `names` of the classes, whose capitals make no difference.
+
+    No name, and hemalum's own for a nucleus without a class, are 0. A name of no class is left out.
+    """
+    loose = {name.casefold(): number for number, name in names.items()}
+    numbers: dict[str | None, int] = {None: 0, NO_CLASS: 0} | {name: number for number, name in names.items()}
+    return {
+        name: numbers[name] if name in numbers else loose[str(name).casefold()]
+        for name in written
+        if name in numbers or str(name).casefold() in loose
+    }
 
 
 @dataclass
