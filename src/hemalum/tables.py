@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from hemalum.errors import HemalumError, near_misses, nearest, one_line
+from hemalum.remarks import remark
 
 log = logging.getLogger(__name__)
-
-_reported: dict[Path, tuple[int, int]] = {}  # tables whose letters were spoken of: time and size
 
 MAX_BYTES = 64 << 20
 MAX_EXPANDED = 512 << 20  # bytes of what an .xlsx holds
@@ -131,10 +130,7 @@ def decode(data: bytes, path: Path) -> str:
         text = data.decode("cp1252")
     except UnicodeDecodeError:
         raise HemalumError(f"{path}: is neither UTF-8 nor Windows-1252; save it as UTF-8") from None
-    state = path.stat().st_mtime_ns, len(data)
-    if _reported.get(path) != state:  # an import reads its index more than once
-        _reported[path] = state
-        log.warning("%s: is not UTF-8; read as Windows-1252: where letters come out wrong, save it as UTF-8", path)
+    remark(path, "is not UTF-8; read as Windows-1252: where letters come out wrong, save it as UTF-8")
     return text
 
 

@@ -233,7 +233,7 @@ def test_labels_of_what_every_viewer_shows_fit(
     source = save_set(tmp_path / "set", orientation, (120, 120), form, labels_turned=True)
     assert not [problem for problem in check_dataset(source) if problem.level == "error"]
     first = source / "images" / f"f0{form}"
-    line = turned_line(first, orientation).replace(str(first), f"{first} (and 2 more files)")
+    line = f"{turned_line(first, orientation)} (and so 2 other files)"
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [line]
     dataset = import_dataset("folder", source, tmp_path / "data", mpp=0.25)
     for sample in dataset:
@@ -255,8 +255,8 @@ def test_labels_that_fit_only_what_is_stored_are_turned_and_named(
         assert inside + 100 < sample.image[sample.instances == 0].mean()
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert lines[1] == (
-        f"{source / 'labels' / 'f0.png'} (and 2 more files): labels fit the image as stored, not as its orientation "
-        f"tag ({orientation}) turns it; turned with it"
+        f"{source / 'labels' / 'f0.png'}: labels fit the image as stored, not as its orientation "
+        f"tag ({orientation}) turns it; turned with it (and so 2 other files)"
     )
     assert not [problem for problem in check_dataset(source) if problem.kind == "size"]
 
@@ -290,6 +290,7 @@ def test_outlines_are_turned_where_only_that_fits(
         region = feature(rectangle(2, 2, labels.shape[1] - 2, labels.shape[0] - 2), name="Region*")
         write_geojson(source / "labels" / f"f{number}.geojson", [region, *features_of(labels, names=["Tumor"])])
     assert not [problem for problem in check_dataset(source) if problem.level == "error"]
+    caplog.clear()
     for sample in import_dataset("folder", source, tmp_path / "data", mpp=0.25):
         inside = sample.image[sample.instances > 0].mean()
         assert inside + 100 < sample.image[sample.instances == 0].mean()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from builders.labels import field, photograph, save
 from builders.outlines import Feature, feature, features_of, rectangle, rings_of, write_geojson, write_xml
-from hemalum.data.annotations import read_drawn_labels
+from hemalum.data.annotations import read_drawing, read_drawn_labels
 from hemalum.data.check import check_dataset
 from hemalum.data.importing import import_dataset
 from hemalum.data.readers import folder
@@ -384,6 +384,37 @@ def test_aperio_layers_are_classes_and_regions(tmp_path: Path, caplog: pytest.Lo
     assert sample.classes.tolist() == [0, *[1] * 12, *[0] * 13]
     assert sample.unannotated is not None
     assert f"{tmp_path}: left out of 1 file, since it is no nucleus: 1 region, 1 point or line" in caplog.messages
+
+
+def test_an_import_reads_outlines_twice_and_warns_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rings = rings_of(LABELS)
+    for number in range(3):
+        save(tmp_path / "images" / f"f{number}.png", photograph(LABELS))
+        layers = {"Tumor": [*rings, *rings[: number + 2]]}
+        path = write_xml(tmp_path / "labels" / f"f{number}.xml", layers)
+        path.write_text(path.read_text().replace('<Region Id="1"', '<Region Id="1" NegativeROA="1"', 1))
+        save(tmp_path / "labels" / f"f{number}_outlines.png", LABELS.astype(np.uint8))
+    passes: list[Path] = []
+
+    def count(path: Path) -> Any:
+        passes.append(path)
+        return read_drawing(path)
+
+    monkeypatch.setattr("hemalum.data.annotations.drawn_labels.read_drawing", count)
+    dataset = import_dataset("folder", tmp_path, tmp_path / "set", mpp=0.25)
+    assert dataset.info.classes == {1: "Tumor"}
+    assert len(passes) == 6  # names of the classes, and outlines
+    first = tmp_path / "labels" / "f0.xml"
+    for line in (
+        f"{first}: 1 region marked as negative left out (and so 2 other files)",
+        f"{first}: 1 of 26 polygons hold no pixel of their own (and so 2 other files)",
+        f"{tmp_path}/labels: not read, since nearer label files are there: "
+        "f0_outlines.png, f1_outlines.png, f2_outlines.png",
+    ):
+        assert caplog.messages.count(line) == 1
+    assert not [line for line in caplog.messages if "f1.xml" in line]
 
 
 def test_ellipses_of_imagescope(tmp_path: Path) -> None:

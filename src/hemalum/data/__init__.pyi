@@ -55,8 +55,6 @@ from .labeled_images import present_classes as present_classes
 from .nucleus_size import APART as APART
 from .nucleus_size import equivalent_diameters as equivalent_diameters
 from .nucleus_size import likely_scale as likely_scale
-from .remarks import gather_remarks as gather_remarks
-from .remarks import remark as remark
 from .sample import MPP_RANGE as MPP_RANGE
 from .sample import Sample as Sample
 from .sampling import CategoryAdaptive as CategoryAdaptive

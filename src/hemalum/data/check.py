@@ -20,9 +20,9 @@ from hemalum.data.label_maps import components, is_binary, read_class_map, read_
 from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters, scale_doubt
 from hemalum.data.readers.folder import survey
-from hemalum.data.remarks import gather_remarks
 from hemalum.data.splits import groups_apart, split_hash
 from hemalum.errors import HemalumError, counted
+from hemalum.remarks import gather_remarks
 
 # Touching nuclei under one label have a neck: cut by this share of the typical radius all round, the label
 # falls into cores, two of which are nearly as deep as a typical nucleus. On TNBC and a part of DSB2018 all

@@ -21,8 +21,8 @@ from hemalum.data.pixels.plain import (
     stored_bits,
 )
 from hemalum.data.pixels.samples import CMYK, Display, Spread, Stored, spread_of
-from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError, one_line
+from hemalum.remarks import remark
 
 log = logging.getLogger(__name__)
 

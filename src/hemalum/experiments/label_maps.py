@@ -23,6 +23,7 @@ from hemalum.data.pixels.orientation import EXCHANGED
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError, counted
 from hemalum.experiments.segmenters import Segmentation
+from hemalum.remarks import remark
 
 log = logging.getLogger(__name__)
 
@@ -240,12 +241,12 @@ def _label_files(folder: Path) -> list[Path]:
 
 def _warn_of(path: Path, read: Instances) -> list[str]:
     """The doubts about a label file, which the log is told as well."""
-    lines = [f"{path}: {doubt.message}" for doubt in read.doubts]
+    doubts = [(doubt.message, str(doubt.kind)) for doubt in read.doubts]
     if read.drawn is not None and read.drawn.others:
-        lines.append(f"{path}: left out, since it is no nucleus: {read.drawn.others}")
-    for line in lines:
-        log.warning("%s", line)
-    return lines
+        doubts.append((f"left out, since it is no nucleus: {read.drawn.others}", "no nucleus"))
+    for message, kind in doubts:
+        remark(path, message, kind)
+    return [f"{path}: {message}" for message, _ in doubts]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """What is drawn on an image, whichever program drew it: nuclei, regions, and areas that are to be ignored."""
 
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +19,7 @@ from hemalum.data.annotations.regions import MANY, find_regions, role_of_class
 from hemalum.data.pixels.orientation import EXCHANGED
 from hemalum.errors import HemalumError, counted
 from hemalum.nuclei.polygons import Polygons, fill
-
-log = logging.getLogger(__name__)
+from hemalum.remarks import remark
 
 NOT_GEOJSON = (".xml", ".zip", ".roi")  # endings of files of outlines; whatever else is read as GeoJSON
 NO_CLASS = "Nucleus"  # what hemalum's own export calls a nucleus without a class
@@ -228,7 +226,7 @@ def _split_classes(pieces: list[Piece], path: Path) -> list[Piece]:
         role = role_of_class(pieces[index].class_name)
         if role != "nucleus" or np.count_nonzero(inside(pieces[index].path.astype(np.float64), others)) >= MANY:
             return pieces
-    log.warning("%s: %s of many parts; each part is taken as a nucleus", path, counted(len(many), "outline"))
+    remark(path, f"{counted(len(many), 'outline')} of many parts; each part is taken as a nucleus", "many parts")
     return [
         piece._replace(path=part, parts=())
         for piece in pieces

@@ -22,6 +22,7 @@ from hemalum.data.image import orientation_of, remark_turned_labels
 from hemalum.data.pixels.orientation import AS_STORED, is_transposed, seen_shape, turn
 from hemalum.errors import HemalumError, counted
 from hemalum.nuclei.polygons import fill
+from hemalum.remarks import remark
 
 log = logging.getLogger(__name__)
 
@@ -195,5 +196,5 @@ def _draw(nuclei: Drawing, shape: tuple[int, int]) -> NDArray[np.int32]:
     labels = fill_by_size(nuclei.paths, shape).astype(np.int32)
     hidden = len(nuclei) - np.count_nonzero(np.bincount(labels.ravel())[1:])
     if hidden:
-        log.warning("%s: %d of %d polygons hold no pixel of their own", nuclei.file, hidden, len(nuclei))
+        remark(nuclei.file, f"{hidden} of {len(nuclei)} polygons hold no pixel of their own", "hidden polygons")
     return labels

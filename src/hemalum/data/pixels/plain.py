@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum.data.pixels.orientation import AS_STORED, ORIENTATION, known_orientation
-from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError
+from hemalum.remarks import remark
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_XR = b"II\xbc"

@@ -32,7 +32,8 @@ from hemalum.data.label_maps import read_class_map, read_instances, same_size
 from hemalum.data.readers.files import find_index, find_listed, read_csv, stated_mpp
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
-from hemalum.errors import HemalumError, counted
+from hemalum.errors import HemalumError
+from hemalum.remarks import remark
 from hemalum.tables import as_posix
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,6 @@ def read(
     if not names and pairs[0].classes is not None:
         log.warning("%s: class maps without names; give them as class_names=FIRST,SECOND,… to use them", path)
     binary, drawn = 0, DrawnSummary()
-    doubts: dict[str, list[str]] = {}
     for pair in pairs:
         image = read_image(pair.image)
         shape = image.shape[0], image.shape[1]
@@ -94,7 +94,7 @@ def read(
         instances = read_labels.labels
         binary += read_labels.was_mask
         for doubt in read_labels.doubts:
-            doubts.setdefault(doubt.kind, []).append(f"{pair.label}: {doubt.message}")
+            remark(pair.label, doubt.message, doubt.kind)
         same_size(pair.label, instances, image, "label map is {}, its image {}")
         classes = unannotated = None
         if read_labels.drawn is not None:
@@ -130,8 +130,6 @@ def read(
             classes=classes,
             unannotated=unannotated,
         )
-    for lines in doubts.values():
-        log.warning("%s%s", lines[0], f" (and so {counted(len(lines) - 1, 'other file')})" if len(lines) > 1 else "")
     drawn.log(path)
     if binary:
         log.warning(
@@ -164,6 +162,8 @@ def classes_for(
 def _name_classes(
     class_names: Mapping[int, str] | Sequence[str] | str | None, pairs: Sequence[Pair]
 ) -> dict[int, str]:
+    if class_names == {}:  # it is known that there are none
+        return {}
     if class_names is None:
         drawn = [pair.label for pair in pairs if pair.classes is None and is_drawn(pair.label)]
         class_names = class_names_in(drawn)
@@ -231,11 +231,9 @@ def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumErr
     for label, names in joined.ambiguous.items():
         yield HemalumError(f"{label}: fits the images {' and '.join(names[:2])} as well; join them in index.csv")
     if joined.passed_over:
-        log.warning(
-            "%s: not read, since nearer label files are there: %s",
-            label_folder,
-            ", ".join(file.name for file in joined.passed_over[:5]) + (", …" if len(joined.passed_over) > 5 else ""),
-        )
+        names = ", ".join(file.name for file in joined.passed_over[:5])
+        more = ", …" if len(joined.passed_over) > 5 else ""
+        remark(label_folder, f"not read, since nearer label files are there: {names}{more}")
     for name, image in by_stem.items():
         try:
             file = joined.file_of(name)
