@@ -18,6 +18,7 @@ from PIL import Image
 import hemalum
 from builders.outlines import feature, features_of, rectangle, write_geojson
 from builders.slides import draw_picture, levels_of
+from hemalum.cli import main
 from hemalum.data.check import check_dataset
 from hemalum.data.image import orientation_of, plain_size, read_image
 from hemalum.data.importing import import_dataset
@@ -318,3 +319,16 @@ def test_segment_gives_nuclei_in_the_turned_frame(tmp_path: Path, dark_model: Pa
     turned = hemalum.segment(save_turned(tmp_path / "b.png", picture, 6), dark_model, mpp=0.25)
     assert len(plain) == len(turned) == 9
     assert turned.shape == (140, 110)
+
+
+def test_segment_warns_once_of_many_photographs(
+    tmp_path: Path, dark_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = save_set(tmp_path / "set", 6, (110, 140), ".jpg", labels_turned=True)
+    assert (
+        main(["segment", str(source / "images"), "-o", str(tmp_path / "out"), "-m", str(dark_model), "--mpp", "0.25"])
+        == 0
+    )
+    lines = [line for line in capsys.readouterr().err.splitlines() if "orientation tag" in line]
+    assert len(lines) == 1
+    assert lines[0].endswith(f"{turned_line(source / 'images' / 'f0.jpg', 6)} (and so 2 other files)")
