@@ -65,3 +65,29 @@ def test_a_decimal_comma_is_read_by_check_as_by_import(tmp_path: Path) -> None:
     lines = [problem.message for problem in check_dataset(root) if problem.kind == "mpp"]
     assert lines[0].startswith("the images differ in scale: mpp 0.45 (1 image), 2.5 (1 image)")
     assert [row.mpp for row in import_dataset("folder", root, tmp_path / "dst").rows] == [0.45, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("column", "first", "second", "line"),
+    [
+        ("group", "a", "", "index.csv, row 3: group is empty; a split goes by it"),
+        ("Group", "", "b", "index.csv, row 2: group is empty; a split goes by it"),
+        ("id", "a", "..", "index.csv, row 3: id '..' has no letter or digit to name a file by"),
+        ("id", "a", "a", "the id 'a' occurs 2 times; name the images apart"),
+        ("id", "a b", "a_b", "the id 'a_b' occurs 2 times; name the images apart"),
+        ("id", "a/b", "a?b", "the id 'a_b' occurs 2 times; name the images apart"),
+    ],
+)
+def test_ids_and_groups_that_cannot_be(tmp_path: Path, column: str, first: str, second: str, line: str) -> None:
+    root = folder_of(
+        tmp_path / "src", f"image,label,mpp,{column}\nf0.png,f0.png,0.45,{first}\nf1.png,f1.png,0.45,{second}\n"
+    )
+    refused, problems = in_both_ways(root, tmp_path / "dst")
+    assert refused.removeprefix(f"{root}: ") == line
+    assert [problem.message.removeprefix(f"{root}: ") for problem in problems] == [line]
+
+
+def test_an_empty_group_is_no_fault_where_no_split_goes_by_it(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "src", "image,label,mpp,group\nf0.png,f0.png,0.45,\nf1.png,f1.png,0.45,\n")
+    dataset = import_dataset("folder", root, tmp_path / "dst", group="image")
+    assert [row.group for row in dataset.rows] == ["f0", "f1"]

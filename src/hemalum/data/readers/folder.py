@@ -29,7 +29,7 @@ from hemalum.data.label_files import (
 )
 from hemalum.data.label_formats import is_drawn
 from hemalum.data.label_maps import read_class_map, read_instances, same_size
-from hemalum.data.readers.files import find_index, find_listed, read_csv, stated_mpp
+from hemalum.data.readers.files import find_index, find_listed, read_csv, safe_name, stated_mpp
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError
@@ -77,7 +77,7 @@ def read(
     Raises HemalumError, naming file or row, for missing folders, pairs or columns, unreadable files, sizes that
     do not fit, and class ids without a name where names are given.
     """
-    pairs = find_pairs(path, images=images, labels=labels, index=index)
+    pairs = find_pairs(path, images=images, labels=labels, index=index, group=group)
     names = _name_classes(class_names, pairs)
     if group is not None and group != "image" and group not in pairs[0].columns:
         known = ", ".join(pairs[0].columns) or "none: there is no index"
@@ -113,16 +113,13 @@ def read(
                 known = ", ".join(f"{number} {name}" for number, name in names.items())
                 raise HemalumError(f"{pair.classes}: class {unnamed[0]} has no name; named are {known}")
         columns = pair.columns
-        by = group or ("group" if "group" in columns else "image")
-        kept = pair.id if by == "image" else columns[by]
-        if not kept:
-            raise HemalumError(f"{pair.where}: {by} is empty; a split goes by it")
+        by = _group_column(pair, group)
         yield Sample(
             image=image,
             instances=instances,
             id=pair.id,
             source=columns.get("source", ""),
-            group=kept,
+            group=pair.id if by == "image" else columns[by],
             organ=columns.get("organ") or None,
             stain=columns.get("stain") or None,
             mpp=pair.mpp,
@@ -147,6 +144,7 @@ def classes_for(
     images: str = "images",
     labels: str = "labels",
     index: str | None = None,
+    group: str | None = None,
     class_names: Mapping[int, str] | Sequence[str] | str | None = None,
     **_others: object,
 ) -> dict[int, str]:
@@ -156,7 +154,7 @@ def classes_for(
     """
     if class_names is not None or path is None:
         return _name_classes(class_names, [])
-    return _name_classes(None, find_pairs(path, images=images, labels=labels, index=index))
+    return _name_classes(None, find_pairs(path, images=images, labels=labels, index=index, group=group))
 
 
 def _name_classes(
@@ -182,19 +180,29 @@ def _name_classes(
 
 
 def find_pairs(
-    path: Path | str, *, images: str = "images", labels: str = "labels", index: str | None = None
+    path: Path | str,
+    *,
+    images: str = "images",
+    labels: str = "labels",
+    index: str | None = None,
+    group: str | None = None,
 ) -> list[Pair]:
     """The image and label files of a folder, joined; never empty. Raises HemalumError as `read` does."""
-    pairs, faults = survey(path, images=images, labels=labels, index=index)
+    pairs, faults = survey(path, images=images, labels=labels, index=index, group=group)
     if faults:
         raise faults[0]
     return pairs
 
 
 def survey(
-    path: Path | str, *, images: str = "images", labels: str = "labels", index: str | None = None
+    path: Path | str,
+    *,
+    images: str = "images",
+    labels: str = "labels",
+    index: str | None = None,
+    group: str | None = None,
 ) -> tuple[list[Pair], list[HemalumError]]:
-    """The pairs that can be joined, and every fault that keeps the others from it."""
+    """The pairs that can be joined, and every fault that keeps them from being read; `group` as of `read`."""
     path = Path(path)
     try:
         listed = find_index(path, index)
@@ -206,10 +214,21 @@ def survey(
     faults = [item for item in entries if isinstance(item, HemalumError)]
     if not entries:
         faults.append(HemalumError(f"{listed or path / images}: no images"))
-    for name, count in Counter(pair.id for pair in pairs).items():
-        if count > 1:
+    for pair in pairs:
+        by = _group_column(pair, group)
+        if by in pair.columns and not pair.columns[by]:
+            faults.append(HemalumError(f"{pair.where}: {by} is empty; a split goes by it"))
+        if not safe_name(pair.id):
+            faults.append(HemalumError(f"{pair.where}: id {pair.id!r} has no letter or digit to name a file by"))
+    for name, count in Counter(safe_name(pair.id) for pair in pairs).items():
+        if name and count > 1:
             faults.append(HemalumError(f"{path}: the id {name!r} occurs {count} times; name the images apart"))
     return pairs, faults
+
+
+def _group_column(pair: Pair, group: str | None) -> str:
+    """The column of an index that a split goes by; "image" for each image by itself."""
+    return group or ("group" if "group" in pair.columns else "image")
 
 
 def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
