@@ -91,3 +91,12 @@ def test_an_empty_group_is_no_fault_where_no_split_goes_by_it(tmp_path: Path) ->
     root = folder_of(tmp_path / "src", "image,label,mpp,group\nf0.png,f0.png,0.45,\nf1.png,f1.png,0.45,\n")
     dataset = import_dataset("folder", root, tmp_path / "dst", group="image")
     assert [row.group for row in dataset.rows] == ["f0", "f1"]
+
+
+@pytest.mark.parametrize("text", ["images", "images/", "sub", "images/sub", ".", "SUB", ".."])
+def test_an_index_that_names_a_folder(tmp_path: Path, text: str) -> None:
+    root = folder_of(tmp_path / "src", f"image,label,mpp\nf0.png,f0.png,0.45\n{text},f1.png,0.45\n")
+    (root / "images" / "sub").mkdir()
+    refused, problems = in_both_ways(root, tmp_path / "dst")
+    assert refused == f"index.csv, row 3: image '{text}' is a folder; name a file in it"
+    assert [problem.message for problem in problems] == [refused]

@@ -69,10 +69,12 @@ def find_listed(path: Path, folder: str, row: Mapping[str, str], column: str, wh
     text = row[column]
     if not text:
         raise HemalumError(f"{where}: {column} is empty")
-    for inside in (path / folder, path):
-        file = listed_path(inside, text)
-        if file is not None and file.is_file():
-            return file
+    entries = [entry for inside in (path / folder, path) if (entry := listed_path(inside, text)) is not None]
+    for entry in entries:
+        if entry.is_file():
+            return entry
+    if any(entry.is_dir() for entry in entries):
+        raise HemalumError(f"{where}: {column} {text!r} is a folder; name a file in it")
     raise HemalumError(
         f"{where}: {column} {text!r} is neither in {path / folder} nor in {path}"
         f"{near_files((path / folder, path), text)}"
