@@ -17,7 +17,7 @@ from PIL import Image
 
 import hemalum
 from builders.outlines import feature, features_of, rectangle, write_geojson
-from builders.slides import draw_picture, levels_of
+from builders.slides import draw_picture, levels_of, seen
 from hemalum.cli import main
 from hemalum.data.check import check_dataset
 from hemalum.data.image import orientation_of, plain_size, read_image
@@ -31,16 +31,6 @@ pytestmark = pytest.mark.fault
 
 PICTURE = draw_picture(64, 96)
 FORMS = ("a.jpg", "a.png", "late.png", "a.webp", "plain.tif", "tiles.tif", "float.tif")
-# what Pillow does to show an image of each orientation
-SHOWN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def turned_line(path: Path, orientation: int) -> str:
@@ -48,12 +38,6 @@ def turned_line(path: Path, orientation: int) -> str:
         f"{path}: turned as its orientation tag ({orientation}) says; labels are expected, and nuclei and overlay "
         "given, in the turned frame"
     )
-
-
-def seen(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """The picture as a viewer shows it."""
-    image = Image.fromarray(pixels)
-    return np.asarray(image.transpose(SHOWN[orientation]) if orientation in SHOWN else image)
 
 
 def save_turned(path: Path, pixels: NDArray[np.uint8], orientation: int) -> Path:
