@@ -12,6 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hemalum"
 # from the ground up; packages on one floor do not know each other
 FLOORS = [
     {"cpus", "errors", "networks"},  # networks stand on torch, and on nothing of this package
+    {"remarks"},
     {"cache", "files", "settings", "tables"},
     {"compiled", "manifest"},
     {"metrics", "nuclei"},

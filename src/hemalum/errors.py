@@ -60,8 +60,8 @@ def near_misses(name: str, known: Iterable[str]) -> str:
 
     Where some differ in capitals, separators, leading zeros or an ending alone, no others are named.
     """
-    known = sorted(known)
-    alike = [one for one in known if _join_key(one) == _join_key(name) and one != name]
+    known = sorted({*known} - {name})
+    alike = [one for one in known if _join_key(one) == _join_key(name)]
     quoted = [f"'{one}'" for one in (alike or get_close_matches(name, known, n=3, cutoff=0.75))[:3]]
     if not quoted:
         return ""

@@ -55,7 +55,7 @@ class Strict(BaseModel):
         nested = [
             (option, f"{name}.{path}")
             for name, field in cls.model_fields.items()
-            for part in (type(field.default), *_classes(field.annotation))
+            for part in (type(field.default), *(settings for settings, _ in _nested(field.annotation, name)))
             if issubclass(part, Strict)
             for option, path in part.option_paths().items()
         ]
@@ -122,13 +122,6 @@ def _option_hint(settings: type[Strict], path: Sequence[str | int]) -> str:
     )
 
 
-def _classes(annotation: Any) -> list[type]:
-    """The classes that an annotation names, in a union or a list too."""
-    if isinstance(annotation, type):
-        return [annotation]
-    return [nested for part in get_args(annotation) for nested in _classes(part)]
-
-
 def merge(content: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Give `content` with `changes`: mappings key by key, lists of named things (phases) by name, all else replaced.
 
@@ -181,15 +174,6 @@ def as_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [as_plain(part) for part in value]
     return value
-
-
-def settings_at(model: type[BaseModel], path: Sequence[str | int]) -> list[type[BaseModel]]:
-    """Give the settings that may stand at `path` of a mapping of `model`, of which pydantic's locations are written.
-
-    What is no field in it (a list's index, a mapping's key, the name that tells a union's models apart) stays
-    where it is; a name takes the model that it names.
-    """
-    return _walk(model, path)[0]
 
 
 def explain(error: ValidationError, model: type[BaseModel], elsewhere: Mapping[str, str] | None = None) -> str:
@@ -258,7 +242,11 @@ def _nested(annotation: Any, name: str) -> list[tuple[type[BaseModel], tuple[str
 
 
 def _walk(model: type[BaseModel], path: Sequence[str | int]) -> tuple[list[type[BaseModel]], tuple[str, ...]]:
-    """The settings at `path`, and the way there as `key_locations` writes it."""
+    """The settings that may stand at `path`, as pydantic writes it, and the way there as `key_locations` does.
+
+    What is no field in it (a list's index, a mapping's key, the name that tells a union's models apart) stays
+    where it is; a name takes the model that it names.
+    """
     models, location = [model], tuple[str, ...]()
     for step in path:
         annotations = [part.model_fields[str(step)].annotation for part in models if str(step) in part.model_fields]

@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from hemalum.errors import HemalumError, near_misses, nearest, one_line
+from hemalum.remarks import remark
 
 log = logging.getLogger(__name__)
-
-_reported: dict[Path, tuple[int, int]] = {}  # tables whose letters were spoken of: time and size
 
 MAX_BYTES = 64 << 20
 MAX_EXPANDED = 512 << 20  # bytes of what an .xlsx holds
@@ -131,10 +130,7 @@ def decode(data: bytes, path: Path) -> str:
         text = data.decode("cp1252")
     except UnicodeDecodeError:
         raise HemalumError(f"{path}: is neither UTF-8 nor Windows-1252; save it as UTF-8") from None
-    state = path.stat().st_mtime_ns, len(data)
-    if _reported.get(path) != state:  # an import reads its index more than once
-        _reported[path] = state
-        log.warning("%s: is not UTF-8; read as Windows-1252: where letters come out wrong, save it as UTF-8", path)
+    remark(path, "is not UTF-8; read as Windows-1252: where letters come out wrong, save it as UTF-8")
     return text
 
 
@@ -343,12 +339,12 @@ def _excel_rows(path: Path, columns: Sequence[str]) -> Iterator[NumberedCells]:
         fit = [max((_count(cells, columns) for _, cells in rows), default=0) for rows in heads]
         for index, sheet in enumerate(sheets):
             if fit[index] == max(fit) and any(any(cells) for _, cells in heads[index]):
-                return _sheet_rows(sheet)
+                yield from _sheet_rows(sheet)
+                return
     except HemalumError:
         raise
-    except Exception as error:  # openpyxl raises many
+    except Exception as error:  # openpyxl raises many, some of them when it comes to a row
         raise HemalumError(f"{path}: is no Excel file that can be read ({one_line(error)})") from error
-    return iter(())
 
 
 def _sheet_rows(sheet: Any) -> Iterator[NumberedCells]:

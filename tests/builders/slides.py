@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from builders.scenes import smooth_field
 from hemalum.data.image import read_image
@@ -22,12 +23,24 @@ SCN = (
     "<numericalAperture>0.4</numericalAperture><illuminationSource>brightfield</illuminationSource>"
     "</illuminationSettings></scanSettings></image></collection></scn>"
 )
+# what Pillow does to show an image of each orientation
+SHOWN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 def draw_picture(height: int, width: int, seed: int = 0) -> Pixels:
     """Soft colored blobs without repetition, (height, width, 3): any window of it is told from any other."""
     fields = [smooth_field(seed + channel, (height, width), 4) for channel in range(3)]
     return np.rint(np.stack(fields, axis=2) * 255).astype(np.uint8)
+
+
+def seen(pixels: Pixels, orientation: int) -> Pixels:
+    """A picture as a viewer shows it that heeds the orientation."""
+    image = Image.fromarray(pixels)
+    return np.asarray(image.transpose(SHOWN[orientation]) if orientation in SHOWN else image)
 
 
 def halve(pixels: Pixels) -> Pixels:

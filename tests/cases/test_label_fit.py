@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from builders.outlines import feature, features_of, rectangle, write_geojson
 from builders.scenes import draw_crowd, smooth_field
 from hemalum.data.check import Problem, check_dataset
 from hemalum.data.importing import import_dataset
-from hemalum.data.label_fit import TURNS, area_under_roc, find_misfit
+from hemalum.data.label_fit import TURNS, area_under_roc, best_turn, find_misfit
 
 pytestmark = pytest.mark.fault
 
@@ -56,6 +57,8 @@ def test_the_turn_that_fits_is_named(seed: int, turn: str, stain: str, shape: tu
         misfit = find_misfit(image, turned)
         assert misfit is not None
         assert misfit.better == BACK.get(turn, turn)
+    else:
+        assert best_turn(image, turned) == BACK.get(turn, turn)
 
 
 @settings(max_examples=15)
@@ -148,6 +151,27 @@ def test_check_names_exchanged_pairs(save_pairs: Callable[..., Path]) -> None:
     assert (first.file, second.file) == ("labels/f1.png", "labels/f3.png")
     assert "; those of labels/f3.png fit it (" in first.message
     assert "; those of labels/f1.png fit it (" in second.message
+
+
+def test_check_looks_for_labels_of_another_image_among_outlines(save_pairs: Callable[..., Path]) -> None:
+    folder = save_pairs(lambda labels: labels | {1: labels[3], 2: np.roll(labels[0], 41, 0)})
+    (folder / "labels" / "f3.png").unlink()
+    write_geojson(folder / "labels" / "f3.geojson", features_of(draw_crowd(1, (160, 160), CROWD)))
+    exchanged = {problem.file: problem.message for problem in misplaced(folder)}
+    assert "; those of labels/f3.geojson fit it (" in exchanged["labels/f1.png"]
+    assert "; those of labels/f1.png fit it (" in exchanged["labels/f3.geojson"]
+    assert "fit" not in exchanged["labels/f2.png"]
+
+
+def test_outlines_beyond_their_regions_are_not_looked_for(save_pairs: Callable[..., Path]) -> None:
+    """What lies beyond the annotated regions counts nowhere, so it is no label of another image either."""
+    folder = save_pairs(lambda labels: labels | {1: np.roll(labels[0], 41, 0)})
+    (folder / "labels" / "f3.png").unlink()
+    detections = features_of(draw_crowd(1, (160, 160), CROWD), "detection")
+    region = feature(rectangle(0, 0, 40, 40), name="Region*")
+    write_geojson(folder / "labels" / "f3.geojson", [region, *detections])
+    (problem,) = [problem for problem in misplaced(folder) if problem.file == "labels/f1.png"]
+    assert "fit" not in problem.message
 
 
 def test_check_names_the_turn_of_labels_of_another_size(save_pairs: Callable[..., Path]) -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hemalum
-from builders.slides import draw_picture, levels_of
+from builders.outlines import feature, features_of, rectangle, write_geojson
+from builders.slides import draw_picture, levels_of, seen
+from hemalum.cli import main
 from hemalum.data.check import check_dataset
 from hemalum.data.image import orientation_of, plain_size, read_image
 from hemalum.data.importing import import_dataset
 from hemalum.data.pixels import seen_window, stored_window, turn
+from hemalum.errors import HemalumError
 from hemalum.experiments.evaluate import evaluate
 from hemalum.slides import open_slide
 
@@ -26,16 +31,6 @@ pytestmark = pytest.mark.fault
 
 PICTURE = draw_picture(64, 96)
 FORMS = ("a.jpg", "a.png", "late.png", "a.webp", "plain.tif", "tiles.tif", "float.tif")
-# what Pillow does to show an image of each orientation
-SHOWN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def turned_line(path: Path, orientation: int) -> str:
@@ -43,12 +38,6 @@ def turned_line(path: Path, orientation: int) -> str:
         f"{path}: turned as its orientation tag ({orientation}) says; labels are expected, and nuclei and overlay "
         "given, in the turned frame"
     )
-
-
-def seen(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """The picture as a viewer shows it."""
-    image = Image.fromarray(pixels)
-    return np.asarray(image.transpose(SHOWN[orientation]) if orientation in SHOWN else image)
 
 
 def save_turned(path: Path, pixels: NDArray[np.uint8], orientation: int) -> Path:
@@ -98,6 +87,53 @@ def test_what_is_no_orientation_turns_nothing(tmp_path: Path, form: str, orienta
     path = save_turned(tmp_path / form, PICTURE, orientation)
     assert read_image(path).shape == PICTURE.shape
     assert orientation_of(path) == 1
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("at", ["before", "behind"])
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"eXIf", b"junkjunk"),
+        (b"eXIf", b"MM"),
+        (b"tEXt", b"Raw profile type exif\0\nexif\n  10\nzz"),
+    ],
+)
+def test_a_png_with_damaged_exif_is_read(
+    tmp_path: Path, kind: bytes, content: bytes, at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(PICTURE).save(path)
+    data = path.read_bytes()
+    start = data.index(b"IDAT") - 4 if at == "before" else data.index(b"IEND") - 4
+    path.write_bytes(data[:start] + png_chunk(kind, content) + data[start:])
+    assert np.array_equal(read_image(path), PICTURE)
+    assert (orientation_of(path), plain_size(path)) == (1, PICTURE.shape[:2])
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert lines == [f"{path}: its EXIF is damaged; the picture is taken as it is stored, not turned"]
+
+
+def test_a_webp_with_damaged_exif_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.webp", lossless=True, exif=b"Exif\0\0junkjunk")
+    assert np.array_equal(read_image(tmp_path / "a.webp"), PICTURE)
+    assert "its EXIF is damaged" in caplog.text
+
+
+def test_damaged_pixels_before_exif_are_named_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = save_turned(tmp_path / "a.png", PICTURE, 6)
+    data = path.read_bytes()
+    exif = data.index(b"eXIf") - 4
+    behind = data[exif : exif + 12 + int.from_bytes(data[exif : exif + 4], "big")]
+    data = data.replace(behind, b"")
+    start, end = data.index(b"IDAT") + 4, data.index(b"IEND") - 4
+    path.write_bytes(data[:start] + bytes(end - start) + behind + data[end:])
+    assert orientation_of(path) == 1
+    with pytest.raises(HemalumError, match="damaged or truncated"):
+        read_image(path)
+    assert "EXIF" not in caplog.text
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
@@ -182,7 +218,7 @@ def test_labels_of_what_every_viewer_shows_fit(
     source = save_set(tmp_path / "set", orientation, (120, 120), form, labels_turned=True)
     assert not [problem for problem in check_dataset(source) if problem.level == "error"]
     first = source / "images" / f"f0{form}"
-    line = turned_line(first, orientation).replace(str(first), f"{first} (and 2 more files)")
+    line = f"{turned_line(first, orientation)} (and so 2 other files)"
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [line]
     dataset = import_dataset("folder", source, tmp_path / "data", mpp=0.25)
     for sample in dataset:
@@ -204,10 +240,60 @@ def test_labels_that_fit_only_what_is_stored_are_turned_and_named(
         assert inside + 100 < sample.image[sample.instances == 0].mean()
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert lines[1] == (
-        f"{source / 'labels' / 'f0.png'} (and 2 more files): labels fit the image as stored, not as its orientation "
-        f"tag ({orientation}) turns it; turned with it"
+        f"{source / 'labels' / 'f0.png'}: labels fit the image as stored, not as its orientation "
+        f"tag ({orientation}) turns it; turned with it (and so 2 other files)"
     )
     assert not [problem for problem in check_dataset(source) if problem.kind == "size"]
+
+
+@pytest.mark.parametrize("orientation", [5, 6])
+@pytest.mark.parametrize("turned", ["labels", "classes", "both", "neither"])
+def test_labels_and_class_maps_are_turned_each_by_itself(tmp_path: Path, orientation: int, turned: str) -> None:
+    source = save_set(tmp_path / "set", orientation, (110, 140), ".jpg", labels_turned=turned in ("labels", "both"))
+    (source / "classes").mkdir()
+    for number in range(3):
+        stored = (np.roll(discs(110, 140), 3 * number, 1) > 0).astype(np.uint8)
+        pixels = turn(stored, orientation) if turned in ("classes", "both") else stored
+        Image.fromarray(pixels).save(source / "classes" / f"f{number}.png")
+    assert not [problem for problem in check_dataset(source) if problem.level == "error" or problem.kind == "classes"]
+    for sample in import_dataset("folder", source, tmp_path / "data", mpp=0.25, class_names="nucleus"):
+        assert sample.classes is not None
+        assert sample.classes.tolist() == [0] + 9 * [1]
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("turned", [True, False])
+def test_outlines_are_turned_where_only_that_fits(
+    tmp_path: Path, orientation: int, turned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """QuPath turns no picture: what is drawn there is drawn on it as stored."""
+    source = save_set(tmp_path / "set", orientation, (110, 140), ".png", labels_turned=True)
+    for number in range(3):
+        (source / "labels" / f"f{number}.png").unlink()
+        stored = np.roll(discs(110, 140), 3 * number, 1)
+        labels = turn(stored, orientation) if turned else stored
+        region = feature(rectangle(2, 2, labels.shape[1] - 2, labels.shape[0] - 2), name="Region*")
+        write_geojson(source / "labels" / f"f{number}.geojson", [region, *features_of(labels, names=["Tumor"])])
+    assert not [problem for problem in check_dataset(source) if problem.level == "error"]
+    caplog.clear()
+    for sample in import_dataset("folder", source, tmp_path / "data", mpp=0.25):
+        inside = sample.image[sample.instances > 0].mean()
+        assert inside + 100 < sample.image[sample.instances == 0].mean()
+        assert sample.classes is not None
+        assert sample.classes.tolist() == [0] + 9 * [1]
+        assert sample.unannotated is not None
+        assert not (sample.unannotated & (sample.instances > 0)).any()
+    lines = [line for line in caplog.messages if "not as its orientation tag" in line]
+    assert len(lines) == (0 if turned else 1)
+
+
+def test_outlines_that_fit_neither_are_refused_as_those_of_what_is_seen(tmp_path: Path) -> None:
+    source = save_set(tmp_path / "set", 6, (110, 140), ".png", labels_turned=True)
+    for number in range(3):
+        (source / "labels" / f"f{number}.png").unlink()
+        write_geojson(source / "labels" / f"f{number}.geojson", [feature(rectangle(3, 5, 300, 20))])
+    with pytest.raises(HemalumError, match="its image is 110 x 140 px: export in px of this very image"):
+        import_dataset("folder", source, tmp_path / "data", mpp=0.25)
 
 
 def test_segment_gives_nuclei_in_the_turned_frame(tmp_path: Path, dark_model: Path) -> None:
@@ -217,3 +303,16 @@ def test_segment_gives_nuclei_in_the_turned_frame(tmp_path: Path, dark_model: Pa
     turned = hemalum.segment(save_turned(tmp_path / "b.png", picture, 6), dark_model, mpp=0.25)
     assert len(plain) == len(turned) == 9
     assert turned.shape == (140, 110)
+
+
+def test_segment_warns_once_of_many_photographs(
+    tmp_path: Path, dark_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = save_set(tmp_path / "set", 6, (110, 140), ".jpg", labels_turned=True)
+    assert (
+        main(["segment", str(source / "images"), "-o", str(tmp_path / "out"), "-m", str(dark_model), "--mpp", "0.25"])
+        == 0
+    )
+    lines = [line for line in capsys.readouterr().err.splitlines() if "orientation tag" in line]
+    assert len(lines) == 1
+    assert lines[0].endswith(f"{turned_line(source / 'images' / 'f0.jpg', 6)} (and so 2 other files)")

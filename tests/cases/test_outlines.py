@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 
 from builders.labels import field, photograph, save
 from builders.outlines import Feature, feature, features_of, rectangle, rings_of, write_geojson, write_xml
-from hemalum.data.annotations import read_drawn_labels
+from hemalum.data.annotations import read_drawing, read_drawn_labels
 from hemalum.data.check import check_dataset
 from hemalum.data.importing import import_dataset
 from hemalum.data.readers import folder
 from hemalum.data.sample import Sample
+from hemalum.errors import HemalumError
 from hemalum.experiments.evaluate import evaluate
 from hemalum.experiments.label_maps import LabelMaps, Truth
+from hemalum.experiments.segmenters import Segmentation
 
 pytestmark = pytest.mark.fault
 
@@ -284,13 +286,54 @@ def test_classes_are_those_of_the_outlines(tmp_path: Path) -> None:
     assert given_names.class_names[1] == "tumor"
 
 
-@pytest.mark.parametrize("text", ["tumor", " tumor ", ["tumor"]])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tumor", " tumor ", ["tumor"], ["tumor", ""], [" tumor\n"], {"name": " tumor"}, {"names": "tumor"},
+        {"name": "tumor", "names": []}, {"names": ["tumor "]}, {"names": ["", "tumor"]},
+        {"names": [" "], "name": "tumor"},
+    ],
+)  # fmt: skip
 def test_a_classification_may_be_text_alone(tmp_path: Path, text: Any) -> None:
     features = packed(features_of(LABELS), classification=text)
     assert set(read_drawn_labels(write_geojson(tmp_path / "a.geojson", features), SHAPE).class_names) == {
         None,
         "tumor",
     }
+
+
+@pytest.mark.parametrize(
+    "text", ["", "  ", [], [""], [1], {"name": " "}, {"names": ["", " "]}, {"name": 3}, {}, None, 7]
+)
+def test_a_classification_without_a_name_is_none(tmp_path: Path, text: Any) -> None:
+    features = packed(features_of(LABELS), classification=text)
+    assert set(read_drawn_labels(write_geojson(tmp_path / "a.geojson", features), SHAPE).class_names) == {None}
+
+
+def test_parts_of_a_derived_class_are_joined_as_qupath_shows_them(tmp_path: Path) -> None:
+    features = features_of(LABELS, names=[{"names": [" Tumor", "Positive "]}, {"name": "Tumor: Positive"}])
+    names = read_drawn_labels(write_geojson(tmp_path / "a.geojson", features), SHAPE).class_names
+    assert set(names) == {None, "Tumor: Positive"}
+
+
+def test_capitals_of_classes_make_no_difference(tmp_path: Path) -> None:
+    path = make_folder(tmp_path, features_of(LABELS, names=["Tumor", "STROMA", "Nucleus"]))
+    sample = read_one(path, class_names="tumor,stroma")
+    assert sample.classes is not None
+    assert np.bincount(sample.classes[1:]).tolist() == [8, 9, 8]
+    maps = LabelMaps(path / "labels", class_names={1: "tumor", 2: "stroma"})
+    result = maps(sample)
+    assert isinstance(result, Segmentation)
+    assert result.classes is not None
+    assert np.bincount(result.classes[1:]).tolist() == [8, 9, 8]
+
+
+def test_classes_that_differ_in_capitals_stay_apart(tmp_path: Path) -> None:
+    path = make_folder(tmp_path, features_of(LABELS, names=["tumor", "Tumor"]))
+    for names in (None, "Tumor,tumor"):
+        sample = read_one(path, class_names=names)
+        assert sample.classes is not None
+        assert np.bincount(sample.classes[1:]).tolist() == [0, 12, 13]
 
 
 def test_a_class_that_is_not_named(tmp_path: Path, error_line: Callable[..., str]) -> None:
@@ -343,10 +386,58 @@ def test_aperio_layers_are_classes_and_regions(tmp_path: Path, caplog: pytest.Lo
     assert f"{tmp_path}: left out of 1 file, since it is no nucleus: 1 region, 1 point or line" in caplog.messages
 
 
+def test_an_import_reads_outlines_twice_and_warns_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rings = rings_of(LABELS)
+    for number in range(3):
+        save(tmp_path / "images" / f"f{number}.png", photograph(LABELS))
+        layers = {"Tumor": [*rings, *rings[: number + 2]]}
+        path = write_xml(tmp_path / "labels" / f"f{number}.xml", layers)
+        path.write_text(path.read_text().replace('<Region Id="1"', '<Region Id="1" NegativeROA="1"', 1))
+        save(tmp_path / "labels" / f"f{number}_outlines.png", LABELS.astype(np.uint8))
+    passes: list[Path] = []
+
+    def count(path: Path) -> Any:
+        passes.append(path)
+        return read_drawing(path)
+
+    monkeypatch.setattr("hemalum.data.annotations.drawn_labels.read_drawing", count)
+    dataset = import_dataset("folder", tmp_path, tmp_path / "set", mpp=0.25)
+    assert dataset.info.classes == {1: "Tumor"}
+    assert len(passes) == 6  # names of the classes, and outlines
+    first = tmp_path / "labels" / "f0.xml"
+    for line in (
+        f"{first}: 1 region marked as negative left out (and so 2 other files)",
+        f"{first}: 1 of 26 polygons hold no pixel of their own (and so 2 other files)",
+        f"{tmp_path}/labels: not read, since nearer label files are there: "
+        "f0_outlines.png, f1_outlines.png, f2_outlines.png",
+    ):
+        assert caplog.messages.count(line) == 1
+    assert not [line for line in caplog.messages if "f1.xml" in line]
+
+
 def test_ellipses_of_imagescope(tmp_path: Path) -> None:
     corners = [[[10.0, 10.0], [30.0, 40.0]]]
     labels = read_drawn_labels(write_xml(tmp_path / "a.xml", {"": corners}, Type="2"), SHAPE).labels
     assert abs(np.count_nonzero(labels) - np.pi * 10 * 15) < 12
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["FREEHAND", "TRACED", "POLYGON", "POINT"])
+def test_a_roi_with_a_vertex_that_is_nowhere(tmp_path: Path, kind: str, value: float) -> None:
+    with np.errstate(invalid="ignore"):
+        roi = roifile.ImagejRoi.frompoints(np.array([[2, 2], [12.5, 2], [12, value], [2, 12]], np.float32))
+    roi.roitype = roifile.ROI_TYPE[kind]
+    (tmp_path / "a.roi").write_bytes(roi.tobytes())
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("0001.roi", roi.tobytes())
+    for name, entry in (("a.roi", "a.roi"), ("a.zip", "0001.roi")):
+        with pytest.raises(HemalumError) as refused:
+            read_drawn_labels(tmp_path / name, SHAPE)
+        assert str(refused.value) == (
+            f"{tmp_path / name}: entry '{entry}' has a vertex that is no finite number; save the ROI again"
+        )
 
 
 def test_rois_of_imagej(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

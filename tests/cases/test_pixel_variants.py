@@ -10,9 +10,8 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 
-from builders.slides import draw_picture
+from builders.slides import draw_picture, seen
 from hemalum.data.image import read_image
 from hemalum.slides import open_slide
 
@@ -20,17 +19,6 @@ pytestmark = pytest.mark.fault
 
 COLOR = draw_picture(70, 90)
 LOSSLESS = [None, "zlib", "lzw", "packbits", "zstd", "lzma", "deflate"]
-# what Pillow does to show an image of each orientation
-SHOWN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
-
-
-def seen(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    image = Image.fromarray(pixels)
-    return np.asarray(image.transpose(SHOWN[orientation]) if orientation in SHOWN else image)
 
 
 @st.composite

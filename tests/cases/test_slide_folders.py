@@ -13,6 +13,7 @@ from builders.slides import draw_picture, save_ome_zarr, save_pyramid, save_svs
 from hemalum.errors import HemalumError
 from hemalum.inference.inputs import find_images, find_inputs
 from hemalum.slides import images_in
+from hemalum.slides.folder import FILE_SUFFIXES, FOREIGN
 
 pytestmark = pytest.mark.fault
 
@@ -34,6 +35,22 @@ def folder(tmp_path: Path) -> Path:
 def test_a_picture_is_taken(folder: Path, tmp_path: Path, name: str) -> None:
     Image.fromarray(PICTURE).save(folder / name)
     assert [one.path for one in find_images([folder], tmp_path / "out")] == [folder / name]
+
+
+def test_a_folder_takes_what_is_opened_when_it_is_named(folder: Path, tmp_path: Path) -> None:
+    """JPEG XR, which Pillow does not know, and a picture beyond the size at which Pillow refuses."""
+    imagecodecs = pytest.importorskip("imagecodecs")
+    (folder / "a.wdp").write_bytes(imagecodecs.jpegxr_encode(PICTURE))
+    (folder / "b.ppm").write_bytes(b"P6\n20000 20000\n255\n" + PICTURE.tobytes())
+    (folder / "c.pbm").write_bytes(b"P4\n8 2\n\x0f\xf0")
+    files = sorted(folder.iterdir())
+    assert find_images([folder], tmp_path / "out") == files
+    for file in files:
+        assert find_images([file], tmp_path / "out") == [file]
+
+
+def test_no_ending_that_is_taken_is_listed_as_foreign() -> None:
+    assert not set(FOREIGN) & set(FILE_SUFFIXES)
 
 
 def test_a_file_is_known_by_how_it_begins(folder: Path, tmp_path: Path) -> None:

@@ -335,6 +335,31 @@ def test_an_excel_file_is_read(tmp_path: Path, title: bool) -> None:
     assert [(row.number, row.value("mpp")) for row in rows] == [(2 + 2 * title, 0.25), (4 + 2 * title, 0.5)]
 
 
+@pytest.mark.parametrize(
+    ("sound", "broken"),
+    [
+        (b'<row r="40"', b'<row r="40'),
+        (b'<row r="40"', b'<row r="x"'),
+        (b'r="A40"', b'r="??"'),
+        (b"</sheetData>", b""),
+    ],
+)
+def test_an_excel_file_that_is_damaged_far_down(tmp_path: Path, sound: bytes, broken: bytes) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for number in range(60):
+        book.active.append(["image", "label"] if not number else [f"f{number}.png", f"g{number}.png"])
+    book.save(tmp_path / "sound.xlsx")
+    with zipfile.ZipFile(tmp_path / "sound.xlsx") as source, zipfile.ZipFile(tmp_path / "index.xlsx", "w") as archive:
+        for name in source.namelist():
+            data = source.read(name)
+            assert sound in data or "sheet1" not in name
+            archive.writestr(name, data.replace(sound, broken) if "sheet1" in name else data)
+    with pytest.raises(HemalumError) as raised:
+        list(read_table(tmp_path / "index.xlsx", ("image", "label")))
+    assert str(raised.value).startswith(f"{tmp_path / 'index.xlsx'}: is no Excel file that can be read (")
+
+
 def test_an_excel_file_without_the_extra_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "index.xlsx", "w") as archive:
         archive.writestr("xl/workbook.xml", "")

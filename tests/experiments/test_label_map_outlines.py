@@ -69,13 +69,24 @@ def test_cells_give_their_nucleus_and_annotations_are_left_out(tmp_path: Path) -
         (json.dumps([{"geometry": polygon([[1, 2], [3, float("nan")], [4, 4]])}]), "finite"),
         (json.dumps([{"geometry": polygon()}]), "not rings"),
         (json.dumps([{"geometry": polygon(ring(0, 0, 90, 5))}]), "spans x 0 to 90, y 0 to 5, its image is 16 x 16"),
-        (json.dumps([{"geometry": polygon(ring(-9, 0, 9, 5))}]), "export in px of this very image"),
+        (json.dumps([{"geometry": polygon(ring(-9, 0, 9, 5))}]), "export in px of this very image$"),
     ],
 )
 def test_what_is_no_outline(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.geojson").write_text(content)
     with pytest.raises(HemalumError, match=message):
         read_drawn_labels(tmp_path / "a.geojson", (16, 16))
+
+
+@pytest.mark.fault
+def test_outlines_of_the_image_before_it_was_turned(tmp_path: Path) -> None:
+    path = geojson(tmp_path / "a.geojson", polygon(ring(2, 2, 40, 9)))
+    with pytest.raises(HemalumError) as refused:
+        read_drawn_labels(path, (48, 16))
+    assert str(refused.value) == (
+        f"{path}, feature 1: the polygon spans x 2 to 42, y 2 to 11, its image is 16 x 48 px: export in px of this "
+        "very image; with height and width exchanged it fits: was the image turned as its orientation tag says?"
+    )
 
 
 def test_an_empty_collection_is_an_image_without_nuclei(tmp_path: Path) -> None:

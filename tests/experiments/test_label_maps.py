@@ -97,6 +97,17 @@ def test_every_form_gives_the_same_labels(folder: Path, name: str, kind: type) -
         np.testing.assert_array_equal(result, squares(ids=(3, 1, 200)))
 
 
+@pytest.mark.fault
+def test_a_map_of_the_image_before_it_was_turned(folder: Path) -> None:
+    write(folder / "a.png", np.ascontiguousarray(squares().T).astype(np.uint8))
+    with pytest.raises(HemalumError) as refused:
+        LabelMaps(folder)(sample("a", squares()))
+    assert str(refused.value) == (
+        f"{folder / 'a.png'}: label map is 48 x 64, its image a is 64 x 48; save it at the size of the image; "
+        "with height and width exchanged it fits: was the image turned as its orientation tag says?"
+    )
+
+
 def test_a_lookup_table_of_imagej_changes_no_id(folder: Path) -> None:
     table = np.random.default_rng(0).integers(0, 2**16, (3, 256), np.uint16)
     tifffile.imwrite(folder / "a.tif", squares().astype(np.uint8), photometric="palette", colormap=table)

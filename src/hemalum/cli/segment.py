@@ -300,12 +300,13 @@ def _segment_images(
 ) -> Any:  # fmt: skip
     from hemalum.cli.console import file_progress
     from hemalum.inference.batch import segment_paths
+    from hemalum.remarks import gather_remarks
     from hemalum.reports.segmentation.batch import collect
     from hemalum.reports.segmentation.page import SummaryPage
 
     page = SummaryPage(output / "summary.html", card=model.card, command=cli.command) if report else None
     formats = formats + (["overlay"] if report else [])
-    with file_progress(len(images), quiet=cli.quiet) as progress:
+    with gather_remarks(), file_progress(len(images), quiet=cli.quiet) as progress:
         results = segment_paths(
             images, output, formats, model, on_progress=progress.update, describe=page.describe if page else None,
             **options,

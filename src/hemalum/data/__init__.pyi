@@ -20,6 +20,7 @@ from .image import open_plain as open_plain
 from .image import orientation_of as orientation_of
 from .image import plain_size as plain_size
 from .image import read_image as read_image
+from .image import remark_turned_labels as remark_turned_labels
 from .image import stated_dpi as stated_dpi
 from .image import to_rgb as to_rgb
 from .importing import import_dataset as import_dataset
@@ -54,8 +55,7 @@ from .labeled_images import present_classes as present_classes
 from .nucleus_size import APART as APART
 from .nucleus_size import equivalent_diameters as equivalent_diameters
 from .nucleus_size import likely_scale as likely_scale
-from .remarks import gather_remarks as gather_remarks
-from .remarks import remark as remark
+from .sample import MPP_RANGE as MPP_RANGE
 from .sample import Sample as Sample
 from .sampling import CategoryAdaptive as CategoryAdaptive
 from .sampling import image_weights as image_weights

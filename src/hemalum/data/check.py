@@ -1,7 +1,7 @@
 """`check`: what is wrong, or looks wrong, with a dataset folder or a folder of images and labels."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 
 from hemalum.data.annotations import DrawnLabels
 from hemalum.data.dataset import INFO_FILE, Dataset, Row, classes_by_instance, pixel_hash
-from hemalum.data.image import labels_as_seen, read_image
+from hemalum.data.image import read_image
 from hemalum.data.label_faults import find_faults
-from hemalum.data.label_fit import OTHERS, Misfit, best_turn, find_misfit, find_other
-from hemalum.data.label_formats import is_drawn
-from hemalum.data.label_maps import components, is_binary, read_class_map, read_ids, read_instances, size_text
+from hemalum.data.label_fit import OTHERS, Mask, Misfit, best_turn, find_misfit, find_other, labeled
+from hemalum.data.label_maps import components, is_binary, read_class_map, read_ids, size_text
 from hemalum.data.mosaic import Edges, edges_of, same_content, same_field
 from hemalum.data.nucleus_size import equivalent_diameters, scale_doubt
-from hemalum.data.readers.folder import Pair, survey
-from hemalum.data.remarks import gather_remarks
+from hemalum.data.readers.folder import survey
 from hemalum.data.splits import groups_apart, split_hash
 from hemalum.errors import HemalumError, counted
+from hemalum.remarks import gather_remarks
 
 # Touching nuclei under one label have a neck: cut by this share of the typical radius all round, the label
 # falls into cores, two of which are nearly as deep as a typical nucleus. On TNBC and a part of DSB2018 all
@@ -57,7 +56,7 @@ class _ImageFacts:
     diameters: NDArray[np.float64]
     mpp: float | None
     paths: tuple[Path, Path]
-    shape: tuple[int, ...]
+    shape: tuple[int, int]
     misfit: Misfit | None
 
     @property
@@ -103,11 +102,12 @@ def _check_imported(path: Path) -> Iterator[Problem]:
         return
     images: list[_ImageFacts] = []
     for row in dataset.rows:
-        yield from _check_pair(path, path / row.image, path / row.label, row, row.mpp, images)
+        image = path / row.image
+        labels = yield from _check_pair(path, image, path / row.label, row, row.mpp, images)
         if row.classes is not None:
-            yield from _check_extra(path, path / row.classes, path / row.label, dataset.info.classes or {})
+            yield from _check_extra(path, path / row.classes, image, labels, dataset.info.classes or {})
         if row.ambiguous is not None:
-            yield from _check_extra(path, path / row.ambiguous, path / row.label)
+            yield from _check_extra(path, path / row.ambiguous, image, labels)
     yield from _check_split(dataset)
     yield from _check_across(images)
 
@@ -118,15 +118,16 @@ def _check_folder(path: Path) -> Iterator[Problem]:
         yield Problem("error", "", "folder", _without(path, fault))
     images: list[_ImageFacts] = []
     for pair in pairs:
-        yield from _check_pair(path, pair.image, pair.label, None, _mpp(pair), images)
+        labels = yield from _check_pair(path, pair.image, pair.label, None, pair.mpp, images)
         if pair.classes is not None:
-            yield from _check_extra(path, pair.classes, pair.label, {})
+            yield from _check_extra(path, pair.classes, pair.image, labels, {})
     yield from _check_across(images)
 
 
 def _check_pair(
     path: Path, image_file: Path, label_file: Path, row: Row | None, mpp: float | None, images: list[_ImageFacts]
-) -> Iterator[Problem]:
+) -> Generator[Problem, None, NDArray[np.int32] | None]:
+    """An image and its labels. Returns the labels (H, W) as seen, None where they cannot be read."""
     image_name, name = _relative(path, image_file), _relative(path, label_file)
     image: NDArray[np.uint8] | None = None
     labels: NDArray[np.int32] | None = None
@@ -137,11 +138,7 @@ def _check_pair(
         yield Problem("error", image_name, "unreadable", _without(path, error))
     try:
         shape = None if image is None else (image.shape[0], image.shape[1])
-        if is_drawn(label_file):
-            drawn = read_instances(label_file, shape).drawn
-            labels = None if drawn is None else drawn.annotated()
-        else:
-            labels = read_ids(label_file, shape)
+        labels, drawn = read_ids(label_file, shape, image_file)
     except HemalumError as error:
         yield Problem("error", name, "unreadable", _without(path, error))
     if image is not None:
@@ -149,12 +146,10 @@ def _check_pair(
         if row is not None and digest != row.sha256:
             yield Problem("error", image_name, "changed", "pixels are not those of the import; import again")
         diameters = np.empty(0) if labels is None else equivalent_diameters(labels)
-        if labels is not None:
-            labels = labels_as_seen(labels, label_file, image.shape, image_file)
         misfit = None if labels is None or is_binary(labels) else find_misfit(image, labels)
         facts = _ImageFacts(
             image_name, name, row, digest, edges_of(image), diameters, mpp, (image_file, label_file),
-            image.shape[:2], misfit,
+            (image.shape[0], image.shape[1]), misfit,
         )  # fmt: skip
         images.append(facts)
     if image is not None and labels is not None and labels.shape != image.shape[:2]:
@@ -170,6 +165,7 @@ def _check_pair(
             yield Problem(
                 "error", name, "changed", f"{counted(count, 'nucleus')}, the index says {row.nuclei}; import again"
             )
+    return labels
 
 
 def _check_drawn(name: str, drawn: DrawnLabels) -> Iterator[Problem]:
@@ -240,18 +236,20 @@ def labels_suspected_merged(labels: NDArray[np.int32]) -> list[int]:
 
 
 def _check_extra(
-    path: Path, file: Path, label_file: Path, classes: Mapping[int, str] | None = None
+    path: Path,
+    file: Path,
+    image_file: Path,
+    labels: NDArray[np.int32] | None,
+    classes: Mapping[int, str] | None = None,
 ) -> Iterator[Problem]:
     """A file beside the labels. `classes` are the names by id of a class map ({}: unnamed), None for other files."""
     name = _relative(path, file)
     try:
-        extra = read_class_map(file)
+        extra = read_class_map(file, None if labels is None else (labels.shape[0], labels.shape[1]), image_file)
     except HemalumError as error:
         yield Problem("error", name, "unreadable", _without(path, error))
         return
-    try:
-        labels = read_ids(label_file, (extra.shape[0], extra.shape[1]))
-    except HemalumError:
+    if labels is None:
         return
     if extra.shape != labels.shape:
         yield Problem("error", name, "size", f"is {size_text(extra)}, the labels are {size_text(labels)}")
@@ -309,18 +307,24 @@ def _check_across(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
 
 def _check_misplaced(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
     """Labels that do not lie on nuclei, with what would: a turn, a shift, or the labels of another image."""
-    misfits = [image for image in images if image.misfit is not None]
-    suspects = sorted(images, key=lambda image: image.misfit is None)  # two that were exchanged are both misfits
-    for image in misfits:
+    # two that were exchanged are both misfits
+    suspects = sorted((image for image in images if image.diameters.size), key=lambda image: image.misfit is None)
+    masks: dict[str, Mask] = {}  # of one size, so never more than are tried
+    for image in sorted(images, key=lambda image: image.shape):
         if image.misfit is None:
             continue
         other, area = "", 0.0
         if not image.misfit.better:
-            others = [one for one in suspects if one is not image and one.shape == image.shape][:OTHERS]
-            label_maps = ((one.label, read_ids(one.paths[1])) for one in others if one.diameters.size)
-            other, area = find_other(read_image(image.paths[0]), label_maps)
+            tried = [one for one in suspects if one.shape == image.shape][:OTHERS]
+            masks = {one.label: masks[one.label] if one.label in masks else _mask_of(one) for one in tried}
+            others = ((one.label, masks[one.label]) for one in tried if one is not image)
+            other, area = find_other(read_image(image.paths[0]), others)
         exchanged = f"; those of {other} fit it ({area:.2f})" if other else ""
         yield Problem("warning", image.label, "misplaced", image.misfit.message + exchanged)
+
+
+def _mask_of(image: _ImageFacts) -> Mask:
+    return labeled(read_ids(image.paths[1], image.shape, image.paths[0])[0])
 
 
 def _check_similar(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
@@ -372,13 +376,6 @@ def _check_scales(images: Sequence[_ImageFacts]) -> Iterator[Problem]:
     doubt = scale_doubt([image.diameters for image in images], [image.mpp for image in images])
     if doubt:
         yield Problem("warning", "", "mpp", doubt)
-
-
-def _mpp(pair: Pair) -> float | None:
-    try:
-        return float(pair.columns.get("mpp", ""))
-    except ValueError:
-        return None
 
 
 def _relative(path: Path, file: Path) -> str:

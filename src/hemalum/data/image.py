@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from hemalum.data.pixels.orientation import AS_STORED, is_transposed, turn, turned_words
+from hemalum.data.pixels.orientation import AS_STORED, Pixels, is_transposed, turn, turned_words
 from hemalum.data.pixels.plain import (
     is_jpeg_xr,
     jpeg_xr_size,
@@ -21,8 +21,8 @@ from hemalum.data.pixels.plain import (
     stored_bits,
 )
 from hemalum.data.pixels.samples import CMYK, Display, Spread, Stored, spread_of
-from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError, one_line
+from hemalum.remarks import remark
 
 log = logging.getLogger(__name__)
 
@@ -53,23 +53,26 @@ def read_image(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> NDAr
     return turn(pixels, orientation)
 
 
-def labels_as_seen(
-    labels: NDArray[np.int32], label_file: Path, shape: tuple[int, ...], image_file: Path
-) -> NDArray[np.int32]:
-    """Labels (H, W) of an image whose `shape` is (H, W, …) as seen: turned with it where they fit it as stored only.
+def labels_as_seen(labels: Pixels, label_file: Path, shape: tuple[int, ...], image_file: Path) -> Pixels:
+    """Labels (H, W, …) of an image whose `shape` is (H, W, …) as seen: turned where they fit it as stored only.
 
     Labels that fit neither are given back as they are. What is turned is said.
     """
-    if labels.shape == shape[:2] or labels.shape != shape[1::-1]:
+    if labels.shape[:2] == shape[:2] or labels.shape[:2] != shape[1::-1]:
         return labels
     orientation = orientation_of(image_file)
     if not is_transposed(orientation):
         return labels
+    remark_turned_labels(label_file, orientation)
+    return turn(labels, orientation)
+
+
+def remark_turned_labels(label_file: Path, orientation: int) -> None:
+    """Say that labels are turned with their image."""
     remark(
         label_file,
         f"labels fit the image as stored, not as its orientation tag ({orientation}) turns it; turned with it",
     )
-    return turn(labels, orientation)
 
 
 def to_rgb(pixels: NDArray[Any], name: Path | str) -> NDArray[np.uint8]:

@@ -20,10 +20,10 @@ from hemalum.data.mosaic import Edges, edges_of, same_field
 from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameters, mpp_from_nuclei, scale_doubt
 from hemalum.data.readers import READERS, Reader, looks_like
 from hemalum.data.readers.files import safe_name
-from hemalum.data.remarks import gather_remarks
-from hemalum.data.sample import Sample
+from hemalum.data.sample import MPP_RANGE, Sample
 from hemalum.data.splits import Member, Part, published_split, split_by_group
 from hemalum.errors import HemalumError, counted
+from hemalum.remarks import gather_remarks
 from hemalum.settings import as_number, check_seed
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     mpp = as_number(mpp, "mpp")
     if isinstance(mpp, str) and mpp != "nuclei":
         raise HemalumError(f"mpp {mpp!r}: give a number in µm per pixel, or 'nuclei'")
-    if isinstance(mpp, float | int) and not 0.01 < mpp < 100:
-        raise HemalumError(f"mpp {mpp}: µm per pixel must lie between 0.01 and 100")
+    if isinstance(mpp, float | int) and not MPP_RANGE[0] < mpp < MPP_RANGE[1]:
+        raise HemalumError(f"mpp {mpp}: µm per pixel must lie between {MPP_RANGE[0]:g} and {MPP_RANGE[1]:g}")
     if format == "folder" and group is not None:
         options["group"] = "image" if group == "mosaic" else group
     takes = inspect.signature(reader.read).parameters
@@ -109,7 +109,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
     with gather_remarks(), _atomic_folder(dst, src, overwrite) as folder:
         filled = {"report_folder": folder, "mpp": mpp if isinstance(mpp, float | int) else None}
         filled = {option: value for option, value in filled.items() if option in takes}
-        samples = _or_looks_like(reader.read(src, **options, **filled), format, src)
+        samples = _or_looks_like(_read(reader, src, options, filled), format, src)
         written: list[_Entry] = []
         seen: set[str] = set()
         for sample in samples:
@@ -175,6 +175,13 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         )
         write_index(folder, info, rows)
     return Dataset.open(dst)
+
+
+def _read(reader: Reader, src: Path, options: dict[str, Any], filled: Mapping[str, Any]) -> Iterator[Sample]:
+    """The samples. The names of classes that the data states are looked for once, and put among the options."""
+    if reader.classes_for is not None and "class_names" in inspect.signature(reader.read).parameters:
+        options["class_names"] = dict(reader.classes_for(path=src, **options))
+    yield from reader.read(src, **options, **filled)
 
 
 def _complete(reader: Reader, src: Path, options: Mapping[str, Any]) -> Reader:

@@ -115,24 +115,35 @@ def best_turn(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> str:
     return better if best >= FITS else ""
 
 
-def find_other(image: NDArray[np.uint8], label_maps: Iterable[tuple[str, NDArray[np.int32]]]) -> tuple[str, float]:
-    """The name of the label map that fits an image best and its area; ("", 0) where none does."""
-    signal: Signal | None = None
+def find_other(image: NDArray[np.uint8], masks: Iterable[tuple[str, Mask]]) -> tuple[str, float]:
+    """The name of the labels that fit an image best and their area; ("", 0) where none do.
+
+    `masks` are those of `labeled`; of label maps of another size than the image's none fits.
+    """
+    step = _step(image.shape)
+    signal = nuclear_signal(np.ascontiguousarray(image[::step, ::step]))
     fit, best = "", FITS
-    for name, labels in label_maps:
-        if labels.shape == image.shape[:2]:
-            small, inside, _ = _reduced(image, labels)
-            signal = nuclear_signal(small) if signal is None else signal
-            area = area_under_roc(signal, inside)
-            if area >= best:
-                fit, best = name, area
+    for name, inside in masks:
+        area = area_under_roc(signal, inside) if inside.shape == signal.shape else 0.0
+        if area >= best:
+            fit, best = name, area
     return fit, best if fit else 0.0
+
+
+def labeled(labels: NDArray[np.int32]) -> Mask:
+    """The labeled px of labels (H, W), bool at the size at which they are compared: 512 px at most."""
+    step = _step(labels.shape)
+    return labels[::step, ::step] > 0
+
+
+def _step(shape: tuple[int, ...]) -> int:
+    return -(-max(shape[:2]) // SIDE)
 
 
 def _reduced(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> tuple[NDArray[np.uint8], Mask, int]:
     """Image and labeled px at a size at which they are compared, and how many px were made one."""
-    step = -(-max(labels.shape) // SIDE)
-    return np.ascontiguousarray(image[::step, ::step]), labels[::step, ::step] > 0, step
+    step = _step(labels.shape)
+    return np.ascontiguousarray(image[::step, ::step]), labeled(labels), step
 
 
 def _turned(signal: Signal, inside: Mask) -> list[tuple[str, float]]:

@@ -5,7 +5,7 @@ A format is a row of `LABEL_FORMATS`. Its reader gives what the file stores; wha
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hemalum.data.annotations.arrays import read_mat
 from hemalum.data.annotations.drawn_labels import DrawnLabels, read_drawn_labels
-from hemalum.data.image import MAX_PIXELS, check_size
+from hemalum.data.image import MAX_PIXELS, check_size, labels_as_seen
 from hemalum.data.label_pixels import read_stored
 from hemalum.errors import HemalumError, one_line
 
@@ -38,28 +38,33 @@ class StoredLabels:
 
 @dataclass(frozen=True)
 class LabelFormat:
-    """How files of one ending are read: a function of path and, for outlines, the shape of their image.
+    """How files of one ending are read: a function of path and, for outlines, the shape and the file of their image.
 
     `outlines` are drawn, each a nucleus of its own, so they are no mask and have no size of their own. `classes` says
     whether a class map may come in this format. Files of other kinds are called so too where the ending is `common`:
     one that belongs to no image, or stands beside a label file, is passed over without a word.
     """
 
-    read: Callable[[Path, Shape | None], StoredLabels]
+    read: Callable[[Path, Shape | None, Path | None], StoredLabels]
     outlines: bool = False
     classes: bool = True
     common: bool = False
 
 
-def read_stored_labels(path: Path, shape: Shape | None = None) -> StoredLabels:
-    """What a label file of any format stores; `shape` is that of its image, which outlines are drawn on.
+def read_stored_labels(path: Path, shape: Shape | None = None, image_file: Path | None = None) -> StoredLabels:
+    """What a label file of any format stores; `shape` is that of its image as seen, which outlines are drawn on.
+
+    Labels that fit only what `image_file` stores, not what its orientation makes of it, are turned with it.
 
     Raises HemalumError for a name of no format, and what the format's reader refuses.
     """
     label_format = format_of(path.name)
     if label_format is None:
         raise HemalumError(f"{path}: no format of label files; these are read: {', '.join(LABEL_ENDINGS)}")
-    return label_format.read(path, shape)
+    stored = label_format.read(path, shape, image_file)
+    if shape is None or image_file is None or label_format.outlines:
+        return stored
+    return replace(stored, pixels=labels_as_seen(stored.pixels, path, shape, image_file))
 
 
 def format_of(name: str) -> LabelFormat | None:
@@ -87,11 +92,11 @@ def label_ending(name: str) -> str | None:
     return None if match is None or name.startswith(".") or len(name) == len(match) else match
 
 
-def _pixels(path: Path, _: Shape | None) -> StoredLabels:
+def _pixels(path: Path, *_: object) -> StoredLabels:
     return StoredLabels(read_stored(path))
 
 
-def _npy(path: Path, _: Shape | None) -> StoredLabels:
+def _npy(path: Path, *_: object) -> StoredLabels:
     if path.name.lower().endswith(PICKLE):
         raise HemalumError(
             f"{path}: Cellpose's _seg.npy is a pickle, which is never loaded; save the masks as images "
@@ -115,15 +120,15 @@ def _npy(path: Path, _: Shape | None) -> StoredLabels:
     return StoredLabels(np.asarray(stored))
 
 
-def _mat(path: Path, _: Shape | None) -> StoredLabels:
+def _mat(path: Path, *_: object) -> StoredLabels:
     return StoredLabels(read_mat(path, {"inst_map": (None, None)})["inst_map"])
 
 
-def _outlines(path: Path, shape: Shape | None) -> StoredLabels:
+def _outlines(path: Path, shape: Shape | None, image_file: Path | None) -> StoredLabels:
     if shape is None:
         kind = "GeoJSON does" if "json" in path.name.lower() else "outlines do"
         raise HemalumError(f"{path}: {kind} not say the size of its image; as truth, give label maps")
-    drawn = read_drawn_labels(path, shape)
+    drawn = read_drawn_labels(path, shape, image_file)
     return StoredLabels(drawn.labels, drawn.class_names, drawn)
 
 

@@ -40,16 +40,23 @@ class Instances:
 
 
 def read_instances(
-    path: Path, shape: Shape | None = None, *, masks: bool = True, prediction: bool = False
+    path: Path,
+    shape: Shape | None = None,
+    image_file: Path | None = None,
+    *,
+    masks: bool = True,
+    prediction: bool = False,
 ) -> Instances:
-    """The nuclei of a label file of any format; `shape` is that of its image, which outlines are drawn on.
+    """The nuclei of a label file of any format; `shape` is that of its image as seen, which outlines are drawn on.
+
+    Labels that fit only what `image_file` stores, not what its orientation makes of it, are turned with it.
 
     The nuclei of a binary mask are its connected components (8 neighbors), so touching nuclei are one.
 
     Raises HemalumError for a file that cannot be read, what is no label map (`label_faults`), and without `masks`
     for a binary mask. A prediction may be as wrong as it likes: of it only shades of gray are refused.
     """
-    stored = read_stored_labels(path, shape)
+    stored = read_stored_labels(path, shape, image_file)
     labels = to_label_map(stored.pixels, path)
     if is_drawn(path):
         return Instances(labels, class_names=stored.class_names, drawn=stored.drawn)
@@ -68,14 +75,23 @@ def read_instances(
     return Instances(labels, mask, doubts=tuple(faults))
 
 
-def read_ids(path: Path, shape: Shape | None = None) -> NDArray[np.int32]:
-    """(H, W) int32 ids of a label file of any format, whatever they mean. Raises HemalumError where unreadable."""
-    return to_label_map(read_stored_labels(path, shape).pixels, path)
+def read_ids(
+    path: Path, shape: Shape | None = None, image_file: Path | None = None
+) -> tuple[NDArray[np.int32], DrawnLabels | None]:
+    """(H, W) int32 ids of a label file of any format, whatever they mean; of outlines, those that are annotated.
+
+    They are turned as by `read_instances`. Raises HemalumError for a file that cannot be read.
+    """
+    stored = read_stored_labels(path, shape, image_file)
+    return to_label_map(stored.pixels, path) if stored.drawn is None else stored.drawn.annotated(), stored.drawn
 
 
-def read_class_map(path: Path) -> NDArray[np.int32]:
-    """(H, W) int32 class ids of a file of any format of pixels, as stored. Raises HemalumError as `read_ids` does."""
-    return to_class_map(read_stored_labels(path).pixels, path)
+def read_class_map(path: Path, shape: Shape | None = None, image_file: Path | None = None) -> NDArray[np.int32]:
+    """(H, W) int32 class ids of a file of any format of pixels, as stored but for the turn of `read_instances`.
+
+    Raises HemalumError for a file that cannot be read.
+    """
+    return to_class_map(read_stored_labels(path, shape, image_file).pixels, path)
 
 
 def is_binary(stored: NDArray[np.int32]) -> bool:

@@ -1,6 +1,5 @@
 """From a label file to its stored numbers: how a map is to be shown never changes its ids."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from hemalum.data.image import (
 )
 from hemalum.data.pixels.orientation import turn
 from hemalum.errors import HemalumError
-
-log = logging.getLogger(__name__)
+from hemalum.remarks import remark
 
 LARGEST_ID = 2**20  # tables by id stay small; larger ids (unique over a study, hashes) are only names
 _INT32 = np.iinfo(np.int32).max
@@ -146,5 +144,5 @@ def _read_tiff(path: Path) -> NDArray[Any]:
         if page.ndim == 2 and series.axes in ("CYX", "SYX") and series.shape[0] in (3, 4):
             pixels, axes = series.asarray(), "SYX"
         elif len(series.shape) > len(page.shape):
-            log.warning("%s: a stack of %d pages; the first is taken", path, len(tiff.pages))
+            remark(path, f"a stack of {len(tiff.pages)} pages; the first is taken", "stack")
         return np.moveaxis(pixels, 0, -1) if axes in ("SYX", "CYX") else pixels

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from hemalum.data.splits import Part
 from hemalum.errors import HemalumError
 
+MPP_RANGE = (0.01, 100.0)  # µm per px that a user may state: images that are no sections of tissue included
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
@@ -60,7 +62,7 @@ class Sample:
             object.__setattr__(self, "ambiguous", known)
         if self.ambiguous is not None and self.ambiguous.shape != self.instances.shape:
             raise HemalumError(f"sample {self.id}: ambiguous mask is {self.ambiguous.shape}, image differs")
-        if self.mpp is not None and not 0.01 < self.mpp < 100:
+        if self.mpp is not None and not MPP_RANGE[0] < self.mpp < MPP_RANGE[1]:
             raise HemalumError(f"sample {self.id}: mpp {self.mpp} µm/px is out of range")
 
     def left_out(self, *, ambiguous: bool) -> NDArray[np.bool_] | None:

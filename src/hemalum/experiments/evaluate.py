@@ -40,6 +40,7 @@ from hemalum.files import csv_cell, write_text
 from hemalum.inference.segment import as_engine
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model, load_model
+from hemalum.remarks import gather_remarks
 from hemalum.settings import as_number
 from hemalum.targets.representations import find_representation
 
@@ -70,6 +71,7 @@ class Evaluation:
         write_text(out / "per_image.csv", lines.getvalue())
 
 
+@gather_remarks()
 def evaluate(  # noqa: PLR0913 (the verb's options)
     model: Any,
     dataset: Dataset | Path | str | Iterable[Sample],

@@ -14,13 +14,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.annotations import class_numbers
 from hemalum.data.dataset import Dataset
 from hemalum.data.label_files import JoinedLabels, join_labels, list_label_files, stem_of, without_tail
 from hemalum.data.label_formats import LABEL_ENDINGS, is_common
 from hemalum.data.label_maps import Instances, read_instances
+from hemalum.data.pixels.orientation import EXCHANGED
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError, counted
 from hemalum.experiments.segmenters import Segmentation
+from hemalum.remarks import remark
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +122,7 @@ class LabelMaps:
         if labels.shape != sample.instances.shape:
             raise HemalumError(
                 f"{path}: label map is {_size(labels)}, its image {sample.id} is {_size(sample.instances)}; "
-                "save it at the size of the image"
+                f"save it at the size of the image{EXCHANGED if labels.T.shape == sample.instances.shape else ''}"
             )
         return labels
 
@@ -212,9 +215,9 @@ def _classes(path: Path, names: Sequence[str | None], class_names: Mapping[int, 
 
     0 for a polygon without a classification. Raises HemalumError where only some are: they would count as false.
     """
-    ids = {name.casefold(): number for number, name in class_names.items()}
-    present = sorted({name for name in names if name is not None})
-    unknown = [name for name in present if name.casefold() not in ids]
+    numbers = class_numbers(names, class_names)
+    present = sorted({name for name in names if name is not None and numbers.get(name) != 0})
+    unknown = [name for name in present if name not in numbers]
     if len(unknown) == len(present):
         return None
     if unknown:
@@ -222,7 +225,7 @@ def _classes(path: Path, names: Sequence[str | None], class_names: Mapping[int, 
             f"{path}: classification {unknown[0]!r} is no class of the dataset; "
             f"classes are {', '.join(class_names.values())}"
         )
-    return np.array([0 if name is None else ids[name.casefold()] for name in names], np.int32)
+    return np.array([numbers[name] for name in names], np.int32)
 
 
 def _label_files(folder: Path) -> list[Path]:
@@ -238,12 +241,12 @@ def _label_files(folder: Path) -> list[Path]:
 
 def _warn_of(path: Path, read: Instances) -> list[str]:
     """The doubts about a label file, which the log is told as well."""
-    lines = [f"{path}: {doubt.message}" for doubt in read.doubts]
+    doubts = [(doubt.message, str(doubt.kind)) for doubt in read.doubts]
     if read.drawn is not None and read.drawn.others:
-        lines.append(f"{path}: left out, since it is no nucleus: {read.drawn.others}")
-    for line in lines:
-        log.warning("%s", line)
-    return lines
+        doubts.append((f"left out, since it is no nucleus: {read.drawn.others}", "no nucleus"))
+    for message, kind in doubts:
+        remark(path, message, kind)
+    return [f"{path}: {message}" for message, _ in doubts]
 
 
 def _few(names: Sequence[str]) -> str:

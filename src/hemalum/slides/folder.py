@@ -5,11 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hemalum.data.image import IMAGE_SUFFIXES, is_tiff
+from hemalum.data.image import IMAGE_SUFFIXES, open_plain
 from hemalum.errors import HemalumError
-from hemalum.slides.readers.dicom import first_dicom
 from hemalum.slides.readers.opening import is_slide
-from hemalum.slides.readers.openslide import vendor_of
 from hemalum.slides.slide import SLIDE_SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -17,12 +15,12 @@ log = logging.getLogger(__name__)
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
 # what Pillow opens of pictures; it knows the heads of films, printer's pages and tables too
 PICTURES = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-# images and slides of other programs, by their endings
+# images and slides of other programs, by their endings; those of FILE_SUFFIXES are always taken
 FOREIGN = (
     ".afi", ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dicom", ".dng", ".ets", ".fits", ".gif", ".heic", ".heif",
-    ".i2syntax", ".ims", ".isyntax", ".j2c", ".j2k", ".jfif", ".jp2", ".jpf", ".jpx", ".jxl", ".jxr", ".kfb", ".lif",
+    ".i2syntax", ".ims", ".isyntax", ".j2c", ".jfif", ".jpf", ".jpx", ".jxl", ".kfb", ".lif",
     ".lsm", ".mds", ".nd2", ".nef", ".oib", ".oif", ".orf", ".ome", ".pgm", ".ppm", ".psd", ".qpi", ".raw", ".sdpc",
-    ".tga", ".tmap", ".vms", ".vmu", ".vsi", ".wdp", ".webp", ".xcf", ".zarr", ".zvi",
+    ".tga", ".tmap", ".vms", ".vmu", ".vsi", ".wdp", ".xcf", ".zarr", ".zvi",
 )  # fmt: skip
 NAMED = 5  # of what is passed over
 
@@ -83,20 +81,17 @@ def _opens(entry: Path) -> bool:
             return is_slide(entry)
         if entry.suffix.lower() in FILE_SUFFIXES:  # a damaged one is named when its turn comes
             return True
-        if not is_slide(entry):
-            return False
-        return is_tiff(entry) or first_dicom(entry) is not None or vendor_of(entry) is not None or _is_picture(entry)
+        return is_slide(entry) and not _is_other(entry)
     except OSError:  # a folder that cannot be read
         return False
 
 
-def _is_picture(file: Path) -> bool:
-    from PIL import Image
-
+def _is_other(file: Path) -> bool:
+    """Whether Pillow opens it as what is no picture, such as a film."""
     try:
-        with Image.open(file) as image:
-            return image.format in PICTURES
-    except Exception:  # Pillow raises many
+        with open_plain(file) as image:
+            return image.format not in PICTURES
+    except Exception:  # Pillow raises many of what is not for it
         return False
 
 

@@ -69,7 +69,7 @@ def test_negative_regions_are_left_out_and_said(
 ) -> None:
     path = written(VALID.replace('NegativeROA="0"', 'NegativeROA="1"', 1))
     assert [outline.name for outline in read_aperio_xml(path).outlines] == ["Region 2"]
-    assert caplog.messages == [f"{path}: 1 regions are marked as negative and left out"]
+    assert caplog.messages == [f"{path}: 1 region marked as negative left out"]
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'

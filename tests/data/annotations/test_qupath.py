@@ -248,7 +248,7 @@ def test_a_file_of_annotations_is_read_few_times(
     monkeypatch.setattr("hemalum.data.annotations.qupath.read_features", counted)
     path = write(tmp_path / "a.geojson", feature("annotation", square(10, 20, 9), "stroma"))
     import_dataset("qupath", path, tmp_path / "set", image=image, mpp=0.5)
-    assert len(passes) == 3  # names of the classes, outlines, and the names for the dataset
+    assert len(passes) == 2  # names of the classes, and outlines
 
 
 def test_regions_among_annotations_alone_are_cut_out(image: Path, tmp_path: Path) -> None:

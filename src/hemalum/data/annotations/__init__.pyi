@@ -11,6 +11,7 @@ from .drawing import tell_apart as tell_apart
 from .drawn_labels import DrawnLabels as DrawnLabels
 from .drawn_labels import DrawnSummary as DrawnSummary
 from .drawn_labels import class_names_in as class_names_in
+from .drawn_labels import class_numbers as class_numbers
 from .drawn_labels import read_drawn_labels as read_drawn_labels
 from .imagej_rois import read_roi_set as read_roi_set
 from .outlines import draw_outlines as draw_outlines

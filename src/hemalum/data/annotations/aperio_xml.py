@@ -7,7 +7,6 @@ X and Y are px of the full resolution. A layer (Annotation) may name the class o
 attribute, as MoNuSAC does (<Attribute Name="Epithelial"/>). Source: the published files themselves.
 """
 
-import logging
 import math
 import re
 from collections.abc import Iterator
@@ -19,8 +18,7 @@ import numpy as np
 
 from hemalum.data.annotations.outlines import Outline
 from hemalum.errors import HemalumError, counted
-
-log = logging.getLogger(__name__)
+from hemalum.remarks import remark
 
 MAX_BYTES = 64 * 1024 * 1024  # a tile of 1000 x 1000 px with 359 nuclei takes 1.1 MB
 # A line drawn by hand ends near its start: the largest gap of 359 nuclei of MoNuSeg is a tenth of the line.
@@ -77,7 +75,8 @@ def read_aperio_xml(path: Path | str, *, open_lines: Literal["refuse", "close"] 
             element.clear()  # the vertices of a whole file as elements take ten times its size
     _meet_open(path, outlines, open_lines)
     if negative:
-        log.warning("%s: %d regions are marked as negative and left out", path, negative)
+        text = f"{counted(negative, 'region')} marked as negative left out"
+        remark(path, text, "negative regions")
     return AperioAnnotations(tuple(outlines), None if root is None else _mpp(root))
 
 
@@ -166,7 +165,7 @@ def _meet_open(path: Path, outlines: list[Outline], open_lines: str) -> None:
         closed.append(outline.name)
     if closed:
         shown = f"{closed[0]}{', …' if len(closed) > 1 else ''}"
-        log.warning("%s: %s closed straight (%s)", path, counted(len(closed), "open line"), shown)
+        remark(path, f"{counted(len(closed), 'open line')} closed straight ({shown})", "open lines")
 
 
 def _mpp(root: Element) -> float | None:

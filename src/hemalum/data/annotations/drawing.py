@@ -1,7 +1,6 @@
 """What is drawn on an image, whichever program drew it: nuclei, regions, and areas that are to be ignored."""
 
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +16,10 @@ from hemalum.data.annotations.outlines import Outline
 from hemalum.data.annotations.paths import areas, inside, to_path
 from hemalum.data.annotations.qupath import NUCLEI, POINTS, TILES_OR_CORES, QuPathObject, read_areas
 from hemalum.data.annotations.regions import MANY, find_regions, role_of_class
+from hemalum.data.pixels.orientation import EXCHANGED
 from hemalum.errors import HemalumError, counted
 from hemalum.nuclei.polygons import Polygons, fill
-
-log = logging.getLogger(__name__)
+from hemalum.remarks import remark
 
 NOT_GEOJSON = (".xml", ".zip", ".roi")  # endings of files of outlines; whatever else is read as GeoJSON
 NO_CLASS = "Nucleus"  # what hemalum's own export calls a nucleus without a class
@@ -87,17 +86,24 @@ class Drawing:
             self.margin,
         )
 
+    def strays(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """(N,) bool: which outlines leave an image of (H, W) px by more than the margin."""
+        low, high = self.paths.bounds()
+        beyond: NDArray[np.bool_] = (low < -self.margin) | (high > np.array(shape[::-1]) + self.margin)
+        return beyond.any(axis=1)
+
     def check_within(self, shape: tuple[int, int]) -> None:
         """Raise HemalumError for an outline that leaves its image of (H, W) px by more than the margin."""
         height, width = shape
-        low, high = self.paths.bounds()
-        strays = (low < -self.margin).any(axis=1) | (high > np.array([width, height]) + self.margin).any(axis=1)
+        strays = self.strays(shape)
         if strays.any():
             first = int(np.flatnonzero(strays)[0])
+            low, high = self.paths.bounds()
             (left, top), (right, bottom) = low[first].tolist(), high[first].tolist()
             raise HemalumError(
                 f"{self.file}, {self.names[first]}: the polygon spans x {left:g} to {right:g}, y {top:g} to "
                 f"{bottom:g}, its image is {width} x {height} px: export in px of this very image"
+                f"{'' if self.strays((width, height)).any() else EXCHANGED}"
             )
 
 
@@ -220,7 +226,7 @@ def _split_classes(pieces: list[Piece], path: Path) -> list[Piece]:
         role = role_of_class(pieces[index].class_name)
         if role != "nucleus" or np.count_nonzero(inside(pieces[index].path.astype(np.float64), others)) >= MANY:
             return pieces
-    log.warning("%s: %s of many parts; each part is taken as a nucleus", path, counted(len(many), "outline"))
+    remark(path, f"{counted(len(many), 'outline')} of many parts; each part is taken as a nucleus", "many parts")
     return [
         piece._replace(path=part, parts=())
         for piece in pieces

@@ -18,8 +18,11 @@ from hemalum.data.annotations.drawing import (
     read_drawing,
     tell_apart,
 )
+from hemalum.data.image import orientation_of, remark_turned_labels
+from hemalum.data.pixels.orientation import AS_STORED, is_transposed, seen_shape, turn
 from hemalum.errors import HemalumError, counted
 from hemalum.nuclei.polygons import fill
+from hemalum.remarks import remark
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +63,25 @@ class DrawnLabels:
 
         Raises HemalumError for a class that is not among the names.
         """
-        numbers = {NO_CLASS: 0} | {name: number for number, name in names.items()}
-        unknown = next((name for name in self.class_names if name is not None and name not in numbers), None)
+        numbers = class_numbers(self.class_names, names)
+        unknown = next((name for name in self.class_names if name not in numbers), None)
         if unknown is not None:
             raise HemalumError(f"{where}: class '{unknown}' is not among class_names {', '.join(names.values())}")
-        return np.array([0 if name is None else numbers[name] for name in self.class_names], np.int32)
+        return np.array([numbers[name] for name in self.class_names], np.int32)
+
+
+def class_numbers(written: Iterable[str | None], names: Mapping[int, str]) -> dict[str | None, int]:
+    """The class of each name that is written, by `names` of the classes, whose capitals make no difference.
+
+    No name, and hemalum's own for a nucleus without a class, are 0. A name of no class is left out.
+    """
+    loose = {name.casefold(): number for number, name in names.items()}
+    numbers: dict[str | None, int] = {None: 0, NO_CLASS: 0} | {name: number for number, name in names.items()}
+    return {
+        name: numbers[name] if name in numbers else loose[str(name).casefold()]
+        for name in written
+        if name in numbers or str(name).casefold() in loose
+    }
 
 
 @dataclass
@@ -103,8 +120,11 @@ class DrawnSummary:
             )  # fmt: skip
 
 
-def read_drawn_labels(path: Path | str, shape: tuple[int, int]) -> DrawnLabels:
+def read_drawn_labels(path: Path | str, shape: tuple[int, int], image_file: Path | None = None) -> DrawnLabels:
     """Read outlines as the labels of an image of (H, W) px; see `tell_apart` for what is a nucleus.
+
+    Outlines that fit only what `image_file` stores, not what its orientation makes of it, are turned with it, which
+    is said.
 
     A pixel is inside where its center is; holes are left out. Of outlines that overlap the smaller has the pixel.
     QuPath's cells give their nucleus; of a derived class ("Tumor: Positive") the name is all of it.
@@ -116,6 +136,8 @@ def read_drawn_labels(path: Path | str, shape: tuple[int, int]) -> DrawnLabels:
     outline but other things, and for nuclei outside of the image.
     """
     drawing = _read(Path(path))
+    orientation = _orientation(drawing, shape, image_file)
+    shape = seen_shape(shape, orientation)  # or that of what is stored: height and width change places both ways
     roles = tell_apart(drawing, shape)
     nuclei = roles.nuclei
     nuclei.check_within(shape)
@@ -131,9 +153,9 @@ def read_drawn_labels(path: Path | str, shape: tuple[int, int]) -> DrawnLabels:
     unannotated = np.where(labels > 0, np.append(False, unknown)[labels], unannotated)
     named = [None, *nuclei.class_names]
     return DrawnLabels(
-        labels,
+        turn(labels, orientation),
         [None, *(named[number] for number in nuclei.classes.tolist())],
-        unannotated if unannotated.any() else None,
+        turn(unannotated, orientation) if unannotated.any() else None,
         roles.left_out,
         int(unknown.sum()),
         roles.regions.names,
@@ -146,6 +168,17 @@ def class_names_in(paths: Iterable[Path]) -> list[str]:
     for path in paths:
         names |= tell_apart(_read(path), None).nuclei.class_names_used()
     return sorted(names)
+
+
+def _orientation(drawing: Drawing, shape: tuple[int, int], image_file: Path | None) -> int:
+    """How outlines are to be turned that fit an image of (H, W) px as it is stored only."""
+    if image_file is None or not drawing.strays(shape).any() or drawing.strays(shape[::-1]).any():
+        return AS_STORED
+    orientation = orientation_of(image_file)
+    if not is_transposed(orientation):
+        return AS_STORED
+    remark_turned_labels(drawing.file, orientation)
+    return orientation
 
 
 def _read(path: Path) -> Drawing:
@@ -163,5 +196,5 @@ def _draw(nuclei: Drawing, shape: tuple[int, int]) -> NDArray[np.int32]:
     labels = fill_by_size(nuclei.paths, shape).astype(np.int32)
     hidden = len(nuclei) - np.count_nonzero(np.bincount(labels.ravel())[1:])
     if hidden:
-        log.warning("%s: %d of %d polygons hold no pixel of their own", nuclei.file, hidden, len(nuclei))
+        remark(nuclei.file, f"{hidden} of {len(nuclei)} polygons hold no pixel of their own", "hidden polygons")
     return labels

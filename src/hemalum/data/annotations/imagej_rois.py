@@ -31,7 +31,8 @@ def read_roi_set(path: Path | str, *, left_out: Counter[str] | None = None) -> t
 
     Raises HemalumError for a file that is missing or no zip, for entries that are encrypted, no .roi, twice
     there, or named with a path that leads elsewhere, for more than 20,000 entries, 64 MiB unpacked or a
-    packing ratio over 100, for damaged entries, and for lines and points, which enclose nothing.
+    packing ratio over 100, for damaged entries and vertices that are no finite numbers, and for lines and points,
+    which enclose nothing.
     """
     path = Path(path)
     try:
@@ -95,6 +96,8 @@ def _outlines(path: Path, entries: Iterable[tuple[str, bytes]], left_out: Counte
             rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in roi.coordinates(multi=True)]
         except Exception as error:  # a damaged entry fails wherever the parser happens to be
             raise HemalumError(f"{path}: entry {name!r} is no ROI that can be read ({one_line(error)})") from error
+        if not all(np.isfinite(ring).all() for ring in rings):
+            raise HemalumError(f"{path}: entry {name!r} has a vertex that is no finite number; save the ROI again")
         if kind in AREAS:
             yield Outline(name, tuple(rings))
         elif left_out is None:

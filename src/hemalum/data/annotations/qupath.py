@@ -113,14 +113,18 @@ def _member(value: Any, name: str) -> Any:
 
 
 def _class_name(classification: Any) -> str | None:
-    """The name of a classification as QuPath shows it; a derived class is stored as the list of its parts."""
-    if isinstance(classification, str):  # as other programs write it
-        return classification.strip() or None
-    name, parts = _member(classification, "name"), _member(classification, "names")
-    parts = classification if isinstance(classification, list) else parts
-    if isinstance(parts, list) and parts and all(isinstance(part, str) for part in parts):
-        return ": ".join(parts)
-    return name if isinstance(name, str) else None
+    """The name of a classification as QuPath shows it, without blanks around it; None for none.
+
+    A derived class is stored as the list of its parts; other programs write a name, or the list, alone.
+    """
+    names = [_member(classification, "names"), _member(classification, "name"), classification]
+    for name in names:
+        parts = name if isinstance(name, list) else [name]
+        if all(isinstance(part, str) for part in parts):
+            shown = ": ".join(part.strip() for part in parts if part.strip())
+            if shown:
+                return shown
+    return None
 
 
 def _color(classification: Any) -> tuple[int, int, int] | None:

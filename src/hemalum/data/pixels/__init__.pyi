@@ -1,5 +1,7 @@
 from .orientation import AS_STORED as AS_STORED
+from .orientation import EXCHANGED as EXCHANGED
 from .orientation import ORIENTATION as ORIENTATION
+from .orientation import Pixels as Pixels
 from .orientation import is_transposed as is_transposed
 from .orientation import known_orientation as known_orientation
 from .orientation import seen_shape as seen_shape

@@ -67,6 +67,9 @@ def seen_window(window: Window, shape: tuple[int, int], orientation: int) -> Win
     return (seen[0] - y - height if rows else y, seen[1] - x - width if columns else x, height, width)
 
 
+EXCHANGED = "; with height and width exchanged it fits: was the image turned as its orientation tag says?"
+
+
 def turned_words(orientation: int) -> str:
     """What is said of an image that its file asks to be turned."""
     return (

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum.data.pixels.orientation import AS_STORED, ORIENTATION, known_orientation
-from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError
+from hemalum.remarks import remark
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_XR = b"II\xbc"
@@ -19,11 +19,20 @@ GRAY_MODES = ("I;16", "I;16B", "I;16L", "I", "F")
 
 
 def plain_orientation(image: Image.Image, path: Path) -> int:
-    """The orientation of an image that Pillow has opened."""
+    """The orientation of an image that Pillow has opened; EXIF that cannot be read has none, which is said.
+
+    Raises what Pillow raises of damaged pixels.
+    """
     # Pillow decodes a PNG to look for EXIF behind its pixels: only where there is some
-    if image.format == "PNG" and "exif" not in image.info and not _png_has_exif(path):
+    if image.format == "PNG" and "exif" not in image.info:
+        if not _png_has_exif(path):
+            return AS_STORED
+        image.load()
+    try:
+        return known_orientation(image.getexif().get(ORIENTATION, AS_STORED))
+    except Exception:  # of Pillow's parsers, each its own
+        remark(path, "its EXIF is damaged; the picture is taken as it is stored, not turned")
         return AS_STORED
-    return known_orientation(image.getexif().get(ORIENTATION, AS_STORED))
 
 
 def has_many_bits(image: Image.Image, path: Path) -> bool:

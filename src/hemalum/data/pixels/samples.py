@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError
+from hemalum.remarks import remark
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from hemalum.data.pixels.orientation import ORIENTATION, known_orientation
 from hemalum.data.pixels.samples import CMYK, Stored, channel_words
-from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError
+from hemalum.remarks import remark
 
 JPEG = (6, 7, 34892, 33007)  # their tables are stored once for all tiles; decoded as RGB
 APERIO_YCBCR, APERIO_RGB = (33003, 33004), 33005  # these say which it is, whatever the photometric interpretation

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hemalum.data.image import IMAGE_SUFFIXES
+from hemalum.data.sample import MPP_RANGE
 from hemalum.errors import HemalumError
 from hemalum.tables import TableRow, listed_path, near_files, read_table
 
@@ -68,14 +69,24 @@ def find_listed(path: Path, folder: str, row: Mapping[str, str], column: str, wh
     text = row[column]
     if not text:
         raise HemalumError(f"{where}: {column} is empty")
-    for inside in (path / folder, path):
-        file = listed_path(inside, text)
-        if file is not None and file.is_file():
-            return file
+    entries = [entry for inside in (path / folder, path) if (entry := listed_path(inside, text)) is not None]
+    for entry in entries:
+        if entry.is_file():
+            return entry
+    if any(entry.is_dir() for entry in entries):
+        raise HemalumError(f"{where}: {column} {text!r} is a folder; name a file in it")
     raise HemalumError(
         f"{where}: {column} {text!r} is neither in {path / folder} nor in {path}"
         f"{near_files((path / folder, path), text)}"
     )
+
+
+def stated_mpp(row: TableRow, column: str = "mpp") -> float | None:
+    """µm per px in a column of a row, None where it has none. Raises HemalumError for what can be no scale."""
+    value = row.value(column)
+    if value is not None and not MPP_RANGE[0] < value < MPP_RANGE[1]:
+        raise HemalumError(f"{row.where}: {column} {value:g} µm/px is out of range")
+    return value
 
 
 def read_csv(path: Path, columns: tuple[str, ...] = (), wanted: str = "") -> Iterator[tuple[str, TableRow]]:

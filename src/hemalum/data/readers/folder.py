@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hemalum.data.annotations import DrawnSummary, class_names_in
 from hemalum.data.dataset import classes_by_instance
-from hemalum.data.image import labels_as_seen, read_image
+from hemalum.data.image import read_image
 from hemalum.data.label_files import (
     apart,
     is_label_word,
@@ -29,11 +29,12 @@ from hemalum.data.label_files import (
 )
 from hemalum.data.label_formats import is_drawn
 from hemalum.data.label_maps import read_class_map, read_instances, same_size
-from hemalum.data.readers.files import find_index, find_listed, read_csv
+from hemalum.data.readers.files import find_index, find_listed, read_csv, safe_name, stated_mpp
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
-from hemalum.errors import HemalumError, counted
-from hemalum.tables import TableRow, as_posix
+from hemalum.errors import HemalumError
+from hemalum.remarks import remark
+from hemalum.tables import as_posix
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class Pair:
     label: Path
     id: str
     classes: Path | None = None
-    columns: TableRow | dict[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    mpp: float | None = None
     where: str = ""
 
 
@@ -75,7 +77,7 @@ def read(
     Raises HemalumError, naming file or row, for missing folders, pairs or columns, unreadable files, sizes that
     do not fit, and class ids without a name where names are given.
     """
-    pairs = find_pairs(path, images=images, labels=labels, index=index)
+    pairs = find_pairs(path, images=images, labels=labels, index=index, group=group)
     names = _name_classes(class_names, pairs)
     if group is not None and group != "image" and group not in pairs[0].columns:
         known = ", ".join(pairs[0].columns) or "none: there is no index"
@@ -85,14 +87,14 @@ def read(
     if not names and pairs[0].classes is not None:
         log.warning("%s: class maps without names; give them as class_names=FIRST,SECOND,… to use them", path)
     binary, drawn = 0, DrawnSummary()
-    doubts: dict[str, list[str]] = {}
     for pair in pairs:
         image = read_image(pair.image)
-        read_labels = read_instances(pair.label, (image.shape[0], image.shape[1]))
-        instances = labels_as_seen(read_labels.labels, pair.label, image.shape, pair.image)
+        shape = image.shape[0], image.shape[1]
+        read_labels = read_instances(pair.label, shape, pair.image)
+        instances = read_labels.labels
         binary += read_labels.was_mask
         for doubt in read_labels.doubts:
-            doubts.setdefault(doubt.kind, []).append(f"{pair.label}: {doubt.message}")
+            remark(pair.label, doubt.message, doubt.kind)
         same_size(pair.label, instances, image, "label map is {}, its image {}")
         classes = unannotated = None
         if read_labels.drawn is not None:
@@ -101,7 +103,7 @@ def read(
         if pair.classes is None and read_labels.drawn is not None and names:
             classes = read_labels.drawn.classes(names, pair.label)[: instances.max() + 1]
         elif pair.classes is not None:
-            class_map = labels_as_seen(read_class_map(pair.classes), pair.classes, image.shape, pair.image)
+            class_map = read_class_map(pair.classes, shape, pair.image)
             same_size(pair.classes, class_map, image, "class map is {}, its image {}")
             if class_map.max() > 255:
                 raise HemalumError(f"{pair.classes}: class ids up to {class_map.max()}; they must be 0 to 255")
@@ -111,26 +113,20 @@ def read(
                 known = ", ".join(f"{number} {name}" for number, name in names.items())
                 raise HemalumError(f"{pair.classes}: class {unnamed[0]} has no name; named are {known}")
         columns = pair.columns
-        by = group or ("group" if "group" in columns else "image")
-        kept = pair.id if by == "image" else columns[by]
-        if not kept:
-            raise HemalumError(f"{pair.where}: {by} is empty; a split goes by it")
-        mpp = columns.value("mpp") if isinstance(columns, TableRow) else None
+        by = _group_column(pair, group)
         yield Sample(
             image=image,
             instances=instances,
             id=pair.id,
             source=columns.get("source", ""),
-            group=kept,
+            group=pair.id if by == "image" else columns[by],
             organ=columns.get("organ") or None,
             stain=columns.get("stain") or None,
-            mpp=mpp,
-            mpp_source=None if mpp is None else "file",
+            mpp=pair.mpp,
+            mpp_source=None if pair.mpp is None else "file",
             classes=classes,
             unannotated=unannotated,
         )
-    for lines in doubts.values():
-        log.warning("%s%s", lines[0], f" (and so {counted(len(lines) - 1, 'other file')})" if len(lines) > 1 else "")
     drawn.log(path)
     if binary:
         log.warning(
@@ -148,6 +144,7 @@ def classes_for(
     images: str = "images",
     labels: str = "labels",
     index: str | None = None,
+    group: str | None = None,
     class_names: Mapping[int, str] | Sequence[str] | str | None = None,
     **_others: object,
 ) -> dict[int, str]:
@@ -157,12 +154,14 @@ def classes_for(
     """
     if class_names is not None or path is None:
         return _name_classes(class_names, [])
-    return _name_classes(None, find_pairs(path, images=images, labels=labels, index=index))
+    return _name_classes(None, find_pairs(path, images=images, labels=labels, index=index, group=group))
 
 
 def _name_classes(
     class_names: Mapping[int, str] | Sequence[str] | str | None, pairs: Sequence[Pair]
 ) -> dict[int, str]:
+    if class_names == {}:  # it is known that there are none
+        return {}
     if class_names is None:
         drawn = [pair.label for pair in pairs if pair.classes is None and is_drawn(pair.label)]
         class_names = class_names_in(drawn)
@@ -181,19 +180,29 @@ def _name_classes(
 
 
 def find_pairs(
-    path: Path | str, *, images: str = "images", labels: str = "labels", index: str | None = None
+    path: Path | str,
+    *,
+    images: str = "images",
+    labels: str = "labels",
+    index: str | None = None,
+    group: str | None = None,
 ) -> list[Pair]:
     """The image and label files of a folder, joined; never empty. Raises HemalumError as `read` does."""
-    pairs, faults = survey(path, images=images, labels=labels, index=index)
+    pairs, faults = survey(path, images=images, labels=labels, index=index, group=group)
     if faults:
         raise faults[0]
     return pairs
 
 
 def survey(
-    path: Path | str, *, images: str = "images", labels: str = "labels", index: str | None = None
+    path: Path | str,
+    *,
+    images: str = "images",
+    labels: str = "labels",
+    index: str | None = None,
+    group: str | None = None,
 ) -> tuple[list[Pair], list[HemalumError]]:
-    """The pairs that can be joined, and every fault that keeps the others from it."""
+    """The pairs that can be joined, and every fault that keeps them from being read; `group` as of `read`."""
     path = Path(path)
     try:
         listed = find_index(path, index)
@@ -205,10 +214,21 @@ def survey(
     faults = [item for item in entries if isinstance(item, HemalumError)]
     if not entries:
         faults.append(HemalumError(f"{listed or path / images}: no images"))
-    for name, count in Counter(pair.id for pair in pairs).items():
-        if count > 1:
+    for pair in pairs:
+        by = _group_column(pair, group)
+        if by in pair.columns and not pair.columns[by]:
+            faults.append(HemalumError(f"{pair.where}: {by} is empty; a split goes by it"))
+        if not safe_name(pair.id):
+            faults.append(HemalumError(f"{pair.where}: id {pair.id!r} has no letter or digit to name a file by"))
+    for name, count in Counter(safe_name(pair.id) for pair in pairs).items():
+        if name and count > 1:
             faults.append(HemalumError(f"{path}: the id {name!r} occurs {count} times; name the images apart"))
     return pairs, faults
+
+
+def _group_column(pair: Pair, group: str | None) -> str:
+    """The column of an index that a split goes by; "image" for each image by itself."""
+    return group or ("group" if "group" in pair.columns else "image")
 
 
 def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumError]:
@@ -230,11 +250,9 @@ def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumErr
     for label, names in joined.ambiguous.items():
         yield HemalumError(f"{label}: fits the images {' and '.join(names[:2])} as well; join them in index.csv")
     if joined.passed_over:
-        log.warning(
-            "%s: not read, since nearer label files are there: %s",
-            label_folder,
-            ", ".join(file.name for file in joined.passed_over[:5]) + (", …" if len(joined.passed_over) > 5 else ""),
-        )
+        names = ", ".join(file.name for file in joined.passed_over[:5])
+        more = ", …" if len(joined.passed_over) > 5 else ""
+        remark(label_folder, f"not read, since nearer label files are there: {names}{more}")
     for name, image in by_stem.items():
         try:
             file = joined.file_of(name)
@@ -271,7 +289,7 @@ def _from_index(path: Path, listed: Path, images: str, labels: str) -> Iterator[
             try:
                 image = find_listed(path, images, columns, "image", where)
                 label = find_listed(path, labels, columns, "label", where)
-                yield Pair(image, label, name, None, columns, where)
+                yield Pair(image, label, name, None, columns, stated_mpp(columns), where)
             except HemalumError as error:
                 yield error
     except HemalumError as error:

@@ -22,7 +22,7 @@ from hemalum.data.ihc.derive import MIN_AREA_UM2, MIN_QUALITY, DerivedLabels, Se
 from hemalum.data.ihc.picture import write_picture
 from hemalum.data.ihc.registration import Level, load_simpleitk
 from hemalum.data.image import read_image
-from hemalum.data.readers.files import find_index, find_listed, images_by_stem, safe_name
+from hemalum.data.readers.files import find_index, find_listed, images_by_stem, safe_name, stated_mpp
 from hemalum.data.readers.reader import Reader
 from hemalum.data.sample import Sample
 from hemalum.errors import HemalumError, near_misses
@@ -207,20 +207,13 @@ def _from_index(path: Path, listed: Path, he: str, ihc: str) -> Iterator[IhcPair
         where = row.where
         files = find_listed(path, he, row, "he", where), find_listed(path, ihc, row, "ihc", where)
         name = safe_name(row.get("id") or Path(as_posix(row["he"])).stem)
-        mpp, ihc_mpp = _scale(row, "mpp"), _scale(row, "ihc_mpp")
+        mpp, ihc_mpp = stated_mpp(row), stated_mpp(row, "ihc_mpp")
         if ihc_mpp is not None and mpp is None:
             raise HemalumError(f"{where}: ihc_mpp is given without mpp; give both")
         if mpp is not None and ihc_mpp is not None and not 1 / MAX_RATIO <= ihc_mpp / mpp <= MAX_RATIO:
             raise HemalumError(f"{where}: mpp {mpp:g} and ihc_mpp {ihc_mpp:g} differ more than {MAX_RATIO:g} times")
         group = row.get("patient") or row.get("group") or name
         yield IhcPair(*files, name, group, row.get("organ") or None, mpp, ihc_mpp)
-
-
-def _scale(row: TableRow, name: str) -> float | None:
-    value = row.value(name)
-    if value is not None and not 0.01 < value < 100:
-        raise HemalumError(f"{row.where}: {name} {value:g} µm/px is out of range")
-    return value
 
 
 def _coordinate(row: TableRow, name: str) -> float:

@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -67,7 +67,7 @@ def read(
     *,
     image: Path | str | Pixels | None = None,
     tile: int = TILE,
-    class_names: Sequence[str] | str | None = None,
+    class_names: Mapping[int, str] | Sequence[str] | str | None = None,
 ) -> Iterator[Sample]:
     """Yield the annotated parts of an image, each with its label map, from top to bottom.
 
@@ -97,13 +97,14 @@ def read(
 
 
 def classes_for(
-    *, path: Path | str, class_names: Sequence[str] | str | None = None, **_others: object
+    *, path: Path | str, class_names: Mapping[int, str] | Sequence[str] | str | None = None, **_others: object
 ) -> dict[int, str]:
     """Names of the classes by id from 1; those of the file by name, where none are given."""
     if class_names is None:
         names = sorted(tell_apart(read_drawing(path), None).nuclei.class_names_used())
     else:
-        names = [name.strip() for name in (class_names.split(",") if isinstance(class_names, str) else class_names)]
+        listed = class_names.values() if isinstance(class_names, Mapping) else class_names
+        names = [name.strip() for name in (listed.split(",") if isinstance(listed, str) else listed)]
     if len(names) > 255:
         raise HemalumError(f"{path}: {len(names)} classes; at most 255 fit a class map")
     return dict(enumerate(names, start=1))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hemalum.data.pixels.samples import HISTOGRAM, Display, Stored, histogram, spreads_of
 from hemalum.data.pixels.tiff import choose_channels
-from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError, one_line
+from hemalum.remarks import remark
 from hemalum.slides.readers.reader import (
     MAX_PIXELS_DECODED,
     BrokenTile,

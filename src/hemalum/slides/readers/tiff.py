@@ -28,8 +28,8 @@ from hemalum.data.pixels.orientation import (
 )
 from hemalum.data.pixels.samples import HISTOGRAM, Display, histogram, spreads_of
 from hemalum.data.pixels.tiff import JPEG, Plan, plan_tiff
-from hemalum.data.remarks import remark
 from hemalum.errors import HemalumError, one_line
+from hemalum.remarks import remark
 from hemalum.slides.readers.reader import (
     MAX_PIXELS_DECODED,
     BrokenTile,
