@@ -44,9 +44,9 @@ def test_a_folder_takes_what_is_opened_when_it_is_named(folder: Path, tmp_path: 
     (folder / "b.ppm").write_bytes(b"P6\n20000 20000\n255\n" + PICTURE.tobytes())
     (folder / "c.pbm").write_bytes(b"P4\n8 2\n\x0f\xf0")
     files = sorted(folder.iterdir())
-    assert find_images([folder], tmp_path / "out") == files
+    assert [one.path for one in find_images([folder], tmp_path / "out")] == files
     for file in files:
-        assert find_images([file], tmp_path / "out") == [file]
+        assert [one.path for one in find_images([file], tmp_path / "out")] == [file]
 
 
 def test_no_ending_that_is_taken_is_listed_as_foreign() -> None:

@@ -90,7 +90,8 @@ class Drawing:
         """(N,) bool: which outlines leave an image of (H, W) px by more than the margin."""
         low, high = self.paths.bounds()
         beyond: NDArray[np.bool_] = (low < -self.margin) | (high > np.array(shape[::-1]) + self.margin)
-        return beyond.any(axis=1)
+        strays = np.asarray(beyond.any(axis=1), np.bool_)
+        return strays
 
     def check_within(self, shape: tuple[int, int]) -> None:
         """Raise HemalumError for an outline that leaves its image of (H, W) px by more than the margin."""

@@ -250,9 +250,9 @@ def _by_stem(path: Path, images: str, labels: str) -> Iterator[Pair | HemalumErr
     for label, names in joined.ambiguous.items():
         yield HemalumError(f"{label}: fits the images {' and '.join(names[:2])} as well; join them in index.csv")
     if joined.passed_over:
-        names = ", ".join(file.name for file in joined.passed_over[:5])
+        first = ", ".join(file.name for file in joined.passed_over[:5])
         more = ", …" if len(joined.passed_over) > 5 else ""
-        remark(label_folder, f"not read, since nearer label files are there: {names}{more}")
+        remark(label_folder, f"not read, since nearer label files are there: {first}{more}")
     for name, image in by_stem.items():
         try:
             file = joined.file_of(name)
