@@ -347,15 +347,26 @@ def test_a_series_has_one_estimate(
     assert len({row["mpp"] for row in table(tmp_path / "out")}) == 1
 
 
-def test_a_series_of_two_scanners_is_refused(run: Run, stripes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("values", "spread"),
+    [
+        ((0.25, 0.5, 0.26, 0.51), "0.25 to 0.51"),
+        ((0.2, 0.25, 0.25, 0.34), "0.2 to 0.34"),  # of so few images all count
+    ],
+)
+def test_a_series_of_two_scanners_is_refused(
+    values: tuple[float, ...], spread: str, run: Run, stripes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import hemalum.inference.series as series
 
-    estimates = iter((0.25, 0.5, 0.26, 0.51))
+    estimates = iter(values)
     monkeypatch.setattr(series, "estimate_mpp", lambda *_: SimpleNamespace(mpp=next(estimates)))
     with pytest.raises(HemalumError) as caught:
         run(stripes, mpp="series")
     assert str(caught.value) == (
-        "mpp 'series': the images are no series of one scale: their nuclei tell 0.25 to 0.51 µm per px; "
+        "mpp 'series': the images are no series of one scale: their nuclei tell "
+        f"{spread} µm per px; "
         "segment them apart, or give `mpp` NUMBER"
     )
 

@@ -62,6 +62,20 @@ def test_what_is_segmented_with_limits_is_what_the_result_would_keep(
     assert kept.area_mm2 == everything.area_mm2
 
 
+@pytest.mark.fault
+def test_a_filter_that_leaves_nothing_says_so(
+    picture: NDArray[np.uint8], dark_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    nothing = segment(path, dark_model, **OPTIONS, keep={"min_area_um2": 5000})
+    assert nothing.count == 0
+    assert caplog.messages.count(f"{path}: the filter leaves none of 30 nuclei") == 1
+    caplog.clear()
+    segment(np.full((64, 64, 3), 225, np.uint8), dark_model, **OPTIONS, keep={"min_area_um2": 5000})
+    assert "the filter" not in caplog.text  # there were none
+
+
 def test_areas_of_an_image(picture: NDArray[np.uint8], dark_model: Path, everything: Nuclei, tmp_path: Path) -> None:
     ring = [[150, 0], [300, 0], [300, 240], [150, 240], [150, 0]]
     path = tmp_path / "right.geojson"

@@ -83,6 +83,30 @@ def test_it_goes_to_another_process() -> None:
     assert inside(copy, (50, 50)) == [True]
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("area", "outside"),
+    [
+        ("0,0,400,300", None),
+        ("-5,-5,410,310", None),  # drawn generously
+        ("100,100,3000,3000", 99),  # of a larger image
+        ("0,0,800,600", 75),
+        ("0,0,500,300", 20),
+    ],
+)
+def test_an_area_that_reaches_far_beyond_the_image_is_named(
+    area: str, outside: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    for what in ("roi", "exclude"):
+        caplog.clear()
+        read_roi(area, SHAPE, what)
+        line = (
+            f"{what} '{area}': {outside} % of it lie outside the slide, which is 400 x 300 px, and are cut off; "
+            "is it of another one?"
+        )
+        assert caplog.messages == ([] if outside is None else [line])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from hemalum.cpus import count_cpus
-from hemalum.errors import HemalumError
+from hemalum.errors import HemalumError, counted
 from hemalum.inference.cells import TOO_LARGE, BoxMaps, run_ahead
 from hemalum.inference.images import as_path, as_pixels, is_stream, stream_name
 from hemalum.inference.plan import IN_ARTIFACTS, NO_ORGAN, CellSegmenter, empty_result, make_plan
@@ -257,4 +257,6 @@ def segment_source(  # noqa: PLR0913 (the verb's options, and who looks on)
 def _finish(nuclei: Nuclei, keep: NucleusFilter | None, positive: Positive) -> Nuclei:
     """What the user wants of the nuclei: last, so that ids and the scale are those of all that was found."""
     kept = nuclei if keep is None else nuclei.filter(**keep.limits)
+    if nuclei.count and not kept.count:
+        log.warning("%s: the filter leaves none of %s", nuclei.source or "image", counted(nuclei.count, "nucleus"))
     return kept if positive is None else kept.graded(positive)

@@ -1,6 +1,7 @@
 """Regions of interest: the parts of a slide that are looked at, as a rectangle or as outlines drawn in QuPath."""
 
 import json
+import logging
 import re
 import threading
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ from hemalum.errors import HemalumError
 from hemalum.nuclei.filters import check_area
 from hemalum.slides.tissue import Tissue, mask_boxes
 
+log = logging.getLogger(__name__)
+
+MOST_OUTSIDE = 0.1  # of an area beyond the edges: outlines drawn by hand reach over them a little
 NUMBERS = re.compile(r"[-+\d.,\s]+")
 MAX_BYTES = 16 << 20  # of a file of regions: a million points
 ONE_AT_A_TIME = threading.Lock()  # a prepared geometry builds its index when it is first asked
@@ -84,9 +88,10 @@ def read_roi(area: Path | str | shapely.Geometry | Sequence[float], shape: tuple
     """The region of interest that a user means for a slide of (H, W) px: a rectangle, a GeoJSON file or a geometry.
 
     A rectangle is "X,Y,WIDTH,HEIGHT" or these four numbers. Of a file all areas count, whatever they are classified
-    as; what lies outside the slide is cut off. `what` is how errors call it. Raises HemalumError for anything else,
-    a file that is missing, damaged or without areas, outlines that cross themselves, and regions that have no pixel
-    of the slide.
+    as; what lies outside the slide is cut off, with a warning where that is much. `what` is how errors call it.
+
+    Raises HemalumError for anything else, a file that is missing, damaged or without areas, outlines that cross
+    themselves, and regions that have no pixel of the slide.
     """
     height, width = shape
     area = str(area) if isinstance(area, Path) else area
@@ -97,10 +102,17 @@ def read_roi(area: Path | str | shapely.Geometry | Sequence[float], shape: tuple
     else:
         x, y, wide, high = read_rectangle(area, what)
         areas, name = [shapely.box(x, y, x + wide, y + high)], _rectangle_text(area)
-    cut = shapely.intersection(shapely.union_all(areas), shapely.box(0, 0, width, height))
-    geometry = _areas_of(cut)
+    whole_area = shapely.union_all(areas)
+    geometry = _areas_of(shapely.intersection(whole_area, shapely.box(0, 0, width, height)))
     if geometry.area < 1:
         raise HemalumError(f"{what} '{name}': it lies outside the slide, which is {width} x {height} px")
+    outside = 1 - geometry.area / whole_area.area
+    if outside > MOST_OUTSIDE:
+        log.warning(
+            "%s '%s': %.0f %% of it lie outside the slide, which is %d x %d px, and are cut off; "
+            "is it of another one?",
+            what, name, 100 * outside, width, height,
+        )  # fmt: skip
     shapely.prepare(geometry)
     return Roi(geometry, name)
 
