@@ -142,6 +142,9 @@ def segment(
     min_solidity: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Keep nuclei that fill their convex hull so far, or more.")
     ] = None,
+    simplify: Annotated[
+        float, typer.Option(metavar="PX", help="GeoJSON: move outlines by up to PX pixels to save points.")
+    ] = 0.0,
     region: Annotated[
         int | None,
         typer.Option(
@@ -199,6 +202,7 @@ def segment(
         **areas,
         "keep_artifacts": keep_artifacts,
         "overwrite": overwrite,
+        "simplify": simplify,
         **chosen(stain=stain, engine=engine, device=device, shifts=shifts),
     }
     failed: list[tuple[Path, str]] = []
