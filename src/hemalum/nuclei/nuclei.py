@@ -314,8 +314,8 @@ class Nuclei:
         """Write polygons and measurements as GeoJSON that QuPath opens.
 
         Outlines may be moved by up to `simplify` px to save points; measurements stay. Objects have the table's id as
-        a measurement, and a UUID that follows from image and outline, filtered or not. Graded nuclei are classified by
-        their grade, those of a model with classes by both, in QuPath's manner: `epithelial: Positive`. Raises
+        a measurement, and a UUID that follows from image and outline, filtered or not. Graded nuclei are classified
+        by their grade, those of a model with classes by both, in QuPath's manner: `epithelial: Positive`. Raises
         HemalumError for a `simplify` below 0, and where the file cannot be written.
         """
         write_geojson(
