@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hemalum import __version__
+from hemalum.data.pixels.channels import Channel, check_channel
 from hemalum.errors import HemalumError, counted, nearest, printable
 from hemalum.inference.batch import failure
 from hemalum.inference.cohort import SlideInput
@@ -99,6 +100,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     exclude: Area | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
     simplify: float = 0.0,
+    channel: Channel | None = None,
     region: int = REGION,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -121,6 +123,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     inputs = [SlideInput.of(slide) for slide in slides]
     chosen = check_slide_formats(formats)
     check_simplify(simplify, chosen)
+    channel = check_channel(channel)
     check_names([(slide.name, str(slide.path)) for slide in inputs], out)
     mpp = check_mpp(mpp)
     check_workers(workers)
@@ -156,7 +159,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
             with SlideLog(folder / f"{name}.log") as record:
                 record.note(f"hemalum {__version__}: {command or 'segment_slides'}")
                 scale = mpp if one.mpp is None else one.mpp
-                with open_image(one.path, scale, max_pixels) as slide:
+                with open_image(one.path, scale, max_pixels, channel) as slide:
                     network = models[one.organ or organ]
                     if overwrite:
                         _remove_store(folder / f"{name}.nuclei")
