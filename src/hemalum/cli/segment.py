@@ -54,6 +54,14 @@ def segment(
             help="Stain of the images. auto, the default: recognized by each image's own colors.",
         ),
     ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|NUMBER",
+            help="Channel with the nuclei, of files with stains side by side; default: the one named after a nuclear "
+            "stain, or the first.",
+        ),
+    ] = None,
     positive: Annotated[
         str | None,
         typer.Option(
@@ -203,6 +211,7 @@ def segment(
         "keep_artifacts": keep_artifacts,
         "overwrite": overwrite,
         "simplify": simplify,
+        "channel": channel,
         **chosen(stain=stain, engine=engine, device=device, shifts=shifts),
     }
     failed: list[tuple[Path, str]] = []

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.pixels.channels import Channel, check_channel
 from hemalum.errors import HemalumError, counted, nearest, one_line
 from hemalum.inference.inputs import FORMATS, ImageInput, check_folder, find_images
 from hemalum.inference.plausibility import ScaleCheck
@@ -75,6 +76,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     exclude: Area | None = None,
     keep_artifacts: bool = False,
     simplify: float = 0.0,
+    channel: Channel | None = None,
     recursive: bool = True,
     overwrite: bool = False,
     describe: Callable[[FileResult], dict[str, Any]] | None = None,
@@ -100,6 +102,7 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     out = Path(out)
     chosen = check_formats(formats)
     check_simplify(simplify, chosen)
+    channel = check_channel(channel)
     images = find_images(paths, out, recursive=recursive)
     series = mpp == "series"
     mpp = None if series else check_mpp(mpp)
@@ -109,14 +112,18 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     check_folder(out)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta, shifts=shifts)
     summary = Summary(out)
-    scale = estimate_series(images, loaded, runner, stain, summary, max_pixels=max_pixels) if series else mpp
+    scale = (
+        estimate_series(images, loaded, runner, stain, summary, max_pixels=max_pixels, channel=channel)
+        if series
+        else mpp
+    )
     recorded = {"series": scale.mpp} if isinstance(scale, Scale) else mpp
     settings = {
         "model": loaded.digest, "organ": organ, "mpp": recorded, "stain": stain, "recall": recall,
         "positive": None if positive is None else str(positive), "engine": f"{runner.name} {runner.precision}",
         "tta": tta, "shifts": shifts, "filter": None if limits is None else limits.limits,
         "roi": digest_of(roi), "exclude": digest_of(exclude), "keep_artifacts": keep_artifacts,
-        "simplify": simplify or None,
+        "simplify": simplify or None, "channel": channel,
     }  # fmt: skip
     options = {
         "mpp": scale, "stain": stain, "positive": positive, "keep": limits, "scale_check": ScaleCheck(),
@@ -203,7 +210,7 @@ class _Batch:
         """Segment an image, write its files and its line of the record."""
         start = time.perf_counter()
         on_share = None if self.on_progress is None else partial(self.on_progress, image.path)
-        with open_image(image.path, self.options["mpp"], self.max_pixels) as source:
+        with open_image(image.path, self.options["mpp"], self.max_pixels, self.settings["channel"]) as source:
             if source.is_whole_slide:
                 raise HemalumError(f"{image.path}: a whole slide, not an image: segment_slides is for it")
             seen: list[Artifacts] = []

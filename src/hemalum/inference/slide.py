@@ -93,8 +93,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     `threads`, or all cores, where it is not set. With `scheduler`, tcp://HOST:PORT, a scheduler file or a client of
     Dask, its workers do the regions (docs/how-to/cluster.md); `model` is then a file or a name, `engine` a name, and
     `threads` counts for each. `on_start` is called with what is going to be done and the regions that are missing,
-    `on_progress` with the share that is done: 1 when all is. A `Slide` stays open. The rest is as for
-    `hemalum.segment`.
+    `on_progress` with the share that is done: 1 when all is. A `Slide` stays open. The rest: `hemalum.segment`.
 
     Raises HemalumError as `hemalum.segment` does; for a slide without a scale; for a region of interest that is
     empty; where the folder holds another run, or another process writes to it; where the scheduler or one of its
