@@ -31,10 +31,10 @@ HEAVY = {"torch", "numpy", "pyarrow", "scipy", "skimage", "numba", "openvino", "
 # what users may rely on: taking an option away, or renaming one, has to be a decision
 OPTIONS = {
     "hemalum": "--version --debug --quiet --install-completion --show-completion",
-    "segment": "--output PATH… --cohort --mpp --model --organ --stain --positive --engine --device --threads "
-    "--precision --format --max-pixels --tta --shifts --recall --keep-artifacts --report --overwrite --no-recursive "
-    "--roi --exclude --min-area --max-area --min-probability "
-    "--min-hematoxylin --min-solidity --region --no-tissue-mask --workers --scheduler",
+    "segment": "--output PATH… --cohort --mpp --model --organ --stain --channel --positive --engine --device "
+    "--threads --precision --format --max-pixels --tta --shifts --recall --keep-artifacts --report --overwrite "
+    "--no-recursive --roi --exclude --min-area --max-area --min-probability "
+    "--min-hematoxylin --min-solidity --simplify --region --no-tissue-mask --workers --scheduler",
     "import": "FORMAT SRC DST --list --mpp --group --split --fold --test-groups --seed --name --license --citation "
     "--images --labels --index --option --chromogen --registration --min-quality --overwrite --preview",
     "check": "DATASET --preview",

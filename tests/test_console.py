@@ -13,7 +13,6 @@ from hemalum import cli
 from hemalum.cli.console import (
     comparison_progress,
     counter,
-    duration_text,
     file_progress,
     print_notes,
     print_pairs,
@@ -22,7 +21,7 @@ from hemalum.cli.console import (
     steps_progress,
     training_progress,
 )
-from hemalum.errors import printable
+from hemalum.errors import duration_text, printable
 
 HEADERS = ["file", "nuclei", "scale from"]
 ROWS = [["a_file_with_quite_a_long_name_[1].png", "1,234", "estimate"], ["b.png", "5", "file"]]

@@ -79,6 +79,13 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun if n == 1 else {'nucleus': 'nuclei'}.get(noun, noun + 's')}"
 
 
+def duration_text(seconds: float) -> str:
+    """`2 h 05 min`, `3 min 20 s` or `7 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
 def one_line(error: Exception, longest: int = 120) -> str:
     """Give what another library's exception says, as a part of an error line; its type where it says nothing."""
     return " ".join(str(error).split())[:longest] or type(error).__name__

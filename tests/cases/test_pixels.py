@@ -22,7 +22,7 @@ pytestmark = pytest.mark.fault
 COLOR = draw_picture(96, 80)
 GRAY = COLOR[..., 0].copy()
 FAINT = np.where(GRAY > 180, GRAY, GRAY // 16)  # bright things on a dark ground
-CHANNELS = "the first is taken; if the nuclei are in another, save that one as a file of its own"
+CHANNELS = "the first is taken; if the nuclei are in another, channel names it"
 BRIGHT = "three channels, bright ones: taken as red, green and blue, though the file does not say so"
 
 
@@ -93,7 +93,7 @@ def test_the_channel_of_a_nuclear_stain_is_taken(
     assert np.array_equal(read_both(path), as_rgb(FAINT))
     assert warnings_of(caplog) == [
         f"{path}: {len(names)} channels; channel {taken + 1}, {names[taken]!r}, is taken; if the nuclei are in "
-        "another, save that one as a file of its own"
+        "another, channel names it"
     ]
 
 
@@ -449,6 +449,19 @@ def test_the_names_of_a_qptiff(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     with open_slide(path) as slide:
         assert np.array_equal(slide.rows(0, 96), as_rgb(FAINT))
     assert warnings_of(caplog) == [
-        f"{path}: 3 channels; channel 2, 'DAPI', is taken; if the nuclei are in another, save that one as a file "
-        "of its own"
+        f"{path}: 3 channels; channel 2, 'DAPI', is taken; if the nuclei are in another, channel names it"
     ]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1"])
+@pytest.mark.parametrize("name", ["a.heic", "a.jpg"])  # some programs rename it
+def test_heic_is_refused_with_the_way_out(tmp_path: Path, brand: bytes, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(4) + b"mif1heic" + bytes(500))
+    for read in (read_image, open_slide):
+        with pytest.raises(HemalumError) as caught:
+            read(path)
+        assert str(caught.value) == (
+            f"{path}: HEIC, as phones save pictures, is not read: convert it to PNG or TIFF (docs/concepts/pixels.md)"
+        )

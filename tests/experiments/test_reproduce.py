@@ -1,6 +1,7 @@
 """Published figures beside ours: both protocols, what is refused, and what the report says."""
 
 import csv
+import logging
 import math
 import shutil
 from collections import defaultdict
@@ -177,6 +178,26 @@ def test_ones_own_set_takes_the_place_of_a_private_one(
     ((_, parts),) = result.tables
     assert [(part.dataset, part.run_on) for part in parts][:2] == [("mini", "mini"), ("hidden", "hidden")]
     assert "your own in the place of the private part" in parts[1].differences[0].group_split
+
+
+def test_the_time_of_both_protocols_is_said_before_the_first_training(
+    paper: Path,
+    shelf: Path,
+    mini: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(compare_module, "measure_cost", lambda *_, **__: {"step_seconds": 90.0})
+    monkeypatch.setattr(compare_module, "execute_run", refuse)
+    reproduce(paper, "main", data={"mini": mini}, out=tmp_path / "out", seeds=3, resources=CPU)
+    lines = [record.message for record in caplog.records]
+    (first,) = [number for number, line in enumerate(lines) if "to do" in line]
+    assert lines[first].startswith(
+        "6 runs to do, with 6 trainings of 24 steps in all: about 36 min 00 s here, estimated"
+    )
+    assert first < min(number for number, line in enumerate(lines) if "training was begun" in line)
 
 
 @pytest.mark.slow

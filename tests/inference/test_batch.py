@@ -60,6 +60,24 @@ def test_one_bad_file_among_many(folder: Path, tmp_path: Path, model: Model, dis
     assert results[0].files["csv"] == out / "a.csv"
 
 
+def test_simplified_outlines_of_a_batch(folder: Path, tmp_path: Path, model: Model, disk_engine: Any) -> None:
+    def size(**options: float) -> int:
+        list(segment_paths([folder / "a.png"], tmp_path, ["geojson"], model, mpp=0.5, engine=disk_engine, **options))
+        return (tmp_path / "a.geojson").stat().st_size
+
+    assert size(simplify=0.5) < 0.8 * size()
+
+
+@pytest.mark.fault
+def test_simplified_outlines_are_for_geojson(folder: Path, tmp_path: Path, model: Model, disk_engine: Any) -> None:
+    with pytest.raises(HemalumError) as caught:
+        segment_paths([folder], tmp_path / "out", ["csv", "labels"], model, engine=disk_engine, simplify=0.5)
+    assert str(caught.value) == (
+        "`simplify` is for geojson and geojson.gz; none of them is written (csv, labels): leave it out"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_images_of_one_name_are_refused(folder: Path, tmp_path: Path, model: Model, disk_engine: Any) -> None:
     Image.open(folder / "a.png").save(folder / "A.jpg")
     with pytest.raises(HemalumError) as caught:

@@ -99,6 +99,19 @@ def test_what_is_finished_is_not_done_again(
     assert log_of(first).count("segment_slides") == 2
 
 
+@pytest.mark.parametrize("name", ["geojson", "geojson.gz"])
+def test_outlines_are_written_again_when_they_are_to_be_simplified_otherwise(
+    run: Callable[..., list[SlideResult]], slide: Path, name: str
+) -> None:
+    sizes = []
+    for simplify in (0.0, 0.5, 0.5, 0.0):
+        (result,) = run(slide, formats=(name, "csv"), simplify=simplify)
+        sizes.append(result.files[name].stat().st_size)
+    assert sizes[1] == sizes[2] < 0.8 * sizes[0] == 0.8 * sizes[3]
+    assert log_of(result).count(f"{result.files[name]}: written in") == 3
+    assert log_of(result).count("a.csv: written in") == 1
+
+
 def test_an_export_older_than_the_store_is_written_again(run: Callable[..., list[SlideResult]], slide: Path) -> None:
     (first,) = run(slide)
     text = first.files["csv"].read_text()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hemalum.errors import printable
+from hemalum.errors import duration_text, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -202,13 +202,6 @@ class Pace:
         """A second; 0 until it can be told."""
         seconds = self.clock() - self.began
         return max(0.0, done - self.done) / seconds if seconds > 0 else 0.0
-
-
-def duration_text(seconds: float) -> str:
-    """`2 h 05 min`, `3 min 20 s` or `7 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 @dataclass

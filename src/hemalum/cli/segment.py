@@ -54,6 +54,14 @@ def segment(
             help="Stain of the images. auto, the default: recognized by each image's own colors.",
         ),
     ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|NUMBER",
+            help="Channel with the nuclei, of files with stains side by side; default: the one named after a nuclear "
+            "stain, or the first.",
+        ),
+    ] = None,
     positive: Annotated[
         str | None,
         typer.Option(
@@ -142,6 +150,9 @@ def segment(
     min_solidity: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Keep nuclei that fill their convex hull so far, or more.")
     ] = None,
+    simplify: Annotated[
+        float, typer.Option(metavar="PX", help="GeoJSON: move outlines by up to PX pixels to save points.")
+    ] = 0.0,
     region: Annotated[
         int | None,
         typer.Option(
@@ -199,6 +210,8 @@ def segment(
         **areas,
         "keep_artifacts": keep_artifacts,
         "overwrite": overwrite,
+        "simplify": simplify,
+        "channel": channel,
         **chosen(stain=stain, engine=engine, device=device, shifts=shifts),
     }
     failed: list[tuple[Path, str]] = []

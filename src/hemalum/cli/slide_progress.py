@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hemalum.cli.console import Minutes, duration_text, file_bars
+from hemalum.cli.console import Minutes, file_bars
+from hemalum.errors import duration_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

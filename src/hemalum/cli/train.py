@@ -18,6 +18,7 @@ from hemalum.cli.options import (
     named_datasets,
     unlabeled_images,
 )
+from hemalum.errors import duration_text
 
 
 def _print_recipes(value: bool) -> None:
@@ -88,7 +89,7 @@ def train(
     compile: Annotated[bool, typer.Option("--compile", help="Have PyTorch compile the network first.")] = False,
 ) -> None:
     """Train a model by a recipe; the model file and the log are in RUN."""
-    from hemalum.cli.console import duration_text, training_progress
+    from hemalum.cli.console import training_progress
     from hemalum.reports.training.log import read_run
     from hemalum.reports.training.page import try_run_report
     from hemalum.training.distributed import is_first, report_once

@@ -20,6 +20,7 @@ from .image import open_plain as open_plain
 from .image import orientation_of as orientation_of
 from .image import plain_size as plain_size
 from .image import read_image as read_image
+from .image import refuse_heic as refuse_heic
 from .image import remark_turned_labels as remark_turned_labels
 from .image import stated_dpi as stated_dpi
 from .image import to_rgb as to_rgb

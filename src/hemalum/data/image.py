@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from hemalum.data.pixels.channels import find_channel, refuse_color
 from hemalum.data.pixels.orientation import AS_STORED, Pixels, is_transposed, turn, turned_words
 from hemalum.data.pixels.plain import (
     is_jpeg_xr,
@@ -31,23 +32,28 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2", ".j2k", ".jx
 MAX_PIXELS = 1_000_000_000  # 3 GB as RGB; beyond it a file is more likely hostile or a slide than a tile
 
 LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "WEBP": "WebP", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands of the container
 
 _pillow_limit = threading.Lock()
 
 
-def read_image(path: Path | str, *, max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_image(
+    path: Path | str, *, max_pixels: int | None = MAX_PIXELS, channel: str | None = None
+) -> NDArray[np.uint8]:
     """Read a plain image (PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, JPEG XR) as (H, W, 3) uint8 RGB.
 
     It is turned as its orientation tag says. Gray becomes three equal channels; alpha is laid over white; more than
     8 bits, and fractions, are scaled by the rules of docs/concepts/pixels.md; of several channels or pages one is
-    taken. Whatever is left out or changed is a warning. `max_pixels=None` lifts the size limit.
+    taken, which `channel` may name. Whatever is left out or changed is a warning. `max_pixels=None` lifts the limit
+    on size.
 
     Raises HemalumError for a file that is missing, not an image, truncated, empty, too large, or whose pixels are
     of a kind that is not read.
     """
     path = Path(path)
+    refuse_heic(path)
     decode = _tiff_rgb if _is_tiff(read_head(path)) else _plain_rgb
-    pixels, orientation = decode(path, max_pixels)
+    pixels, orientation = decode(path, max_pixels, channel)
     if orientation != AS_STORED:
         remark(path, turned_words(orientation))
     return turn(pixels, orientation)
@@ -188,6 +194,15 @@ def read_head(path: Path) -> bytes:
     return head
 
 
+def refuse_heic(path: Path) -> None:
+    """Raise HemalumError for a HEIC or HEIF picture, which names the way out."""
+    head = read_head(path)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+        raise HemalumError(
+            f"{path}: HEIC, as phones save pictures, is not read: convert it to PNG or TIFF (docs/concepts/pixels.md)"
+        )
+
+
 def _is_tiff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -203,14 +218,16 @@ def open_plain(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _plain_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], int]:
+def _plain_rgb(path: Path, max_pixels: int | None, channel: str | None) -> tuple[NDArray[np.uint8], int]:
     """RGB as stored, and the orientation."""
     with named_faults(path, "PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, JPEG XR"):
         if is_jpeg_xr(path):
             import imagecodecs
 
             check_size(path, *jpeg_xr_size(path), max_pixels)
-            return to_rgb(imagecodecs.jpegxr_decode(path.read_bytes()), path), AS_STORED
+            decoded = imagecodecs.jpegxr_decode(path.read_bytes())
+            _check_plain_channel(channel, decoded.ndim == 2, path)
+            return to_rgb(decoded, path), AS_STORED
         with open_plain(path) as image:
             check_size(path, image.height, image.width, max_pixels)
             bits = stored_bits(path, image.format)
@@ -220,7 +237,16 @@ def _plain_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], i
             if image.mode == "CMYK":
                 remark(path, CMYK)
                 stored = Stored("cmyk", (0, 1, 2, 3))
+            _check_plain_channel(channel, stored.color == "gray", path)
         return _show(pixels if pixels.ndim == 3 else pixels[..., None], stored, path), orientation
+
+
+def _check_plain_channel(channel: str | None, gray: bool, path: Path) -> None:
+    """Raise HemalumError for a channel of a format that has none, but for the first of a gray image."""
+    if not gray:
+        refuse_color(channel, path)
+    elif channel is not None:
+        find_channel(channel, 1, [], path)
 
 
 @contextmanager
@@ -239,7 +265,7 @@ def named_faults(path: Path, formats: str = "PNG, JPEG, BMP, TIFF") -> Iterator[
         raise HemalumError(f"{path}: {kind} is damaged or truncated ({one_line(error)})") from error
 
 
-def _tiff_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], int]:
+def _tiff_rgb(path: Path, max_pixels: int | None, channel: str | None) -> tuple[NDArray[np.uint8], int]:
     """RGB as stored, and the orientation."""
     import tifffile  # kept out of the import of the package: it costs 0.1 s
 
@@ -247,7 +273,7 @@ def _tiff_rgb(path: Path, max_pixels: int | None) -> tuple[NDArray[np.uint8], in
 
     with named_faults(path), tifffile.TiffFile(path) as tiff:
         page = _first_page(tiff, path, max_pixels)
-        plan = plan_tiff(tiff, path)
+        plan = plan_tiff(tiff, path, channel)
         series: Any = tiff.series[0]
         if len(series.pages) > max(plan.pages):
             parts = [_samples_last(series.pages[number].asarray(), page) for number in plan.pages]

@@ -12,6 +12,7 @@ from hemalum import __version__
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
 from hemalum.experiments.cost import measure_cost
+from hemalum.experiments.duration import log_duration
 from hemalum.experiments.execute import Resources, execute_run, label_maps
 from hemalum.experiments.plan import (
     Method,
@@ -25,7 +26,7 @@ from hemalum.experiments.plan import (
     stop_rule,
 )
 from hemalum.experiments.provenance import warn_before
-from hemalum.experiments.records import FAILED_FILE, Comparison, is_finished, load_comparison, write_json
+from hemalum.experiments.records import FAILED_FILE, Comparison, cost_file, is_finished, load_comparison, write_json
 from hemalum.experiments.segmenters import Scale
 from hemalum.manifest import lock_folder
 from hemalum.models.card import Card
@@ -93,16 +94,24 @@ def compare(  # noqa: PLR0913 (the verb's options)
         methods, data, folds=folds, seeds=seeds, budget=budget, crops=crops, mixed_budgets=mixed_budgets, split=split,
         leave_out_ambiguous=leave_out_ambiguous, mpp=mpp,
     )  # fmt: skip
-    return run_plan(plan, Path(out), resources or Resources(), on_progress)
+    out, resources = Path(out), resources or Resources()
+    plan = begin_plan(plan, out, resources)
+    log_duration([(plan, out)])
+    return run_plan(plan, out, resources, on_progress)
+
+
+def begin_plan(plan: Plan, out: Path, resources: Resources) -> Plan:
+    """Join a plan with the one in `out`, and measure what its methods cost; gives the plan that holds now."""
+    plan = plan.start(out)
+    _check_encoders(plan, out)
+    _measure_costs(plan, out, resources)
+    return plan
 
 
 def run_plan(
     plan: Plan, out: Path, resources: Resources, on_progress: Callable[[Progress], None] | None
 ) -> tuple[Comparison, list[tuple[RunKey, str]]]:
-    """Run what is left of a plan, which joins the one in `out`; see `compare`."""
-    plan = plan.start(out)
-    _check_encoders(plan, out)
-    _measure_costs(plan, out, resources)
+    """Run what is left of a plan that `begin_plan` gave; see `compare`."""
     failed = _execute_all(plan, out, resources, on_progress)
     return load_comparison(out, {name: Path(data.path) for name, data in plan.datasets.items()}), failed
 
@@ -189,7 +198,7 @@ def _measure_costs(plan: Plan, out: Path, resources: Resources) -> None:
     """Measure each network once; two processes would disturb each other's times, so one does it at a time."""
     with lock_folder(out / "costs"):
         for method in plan.methods:
-            path = out / "costs" / f"{method.name}.json"
+            path = cost_file(out, method.name)
             if method.kind not in ("recipe", "model") or path.exists():
                 continue
             measured: Recipe | Card
@@ -199,6 +208,7 @@ def _measure_costs(plan: Plan, out: Path, resources: Resources) -> None:
                 data_spec = gather_data_spec(measured, [Dataset.open(next(iter(plan.datasets.values())).path)])
             else:
                 measured = load_model(method.source).card
+            log.info("%s: measuring what its network costs", method.name)
             cost = measure_cost(
                 measured, data_spec=data_spec, accelerator=resources.accelerator, threads=resources.threads
             )

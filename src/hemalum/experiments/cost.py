@@ -65,9 +65,9 @@ def measure_cost(
 
     Gives parameters, macs, macs_at_outputs, macs_side_px, latency_ms, images_per_second, device, machine, and for a
     recipe peak_memory_mb: what two training steps of the phase that needs most need beside the loaded program,
-    resident memory on a CPU, allocated memory of the device on CUDA, None where the system does not say. `latency_ms`
-    is one forward pass of one image of `macs_side_px` in PyTorch, the fastest of nine; `images_per_second` that of a
-    batch of eight.
+    resident memory on a CPU, allocated memory of the device on CUDA, None where the system does not say; and
+    step_seconds, the second of these steps, as a mean over the steps of all phases. `latency_ms` is one forward pass
+    of one image of `macs_side_px` in PyTorch, the fastest of nine; `images_per_second` that of a batch of eight.
     Raises HemalumError when the process fails.
     """
     task = {
@@ -102,18 +102,18 @@ def _measure(measured: Recipe | Card, data_spec: DataSpec, *, cpu: bool, threads
     side = network.fixed_window or SIDE
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     low = isinstance(measured, Card) or measured.precision == "bf16-mixed"
-    peak = _training_memory(measured, data_spec, network, device) if isinstance(measured, Recipe) else None
+    peak = step_seconds = None
+    if isinstance(measured, Recipe):
+        peak, step_seconds = _train_a_moment(measured, data_spec, network, device)
     network.eval()
 
     def forward(count: int) -> float:
         batch = torch.zeros(count, inputs, side, side, device=device).contiguous(memory_format=torch.channels_last)
         conditions = _conditions(network, batch)
-        start = time.perf_counter()
+        start = _now(device)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
             network(batch, **conditions)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return _now(device) - start
 
     macs, macs_at_outputs = count_macs(lambda: forward(1))
     # the fastest: what else the machine does can only add to it
@@ -128,6 +128,7 @@ def _measure(measured: Recipe | Card, data_spec: DataSpec, *, cpu: bool, threads
         "macs_at_outputs_rule": AT_OUTPUTS_RULE,
         "mpp": measured.mpp,
         "peak_memory_mb": None if peak is None else round(peak / 2**20, 1),
+        "step_seconds": step_seconds,
         "latency_ms": 1000 * single,
         "images_per_second": 8 / batched,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
@@ -166,24 +167,38 @@ def _conditions(network: Any, batch: Any) -> dict[str, Any]:
     }
 
 
-def _training_memory(recipe: Recipe, data_spec: DataSpec, network: Any, device: Any) -> int | None:
-    """Bytes that two training steps of the recipe's phases need at most beside what is there before."""
+def _train_a_moment(recipe: Recipe, data_spec: DataSpec, network: Any, device: Any) -> tuple[int | None, float]:
+    """Bytes that two training steps of the recipe's phases need at most beside what is there before, and the seconds
+    of a step, the second of each phase, as a mean over the steps of all phases."""
     before = _peak(device.type)
     # one process, whatever started the program that measures
     fabric = Fabric(accelerator=device.type, devices=1, precision=recipe.precision, plugins=LightningEnvironment())
     context = TrainContext(recipe, fabric, Path(), data_spec)
-    seen = set()
+    seen: dict[str, float] = {}
+    end, seconds = 0, 0.0
     for index, phase in enumerate(recipe.phases):
         # what else differs between phases takes no memory
         kind = repr((phase.train, phase.stage_toggles, phase.loss.name, phase.semi_supervised, phase.optimizer.name))
         if kind not in seen:
             step, batch = open_phase(context, network, index), _blank_batch(context, network, phase)
             step(batch)
+            start = _now(device)
             step(batch)
-        seen.add(kind)
+            seen[kind] = _now(device) - start
+        last = phase.until.last_step(end)
+        seconds += (last - end) * seen[kind]
+        end = last
     after = _peak(device.type)
     # Linux sums a peak from counters of each core, which lag: it may be some pages less than before
-    return None if before is None or after is None else max(0, after - before)
+    peak = None if before is None or after is None else max(0, after - before)
+    return peak, seconds / max(end, 1)
+
+
+def _now(device: Any) -> float:
+    """Seconds, when all that the device was asked for is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _blank_batch(context: TrainContext, network: Any, phase: Phase) -> Batch:

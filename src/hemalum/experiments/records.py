@@ -69,6 +69,11 @@ class Comparison:
         return Dataset.open(self.datasets[name])
 
 
+def cost_file(out: Path, method: str) -> Path:
+    """Where a comparison keeps what a method costs."""
+    return out / "costs" / f"{method}.json"
+
+
 def is_finished(folder: Path) -> bool:
     """Whether the run in `folder` is finished."""
     return (folder / RUN_FILE).is_file()
@@ -105,7 +110,7 @@ def load_comparison(out: Path | str, datasets: Mapping[str, Path] | None = None)
 def _read_run(out: Path, key: RunKey) -> Run:
     folder = key.folder(out)
     curves = folder / "curves.json"
-    costs = out / "costs" / f"{key.method}.json"
+    costs = cost_file(out, key.method)
     cost = read_json(costs) if costs.is_file() else {}
     finished = folder / RUN_FILE
     trained = read_json(finished).get("cost")

@@ -18,7 +18,8 @@ from typing import Any
 
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError, nearest
-from hemalum.experiments.compare import Progress, make_plan, run_plan
+from hemalum.experiments.compare import Progress, begin_plan, make_plan, run_plan
+from hemalum.experiments.duration import log_duration
 from hemalum.experiments.execute import Resources
 from hemalum.experiments.papers import Paper, PublishedTable, load_paper
 from hemalum.experiments.plan import holds_comparison, name_datasets
@@ -91,9 +92,13 @@ def reproduce(
         for name in datasets
         if recipes[name]
     }
+    resources = resources or Resources()
+    folders = {(protocol, name): out / protocol / name for protocol, name in plans}
+    plans = {key: begin_plan(plan, folders[key], resources) for key, plan in plans.items()}
+    log_duration([(plan, folders[key]) for key, plan in plans.items()])
     for (protocol, name), plan in plans.items():
         report = None if on_progress is None else partial(on_progress, protocol)
-        done, failures = run_plan(plan, out / protocol / name, resources or Resources(), report)
+        done, failures = run_plan(plan, folders[protocol, name], resources, report)
         comparisons[name][protocol] = done
         failed += [(f"{protocol}: {'/'.join(map(str, key))}", reason) for key, reason in failures]
     return Reproduction(

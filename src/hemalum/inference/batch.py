@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.pixels.channels import Channel, check_channel
 from hemalum.errors import HemalumError, counted, nearest, one_line
 from hemalum.inference.inputs import FORMATS, ImageInput, check_folder, find_images
 from hemalum.inference.plausibility import ScaleCheck
@@ -26,7 +27,7 @@ from hemalum.models.model import Model
 from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.nuclei import Nuclei
-from hemalum.nuclei.store import EXPORTS
+from hemalum.nuclei.store import EXPORTS, check_simplify
 from hemalum.slides import Area, find_roi
 from hemalum.slides.artifacts import Artifacts
 
@@ -74,6 +75,8 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     roi: Area | None = None,
     exclude: Area | None = None,
     keep_artifacts: bool = False,
+    simplify: float = 0.0,
+    channel: Channel | None = None,
     recursive: bool = True,
     overwrite: bool = False,
     describe: Callable[[FileResult], dict[str, Any]] | None = None,
@@ -89,7 +92,8 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     finished by the same settings is not done again (`FileResult.kept`), unless with `overwrite`. `describe` gives
     what else the record keeps of an image, as JSON holds it; one recorded without is done again. `on_progress` is
     called with the image and the share of it that is done. With `mpp` "series" all images that do not say their scale
-    get one estimate. The rest is as for `segment`; FORMATS names the formats.
+    get one estimate. Outlines in GeoJSON may be moved by up to `simplify` px to save points. The rest is as for
+    `segment`; FORMATS names the formats.
 
     Raises HemalumError before the first image when a format, the model or the engine is unknown, a path does
     not exist, two images would write the same files, OUT cannot be written, or holds the results of an image by
@@ -97,6 +101,8 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     """
     out = Path(out)
     chosen = check_formats(formats)
+    check_simplify(simplify, chosen)
+    channel = check_channel(channel)
     images = find_images(paths, out, recursive=recursive)
     series = mpp == "series"
     mpp = None if series else check_mpp(mpp)
@@ -106,13 +112,18 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     check_folder(out)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta, shifts=shifts)
     summary = Summary(out)
-    scale = estimate_series(images, loaded, runner, stain, summary, max_pixels=max_pixels) if series else mpp
+    scale = (
+        estimate_series(images, loaded, runner, stain, summary, max_pixels=max_pixels, channel=channel)
+        if series
+        else mpp
+    )
     recorded = {"series": scale.mpp} if isinstance(scale, Scale) else mpp
     settings = {
         "model": loaded.digest, "organ": organ, "mpp": recorded, "stain": stain, "recall": recall,
         "positive": None if positive is None else str(positive), "engine": f"{runner.name} {runner.precision}",
         "tta": tta, "shifts": shifts, "filter": None if limits is None else limits.limits,
         "roi": digest_of(roi), "exclude": digest_of(exclude), "keep_artifacts": keep_artifacts,
+        "simplify": simplify or None, "channel": channel,
     }  # fmt: skip
     options = {
         "mpp": scale, "stain": stain, "positive": positive, "keep": limits, "scale_check": ScaleCheck(),
@@ -199,7 +210,7 @@ class _Batch:
         """Segment an image, write its files and its line of the record."""
         start = time.perf_counter()
         on_share = None if self.on_progress is None else partial(self.on_progress, image.path)
-        with open_image(image.path, self.options["mpp"], self.max_pixels) as source:
+        with open_image(image.path, self.options["mpp"], self.max_pixels, self.settings["channel"]) as source:
             if source.is_whole_slide:
                 raise HemalumError(f"{image.path}: a whole slide, not an image: segment_slides is for it")
             seen: list[Artifacts] = []
@@ -209,7 +220,10 @@ class _Batch:
             )  # fmt: skip
             # a blank field without a scale has no nuclei, and is not looked at for artifacts
             pixels = seen[0].marked(source.rows, source.shape[0]) if seen else source.rows
-            files = write(nuclei, self.out / image.name, self.formats, pixels, image=image.image)
+            files = write(
+                nuclei, self.out / image.name, self.formats, pixels, image=image.image,
+                simplify=self.settings["simplify"] or 0.0,
+            )  # fmt: skip
             row = image_row(image.image, image.name, nuclei, source, time.perf_counter() - start)
         result = FileResult(image.path, nuclei, None, files, time.perf_counter() - start, image.name, row)
         if self.describe is not None:
@@ -262,6 +276,7 @@ def write(
     pixels: NDArray[np.uint8] | Callable[[int, int], NDArray[np.uint8]] | None = None,
     *,
     image: str | None = None,
+    simplify: float = 0.0,
 ) -> dict[str, Path]:
     """Write nuclei in each format as `target` + its ending; overlay draws on `pixels`, or on what reads its rows.
 
@@ -270,7 +285,7 @@ def write(
     Raises HemalumError when a file cannot be written; nothing half-written stays.
     """
     writers: dict[str, Callable[[Path], Any]] = {
-        "geojson": nuclei.to_geojson,
+        "geojson": partial(nuclei.to_geojson, simplify=simplify),
         "csv": partial(nuclei.to_csv, image=image),
         "parquet": partial(nuclei.to_parquet, image=image),
         "labels": nuclei.to_labels,

@@ -265,6 +265,7 @@ class CellSegmenter:
         return {
             **_notes(self.model, self.engine, self.plan.staining),
             **({"scale_doubt": doubt} if doubt else {}),
+            **self.slide.channel_note,
             **({} if self.plan.artifacts is None else self.plan.artifacts.notes),
             **({} if self.plan.keep is None else {"filter": self.plan.keep.limits}),
             **({} if self.plan.roi is None else {"roi": self.plan.roi.name}),

@@ -3,13 +3,14 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from hemalum.cpus import count_cpus
+from hemalum.data.pixels.channels import Channel, check_channel
 from hemalum.errors import HemalumError, counted
 from hemalum.inference.cells import TOO_LARGE, BoxMaps, run_ahead
 from hemalum.inference.images import as_path, as_pixels, is_stream, stream_name
@@ -66,6 +67,7 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     roi: Area | None = None,
     exclude: Area | None = None,
     keep_artifacts: bool = False,
+    channel: Channel | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> Any:
     """Find the nuclei of an image: a file or open file, an image of PIL, or an array or tensor: (H, W, 3) RGB of
@@ -88,6 +90,7 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     `exclude` alone there is a result, and density is of that area: "X,Y,WIDTH,HEIGHT" or four numbers in px of the
     image, a GeoJSON file, or an area of shapely. Nuclei in ink and in areas out of focus are left out, as the log and
     the notes say, unless `keep_artifacts`.
+    `channel`, a name or a number from 1, is the one to look at in a file with stains side by side.
     `on_progress` is called with the share that is done, in [0, 1].
 
     Raises HemalumError for what the user can mend: the image, the scale, the model, its organ, the stain, the
@@ -102,7 +105,7 @@ def segment(  # type: ignore[misc]  # noqa: PLR0913 (the verb's options)
     scale_check = ScaleCheck()
     for number, one in enumerate(images):
         with ExitStack() as stack:
-            source = stack.enter_context(_open_any(one, stack, mpp, max_pixels))
+            source = stack.enter_context(_open_any(one, stack, mpp, max_pixels, check_channel(channel)))
             share = None if on_progress is None else partial(_report, on_progress, number, len(images))
             result = segment_source(
                 source, loaded, runner, mpp=mpp, stain=stain, positive=positive, keep=keep,
@@ -117,33 +120,49 @@ def _report(on_progress: ProgressCallback, number: int, of: int, share: float) -
     on_progress((number + share) / of)
 
 
-def _open_any(image: Any, stack: ExitStack, mpp: float | str | None, max_pixels: int | None) -> Slide:
+def _open_any(
+    image: Any, stack: ExitStack, mpp: float | str | None, max_pixels: int | None, channel: str | None
+) -> Slide:
     """An image in any form that `segment` takes; what it needs for that stays until `stack` ends."""
     if isinstance(image, Slide):
         raise HemalumError(f"{image.name}: is a slide that is open; segment_slide takes it, or segment(its path)")
     if is_stream(image):
-        return _open_copy(image, stack, mpp, max_pixels)
+        return _open_copy(image, stack, mpp, max_pixels, channel)
     if isinstance(image, str | Path):
-        return open_image(image, mpp, max_pixels)
+        return open_image(image, mpp, max_pixels, channel)
+    if channel is not None:
+        raise HemalumError("image: --channel is for files; give the channel of an array as (H, W)")
     return Slide.of(as_pixels(image))
 
 
-def _open_copy(stream: Any, stack: ExitStack, mpp: float | str | None, max_pixels: int | None) -> Slide:
+def _open_copy(
+    stream: Any, stack: ExitStack, mpp: float | str | None, max_pixels: int | None, channel: str | None
+) -> Slide:
     """An open file, which its results and errors know by its own name, and not by that of its copy on disk."""
     name = stream_name(stream)
     path = stack.enter_context(as_path(stream))
     try:
-        return open_image(path, mpp, max_pixels, name=name)
+        return open_image(path, mpp, max_pixels, channel, name=name)
     except HemalumError as error:
         raise HemalumError(str(error).replace(str(path), name)) from error
 
 
 def open_image(
-    path: Path | str, mpp: float | str | Scale | None, max_pixels: int | None = None, name: str | None = None
-) -> Slide:
+    path: Path | str, mpp: float | str | Scale | None, max_pixels: int | None = None, channel: Channel | None = None,
+    *, name: str | None = None,
+) -> Slide:  # fmt: skip
     """Open an image or slide; where the user says its scale, what the file says of it does not matter."""
     stated = float(mpp) if isinstance(mpp, int | float) else None
-    return open_slide(path, mpp=stated, max_pixels=max_pixels, name=name)
+    return open_slide(path, mpp=stated, max_pixels=max_pixels, channel=channel, name=name)
+
+
+def keep_open(slide: Slide | Path | str, mpp: float | None, channel: Channel | None) -> AbstractContextManager[Slide]:
+    """A slide that is closed at the end, unless it was open before."""
+    if not isinstance(slide, Slide):
+        return open_image(slide, mpp, channel=channel)
+    if channel is not None:
+        raise HemalumError(f"{slide.name}: is a slide that is open; open_slide takes the --channel")
+    return nullcontext(slide)
 
 
 def load_for_organ(model: Path | str | Model | None, organ: str | None, recall: float | None = None) -> Model:

@@ -30,6 +30,7 @@ def estimate_series(
     summary: Summary,
     *,
     max_pixels: int | None = None,
+    channel: str | None = None,
 ) -> Scale | None:
     """The median of the scales, µm per px, that nuclei of up to `SAMPLE` images tell; None where all say their own.
 
@@ -44,7 +45,7 @@ def estimate_series(
     for at in dict.fromkeys(np.linspace(0, len(images) - 1, min(len(images), SAMPLE)).astype(int).tolist()):
         with ExitStack() as stack:
             try:
-                source = stack.enter_context(open_image(images[at].path, None, max_pixels))
+                source = stack.enter_context(open_image(images[at].path, None, max_pixels, channel))
                 if source.mpp is not None:
                     continue
                 silent += 1

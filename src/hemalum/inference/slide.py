@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from hemalum.inference.plan import IN_ARTIFACTS, CellSegmenter, Plan, make_plan,
 from hemalum.inference.plausibility import ScaleCheck
 from hemalum.inference.sample import sample_tissue
 from hemalum.inference.scale import MPP_RANGE, check_mpp, too_coarse
-from hemalum.inference.segment import as_engine, load_for_organ, open_image
+from hemalum.inference.segment import as_engine, keep_open, load_for_organ
 from hemalum.inference.staining import check_stain
 from hemalum.inference.tta import describe_tta
 from hemalum.manifest import lock_folder
@@ -74,6 +74,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
     roi: Area | None = None,
     exclude: Area | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
+    channel: str | int | None = None,
     region: int = REGION,
     name: str | None = None,
     workers: int | None = None,
@@ -83,17 +84,16 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
 ) -> NucleiStore:
     """Find the nuclei of a slide into the store `out`/STEM.nuclei; gives it. Memory does not grow with the slide.
 
-    A store of the same run that is there is gone on with: regions that are finished are not done again. `mpp`, µm per
-    px, replaces what the file states; it is needed where the file states none. Nuclei are looked for where there is
-    tissue, or everywhere without `tissue_mask`, but not in ink and out of focus unless `keep_artifacts`; with `roi`,
-    X,Y,WIDTH,HEIGHT in px of level 0 or a GeoJSON file, only those whose centroid lies inside count, and none of
-    those in `exclude`. `region` is the side in px, at the model's scale, of what is written at once: it changes
-    memory and the number of files, never the nuclei. `name` replaces STEM. `workers` is how many cells are separated
-    at once: `threads`, or all cores, where it is not set. With `scheduler`, tcp://HOST:PORT, a scheduler file or a
-    client of Dask, its workers do the regions (docs/how-to/cluster.md); `model` is then a file or a name, `engine` a
-    name, and `threads` counts for each of them. `on_start` is called with what is going to be done and the regions
-    that are missing, `on_progress` with the share of them that is done: 1 when the store is complete. A `Slide` stays
-    open. The rest is as for `hemalum.segment`.
+    A store of the same run that is there is gone on with. `mpp`, µm per px, replaces what the file states; it is
+    needed where that is nothing. Nuclei are looked for where there is tissue, or everywhere without `tissue_mask`,
+    but not in ink and out of focus unless `keep_artifacts`; with `roi`, X,Y,WIDTH,HEIGHT in px of level 0 or a
+    GeoJSON file, only those whose centroid lies inside count, and none of those in `exclude`. `channel` is as for
+    `open_slide`. `region` is the side in px, at the model's scale, of what is written at once: it changes memory and
+    the number of files, never the nuclei. `name` replaces STEM. `workers` is how many cells are separated at once:
+    `threads`, or all cores, where it is not set. With `scheduler`, tcp://HOST:PORT, a scheduler file or a client of
+    Dask, its workers do the regions (docs/how-to/cluster.md); `model` is then a file or a name, `engine` a name, and
+    `threads` counts for each. `on_start` is called with what is going to be done and the regions that are missing,
+    `on_progress` with the share that is done: 1 when all is. A `Slide` stays open. The rest: `hemalum.segment`.
 
     Raises HemalumError as `hemalum.segment` does; for a slide without a scale; for a region of interest that is
     empty; where the folder holds another run, or another process writes to it; where the scheduler or one of its
@@ -113,7 +113,7 @@ def segment_slide(  # noqa: PLR0913 (the verb's options)
         runner = as_engine(
             engine, loaded, device=device, threads=threads, precision=precision, tta=tta, shifts=shifts
         )
-        opened = stack.enter_context(nullcontext(slide) if isinstance(slide, Slide) else open_image(slide, mpp))
+        opened = stack.enter_context(keep_open(slide, mpp, channel))
         job = plan_slide(
             opened, loaded, runner, out, mpp=mpp, stain=stain, positive=positive, tissue_mask=tissue_mask, roi=roi,
             exclude=exclude, keep=as_filter(keep), region=region, name=name, keep_artifacts=keep_artifacts,
@@ -270,7 +270,7 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
         dab=plan.staining.stain == "hdab",
         positive=thresholds,
         offset=slide.offset,
-        settings=_settings(plan, model, engine, tissue, tissue_mask),
+        settings=_settings(plan, model, engine, tissue, tissue_mask) | slide.channel_note,
     )
     return SlideJob(plan, Path(out) / ((name or stem(slide.name)) + SUFFIX), run, side, sample)
 

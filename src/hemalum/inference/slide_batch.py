@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hemalum import __version__
+from hemalum.data.pixels.channels import Channel, check_channel
 from hemalum.errors import HemalumError, counted, nearest, printable
 from hemalum.inference.batch import failure
 from hemalum.inference.cohort import SlideInput
@@ -26,7 +27,18 @@ from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
 from hemalum.nuclei.filters import NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
-from hemalum.nuclei.store import EXPORTS, INDEX, NucleiStore, Region, StoreSummary, export_store, summarize
+from hemalum.nuclei.io import read_note
+from hemalum.nuclei.store import (
+    EXPORT_OPTIONS,
+    EXPORTS,
+    INDEX,
+    NucleiStore,
+    Region,
+    StoreSummary,
+    check_simplify,
+    export_store,
+    summarize,
+)
 from hemalum.slides import Area, Artifacts, Slide, find_artifacts
 
 log = logging.getLogger(__name__)
@@ -87,6 +99,8 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     roi: Area | None = None,
     exclude: Area | None = None,
     keep: NucleusFilter | Mapping[str, float] | None = None,
+    simplify: float = 0.0,
+    channel: Channel | None = None,
     region: int = REGION,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -99,8 +113,8 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     What a slide says of itself (`read_cohort`) goes before the options. A slide that fails, for whatever reason,
     gives a result with `error`, and the others go on. `OUT/summary.csv` has a row for each slide. A slide that is
     finished is not done again, and neither are its exports, unless they are older than its store; with `overwrite`
-    what is there is removed first. `command` stands in the logs. The rest is as for `segment_slide`; `EXPORTS` names
-    the formats.
+    what is there is removed first. Outlines in GeoJSON may be moved by up to `simplify` px to save points. `command`
+    stands in the logs. The rest is as for `segment_slide`; `EXPORTS` names the formats.
 
     Raises HemalumError before the first slide when a format, the model, an organ or a setting cannot be, two slides
     have one name, or OUT cannot be written; and at the end when the summary cannot be written.
@@ -108,6 +122,8 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
     out = Path(out)
     inputs = [SlideInput.of(slide) for slide in slides]
     chosen = check_slide_formats(formats)
+    check_simplify(simplify, chosen)
+    channel = check_channel(channel)
     check_names([(slide.name, str(slide.path)) for slide in inputs], out)
     mpp = check_mpp(mpp)
     check_workers(workers)
@@ -143,13 +159,13 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
             with SlideLog(folder / f"{name}.log") as record:
                 record.note(f"hemalum {__version__}: {command or 'segment_slides'}")
                 scale = mpp if one.mpp is None else one.mpp
-                with open_image(one.path, scale, max_pixels) as slide:
+                with open_image(one.path, scale, max_pixels, channel) as slide:
                     network = models[one.organ or organ]
                     if overwrite:
                         _remove_store(folder / f"{name}.nuclei")
                     store = _segment(slide, folder, network, scale, settings, record=record, report=report)
                     summary = _summarize(store, network, slide.name, record)
-                    files = _export(store, slide, chosen, record=record, report=report)
+                    files = _export(store, slide, chosen, simplify, record=record, report=report)
                 seconds = time.perf_counter() - start
                 nuclei = counted(summary.count, "nucleus")
                 record.announce(f"{one.path}: {nuclei}, {report.speed(seconds)}")
@@ -241,21 +257,22 @@ def _summarize(store: NucleiStore, model: Model, name: str, record: SlideLog) ->
 
 
 def _export(
-    store: NucleiStore, slide: Slide, formats: Sequence[str], *, record: SlideLog, report: _Reporter
+    store: NucleiStore, slide: Slide, formats: Sequence[str], simplify: float, *, record: SlideLog, report: _Reporter
 ) -> dict[str, Path]:
-    """Write what is not there yet, or older than the store."""
+    """Write what is not there yet, is older than the store, or has outlines that were simplified otherwise."""
     files = {name: store.path.with_name(store.name + EXPORTS[name]) for name in formats}
     artifacts = cache(lambda: find_artifacts(slide, mpp=store.run.mpp))  # for two pictures once
     finished = (store.path / INDEX).stat().st_mtime_ns
     for name, path in files.items():
-        if path.exists() and path.stat().st_mtime_ns >= finished:
+        options: dict[str, Any] = {"simplify": simplify} if name in EXPORT_OPTIONS["simplify"] else {}
+        fresh = path.exists() and path.stat().st_mtime_ns >= finished
+        if fresh and (not options or read_note(path).get("simplify_px", 0) == simplify):
             record.announce(f"{path}: is there, and no older than the nuclei: kept")
             continue
         start = time.perf_counter()
-        drawn_on: dict[str, Any] = {}
         if name in ("thumbnail", "overlay"):
-            drawn_on["picture"] = _marked(slide, artifacts(), name)
-        export_store(store, name, path, on_progress=partial(report, name), **drawn_on)
+            options["picture"] = _marked(slide, artifacts(), name)
+        export_store(store, name, path, on_progress=partial(report, name), **options)
         record.note(f"{path}: written in {time.perf_counter() - start:.1f} s")
     return files
 

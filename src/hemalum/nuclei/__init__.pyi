@@ -21,6 +21,7 @@ from .part import measure as measure
 from .peaks import measure_depth as measure_depth
 from .peaks import smooth as smooth
 from .polygons import Polygons as Polygons
+from .polygons import check_tolerance as check_tolerance
 from .polygons import fill as fill
 from .polygons import split_pieces as split_pieces
 from .polygons import trace as trace

@@ -313,9 +313,10 @@ class Nuclei:
     def to_geojson(self, path: str | Path, *, simplify: float = 0.0) -> None:
         """Write polygons and measurements as GeoJSON that QuPath opens.
 
-        Outlines may be moved by up to `simplify` px to save points. Objects have the table's id as a measurement, and
-        a UUID that follows from image and outline, filtered or not. Graded nuclei are classified by their grade,
-        those of a model with classes by both, in QuPath's manner: `epithelial: Positive`.
+        Outlines may be moved by up to `simplify` px to save points; measurements stay. Objects have the table's id as
+        a measurement, and a UUID that follows from image and outline, filtered or not. Graded nuclei are classified
+        by their grade, those of a model with classes by both, in QuPath's manner: `epithelial: Positive`. Raises
+        HemalumError for a `simplify` below 0, and where the file cannot be written.
         """
         write_geojson(
             path,
@@ -330,6 +331,7 @@ class Nuclei:
                 "source": self.source,
                 "shape": list(self.shape),
                 **self.notes,
+                **({"simplify_px": simplify} if simplify else {}),
                 **({"classes": list(self.class_names)} if self.class_names else {}),
                 **({"ihc": self.ihc_score().as_dict()} if self.thresholds else {}),
             },

@@ -69,9 +69,9 @@ class Polygons:
     def simplified(self, tolerance: float) -> "Polygons":
         """Drop points not farther than `tolerance` px from the line that is left; rings stay valid.
 
-        Douglas & Peucker 1973 from the first point of a ring, which stays.
+        Douglas & Peucker 1973 from the first point of a ring, which stays. Raises HemalumError as `check_tolerance`.
         """
-        if tolerance <= 0 or len(self) == 0:
+        if check_tolerance(tolerance) == 0 or len(self) == 0:
             return self
         # of a polygon GEOS also drops the first point, without a look at what it dropped beside that: twice as far
         rings = shapely.from_ragged_array(
@@ -89,6 +89,13 @@ class Polygons:
         starts = np.cumsum([0] + [len(part.coords) for part in parts])
         offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
         return Polygons(np.concatenate([part.coords for part in parts]), np.concatenate([*offsets, starts[-1:]]))
+
+
+def check_tolerance(tolerance: float) -> float:
+    """Give px by which outlines may be moved back, or raise HemalumError where it is no such number."""
+    if not 0 <= tolerance < float("inf"):
+        raise HemalumError(f"--simplify is {tolerance:g}: want px by which an outline may be moved, 0 or more")
+    return tolerance
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hemalum.data.image import plain_size, to_rgb
+from hemalum.data.pixels.channels import Channel, check_channel
 from hemalum.errors import HemalumError
 from hemalum.settings import as_number, as_whole_number
 from hemalum.slides.readers.image import ImageReader
@@ -51,7 +52,8 @@ class Slide:
     `shape` (H, W) px; `mpp` µm per px, or None where neither the user nor the file says, or what the file says cannot
     be: `scale_doubt` is why; `levels`, the finest first;
     `format`, a name for people; `offset`, x, y of its first px on the scanner's canvas; `fingerprint`, sha256 of what
-    identifies the pixels. Several threads may read at once. It can be pickled: the copy opens the file when it is
+    identifies the pixels; `channel`, the one named when it was opened.
+    Several threads may read at once. It can be pickled: the copy opens the file when it is
     first read. Use it as a context manager.
     """
 
@@ -61,6 +63,7 @@ class Slide:
         self._broken = reader.broken
         self._lock = threading.Lock()
         self._max_pixels: int | None = None
+        self.channel: str | None = None
         self.shape = reader.shapes[0]
         if min(self.shape) < MIN_SIDE:
             raise HemalumError(
@@ -96,6 +99,11 @@ class Slide:
         return (
             self.format not in PLAIN_FORMATS or len(self.levels) > 1 or math.prod(self.shape) > WHOLE_SLIDE
         )  # fmt: skip
+
+    @property
+    def channel_note(self) -> dict[str, str]:
+        """What results say of the channel: nothing where none was named."""
+        return {} if self.channel is None else {"channel": self.channel}
 
     @property
     def broken(self) -> list[BrokenTile]:
@@ -213,7 +221,7 @@ class Slide:
             if self._reader is None:
                 if self.path is None:
                     raise HemalumError(f"{self.name}: the image is closed")
-                reader = open_reader(self.path, max_pixels=self._max_pixels)
+                reader = open_reader(self.path, max_pixels=self._max_pixels, channel=self.channel)
                 if reader.shapes != tuple(level.shape for level in self.levels):
                     reader.close()
                     raise HemalumError(f"{self.path}: the file has changed since it was opened; start again")
@@ -229,12 +237,19 @@ class Slide:
 
 
 def open_slide(
-    path: Path | str, *, mpp: float | None = None, max_pixels: int | None = None, name: str | None = None
+    path: Path | str,
+    *,
+    mpp: float | None = None,
+    max_pixels: int | None = None,
+    channel: Channel | None = None,
+    name: str | None = None,
 ) -> Slide:
     """Open a whole slide or an image (docs/how-to/slides.md lists the formats); gives a `Slide`.
 
     `mpp`, µm per px, replaces what the file states. `max_pixels` replaces the limit of 250 million pixels for what
-    has to be decoded whole. `name` is what results and errors call it, the path unless it is set.
+    has to be decoded whole. `channel` is the one to show, of a file with stains side by side: its name, or its number
+    from 1; without it the rule of docs/concepts/pixels.md decides. `name` is what results and errors call it, the
+    path unless it is set.
 
     Raises HemalumError when the file is missing, not a slide, truncated, smaller than 16 x 16 px, has pixels of
     another kind, or states pixels more than 1 % longer one way than the other. A scale that no microscope has, a
@@ -244,13 +259,14 @@ def open_slide(
     if mpp is not None:
         check_slide_mpp(mpp, name or path)
     path, max_pixels = Path(path), as_whole_number(max_pixels, "max_pixels")
-    reader = open_reader(path, max_pixels=max_pixels)
+    channel = check_channel(channel)
+    reader = open_reader(path, max_pixels=max_pixels, channel=channel)
     try:
         slide = Slide(reader, path=path, name=name or str(path), mpp=mpp)
     except BaseException:
         reader.close()
         raise
-    slide._max_pixels = max_pixels
+    slide._max_pixels, slide.channel = max_pixels, channel
     return slide
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hemalum.errors import HemalumError
-from hemalum.nuclei.io.geojson import write_geojson
+from hemalum.nuclei.io.geojson import read_note, write_geojson
 from hemalum.nuclei.io.overlay import COLOR, draw_legend, draw_outlines
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import measure
@@ -126,11 +126,54 @@ def test_geojson_of_many_batches(tmp_path: Path) -> None:
     assert [f["geometry"]["coordinates"][0][0][0] for f in features] == list(range(n))
 
 
-def test_simplified_geojson_has_fewer_points(nuclei: Nuclei, tmp_path: Path) -> None:
+@pytest.mark.parametrize("simplify", [0.5, 1.0])
+def test_simplified_geojson_has_fewer_points_and_none_far_off(tmp_path: Path, simplify: float) -> None:
+    y, x = np.indices((120, 150)) % 30 - 15
+    rows, columns = np.indices((120, 150)) // 30
+    number = 5 * rows + columns + 1
+    nuclei = Nuclei.from_labels(np.where(y**2 + (1 + rows / 4) * x**2 < (3 + number / 2) ** 2, number, 0))
     nuclei.to_geojson(tmp_path / "a.geojson")
-    nuclei.to_geojson(tmp_path / "b.geojson", simplify=1.0)
+    nuclei.to_geojson(tmp_path / "b.geojson", simplify=simplify)
     assert (tmp_path / "b.geojson").stat().st_size < (tmp_path / "a.geojson").stat().st_size
-    assert shapely.is_valid(shapely.from_geojson((tmp_path / "b.geojson").read_text()))
+    full, fewer = (
+        [shapely.Polygon(one["geometry"]["coordinates"][0]) for one in read(tmp_path / name)["features"]]
+        for name in ("a.geojson", "b.geojson")
+    )
+    assert shapely.is_valid(fewer).all()
+    rounded = 2 * 0.5e-3 * 2**0.5  # each file to a thousandth of a px
+    assert 0.1 * simplify < shapely.hausdorff_distance(full, fewer).max() <= simplify + rounded
+    assert read(tmp_path / "b.geojson")["hemalum"]["simplify_px"] == simplify
+    measured = [
+        [one["properties"]["measurements"] for one in read(tmp_path / name)["features"]]
+        for name in ("a.geojson", "b.geojson")
+    ]
+    assert measured[0] == measured[1]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("simplify", [-0.5, float("nan"), float("inf")])
+def test_outlines_are_moved_by_a_number_of_pixels(nuclei: Nuclei, tmp_path: Path, simplify: float) -> None:
+    with pytest.raises(HemalumError) as caught:
+        nuclei.to_geojson(tmp_path / "a.geojson", simplify=simplify)
+    assert str(caught.value) == (f"`simplify` is {simplify:g}: want px by which an outline may be moved, 0 or more")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"no JSON",
+        b'{"hemalum":1,"features":[',
+        b'{"type":"FeatureCollection","features":[]}',
+        b'\xff,"features":[',
+    ],
+)
+def test_a_file_of_another_program_has_no_note(tmp_path: Path, content: bytes) -> None:
+    for name in ("a.geojson", "a.geojson.gz"):
+        (tmp_path / name).write_bytes(content)
+        assert read_note(tmp_path / name) == {}
 
 
 def exported(columns: list[str]) -> list[str]:

@@ -4,13 +4,16 @@ import csv
 import math
 import re
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet
 import pytest
+import skimage.color
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.stats import wilcoxon
 
 pytest.importorskip("matplotlib")
@@ -23,7 +26,19 @@ from hemalum.reports import style as comparison_drawing
 from hemalum.reports.comparison.page import headline, write_comparison
 from hemalum.reports.comparison.paired_tests import pair_with_reference
 from hemalum.reports.comparison.results import by_dataset
-from hemalum.reports.comparison.sheet import MOST_BYTES, chosen_images, difference_map, error_map
+from hemalum.reports.comparison.sheet import (
+    FALSE_POSITIVE,
+    GAINED,
+    GRAY,
+    LOST,
+    MISSED,
+    MOST_BYTES,
+    PALE,
+    STRIPED,
+    chosen_images,
+    difference_map,
+    error_map,
+)
 
 
 def written(tmp_path: Path, **options: Any) -> tuple[Any, Page]:
@@ -552,7 +567,7 @@ def test_classes(tmp_path: Path) -> None:
 def test_sheet_colors() -> None:
     truth = np.array([[1, 1, 0, 0]])
     first, second = np.array([[5, 0, 7, 0]]), np.array([[5, 6, 7, 0]])
-    gray, missed, false, white = error_map(truth, first)[0].tolist()
+    gray, missed, false, white = error_map(truth, first, 4)[0].tolist()
     assert len({*map(tuple, (gray, missed, false, white))}) == 4
     assert gray[0] == gray[1] == gray[2] < 255
     assert missed[0] == max(missed)  # warm
@@ -561,13 +576,54 @@ def test_sheet_colors() -> None:
     assert false[0] < 40
     # stripes tell without any color: what is missed has two lightnesses, what is false has one
     empty, full = np.zeros((24, 24), int), np.ones((24, 24), int)
-    assert len(np.unique(error_map(full, empty).reshape(-1, 3), axis=0)) == 2
-    assert len(np.unique(error_map(empty, full).reshape(-1, 3), axis=0)) == 1
+    assert len(np.unique(error_map(full, empty, 24).reshape(-1, 3), axis=0)) == 2
+    assert len(np.unique(error_map(empty, full, 24).reshape(-1, 3), axis=0)) == 1
     assert white == [255] * 3
-    both, only_second, neither, right = map(tuple, difference_map(truth, first, second)[0].tolist())
+    both, only_second, neither, right = map(tuple, difference_map(truth, first, second, 4)[0].tolist())
     assert both == right == (255, 255, 255)
     assert len({both, only_second, neither}) == 3
-    assert difference_map(truth, second, first)[0, 1].tolist() != list(only_second)
+    assert difference_map(truth, second, first, 4)[0, 1].tolist() != list(only_second)
+
+
+# how readers without one kind of cone see linear RGB (Machado, Oliveira & Fernandes 2009, severity 1)
+COLOR_BLIND = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def seen_by(color: tuple[int, int, int], matrix: list[list[float]]) -> Any:
+    """CIELAB of a color as such a reader sees it."""
+    value = np.array(color) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    mixed = np.clip(np.array(matrix) @ linear, 0, 1)
+    rgb = np.where(mixed <= 0.0031308, 12.92 * mixed, 1.055 * mixed ** (1 / 2.4) - 0.055)
+    return skimage.color.rgb2lab(rgb[None, None])
+
+
+@pytest.mark.parametrize("kind", COLOR_BLIND)
+@pytest.mark.parametrize("colors", [(GRAY, FALSE_POSITIVE, MISSED), (GAINED, LOST, PALE)])
+def test_color_blind_readers_tell_the_colors_of_a_picture_apart(kind: str, colors: tuple[Any, ...]) -> None:
+    seen = {color: seen_by(color, COLOR_BLIND[kind]) for color in colors}
+    for first, second in combinations(colors, 2):
+        assert skimage.color.deltaE_ciede2000(seen[first], seen[second]).item() > 14
+    for dark, light in STRIPED.items():  # told without any color: by lightness
+        assert seen_by(light, COLOR_BLIND[kind])[..., 0] - seen_by(dark, COLOR_BLIND[kind])[..., 0] > 20
+
+
+@pytest.mark.parametrize("length", [100, 320, 1000, 3000])
+def test_stripes_are_still_seen_when_the_picture_is_shrunk(length: int) -> None:
+    full, empty = np.ones((length // 4, length), int), np.zeros((length // 4, length), int)
+    for drawn in (error_map(full, empty, 320), difference_map(full, empty, full, 320)):
+        picture = Image.fromarray(drawn)
+        picture.thumbnail((320, 320), Image.Resampling.BOX)
+        lightness = skimage.color.rgb2lab(np.asarray(picture) / 255)[..., 0]
+        assert np.ptp(lightness[20]) > 15
 
 
 def test_sheet_shows_best_median_and_worst(full: tuple[Any, Page]) -> None:

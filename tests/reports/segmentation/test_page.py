@@ -190,11 +190,37 @@ def test_a_broken_picture_does_not_stop_the_page(tmp_path: Path) -> None:
     assert "could not be put into this page" in page.text
 
 
-def test_a_long_batch_stays_small(tmp_path: Path) -> None:
-    picture = save_picture(tmp_path)
-    page = write(tmp_path, *(result(f"{n}.png", nuclei(), overlay=picture) for n in range(30)))
-    assert len([tag for tag, _ in page.tags if tag == "img"]) == 24
-    assert "Only the first 24 pictures" in page.text
+def sizes_of(page: Page) -> list[int]:
+    """Width of each picture, px."""
+    return [int(attributes["width"] or 0) for tag, attributes in page.tags if tag == "img"]
+
+
+@pytest.mark.slow
+def test_five_hundred_images_make_a_page_of_thirty_megabytes_with_a_picture_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hemalum.reports.segmentation.page.histogram_svg", lambda *_: "x" * 4000)
+    picture = save_picture(tmp_path, (240, 320))  # noise: nothing takes more bytes
+    one = nuclei()
+    page = write(tmp_path, *(result(f"{n}.png", one, overlay=picture) for n in range(500)))
+    assert 20_000_000 < (tmp_path / "summary.html").stat().st_size <= 30_000_000
+    assert len(sizes_of(page)) == 500
+    assert 64 <= min(sizes_of(page)) <= max(sizes_of(page)) < 320
+
+
+@pytest.mark.parametrize(("room", "pictures"), [(2_000_000, 40), (450_000, 30), (1, 0)])
+def test_a_page_without_room_for_all_pictures_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, pictures: int
+) -> None:
+    picture = save_picture(tmp_path, (120, 160))
+    images = [result(f"{n}.png", nuclei(), overlay=picture) for n in range(40)]
+    bare = len(write(tmp_path, *(result(f"{n}.png", nuclei()) for n in range(40))).source.encode())
+    monkeypatch.setattr("hemalum.reports.segmentation.page.PAGE_BYTES", bare + 40 * 100 + room)
+    page = write(tmp_path, *images)
+    assert len(sizes_of(page)) == pictures
+    assert page.text.count(f"The page has room for {pictures} pictures; the overlay is a file.") == 40 - pictures
+    assert len(page.source.encode()) < bare + 40 * 300 + max(room, 1)
+    assert len(set(sizes_of(page))) <= 1
 
 
 def test_every_link_within_the_page_has_its_target(tmp_path: Path) -> None:

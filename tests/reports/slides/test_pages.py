@@ -124,6 +124,21 @@ def test_outlines_of_a_field_lie_on_its_pixels(store: NucleiStore, slide: Path) 
     assert not ((changed > 32) & (changed < 47)).all(axis=1).any()
 
 
+@pytest.mark.parametrize(("mpp", "px"), [(0.25, 400), (0.2, 500)])
+def test_fields_on_the_sheet_lose_no_pixel(tmp_path: Path, mpp: float, px: int) -> None:
+    side = round(300 / mpp)  # 300 µm
+    pixels = np.random.default_rng(0).integers(60, 180, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    store = store_squares(tmp_path / "a.nuclei", squares_run((side, side), mpp=mpp), [(side // 2, side // 2)])
+    (field,) = choose_fields(measure_maps(store, 50), (side, side))
+    assert (field.width, field.height) == (px, px)
+    with open_slide(tmp_path / "a.png", mpp=mpp) as opened:
+        sheet = np.asarray(draw_contact_sheet(store, opened, [field]))
+    row = pixels[field.y + 3, field.x + 3 : field.x + 63]  # far from the nucleus, the frame and the bar
+    starts = np.argwhere((sheet[:, : -len(row)] == row[0]).all(axis=2))
+    assert any(np.array_equal(sheet[top, left : left + len(row)], row) for top, left in starts)
+
+
 def test_colors_are_even_and_end_where_values_do(store: NucleiStore) -> None:
     steps = -np.diff(skimage.color.rgb2lab(SCALE[None] / 255)[0, :, 0])  # of lightness: the more, the darker
     assert steps.max() < 1.6 * steps.min()

@@ -90,8 +90,7 @@ class Drawing:
         """(N,) bool: which outlines leave an image of (H, W) px by more than the margin."""
         low, high = self.paths.bounds()
         beyond: NDArray[np.bool_] = (low < -self.margin) | (high > np.array(shape[::-1]) + self.margin)
-        strays = np.asarray(beyond.any(axis=1), np.bool_)
-        return strays
+        return np.asarray(beyond.any(axis=1), np.bool_)
 
     def check_within(self, shape: tuple[int, int]) -> None:
         """Raise HemalumError for an outline that leaves its image of (H, W) px by more than the margin."""

@@ -1,3 +1,7 @@
+from .channels import Channel as Channel
+from .channels import check_channel as check_channel
+from .channels import find_channel as find_channel
+from .channels import refuse_color as refuse_color
 from .orientation import AS_STORED as AS_STORED
 from .orientation import EXCHANGED as EXCHANGED
 from .orientation import ORIENTATION as ORIENTATION

@@ -276,7 +276,7 @@ def _colors_or_channels(stored: Stored, spreads: Spreads, name: Name) -> Stored:
 def channel_words(count: int, taken: int, title: str) -> str:
     """What is said of an image of `count` channels, of which one is taken: its place, and its name where known."""
     which = f"channel {taken + 1}, {title!r}," if title else "the first" if taken == 0 else f"channel {taken + 1}"
-    return f"{count} channels; {which} is taken; if the nuclei are in another, save that one as a file of its own"
+    return f"{count} channels; {which} is taken; if the nuclei are in another, channel names it"
 
 
 def _white(bits: int | None, high: float) -> float:

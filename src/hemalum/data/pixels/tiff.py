@@ -14,6 +14,7 @@ import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 from numpy.typing import NDArray
 
+from hemalum.data.pixels.channels import find_channel, refuse_color
 from hemalum.data.pixels.orientation import ORIENTATION, known_orientation
 from hemalum.data.pixels.samples import CMYK, Stored, channel_words
 from hemalum.errors import HemalumError
@@ -48,10 +49,10 @@ def tiff_orientation(tiff: Any) -> int:
     return known_orientation(tiff.pages[0].tags.valueof(ORIENTATION, 1))
 
 
-def plan_tiff(tiff: Any, path: Path) -> Plan:
-    """What the first picture of an open TIFF is made of. What is left out is said.
+def plan_tiff(tiff: Any, path: Path, channel: str | None = None) -> Plan:
+    """What the first picture of an open TIFF is made of; of channels it is `channel`. What is left out is said.
 
-    Raises HemalumError for pixels that are not read.
+    Raises HemalumError for pixels that are not read, and for a channel that is not there.
     """
     series: Any = tiff.series[0]
     page: Any = series.keyframe
@@ -62,27 +63,29 @@ def plan_tiff(tiff: Any, path: Path) -> Plan:
     across = next((axis for axis in "CS" if sizes.get(axis, 1) > 1), None)
     orientation = tiff_orientation(tiff)
     ome = _ome_channels(tiff)
-    first_page = samples_of(page, path, ome if across is None else [])
+    first_page = samples_of(page, path, ome if across is None else [], channel if across is None else None)
     if across is None:
         return Plan((0,), first_page, orientation, separate=False)
     step = math.prod([sizes[axis] for axis in leading[leading.index(across) + 1 :]])
     count = sizes[across]
     if first_page.color != "gray" or first_page.alpha is not None or len(first_page.used) != 1:
+        refuse_color(channel, path)
         remark(path, channel_words(count, 0, ""))
         return Plan((0,), first_page, orientation, separate=False)
     chosen = choose_channels(
-        count, channel_titles(tiff, count), path, first_page, colors=across == "S", fluorescence=is_fluorescence(ome)
-    )
+        count, channel_titles(tiff, count), path, first_page, colors=across == "S", fluorescence=is_fluorescence(ome),
+        channel=channel,
+    )  # fmt: skip
     numbers = tuple(index * step for index in (*chosen.used, *(() if chosen.alpha is None else (chosen.alpha,))))
     # the pages that are taken are the samples from here on
     last = len(chosen.used) if chosen.alpha is not None else None
     return Plan(numbers, replace(chosen, used=tuple(range(len(chosen.used))), alpha=last), orientation, separate=True)
 
 
-def samples_of(page: Any, path: Path, ome: list[dict[str, str]]) -> Stored:
-    """What the samples of a page are; `ome` are its channels in OME-XML.
+def samples_of(page: Any, path: Path, ome: list[dict[str, str]], channel: str | None = None) -> Stored:
+    """What the samples of a page are; `ome` are its channels in OME-XML, of which `channel` is taken.
 
-    Raises HemalumError for pixels that are not read.
+    Raises HemalumError for pixels that are not read, and for a channel that is not there.
     """
     count = int(page.samplesperpixel)
     ome_colors = count in (3, 4) and len(ome) == 1 and ome[0].get("SamplesPerPixel") == str(count)
@@ -101,8 +104,14 @@ def samples_of(page: Any, path: Path, ome: list[dict[str, str]]) -> Stored:
     if others and stored.color == "gray":
         indices = [index for index in range(count) if index != stored.alpha]
         titles = [one.get("Name", "") for one in ome] if len(ome) == len(indices) else []
-        chosen = choose_channels(len(indices), titles, path, stored, fluorescence=is_fluorescence(ome))
+        chosen = choose_channels(
+            len(indices), titles, path, stored, fluorescence=is_fluorescence(ome), channel=channel
+        )
         return replace(chosen, used=tuple(indices[index] for index in chosen.used), alpha=stored.alpha)
+    if stored.color != "gray":
+        refuse_color(channel, path)
+    elif channel is not None:
+        find_channel(channel, 1, [one.get("Name", "") for one in ome] if len(ome) == 1 else [], path)
     if others:
         are = "is" if others == 1 else "are"
         remark(
@@ -180,19 +189,25 @@ def choose_channels(
     *,
     colors: bool = False,
     fluorescence: bool = False,
+    channel: str | None = None,
 ) -> Stored:
     """Which of `count` planes are shown: those that the file calls colors, or the one that shows the nuclei.
 
+    `channel` is the one that a user names.
+
     Colors are three named red, green and blue, or such as the file says to be samples of a color (`colors`). Else it
     is the plane with the name of a nuclear stain, or the first. Three planes with no such names are `undeclared`,
-    unless the file calls them `fluorescence`.
+    unless the file calls them `fluorescence`. Raises HemalumError for a channel that is not there, or of colors.
     """
     low = tuple(title.strip().lower() for title in titles)
     if (colors or low[:3] in ALL_COLORS) and count in (3, 4):
+        refuse_color(channel, name)
         if count == 4 and not colors and low[3] not in ("alpha", "a"):
             remark(name, f"4 channels; red, green and blue are taken and {titles[3]!r} is left out")
             return replace(stored, color="rgb", used=(0, 1, 2))
         return replace(stored, color="rgb", used=(0, 1, 2), alpha=3 if count == 4 else stored.alpha)
+    if channel is not None:
+        return replace(stored, used=(find_channel(channel, count, titles, name),))
     nuclear = next((index for index, title in enumerate(titles) if NUCLEAR.search(title)), None)
     if count == 3 and nuclear is None and not fluorescence:
         return replace(stored, used=(0, 1, 2), undeclared=True)

@@ -13,6 +13,7 @@ from .frames import write_csv as write_csv
 from .frames import write_parquet as write_parquet
 from .geojson import MEASUREMENTS as MEASUREMENTS
 from .geojson import FeatureWriter as FeatureWriter
+from .geojson import read_note as read_note
 from .geojson import write_geojson as write_geojson
 from .label_tiff import write_label_tiff as write_label_tiff
 from .notebook import show_in_notebook as show_in_notebook

@@ -1,6 +1,8 @@
 """GeoJSON as QuPath reads and writes it: one Feature per nucleus, objectType "detection" or "annotation"."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -42,6 +44,7 @@ NUCLEUS = ("Nucleus", (0, 180, 90))  # of what has no class
 KINDS = ("detection", "annotation")
 DECIMALS = 3  # of a coordinate in px
 BATCH = 4096
+MAX_NOTE = 1 << 20  # bytes
 
 
 def write_geojson(
@@ -141,6 +144,17 @@ class FeatureWriter:
     def close(self) -> None:
         """End the collection; the stream stays open."""
         self.stream.write(b"\n]}\n")
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """The note of a file that `FeatureWriter` wrote, `.gz` as well; empty for whatever else."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            head, mark, _ = stream.read(MAX_NOTE).partition(b',"features":[')
+        note = json.loads(head + b"}")["hemalum"] if mark else {}
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _encode_pieces(names: list[str], kind: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

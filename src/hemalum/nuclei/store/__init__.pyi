@@ -1,5 +1,7 @@
+from .export import EXPORT_OPTIONS as EXPORT_OPTIONS
 from .export import EXPORTS as EXPORTS
 from .export import check_export_options as check_export_options
+from .export import check_simplify as check_simplify
 from .export import export_store as export_store
 from .map_zarr import write_map_zarr as write_map_zarr
 from .maps import CELL_UM as CELL_UM

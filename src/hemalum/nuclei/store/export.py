@@ -3,7 +3,7 @@
 import gzip
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from hemalum.nuclei.io.colors import INTENSITIES, Classes, combine_classes
 from hemalum.nuclei.io.frames import CSV_OPTIONS, csv_table, with_image
 from hemalum.nuclei.io.geojson import FeatureWriter
 from hemalum.nuclei.io.object_ids import number_outlines
+from hemalum.nuclei.polygons import check_tolerance
 from hemalum.nuclei.store.label_image import write_label_image
 from hemalum.nuclei.store.parts import from_wkb, number_names, part_writer
 from hemalum.nuclei.store.rows import ReadScaled, write_labels, write_slide_overlay
@@ -129,6 +130,16 @@ def check_export_options(format: str, chosen: Mapping[str, str]) -> None:
             raise HemalumError(f"{name} is for {' and '.join(takers)}; {format} has no use for it: leave it out")
 
 
+def check_simplify(simplify: float, formats: Sequence[str]) -> float:
+    """Give `simplify`, px, back; raise HemalumError where it is no such number, or for none of the formats."""
+    takers = EXPORT_OPTIONS["simplify"]
+    if check_tolerance(simplify) and not set(formats) & set(takers):
+        raise HemalumError(
+            f"--simplify is for {' and '.join(takers)}; none of them is written ({', '.join(formats)}): leave it out"
+        )
+    return simplify
+
+
 @contextmanager
 def _open_binary(path: Path, format: str) -> Iterator[IO[bytes]]:
     with path.open("wb") as file:
@@ -190,7 +201,9 @@ def _write_geojson(
     writer = FeatureWriter(
         stream,
         store.schema.names,
-        note=_describe(store) | ({"offset": list(shift)} if any(shift) else {}),
+        note=_describe(store)
+        | ({"offset": list(shift)} if any(shift) else {})
+        | ({"simplify_px": simplify} if simplify else {}),
         classes=_classes_of(store, plain),
         image=store.run.fingerprint.encode(),
         kind=kind,

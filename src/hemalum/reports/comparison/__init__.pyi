@@ -6,6 +6,7 @@ from .sheet import GRAY as GRAY
 from .sheet import LOST as LOST
 from .sheet import MISSED as MISSED
 from .sheet import PALE as PALE
+from .sheet import STRIPED as STRIPED
 from .sheet import WHITE as WHITE
 from .sheet import Colors as Colors
 from .sheet import Labels as Labels

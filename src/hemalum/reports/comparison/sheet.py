@@ -11,6 +11,7 @@ from PIL import Image
 
 from hemalum.data.label_pixels import read_label_map
 from hemalum.errors import HemalumError, counted
+from hemalum.nuclei.io.colors import Color
 from hemalum.nuclei.io.overlay import draw_outlines
 from hemalum.reports.comparison.results import DatasetResults
 from hemalum.reports.files import data_uri
@@ -26,11 +27,12 @@ PICTURE_SIZES = (512, 384, 256, 160)  # longer side of a picture, px: the larges
 MOST_BYTES = 3_000_000
 MOST_METHODS = 3  # up to so many, each is set against the reference; of more only the second
 
-# what is missed is warm and striped, what is false cool and plain: no reader needs to tell red from green. The hues
-# are Okabe and Ito's
+# what is missed, or lost, is warm and striped, what is false, or gained, cool and plain: no reader needs to tell red
+# from green
 WHITE, GRAY, FALSE_POSITIVE, MISSED = (255, 255, 255), (176, 176, 176), (0, 114, 178), (213, 94, 0)
-GAINED, LOST, PALE = (0, 158, 115), (204, 121, 167), (205, 205, 205)
-STRIPE, STRIPES = (255, 190, 120), 6  # the lighter half of the stripes, and how far apart they are, px
+GAINED, LOST, PALE = (0, 158, 115), (136, 34, 85), (205, 205, 205)
+STRIPED = {MISSED: (255, 190, 120), LOST: (245, 190, 215)}  # color → that of every other stripe
+STRIPES = 6  # px of the picture as it is shown, from one stripe to the next
 
 Labels = NDArray[np.integer[Any]]
 Colors = NDArray[np.uint8]
@@ -66,18 +68,24 @@ class Sheet:
     absent: str = ""
 
 
-def error_map(truth: Labels, prediction: Labels) -> Colors:
+def error_map(truth: Labels, prediction: Labels, side: int) -> Colors:
     """(H, W, 3) uint8: true positive pixels gray, false positive blue, false negative orange in stripes, background
-    white."""
+    white. The picture is to be shown with a longer side of `side` px."""
     is_true, is_predicted = truth != 0, prediction != 0
     colors = np.full((*truth.shape, 3), WHITE, np.uint8)
     colors[is_true & is_predicted] = GRAY
     colors[~is_true & is_predicted] = FALSE_POSITIVE
-    missed = is_true & ~is_predicted
-    rows, columns = np.ogrid[: truth.shape[0], : truth.shape[1]]
-    colors[missed] = MISSED
-    colors[missed & ((rows + columns) % STRIPES < STRIPES // 2)] = STRIPE
+    _stripe(colors, is_true & ~is_predicted, MISSED, side)
     return colors
+
+
+def _stripe(colors: Colors, where: NDArray[np.bool_], color: Color, side: int) -> None:
+    """Paint stripes that are still seen when the picture is shrunk to a longer side of `side` px."""
+    height, width = where.shape
+    apart = STRIPES * max(1.0, max(height, width) / side)
+    rows, columns = np.ogrid[:height, :width]
+    colors[where] = color
+    colors[where & ((rows + columns) % apart < apart / 2)] = STRIPED[color]
 
 
 def right_alone(truth: Labels, first: Labels, second: Labels) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -86,13 +94,14 @@ def right_alone(truth: Labels, first: Labels, second: Labels) -> tuple[NDArray[n
     return first_right & ~second_right, second_right & ~first_right
 
 
-def difference_map(truth: Labels, first: Labels, second: Labels) -> Colors:
-    """(H, W, 3) uint8: green where only the first is right, pink where only the second, pale where neither."""
+def difference_map(truth: Labels, first: Labels, second: Labels, side: int) -> Colors:
+    """(H, W, 3) uint8: green where only the first is right, wine in stripes where only the second, pale where
+    neither. The picture is to be shown with a longer side of `side` px."""
     only_first, only_second = right_alone(truth, first, second)
     colors = np.full((*truth.shape, 3), WHITE, np.uint8)
     colors[(first != 0) != (truth != 0)] = PALE
     colors[only_first] = GAINED
-    colors[only_second] = LOST
+    _stripe(colors, only_second, LOST, side)
     return colors
 
 
@@ -173,7 +182,7 @@ def _line(results: DatasetResults, rivals: Sequence["Method"], sample: "Sample",
             reason = "not scored on this image" if run is None else "its label map has not been kept"
             pictures.append(Picture(method.name, reason))
         else:
-            pictures.append(_picture(method.name, scores, error_map(truth, prediction), side))
+            pictures.append(_picture(method.name, scores, error_map(truth, prediction, side), side))
     reference = results.methods[0].name
     for rival in rivals:
         title = f"{reference} or {rival.name}"
@@ -183,7 +192,7 @@ def _line(results: DatasetResults, rivals: Sequence["Method"], sample: "Sample",
         else:
             only_first, only_second = (pixels.mean() for pixels in right_alone(truth, first, second))
             shares = f"only the first right on {only_first:.1%} of pixels, only the second on {only_second:.1%}"
-            pictures.append(_picture(title, shares, difference_map(truth, first, second), side))
+            pictures.append(_picture(title, shares, difference_map(truth, first, second, side), side))
     return tuple(pictures)
 
 

@@ -1,7 +1,7 @@
 """A sheet of pictures in rows and columns with headings, drawn with Pillow."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,8 @@ class Row:
 class Sheet:
     """What is on a sheet: `columns` are headings with a second, fainter line; `legend` is color and name.
 
-    The legend's marks are outlines, or `filled` where the colors in the pictures are areas.
+    The legend's marks are outlines, or `filled` where the colors in the pictures are areas; `striped` are those that
+    are striped there, with the color of every other stripe.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Sheet:
     legend: Sequence[tuple[Color, str]]
     footnotes: Sequence[str]
     filled: bool = False
+    striped: Mapping[Color, Color] = field(default_factory=dict)
 
 
 def picture_path(path: Path | str, name: str = "picture") -> Path:
@@ -90,6 +92,9 @@ def draw_sheet(sheet: Sheet) -> Image.Image:
             color, name = next(entries)
             box = (MARGIN + left, y + 2, MARGIN + left + 14, y + 16)
             pen.draw.rectangle(box, fill=color if sheet.filled else None, outline=color, width=3)
+            if color in sheet.striped:
+                for x in range(box[0] + 3, box[2] - 2, 6):
+                    pen.draw.rectangle((x, box[1], x + 2, box[3]), fill=sheet.striped[color])
             pen.text(MARGIN + left + 22, y, pen.fit(name, width - 2 * MARGIN - 22, NORMAL), NORMAL, INK)
         y += NORMAL + 10
     y += 6

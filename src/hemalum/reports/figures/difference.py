@@ -20,6 +20,7 @@ from hemalum.reports.comparison.sheet import (
     LOST,
     MISSED,
     PALE,
+    STRIPED,
     Labels,
     best_median_worst,
     difference_map,
@@ -159,6 +160,7 @@ def _sheet(comparison: "Comparison", first: str, second: str, dataset: str, chan
         legend=legend,
         footnotes=_footnotes(opened, changes),
         filled=True,
+        striped=STRIPED,
     )
 
 
@@ -178,14 +180,18 @@ def _row(rank: str, change: Change, sample: "Sample") -> Row:
     lost, gained = (pixels.mean() for pixels in right_alone(truth, *predictions))
     wide = max(truth.shape)
     bar = None if sample.mpp is None else (20 / sample.mpp * PICTURE / wide, "20 µm")
+    box = Image.Resampling.BOX  # means over whole pixels, so that thin errors fade and do not vanish
     pictures = [
         Panel(fitted(sample.image, Image.Resampling.LANCZOS), bar=bar),
         Panel(fitted(outlined, Image.Resampling.LANCZOS), note=counted(np.unique(truth[truth > 0]).size, "nucleus")),
-        # means over whole pixels, so that thin errors fade and do not vanish
-        Panel(fitted(error_map(truth, predictions[0]), Image.Resampling.BOX), note=f"Dice {change.first:.3f}"),
-        Panel(fitted(error_map(truth, predictions[1]), Image.Resampling.BOX), note=f"Dice {change.second:.3f}"),
         Panel(
-            fitted(difference_map(truth, predictions[1], predictions[0]), Image.Resampling.BOX),
+            fitted(error_map(truth, predictions[0], PICTURE), Image.Resampling.BOX), note=f"Dice {change.first:.3f}"
+        ),
+        Panel(
+            fitted(error_map(truth, predictions[1], PICTURE), Image.Resampling.BOX), note=f"Dice {change.second:.3f}"
+        ),
+        Panel(
+            fitted(difference_map(truth, predictions[1], predictions[0], PICTURE), box),
             note=f"gained {gained:.1%}, lost {lost:.1%} of pixels",
         ),
     ]

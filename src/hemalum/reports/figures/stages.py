@@ -19,6 +19,7 @@ from hemalum.reports.comparison.sheet import (
     LOST,
     MISSED,
     PALE,
+    STRIPED,
     WHITE,
     Colors,
     Labels,
@@ -85,6 +86,7 @@ def write_stages(
         ],
         footnotes=footnotes,
         filled=True,
+        striped=STRIPED,
     )
     with atomic_path(path) as temporary:
         draw_sheet(sheet).save(temporary, quality=92, optimize=path.suffix.lower() == ".png")
@@ -125,11 +127,11 @@ def _row(stages: Stages, sample: "Sample") -> Row:
     panels = [
         Panel(fitted(sample.image, Image.Resampling.LANCZOS), bar=bar),
         Panel(fitted(outlined, Image.Resampling.LANCZOS), note=counted(nuclei.nuclei, "nucleus")),
-        Panel(fitted(error_map(truth, first), box), note=f"found {nuclei.found_p1}, Dice {dice[0]:.3f}"),
-        Panel(fitted(error_map(truth, second), box), note=f"found {nuclei.found_p2}, Dice {dice[1]:.3f}"),
+        Panel(fitted(error_map(truth, first, PICTURE), box), note=f"found {nuclei.found_p1}, Dice {dice[0]:.3f}"),
+        Panel(fitted(error_map(truth, second, PICTURE), box), note=f"found {nuclei.found_p2}, Dice {dice[1]:.3f}"),
         Panel(fitted(newly_found_map(first, second), box), note=f"newly found {nuclei.newly_found}"),
         Panel(
-            fitted(difference_map(truth, second, first), box),
+            fitted(difference_map(truth, second, first, PICTURE), box),
             note=f"newly found {nuclei.newly_found}, lost {nuclei.lost}",
         ),
     ]

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 
     from hemalum.nuclei.nuclei import Nuclei
 
-PICTURE_SIDE = 1400
-PICTURES_MOST = 24
+PAGE_BYTES = 30_000_000  # that a mail or a browser still takes
+FRAME_BYTES = 500  # of a picture's caption and tags
+PICTURE_SIDE = 1400  # px, at most
+PICTURE_BYTES = 15_000  # some 200 px of tissue: where there is room for less, only the first images have one
 SCALE_TEXTS = {
     "file": "from the file",
     "user": "given by the user",
@@ -56,8 +58,8 @@ _HISTOGRAMS = ("area", "circularity", "hematoxylin_mean", "dab_mean")
 class SummaryPage:
     """The page in the making: results are added as they come, and only what the page shows of them is kept.
 
-    Pictures are embedded no larger than 1400 px on the longer side and for the first 24 images only, so that the
-    page stays small enough to send.
+    Pictures share what room is left in 30 MB, each no larger than 1400 px on the longer side: 500 images have one
+    each. Of more than about a thousand only the first have one.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class SummaryPage:
         self.path = Path(path)
         self.card, self.command, self.title = card, command, title
         self.images: list[dict[str, Any]] = []
+        self.overlays: list[Path | None] = []
         self.failed: list[tuple[str, str]] = []
 
     def add(self, result: FileResult) -> None:
@@ -73,6 +76,7 @@ class SummaryPage:
         if result.row or result.nuclei is not None:
             shown = result.described or self.describe(result)
             self.images.append(shown | {"histograms": [Markup(one) for one in shown["histograms"]]})
+            self.overlays.append(result.files.get("overlay"))
         else:
             reason = result.error or "no result"
             self.failed.append((str(result.path), reason.removeprefix(f"{result.path}: ")))
@@ -81,11 +85,24 @@ class SummaryPage:
         """What the page shows of a segmented image, as JSON holds it."""
         if result.nuclei is None:
             raise HemalumError(f"{result.path}: has no nuclei to show")
-        return _image(result, result.nuclei, self.path.parent, len(self.images) < PICTURES_MOST)
+        return _image(result, result.nuclei, self.path.parent)
 
     def write(self) -> None:
         """Write the page, atomically. Raises HemalumError when it cannot be written."""
-        page = render(
+        self._add_pictures(PAGE_BYTES - len(self._render().encode()))
+        write_text(self.path, self._render())
+
+    def _add_pictures(self, room: int) -> None:
+        """Put pictures of no more than so many bytes in all into the page."""
+        shown = [(image, path) for image, path in zip(self.images, self.overlays, strict=True) if path is not None]
+        fitting = min(len(shown), max(0, room) // PICTURE_BYTES)
+        for image, path in shown[:fitting]:
+            image |= _embed(path, room // fitting - FRAME_BYTES)
+        for image, _ in shown[fitting:]:
+            image["picture_caption"] = f"The page has room for {fitting} pictures; the overlay is a file."
+
+    def _render(self) -> str:
+        return render(
             "segmentation/page.html.j2",
             title=self.title,
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -98,7 +115,6 @@ class SummaryPage:
             scale_doubts=[(image["name"], image["scale_doubt"]) for image in self.images if image["scale_doubt"]],
             doubts=[(image["name"], image["stain_doubt"]) for image in self.images if image["stain_doubt"]],
         )
-        write_text(self.path, page)
 
 
 def statistics(table: "pyarrow.Table") -> list[tuple[str, ...]]:
@@ -152,11 +168,10 @@ def _values(table: "pyarrow.Table", name: str) -> NDArray[np.float64]:
     return finite
 
 
-def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> dict[str, Any]:
-    overlay = result.files.get("overlay")
+def _image(result: FileResult, nuclei: "Nuclei", folder: Path) -> dict[str, Any]:
     height, width = nuclei.shape
     columns = {_unit(name)[0]: name for name in measured_columns(nuclei.table)}
-    shown: dict[str, Any] = {
+    return {
         "name": result.row.get("image", result.path.name),
         "count": f"{nuclei.count:,}",
         "density": density_text(nuclei),
@@ -191,13 +206,6 @@ def _image(result: FileResult, nuclei: "Nuclei", folder: Path, embed: bool) -> d
         "picture": "",
         "picture_caption": "",
     }
-    if overlay is not None and embed:
-        shown |= _embed(overlay)
-    elif overlay is not None:
-        shown["picture_caption"] = (
-            f"Only the first {PICTURES_MOST} pictures are in this page; the overlays are files."
-        )
-    return shown
 
 
 def _of_tissue(row: Row) -> str:
@@ -289,10 +297,13 @@ def _link(file: Path, folder: Path) -> str:
         return ""
 
 
-def _embed(picture: Path) -> dict[str, Any]:
+def _embed(picture: Path, most: int) -> dict[str, Any]:
+    """A picture as the page has it, in no more than `most` bytes."""
     try:
         image, full = small_picture(picture, PICTURE_SIDE)
-        data = data_uri(image, "jpeg", quality=88, subsampling=0)
+        while len(data := data_uri(image, "jpeg", quality=88, subsampling=0)) > most and max(image.size) > 1:
+            side = int(max(image.size) * min(0.9, (most / len(data)) ** 0.5))
+            image.thumbnail((max(1, side), max(1, side)), Image.Resampling.LANCZOS)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         return {"picture_caption": f"The picture could not be put into this page: {error}"}
     width, height = image.size

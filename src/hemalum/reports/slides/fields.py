@@ -19,7 +19,7 @@ from hemalum.slides import Slide, Tissue, draw_tissue
 
 FIELD_UM = 100.0  # side of a field
 EACH = 3  # fields of a kind
-SIDE = 380  # px of a field's picture
+SIDE = 380  # px of a field's picture, or as many as the largest field has
 MARK = 12  # px, least side of a field's mark on the overview
 MARK_COLOR = (190, 0, 60)
 GLASS_LEAST, GLASS_SHARE = 190, 0.93  # of 255 and of glass, least channel: what is paler is empty
@@ -92,8 +92,13 @@ def find_pale(slide: Slide, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     return np.asarray(least >= max(GLASS_LEAST, GLASS_SHARE * float(np.percentile(bright, 95))), np.bool_)
 
 
-def draw_field(store: NucleiStore, slide: Slide, field: Field, side: int = SIDE) -> NDArray[np.uint8]:
-    """The pixels of a field with the outlines of its nuclei, enlarged to `side` px, (side, side, 3) uint8."""
+def side_of(fields: Sequence[Field]) -> int:
+    """Side of the pictures of fields, px: none of them loses a pixel."""
+    return max([SIDE, *(max(field.width, field.height) for field in fields)])
+
+
+def draw_field(store: NucleiStore, slide: Slide, field: Field, side: int) -> NDArray[np.uint8]:
+    """The pixels of a field with the outlines of its nuclei, resized to `side` px, (side, side, 3) uint8."""
     # cells of the grid are not quite square; what is shown is, where the slide has the room
     longer = max(field.width, field.height)
     x, y = max(0, min(field.x, slide.shape[1] - longer)), max(0, min(field.y, slide.shape[0] - longer))
@@ -129,7 +134,7 @@ def draw_contact_sheet(store: NucleiStore, slide: Slide, fields: Sequence[Field]
     legend: list[tuple[Color, str]] = [(COLOR, "nucleus")]
     if classes is not None:
         legend = list(zip(classes.colors, classes.names, strict=True))
-    rows = []
+    rows, side = [], side_of(fields)
     for rank in NAMES:
         chosen = [field for field in fields if field.rank == rank]
         if not chosen:
@@ -137,10 +142,10 @@ def draw_contact_sheet(store: NucleiStore, slide: Slide, fields: Sequence[Field]
         panels = []
         for field in chosen:
             mpp = store.run.mpp or 1.0
-            zoom = SIDE / max(field.width, field.height)
+            zoom = side / max(field.width, field.height)
             length = scale_bar(field.width * mpp)
             bar = (length / mpp * zoom, length_text(length))
-            panels.append(Panel(draw_field(store, slide, field), "", bar))
+            panels.append(Panel(draw_field(store, slide, field, side), "", bar))
         lines = [rank, *(f"{field.name}: {field.density:,.0f} per mm²" for field in chosen)]
         lines += [f"{field.name} at {field.x:,}, {field.y:,} px" for field in chosen]
         rows.append(Row(lines, panels))

@@ -47,7 +47,7 @@ def slide_of(store: NucleiStore, slide: Slide | Path | str | None = None) -> Ite
         raise HemalumError(
             f"{store.path}: its slide {store.run.source or ''} is not beside it; say where it is with --slide"
         )
-    with open_slide(path, mpp=store.run.mpp) as opened:
+    with open_slide(path, mpp=store.run.mpp, channel=store.run.settings.get("channel")) as opened:
         _check(store, opened)
         yield opened
 

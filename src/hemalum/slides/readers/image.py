@@ -22,9 +22,10 @@ class ImageReader:
         self.broken = BrokenTiles(name)
 
     @classmethod
-    def open(cls, path: Path, *, max_pixels: int | None = None) -> "ImageReader":
+    def open(cls, path: Path, *, max_pixels: int | None = None, channel: str | None = None) -> "ImageReader":
         """Decode PNG, JPEG, BMP, or a TIFF that is not read by tiles. Raises HemalumError as `read_image` does."""
-        pixels = read_image(path, max_pixels=MAX_PIXELS_DECODED if max_pixels is None else max_pixels)
+        limit = MAX_PIXELS_DECODED if max_pixels is None else max_pixels
+        pixels = read_image(path, max_pixels=limit, channel=channel)
         reader = cls(pixels, path, stated=file_scale(path))
         reader.files = (path,)
         return reader

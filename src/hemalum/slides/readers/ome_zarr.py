@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hemalum.data.pixels.channels import find_channel
 from hemalum.data.pixels.samples import HISTOGRAM, Display, Stored, histogram, spreads_of
 from hemalum.data.pixels.tiff import choose_channels
 from hemalum.errors import HemalumError, one_line
@@ -44,7 +45,7 @@ class ZarrReader:
 
     offset = 0, 0
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, channel: str | None = None) -> None:
         self.path, self.format = path, "OME-Zarr"
         self.broken = BrokenTiles(path)
         folder, multiscale = _find_image(path)
@@ -58,7 +59,7 @@ class ZarrReader:
         numbers = consistent_levels(shapes, path)
         self.arrays = [arrays[number] for number in numbers]
         self.shapes: tuple[Shape, ...] = tuple((int(shapes[number][0]), int(shapes[number][1])) for number in numbers)
-        stored = self._find_stored(_channels(folder))
+        stored = self._find_stored(_channels(folder), channel)
         self.display = Display(stored, self.arrays[0].dtype, spreads_of(self._count), path)
         self.stated = _stated(multiscale, datasets[0], self.axes, path)
         names = [str(datasets[number]["path"]) for number in numbers]
@@ -79,8 +80,8 @@ class ZarrReader:
     def close(self) -> None:
         """Nothing stays open."""
 
-    def _find_stored(self, titles: list[str]) -> Stored:
-        """What the channels are, by the names that the file gives them."""
+    def _find_stored(self, titles: list[str], channel: str | None) -> Stored:
+        """What the channels are, by the names that the file gives them; `channel` is the one that a user names."""
         first = self.arrays[0]
         for axis in set(self.axes) - {"c", "y", "x"}:
             if first.shape[self.axes[axis]] > 1:
@@ -92,9 +93,12 @@ class ZarrReader:
             if array.dtype != first.dtype or ("c" in self.axes and array.shape[self.axes["c"]] != channels):
                 raise HemalumError(f"{self.path}: its levels have pixels of several kinds; export the image again")
         stored = Stored(bits=8 * first.dtype.itemsize)
+        titles = titles if len(titles) == channels else []
         if channels == 1:
+            if channel is not None:
+                find_channel(channel, 1, titles, self.path)
             return stored
-        return choose_channels(channels, titles if len(titles) == channels else [], self.path, stored)
+        return choose_channels(channels, titles, self.path, stored, channel=channel)
 
     def _chunk(self, level: int) -> Shape:
         array = self.arrays[level]

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from hemalum.data.image import is_image, is_tiff
+from hemalum.data.image import is_image, is_tiff, refuse_heic
+from hemalum.data.pixels.channels import refuse_color
 from hemalum.errors import HemalumError
 from hemalum.slides.readers.dicom import DicomReader, first_dicom
 from hemalum.slides.readers.image import ImageReader
@@ -15,15 +16,16 @@ from hemalum.slides.readers.tiff import TiffReader
 PLAIN_TIFF = (None, "aperio", "generic-tiff")
 
 
-def open_reader(path: Path, *, max_pixels: int | None = None) -> Reader:
+def open_reader(path: Path, *, max_pixels: int | None = None, channel: str | None = None) -> Reader:
     """Open a file or folder with the reader it is for. `max_pixels` replaces the limit of what is decoded whole.
 
-    Raises HemalumError when it is missing, not a slide or an image, damaged, or over the limit.
+    `channel` is the one to read, of several. Raises HemalumError when the file is missing, not a slide or an image,
+    damaged, or over the limit, and when the channel is not there.
     """
     if is_zarr(path):
-        return ZarrReader(path)
+        return ZarrReader(path, channel)
     if path.is_dir():
-        return _open_dicom(path)
+        return _open_dicom(path, channel)
     try:
         empty = path.stat().st_size == 0
         path.open("rb").close()
@@ -35,18 +37,20 @@ def open_reader(path: Path, *, max_pixels: int | None = None) -> Reader:
         raise HemalumError(f"{path}: the file is empty (0 bytes)")
     vendor = vendor_of(path)
     if is_tiff(path) and vendor in PLAIN_TIFF:
-        reader = TiffReader.open(path, max_pixels=max_pixels)
+        reader = TiffReader.open(path, max_pixels=max_pixels, channel=channel)
         if reader is not None:
             return reader
     if first_dicom(path) is not None:
-        return _open_dicom(path)
+        return _open_dicom(path, channel)
     if vendor not in (None, "generic-tiff"):  # of these the reader of images says what is wrong
+        refuse_color(channel, path)
         return OpenSlideReader(path)
+    refuse_heic(path)
     if not is_image(path):
         raise HemalumError(
             f"{path}: not a slide or an image that can be read (docs/how-to/slides.md lists the formats)"
         )
-    return ImageReader.open(path, max_pixels=max_pixels)
+    return ImageReader.open(path, max_pixels=max_pixels, channel=channel)
 
 
 def is_slide(path: Path) -> bool:
@@ -56,11 +60,12 @@ def is_slide(path: Path) -> bool:
     return path.is_file() and (is_image(path) or first_dicom(path) is not None or vendor_of(path) is not None)
 
 
-def _open_dicom(path: Path) -> Reader:
+def _open_dicom(path: Path, channel: str | None) -> Reader:
     """Open with OpenSlide what it can decode, and the rest with wsidicom."""
     first = first_dicom(path)
     if first is None:
         raise HemalumError(f"{path}: a folder that is neither OME-Zarr nor a DICOM slide")
+    refuse_color(channel, path)
     if vendor_of(first) == "dicom":
         try:
             return OpenSlideReader(first)

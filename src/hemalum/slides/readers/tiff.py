@@ -111,7 +111,7 @@ class TiffReader:
             remark(path, turned_words(plan.orientation))
 
     @classmethod
-    def open(cls, path: Path, *, max_pixels: int | None = None) -> Self | None:
+    def open(cls, path: Path, *, max_pixels: int | None = None, channel: str | None = None) -> Self | None:
         """Open a TIFF, or give None when its layout or its pixels are not for that.
 
         Raises HemalumError for a file that is truncated, has no levels, or is over the limit.
@@ -123,7 +123,7 @@ class TiffReader:
         except Exception:
             return None  # the reader of whole images names what is wrong
         try:
-            levels = _levels(tiff, path)
+            levels = _levels(tiff, path, channel)
             if levels is not None:
                 return cls(tiff, *levels, path, max_pixels)
         except BaseException as error:
@@ -287,7 +287,7 @@ def _first_list(tiff: Any) -> int:
     return int.from_bytes(handle.read(form.offsetsize), order)
 
 
-def _levels(tiff: Any, path: Path) -> tuple[list[_Level], Plan] | None:
+def _levels(tiff: Any, path: Path, channel: str | None) -> tuple[list[_Level], Plan] | None:
     """The levels of the first image of a TIFF and what its pixels are; None when it is not for reading by tiles."""
     if not tiff.pages or not tiff.series or not tiff.series[0].levels:
         size = tiff.filehandle.size
@@ -301,7 +301,7 @@ def _levels(tiff: Any, path: Path) -> tuple[list[_Level], Plan] | None:
     first = series.keyframe
     if not _is_plain(first):
         return None
-    plan = plan_tiff(tiff, path)
+    plan = plan_tiff(tiff, path, channel)
     if any(len(level.pages) <= max(plan.pages) for level in series.levels):
         return None  # pages one after another, of which only the first is listed
     levels = []
