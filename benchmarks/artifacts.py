@@ -5,7 +5,8 @@
 
 `clean`: every field as it is: which share of the area is left out on the mean, and what is named.
 `painted`: on `--fields` fields of each set whose scale is known, at most `SIDE` px, one at a time: a pen stroke of
-each color, an ink drop, a fold; and beside the field its mirror image, out of focus by a Gaussian of each sigma.
+each color, an ink drop, a fold, an edge of a coverslip and, to compare it with, the same place as it is; and beside
+the field its mirror image, out of focus by a Gaussian of each sigma.
 Counted are nuclei that `fast` finds on what was painted (`on_it`) and elsewhere, and of both those that are left out.
 Those left out elsewhere that lie in a nucleus of the labels (`labeled`) are what leaving out costs. `seen` is the
 share of what was painted that is recognized. `sets` has the same for all pens, by set.
@@ -87,6 +88,15 @@ def fold(image: Pixels, there: Mask) -> Pixels:
     return np.where(there[..., None], np.rint(image * below * (image / 255)), image).astype(np.uint8)
 
 
+def coverslip(image: Pixels, there: Mask, mpp: float) -> Pixels:
+    """An edge of glass across the field: a dark gray line, and beside it a pale rim, as light is bent."""
+    away = ndimage.distance_transform_edt(~there) * mpp
+    dark = 0.55 * np.exp(-((away / (WIDTH / 4)) ** 2))[..., None]
+    rim = 0.12 * np.exp(-(((away - WIDTH) / (WIDTH / 2)) ** 2))[..., None]
+    below = image * (1 - dark)
+    return np.rint(below + (255 - below) * rim).astype(np.uint8)
+
+
 def painted(image: Pixels, mpp: float) -> Iterator[tuple[str, Pixels, Mask]]:
     """Name, image and place of each artifact; those out of focus lie in an image of twice the width."""
     rng = np.random.default_rng(0)
@@ -98,6 +108,9 @@ def painted(image: Pixels, mpp: float) -> Iterator[tuple[str, Pixels, Mask]]:
     yield "blue drop", ink(image, there, PENS["blue"], rng), there
     there = stroke(shape, mpp, rng)
     yield "fold", fold(image, there), there
+    there = stroke(shape, mpp, rng)
+    yield "coverslip edge", coverslip(image, there, mpp), there
+    yield "its place as it is", image, there
     both = np.concatenate([image, image[:, ::-1]], axis=1)
     there = np.repeat(np.arange(both.shape[1])[None] >= shape[1], shape[0], axis=0)
     for sigma in SIGMAS:

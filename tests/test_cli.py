@@ -444,6 +444,11 @@ def test_segment_writes_what_is_asked_and_prints_a_table(
     assert f"5 files in {out}" in printed
 
 
+def test_formats_may_be_named_one_by_one(image: Path, dark_model: Path, tmp_path: Path) -> None:
+    segment(image, "-o", tmp_path / "out", "--mpp", 0.5, "--model", dark_model, "-f", "csv", "-f", "labels,parquet")
+    assert names_in(tmp_path / "out")[:3] == ["squares.csv", "squares.parquet", "squares_labels.tif"]
+
+
 def test_an_estimate_is_marked(
     image: Path, dark_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

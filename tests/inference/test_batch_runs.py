@@ -238,7 +238,7 @@ def test_what_is_finished_is_kept(run: Run, folder: Path, tmp_path: Path, make_d
     ("options", "message"),
     [
         ({"mpp": 0.25}, "mpp is 0.5 there, 0.25 here"),
-        ({"keep": {"min_area_um2": 20}}, "filter is None there, {'min_area_um2': 20.0} here"),
+        ({"keep": {"min_area_um2": 20}}, "filter is None there, min_area_um2 20 here"),
         ({"exclude": "0,0,10,10"}, "exclude is None there, 0,0,10,10 here"),
         ({"stain": "hdab"}, "stain is he there, hdab here"),
     ],

@@ -388,3 +388,16 @@ def test_slides_of_sub_folders_are_laid_out_as_they_are(
     assert result.store.path == tmp_path / "out" / "liver" / "case 1.nuclei"
     assert (tmp_path / "out" / "liver" / "case 1.log").is_file()
     assert "a.tif,liver/case 1,slide," in (tmp_path / "out" / "summary.csv").read_text()
+
+
+@pytest.mark.fault
+def test_a_filter_that_leaves_nothing_is_said(
+    run: Callable[..., list[SlideResult]], slide: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (result,) = run(slide, keep={"min_area_um2": 1e6})
+    assert result.error is None
+    assert result.summary is not None
+    assert result.summary.count == 0
+    (line,) = [line for line in caplog.messages if "leaves none" in line]
+    assert re.fullmatch(r".*a\.tif: the filter leaves none of \d+ nuclei", line)
+    assert result.row["left_out_by_filter"] > 50

@@ -84,15 +84,15 @@ def segment(
         ),
     ] = None,
     formats: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--format",
             "-f",
             metavar="LIST",
             help="Of geojson, csv, parquet, labels (TIFF), overlay (PNG); for slides also geojson.gz, ome-zarr, "
-            "spatialdata, thumbnail.",
+            "spatialdata, thumbnail. Separated by commas, or one -f each; default: geojson,csv.",
         ),
-    ] = "geojson,csv",
+    ] = None,
     max_pixels: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Lift the limit on the size of what is decoded whole to N pixels."),
@@ -194,6 +194,7 @@ def segment(
         region=region, tissue_mask=False if no_tissue_mask else None, workers=workers, scheduler=scheduler
     )
     images, slides = _sort(paths or [], cohort, output, max_pixels, not no_recursive)
+    wanted = [name for one in formats or ["geojson,csv"] for name in listed(one)]
     areas = chosen(roi=roi, exclude=exclude)
     _check(images, slides, for_slides | areas, mpp=mpp, cohort=cohort)
     keep = _filter(
@@ -220,15 +221,15 @@ def segment(
     if slides:
         from hemalum.inference.slide_batch import check_slide_formats
 
-        check_slide_formats(listed(formats))
+        check_slide_formats(wanted)
     try:
         if images:
-            batch = _segment_images(cli, images, output, listed(formats), loaded, report, options)
+            batch = _segment_images(cli, images, output, wanted, loaded, report, options)
             failed, files = batch.failed, batch.files
             tables.append(batch.table)
         if slides:
             options["mpp"] = None if mpp == "auto" else mpp
-            done = _segment_slides(cli, slides, output, listed(formats), loaded, report, options | for_slides)
+            done = _segment_slides(cli, slides, output, wanted, loaded, report, options | for_slides)
             failed, files = failed + done.failed, files + done.files
             tables.append(done.table)
     except KeyboardInterrupt:

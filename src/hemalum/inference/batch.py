@@ -202,8 +202,8 @@ class _Batch:
             there = held.settings.get(name)
             if there != here:
                 raise HemalumError(
-                    f"{self.out / image.name}.*: results by other settings are there ({name} is {there} there, "
-                    f"{here} here): {way_out}"
+                    f"{self.out / image.name}.*: results by other settings are there ({name} is {_shown(there)} "
+                    f"there, {_shown(here)} here): {way_out}"
                 )
 
     def segment(self, image: ImageInput) -> FileResult:
@@ -257,6 +257,13 @@ def failure(path: Path, error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{path}: {error.strerror or error}"
     return f"{path}: {type(error).__name__}: {one_line(error)} (unforeseen: please report it, with --debug)"
+
+
+def _shown(value: object) -> str:
+    """A setting in an error line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one:g}" for name, one in value.items())
+    return f"{value:.16}…" if isinstance(value, str) and len(value) > 60 else str(value)
 
 
 def digest_of(area: object) -> str | None:

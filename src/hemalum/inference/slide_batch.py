@@ -25,7 +25,7 @@ from hemalum.inference.summary import Finished, Row, Summary, medians_of, slide_
 from hemalum.manifest import LOCK
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
-from hemalum.nuclei.filters import NucleusFilter, as_filter
+from hemalum.nuclei.filters import FILTERED, NucleusFilter, as_filter
 from hemalum.nuclei.ihc_score import Positive
 from hemalum.nuclei.io import read_note
 from hemalum.nuclei.store import (
@@ -249,6 +249,9 @@ def _summarize(store: NucleiStore, model: Model, name: str, record: SlideLog) ->
     median = summary.median("area_um2")
     if median is not None and "scale_doubt" not in store.notes:
         warn_of_odd_median(summary.count, median, store.run.mpp, model, name)
+    left_out = store.notes.get(FILTERED, 0)
+    if left_out and not summary.count:
+        log.warning("%s: the filter leaves none of %s", name, counted(left_out, "nucleus"))
     score = summary.ihc_score()
     counts = {"nuclei": summary.count, **summary.classes} | ({} if score is None else score.counts)
     figures = {"area_mm2": summary.area_mm2, "area_of": summary.area_of, "per_mm2": summary.per_mm2}
