@@ -61,11 +61,16 @@ def test_one_bad_file_among_many(folder: Path, tmp_path: Path, model: Model, dis
 
 
 def test_simplified_outlines_of_a_batch(folder: Path, tmp_path: Path, model: Model, disk_engine: Any) -> None:
-    def size(**options: float) -> int:
+    def size(**options: Any) -> int:
         list(segment_paths([folder / "a.png"], tmp_path, ["geojson"], model, mpp=0.5, engine=disk_engine, **options))
         return (tmp_path / "a.geojson").stat().st_size
 
-    assert size(simplify=0.5) < 0.8 * size()
+    small = size(simplify=0.5)
+    with pytest.raises(
+        HemalumError, match=r"results by other settings are there \(simplify is 0.5 there, None here\)"
+    ):
+        size()
+    assert small < 0.8 * size(overwrite=True)
 
 
 @pytest.mark.fault
