@@ -46,6 +46,10 @@ class PeerFailedError(HemalumError):
     """Another process of the same run has failed first and says why; the command line stays silent about this one."""
 
 
+class OtherRunError(HemalumError):
+    """Results of other settings, which are not overwritten unasked."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Give the end of an error line: the nearest known name, or all of them when none is near."""
     known = sorted(known)

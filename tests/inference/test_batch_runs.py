@@ -79,17 +79,18 @@ def test_the_table_has_what_the_results_have(run: Run, tmp_path: Path) -> None:
         assert len(objects) == len(lines)
 
 
-def test_density_is_of_tissue_where_glass_is_seen(run: Run, tmp_path: Path, make_disks: Disks) -> None:
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_density_is_of_tissue_where_glass_is_seen(run: Run, tmp_path: Path, make_disks: Disks, share: float) -> None:
     (tmp_path / "half").mkdir()
     image = np.full((400, 800, 3), (243, 242, 243), np.uint8)
-    image[:, :400] = make_disks(400, 400, 16, seed=5)
+    image[:, : int(800 * share)] = make_disks(400, 800, 16, seed=5)[:, : int(800 * share)]
     rng = np.random.default_rng(0)
     noise = rng.integers(-1, 2, image.shape)
     Image.fromarray(np.clip(image + noise, 0, 255).astype(np.uint8)).save(tmp_path / "half" / "a.png")
     run(tmp_path / "half")
     (row,) = table(tmp_path / "out")
     assert float(row["area_mm2"]) == pytest.approx(0.08)
-    assert float(row["tissue_mm2"]) == pytest.approx(0.04, rel=0.12)  # and a margin of 16 µm
+    assert float(row["tissue_mm2"]) == pytest.approx(0.08 * share, rel=0.05)
     assert float(row["nuclei_per_mm2_tissue"]) == pytest.approx(
         int(row["nuclei"]) / float(row["tissue_mm2"]), rel=1e-3
     )
@@ -400,3 +401,154 @@ def test_another_image_of_the_same_name_is_not_overwritten_unasked(run: Run, fol
     )
     shutil.move(folder / "a.png", tmp_path / "a.png")  # the same image elsewhere
     assert [result.kept for result in run(tmp_path / "a.png")] == [False]
+
+
+def test_an_image_called_as_the_table_is_keeps_its_nuclei(
+    run: Run, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(folder / "a.png", folder / "Summary.png")
+    names = [result.name for result in run(recursive=False)]
+    assert names == ["Summary-image", "a"]
+    assert f"{folder / 'Summary.png'}: its results are called Summary-image, as Summary.* is the table or a page" in (
+        caplog.messages
+    )
+    assert len(table(tmp_path / "out", "Summary-image.csv")) == len(table(tmp_path / "out", "a.csv"))
+    assert len(table(tmp_path / "out")) == 2
+
+
+def test_a_slide_cannot_be_called_as_the_table_is(tmp_path: Path, disk_card: Card, disk_engine: Any) -> None:
+    from hemalum.inference.cohort import SlideInput
+
+    with pytest.raises(HemalumError, match=r"s\.tif: results cannot be called summary, as the table or a page is"):
+        segment_slides(
+            [SlideInput(Path("s.tif"), "summary")],
+            tmp_path / "out",
+            ["csv"],
+            Model(disk_card, {}),
+            engine=disk_engine,
+        )
+
+
+def test_what_failed_stays_in_the_table_until_it_is_done(
+    run: Run, folder: Path, tmp_path: Path, make_disks: Disks, disk_card: Card, disk_engine: Any
+) -> None:
+    (folder / "bad.png").write_bytes(b"no image")
+    run()
+    slide = save_pyramid(tmp_path / "s.tif", make_disks(300, 400, 16, seed=9), mpp=0.5)
+    list(segment_slides([slide], tmp_path / "out", ["csv"], Model(disk_card, {}), engine=disk_engine))
+    rows = table(tmp_path / "out")
+    assert [row["results"] for row in rows] == ["a", "bad", "liver/a", "liver/deep/b", "s"]
+    assert "not a slide or an image that can be read" in rows[1]["error"]
+    shutil.copy(folder / "a.png", folder / "bad.png")
+    run(folder / "bad.png")
+    assert "error" not in table(tmp_path / "out")[0]
+    (folder / "a.png").write_bytes(b"damaged since")
+    run(recursive=False)
+    assert table(tmp_path / "out")[0]["error"] != ""
+    assert table(tmp_path / "out")[0]["nuclei"] == ""
+
+
+def test_a_slide_by_other_settings_is_refused_and_its_row_stays(
+    tmp_path: Path, make_disks: Disks, disk_card: Card, disk_engine: Any
+) -> None:
+    slide = save_pyramid(tmp_path / "s.tif", make_disks(300, 400, 16, seed=9), mpp=0.5)
+    out, model = tmp_path / "out", Model(disk_card, {})
+    list(segment_slides([slide], out, ["csv"], model, engine=disk_engine))
+    before = (out / "summary.csv").read_text()
+    (refused,) = segment_slides([slide], out, ["csv"], model, engine=disk_engine, mpp=0.25)
+    assert refused.error is not None
+    assert (out / "summary.csv").read_text() == before
+
+
+def test_files_of_an_image_that_changed_do_not_stay_beside_new_ones(
+    run: Run, folder: Path, tmp_path: Path, make_disks: Disks
+) -> None:
+    out = tmp_path / "out"
+    run(folder / "a.png", formats=["csv", "labels"])
+    run(folder / "a.png", formats=["geojson"])  # one more of the same image
+    assert {path.name for path in out.glob("a*")} == {"a.csv", "a_labels.tif", "a.geojson"}
+    (result,) = run(folder / "a.png", formats=["csv", "labels"])
+    assert result.kept
+    Image.fromarray(make_disks(90, 90, 16, seed=8)).save(folder / "a.png")
+    run(folder / "a.png", formats=["geojson"])
+    assert {path.name for path in out.glob("a*")} == {"a.geojson"}
+
+
+def test_an_image_counts_once_whatever_it_was_called_before(run: Run, tmp_path: Path, make_disks: Disks) -> None:
+    for name in ("p1", "p2"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(make_disks(60, 60, 16)).save(tmp_path / name / "a.png")
+    run(tmp_path / "p1")
+    run(tmp_path / "p1", tmp_path / "p2")
+    assert [row["results"] for row in table(tmp_path / "out")] == ["p1/a", "p2/a"]
+
+
+def test_the_same_region_by_another_path_is_the_same(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region = {"type": "Polygon", "coordinates": [[[0, 0], [60, 0], [60, 60], [0, 60], [0, 0]]]}
+    (tmp_path / "r.geojson").write_text(json.dumps(region))
+    monkeypatch.chdir(tmp_path)
+    run(folder / "a.png", roi="r.geojson")
+    (result,) = run(folder / "a.png", roi=str(tmp_path / "r.geojson"))
+    assert result.kept
+    (tmp_path / "r.geojson").write_text(json.dumps(region).replace("60", "50"))
+    with pytest.raises(HemalumError, match="roi is r.geojson [0-9a-f]{16} there, r.geojson [0-9a-f]{16} here"):
+        run(folder / "a.png", roi="r.geojson")
+
+
+@pytest.fixture
+def estimates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the nuclei of the next images tell of their scale."""
+    import hemalum.inference.series as series
+
+    values: list[float] = []
+    monkeypatch.setattr(series, "estimate_mpp", lambda *_: SimpleNamespace(mpp=values.pop(0)))
+    return values
+
+
+def test_a_series_that_goes_on_refuses_another_scanner(run: Run, stripes: Path, estimates: list[float]) -> None:
+    estimates += [0.25, 0.26, 0.25, 0.24]
+    run(stripes, mpp="series")
+    shutil.copy(stripes / "0.png", stripes / "4.png")
+    estimates += [0.5]
+    with pytest.raises(HemalumError, match=r"was begun at 0\.25 µm per px, and the nuclei of these images tell 0\.5"):
+        run(stripes, mpp="series")
+    estimates += [0.5]
+    (result,) = run(stripes / "4.png", mpp="series", overwrite=True)
+    assert result.row["mpp"] == 0.5
+
+
+def test_one_image_of_another_scanner_among_many_is_named(
+    run: Run, stripes: Path, estimates: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4, 9):
+        shutil.copy(stripes / "0.png", stripes / f"{number}.png")
+    estimates += [0.25] * 8 + [0.5]
+    run(stripes, mpp="series")
+    assert (
+        f"{stripes / '8.png'}: its nuclei look like 0.5 µm per px, and the series has 0.25: is it of another scanner?"
+    ) in caplog.messages
+
+
+def test_an_image_without_a_scale_joins_a_series_whose_images_say_theirs(
+    run: Run, tmp_path: Path, make_disks: Disks, estimates: list[float]
+) -> None:
+    (tmp_path / "series").mkdir()
+    save_pyramid(tmp_path / "series" / "a.tif", make_disks(200, 220, 16, seed=3), mpp=0.4, levels=1)
+    run(tmp_path / "series", mpp="series")
+    Image.fromarray(make_disks(200, 220, 16, seed=3)).save(tmp_path / "series" / "b.png")
+    estimates += [0.45]
+    first, second = run(tmp_path / "series", mpp="series")
+    assert (first.kept, second.kept) == (True, False)
+    assert (second.row["mpp"], second.row["mpp_source"]) == (0.45, "estimate")
+
+
+def test_fluorescence_is_tissue_all_over() -> None:
+    from hemalum.slides import Slide
+    from hemalum.slides.tissue import field_tissue
+
+    image = np.zeros((400, 400, 3), np.uint8)
+    image[::40] = image[:, :60] = 255
+    assert field_tissue(Slide.of(image), 0.5, stain="fluorescence").share == 1
+    assert field_tissue(Slide.of(image), 0.5).share < 1

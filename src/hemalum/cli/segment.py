@@ -1,7 +1,7 @@
 """Find the nuclei of images and whole slides."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -187,6 +187,7 @@ def segment(
     format, as OME-Zarr or DICOM, has several levels or more than 100 megapixels; images come first.
     """
     from hemalum.cli.console import print_table
+    from hemalum.inference.summary import newest_table
     from hemalum.models.model import load_model
 
     cli: CliContext = context.obj
@@ -222,23 +223,20 @@ def segment(
         from hemalum.inference.slide_batch import check_slide_formats
 
         check_slide_formats(wanted)
+    done: list[str] = []  # what this run has finished or kept
     try:
         if images:
-            batch = _segment_images(cli, images, output, wanted, loaded, report, options)
+            batch = _segment_images(cli, images, output, wanted, loaded, report, options, done)
             failed, files = batch.failed, batch.files
             tables.append(batch.table)
         if slides:
             options["mpp"] = None if mpp == "auto" else mpp
-            done = _segment_slides(cli, slides, output, wanted, loaded, report, options | for_slides)
-            failed, files = failed + done.failed, files + done.files
-            tables.append(done.table)
+            slide_batch = _segment_slides(cli, slides, output, wanted, loaded, report, options | for_slides, done)
+            failed, files = failed + slide_batch.failed, files + slide_batch.files
+            tables.append(slide_batch.table)
     except KeyboardInterrupt:
-        from hemalum.inference.summary import Summary
-
-        finished = Summary(output).finished
-        count = sum(one.name in finished for one in (*images, *slides))
         total = counted(len(images) + len(slides), "input")
-        print(f"stopped: {count} of {total} done, in {output}; the same command does the rest", file=sys.stderr)
+        print(f"stopped: {len(done)} of {total} done, in {output}; the same command does the rest", file=sys.stderr)
         raise
     if len(images) + len(slides) == 1 and failed:
         raise HemalumError(failed[0][1])
@@ -246,7 +244,7 @@ def segment(
         for table in tables:
             if table[1]:
                 print_table(*table, left=("scale", "stain"))
-        print(f"{counted(len(files), 'file')} in {output}, with summary.csv")
+        print(f"{counted(len(files), 'file')} in {output}, with {newest_table(output)}")
     exit_with_failures((path, reason.removeprefix(f"{path}: ")) for path, reason in failed)
 
 
@@ -310,7 +308,7 @@ def _check(
 
 def _segment_images(
     cli: CliContext, images: list[Any], output: Path, formats: list[str], model: Any, report: bool,
-    options: dict[str, Any],
+    options: dict[str, Any], done: list[str],
 ) -> Any:  # fmt: skip
     from hemalum.cli.console import file_progress
     from hemalum.inference.batch import segment_paths
@@ -325,12 +323,12 @@ def _segment_images(
             images, output, formats, model, on_progress=progress.update, describe=page.describe if page else None,
             **options,
         )  # fmt: skip
-        return collect(results, page, progress.finish)
+        return collect(_counted(results, done), page, progress.finish)
 
 
 def _segment_slides(
     cli: CliContext, slides: list[Any], output: Path, formats: list[str], model: Any, report: bool,
-    options: dict[str, Any],
+    options: dict[str, Any], done: list[str],
 ) -> Any:  # fmt: skip
     from hemalum.cli.slide_progress import slide_progress
     from hemalum.inference.slide_batch import segment_slides
@@ -340,4 +338,12 @@ def _segment_slides(
         results = segment_slides(
             slides, output, formats, model, command=cli.command, on_progress=progress.update, **options
         )
-        return collect_slides(results, progress.finish, pages=output if report else None)
+        return collect_slides(_counted(results, done), progress.finish, pages=output if report else None)
+
+
+def _counted(results: Iterable[Any], done: list[str]) -> Iterator[Any]:
+    """The same results; those that did not fail are added to what is done."""
+    for result in results:
+        if result.error is None:
+            done.append(result.name)
+        yield result

@@ -33,6 +33,6 @@ from .staining import check_stain as check_stain
 from .staining import find_staining as find_staining
 from .summary import CLASS as CLASS
 from .summary import Row as Row
-from .summary import Summary as Summary
+from .summary import newest_table as newest_table
 from .tta import describe_tta as describe_tta
 from .tta import without_tta as without_tta

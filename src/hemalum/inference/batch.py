@@ -113,11 +113,13 @@ def segment_paths(  # noqa: PLR0913 (the verb's options)
     runner = as_engine(engine, loaded, device=device, threads=threads, precision=precision, tta=tta, shifts=shifts)
     summary = Summary(out)
     scale = (
-        estimate_series(images, loaded, runner, stain, summary, max_pixels=max_pixels, channel=channel)
+        estimate_series(
+            images, loaded, runner, stain, summary, max_pixels=max_pixels, channel=channel, overwrite=overwrite
+        )
         if series
         else mpp
     )
-    recorded = {"series": scale.mpp} if isinstance(scale, Scale) else mpp
+    recorded = {"series": scale.mpp if isinstance(scale, Scale) else None} if series else mpp
     settings = {
         "model": loaded.digest, "organ": organ, "mpp": recorded, "stain": stain, "recall": recall,
         "positive": None if positive is None else str(positive), "engine": f"{runner.name} {runner.precision}",
@@ -200,6 +202,13 @@ class _Batch:
             return
         for name, here in self.settings.items():
             there = held.settings.get(name)
+            if (
+                name == "mpp"
+                and isinstance(here, dict)
+                and isinstance(there, dict)
+                and None in (*here.values(), *there.values())
+            ):
+                continue  # where all images of a run say their scale, none has that of the series
             if there != here:
                 raise HemalumError(
                     f"{self.out / image.name}.*: results by other settings are there ({name} is {_shown(there)} "
@@ -228,13 +237,28 @@ class _Batch:
         result = FileResult(image.path, nuclei, None, files, time.perf_counter() - start, image.name, row)
         if self.describe is not None:
             result = replace(result, described=self.describe(result))
-        relative = {name: file.relative_to(self.out).as_posix() for name, file in files.items()}
+        relative = self._older_files(image) | {
+            name: file.relative_to(self.out).as_posix() for name, file in files.items()
+        }
         self.summary.add(
             Finished.now(
                 image.name, image.path, settings=self.settings, files=relative, row=row, described=result.described
             )
         )
         return result
+
+    def _older_files(self, image: ImageInput) -> dict[str, str]:
+        """Files of an image in other formats, of the same run; those of another image or settings are removed."""
+        held = self.summary.finished.get(image.name)
+        if held is None:
+            return {}
+        if held.is_of(image.path) and held.settings == self.settings:
+            return held.files
+        for name, file in held.files.items():
+            if name not in self.formats and (self.out / file).is_file():
+                (self.out / file).unlink()
+                log.info("%s: removed, as it is of an earlier state of the image or other settings", self.out / file)
+        return {}
 
 
 def check_formats(formats: Sequence[str]) -> list[str]:
@@ -271,8 +295,8 @@ def digest_of(area: object) -> str | None:
     if area is None or not isinstance(area, str | Path):
         return None if area is None else str(area)
     try:
-        return f"{area} {hashlib.sha256(Path(area).read_bytes()).hexdigest()[:16]}"
-    except OSError:
+        return f"{Path(area).name} {hashlib.sha256(Path(area).read_bytes()).hexdigest()[:16]}"
+    except (OSError, ValueError):
         return str(area)
 
 

@@ -24,6 +24,11 @@ class SlideInput:
     stain: str | None = None
     roi: str | None = None
 
+    @property
+    def image(self) -> str:
+        """What tables call it: its file, below the folder of its results."""
+        return ImageInput(self.path, self.name).image
+
     @classmethod
     def of(cls, slide: "SlideInput | ImageInput | Path | str") -> "SlideInput":
         """A slide of which nothing else is known, if it is none yet."""

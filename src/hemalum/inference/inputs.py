@@ -24,6 +24,7 @@ FORMATS: dict[str, str] = {
     "labels": "_labels.tif",
     "overlay": "_overlay.png",
 }
+RESERVED = ("summary", "summary-new", "cohort")  # names of files about all images
 RECORD = "summary.jsonl"  # what a folder of results has
 NAMED = 5  # of the files that are no images
 _RESULTS = tuple(EXPORTS[n] for n in ("labels", "overlay", "ome-zarr", "spatialdata", "thumbnail"))
@@ -86,9 +87,18 @@ def find_images(paths: Iterable[ImageInput | Path | str], out: Path, *, recursiv
     once: dict[Path, ImageInput] = {}
     for one in named:
         once.setdefault(one.path.resolve(), one)
-    inputs = _laid_out(list(once.values()))
+    inputs = [_not_reserved(one) for one in _laid_out(list(once.values()))]
     check_names([(one.name, str(one.path)) for one in inputs], out)
     return inputs
+
+
+def _not_reserved(one: ImageInput) -> ImageInput:
+    """An input whose files would be the table or the page of all gets another name."""
+    if one.name.casefold() not in RESERVED:
+        return one
+    name = f"{one.name}-image"
+    log.warning("%s: its results are called %s, as %s.* is the table or a page", one.path, name, one.name)
+    return ImageInput(one.path, name)
 
 
 def _require_file(path: Path) -> None:
@@ -113,9 +123,9 @@ def _inside(folder: Path, out: Path, recursive: bool, seen: set[Path], others: l
     is_out = real_out in (real, *real.parents)
     images = images_in(folder, without=_RESULTS if is_out else ())
     yield from images
-    folders = []
+    taken, folders = set(images), []
     for entry in sorted(folder.iterdir()):
-        if entry in images or entry.name.startswith(".") or (is_out and entry.name.endswith(_RESULTS)):
+        if entry in taken or entry.name.startswith(".") or (is_out and entry.name.endswith(_RESULTS)):
             continue
         if entry.is_dir():
             folders.append(entry)
@@ -176,6 +186,8 @@ def check_names(names: Sequence[tuple[str, str]], out: Path) -> None:
     """Raise HemalumError when two inputs, each a stem and what it is called, would write the same files."""
     seen: dict[str, str] = {}
     for name, what in names:
+        if name.casefold() in RESERVED:
+            raise HemalumError(f"{what}: results cannot be called {name}, as the table or a page is; rename it")
         # some file systems do not tell A from a
         first = seen.setdefault(name.casefold(), what)
         if first is not what:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hemalum.cpus import count_cpus
-from hemalum.errors import HemalumError, counted
+from hemalum.errors import HemalumError, counted, printable
 from hemalum.inference.cells import LARGEST, TOO_LARGE, CellNuclei, run_ahead
 from hemalum.inference.grid import CELL, CELL_HALO, Box
 from hemalum.inference.inputs import check_workers, stem
@@ -261,7 +261,7 @@ def plan_slide(  # noqa: PLR0913 (all that decides the nuclei)
         fingerprint=slide.fingerprint,
         shape=slide.shape,
         grid=grid,
-        source=Path(slide.name).name,
+        source=printable(Path(slide.name).name),
         model=model.card.name,
         model_digest=model.digest,
         mpp=plan.scale.mpp,

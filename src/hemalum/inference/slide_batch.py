@@ -12,7 +12,7 @@ from typing import Any
 
 from hemalum import __version__
 from hemalum.data.pixels.channels import Channel, check_channel
-from hemalum.errors import HemalumError, counted, nearest, printable
+from hemalum.errors import HemalumError, OtherRunError, counted, nearest
 from hemalum.inference.batch import failure
 from hemalum.inference.cohort import SlideInput
 from hemalum.inference.inputs import FORMATS, ImageInput, check_folder, check_names, check_workers
@@ -165,17 +165,18 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
                         _remove_store(folder / f"{name}.nuclei")
                     store = _segment(slide, folder, network, scale, settings, record=record, report=report)
                     summary = _summarize(store, network, slide.name, record)
-                    files = _export(store, slide, chosen, simplify, record=record, report=report)
+                    files = _export(store, slide, chosen, simplify, image=one.image, record=record, report=report)
                 seconds = time.perf_counter() - start
                 nuclei = counted(summary.count, "nucleus")
                 record.announce(f"{one.path}: {nuclei}, {report.speed(seconds)}")
-            row = slide_row(one.name, store, summary, seconds)
+            row = slide_row(one.image, one.name, store, summary, seconds)
             relative = {format: file.relative_to(out).as_posix() for format, file in files.items()}
             summary_of_all.add(Finished.now(one.name, one.path, settings={}, files=relative, row=row))
         except Exception as error:  # whatever one slide comes to, the others go on
             log.debug("%s failed", one.path, exc_info=True)
             reason = failure(one.path, error)
-            summary_of_all.fail(printable(one.path.name), one.name, "slide", reason)
+            if not isinstance(error, OtherRunError):  # then the row of what is there holds
+                summary_of_all.fail(one.image, one.name, "slide", reason)
             return SlideResult(one.path, one.name, error=reason, seconds=time.perf_counter() - start)
         return SlideResult(one.path, one.name, store, summary, None, files, seconds, row)
 
@@ -260,7 +261,14 @@ def _summarize(store: NucleiStore, model: Model, name: str, record: SlideLog) ->
 
 
 def _export(
-    store: NucleiStore, slide: Slide, formats: Sequence[str], simplify: float, *, record: SlideLog, report: _Reporter
+    store: NucleiStore,
+    slide: Slide,
+    formats: Sequence[str],
+    simplify: float,
+    *,
+    image: str,
+    record: SlideLog,
+    report: _Reporter,
 ) -> dict[str, Path]:
     """Write what is not there yet, is older than the store, or has outlines that were simplified otherwise."""
     files = {name: store.path.with_name(store.name + EXPORTS[name]) for name in formats}
@@ -275,6 +283,8 @@ def _export(
         start = time.perf_counter()
         if name in ("thumbnail", "overlay"):
             options["picture"] = _marked(slide, artifacts(), name)
+        if name in ("csv", "parquet"):
+            options["image"] = image
         export_store(store, name, path, on_progress=partial(report, name), **options)
         record.note(f"{path}: written in {time.perf_counter() - start:.1f} s")
     return files

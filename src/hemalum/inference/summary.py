@@ -50,7 +50,7 @@ def image_row(image: str, results: str, nuclei: Nuclei, source: Slide, seconds: 
     """
     tissue = None
     if nuclei.area_mm2 is not None:
-        seen = field_tissue(source, nuclei.mpp)
+        seen = field_tissue(source, nuclei.mpp, stain=nuclei.notes.get("stain"))
         positions = [nuclei.table.column(name).to_numpy() for name in ("x", "y")]
         tissue = nuclei.area_mm2 * seen.share_of(nuclei.region, *positions)
     medians = {
@@ -70,11 +70,10 @@ def image_row(image: str, results: str, nuclei: Nuclei, source: Slide, seconds: 
     }  # fmt: skip
 
 
-def slide_row(results: str, store: NucleiStore, summary: StoreSummary, seconds: float) -> Row:
+def slide_row(image: str, results: str, store: NucleiStore, summary: StoreSummary, seconds: float) -> Row:
     """The same of a slide. Its tissue is what was looked at where a mask was used, else it is not known."""
     run = store.run
     tissue = summary.area_mm2 if "tissue" in summary.area_of else None
-    image = Path(run.source or store.name).name
     classes = {f"{CLASS}{name}": count for name, count in summary.classes.items()}
     medians = {name: summary.median(name) for name in summary.measures}
     height, width = run.shape
@@ -170,74 +169,102 @@ class Finished:
 
 
 class Summary:
-    """The record of a folder and its table."""
+    """The record of a folder and its table: what was `finished`, and what `failed` when it was last tried."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.failed: list[Row] = []
-        self.finished = self._read()
+        self.finished: dict[str, Finished] = {}
+        self.failed: dict[str, Finished] = {}
+        self._failed_now: list[Finished] = []
+        self._read()
 
-    def _read(self) -> dict[str, Finished]:
+    def _read(self) -> None:
         path = self.out / RECORD
         if not path.is_file():
-            return {}
-        finished = {}
+            return
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise HemalumError(f"{path}: cannot be read ({error}); remove it to begin anew") from error
+        self.finished, self.failed = {}, {}
         for number, line in enumerate(lines, start=1):
             try:
-                one = Finished(**json.loads(line))
-            except (ValueError, TypeError):
+                self._take(Finished(**json.loads(line)))
+            except (ValueError, TypeError, KeyError):
                 # a run that was killed while it wrote: the image is done again
                 log.warning("%s, line %d: is not whole; what it was of counts as not finished", path, number)
-                continue
-            finished[one.results] = one
-        return finished
+
+    def _take(self, one: Finished) -> None:
+        """The last word on an input counts, and an input counts once, under its last name."""
+        if "error" in one.row:
+            self.failed[one.results] = one
+            return
+        for name in [name for name, other in self.finished.items() if other.path == one.path and name != one.results]:
+            del self.finished[name]
+        self.failed.pop(one.results, None)
+        self.finished[one.results] = one
 
     def add(self, finished: Finished) -> None:
-        """Add a line. Raises OSError when it cannot be written."""
-        self.finished[finished.results] = finished
-        path = self.out / RECORD
-        with path.open("a+b") as stream:
+        """Add what is finished. Raises OSError when it cannot be written."""
+        self._take(finished)
+        self._append([finished])
+
+    def _append(self, lines: Sequence[Finished]) -> None:
+        with (self.out / RECORD).open("a+b") as stream:
             torn = b""
             if stream.tell():
                 stream.seek(-1, os.SEEK_END)
                 torn = b"" if stream.read(1) == b"\n" else b"\n"
-            stream.write(torn + json.dumps(asdict(finished)).encode() + b"\n")
+            stream.write(torn + b"".join(json.dumps(asdict(one)).encode() + b"\n" for one in lines))
             stream.flush()
             os.fsync(stream.fileno())
 
     def fail(self, image: str, results: str, kind: str, error: str) -> None:
         """An input that could not be done gets a row all the same."""
-        self.failed.append({"image": image, "results": results, "kind": kind, "error": error})
+        row = {"image": image, "results": results, "kind": kind, "error": error}
+        one = Finished(results, "", 0, 0, {}, {}, row)
+        self._failed_now.append(one)
+        self._take(one)
 
     def write(self) -> Path | None:
-        """Write the table of all that is in the folder, and what failed now; gives its path; without
-        anything to tell of there is none.
+        """Write the table of all that is in the folder; gives its path. Of one input that fails there is none.
 
         Where another program holds the table (Excel on Windows), it is written beside it, as the log says. Raises
         HemalumError when it cannot be written.
         """
         if not self.finished and len(self.failed) <= 1:
-            return None  # one input that cannot be done is no batch
+            return None
         with lock_folder(self.out):
-            self.finished = self._read() | self.finished
-            failed = {row["results"]: row for row in self.failed}
-            rows = [one.row for name, one in self.finished.items() if name not in failed] + list(failed.values())
-            text = table_text(sorted(rows, key=lambda row: row["results"]))
-            path = self.out / TABLE
             try:
-                return write_text(path, text)
-            except HemalumError as error:
-                if not isinstance(error.__cause__, PermissionError):
-                    raise
-                other = write_text(self.out / BESIDE, text)
-                log.warning("%s: is held by another program; the table is in %s", path, other)
-                return other
+                if self._failed_now:
+                    self._append(self._failed_now)
+                    self._failed_now = []
+                self._read()  # others may have written meanwhile
+                rows = [one.row for name, one in self.finished.items() if name not in self.failed]
+                rows += [one.row for one in self.failed.values()]
+                return self._write_table(table_text(sorted(rows, key=lambda row: row["results"])))
+            except OSError as error:
+                raise HemalumError(f"cannot write {self.out / RECORD}: {error.strerror or error}") from error
             finally:
                 (self.out / LOCK).unlink(missing_ok=True)
+
+    def _write_table(self, text: str) -> Path:
+        path, other = self.out / TABLE, self.out / BESIDE
+        try:
+            write_text(path, text)
+        except HemalumError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            write_text(other, text)
+            log.warning("%s: is held by another program; the table is in %s", path, other)
+            return other
+        other.unlink(missing_ok=True)
+        return path
+
+
+def newest_table(out: Path) -> str:
+    """The name of the table in a folder: of the one beside it, while another program holds it."""
+    return BESIDE if (out / BESIDE).is_file() else TABLE
 
 
 def table_text(rows: Sequence[Row]) -> str:

@@ -45,7 +45,8 @@ def images_in(folder: Path, *, without: Sequence[str] = ()) -> list[Path]:
     parts = {name for entry in entries for name in _parts_of(entry)}
     entries = [entry for entry in entries if entry.name not in parts]
     taken = [entry for entry in entries if _opens(entry)]
-    passed = [entry.name for entry in entries if entry not in set(taken) and entry.suffix.lower() in FOREIGN]
+    known = set(taken)
+    passed = [entry.name for entry in entries if entry not in known and entry.suffix.lower() in FOREIGN]
     if passed:
         more = f" and {len(passed) - NAMED} more" if len(passed) > NAMED else ""
         log.warning(

@@ -36,7 +36,8 @@ ASSUMED_MPP = 0.5  # of a slide that states none: for the size of the mask and o
 MAX_SIDE = 2560  # px of the mask
 SMALL = 2048 * 2048  # px of level 0: an image up to this size is a picture of tissue, and segmented within seconds
 SPECK_MM2 = 0.01  # less is dust
-FIELD_MPP, FIELD_SPECK_MM2 = 2.0, 0.0005  # of a field of view, which may be smaller than that
+FIELD_MPP, FIELD_SPECK_MM2, FIELD_GAP = 2.0, 0.0005, 8.0  # of a field of view, which may be small itself
+NUCLEUS = 5.0  # µm around a centroid
 HOLE_MM2 = 0.1  # less belongs to the tissue around it
 GAP = 24.0  # µm between parts of one piece
 MARGIN = 16.0  # µm that the mask goes beyond what was seen
@@ -98,7 +99,7 @@ class Tissue:
     def share_of(self, region: Any, x: Floats, y: Floats) -> float:
         """The part of `region`, a shapely area in px of level 0, that is tissue; None: of all of it.
 
-        There is tissue where there are nuclei, at `x`, `y` (N,) px, and for `MARGIN` around them.
+        There is tissue where there are nuclei, at `x`, `y` (N,) px, and for `NUCLEUS` µm around them.
         """
         rows, columns = self.mask.shape
         down, across = rows / self.shape[0], columns / self.shape[1]
@@ -109,7 +110,7 @@ class Tissue:
         ] = True
         mask = self.mask
         if not mask.all() and near.any():
-            reach = max(1, round(MARGIN / (self.mpp or ASSUMED_MPP)))
+            reach = max(1, round(NUCLEUS / (self.mpp or ASSUMED_MPP)))
             mask = mask | (ndimage.distance_transform_edt(~near) <= reach)
         if region is None:
             return float(mask.mean())
@@ -152,19 +153,21 @@ def find_tissue(slide: Slide, *, mpp: float | None = None) -> Tissue:
     return Tissue(mask_tissue(pixels, scale or MASK_MPP, glass), slide.shape, scale)
 
 
-def field_tissue(slide: Slide, mpp: float | None) -> Tissue:
+def field_tissue(slide: Slide, mpp: float | None, *, stain: str | None = None) -> Tissue:
     """What of a field of view is tissue and not glass, at about 2 µm per px: for its area, not for where to look.
 
-    Without glass, and in fluorescence, all of it is.
+    Unlike `find_tissue` it goes no further than what is seen. Without glass, and in fluorescence (`stain`), all of it
+    is tissue.
     """
     scale = mpp or ASSUMED_MPP
     factor = min(1.0, scale / FIELD_MPP, MAX_SIDE / max(slide.shape))
     shape = scaled(slide.shape, factor)
     pixels = slide.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1]))
-    glass = _glass(pixels)
+    glass = None if stain == "fluorescence" else _glass(pixels)
     if glass is None:
         return Tissue(np.ones(shape, np.bool_), slide.shape, scale / factor, "no glass is seen")
-    return Tissue(mask_tissue(pixels, scale / factor, glass, speck_mm2=FIELD_SPECK_MM2), slide.shape, scale / factor)
+    mask = mask_tissue(pixels, scale / factor, glass, speck_mm2=FIELD_SPECK_MM2, gap=FIELD_GAP, margin=0)
+    return Tissue(mask, slide.shape, scale / factor)
 
 
 def all_tissue(slide: Slide, reason: str, *, mpp: float | None = None) -> Tissue:
@@ -174,11 +177,12 @@ def all_tissue(slide: Slide, reason: str, *, mpp: float | None = None) -> Tissue
 
 
 def mask_tissue(
-    pixels: Pixels, mpp: float = MASK_MPP, glass: Floats | None = None, *, speck_mm2: float = SPECK_MM2
-) -> Mask:
+    pixels: Pixels, mpp: float = MASK_MPP, glass: Floats | None = None, *, speck_mm2: float = SPECK_MM2,
+    gap: float = GAP, margin: float = MARGIN,
+) -> Mask:  # fmt: skip
     """(h, w) bool of the tissue in (h, w, 3) RGB at `mpp`; `glass` (3,) is the color of the glass if it is known.
 
-    Less than `speck_mm2` is no tissue.
+    Less than `speck_mm2` is no tissue. Parts up to `gap` µm apart are one, and the mask goes `margin` µm beyond them.
     """
     if glass is None:
         glass = np.full(3, WHITE, np.float32)
@@ -193,7 +197,7 @@ def mask_tissue(
         mask &= color > _otsu(color[seen], COLOR_LIMITS)
     mask = (mask | _rough(density, _remove_thin(ink))) & seen
     um = 1 / mpp
-    reach = max(1, round(GAP * um))
+    reach = max(1, round(gap * um))
     mask = np.pad(mask, reach + 1, "edge")  # tissue goes on behind the slide's edge
     mask = ndimage.binary_closing(mask, disk(reach))
     mask = mask[reach + 1 : -reach - 1, reach + 1 : -reach - 1] & seen
@@ -202,7 +206,8 @@ def mask_tissue(
     mask |= holes & ~remove_small_objects(holes, max_size=max(1, round(HOLE_MM2 * 1e6 * um * um)))
     if not mask.any():
         return np.asarray(mask, np.bool_)
-    mask = ndimage.binary_dilation(mask, disk(max(1, round(MARGIN * um))))
+    if margin:
+        mask = ndimage.binary_dilation(mask, disk(max(1, round(margin * um))))
     return np.asarray(mask & ~_remove_thin(ink), np.bool_)
 
 

@@ -63,6 +63,7 @@ def export_store(
     simplify: float = 0.0,
     canvas: bool = False,
     picture: NDArray[np.uint8] | ReadScaled | None = None,
+    image: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Path:
     """Write all nuclei of a store in a format of `EXPORTS`, beside it unless `path` says where; gives the path.
@@ -71,7 +72,7 @@ def export_store(
     px to save points; with `canvas` coordinates count from the corner of the scanner's canvas instead of the slide's
     bounds, for programs that show all of it. Thumbnail draws on `picture`, which shows the whole slide at any size,
     (H, W, 3) uint8; overlay on what reads its pixels, `Slide.read_scaled`; without it both draw on white.
-    `on_progress` is called with the share that is done.
+    `image` is what tables call the slide, else its file name. `on_progress` is called with the share that is done.
 
     Raises HemalumError for an unknown format, an option that is for another format, a picture that is not for this
     one, a damaged part, a folder that is there, and where a file cannot be written; nothing half-written stays.
@@ -96,10 +97,10 @@ def export_store(
         with atomic_path(path) as temporary, _open_binary(temporary, format) as stream:
             _write_geojson(store, stream, kind, simplify, shift, advance)
     elif format == "csv":
-        _write_csv(store, path, advance)
+        _write_csv(store, path, image, advance)
     elif format == "parquet":
         with atomic_path(path) as temporary:
-            _write_parquet(store, temporary, advance)
+            _write_parquet(store, temporary, advance, image=image)
     elif format == "spatialdata":
         _write_spatialdata(store, path, advance)
     elif format == "ome-zarr":
@@ -221,22 +222,24 @@ def _write_geojson(
     writer.close()
 
 
-def _with_image(store: NucleiStore, table: pa.Table) -> pa.Table:
-    return with_image(table, None, store.run.mpp, store.run.mpp_source, source=store.run.source)
+def _with_image(store: NucleiStore, image: str | None, table: pa.Table) -> pa.Table:
+    return with_image(table, image, store.run.mpp, store.run.mpp_source, source=store.run.source)
 
 
-def _write_csv(store: NucleiStore, path: Path, advance: OnProgress) -> None:
+def _write_csv(store: NucleiStore, path: Path, image: str | None, advance: OnProgress) -> None:
     columns = [name for name in store.schema.names if name not in ("bbox", "geometry")]
-    schema = _with_image(store, store.schema.empty_table().select(columns)).schema
+    schema = _with_image(store, image, store.schema.empty_table().select(columns)).schema
     with (
         atomic_path(path) as temporary,
         pyarrow.csv.CSVWriter(temporary, schema, write_options=CSV_OPTIONS) as writer,
     ):
         for table in _tables(store, advance, columns):
-            writer.write_table(csv_table(_with_image(store, table)))
+            writer.write_table(csv_table(_with_image(store, image, table)))
 
 
-def _write_parquet(store: NucleiStore, path: Path, advance: OnProgress, pandas_index: str | None = None) -> None:
+def _write_parquet(
+    store: NucleiStore, path: Path, advance: OnProgress, pandas_index: str | None = None, image: str | None = None
+) -> None:
     metadata: dict[str, Any] = {"hemalum": _describe(store)}
     if pandas_index is not None:
         column = {"name": pandas_index, "field_name": pandas_index, "pandas_type": "int64", "numpy_type": "int64"}
@@ -248,7 +251,7 @@ def _write_parquet(store: NucleiStore, path: Path, advance: OnProgress, pandas_i
     # spatialdata knows its element by its name, and its tables by theirs
     form: Callable[[pa.Table], pa.Table] = lambda table: table  # noqa: E731
     if pandas_index is None:
-        form = partial(_with_image, store)
+        form = partial(_with_image, store, image)
     with part_writer(path, form(store.schema.empty_table()).schema, store.bounds, metadata, "zstd") as writer:
         for table in _tables(store, advance):
             if table.num_rows:  # an empty row group has no statistics

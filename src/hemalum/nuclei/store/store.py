@@ -22,7 +22,7 @@ import pyarrow.dataset
 import shapely
 from numpy.typing import NDArray
 
-from hemalum.errors import HemalumError, nearest
+from hemalum.errors import HemalumError, OtherRunError, nearest
 from hemalum.files import named_path
 from hemalum.manifest import check_manifest, lock_folder, manifest_path, read_manifest, write_manifest
 from hemalum.nuclei.ihc_score import GRADES, grade, otsu_threshold
@@ -84,7 +84,7 @@ class NucleiStore:
         def join(held: Mapping[str, Any]) -> Mapping[str, Any]:
             difference = first_difference({key: held.get(key) for key in requested}, requested)
             if difference:
-                raise HemalumError(
+                raise OtherRunError(
                     f"{path}: holds the nuclei of another run ({difference}); choose another folder, or --overwrite"
                 )
             return held

@@ -292,7 +292,7 @@ def _hex(color: Color) -> str:
 def _link(file: Path, folder: Path) -> str:
     """Link relative to the page, so that the folder can be moved; empty on another drive."""
     try:
-        return quote(Path(os.path.relpath(file, folder)).as_posix())
+        return quote(os.fsencode(Path(os.path.relpath(file, folder)).as_posix()))
     except ValueError:
         return ""
 
