@@ -332,7 +332,7 @@ def test_a_series_has_one_estimate(
 ) -> None:
     import hemalum.inference.series as series
 
-    estimates = iter((0.5, 0.55, 0.45, 0.6))
+    estimates = iter((0.5, 0.55, 0.45, 0.6, 0.62))
     monkeypatch.setattr(series, "estimate_mpp", lambda *_: SimpleNamespace(mpp=next(estimates)))
     results = run(stripes, mpp="series")
     assert [result.row["mpp"] for result in results] == pytest.approx([0.525] * 4)
@@ -344,7 +344,7 @@ def test_a_series_has_one_estimate(
         == 1
     )
     shutil.copy(stripes / "0.png", stripes / "more.png")
-    assert [result.kept for result in run(stripes, mpp="series")] == [True] * 4 + [False]  # nothing is estimated anew
+    assert [result.kept for result in run(stripes, mpp="series")] == [True] * 4 + [False]  # it joins the others
     assert len({row["mpp"] for row in table(tmp_path / "out")}) == 1
 
 
@@ -493,7 +493,7 @@ def test_the_same_region_by_another_path_is_the_same(
     (result,) = run(folder / "a.png", roi=str(tmp_path / "r.geojson"))
     assert result.kept
     (tmp_path / "r.geojson").write_text(json.dumps(region).replace("60", "50"))
-    with pytest.raises(HemalumError, match="roi is r.geojson [0-9a-f]{16} there, r.geojson [0-9a-f]{16} here"):
+    with pytest.raises(HemalumError, match=r"roi is r\.geojson [0-9a-f]{16} there, r\.geojson [0-9a-f]{16} here"):
         run(folder / "a.png", roi="r.geojson")
 
 
