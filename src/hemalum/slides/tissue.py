@@ -36,7 +36,9 @@ ASSUMED_MPP = 0.5  # of a slide that states none: for the size of the mask and o
 MAX_SIDE = 2560  # px of the mask
 SMALL = 2048 * 2048  # px of level 0: an image up to this size is a picture of tissue, and segmented within seconds
 SPECK_MM2 = 0.01  # less is dust
-FIELD_MPP, FIELD_SPECK_MM2, FIELD_GAP = 2.0, 0.0005, 8.0  # of a field of view, which may be small itself
+FIELD_MPP, FIELD_SPECK_MM2, FIELD_GAP = 2.0, 0.0005, 24.0  # of a field of view, which may be small itself
+FIELD_GLASS = (1.0, 8.0, 210)  # of 255: glass is smoother than pale stroma, and has less color
+FIELD_GLASS_SHARE = 0.02  # with less there is none
 NUCLEUS = 5.0  # µm around a centroid
 HOLE_MM2 = 0.1  # less belongs to the tissue around it
 GAP = 24.0  # µm between parts of one piece
@@ -163,7 +165,9 @@ def field_tissue(slide: Slide, mpp: float | None, *, stain: str | None = None) -
     factor = min(1.0, scale / FIELD_MPP, MAX_SIDE / max(slide.shape))
     shape = scaled(slide.shape, factor)
     pixels = slide.read_scaled(shape, slice(0, shape[0]), slice(0, shape[1]))
-    glass = None if stain == "fluorescence" else _glass(pixels)
+    even = _spread(pixels.mean(axis=2, dtype=np.float32)) <= FIELD_GLASS[0]
+    even &= (np.ptp(pixels, axis=2) <= FIELD_GLASS[1]) & (pixels.min(axis=2) >= FIELD_GLASS[2])
+    glass = _glass(pixels) if stain != "fluorescence" and even.mean() >= FIELD_GLASS_SHARE else None
     if glass is None:
         return Tissue(np.ones(shape, np.bool_), slide.shape, scale / factor, "no glass is seen")
     mask = mask_tissue(pixels, scale / factor, glass, speck_mm2=FIELD_SPECK_MM2, gap=FIELD_GAP, margin=0)
