@@ -4,6 +4,7 @@ A default stands once: with the function that a verb calls, where that has one. 
 set, `chosen` leaves it out, and its help names the default.
 """
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,12 +40,12 @@ def exit_with_failures(failed: Iterable[tuple[object, str]]) -> None:
 
 def scale(text: str) -> float | str:
     """A scale option: a number of microns per pixel, `auto` or `estimate`."""
-    return text if text in ("auto", "estimate") else _number(text, "auto")
+    return text if text in ("auto", "estimate") else _number(text, "auto, estimate")
 
 
 def series_scale(text: str) -> float | str:
     """The same, or `series`."""
-    return text if text == "series" else scale(text)
+    return text if text in ("auto", "estimate", "series") else _number(text, "auto, estimate, series")
 
 
 def as_scale(value: float | str | None) -> float | Literal["auto"] | None:
@@ -63,7 +64,8 @@ def _number(text: str, word: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise typer.BadParameter(f"'{text}' is neither a number of microns per pixel nor '{word}'") from None
+        point = f"; write {text.replace(',', '.')}" if re.fullmatch(r"\d+,\d+", text) else ""
+        raise typer.BadParameter(f"'{text}' is neither a number of microns per pixel nor {word}{point}") from None
 
 
 def listed(text: str) -> list[str]:
@@ -151,7 +153,7 @@ BatchWorkers = Annotated[
 ResumeRun = Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN, exactly where it stopped.")]
 Tta = Annotated[
     bool,
-    typer.Option("--tta", help="Mean over the eight turns and mirror images: a little better, eight times the work."),
+    typer.Option("--tta", help="Mean over the eight turns and mirror images: a little better, 2 to 5 times as long."),
 ]
 Shifts = Annotated[
     int | None,

@@ -263,7 +263,7 @@ class _Batch:
 
 def check_formats(formats: Sequence[str]) -> list[str]:
     """The formats, each once. Raises HemalumError for none, and for one that is not for images."""
-    chosen = list(dict.fromkeys(formats))
+    chosen = list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
     for name in chosen:
         if name in EXPORTS and name not in FORMATS:
             raise HemalumError(f"format {name} is for whole slides; for images there are {', '.join(FORMATS)}")

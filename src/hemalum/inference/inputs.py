@@ -120,7 +120,8 @@ def _inside(folder: Path, out: Path, recursive: bool, seen: set[Path], others: l
     """
     real, real_out = folder.resolve(), out.resolve()
     seen.add(real)
-    is_out = real_out in (real, *real.parents)
+    # results among images, or in a folder that a run wrote to
+    is_out = real_out in (real, *real.parents) or (folder / RECORD).is_file()
     images = images_in(folder, without=_RESULTS if is_out else ())
     yield from images
     taken, folders = set(images), []

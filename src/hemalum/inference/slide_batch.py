@@ -185,7 +185,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
 
 def check_slide_formats(formats: Sequence[str]) -> list[str]:
     """The formats, each once. Raises HemalumError for none, and for one that is not for slides."""
-    chosen = list(dict.fromkeys(formats))
+    chosen = list(dict.fromkeys([formats] if isinstance(formats, str) else formats))
     for name in chosen:
         if name not in EXPORTS:
             raise HemalumError(f"unknown format '{name}'{nearest(name, {*EXPORTS, *FORMATS})}")

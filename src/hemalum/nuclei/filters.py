@@ -73,8 +73,14 @@ class NucleusFilter(Strict):
             values = np.asarray(columns[column], np.float32)  # as the table has them: so that both decide alike
             if np.isnan(values).any():
                 raise HemalumError(f"{name} is set, and {column} of the nuclei is not known: {_WHY[column]}")
-            kept &= values >= np.float32(limit) if end == "least" else values <= np.float32(limit)
+            kept &= values >= nearest_float(limit) if end == "least" else values <= nearest_float(limit)
         return kept
+
+
+def nearest_float(limit: float) -> np.float32:
+    """A limit as the table's float32, which has an end."""
+    most = float(np.finfo(np.float32).max)
+    return np.float32(min(max(limit, -most), most))
 
 
 _WHY = {

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 import threading
 from collections.abc import Sequence
@@ -109,9 +110,9 @@ def read_roi(area: Path | str | shapely.Geometry | Sequence[float], shape: tuple
     outside = 1 - geometry.area / whole_area.area
     if outside > MOST_OUTSIDE:
         log.warning(
-            "%s '%s': %.0f %% of it lie outside the slide, which is %d x %d px, and are cut off; "
+            "%s '%s': %d %% of it lies outside the slide, which is %d x %d px, and is cut off; "
             "is it of another one?",
-            what, name, 100 * outside, width, height,
+            what, name, min(99, math.floor(100 * outside)), width, height,
         )  # fmt: skip
     shapely.prepare(geometry)
     return Roi(geometry, name)
