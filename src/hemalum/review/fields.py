@@ -145,9 +145,9 @@ def store_fields(store: NucleiStore, *, side: int = SIDE) -> list[Field]:
     rows, place = rows[order], place[order]
     entropies = pixel_entropy(rows[:, 2]).astype(np.float64)
     entropies[np.isnan(rows[:, 2])] = math.nan
-    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    starts = np.unique(place, return_index=True)[1]
     fields = []
-    for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+    for start, stop in zip(starts, np.append(starts, len(rows))[1:], strict=True):
         window = windows[place[start]]
         fields.append(
             Field(
