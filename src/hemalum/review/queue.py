@@ -81,11 +81,10 @@ def _rank(fields: Sequence[Field], by: str, seed: int, stratum: str) -> list[Que
     """The fields of one stratum, the first to look at first."""
     fields = sorted(fields, key=lambda field: field.name)
     outliers = _outliers(fields) if by == "outliers" else []
-    keys: list[tuple[float, ...]] | list[str]
+    keys: list[tuple[float | str, ...]]
     if by == "random":
-        keys = [
-            hashlib.sha256(f"{seed}/{field.name}".encode("utf-8", "surrogateescape")).hexdigest() for field in fields
-        ]
+        drawn = (f"{seed}/{field.name}".encode("utf-8", "surrogateescape") for field in fields)
+        keys = [(hashlib.sha256(name).hexdigest(),) for name in drawn]
     elif by == "outliers":
         keys = [(-one.count, -one.farthest) for one in outliers]
     else:
