@@ -135,8 +135,8 @@ def test_windows_cover_an_image_once() -> None:
             assert max(width, height) <= side
             covered[y : y + height, x : x + width] += 1
         assert (covered == 1).all()
-        sides = np.array(cut_windows(shape, side))[:, 2:]
-        assert (sides.max(axis=0) - sides.min(axis=0) <= 1).all()
+        lengths = np.array(cut_windows(shape, side))[:, 2:]
+        assert (lengths.max(axis=0) - lengths.min(axis=0) <= 1).all()
 
 
 def test_windows_of_a_store_against_loops(tmp_path: Path) -> None:

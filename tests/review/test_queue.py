@@ -62,9 +62,9 @@ def test_the_order_hangs_on_nothing_but_the_fields(
     rng.shuffle(mixed)
     assert names(rank_fields(mixed, by, seed=seed)) == names(queue)
     # strata take turns: of each as many have come as of any other, unless it has no more
-    for place in range(len(queue)):
+    for turn in range(len(queue)):
         seen: dict[str, int] = {}
-        for one in queue[: place + 1]:
+        for one in queue[: turn + 1]:
             seen[one.field.stratum] = seen.get(one.field.stratum, 0) + 1
             assert seen[one.field.stratum] == one.rank
         for one in queue:

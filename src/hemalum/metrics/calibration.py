@@ -105,11 +105,11 @@ def fit_temperature(counts: ProbabilityCounts) -> float:
             "a temperature is fitted on pixels of nuclei and of background, and one of them is missing"
         )
     # in the inverse of the temperature the function is convex, so that it has one minimum
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda inverse: negative_log_likelihood(counts, 1 / inverse),
         bounds=(1 / HOTTEST, 1 / COLDEST), method="bounded", options={"xatol": 1e-6},
     )  # fmt: skip
-    return float(1 / found.x)
+    return float(1 / minimum.x)
 
 
 def _centers(temperature: float) -> Floats:

@@ -113,11 +113,11 @@ def image_fields(
         with open_slide(image.path, mpp=mpp) as source:
             windows = cut_windows(source.shape, side)
             for window in windows:
-                whole = len(windows) == 1
-                name = image.image if whole else f"{image.image} {window_text(window)}"
+                alone = len(windows) == 1
+                name = image.image if alone else f"{image.image} {window_text(window)}"
                 folder = image.name.rpartition("/")[0]
                 yield look_at(
-                    source, model, engine, mpp=mpp, name=name, stratum=folder, window=None if whole else window,
+                    source, model, engine, mpp=mpp, name=name, stratum=folder, window=None if alone else window,
                     flips=flips,
                 )  # fmt: skip
 
@@ -140,15 +140,15 @@ def store_fields(store: NucleiStore, *, side: int = SIDE) -> list[Field]:
     # a centroid on the last edge belongs to the last window
     down = np.searchsorted(rows_at[1:-1], rows[:, 1], side="right")
     right = np.searchsorted(columns_at[1:-1], rows[:, 0], side="right")
-    place = down * (len(columns_at) - 1) + right
-    order = np.argsort(place, kind="stable")
-    rows, place = rows[order], place[order]
+    cell = down * (len(columns_at) - 1) + right
+    order = np.argsort(cell, kind="stable")
+    rows, cell = rows[order], cell[order]
     entropies = pixel_entropy(rows[:, 2]).astype(np.float64)
     entropies[np.isnan(rows[:, 2])] = math.nan
-    starts = np.unique(place, return_index=True)[1]
+    starts = np.unique(cell, return_index=True)[1]
     fields = []
     for start, stop in zip(starts, np.append(starts, len(rows))[1:], strict=True):
-        window = windows[place[start]]
+        window = windows[cell[start]]
         fields.append(
             Field(
                 name=f"{store.name} {window_text(window)}",

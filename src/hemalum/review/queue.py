@@ -65,7 +65,7 @@ def rank_fields(
         strata[field.stratum if stratified else ""].append(field)
     ranked = [_rank(strata[name], by, seed, name) for name in sorted(strata)]
     longest = max(map(len, ranked), default=0)
-    return [part[place] for place in range(longest) for part in ranked if place < len(part)]
+    return [part[turn] for turn in range(longest) for part in ranked if turn < len(part)]
 
 
 def top_of_strata(queue: Sequence[Queued], top: int | str | Top) -> list[Queued]:
@@ -113,16 +113,16 @@ def _outliers(fields: Sequence[Field]) -> list[_Outliers]:
     areas, solidities = outlier_scores(
         np.concatenate([field.area for field in fields]), np.concatenate([field.solidity for field in fields])
     )
-    found, start = [], 0
+    unusual, start = [], 0
     for field in fields:
         stop = start + field.area.size
         # a nucleus can be larger, smaller or more uneven than usual; none is too even
         off = np.nan_to_num(np.stack([areas[start:stop], -areas[start:stop], -solidities[start:stop]]), nan=0.0)
         most = off.max(axis=0, initial=0.0)
         larger, smaller, uneven = np.bincount(off.argmax(axis=0)[most >= OUTLIER], minlength=3).tolist()
-        found.append(_Outliers(larger, smaller, uneven, float(most.max(initial=0.0))))
+        unusual.append(_Outliers(larger, smaller, uneven, float(most.max(initial=0.0))))
         start = stop
-    return found
+    return unusual
 
 
 def _entropy_reason(field: Field) -> str:
