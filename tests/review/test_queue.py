@@ -119,14 +119,14 @@ def test_reasons_in_words() -> None:
     ]  # fmt: skip
     sure = {one.field.name: one.reason for one in rank_fields(made)}
     assert sure == {
-        "a": "the model is unsure: entropy 0.214 nats per pixel (0.693 is even odds); 1st of 2 in liver",
+        "a": "entropy 0.214 nats per pixel (0.693 is even odds); 1st of 2 in liver",
         "b": "how sure the model is here is not known; 2nd of 2 in liver",
-        "c": "the model is unsure: entropy 0.300 nats per nucleus, from the mean probability of each "
+        "c": "entropy 0.300 nats per nucleus, from the mean probability of each "
         "(0.693 is even odds); 1st of 1 in slide",
     }
     flips = {one.field.name: one.reason for one in rank_fields(made, "disagreement", stratified=False)}
-    assert flips["a"] == "nuclei change when the image is mirrored: agreement (PQ) 0.750; 1st of 3"
-    assert flips["b"] == "whether nuclei change when the image is mirrored is not known; 3rd of 3"
+    assert flips["a"] == "agreement of its nuclei with those of its mirror images (PQ) 0.750; 1st of 3"
+    assert flips["b"] == "whether its mirror images have the same nuclei is not known; 3rd of 3"
     drawn = rank_fields([field(f"i{k}") for k in range(25)], "random", seed=7)
     assert drawn[0].reason == "drawn at random (seed 7); 1st of 25"
     assert [one.reason.split("; ")[1].split(" ")[0] for one in drawn[10:13]] == ["11th", "12th", "13th"]

@@ -129,13 +129,13 @@ def _entropy_reason(field: Field) -> str:
     if math.isnan(field.entropy):
         return "how sure the model is here is not known"
     of = "nucleus, from the mean probability of each" if field.of_nuclei else "pixel"
-    return f"the model is unsure: entropy {field.entropy:.3f} nats per {of} (0.693 is even odds)"
+    return f"entropy {field.entropy:.3f} nats per {of} (0.693 is even odds)"
 
 
 def _disagreement_reason(field: Field) -> str:
     if math.isnan(field.disagreement):
-        return "whether nuclei change when the image is mirrored is not known"
-    return f"nuclei change when the image is mirrored: agreement (PQ) {1 - field.disagreement:.3f}"
+        return "whether its mirror images have the same nuclei is not known"
+    return f"agreement of its nuclei with those of its mirror images (PQ) {1 - field.disagreement:.3f}"
 
 
 def _outlier_reason(outliers: _Outliers, nuclei: int, stratum: str, *, known: bool) -> str:
