@@ -57,7 +57,7 @@ OPTIONS = {
     "figure stages": "MODEL… --data --output --split --image --engine --threads",
     "figure uncertainty": "MODEL IMAGE --output --mpp --organ --engine",
     "info": "[MODEL|SLIDE|RESULTS] --json",
-    "calibrate": "MODEL DATASET --output --recall --by-organ --split --engine --threads",
+    "calibrate": "MODEL DATASET --output --recall --by-organ --temperature-only --split --engine --threads",
     "quantize": "MODEL --data --output --windows --threads",
     "export": "RESULTS|MODEL [FILE] --to --output --as --simplify --canvas --image --slide --cell --organ",
     "demo": "--output --model --stain --engine",

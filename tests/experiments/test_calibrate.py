@@ -129,6 +129,8 @@ def test_too_few_groups_or_too_weak_a_model(dark_model: Path, organs: Path, tmp_
         calibrate(dark_model, organs, out, recall=1.0)
     with pytest.raises(HemalumError, match="split 'train': a threshold is set on val or test"):
         calibrate(dark_model, organs, out, split="train")
+    with pytest.raises(HemalumError, match="thresholds by organ are for a recall: leave them out"):
+        calibrate(dark_model, organs, out, recall=None, by_organ=True)
     assert not out.exists()
 
 
@@ -144,7 +146,7 @@ def calibrated(tiny: Path, organs: Path, tmp_path_factory: pytest.TempPathFactor
 def test_the_card_holds_the_thresholds(calibrated: Path, tiny: Path, organs: Path) -> None:
     before, card = load_model(tiny), load_model(calibrated).card
     assert load_model(calibrated).digest == before.digest
-    assert card.model_copy(update={"recall": []}) == before.card
+    assert card.model_copy(update={"recall": [], "calibration": None}) == before.card
     lower, higher = card.recall
     assert (lower.target, higher.target) == (0.6, 0.75)
     assert [one.organ for one in higher.thresholds] == [None]
@@ -165,6 +167,45 @@ def test_the_card_holds_the_thresholds(calibrated: Path, tiny: Path, organs: Pat
     for one in lower.thresholds:
         assert (one.recall is None) == (one.groups == few)  # one less is too few to set a threshold by
         assert one.recall is None or one.low <= one.recall <= one.high
+
+
+def test_the_card_holds_the_temperature_of_all_pixels(calibrated: Path, tiny: Path, organs: Path) -> None:
+    """By a grid over the pixels one by one; thresholds of an earlier call stay."""
+    model, data = load_model(calibrated), Dataset.open(organs)
+    made = model.card.calibration
+    assert made is not None
+    part = data.split("val")
+    assert (made.data, made.split, made.split_hash, made.images) == ("organs", "val", data.split_hash, len(part))
+    engine = as_engine("torch", load_model(tiny))
+    stated = np.concatenate([predict(sample, model, engine)[1].ravel() for sample in part]).astype(np.float64)
+    truth = np.concatenate([(sample.instances > 0).ravel() for sample in part])
+    odds = np.log(stated) - np.log1p(-stated)
+    grid = np.geomspace(0.05, 20, 600)
+    losses = [np.logaddexp(0, np.where(truth, -odds, odds) / t).mean() for t in grid]
+    assert made.temperature == pytest.approx(float(grid[np.argmin(losses)]), rel=0.03)
+    assert made.nll_after == pytest.approx(min(losses), abs=1e-3)
+    assert made.nll_before == pytest.approx(np.logaddexp(0, np.where(truth, -odds, odds)).mean(), abs=1e-3)
+    assert made.nll_after <= made.nll_before
+    bins = np.minimum((stated * 15).astype(int), 14)
+    error = sum(abs((stated - truth)[bins == b].sum()) for b in range(15)) / stated.size
+    assert made.ece_before == pytest.approx(error, abs=5e-3)
+
+
+def test_a_temperature_needs_no_guarantee(
+    dark_model: Path, organs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four groups are too few for a recall of 0.95 (the default), and enough for this."""
+    out = tmp_path / "out.safetensors"
+    line = ["calibrate", str(dark_model), str(organs), "-o", str(out), "--temperature-only", "--engine", "torch"]
+    assert cli.main(line) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "temperature " in shown
+    assert "fitted on organs (val, 4 images): calibration error 0." in shown
+    card = load_model(out).card
+    assert card.recall == []
+    assert card.calibration is not None
+    assert cli.main([*line, "--recall", "0.7"]) == 2
+    assert "--temperature-only sets no threshold: leave out --recall and --by-organ" in capsys.readouterr().err
 
 
 @pytest.mark.fault
@@ -228,6 +269,7 @@ def test_the_command_line(calibrated: Path, organs: Path, tmp_path: Path, capsys
     assert "0.7 on organs (val): threshold 0." in shown
     assert "95 % interval" in shown
     assert "precision" in shown
+    assert "log loss" in shown
     Image.fromarray(Dataset.open(organs)[0].image).save(tmp_path / "tile.png")
     results = tmp_path / "results"
     line = ["segment", str(tmp_path / "tile.png"), "-m", str(out), "--mpp", "0.5", "--recall", "0.7", "-o"]

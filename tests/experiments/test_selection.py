@@ -132,3 +132,9 @@ def test_an_image_without_a_pixel_that_counts_is_chosen_last() -> None:
         ImageUncertainty("c", None, 0.0),
     ]
     assert [image.id for image in choose_uncertain(images, Top.of(2))] == ["b", "c"]
+
+
+def test_images_without_an_entropy_go_by_id() -> None:
+    images = [ImageUncertainty(name, None, float("nan")) for name in ("c", "a", "b")]
+    images.append(ImageUncertainty("d", None, 0.1))
+    assert [image.id for image in choose_uncertain(images, Top(3))] == ["d", "a", "b"]

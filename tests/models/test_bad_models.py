@@ -39,6 +39,11 @@ def rewrite(good: Path, path: Path, weights: dict[str, Any] | None = None, **car
     return path
 
 
+CALIBRATION = {
+    "temperature": 1.5, "data": "d", "split": "val", "split_hash": "0", "images": 3, "ece_before": 0.1,
+    "ece_after": 0.05, "nll_before": 0.3, "nll_after": 0.2,
+}  # fmt: skip
+
 CARDS: dict[str, tuple[dict[str, Any], str]] = {
     "std 0": ({"std": [0.0, 0.25, 0.25]}, "'std': want numbers from 0.0001 to 10000, not 0, 0.25, 0.25"),
     "std below 0": ({"std": [-0.25] * 3}, "'std': want numbers from 0.0001 to 10000, not -0.25, -0.25, -0.25"),
@@ -64,6 +69,22 @@ CARDS: dict[str, tuple[dict[str, Any], str]] = {
     "diameter": ({"nucleus_diameter_um": 1e12}, "'nucleus_diameter_um': Input should be less than 10000"),
     "organ": ({"organ": "moon"}, ": organ 'moon' is not among its organs"),
     "recall": ({"recall_target": 0.9}, ": it has no threshold for its recall_target 0.9"),
+    "temperature 0": ({"calibration": CALIBRATION | {"temperature": 0}}, "'calibration.temperature': Input"),
+    "temperature below 0": ({"calibration": CALIBRATION | {"temperature": -1}}, "'calibration.temperature': Input"),
+    "temperature huge": (
+        {"calibration": CALIBRATION | {"temperature": 1e9}},
+        "'calibration.temperature': Input should be less than or equal to 20",
+    ),
+    "temperature NaN": (
+        {"calibration": CALIBRATION | {"temperature": float("nan")}},
+        "'calibration.temperature': Input should be",
+    ),
+    "error above 1": (
+        {"calibration": CALIBRATION | {"ece_after": 1.5}},
+        "'calibration.ece_after': Input should be less than or equal to 1",
+    ),
+    "temperature alone": ({"calibration": {"temperature": 1.5}}, "'calibration.data': Field required"),
+    "calibration text": ({"calibration": "good"}, "'calibration': Input should be"),
     "threshold": ({"separation": {"foreground": 3.0}}, "'separation.foreground': Input should be less than 1"),
     "widths": (
         {"network": {"name": "compact", "options": {"widths": [10**9, 16], "depths": [0, 1]}}},

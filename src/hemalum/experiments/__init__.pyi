@@ -29,6 +29,7 @@ from .scores import score_image as score_image
 from .scores import without_nan as without_nan
 from .segmenters import CLASSICAL as CLASSICAL
 from .segmenters import model_for_organ as model_for_organ
+from .selection import Top as Top
 from .selection import mean_entropy as mean_entropy
 from .selection import pixel_entropy as pixel_entropy
 from .stages import StageComparison as StageComparison
@@ -61,6 +62,7 @@ __all__ = [
     "StageComparison",
     "Stages",
     "TablePart",
+    "Top",
     "activation_map",
     "budget_text",
     "check_scales",

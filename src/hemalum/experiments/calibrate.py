@@ -1,9 +1,8 @@
-"""A threshold for a target recall, with the guarantee that images like those it was set on keep it: the verb
-`calibrate`.
+"""The verb `calibrate`: a threshold for a target recall, and the temperature at which probabilities hold.
 
-Conformal risk control (Angelopoulos, Bates, Fisch, Lei, Schuster, ICLR 2024, theorem 1): the miss rate of a group
-of images, 1 - its mean recall of nucleus pixels, only grows with the threshold and is at most 1. Of n groups, the
-highest threshold t with
+The threshold has the guarantee that images like those it was set on keep the recall, by conformal risk control
+(Angelopoulos, Bates, Fisch, Lei, Schuster, ICLR 2024, theorem 1): the miss rate of a group of images, 1 - its mean
+recall of nucleus pixels, only grows with the threshold and is at most 1. Of n groups, the highest threshold t with
 
     (sum of the miss rates at t + 1) / (n + 1) <= 1 - target
 
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,15 @@ from hemalum.errors import HemalumError, counted
 from hemalum.experiments.measurement import Measurement, measure
 from hemalum.experiments.plan import check_scales
 from hemalum.inference.segment import as_engine
-from hemalum.metrics import MatchCounts
-from hemalum.metrics.curves import BINS
-from hemalum.models.card import RecallCalibration, RecallThreshold
+from hemalum.metrics import (
+    BINS,
+    MatchCounts,
+    ProbabilityCounts,
+    calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+)
+from hemalum.models.card import Calibration, RecallCalibration, RecallThreshold
 from hemalum.models.file import save_model
 from hemalum.models.model import Model, load_model
 
@@ -45,24 +51,29 @@ def calibrate(
     dataset: Dataset | Path | str,
     out: Path | str,
     *,
-    recall: float = 0.95,
+    recall: float | None = 0.95,
     by_organ: bool = False,
     split: str = "val",
     engine: str = "auto",
     threads: int | None = None,
     on_progress: Progress | None = None,
 ) -> Model:
-    """Write the model to `out` with the threshold at which it keeps a recall of nucleus pixels in its card; give it.
+    """Write the model to `out` with the threshold at which it keeps a recall of nucleus pixels in its card, and with
+    the temperature at which its probabilities hold; give it.
 
-    The threshold is set on the part `split` of `dataset` ("val" or "test": of training images a model knows too
-    much), and with `by_organ` one for each organ that has enough groups of images. `segment(…, recall=…)` uses it.
+    Both are set on the part `split` of `dataset` ("val" or "test": of training images a model knows too
+    much), and with `by_organ` a threshold for each organ that has enough groups of images; without `recall` (None)
+    the temperature alone. `segment(…, recall=…)` uses the threshold, `hemalum.review` the temperature.
     Ambiguous pixels count nowhere. `on_progress` is called with what is done, how much of it, and of how much. `out`
     may be the model's own file.
 
-    Raises HemalumError when the images are too few for such a guarantee, or the model misses more at every threshold.
+    Raises HemalumError when the images are too few for such a guarantee, the model misses more at every threshold,
+    or no pixel is nucleus or none is background.
     """
-    if not 0.5 <= recall < 1:
+    if recall is not None and not 0.5 <= recall < 1:
         raise HemalumError(f"recall is {recall}: want at least 0.5 and less than 1")
+    if recall is None and by_organ:
+        raise HemalumError("thresholds by organ are for a recall: leave them out, or give the recall")
     if split not in ("val", "test"):
         raise HemalumError(f"split '{split}': a threshold is set on val or test")
     loaded = load_model(model)
@@ -75,45 +86,73 @@ def calibrate(
     check_scales(part)
     where, report = f"{opened.path}, part '{split}'", on_progress or (lambda what, done, total: None)
     groups = {row.group for row in part.rows if row.nuclei}
-    if len(groups) < least_groups(recall):
+    if recall is not None and len(groups) < least_groups(recall):
         raise _too_few(len(groups), recall, where)
     runner = as_engine(engine, loaded, threads=threads)
     before = measure(loaded, part, runner, partial(report, "measuring"), leave_out_ambiguous=True)
-    overall = _threshold(before, None, recall)
+    of_set = {"data": opened.info.name, "split": split, "split_hash": opened.split_hash}
+    changes: dict[str, Any] = {"calibration": _temperature(before, of_set, where)}
+    if recall is not None:
+        thresholds, too_few = _thresholds(before, loaded, recall, by_organ, where)
+        moved = loaded.with_threshold(thresholds[0].threshold)
+        after = measure(moved, part, runner, partial(report, "measuring with it"), leave_out_ambiguous=True)
+        made = RecallCalibration(
+            target=recall,
+            **of_set,
+            thresholds=thresholds,
+            too_few=too_few,
+            precision=_scores(after)["precision"],
+            precision_before=_scores(before)["precision"],
+            nuclei=_nuclei_recall(after),
+            nuclei_before=_nuclei_recall(before),
+        )
+        kept = [one for one in loaded.card.recall if one.target != recall]
+        changes["recall"] = sorted([*kept, made], key=lambda one: one.target)
+    card = loaded.card.model_copy(update=changes)
+    save_model(out, card, loaded.tensors, loaded.int8)
+    return replace(loaded, card=card, path=Path(out))
+
+
+def _temperature(measurement: Measurement, of_set: dict[str, str], where: str) -> Calibration:
+    """The temperature of all pixels together, and what it mends."""
+    counts = ProbabilityCounts(measurement.positive.sum(axis=0), measurement.negative.sum(axis=0))
+    try:
+        temperature = fit_temperature(counts)
+    except HemalumError as error:
+        raise HemalumError(f"{where}: {error}") from error
+    return Calibration(
+        temperature=temperature,
+        **of_set,
+        images=len(measurement),
+        ece_before=calibration_error(counts),
+        ece_after=calibration_error(counts, temperature=temperature),
+        nll_before=negative_log_likelihood(counts),
+        nll_after=negative_log_likelihood(counts, temperature),
+    )
+
+
+def _thresholds(
+    measurement: Measurement, model: Model, recall: float, by_organ: bool, where: str
+) -> tuple[list[RecallThreshold], list[str]]:
+    """The threshold for all images and those by organ; organs with too few groups for one."""
+    overall = _threshold(measurement, None, recall)
     if overall is None:
-        raise _no_threshold(before, recall, where)
+        raise _no_threshold(measurement, recall, where)
     thresholds, too_few = [overall], []
-    shown = {organ.casefold() for organ in before.organs if organ is not None}
-    for organ in [name for name in loaded.card.organs if by_organ and name.casefold() in shown]:
-        threshold = _threshold(before, organ, recall)
+    shown = {organ.casefold() for organ in measurement.organs if organ is not None}
+    for organ in [name for name in model.card.organs if by_organ and name.casefold() in shown]:
+        threshold = _threshold(measurement, organ, recall)
         if threshold is None:
             too_few.append(organ)
         else:
             thresholds.append(threshold)
-    unknown = shown - {name.casefold() for name in loaded.card.organs}
+    unknown = shown - {name.casefold() for name in model.card.organs}
     if by_organ and unknown:
         log.warning(
-            "%s: model '%s' does not know %s; their images get the threshold for all", where, loaded.card.name,
+            "%s: model '%s' does not know %s; their images get the threshold for all", where, model.card.name,
             ", ".join(sorted(unknown)),
         )  # fmt: skip
-    moved = loaded.with_threshold(overall.threshold)
-    after = measure(moved, part, runner, partial(report, "measuring with it"), leave_out_ambiguous=True)
-    made = RecallCalibration(
-        target=recall,
-        data=opened.info.name,
-        split=split,
-        split_hash=opened.split_hash,
-        thresholds=thresholds,
-        too_few=too_few,
-        precision=_scores(after)["precision"],
-        precision_before=_scores(before)["precision"],
-        nuclei=_nuclei_recall(after),
-        nuclei_before=_nuclei_recall(before),
-    )
-    kept = [one for one in loaded.card.recall if one.target != recall]
-    card = loaded.card.model_copy(update={"recall": sorted([*kept, made], key=lambda one: one.target)})
-    save_model(out, card, loaded.tensors, loaded.int8)
-    return replace(loaded, card=card, path=Path(out))
+    return thresholds, too_few
 
 
 def group_recalls(measurement: Measurement, organ: str | None = None) -> Recalls:

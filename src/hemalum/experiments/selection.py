@@ -92,14 +92,13 @@ def require_choice(rows: Sequence[Row], top: Top) -> None:
 
 def choose_uncertain(images: Sequence[ImageUncertainty], top: Top) -> list[ImageUncertainty]:
     """The images of the highest entropy of each organ, organs in order of their names; ties go by id."""
-    return [
-        image
-        for part in _by_organ(images)
-        # one without a pixel that counts has no entropy, and comes last
-        for image in sorted(part, key=lambda image: (math.isnan(image.entropy), -image.entropy, image.id))[
-            : top.within(len(part))
-        ]
-    ]
+    return [image for part in _by_organ(images) for image in sorted(part, key=_least_sure)[: top.within(len(part))]]
+
+
+def _least_sure(image: ImageUncertainty) -> tuple[bool, float, str]:
+    """What images sort by; one without a pixel that counts has no entropy, and comes last."""
+    unknown = math.isnan(image.entropy)
+    return unknown, 0.0 if unknown else -image.entropy, image.id
 
 
 def choose_random(

@@ -35,4 +35,6 @@ from .summary import CLASS as CLASS
 from .summary import Row as Row
 from .summary import newest_table as newest_table
 from .tta import describe_tta as describe_tta
+from .tta import turn as turn
+from .tta import turn_back as turn_back
 from .tta import without_tta as without_tta

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hemalum.errors import HemalumError
 from hemalum.inference.cells import BoxMaps
 from hemalum.inference.grid import Box
 from hemalum.inference.segment import segment_source
@@ -28,14 +29,17 @@ class ImageMaps:
 
 
 def segment_with_maps(
-    source: Slide, model: Model, engine: Engine, *, mpp: float | str | None = None
+    source: Slide, model: Model, engine: Engine, *, mpp: float | str | None = None, stain: str = "auto"
 ) -> tuple[Nuclei, ImageMaps]:
     """Find the nuclei of an open image and give its maps as well.
 
-    They are held whole: this is for tiles, not for slides. Raises HemalumError as `segment` does.
+    They are held whole: this is for tiles, not for slides. Raises HemalumError as `segment` does, and where neither
+    file nor user nor nuclei say the scale.
     """
     collected: list[BoxMaps] = []
-    nuclei = segment_source(source, model, engine, mpp=mpp, on_maps=collected.append)
+    nuclei = segment_source(source, model, engine, mpp=mpp, stain=stain, on_maps=collected.append)
+    if nuclei.mpp is None:  # no nuclei at any scale: there is none that a map would be of
+        raise HemalumError(f"{source.name}: its scale is not known: give --mpp")
     probability, *classes = join_maps(collected)
     height, width = source.shape
     resized = Image.fromarray(probability).resize((width, height), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Precision–recall and reliability curves: what a model could do at every threshold, not at one.
+"""Precision–recall curves: what a model could do at every threshold, not at one.
 
 Pixels are counted by probability once per image (`ProbabilityCounts`); the counts of images add up, and every
 curve comes from them. Nuclei come one by one with the probability of each. See docs/concepts/metrics.md.
@@ -194,48 +194,3 @@ def recall_at_precision(curve: ProbabilityCounts | PrecisionRecall, precision: f
         share = (tp - precision * predicted) / (precision * more - more_tp)
         tp += more_tp * min(max(share, 0.0), 1.0)
     return tp / curve.positives
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reliability:
-    """How often pixels of a stated probability are nucleus: one entry per bin, (B,) each.
-
-    `predicted` is the mean probability and `observed` the share that is nucleus (float64, nan in an empty
-    bin); `count` is the number of pixels (int64).
-    """
-
-    predicted: Floats
-    observed: Floats
-    count: Ints
-
-
-def reliability(counts: ProbabilityCounts, bins: int = 15) -> Reliability:
-    """The reliability curve in `bins` bins of equal width.
-
-    Each pixel stands for the center of its fine bin, so a mean is off by at most 1 / (2 BINS). Raises
-    HemalumError unless 1 <= bins <= BINS.
-    """
-    if not 1 <= bins <= BINS:
-        raise HemalumError(f"reliability: bins must be between 1 and {BINS}, not {bins}")
-    centers = (np.arange(BINS) + 0.5) / BINS
-    index = (centers * bins).astype(np.int64)
-    pixels = counts.positive + counts.negative
-    count = np.bincount(index, weights=pixels, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        predicted = np.bincount(index, weights=pixels * centers, minlength=bins) / count
-        observed = np.bincount(index, weights=counts.positive, minlength=bins) / count
-    return Reliability(predicted, observed, count.astype(np.int64))
-
-
-def calibration_error(counts: ProbabilityCounts, bins: int = 15) -> float:
-    """Expected calibration error: the gap between observed and predicted, averaged over pixels.
-
-    Of the probability of nucleus in bins of equal width (not of the surer class). nan without pixels.
-    Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
-    """
-    curve = reliability(counts, bins)
-    if curve.count.sum() == 0:
-        return math.nan
-    filled = curve.count > 0
-    gaps = np.abs(curve.observed[filled] - curve.predicted[filled])
-    return float((gaps * curve.count[filled]).sum() / curve.count.sum())

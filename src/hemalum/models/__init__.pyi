@@ -1,4 +1,5 @@
 from .card import RANGES as RANGES
+from .card import Calibration as Calibration
 from .card import Card as Card
 from .card import Channels as Channels
 from .card import Control as Control

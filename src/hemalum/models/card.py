@@ -267,6 +267,23 @@ class RecallCalibration(Strict):
         return by_organ.get(organ, self.thresholds[0])
 
 
+class Calibration(Strict):
+    """The temperature at which the probabilities of a model hold (`hemalum calibrate`), and how well they did before.
+
+    Maps, thresholds and tables are those of the network as it is: see docs/concepts/uncertainty.md for what uses it.
+    """
+
+    temperature: float = Field(ge=0.05, le=20, description="what the log odds of a probability are divided by")
+    data: str = Field(description="name of the dataset that it was fitted on")
+    split: str = Field(description="its part")
+    split_hash: str
+    images: int = Field(ge=1)
+    ece_before: float = Field(ge=0, le=1, description="expected calibration error of the pixels, 15 equal bins")
+    ece_after: float = Field(ge=0, le=1, description="at the temperature, on the same pixels")
+    nll_before: float = Field(ge=0, le=100, description="mean negative log likelihood of the pixels, nats")
+    nll_after: float = Field(ge=0, le=100, description="at the temperature, which makes it least")
+
+
 class Card(Strict):
     """What a model file says about itself (ARCHITECTURE: "a model file explains itself")."""
 
@@ -303,6 +320,9 @@ class Card(Strict):
         default_factory=list, description="thresholds for a target recall that may be asked for"
     )
     recall_target: float | None = Field(None, description="the one that the separation's threshold was set by")
+    calibration: Calibration | None = Field(
+        None, description="of the probability of nucleus, by a temperature; None: nobody has looked"
+    )
     nucleus_diameter_um: float = Field(
         7.0, gt=0.1, lt=10_000, description="median diameter that --mpp auto scales to"
     )

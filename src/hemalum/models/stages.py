@@ -29,7 +29,8 @@ def first_stage(model: Model) -> Model:
         )
     further = {name: options.get(name) for name in ("organs", "embedding")}
     name, base = base_of(options.get("base", {}), options.get("inputs", 3), further)
-    of_both: dict[str, Any] = {"int8": None, "recall": [], "recall_target": None, "metrics": {}}  # measured on p2
+    # what was measured on p2
+    of_both: dict[str, Any] = {"int8": None, "recall": [], "recall_target": None, "calibration": None, "metrics": {}}
     changes = {"network": NetworkSpec(name=name, options=base), "name": f"{card.name}.p1", **of_both}
     tensors = {name.removeprefix(_BASE): value for name, value in model.tensors.items() if name.startswith(_BASE)}
     return Model(card.model_copy(update=changes), tensors)

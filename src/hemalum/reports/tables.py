@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hemalum.data.stain.recognition import STAIN_TITLES
 from hemalum.errors import counted
 from hemalum.experiments.provenance import scales_text, seen_text
-from hemalum.models.card import Card, Int8, RecallCalibration
+from hemalum.models.card import Calibration, Card, Int8, RecallCalibration
 from hemalum.reports.files import columns_of
 from hemalum.reports.numbers import number_text
 from hemalum.reports.segmentation.page import density_text, scale_text, score_texts, stain_text, thresholds_text
@@ -161,6 +161,16 @@ def recall_text(calibration: RecallCalibration) -> str:
     return text + (f"; too few groups for a threshold of their own: {few}" if few else "")
 
 
+def calibration_text(calibration: Calibration) -> str:
+    """The temperature, what it was fitted on, and the errors of the probabilities before and at it."""
+    one = calibration
+    return (
+        f"temperature {one.temperature:.3f}, fitted on {one.data} ({one.split}, {counted(one.images, 'image')}): "
+        f"calibration error {one.ece_before:.4f} → {one.ece_after:.4f}, log loss {one.nll_before:.4f} → "
+        f"{one.nll_after:.4f} nats per pixel"
+    )
+
+
 def input_text(channels: str, input_range: str | None) -> str:
     """What a network sees: its channels, and their range."""
     what = "RGB" if channels == "RGB" else f"{channels}, one channel"
@@ -187,6 +197,7 @@ def card_pairs(card: Card) -> Pairs:
         ("classes", ", ".join(card.classes)),
         ("separation", ", ".join(f"{k} {number_text(v)}" for k, v in card.separation.model_dump().items())),
         *(("recall", recall_text(calibration)) for calibration in card.recall),
+        ("calibration", None if card.calibration is None else calibration_text(card.calibration)),
         ("trained on", f"{trained_on}: seen as it is" if trained_on else None),
         ("stain", stain),
         ("input", input_text(card.channels, card.input_range)),

@@ -48,7 +48,8 @@ class Base(Strict):
             raise ValueError(str(error)) from error
         if model.card.network.name == "two_stage":
             raise ValueError(f"{content['model']} has a second stage already: name the model that it was put on")
-        card = model.card.model_dump(mode="json", exclude={"training", "int8", "metrics", "recall", "recall_target"})
+        measured = {"int8", "metrics", "recall", "recall_target", "calibration"}
+        card = model.card.model_dump(mode="json", exclude={"training", *measured})
         return {**content, "digest": model.digest, "card": card}
 
     @property

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hemalum.metrics.calibration import calibration_error
 from hemalum.metrics.curves import (
     PrecisionRecall,
     ProbabilityCounts,
     area_under,
-    calibration_error,
     detection_curve,
     precision_recall,
     recall_at_precision,

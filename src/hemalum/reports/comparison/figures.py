@@ -11,7 +11,7 @@ import numpy as np
 
 from hemalum.errors import counted
 from hemalum.metrics import THRESHOLDS
-from hemalum.metrics.curves import reliability
+from hemalum.metrics.calibration import reliability
 from hemalum.metrics.statistics import mean_sd
 from hemalum.reports.comparison.curves import UNITS, pooled_counts
 from hemalum.reports.comparison.metrics import BY_THRESHOLD, PER_IMAGE

@@ -1,0 +1,16 @@
+from .fields import dataset_fields as dataset_fields
+from .fields import image_fields as image_fields
+from .fields import look_at as look_at
+from .fields import store_fields as store_fields
+from .queue import RANKINGS as RANKINGS
+from .queue import Queued as Queued
+from .queue import rank_fields as rank_fields
+from .queue import top_of_strata as top_of_strata
+from .uncertainty import OUTLIER as OUTLIER
+from .uncertainty import Field as Field
+from .uncertainty import NucleusUncertainty as NucleusUncertainty
+from .uncertainty import measure_nuclei as measure_nuclei
+from .uncertainty import outlier_scores as outlier_scores
+from .uncertainty import pixel_uncertainty as pixel_uncertainty
+from .uncertainty import robust_z as robust_z
+from .uncertainty import temperature_of as temperature_of
