@@ -23,6 +23,7 @@ FLOORS = [
     {"training"},
     {"inference"},
     {"experiments"},
+    {"review"},
     {"reports"},
     {"demo"},
     {"cli"},
