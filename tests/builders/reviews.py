@@ -1,5 +1,6 @@
-"""Items under review: discs that touch or not."""
+"""Items under review: discs that touch or not, with a journal."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from hemalum.nuclei.nuclei import Nuclei
 from hemalum.review.edits import Edit
 from hemalum.review.event import Event, Side, fold
 from hemalum.review.item import Item, ItemState, Start
+from hemalum.review.journal import Journal
 from hemalum.review.nucleus import pixels_of
 
+PROJECT = "00ff"
 NAME = "kidney_1.png"
 
 
@@ -60,6 +63,14 @@ def owners(state: ItemState) -> NDArray[np.int64]:
         if nucleus.counts:
             held += pixels_of(nucleus.ring, (0, 0, width, height))
     return held
+
+
+def make_journal(folder: Path, name: str = "review.sqlite") -> Journal:
+    """A journal with the item of `draw_labels`."""
+    journal = Journal.create(folder / name, PROJECT)
+    labels = draw_labels()
+    journal.add_item(make_item(labels, mpp=0.25, organ="kidney"), Nuclei.from_labels(labels))
+    return journal
 
 
 def square(left: float, top: float, side: float = 6) -> list[list[float]]:

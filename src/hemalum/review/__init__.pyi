@@ -1,3 +1,4 @@
+from .conflicts import Conflict as Conflict
 from .edits import Edit as Edit
 from .edits import accept as accept
 from .edits import add as add
@@ -14,5 +15,7 @@ from .item import ITEM as ITEM
 from .item import Item as Item
 from .item import ItemState as ItemState
 from .item import Touch as Touch
+from .journal import Journal as Journal
 from .nucleus import MAX_POINTS as MAX_POINTS
 from .nucleus import Nucleus as Nucleus
+from .project import Project as Project
