@@ -16,6 +16,9 @@ from .item import Item as Item
 from .item import ItemState as ItemState
 from .item import Touch as Touch
 from .journal import Journal as Journal
+from .labels import corrected_nuclei as corrected_nuclei
+from .labels import corrected_sample as corrected_sample
+from .labels import export_dataset as export_dataset
 from .nucleus import MAX_POINTS as MAX_POINTS
 from .nucleus import Nucleus as Nucleus
 from .project import Project as Project
