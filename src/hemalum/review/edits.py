@@ -171,9 +171,10 @@ def check_free(state: ItemState, placed: Mapping[int, Nucleus], without: set[int
 def find_shared(state: ItemState, placed: Mapping[int, Nucleus], without: set[int]) -> list[tuple[int, int]]:
     """Pairs of ids of nuclei that share a pixel, as `check_free` has it: one placed, and one there or placed."""
     shape, pairs = state.item.shape, []
-    items = list(placed.items())
+    items, changing = list(placed.items()), without | set(placed)
     for i, (id, nucleus) in enumerate(items):
-        neighbors = [*state.near([nucleus.ring], without | set(placed)), *items[:i]]
+        neighbors = state.near([nucleus.ring], changing)
+        neighbors += [item for item in items[:i] if item[1].meets(nucleus.bounds)]
         pairs += [(id, other) for other, one in neighbors if share_pixels(nucleus.ring, one.ring, shape)]
     return pairs
 

@@ -112,12 +112,13 @@ class ItemState(Mapping[int, Nucleus]):
     next_id: int = 0
     done: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     undone: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    _bounds: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+    _bounds: Any = ()  # left, top, right, bottom (N,) each of the nuclei that the item starts with
 
     @classmethod
     def first(cls, item: Item, start: Start) -> "ItemState":
         """An item that nobody has touched."""
-        return cls(item, start, next_id=len(start) + 1, _bounds=start.outlines.bounds())
+        bounds = np.ascontiguousarray(np.concatenate(start.outlines.bounds(), axis=1).T)
+        return cls(item, start, next_id=len(start) + 1, _bounds=bounds)
 
     def __getitem__(self, id: int) -> Nucleus:
         if id in self.changes:
@@ -147,36 +148,51 @@ class ItemState(Mapping[int, Nucleus]):
     def near(self, rings: list[Ring], without: set[int]) -> list[tuple[int, Nucleus]]:
         """Id and nucleus of those that count and whose bounds meet those of the rings, ids in `without` left out."""
         points = np.concatenate(rings)
-        low, high = points.min(axis=0), points.max(axis=0)
-        starts, ends = self._bounds or self.start.outlines.bounds()
-        meeting = np.flatnonzero(((starts < high) & (ends > low)).all(axis=1)) + 1
+        x0, y0, x1, y1 = bounds = [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
+        left, top, right, bottom = self._bounds
+        meeting = np.flatnonzero((left < x1) & (right > x0) & (top < y1) & (bottom > y0)) + 1
         ids = [id for id in meeting.tolist() if id not in self.changes]
-        for id, changed in self.changes.items():
-            if changed is not None and (changed.ring.min(0) < high).all() and (changed.ring.max(0) > low).all():
-                ids.append(id)
+        ids += [id for id, changed in self.changes.items() if changed is not None and changed.meets(bounds)]
         pairs = [(id, self[id]) for id in sorted(ids) if id not in without]
         return [(id, nucleus) for id, nucleus in pairs if nucleus.counts]
 
+    def counting(self) -> tuple[NDArray[np.int64], Polygons, NDArray[np.int32]]:
+        """The nuclei that count, by id: ids (N,), outlines, and the numbers of their classes (N,), 0 for none."""
+        numbers = {name: number for number, name in enumerate(self.start.class_names, start=1)}
+        kept = np.setdiff1d(np.arange(1, len(self.start) + 1), list(self.changes))
+        changed = {id: one for id, one in self.changes.items() if one is not None and one.counts}
+        rings = [one.ring for one in changed.values()]
+        lengths: Any = np.cumsum([0] + [len(ring) for ring in rings])
+        drawn = Polygons(np.concatenate([*rings, np.zeros((0, 2), np.float32)]), lengths.astype(np.int64))
+        ids = np.concatenate([kept, np.array(list(changed), np.int64)])
+        classes = [numbers.get(str(one.class_name), 0) for one in changed.values()]
+        order = np.argsort(ids)
+        return (
+            ids[order],
+            Polygons.joined([self.start.outlines.take(kept - 1), drawn]).take(order),
+            np.concatenate([self.start.class_numbers[kept - 1], np.array(classes, np.int32)])[order],
+        )
+
     def label_map(self) -> NDArray[np.int32]:
         """The label map (H, W) int32 of the nuclei that count; values are their ids."""
-        counting = [id for id in sorted(self) if self[id].counts]
-        rings = [self[id].ring for id in counting]
-        offsets = np.cumsum([0] + [len(ring) for ring in rings]).astype(np.int64)
-        coords = np.concatenate([*rings, np.zeros((0, 2), np.float32)])
-        drawn: NDArray[np.uint32] = fill(Polygons(coords, offsets), self.item.shape, np.array(counting, np.uint32))
-        return drawn.astype(np.int32)
+        ids, outlines, _ = self.counting()
+        return fill(outlines, self.item.shape, ids.astype(np.uint32)).astype(np.int32)
 
 
 def _without_shared_pixels(outlines: Polygons, shape: tuple[int, int]) -> tuple[Polygons, NDArray[np.int64]]:
     """The outlines with each pixel in the last of those that hold it, and the positions of those that are left."""
-    drawn = fill(outlines, shape)
+    drawn, backwards = fill(outlines, shape), np.arange(len(outlines), 0, -1)
+    shared = drawn != fill(outlines.take(backwards - 1), shape, backwards.astype(np.uint32))
     left = np.bincount(drawn.ravel(), minlength=len(outlines) + 1)[1:]
     rings: list[Ring] = []
     kept: list[int] = np.flatnonzero(left > 0).tolist()
     for i in kept:
         ring = outlines.coords[outlines.offsets[i] : outlines.offsets[i + 1]]
-        window = window_of([ring], shape)
-        pixels, area = pixels_of(ring, window), drawn[window[1] : window[3], window[0] : window[2]]
+        rings.append(ring)
+        x0, y0, x1, y1 = window = window_of([ring], shape)
+        if not shared[y0:y1, x0:x1].any():
+            continue
+        pixels, area = pixels_of(ring, window), drawn[y0:y1, x0:x1]
         mine = area == i + 1
         while (pixels & ~mine & (area > 0)).any():
             piece, _ = largest_piece(mine)
@@ -190,7 +206,7 @@ def _without_shared_pixels(outlines: Polygons, shape: tuple[int, int]) -> tuple[
                 mine[row, column:] = False
                 area[row, column:][slit] = 0
         area[pixels] = i + 1
-        rings.append(ring)
+        rings[-1] = ring
     offsets: Any = np.cumsum([0] + [len(ring) for ring in rings])
     coords = np.concatenate([*rings, np.zeros((0, 2), np.float32)])
     return Polygons(coords, offsets.astype(np.int64)), np.array(kept, np.int64)

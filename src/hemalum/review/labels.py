@@ -16,7 +16,6 @@ from hemalum.errors import HemalumError, one_line
 from hemalum.files import new_folder
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.part import measure
-from hemalum.nuclei.polygons import Polygons
 from hemalum.review.item import Item, ItemState
 from hemalum.review.journal import Journal
 
@@ -33,14 +32,12 @@ def corrected_nuclei(state: ItemState, image: NDArray[np.uint8] | None = None, *
     item, names = state.item, state.start.class_names
     if image is not None:
         _check_image(item, image)
+    ids, outlines, classes = state.counting()
     labels = state.label_map()
-    ids, first = np.unique(labels, return_index=True)
-    ids = ids[np.argsort(first)]  # the order of `measure`
-    ids = ids[ids > 0]
-    counting = [state[int(id)] for id in ids]
+    present, first = np.unique(labels, return_index=True)
+    order = np.argsort(first[present > 0])  # that of `measure`: of first pixels; every nucleus holds one
     part = measure(labels, image)
-    numbers = {name: number for number, name in enumerate(names, start=1)}
-    part.raw["class"] = np.array([numbers.get(str(one.class_name), 0) for one in counting], np.int32)
+    part.raw["class"] = classes[order]
     nuclei = Nuclei.from_parts(
         [part],
         shape=item.shape,
@@ -51,10 +48,8 @@ def corrected_nuclei(state: ItemState, image: NDArray[np.uint8] | None = None, *
         notes={"review": {"version": state.version, "status": state.status}},
         class_names=names,
     )
-    offsets = np.cumsum([0] + [len(one.ring) for one in counting]).astype(np.int64)
-    coords = np.concatenate([*(one.ring for one in counting), np.zeros((0, 2), np.float32)])
-    table = nuclei.table.set_column(0, "id", pa.array(ids.astype(np.uint32)))
-    return replace(nuclei, table=table, outlines=Polygons(coords, offsets))
+    table = nuclei.table.set_column(0, "id", pa.array(ids[order].astype(np.uint32)))
+    return replace(nuclei, table=table, outlines=outlines.take(order))
 
 
 def corrected_sample(state: ItemState, image: NDArray[np.uint8]) -> Sample:
@@ -66,10 +61,9 @@ def corrected_sample(state: ItemState, image: NDArray[np.uint8]) -> Sample:
     _check_image(item, image)
     labels, classes = state.label_map(), None
     if names:
+        ids, _, numbers = state.counting()
         classes = np.zeros(int(labels.max()) + 1, np.int32)
-        for id in np.unique(labels[labels > 0]).tolist():
-            class_name = state[id].class_name
-            classes[id] = 0 if class_name is None else names.index(class_name) + 1
+        classes[ids] = numbers
     return Sample(
         image=image,
         instances=labels,

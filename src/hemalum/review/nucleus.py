@@ -6,7 +6,7 @@ outline that is drawn over it gets what is free.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,12 +31,23 @@ class Nucleus:
     """One nucleus: `ring` (M, 2) float32 x, y in px of the image, last point = first; its class, None for none.
 
     It is `proposed` by the model until an expert accepts it; what an expert draws is `accepted`. One `rejected` is
-    not counted and holds no pixels, but stays to be seen. Two are equal where all three are.
+    not counted and holds no pixels, but stays to be seen. Two are equal where all three are. `bounds` are its left,
+    top, right and bottom, px.
     """
 
     ring: Ring
     class_name: str | None = None
     state: State = "proposed"
+    bounds: tuple[float, float, float, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        bounds = np.concatenate([self.ring.min(axis=0), self.ring.max(axis=0)]).tolist()
+        object.__setattr__(self, "bounds", tuple(bounds))
+
+    def meets(self, bounds: Sequence[float]) -> bool:
+        """Whether its bounds and others overlap."""
+        left, top, right, bottom = self.bounds
+        return left < bounds[2] and right > bounds[0] and top < bounds[3] and bottom > bounds[1]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Nucleus):
