@@ -125,6 +125,16 @@ def test_two_who_draw_the_same_nucleus_at_once(tmp_path: Path) -> None:
         assert sorted(journal.state(NAME)) == [1, 2, 3, 4, 5, 6]
 
 
+def test_what_was_changed_and_changed_back_is_looked_at_again(tmp_path: Path) -> None:
+    with make_journal(tmp_path) as journal:
+        seen = journal.state(NAME)
+        journal.append(NAME, "Anna", reject(seen, [4]), 0)
+        journal.undo(NAME, "Anna", 1)
+        with pytest.raises(Conflict, match=r"nucleus 4 was changed by Anna at .* \(undo\)"):
+            journal.append(NAME, "Ben", delete(seen, [4]), 0)
+        journal.append(NAME, "Ben", delete(journal.state(NAME), [4]), 2)
+
+
 def test_an_undo_does_not_overwrite_another_reviewer(tmp_path: Path) -> None:
     with make_journal(tmp_path) as journal:
         commit(journal, delete(journal.state(NAME), [4]), "Anna")
