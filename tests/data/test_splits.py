@@ -29,6 +29,7 @@ from hemalum.data.splits import (
     split_by_counts,
     split_by_group,
     split_hash,
+    warn_of_divided,
 )
 from hemalum.errors import HemalumError
 
@@ -358,3 +359,14 @@ def test_the_documented_command_gives_the_recorded_split(real_data: Path) -> Non
     record = json.loads((ROOT / "benchmarks/results/systems/clin_seg_net.json").read_text())
     assert split_hash(parts) == record["data"]["split_sha256"]
     assert f"{split_hash(parts)[:16]} for the {len(names)} human images" in page
+
+
+@pytest.mark.fault
+def test_pieces_of_one_slide_in_several_parts_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_divided([("a.svs", "train"), ("a.svs", "train"), ("b.svs", "test")], Path("data"))
+    assert caplog.messages == []
+    warn_of_divided([("a.svs", "train"), ("a.svs", "val"), ("b.svs", "test")], Path("data"))
+    assert caplog.messages == [
+        "data: pieces of 1 image (a.svs) are in more than one of train, val and test: scores are then of tissue that "
+        "the model has learned from; --group source keeps them together"
+    ]

@@ -40,12 +40,12 @@ def exit_with_failures(failed: Iterable[tuple[object, str]]) -> None:
 
 def scale(text: str) -> float | str:
     """A scale option: a number of microns per pixel, `auto` or `estimate`."""
-    return text if text in ("auto", "estimate") else _number(text, "auto, estimate")
+    return text if text in ("auto", "estimate") else _number(text, "'auto' or 'estimate'")
 
 
 def series_scale(text: str) -> float | str:
     """The same, or `series`."""
-    return text if text in ("auto", "estimate", "series") else _number(text, "auto, estimate, series")
+    return text if text in ("auto", "estimate", "series") else _number(text, "'auto', 'estimate' or 'series'")
 
 
 def as_scale(value: float | str | None) -> float | Literal["auto"] | None:
@@ -57,7 +57,7 @@ def as_scale(value: float | str | None) -> float | Literal["auto"] | None:
 
 def import_scale(text: str) -> float | str:
     """The scale of a dataset: a number of microns per pixel, or `nuclei`."""
-    return text if text == "nuclei" else _number(text, "nuclei")
+    return text if text == "nuclei" else _number(text, "'nuclei'")
 
 
 def _number(text: str, word: str) -> float:

@@ -3,12 +3,14 @@ from .check import check_dataset as check_dataset
 from .dataset import INDEX_FILE as INDEX_FILE
 from .dataset import INFO_FILE as INFO_FILE
 from .dataset import Dataset as Dataset
+from .dataset import DatasetInfo as DatasetInfo
 from .dataset import Row as Row
 from .dataset import SplitInfo as SplitInfo
 from .dataset import classes_by_instance as classes_by_instance
 from .dataset import hash_lines as hash_lines
 from .dataset import pixel_hash as pixel_hash
 from .dataset import write_index as write_index
+from .dataset import write_sample as write_sample
 from .image import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .image import MAX_PIXELS as MAX_PIXELS
 from .image import TIFF_SUFFIXES as TIFF_SUFFIXES

@@ -21,8 +21,8 @@ from hemalum.data.nucleus_size import REFERENCE_DIAMETER_UM, equivalent_diameter
 from hemalum.data.readers import READERS, Reader, looks_like
 from hemalum.data.readers.files import safe_name
 from hemalum.data.sample import MPP_RANGE, Sample
-from hemalum.data.splits import Member, Part, published_split, split_by_group
-from hemalum.errors import HemalumError, counted, printable
+from hemalum.data.splits import Member, Part, published_split, split_by_group, warn_of_divided
+from hemalum.errors import HemalumError, counted
 from hemalum.remarks import gather_remarks
 from hemalum.settings import as_number, check_seed
 
@@ -149,7 +149,7 @@ def import_dataset(  # noqa: PLR0913 (the verb's options)
         named = None if test_groups is None else sorted(set(test_groups))
         parts, how = _divide(format, reader, members, split, fold, named, seed)
         rows = [replace(row, split=parts[row.id]) for row in rows]
-        _warn_of_split_sources(rows, dst)
+        warn_of_divided([(row.source, row.split) for row in rows], dst)
         scales = {(row.mpp, row.mpp_source) for row in rows}
         _warn_of_mixed_scales(dst, rows)
         _warn_of_doubts(dst, rows, written)
@@ -206,20 +206,6 @@ def _typed(option: str, value: object, kind: object) -> object:
             ) from None
         return number
     return value
-
-
-def _warn_of_split_sources(rows: Sequence[Row], dst: Path) -> None:
-    """Say where pieces of one image or slide are in several parts, for scores on these say nothing about another."""
-    parts: dict[str, set[str]] = {}
-    for row in rows:
-        parts.setdefault(row.source, set()).add(row.split)
-    divided = [source for source, names in parts.items() if len(names) > 1]
-    if divided:
-        log.warning(
-            "%s: pieces of %s (%s) are in more than one of train, val and test: scores are then of tissue that the "
-            "model has learned from; --group source keeps them together",
-            dst, counted(len(divided), "image"), printable(divided[0]),
-        )  # fmt: skip
 
 
 def _check_split(

@@ -1,11 +1,15 @@
 """Splits by group (patient, organ, source image), never by patch, and as published: deterministic, hashed, stored."""
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
-from hemalum.errors import HemalumError, counted
+from hemalum.errors import HemalumError, counted, printable
+
+log = logging.getLogger(__name__)
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -201,3 +205,20 @@ def groups_apart(parts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for group, part in parts:
         parts_by_group[group].add(part)
     return {group: sorted(names) for group, names in sorted(parts_by_group.items()) if len(names) > 1}
+
+
+def warn_of_divided(pieces: Iterable[tuple[str, str]], dst: Path) -> None:
+    """Say where pieces, each the name of its image or slide and its part, of one image are in several parts.
+
+    Scores are then of tissue that the model has learned from.
+    """
+    parts: dict[str, set[str]] = {}
+    for source, part in pieces:
+        parts.setdefault(source, set()).add(part)
+    divided = [source for source, names in parts.items() if len(names) > 1]
+    if divided:
+        log.warning(
+            "%s: pieces of %s (%s) are in more than one of train, val and test: scores are then of tissue that the "
+            "model has learned from; --group source keeps them together",
+            dst, counted(len(divided), "image"), printable(divided[0]),
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Review: what an expert should look at first."""
+"""Review: experts look first where a model is unsure, and correct its nuclei; a journal keeps every change."""
 
 import lazy_loader as _lazy
 

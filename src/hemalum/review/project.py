@@ -1,0 +1,80 @@
+"""A project: the folder that a review is kept in, so that it goes on where it was left.
+
+PROJECT/review.yaml      what is reviewed: source, and model with its digest
+PROJECT/review.sqlite    the journal of corrections
+"""
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from hemalum.errors import HemalumError
+from hemalum.files import named_path, new_folder
+from hemalum.manifest import check_free, holds_another, manifest_path, read_manifest, require_equal, write_manifest
+from hemalum.review.journal import Journal
+
+KIND = "review"  # of folder
+JOURNAL = "review.sqlite"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Project:
+    """A project that is open. `source` is what is reviewed, `model` the name of the model that proposed the nuclei,
+    `model_digest` its `Model.digest`. Close it, or use it in a `with`."""
+
+    folder: Path
+    source: str
+    model: str
+    model_digest: str
+    journal: Journal
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Self:
+        """The project in a folder, whatever it is of.
+
+        Raises HemalumError where there is none, its manifest is damaged or of another format, or its journal is
+        missing, damaged or of another project.
+        """
+        folder = named_path(folder)
+        if not manifest_path(folder, KIND).is_file():
+            raise HemalumError(f"{folder}: holds no review")
+        held = read_manifest(folder, KIND)
+        for key in ("id", "source", "model", "model_digest"):
+            if not isinstance(held.get(key), str):
+                raise HemalumError(f"{manifest_path(folder, KIND)}: {key} is {held.get(key)!r}, not a text")
+        journal = Journal.open(folder / JOURNAL, held["id"])
+        return cls(folder, held["source"], held["model"], held["model_digest"], journal)
+
+    @classmethod
+    def join(cls, folder: Path | str, *, source: str, model: str, model_digest: str) -> Self:
+        """The project of this source and model in a folder: started where that is new or empty, else gone on with.
+
+        A model may be called otherwise than before; its digest decides. Raises HemalumError as `open` does, and where
+        the folder holds anything else.
+        """
+        folder = named_path(folder)
+        check_free(folder, KIND)
+        requested = {"source": source, "model": model, "model_digest": model_digest}
+        if not manifest_path(folder, KIND).is_file():
+            with new_folder(folder) as building:
+                id = uuid.uuid4().hex
+                Journal.create(building / JOURNAL, id).close()
+                write_manifest(building, KIND, {"id": id, **requested})
+        held = read_manifest(folder, KIND)
+        require_equal(folder, KIND, held, {"source": source})
+        if held.get("model_digest") != model_digest:
+            raise holds_another(
+                folder, KIND, f"it is of another model, '{held.get('model')}'; take that one, or another folder"
+            )
+        return cls.open(folder)
+
+    def close(self) -> None:
+        """Close the journal."""
+        self.journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
