@@ -101,7 +101,7 @@ def test_an_area_that_reaches_far_beyond_the_image_is_named(
         caplog.clear()
         read_roi(area, SHAPE, what)
         line = (
-            f"{what} '{area}': {outside} % of it lie outside the slide, which is 400 x 300 px, and are cut off; "
+            f"{what} '{area}': {outside} % of it lies outside the slide, which is 400 x 300 px, and is cut off; "
             "is it of another one?"
         )
         assert caplog.messages == ([] if outside is None else [line])

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import re
 import threading
 from collections.abc import Sequence
@@ -112,7 +111,7 @@ def read_roi(area: Path | str | shapely.Geometry | Sequence[float], shape: tuple
         log.warning(
             "%s '%s': %d %% of it lies outside the slide, which is %d x %d px, and is cut off; "
             "is it of another one?",
-            what, name, min(99, math.floor(100 * outside)), width, height,
+            what, name, min(99, round(100 * outside)), width, height,
         )  # fmt: skip
     shapely.prepare(geometry)
     return Roi(geometry, name)
