@@ -153,7 +153,7 @@ def draw_contact_sheet(store: NucleiStore, slide: Slide, fields: Sequence[Field]
     return draw_sheet(
         Sheet(
             title=title or f"Nuclei of {store.run.source or store.name}",
-            subtitle="Outlines at full resolution where nuclei are densest, at the median, and sparsest",
+            subtitle="Fields at full resolution: densest, median, sparsest",
             columns=[(f"{number}", "") for number in range(1, widest + 1)],
             rows=rows,
             legend=legend,
