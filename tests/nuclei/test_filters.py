@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -240,3 +241,24 @@ def test_anndata() -> None:
     np.testing.assert_allclose(made.obsm["spatial"], nuclei.to_pandas()[["x_px", "y_px"]])
     assert not {"x_px", "y_um", "id", "mpp"} & set(made.var_names)
     assert made.uns["hemalum"]["mpp"] == 0.5
+
+
+def test_spatialdata() -> None:
+    pytest.importorskip("spatialdata")
+    nuclei = squares()[[3, 1]]
+    made = nuclei.to_spatialdata()
+    shapes = made.shapes["nuclei"]
+    assert shapes.index.tolist() == [4, 2]
+    assert all(one.equals(other) for one, other in zip(shapes.geometry, nuclei.polygons(), strict=True))
+    assert set(made.coordinate_systems) == {"global", "microns"}
+    from spatialdata import get_extent
+
+    extent, pixels = get_extent(made, "microns"), get_extent(made, "global")
+    assert extent["x"][1] == pytest.approx(pixels["x"][1] * 0.5)
+
+
+@pytest.mark.fault
+def test_without_spatialdata_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spatialdata", None)
+    with pytest.raises(HemalumError, match=r"spatialdata needs it: pip install 'hemalum\[spatialdata\]'$"):
+        squares().to_spatialdata()

@@ -14,7 +14,7 @@ from hemalum.nuclei.dab import DAB_COLUMNS, RING_UM, measure_dab
 from hemalum.nuclei.filters import NucleusFilter, add_notes, contains, cut_region
 from hemalum.nuclei.ihc_score import GRADES, Allred, IhcScore, Positive, check_positive, grade, otsu_threshold
 from hemalum.nuclei.io.colors import INTENSITIES, Classes, Color, combine_classes
-from hemalum.nuclei.io.frames import as_anndata, require_tables, with_image, write_csv, write_parquet
+from hemalum.nuclei.io.frames import as_anndata, as_spatialdata, require_tables, with_image, write_csv, write_parquet
 from hemalum.nuclei.io.geojson import write_geojson
 from hemalum.nuclei.io.label_tiff import write_label_tiff
 from hemalum.nuclei.io.notebook import show_in_notebook
@@ -304,11 +304,12 @@ class Nuclei:
         return require_tables("geopandas").GeoDataFrame(self.to_pandas(), geometry=self.polygons())
 
     def to_anndata(self) -> Any:
-        """Measurements as AnnData: a row of X for each nucleus, centroids in px as obsm["spatial"], classes as obs.
-
-        Names of rows are the ids. Raises HemalumError without anndata.
-        """
+        """Measurements as AnnData, by id; centroids, px, as obsm["spatial"]. Raises HemalumError without anndata."""
         return as_anndata(self.to_pandas(), {"mpp": self.mpp, "mpp_source": self.mpp_source, "model": self.model})
+
+    def to_spatialdata(self) -> Any:
+        """Outlines and table as the shapes "nuclei" of SpatialData, in px and µm. Raises HemalumError without it."""
+        return as_spatialdata(self.to_geopandas(), self.mpp)
 
     def to_geojson(self, path: str | Path, *, simplify: float = 0.0) -> None:
         """Write polygons and measurements as GeoJSON that QuPath opens.

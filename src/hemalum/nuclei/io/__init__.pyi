@@ -6,6 +6,7 @@ from .colors import combine_classes as combine_classes
 from .feature_stream import read_features as read_features
 from .frames import CSV_OPTIONS as CSV_OPTIONS
 from .frames import as_anndata as as_anndata
+from .frames import as_spatialdata as as_spatialdata
 from .frames import csv_table as csv_table
 from .frames import require_tables as require_tables
 from .frames import with_image as with_image

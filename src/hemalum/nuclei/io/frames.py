@@ -69,12 +69,12 @@ def write_parquet(path: Path | str, table: pa.Table, outlines: Polygons) -> None
         pyarrow.parquet.write_table(table.append_column("polygon", rings), stream, compression="zstd")
 
 
-def require_tables(package: str) -> Any:
+def require_tables(package: str, extra: str = "tables") -> Any:
     """A library of tables that is an extra. Raises HemalumError where it is not installed."""
     try:
         return import_module(package)
     except ImportError as error:
-        raise HemalumError(f"a table of {package} needs it: pip install 'hemalum[tables]'") from error
+        raise HemalumError(f"a table of {package} needs it: pip install 'hemalum[{extra}]'") from error
 
 
 def as_anndata(frame: Any, facts: Mapping[str, Any]) -> Any:
@@ -88,3 +88,14 @@ def as_anndata(frame: Any, facts: Mapping[str, Any]) -> Any:
         obsm={"spatial": frame[["x_px", "y_px"]].to_numpy()},
         uns={"hemalum": {name: value for name, value in facts.items() if value is not None}},
     )
+
+
+def as_spatialdata(frame: Any, mpp: float | None) -> Any:
+    """A GeoDataFrame of nuclei as SpatialData: shapes `nuclei`, in "global" (px) and, with mpp, "microns"."""
+    library = require_tables("spatialdata", "spatialdata")
+    transformations = import_module("spatialdata.transformations")
+    systems = {"global": transformations.Identity()}
+    if mpp is not None:
+        systems["microns"] = transformations.Scale([mpp, mpp], axes=("x", "y"))
+    model = import_module("spatialdata.models").ShapesModel
+    return library.SpatialData(shapes={"nuclei": model.parse(frame.set_index("id"), transformations=systems)})
