@@ -96,6 +96,19 @@ def test_density_is_of_tissue_where_glass_is_seen(run: Run, tmp_path: Path, make
     )
 
 
+def test_tissue_is_that_in_the_region_of_interest(run: Run, tmp_path: Path, make_disks: Disks) -> None:
+    image = np.full((400, 800, 3), (243, 242, 243), np.uint8)
+    image[:, :400] = make_disks(400, 400, 16, seed=5)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    run(tmp_path / "a.png", roi="200,0,300,400")  # two thirds of it are tissue
+    (row,) = table(tmp_path / "out")
+    assert float(row["area_mm2"]) == pytest.approx(300 * 400 * 0.25 / 1e6)
+    assert float(row["tissue_mm2"]) == pytest.approx(200 * 400 * 0.25 / 1e6, rel=0.05)
+    assert float(row["nuclei_per_mm2_tissue"]) == pytest.approx(
+        int(row["nuclei"]) / float(row["tissue_mm2"]), rel=1e-3
+    )
+
+
 def test_slides_and_images_are_in_one_table(
     run: Run, folder: Path, tmp_path: Path, make_disks: Disks, disk_card: Card, disk_engine: Any
 ) -> None:
