@@ -366,3 +366,11 @@ def test_copies_across_the_split(make_folder: Callable[..., Path], tmp_path: Pat
         f"(e.g. {first} and {second}); give them one group"
     )
     assert of_images(path) == [Problem("warning", "", "similar", message)]
+
+
+@pytest.mark.fault
+def test_a_folder_called_images_is_named_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (problem,) = check_dataset("images")
+    assert problem.message.startswith("images: no such folder; want images/ and labels/")

@@ -119,7 +119,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "negative floats": (np.full((8, 8, 3), -0.5), "floats from -0.5 to -0.5; want [0, 1] or [0, 255]"),
     "standardized": (np.linspace(-2, 2, 192).reshape(8, 8, 3), "floats from -2 to 2; want [0, 1] or [0, 255]"),
     "large floats": (np.full((8, 8), 4000.0), "floats from 4000 to 4000; want [0, 1] or [0, 255]"),
-    "not a number": (np.full((8, 8), np.nan), "floats from nan to nan; want [0, 1] or [0, 255]"),
+    "not a number": (
+        np.full((8, 8), np.nan),
+        "holds values that are no numbers (nan); fill them first, as with 1 for white",
+    ),
     "color of 16 bits": (np.full((8, 8, 3), 4000, np.uint16), "uint16 from 4000 to 4000; want (H, W)"),
     "negative": (np.full((8, 8), -4, np.int16), "int16 from -4 to -4; want (H, W)"),
     "a tuple of two": (

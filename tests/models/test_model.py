@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,3 +25,10 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
         load_model(tmp_path / "none.safetensors")
     with pytest.raises(HemalumError, match=r"^no shipped model and no file is called 'nonsense'"):
         load_model("nonsense")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("model", [3, ["fast"], object()])
+def test_what_names_no_model_is_refused_in_a_line(model: Any) -> None:
+    with pytest.raises(HemalumError, match=rf"or a file, not {type(model).__name__}$"):
+        load_model(model)

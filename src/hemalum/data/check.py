@@ -1,5 +1,6 @@
 """`check`: what is wrong, or looks wrong, with a dataset folder or a folder of images and labels."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -384,7 +385,7 @@ def _relative(path: Path, file: Path) -> str:
 
 def _without(path: Path, error: HemalumError) -> str:
     """The message without the name of the checked folder."""
-    return str(error).replace(f"{path}/", "")
+    return re.sub(rf"{re.escape(str(path))}/(?=\S)", "", str(error))  # not in "want images/ and labels/"
 
 
 def _ids(labels: Sequence[int]) -> str:

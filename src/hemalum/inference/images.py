@@ -68,7 +68,9 @@ def _from_pil(image: Image.Image) -> NDArray[Any]:
 
 def _from_floats(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 255):  # NaN is neither
+    if np.isnan(low):
+        raise HemalumError("image: holds values that are no numbers (nan); fill them first, as with 1 for white")
+    if not (low >= 0 and high <= 255):
         raise HemalumError(
             f"image: floats from {low:g} to {high:g}; want [0, 1] or [0, 255]: scale it, which nobody can do for you"
         )

@@ -1,6 +1,7 @@
 """A model in memory: its card, its tensors and where they came from; loaded, and exported to other programs."""
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -114,6 +115,8 @@ def load_model(model: "str | Path | Model | None" = None) -> Model:
     elif str(model) in shipped:
         path = shipped[str(model)]
     else:
+        if not isinstance(model, str | os.PathLike):
+            raise HemalumError(f"model is the name of a shipped model or a file, not {type(model).__name__}")
         path = Path(model)
         if not path.suffix and not path.exists():
             raise HemalumError(f"no shipped model and no file is called '{model}'{nearest(str(model), shipped)}")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hemalum.compiled import njit
 from hemalum.errors import HemalumError
+from hemalum.settings import as_number
 
 PINCH = 1 / 64  # px cut off a corner where a ring would touch itself; exact in float32 up to 131,072 px
 
@@ -93,6 +94,9 @@ class Polygons:
 
 def check_tolerance(tolerance: float) -> float:
     """Give px by which outlines may be moved back, or raise HemalumError where it is no such number."""
+    tolerance = as_number(tolerance, "simplify")
+    if not isinstance(tolerance, int | float):
+        raise HemalumError(f"simplify is {tolerance!r}: want one number")
     if not 0 <= tolerance < float("inf"):
         raise HemalumError(f"--simplify is {tolerance:g}: want px by which an outline may be moved, 0 or more")
     return tolerance

@@ -364,3 +364,10 @@ def test_no_cell_of_a_table_is_computed_by_a_spreadsheet(tmp_path: Path) -> None
     assert nuclei.table.column("class").to_pylist() == list(names)  # nothing else is changed
     write_csv(tmp_path / "rows.csv", [{"a": "=1", "b": -1.5, "c": None, "d": "3+"}])
     assert (tmp_path / "rows.csv").read_text().splitlines()[1] == "'=1,-1.5,,3+"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("simplify", ["x", None, True, [1]])
+def test_a_tolerance_that_is_no_number_is_refused_in_a_line(nuclei: Nuclei, tmp_path: Path, simplify: Any) -> None:
+    with pytest.raises(HemalumError, match=r"^simplify is .*: want (one|a) number$"):
+        nuclei.to_geojson(tmp_path / "a.geojson", simplify=simplify)
