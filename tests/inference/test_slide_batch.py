@@ -186,6 +186,13 @@ def test_a_slide_knows_better_than_the_options(run: Callable[..., list[SlideResu
     assert results[2].summary.area_mm2 == pytest.approx(200 * 300 * 0.5**2 / 1e6)
 
 
+def test_a_slide_has_a_channel_of_its_own(run: Callable[..., list[SlideResult]], slide: Path) -> None:
+    other, plain = run(SlideInput(slide, "other", channel="DAPI"), SlideInput(slide, "plain"))
+    assert other.error is not None
+    assert "channel" in other.error
+    assert plain.error is None
+
+
 def test_glass_has_no_tissue_and_gives_valid_empty_results(
     run: Callable[..., list[SlideResult]], slide: Path, glass: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

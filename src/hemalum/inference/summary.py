@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 TABLE = "summary.csv"
 BESIDE = "summary-new.csv"  # where the table goes while another program holds it
 CLASS = "class_"  # before the name of a class: the column of how many nuclei it has
+DOUBTS = ("scale_doubt", "stain_doubt", "class_doubt")  # notes of a result that its figures are marked for
 Row = dict[str, Any]
 # column of the nuclei → its median in the table
 MEDIANS = ("area_um2", "area_px", "eccentricity", "circularity", "hematoxylin_mean", "dab_mean")
@@ -120,14 +121,14 @@ def _context(notes: dict[str, Any], model: str | None, mpp_source: str) -> Row:
     warnings = []
     if mpp_source == "estimate":
         warnings.append("the scale is an estimate, and with it every area, length and density")
-    warnings += [str(notes[name]) for name in ("scale_doubt", "stain_doubt") if notes.get(name)]
+    warnings += [str(notes[name]) for name in DOUBTS if notes.get(name)]
     artifacts = describe_artifacts(notes)
     if artifacts:
         warnings.append(f"artifacts: {artifacts}")
     if notes.get("broken_tiles"):
         warnings.append(f"{notes['broken_tiles']} tiles could not be read and count as blank")
     left_out = {f"left_out_{short}": notes[name] for name, short in LEFT_OUT.items() if notes.get(name)}
-    doubts = {f"_{name}": notes[name] for name in ("scale_doubt", "stain_doubt") if notes.get(name)}
+    doubts = {f"_{name}": notes[name] for name in DOUBTS if notes.get(name)}
     return {
         "stain": notes.get("stain"), "stain_source": notes.get("stain_source"), "organ": notes.get("organ"),
         "model": model, **left_out, "warnings": "; ".join(warnings), **doubts, "_artifacts": artifacts,
