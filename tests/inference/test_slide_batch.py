@@ -204,6 +204,7 @@ def test_glass_has_no_tissue_and_gives_valid_empty_results(
     assert len(result.files["csv"].read_text().splitlines()) == 1
     assert result.summary is not None
     assert (result.summary.count, result.summary.area_mm2, result.summary.per_mm2) == (0, 0.0, None)
+    assert result.row["warnings"] == "there is no tissue, or glass alone was looked at"
     (everywhere,) = run(SlideInput(glass, "all"), formats=formats, tissue_mask=False)
     assert everywhere.summary is not None
     assert (everywhere.summary.count, everywhere.summary.per_mm2, everywhere.summary.area_of) == (0, 0, "slide")
