@@ -82,7 +82,8 @@ def answer_changes(state: ItemState, events: Iterable[Event], figures: Any, auth
 
 def make_edit(state: ItemState, request: EditRequest) -> Edit:
     """The edit that a request asks for. Raises HemalumError where no reviewer could make it."""
-    kind, ids, points = request.kind, request.ids, request.points
+    kind, ids = request.kind, request.ids
+    points = np.array(request.points, np.float64).reshape(-1, 2)
     if kind == "add":
         return edits.add(state, points, request.class_name)
     if kind == "mark":
