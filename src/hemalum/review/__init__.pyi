@@ -24,6 +24,7 @@ from .kept_fields import NucleusFigures as NucleusFigures
 from .labels import corrected_nuclei as corrected_nuclei
 from .labels import corrected_sample as corrected_sample
 from .labels import export_dataset as export_dataset
+from .looking import Progress as Progress
 from .nucleus import MAX_POINTS as MAX_POINTS
 from .nucleus import Nucleus as Nucleus
 from .project import Project as Project
@@ -31,7 +32,6 @@ from .queue import RANKINGS as RANKINGS
 from .queue import Queued as Queued
 from .queue import rank_fields as rank_fields
 from .queue import top_of_strata as top_of_strata
-from .session import Progress as Progress
 from .session import Session as Session
 from .sources import Failure as Failure
 from .sources import ImageGone as ImageGone
