@@ -18,7 +18,7 @@ class PageHook(BuildHookInterface):  # type: ignore[type-arg]  # of no configura
     """Makes `src/hemalum/review/static` from `web/` where it is not there."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called by hatchling; `version` is "editable" for `pip install -e`. Ends with one line where Node is missing."""
+        """Called by hatchling, with `version` "editable" for `pip install -e`; ends with one line without Node."""
         root = Path(self.root)
         if version == "editable" or (root / STATIC / "index.html").is_file():
             return
@@ -28,7 +28,8 @@ class PageHook(BuildHookInterface):  # type: ignore[type-arg]  # of no configura
                 "error: the page of `hemalum review` is built with Node.js 18 or later and npm, which are not here: "
                 "install them, or install hemalum from a wheel, or from this folder with `pip install -e .`"
             )
+        web = root / "web"
         for arguments in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
-            done = subprocess.run([npm, *arguments], cwd=root / "web", stdout=sys.stderr, check=False)
+            done = subprocess.run([npm, *arguments], cwd=web, stdout=sys.stderr, check=False)
             if done.returncode:
-                sys.exit(f"error: the page of `hemalum review` could not be built: `npm {' '.join(arguments)}` in web/")
+                sys.exit(f"error: `npm {' '.join(arguments)}` in {web} failed: the page of `hemalum review` is not built")
