@@ -32,4 +32,4 @@ class PageHook(BuildHookInterface):  # type: ignore[type-arg]  # of no configura
         for arguments in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
             done = subprocess.run([npm, *arguments], cwd=web, stdout=sys.stderr, check=False)
             if done.returncode:
-                sys.exit(f"error: `npm {' '.join(arguments)}` in {web} failed: the page of `hemalum review` is not built")
+                sys.exit(f"error: the page of `hemalum review` is not built: npm {arguments[0]} failed in {web}")
