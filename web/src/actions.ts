@@ -450,6 +450,7 @@ async function pollProject(): Promise<void> {
   store.project.value = next;
   store.progress.value = next.progress;
   if (!last || last.done !== next.progress.done || last.state !== next.progress.state) await loadQueue();
+  openFirst();
 }
 
 /** Loads the project and the queue, and opens the item that the address names, or the first open one. */
@@ -464,10 +465,16 @@ async function begin(): Promise<void> {
   await loadQueue();
   store.images.value = await api.images();
   const wanted = location.hash.slice(1);
-  const entries = store.queue.value;
-  const first = entries.find(({ id }) => id === wanted) ?? entries.find(({ status }) => status === "open") ?? entries[0];
-  if (/^[0-9a-f]{16}$/.test(wanted) && first?.id !== wanted) await openId(wanted, "the item");
-  else if (first) await openId(first.id, first.name);
+  if (/^[0-9a-f]{16}$/.test(wanted)) {
+    await openId(wanted, store.queue.value.find(({ id }) => id === wanted)?.name ?? "the item");
+  } else openFirst();
+}
+
+/** Opens the first open item of the queue, where there is one and nothing is open or being opened. */
+function openFirst(): void {
+  if (store.item.value || store.opening.value) return;
+  const first = store.queue.value.find(({ status }) => status === "open") ?? store.queue.value[0];
+  if (first) void openId(first.id, first.name);
 }
 
 /** Begins as soon as the program answers, then asks it now and then what is new. */
