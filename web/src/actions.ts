@@ -51,6 +51,7 @@ function onSaved(entry: Entry, changes: Changes): void {
   take(changes);
   const made = changes.changed.filter(({ id }) => !before.has(id)).map(({ id }) => id);
   if (["add", "merge", "split"].includes(entry.what.kind) && made.length) choose(made);
+  if (store.notice.value?.error) store.notice.value = null;
   store.speak(`${SAYS[entry.what.kind] ?? entry.what.kind}. Saved.`);
 }
 

@@ -54,7 +54,8 @@ export interface ImageEntry {
 export interface ImageFacts extends ImageEntry {
   tile_size: number;
   levels: number;
-  outlines_from?: number | null;
+  outlines_from: number | null;
+  nuclei_scale: number[];
   items: { id: string; window: [number, number, number, number] | null; status: Status | null }[];
 }
 

@@ -44,7 +44,6 @@ function Entry({ entry, current }: { entry: QueueEntry; current: boolean }): JSX
           <span class="name" title={entry.name}>{entry.name}</span>
           <span class="facts">
             {entry.stratum && <span class="stratum">{entry.stratum}</span>}
-            <span>{entry.rank} of {entry.of}</span>
             {entry.nuclei !== null && <span>{plural(entry.nuclei, "nucleus", "nuclei")}</span>}
           </span>
           <span class="reason">{entry.reason}</span>
@@ -57,6 +56,7 @@ function Entry({ entry, current }: { entry: QueueEntry; current: boolean }): JSX
 function QueueList(): JSX.Element {
   const wanted = store.shownStatus.value;
   const entries = store.queue.value.filter(({ status }) => wanted === "all" || status === wanted);
+  const strata = new Set(store.queue.value.map(({ stratum }) => stratum));
   const current = store.item.value?.id;
   const at = entries.findIndex(({ id }) => id === current);
   const shown = entries.slice(0, Math.max(most.value, at + 20));
@@ -85,7 +85,7 @@ function QueueList(): JSX.Element {
             <option value="skipped">Skipped</option>
           </select>
         </label>
-        <label class="check wide">
+        {strata.size > 1 && <label class="check wide">
           <input
             type="checkbox"
             checked={store.stratified.value}
@@ -95,8 +95,8 @@ function QueueList(): JSX.Element {
               void actions.reloadQueue();
             }}
           />
-          <span>Organs, folders and slides take turns</span>
-        </label>
+          <span title="The first of each organ, folder or slide, then the second of each">Organs, folders, slides in turn</span>
+        </label>}
       </div>
       {!entries.length && (
         <p class="empty">
@@ -154,10 +154,10 @@ export function QueuePanel(): JSX.Element {
       </div>
       <Bar label="Reviewed" done={tally.reviewed} total={tally.all} />
       {progress?.state === "running" && <Bar label="Looked at by the model" done={progress.done} total={progress.total} />}
-      {progress?.message && <p class="warning">{progress.message}</p>}
+      {progress?.message && !failures.length && <p class="warning">{progress.message}</p>}
       {failures.length > 0 && (
         <details class="warning">
-          <summary>{plural(failures.length, "image")} could not be read</summary>
+          <summary>{plural(failures.length, "image or field", "images or fields")} cannot be reviewed</summary>
           <ul>{failures.map(({ name, message }) => <li key={name}>{name}: {message}</li>)}</ul>
         </details>
       )}

@@ -90,7 +90,7 @@ export class Viewer {
   private layNuclei(image: ImageFacts, window: Box): void {
     if (this.nucleiLayer) this.seadragon.world.removeItem(this.nucleiLayer);
     this.nucleiLayer = null;
-    if (!image.is_slide || !image.nuclei || image.outlines_from === undefined) return;
+    if (!image.is_slide || !image.nuclei || image.outlines_from == null) return;
     const key = this.layerKey;
     this.seadragon.addTiledImage({
       tileSource: new NucleiSource(image, window),
@@ -146,7 +146,7 @@ export class Viewer {
     if (!image || !window || !now) return;
     const size = this.seadragon.viewport.getContainerSize();
     const [x, y] = [(box[0] + box[2]) / 2 + window[0], (box[1] + box[3]) / 2 + window[1]];
-    const around = Math.max(box[2] - box[0], box[3] - box[1]) * 6;
+    const around = Math.max((box[2] - box[0]) * 8, (box[3] - box[1]) * 8, 160);
     const wanted = Math.min(size.x, size.y) / around;
     const center = new OpenSeadragon.Point(x / image.width, y / image.width);
     const screen = [x * now.scale + now.left, y * now.scale + now.top];
