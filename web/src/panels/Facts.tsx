@@ -6,6 +6,7 @@ import { keyOf, type Command } from "../logic/keys";
 import { signedArea } from "../logic/geometry";
 import * as store from "../store";
 import { number, plural, Slider, Toggle } from "./parts";
+import { Name } from "./Queue";
 
 const STATES = { proposed: "not decided on", accepted: "accepted", rejected: "rejected" } as const;
 const DONE: Record<string, string> = {
@@ -193,7 +194,7 @@ export function FactsPanel(): JSX.Element {
     <div class="scroll">
       {item && (
         <section aria-labelledby="item">
-          <h2 id="item" class="item-name" title={item.name}>{item.name}</h2>
+          <h2 id="item"><Name name={item.name} window={item.window} /></h2>
           <p class="hint">
             {[item.stratum, item.window && `${number(item.window[2])} × ${number(item.window[3])} px`, item.mpp && `${item.mpp.toFixed(2)} µm/px`]
               .filter(Boolean).join(" · ")}

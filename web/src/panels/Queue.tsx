@@ -25,6 +25,18 @@ function Bar({ done, total, label }: { done: number; total: number; label: strin
   );
 }
 
+/** A name that may be cut short, and of a window where it lies, which may not. */
+export function Name({ name, window }: Pick<QueueEntry, "name" | "window">): JSX.Element {
+  const place = window?.join(",");
+  const whole = place && name.endsWith(place) ? name.slice(0, -place.length).trim() : name;
+  return (
+    <span class="name" title={name}>
+      <span class="whole">{whole}</span>
+      {window && whole !== name && <span class="place">at {window[0]}, {window[1]}</span>}
+    </span>
+  );
+}
+
 function Entry({ entry, current }: { entry: QueueEntry; current: boolean }): JSX.Element {
   const here = useRef<HTMLButtonElement>(null);
   useEffect(() => {
@@ -41,7 +53,7 @@ function Entry({ entry, current }: { entry: QueueEntry; current: boolean }): JSX
       >
         <span class="mark" role="img" aria-label={entry.status}>{MARKS[entry.status]}</span>
         <span class="text">
-          <span class="name" title={entry.name}>{entry.name}</span>
+          <Name {...entry} />
           <span class="facts">
             {entry.stratum && <span class="stratum">{entry.stratum}</span>}
             {entry.nuclei !== null && <span>{plural(entry.nuclei, "nucleus", "nuclei")}</span>}

@@ -175,6 +175,7 @@ export class Overlay {
 
   private drawNuclei(scale: number): void {
     const pen = this.pen;
+    const thin = Math.max(0.4, Math.min(1, scale * 1.6)); // far out, outlines would be all that is seen
     for (const { color, state, path, marks } of this.groups) {
       if (state === "rejected" && !store.layers.rejected.value) continue;
       if (store.layers.fill.value && state !== "rejected") {
@@ -184,9 +185,9 @@ export class Overlay {
       }
       if (!store.layers.outlines.value) continue;
       pen.globalAlpha = store.opacity.outlines.value;
-      const width = (state === "accepted" ? 2.4 : 1.4) / scale;
+      const width = (thin * (state === "accepted" ? 2.4 : 1.4)) / scale;
       pen.setLineDash(state === "rejected" ? [5 / scale, 4 / scale] : []);
-      pen.lineWidth = width + 1.6 / scale;
+      pen.lineWidth = width + (1.6 * thin) / scale;
       pen.strokeStyle = CASING;
       pen.stroke(path);
       pen.lineWidth = width;
