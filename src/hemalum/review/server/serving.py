@@ -7,7 +7,6 @@ import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,9 +14,7 @@ from starlette.types import ASGIApp
 from hemalum.errors import HemalumError, one_line
 from hemalum.review.server.application import STATIC, create_app
 from hemalum.review.server.security import make_token
-
-if TYPE_CHECKING:
-    from hemalum.review.session import Session
+from hemalum.review.session import Session
 
 HOST = "127.0.0.1"
 PORT = 8765
@@ -26,7 +23,7 @@ ENDING = 3  # s for what is being answered when the server ends
 
 
 def serve(
-    session: "Session",
+    session: Session,
     *,
     port: int = 0,
     author: str,
