@@ -11,10 +11,15 @@ from .edits import reshape as reshape
 from .edits import split as split
 from .event import Event as Event
 from .event import Side as Side
+from .exchange import FORMATS as FORMATS
+from .exchange import export_review as export_review
 from .fields import dataset_fields as dataset_fields
 from .fields import image_fields as image_fields
 from .fields import look_at as look_at
 from .fields import store_fields as store_fields
+from .importing import ImportSummary as ImportSummary
+from .importing import describe_import as describe_import
+from .importing import import_review as import_review
 from .item import ITEM as ITEM
 from .item import Item as Item
 from .item import ItemState as ItemState
@@ -24,6 +29,7 @@ from .kept_fields import NucleusFigures as NucleusFigures
 from .labels import corrected_nuclei as corrected_nuclei
 from .labels import corrected_sample as corrected_sample
 from .labels import export_dataset as export_dataset
+from .looking import Progress as Progress
 from .nucleus import MAX_POINTS as MAX_POINTS
 from .nucleus import Nucleus as Nucleus
 from .project import Project as Project
@@ -31,7 +37,6 @@ from .queue import RANKINGS as RANKINGS
 from .queue import Queued as Queued
 from .queue import rank_fields as rank_fields
 from .queue import top_of_strata as top_of_strata
-from .session import Progress as Progress
 from .session import Session as Session
 from .sources import Failure as Failure
 from .sources import ImageGone as ImageGone
