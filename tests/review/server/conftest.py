@@ -1,16 +1,15 @@
-"""A session of two images and a slide, and a browser that has the token."""
+"""Reviews of two images and of a slide, begun once, and a browser of each."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 
-from builders.review_sessions import KnownSession, make_session
-from builders.stores import make_store
+from builders.review_sessions import MPP, save_images, save_slide
 from hemalum.review.server import create_app
+from hemalum.review.session import Session
 
 TOKEN = "a-token-of-these-tests"
 ADDRESS = "http://127.0.0.1:8765"
@@ -28,27 +27,46 @@ def static(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def session(tmp_path: Path) -> Iterator[KnownSession]:
-    """Images kidney_1.png and kidney_2.png (80 x 60 px), and slide.png (720 x 480 px) with a store of 600 nuclei."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    store = make_store(folder / "slide.nuclei")
-    height, width = store.run.shape
-    rows, columns = np.mgrid[:height, :width]
-    Image.fromarray(np.stack([rows % 256, columns % 256, (rows + columns) % 256], 2).astype(np.uint8)).save(
-        folder / "slide.png"
-    )
-    session = make_session(folder, (folder / "slide.png", store))
-    yield session
-    session.close()
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory, dark_model: Path) -> Path:
+    """A project whose two images the model has looked at."""
+    folder = tmp_path_factory.mktemp("review")
+    with Session.open(save_images(folder / "images"), dark_model, folder / "project", mpp=MPP) as session:
+        session.start()
+        session.wait()
+    return folder / "project"
 
 
 @pytest.fixture
-def visitor(session: KnownSession, static: Path) -> TestClient:
+def session(begun: Path, dark_model: Path, tmp_path: Path) -> Iterator[Session]:
+    """A review of kidney_1.png and kidney_2.png (80 x 60 px), as the model has found their four nuclei each."""
+    project = shutil.copytree(begun, tmp_path / "project")
+    with Session.open(None, dark_model, project) as session:
+        session.start()
+        session.wait()
+        yield session
+
+
+@pytest.fixture
+def slide_session(dark_model: Path, tmp_path: Path) -> Iterator[Session]:
+    """A review of a slide (720 x 480 px) with a store of 600 nuclei."""
+    source = save_slide(tmp_path / "slides", dark_model)
+    with Session.open(source, dark_model, tmp_path / "slides.review") as session:
+        session.start()
+        session.wait()
+        yield session
+
+
+def connect(session: Session, static: Path) -> TestClient:
     """A browser without the token."""
     app = create_app(session, token=TOKEN, author="Anna", static=static)
     return TestClient(app, base_url=ADDRESS, follow_redirects=False)
+
+
+@pytest.fixture
+def visitor(session: Session, static: Path) -> TestClient:
+    """A browser without the token."""
+    return connect(session, static)
 
 
 @pytest.fixture
@@ -56,3 +74,11 @@ def client(visitor: TestClient) -> TestClient:
     """A program with the token."""
     visitor.headers["Authorization"] = f"Bearer {TOKEN}"
     return visitor
+
+
+@pytest.fixture
+def slides(slide_session: Session, static: Path) -> TestClient:
+    """A program with the token, for the slide."""
+    client = connect(slide_session, static)
+    client.headers["Authorization"] = f"Bearer {TOKEN}"
+    return client

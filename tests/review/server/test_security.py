@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from builders.review_sessions import KnownSession, id_of
 from hemalum.errors import HemalumError
 from hemalum.review.server import create_app
 from hemalum.review.server.security import BURST, MAX_BODY, TOKEN_VARIABLE, TokenBucket, make_token
+from hemalum.review.session import Session
+from hemalum.review.sources import id_of
 
 TOKEN, ADDRESS = "a-token-of-these-tests", "http://127.0.0.1:8765"
 PROJECT = "/api/v1/project"
@@ -39,7 +40,7 @@ def test_the_link_gives_a_cookie_and_leads_to_the_page(visitor: TestClient) -> N
     assert visitor.get(PROJECT).status_code == 200
 
 
-def test_two_reviews_on_two_ports_keep_their_cookies_apart(session: KnownSession, static: Path) -> None:
+def test_two_reviews_on_two_ports_keep_their_cookies_apart(session: Session, static: Path) -> None:
     visitor = TestClient(create_app(session, token=TOKEN, author="Anna", static=static), base_url=ADDRESS)
     log_in_elsewhere = visitor.get(f"http://127.0.0.1:8766/?token={TOKEN}", follow_redirects=False)
     assert "hemalum-review-8766=" in log_in_elsewhere.headers["set-cookie"]
@@ -186,7 +187,8 @@ def test_a_refusal_has_these_headers_as_well(visitor: TestClient) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/assets/../secret.txt", "/assets/%2e%2e/secret.txt", "/assets/..%2fsecret.txt", "/assets/%2e%2e%2fsecret.txt",
+        "/assets/../secret.txt", "/assets/%2e%2e/secret.txt", "/assets/..%2fsecret.txt",
+        "/assets/%2e%2e%2fsecret.txt",
         "/assets//etc/passwd", "/assets/%2fetc%2fpasswd", "/secret.txt", "/assets/", "/assets", "/static/secret.txt",
         "/assets/..%5csecret.txt", "/assets/page.js%00.txt",
     ],
@@ -207,7 +209,7 @@ def test_no_other_method_does_anything(client: TestClient, method: str) -> None:
     assert client.request(method, EDITS, json=EDIT).status_code == 405
 
 
-def test_without_a_page_there_is_the_interface_alone(session: KnownSession, tmp_path: Path) -> None:
+def test_without_a_page_there_is_the_interface_alone(session: Session, tmp_path: Path) -> None:
     app = create_app(session, token=TOKEN, author="Anna", static=tmp_path / "none")
     client = TestClient(app, base_url=ADDRESS, headers={"Authorization": f"Bearer {TOKEN}"})
     assert client.get("/").status_code == 404

@@ -1,7 +1,6 @@
 """The application: routes under /api/v1, the page at /, and what every error is answered with."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,14 +14,13 @@ from hemalum.review.server.images import image_routes
 from hemalum.review.server.items import ItemDesk, item_routes, project_routes
 from hemalum.review.server.responses import EVERYWHERE
 from hemalum.review.server.security import PREFIX, Guard
-
-if TYPE_CHECKING:
-    from hemalum.review.session import Session
+from hemalum.review.session import Session
+from hemalum.review.sources import ImageGone
 
 STATIC = Path(__file__).parents[1] / "static"  # built from web/
 
 
-def create_app(session: "Session", *, token: str, author: str, static: Path | None = None) -> FastAPI:
+def create_app(session: Session, *, token: str, author: str, static: Path | None = None) -> FastAPI:
     """The application of a session; `author` reviews where a request does not say who does.
 
     Every request needs the `token`. `static` is the folder of the page, the package's own unless it is set; where
@@ -62,6 +60,10 @@ def _answer_errors(app: FastAPI, desk: ItemDesk) -> None:
             },
             409,
         )  # fmt: skip
+
+    @app.exception_handler(ImageGone)
+    def answer_gone(request: Request, error: ImageGone) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 410)
 
     @app.exception_handler(HemalumError)
     def answer_error(request: Request, error: HemalumError) -> JSONResponse:

@@ -2,19 +2,18 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Query, Response
 
 from hemalum.review.server.byte_cache import ByteCache
 from hemalum.review.server.items import ItemDesk
 from hemalum.review.server.outlines import NucleiTiles
-from hemalum.review.server.responses import GONE, MISSING, Id, bytes_of, gone_if_failing
+from hemalum.review.server.responses import GONE, READING, Id, bytes_of, gone_if_failing
 from hemalum.review.server.schema import Finite, ImageAnswer, ImageItem, ItemAnswer, WholeImageAnswer
 from hemalum.review.server.tiles import TILE, ImageTiles, Pyramid
-
-if TYPE_CHECKING:
-    from hemalum.review.session import ImageSource, Session
+from hemalum.review.session import Session
+from hemalum.review.sources import ImageSource
 
 TILE_BYTES = 256 * 2**20  # of encoded tiles that are kept
 # of another start, and so perhaps of another image with this name, a browser keeps none
@@ -28,21 +27,21 @@ Place = Annotated[int, Path(ge=0, le=2**31)]
 class ImageDesk:
     """Images as the page sees them, for one session."""
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
         self.tiles = ImageTiles(session.open_image)
         self._cache = ByteCache(TILE_BYTES)
         self._nuclei: dict[str, NucleiTiles] = {}
         self._lock = threading.Lock()
 
-    def find(self, id: str) -> "ImageSource":
+    def find(self, id: str) -> ImageSource:
         """The image with this id, else 404."""
         image = self.session.images.get(id)
         if image is None:
             raise HTTPException(404, f"there is no image '{id}'")
         return image
 
-    def nuclei(self, image: "ImageSource") -> NucleiTiles | None:
+    def nuclei(self, image: ImageSource) -> NucleiTiles | None:
         """Tiles of the nuclei of a slide, which are counted once; None for an image that has no store."""
         if image.store is None:
             return None
@@ -52,7 +51,7 @@ class ImageDesk:
                     self._nuclei[image.id] = NucleiTiles(image.store)
             return self._nuclei[image.id]
 
-    def require_nuclei(self, image: "ImageSource", level: int, *, outlines: bool) -> NucleiTiles:
+    def require_nuclei(self, image: ImageSource, level: int, *, outlines: bool) -> NucleiTiles:
         """Tiles of the nuclei of a slide, else 404: also where the level shows the other kind of them."""
         nuclei = self.nuclei(image)
         if nuclei is None or (level >= nuclei.outlines_from) != outlines:
@@ -60,7 +59,7 @@ class ImageDesk:
             raise HTTPException(404, f"{image.name}: there {what} on level {level}")
         return nuclei
 
-    def answer(self, image: "ImageSource") -> ImageAnswer:
+    def answer(self, image: ImageSource) -> ImageAnswer:
         """What is known of an image."""
         height, width = image.shape
         with gone_if_failing():
@@ -71,7 +70,7 @@ class ImageDesk:
         )  # fmt: skip
 
     def tile(
-        self, image: "ImageSource", place: tuple[int, int, int], make: Callable[[], bytes], media_type: str
+        self, image: ImageSource, place: tuple[int, int, int], make: Callable[[], bytes], media_type: str
     ) -> Response:
         """A tile that `make` makes, or that was made before; 404 where there is none at level, x, y."""
         if not Pyramid(image.shape).has(*place):
@@ -82,7 +81,7 @@ class ImageDesk:
         return Response(content, media_type=media_type, headers=KEPT)
 
 
-def image_routes(session: "Session", items: ItemDesk) -> APIRouter:
+def image_routes(session: Session, items: ItemDesk) -> APIRouter:
     """The routes under /images."""
     routes, images = APIRouter(tags=["images"]), ImageDesk(session)
 
@@ -91,7 +90,7 @@ def image_routes(session: "Session", items: ItemDesk) -> APIRouter:
         """All images under review."""
         return [images.answer(image) for image in session.images.values()]
 
-    @routes.get("/images/{id}", responses=MISSING | GONE)
+    @routes.get("/images/{id}", responses=READING)
     def get_image(id: Id) -> WholeImageAnswer:
         """An image, its pyramid and its items."""
         image = images.find(id)
@@ -109,7 +108,7 @@ def image_routes(session: "Session", items: ItemDesk) -> APIRouter:
             ],
         )
 
-    @routes.get("/images/{id}/item", responses=MISSING | GONE)
+    @routes.get("/images/{id}/item", responses=READING)
     def get_item_at(id: Id, x: Annotated[Finite, Query()], y: Annotated[Finite, Query()]) -> ItemAnswer:
         """The item at a point of an image, in px of the image."""
         image = images.find(id)
@@ -118,21 +117,21 @@ def image_routes(session: "Session", items: ItemDesk) -> APIRouter:
             raise HTTPException(404, f"{image.name}: ({x:g}, {y:g}) lies outside of its {width} x {height} px")
         return items.answer(session.item_at(id, x, y), None)
 
-    @routes.get("/images/{id}/tiles/{level}/{x}_{y}.jpg", responses=bytes_of(JPEG) | MISSING | GONE)
+    @routes.get("/images/{id}/tiles/{level}/{x}_{y}.jpg", responses=bytes_of(JPEG) | READING)
     def get_tile(id: Id, level: Level, x: Place, y: Place) -> Response:
         """A tile of the image."""
         image = images.find(id)
         pyramid = Pyramid(image.shape)
         return images.tile(image, (level, x, y), lambda: images.tiles.encode(id, pyramid, level, x, y), JPEG)
 
-    @routes.get("/images/{id}/outlines/{level}/{x}_{y}.bin", responses=bytes_of(BYTES) | MISSING | GONE)
+    @routes.get("/images/{id}/outlines/{level}/{x}_{y}.bin", responses=bytes_of(BYTES) | READING)
     def get_outlines(id: Id, level: Level, x: Place, y: Place) -> Response:
         """The model's nuclei of a tile of a slide, on the levels from `outlines_from` on."""
         image = images.find(id)
         nuclei = images.require_nuclei(image, level, outlines=True)
         return images.tile(image, (level, x, y), lambda: nuclei.outlines(level, x, y), BYTES)
 
-    @routes.get("/images/{id}/density/{level}/{x}_{y}.png", responses=bytes_of(PNG) | MISSING | GONE)
+    @routes.get("/images/{id}/density/{level}/{x}_{y}.png", responses=bytes_of(PNG) | READING)
     def get_density(id: Id, level: Level, x: Place, y: Place) -> Response:
         """How dense the nuclei of a slide lie in a tile, on the levels before `outlines_from`."""
         image = images.find(id)

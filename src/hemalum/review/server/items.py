@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Response
 
@@ -14,7 +14,7 @@ from hemalum.review.nucleus import MAX_POINTS
 from hemalum.review.queue import RANKINGS, Queued, Ranking
 from hemalum.review.server.answers import answer_changes, answer_nuclei, count_nuclei, make_edit, open_points
 from hemalum.review.server.byte_cache import ByteCache
-from hemalum.review.server.responses import BAD, GONE, MISSING, WRITING, Id, bytes_of, gone_if_failing
+from hemalum.review.server.responses import BAD, READING, WRITING, Id, bytes_of
 from hemalum.review.server.schema import (
     LARGEST,
     Author,
@@ -35,9 +35,8 @@ from hemalum.review.server.schema import (
     Whole,
 )
 from hemalum.review.server.tiles import encode_png
-
-if TYPE_CHECKING:
-    from hemalum.review.session import ItemSource, Session
+from hemalum.review.session import Session
+from hemalum.review.sources import ItemSource, id_of
 
 BY_DEFAULT: Ranking = "entropy"
 MAP_BYTES = 64 * 2**20  # of encoded maps that are kept
@@ -49,23 +48,22 @@ Seed = Annotated[int, Query(ge=0, le=LARGEST)]
 class ItemDesk:
     """Items as the page sees them, for one session. `author` is who reviews where a request does not say."""
 
-    def __init__(self, session: "Session", author: str) -> None:
+    def __init__(self, session: Session, author: str) -> None:
         self.session, self.author = session, author
         self.journal = session.project.journal
         self._queues: dict[Any, tuple[int, list[Queued]]] = {}
         self._lock = threading.Lock()
 
-    def find(self, id: str) -> "ItemSource":
+    def find(self, id: str) -> ItemSource:
         """The item with this id, else 404."""
         try:
             return self.session.item(id)
         except HemalumError as error:
             raise HTTPException(404, str(error)) from error
 
-    def state(self, item: "ItemSource") -> ItemState:
-        """The item as it is now; 410 where its image cannot be taken under review."""
-        with gone_if_failing():
-            return self.session.state(item.id)
+    def state(self, item: ItemSource) -> ItemState:
+        """The item as it is now. Raises HemalumError as `Session.state` does."""
+        return self.session.state(item.id)
 
     def queue(self, by: str = BY_DEFAULT, *, stratified: bool = True, seed: int = 0) -> list[Queued]:
         """The queue, ranked again only when more fields have been looked at."""
@@ -82,7 +80,7 @@ class ItemDesk:
         """How far the model has looked."""
         return ProgressAnswer.model_validate(self.session.progress, from_attributes=True)
 
-    def answer(self, item: "ItemSource", author: str | None) -> ItemAnswer:
+    def answer(self, item: ItemSource, author: str | None) -> ItemAnswer:
         """An item as it is now."""
         state = self.state(item)
         queued = next((one for one in self.queue() if one.field.name == item.name), None)
@@ -107,7 +105,7 @@ class ItemDesk:
             can_redo=bool(state.undone.get(author or self.author)),
         )
 
-    def changes(self, item: "ItemSource", after: int, author: str | None) -> ChangesAnswer:
+    def changes(self, item: ItemSource, after: int, author: str | None) -> ChangesAnswer:
         """What has become of an item since a version. Raises HemalumError for one that there is not."""
         state = self.state(item)
         if after > state.version:
@@ -115,7 +113,7 @@ class ItemDesk:
         events = self.journal.events(item.name, after)
         return answer_changes(state, events, self.session.figures(item.id), author or self.author)
 
-    def as_of(self, item: "ItemSource", version: int) -> ItemState:
+    def as_of(self, item: ItemSource, version: int) -> ItemState:
         """The item as it was when it was looked at; mostly that is as it is now."""
         state = self.state(item)
         return state if version >= state.version else self.journal.state(item.name, version)
@@ -160,12 +158,11 @@ def project_routes(desk: ItemDesk) -> APIRouter:
         """The items that the model has looked at, in the order in which they should be reviewed."""
         queue = desk.queue(by, stratified=stratified, seed=seed)
         statuses = known_statuses([one.field.name for one in queue])
-        items = {item.name: item for item in session.items()}
         chosen = [
             QueuedAnswer(
-                id=items[one.field.name].id,
+                id=id_of(one.field.name),
                 name=one.field.name,
-                image=items[one.field.name].image,
+                image=session.item(id_of(one.field.name)).image,
                 window=one.field.window,
                 stratum=one.field.stratum,
                 rank=one.rank,
@@ -187,19 +184,19 @@ def item_routes(desk: ItemDesk) -> APIRouter:
     routes, session, journal = APIRouter(tags=["items"]), desk.session, desk.journal
     maps = ByteCache(MAP_BYTES)
 
-    @routes.get("/items/{id}", responses=MISSING | GONE)
+    @routes.get("/items/{id}", responses=READING)
     def get_item(id: Id, author: Author | None = None) -> ItemAnswer:
         """An item as it is now; `author` says whose undo is meant."""
         return desk.answer(desk.find(id), author)
 
-    @routes.get("/items/{id}/nuclei", responses=MISSING | GONE)
+    @routes.get("/items/{id}/nuclei", responses=READING)
     def get_nuclei(id: Id) -> NucleiAnswer:
         """All nuclei of an item, also those rejected."""
         state = desk.state(desk.find(id))
         nuclei = answer_nuclei(state, state, session.figures(id))
         return NucleiAnswer.model_construct(version=state.version, nuclei=nuclei)
 
-    @routes.get("/items/{id}/changes", responses=BAD | MISSING | GONE)
+    @routes.get("/items/{id}/changes", responses=READING)
     def get_changes(id: Id, after: Whole, author: Author | None = None) -> ChangesAnswer:
         """What has become of an item since a version."""
         return desk.changes(desk.find(id), after, author)
@@ -228,23 +225,21 @@ def item_routes(desk: ItemDesk) -> APIRouter:
         journal.redo(item.name, request.author or desk.author, request.parent)
         return desk.changes(item, request.parent, request.author)
 
-    @routes.get("/items/{id}/proposal", responses=MISSING | GONE)
+    @routes.get("/items/{id}/proposal", responses=READING)
     def get_proposal(id: Id, x: Annotated[Finite, Query()], y: Annotated[Finite, Query()]) -> ProposalAnswer:
         """The model's outline at a point of an item."""
         item = desk.find(id)
         height, width = desk.state(item).item.shape
         if not (0 <= x < width and 0 <= y < height):
             raise HTTPException(404, f"{item.name}: ({x:g}, {y:g}) lies outside of its {width} x {height} px")
-        with gone_if_failing():
-            ring = session.propose(id, x, y)
+        ring = session.propose(id, x, y)
         return ProposalAnswer(points=None if ring is None else open_points(ring))
 
-    @routes.get("/items/{id}/maps/{kind}.png", responses=bytes_of("image/png") | MISSING | GONE)
+    @routes.get("/items/{id}/maps/{kind}.png", responses=bytes_of("image/png") | READING)
     def get_map(id: Id, kind: Literal["probability", "entropy"]) -> Response:
         """A map of an item as gray values: 255 is a probability of 1, or an entropy of log 2."""
         desk.find(id)
-        with gone_if_failing():
-            content = maps.get((id, kind), lambda: encode_png(session.maps(id, kind)))
+        content = maps.get((id, kind), lambda: encode_png(session.maps(id, kind)))
         return Response(content, media_type="image/png")
 
     return routes

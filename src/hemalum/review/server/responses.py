@@ -22,7 +22,8 @@ EVERYWHERE |= _error(422, "The request has another shape")
 BAD = _error(400, "What is asked for cannot be done")
 MISSING = _error(404, "There is no such item, image or tile")
 GONE = _error(410, "The image or the store is gone, damaged or another than before")
-WRITING = BAD | MISSING | GONE | _error(409, "Another came first", ConflictAnswer)
+READING = BAD | MISSING | GONE
+WRITING = READING | _error(409, "Another came first", ConflictAnswer)
 WRITING |= _error(413, "The request is too large") | _error(429, "Too many changes at once: Retry-After says when")
 
 
@@ -34,7 +35,7 @@ def bytes_of(media_type: str) -> Responses:
 
 @contextmanager
 def gone_if_failing() -> Iterator[None]:
-    """What fails here fails since a file of the source is gone, damaged or another than before: 410."""
+    """What fails here, a store, is damaged or another than before: 410."""
     try:
         yield
     except HemalumError as error:

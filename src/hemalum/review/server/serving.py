@@ -7,7 +7,6 @@ import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,9 +14,7 @@ from starlette.types import ASGIApp
 from hemalum.errors import HemalumError, one_line
 from hemalum.review.server.application import STATIC, create_app
 from hemalum.review.server.security import make_token
-
-if TYPE_CHECKING:
-    from hemalum.review.session import Session
+from hemalum.review.session import Session
 
 HOST = "127.0.0.1"
 PORT = 8765
@@ -26,7 +23,7 @@ ENDING = 3  # s for what is being answered when the server ends
 
 
 def serve(
-    session: "Session",
+    session: Session,
     *,
     port: int = 0,
     author: str,
@@ -85,7 +82,7 @@ def _listen(port: int) -> socket.socket:
     if not 0 <= port <= 65_535:
         raise HemalumError(f"--port is {port}: want 1 to 65535, or 0 for a free one")
     for candidate in [port] if port else [*range(PORT, PORT + PORTS), 0]:
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: no delay
         if sys.platform != "win32":  # there it would share the port with another program
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
