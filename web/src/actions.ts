@@ -355,8 +355,8 @@ export const onShow = (show: typeof showNucleus): void => void (showNucleus = sh
 
 export function describe({ id, state, class_name, entropy, probability }: Nucleus): string {
   const facts = [`Nucleus ${id}`, state, class_name ?? ""];
-  if (entropy !== null) facts.push(`entropy ${entropy.toFixed(2)}`);
-  if (probability !== null) facts.push(`probability ${probability.toFixed(2)}`);
+  if (entropy !== null) facts.push(`uncertainty ${Math.round((entropy / Math.LN2) * 100)}%`);
+  if (probability !== null) facts.push(`probability ${Math.round(probability * 100)}%`);
   return facts.filter(Boolean).join(", ");
 }
 

@@ -8,7 +8,7 @@ from playwright.sync_api import BrowserContext
 from builders.review_page import Reviewer, Server
 
 pytestmark = pytest.mark.slow
-FIRST, SECOND, THIRD, FOURTH = (12, 15), (27, 15), (43, 15), (60, 44)  # centers of the discs, px
+FIRST, SECOND, THIRD, FOURTH = (12, 15), (28, 15), (44, 15), (60, 44)  # centers of the discs, px
 
 
 def test_opens_with_the_link_and_says_where_it_is_without(context: BrowserContext, server: Server) -> None:

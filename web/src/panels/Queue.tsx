@@ -58,7 +58,7 @@ function Entry({ entry, current }: { entry: QueueEntry; current: boolean }): JSX
             {entry.stratum && <span class="stratum">{entry.stratum}</span>}
             {entry.nuclei !== null && <span>{plural(entry.nuclei, "nucleus", "nuclei")}</span>}
           </span>
-          <span class="reason">{entry.reason}</span>
+          <span class="reason" title={entry.reason}>{entry.reason}</span>
         </span>
       </button>
     </li>
