@@ -1,6 +1,6 @@
 """The server of a review as a program of its own: FOLDER PORT [REGIONS].
 
-It is of two small images, or with REGIONS of a slide of as many by as many regions of 1024 px, with 1,849 nuclei each.
+It is of two small images, or, with REGIONS, of a slide of as many by as many regions of 1024 px and 1,849 nuclei each.
 """
 
 import sys
