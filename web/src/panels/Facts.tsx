@@ -198,7 +198,7 @@ export function FactsPanel(): JSX.Element {
         <section aria-labelledby="item">
           <h2 id="item"><Name name={item.name} window={item.window} /></h2>
           <p class="hint">
-            {[item.stratum, item.window && `${number(item.window[2])} × ${number(item.window[3])} px`, item.mpp && `${item.mpp.toFixed(2)} µm/px`]
+            {[item.name.startsWith(item.stratum) ? "" : item.stratum, item.window && `${number(item.window[2])} × ${number(item.window[3])} px`, item.mpp && `${item.mpp.toFixed(2)} µm/px`]
               .filter(Boolean).join(" · ")}
           </p>
           {item.reason && <p class="why">{item.reason}</p>}
