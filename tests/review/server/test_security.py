@@ -56,6 +56,13 @@ def test_a_page_without_the_token_says_where_the_link_is(visitor: TestClient, pa
     assert "set-cookie" not in answer.headers
 
 
+def test_after_a_click_in_another_page_the_page_is_asked_for_once_more(visitor: TestClient) -> None:
+    again = "<meta http-equiv=refresh content='0;url=/'>"
+    assert again in visitor.get("/", headers={"Sec-Fetch-Site": "cross-site"}).text
+    for site in ("same-origin", "same-site", "none"):
+        assert again not in visitor.get("/", headers={"Sec-Fetch-Site": site}).text
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize(
     "headers",
