@@ -447,6 +447,15 @@ def test_files_that_are_none_of_this_review(session: Session, tmp_path: Path) ->
 
 
 @pytest.mark.fault
+def test_a_file_that_is_too_large(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_review(session, tmp_path / "q", "geojson")
+    monkeypatch.setattr("hemalum.review.importing.MAX_BYTES", 2000)
+    summary = import_review(session, tmp_path / "q")
+    assert summary.images == 0
+    assert all("has more than 0 GB: export a part of the objects" in reason for _, reason in summary.failed)
+
+
+@pytest.mark.fault
 def test_nuclei_of_a_larger_image(session: Session, tmp_path: Path) -> None:
     file = export_review(session, tmp_path / "q", "geojson")[0]
 

@@ -26,6 +26,7 @@ from hemalum.review.sources import ImageSource, ItemSource
 
 SUFFIXES = (".geojson", ".geojson.gz", ".json")
 AUTHOR = "QuPath import"
+MAX_BYTES = 2 * 2**30  # of a file: about four million nuclei
 
 Window = tuple[int, int, int, int]
 
@@ -93,9 +94,10 @@ def _matched(session: Session, path: Path) -> tuple[list[tuple[Path, ImageSource
         raise HemalumError(f"{path}: holds no GeoJSON ({', '.join(SUFFIXES)})")
     images = {results_name(image): image for image in session.images.values()}
     by_last: dict[str, list[ImageSource]] = {}
-    for name, image in images.items():
-        by_last.setdefault(name.rpartition("/")[2], []).append(image)
-    pairs, others = [], []
+    for name, one in images.items():
+        by_last.setdefault(name.rpartition("/")[2], []).append(one)
+    pairs: list[tuple[Path, ImageSource]] = []
+    others: list[Path] = []
     for file in files:
         suffix = next((one for one in SUFFIXES if file.name.endswith(one)), file.suffix)
         name = file.name.removesuffix(suffix)
@@ -118,6 +120,8 @@ def _matched(session: Session, path: Path) -> tuple[list[tuple[Path, ImageSource
 def _import_image(
     session: Session, image: ImageSource, file: Path, exports: Sequence[Versions], summary: ImportSummary
 ) -> None:
+    if file.stat().st_size > MAX_BYTES:
+        raise HemalumError(f"{file}: has more than {MAX_BYTES // 2**30} GB: export a part of the objects")
     roles = tell_apart(read_drawing(file), image.shape)
     nuclei = roles.nuclei
     nuclei.check_within(image.shape)
