@@ -341,10 +341,11 @@ def test_what_was_changed_in_another_window_of_a_slide(slide_session: Session, t
         return [feature for feature in features if feature is not one]
 
     change_file(file, correct)
-    summary = import_review(session, file)
+    summary = import_review(session, file, reviewed=True)
     assert (summary.deleted, summary.reshaped, summary.added, summary.conflicts) == (1, 0, 0, [])
     assert sorted(session.project.journal.names()) == sorted([item.name, other.name])
-    assert events(session, other) == [(AUTHOR, "delete", 1)]
+    assert events(session, other) == [(AUTHOR, "delete", 1), (AUTHOR, "mark", 0)]
+    assert [session.state(one.id).status for one in (item, other)] == ["open", "reviewed"]
     labels = covered(session, export_review(session, tmp_path / "again", "geojson")[0])
     x, y = np.rint(gone[0]).astype(int)
     assert not labels[y, x]
