@@ -198,7 +198,8 @@ def ask_for_views(review: Review) -> Figures:
                 for name, side in zip(("width", "height"), VIEW, strict=True)
             )
             columns, rows = (
-                range(start // TILE, (start + side) // TILE + 1) for start, side in zip((left, top), VIEW, strict=True)
+                range(start // TILE, (start + side) // TILE + 1)
+                for start, side in zip((left, top), VIEW, strict=True)
             )
             kinds = [("tiles", "jpg")] + ([("outlines", "bin")] if level >= review.pyramid["outlines_from"] else [])
             paths = [
