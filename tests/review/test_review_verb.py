@@ -87,6 +87,9 @@ def test_out_and_back(source: Path, dark_model: Path, capsys: pytest.CaptureFixt
     file.write_text(json.dumps(content))
     run("review", "-p", "p", "--import", "q")
     assert capsys.readouterr().out.splitlines() == ["2 images: 1 deleted"]
+    run("review", "-p", "p", "--import", "q", "--reviewed")
+    run("review", "-p", "p", "--export", "both")
+    assert len(Dataset.open("both")) == 2
 
 
 def test_what_cannot_be_taken_is_named_and_the_rest_is(
@@ -144,6 +147,7 @@ def test_mistakes_in_the_arguments(
         ("-p", "p", "--export", "out"): "no item is marked as reviewed",
         ("-p", "p", "--export", "out", "--format", "csv"): "unknown format 'csv'; known: dataset, geojson, qupath",
         ("-p", "p", "--format", "csv"): "--format is for --export: leave it out",
+        ("-p", "p", "--reviewed"): "--reviewed is for --import: leave it out",
         ("-p", "p", "--export", "o", "--import", "o"): "give --export or --import, one after the other",
         ("-p", "p", "--import", "nowhere"): "nowhere: no such file or folder",
         ("-p", "p", "--import", "o", "--port", 9000): "--port is for the page, and --export and --import open none",
