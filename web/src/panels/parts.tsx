@@ -55,7 +55,6 @@ export const Action = ({ command, icon, label, onClick, pressed, disabled, kind,
     title={`${COMMANDS[command].says} (${keyOf(command)})`}
     aria-keyshortcuts={keyOf(command)}
     aria-pressed={pressed}
-    aria-label={label}
     disabled={disabled}
     onClick={onClick}
   >
