@@ -38,6 +38,8 @@ from .model import shipped_models as shipped_models
 from .network import build_network as build_network
 from .network import measure_halo as measure_halo
 from .network import option_defaults as option_defaults
+from .refinement import RefinedFrom as RefinedFrom
+from .refinement import ScoreChange as ScoreChange
 from .sam import SamEncoder as SamEncoder
 from .sam import check_sam as check_sam
 from .sam import load_sam as load_sam
