@@ -31,6 +31,8 @@ from .slide_batch import check_slide_formats as check_slide_formats
 from .slide_batch import segment_slides as segment_slides
 from .staining import check_stain as check_stain
 from .staining import find_staining as find_staining
+from .store_slide import find_slide as find_slide
+from .store_slide import slide_of as slide_of
 from .summary import CLASS as CLASS
 from .summary import Row as Row
 from .summary import newest_table as newest_table

@@ -20,6 +20,7 @@ from .item import Item as Item
 from .item import ItemState as ItemState
 from .item import Touch as Touch
 from .journal import Journal as Journal
+from .kept_fields import NucleusFigures as NucleusFigures
 from .labels import corrected_nuclei as corrected_nuclei
 from .labels import corrected_sample as corrected_sample
 from .labels import export_dataset as export_dataset
@@ -30,6 +31,12 @@ from .queue import RANKINGS as RANKINGS
 from .queue import Queued as Queued
 from .queue import rank_fields as rank_fields
 from .queue import top_of_strata as top_of_strata
+from .session import Progress as Progress
+from .session import Session as Session
+from .sources import Failure as Failure
+from .sources import ImageGone as ImageGone
+from .sources import ImageSource as ImageSource
+from .sources import ItemSource as ItemSource
 from .uncertainty import OUTLIER as OUTLIER
 from .uncertainty import Field as Field
 from .uncertainty import NucleusUncertainty as NucleusUncertainty

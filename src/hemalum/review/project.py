@@ -2,12 +2,14 @@
 
 PROJECT/review.yaml      what is reviewed: source, and model with its digest
 PROJECT/review.sqlite    the journal of corrections
+PROJECT/fields           what is known of each field that the model has looked at
 """
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from hemalum.errors import HemalumError
 from hemalum.files import named_path, new_folder
@@ -21,13 +23,16 @@ JOURNAL = "review.sqlite"
 @dataclass(frozen=True, slots=True, eq=False)
 class Project:
     """A project that is open. `source` is what is reviewed, `model` the name of the model that proposed the nuclei,
-    `model_digest` its `Model.digest`. Close it, or use it in a `with`."""
+    `model_digest` its `Model.digest`, `model_path` its file where it is none of those that are shipped. `options` are
+    plain values that decide how the source is looked at. Close it, or use it in a `with`."""
 
     folder: Path
     source: str
     model: str
     model_digest: str
     journal: Journal
+    model_path: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
@@ -43,19 +48,33 @@ class Project:
         for key in ("id", "source", "model", "model_digest"):
             if not isinstance(held.get(key), str):
                 raise HemalumError(f"{manifest_path(folder, KIND)}: {key} is {held.get(key)!r}, not a text")
+        model_path, options = held.get("model_path"), held.get("options", {})
+        if not isinstance(model_path, str | None) or not isinstance(options, dict):
+            raise HemalumError(f"{manifest_path(folder, KIND)}: model_path or options are not as written")
         journal = Journal.open(folder / JOURNAL, held["id"])
-        return cls(folder, held["source"], held["model"], held["model_digest"], journal)
+        return cls(folder, held["source"], held["model"], held["model_digest"], journal, model_path, options)
 
     @classmethod
-    def join(cls, folder: Path | str, *, source: str, model: str, model_digest: str) -> Self:
+    def join(
+        cls,
+        folder: Path | str,
+        *,
+        source: str,
+        model: str,
+        model_digest: str,
+        model_path: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Self:
         """The project of this source and model in a folder: started where that is new or empty, else gone on with.
 
-        A model may be called otherwise than before; its digest decides. Raises HemalumError as `open` does, and where
-        the folder holds anything else.
+        A model may be called otherwise than before, and lie elsewhere; its digest decides. Raises HemalumError as
+        `open` does, and where the folder holds anything else, or the same with other options.
         """
         folder = named_path(folder)
         check_free(folder, KIND)
-        requested = {"source": source, "model": model, "model_digest": model_digest}
+        options = dict(options or {})
+        requested: dict[str, Any] = {"source": source, "model": model, "model_digest": model_digest}
+        requested |= {"model_path": model_path, "options": options}
         if not manifest_path(folder, KIND).is_file():
             with new_folder(folder) as building:
                 id = uuid.uuid4().hex
@@ -63,6 +82,7 @@ class Project:
                 write_manifest(building, KIND, {"id": id, **requested})
         held = read_manifest(folder, KIND)
         require_equal(folder, KIND, held, {"source": source})
+        require_equal(folder, KIND, held.get("options", {}), options)
         if held.get("model_digest") != model_digest:
             raise holds_another(
                 folder, KIND, f"it is of another model, '{held.get('model')}'; take that one, or another folder"

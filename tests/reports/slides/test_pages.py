@@ -12,13 +12,13 @@ from builders.slides import draw_picture, save_pyramid
 from builders.stores import squares_run, store_squares
 from hemalum import cli
 from hemalum.errors import HemalumError
+from hemalum.inference import find_slide
 from hemalum.nuclei.store import NucleiStore, SlideMaps, StoreRun, measure_maps
 from hemalum.reports.slides import (
     SlideRow,
     choose_fields,
     draw_contact_sheet,
     draw_map,
-    find_slide,
     slide_row,
     write_cohort_page,
     write_maps,

@@ -6,7 +6,6 @@ from .fields import choose_fields as choose_fields
 from .fields import draw_contact_sheet as draw_contact_sheet
 from .fields import draw_overview as draw_overview
 from .map_picture import draw_map as draw_map
-from .opening import find_slide as find_slide
 from .page import slide_row as slide_row
 from .page import write_maps as write_maps
 from .page import write_slide_page as write_slide_page

@@ -10,6 +10,7 @@ from PIL import Image
 
 from hemalum import __version__
 from hemalum.files import new_folder, write_text
+from hemalum.inference import find_slide, slide_of
 from hemalum.nuclei.store import CELL_UM, NucleiStore, SlideMaps, measure_maps, summarize, write_map_zarr
 from hemalum.reports.files import data_uri, render
 from hemalum.reports.slides.facts import (
@@ -25,7 +26,7 @@ from hemalum.reports.slides.facts import (
 )
 from hemalum.reports.slides.fields import FIELD_RULE, choose_fields, draw_contact_sheet, draw_overview, find_pale
 from hemalum.reports.slides.map_picture import draw_map
-from hemalum.reports.slides.opening import find_slide, slide_of, tissue_of
+from hemalum.reports.slides.tissue import tissue_of
 from hemalum.slides import Slide
 
 log = logging.getLogger(__name__)

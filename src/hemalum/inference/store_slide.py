@@ -1,26 +1,28 @@
-"""The slide that a store's nuclei are of: found, checked by its fingerprint, and where in it there is tissue."""
+"""The slide that a store's nuclei are of: found, opened, and checked by its fingerprint."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hemalum.errors import HemalumError
+from hemalum.inference.inputs import RECORD
+from hemalum.inference.summary import Summary
 from hemalum.nuclei.store import NucleiStore
-from hemalum.slides import Slide, Tissue, all_tissue, find_artifacts, find_tissue, is_slide, open_slide
+from hemalum.slides import Slide, is_slide, open_slide
 
-log = logging.getLogger(__name__)
+DEEPEST = 8  # folders that results are laid out in below the one of the record
 
 
 def find_slide(store: NucleiStore, named: Path | str | None = None) -> Path | None:
-    """Where the slide of a store is: `named`, or in the folder `named`, or beside the store; None where it is not.
+    """Where the slide of a store is: `named`, or in the folder `named`, or beside the store, or where it was when it
+    was segmented, as the record of the folder of results says; None where it is not.
 
     Raises HemalumError when `named` is a folder that neither has nor is a slide, or is not there.
     """
     source = None if store.run.source is None else Path(store.run.source).name
     if named is None:
         beside_it = None if source is None else store.path.parent / source
-        return beside_it if beside_it is not None and beside_it.exists() else None
+        return beside_it if beside_it is not None and beside_it.exists() else _recorded(store)
     path = Path(named)
     if path.is_dir():
         if source is not None and (path / source).exists():
@@ -32,6 +34,17 @@ def find_slide(store: NucleiStore, named: Path | str | None = None) -> Path | No
     return path
 
 
+def _recorded(store: NucleiStore) -> Path | None:
+    """Where the slide was when it was segmented; None where no record says, or it is there no more."""
+    store_path = store.path.absolute()
+    for out in list(store_path.parents)[:DEEPEST]:
+        if (out / RECORD).is_file():
+            results = (store_path.parent / store.name).relative_to(out).as_posix()
+            finished = Summary(out).finished.get(results)
+            return Path(finished.path) if finished is not None and Path(finished.path).exists() else None
+    return None
+
+
 @contextmanager
 def slide_of(store: NucleiStore, slide: Slide | Path | str | None = None) -> Iterator[Slide]:
     """Give the opened slide of a store, found as `find_slide` does where it is not given.
@@ -39,7 +52,7 @@ def slide_of(store: NucleiStore, slide: Slide | Path | str | None = None) -> Ite
     Raises HemalumError when there is none, or it is another one by its fingerprint.
     """
     if isinstance(slide, Slide):
-        _check(store, slide)
+        check_slide(store, slide)
         yield slide
         return
     path = find_slide(store, slide)
@@ -48,26 +61,14 @@ def slide_of(store: NucleiStore, slide: Slide | Path | str | None = None) -> Ite
             f"{store.path}: its slide {store.run.source or ''} is not beside it; say where it is with --slide"
         )
     with open_slide(path, mpp=store.run.mpp, channel=store.run.settings.get("channel")) as opened:
-        _check(store, opened)
+        check_slide(store, opened)
         yield opened
 
 
-def _check(store: NucleiStore, slide: Slide) -> None:
+def check_slide(store: NucleiStore, slide: Slide) -> None:
+    """Raise HemalumError for another slide than the one that the nuclei of a store are of."""
     if slide.fingerprint != store.run.fingerprint or slide.shape != store.run.shape:
         raise HemalumError(
             f"{slide.name}: is not the slide that the nuclei of {store.path} are of (fingerprint "
             f"{slide.fingerprint[:12]}, there {store.run.fingerprint[:12]}); name the right one with --slide"
         )
-
-
-def tissue_of(store: NucleiStore, slide: Slide) -> tuple[Tissue, str]:
-    """Where nuclei were looked for in a slide, and what speaks against that, in words; "" where nothing does."""
-    digest, mpp = store.run.settings.get("tissue_mask"), store.run.mpp
-    seen = all_tissue(slide, "no mask was used", mpp=mpp) if digest is None else find_tissue(slide, mpp=mpp)
-    left_out = store.run.settings.get("artifacts")  # None where there are none: then they need not be looked for
-    tissue = seen if left_out in (None, "kept") else find_artifacts(slide, mpp=mpp).without(seen)
-    if digest is None or tissue.digest == digest:
-        return tissue, ""
-    doubt = "the tissue mask that this version finds is not the one of the run"
-    log.warning("%s: %s", store.path, doubt)
-    return tissue, doubt
