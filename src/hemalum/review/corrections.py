@@ -1,10 +1,11 @@
-"""The corrections of a review as training data: which items, which of them are held out for ever, and their images."""
+"""The corrections of a review as training data: which items, which of them are held out, and their images."""
 
 import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from hemalum.errors import HemalumError, counted, one_line
 from hemalum.files import write_text
 from hemalum.manifest import lock_folder, read_manifest
 from hemalum.models import Model
+from hemalum.review.fields import SIDE
 from hemalum.review.item import Item, ItemState
 from hemalum.review.labels import export_dataset
 from hemalum.review.project import KIND, Project
+from hemalum.review.sources import ImagePool, cut_items, open_source
 
 HELD_OUT = "held_out.json"  # in the project: the part of each group, which never changes
 HOLDOUT = 0.25
@@ -86,9 +89,7 @@ class Corrections:
         Raises HemalumError where an image is gone or another than the one that was reviewed.
         """
         dataset = (
-            Dataset.open(out)
-            if out.exists()
-            else export_dataset(project.journal, out, read_image, parts=self.parts)
+            Dataset.open(out) if out.exists() else export_dataset(project.journal, out, read_image, parts=self.parts)
         )
         groups = [group_of(state.item) for state in self.states]
         if len(groups) != len(dataset):
@@ -96,6 +97,34 @@ class Corrections:
         rows = tuple(replace(row, group=group) for row, group in zip(dataset.rows, groups, strict=True))
         info = dataset.info.model_copy(update={"name": f"corrections_{self.project[:8]}"})
         return replace(dataset, rows=rows, info=info)
+
+
+@contextmanager
+def open_images(project: Project) -> Iterator[ReadImage]:
+    """What gives the image (H, W, 3) uint8 of an item of a project, from the project's source.
+
+    Raises HemalumError where the source is gone; the function does for an image that is gone or changed.
+    """
+    options = project.options
+    try:
+        source = open_source(
+            project.source, project.folder, mpp=options.get("mpp"), slide=options.get("slide"),
+            recursive=options.get("recursive", True),
+        )  # fmt: skip
+    except HemalumError as error:
+        raise HemalumError(f"{project.folder}: the images of this review cannot be opened: {error}") from error
+    side = options.get("side", SIDE)
+    items = {item.name: (image, item.window) for image in source.images for item in cut_items(image, side)}
+    with closing(ImagePool()) as pool:
+
+        def read_image(item: Item) -> NDArray[np.uint8]:
+            if item.name not in items:
+                raise HemalumError(f"{item.name}: its image is not in {project.source} any more; put it back")
+            image, window = items[item.name]
+            with pool.open(image) as slide:
+                return slide.rows(0, slide.shape[0]) if window is None else slide.read(*window)
+
+        yield read_image
 
 
 def group_of(item: Item) -> str:
@@ -143,7 +172,7 @@ def _assign(folder: Path, groups: Sequence[str], holdout: float) -> dict[str, Pa
     with lock_folder(folder):
         known = _read_parts(folder / HELD_OUT)
         parts = {group: known[group] for group in groups if group in known}
-        new = sorted(set(groups) - known.keys(), key=lambda group: hashlib.sha256(group.encode("utf-8", "surrogateescape")).hexdigest())
+        new = sorted(set(groups) - known.keys(), key=_hash)
         wanted = min(max(1, round(holdout * len(groups))), len(groups) - 1)
         missing = max(0, wanted - sum(part == "test" for part in parts.values()))
         parts |= {group: "test" if index < missing else "train" for index, group in enumerate(new)}
@@ -156,6 +185,10 @@ def _assign(folder: Path, groups: Sequence[str], holdout: float) -> dict[str, Pa
                 )
         write_text(folder / HELD_OUT, json.dumps(known | parts, indent=2, ensure_ascii=False) + "\n")
     return parts
+
+
+def _hash(group: str) -> str:
+    return hashlib.sha256(group.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _read_parts(path: Path) -> dict[str, Part]:

@@ -91,8 +91,8 @@ def export_dataset(
     """Write all items that are marked as reviewed as a dataset folder, whole or not at all, and open it.
 
     `read_image` gives the image (H, W, 3) uint8 of an item. The parts train, val and test get their `shares` by
-    group; `parts` gives them by the name of the item instead. Raises HemalumError where no item is reviewed, `out` holds something, an image is gone or another than was
-    reviewed, or items differ in their classes.
+    group; `parts` gives them by the name of the item instead. Raises HemalumError where no item is reviewed, `out`
+    holds something, an image is gone or another than was reviewed, or items differ in their classes.
     """
     out = Path(out)
     states = [state for name in journal.names() if (state := journal.state(name)).status == "reviewed"]
@@ -113,7 +113,7 @@ def export_dataset(
             split = SplitInfo.of(by_id, by="group", fractions=shares, seed=seed)
         else:
             by_id = {row.id: parts[state.item.name] for row, state in zip(rows, states, strict=True)}
-            split = SplitInfo.of(by_id, by="group", note="held out once for ever: hemalum refine --project", seed=seed)
+            split = SplitInfo.of(by_id, by="group", note="as the caller gave them", seed=seed)
         rows = [replace(row, split=by_id[row.id]) for row in rows]
         scales = {(row.mpp, row.mpp_source) for row in rows}
         info = DatasetInfo(

@@ -10,50 +10,46 @@ has corrected. Its paper measures on one test set; here images of before guard a
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from hemalum.data import Dataset, FixedShares, hash_lines
+from hemalum.data import Dataset
 from hemalum.errors import HemalumError, counted
 from hemalum.experiments import (
     Measurement,
     Resources,
     choose_trainable,
-    continued_recipe,
     count_seen,
     measure,
     seen_text,
     training_recipe,
 )
 from hemalum.inference import as_engine
-from hemalum.losses import Distilled
 from hemalum.manifest import check_manifest
 from hemalum.metrics import PairedComparison, compare_paired, score_pixels
 from hemalum.models import Model, RefinedFrom, ScoreChange, load_model, save_model
-from hemalum.review.corrections import HOLDOUT, Corrections, ReadImage, check_origin
+from hemalum.review.corrections import HOLDOUT, Corrections, ReadImage, check_origin, open_images
 from hemalum.review.project import Project
 from hemalum.review.refinement_decision import TOLERANCE, Change, Decision, check_tolerance, decide
 from hemalum.review.refinement_guards import Given, Guard, as_guard, check_apart, open_guard, open_replay
+from hemalum.review.refinement_training import ProgressCallback, Work, train_refined
 from hemalum.settings import check_seed
-from hemalum.training import MODEL_FILE, Recipe, Source, train
+from hemalum.training import MODEL_FILE
 
 KIND = "reviewed_refinement"  # of folder
 NO_REPLAY = "none"
-DISTILLATION = 1.0  # weight of the distance to the old maps
-VALIDATED = 8  # corrected items at most that the curves of training are of
-VALIDATIONS = 10
 
-ProgressCallback = Callable[[str, int, int], None]
+MeasuredOn = Literal["held out", "guard"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compared:
     """Both models on one set of images: the held-out items, or those of a guard."""
 
-    kind: Literal["held out", "guard"]
+    kind: MeasuredOn
     name: str
     split: str
     digest: str
@@ -63,22 +59,19 @@ class Compared:
     dice: PairedComparison
 
     @classmethod
-    def of(cls, kind: Literal["held out", "guard"], guard: Guard, before: Measurement, after: Measurement) -> "Compared":
+    def of(cls, kind: MeasuredOn, guard: Guard, before: Measurement, after: Measurement) -> "Compared":
         """The paired comparison, new less old, whose bootstrap draws groups where images come in groups."""
         groups = before.groups if len(set(before.groups)) < len(before) else None
         pairs = [
-            compare_paired(score(after), score(before), groups=groups)
-            for score in (_pq_by_image, _dice_by_image)
+            compare_paired(score(after), score(before), groups=groups) for score in (_pq_by_image, _dice_by_image)
         ]
-        return cls(kind, guard.dataset.info.name, guard.split, guard.dataset.digest(), before, after, *pairs)
+        return cls(kind, guard.dataset.info.name, guard.split, guard.digest, before, after, *pairs)
 
     @property
     def change(self) -> Change:
         """What the decision looks at."""
         pq, dice, name = self.pq, self.dice, f"{self.name}, {self.split}"
-        return Change(
-            self.kind, name, pq.mean_difference, dice.mean_difference, pq.low, pq.high, dice.low, dice.high
-        )
+        return Change(self.kind, name, pq.mean_difference, dice.mean_difference, pq.low, pq.high, dice.low, dice.high)
 
     @property
     def record(self) -> ScoreChange:
@@ -110,34 +103,6 @@ class ReviewedRefinement:
     line: str
     steps: int
     notes: tuple[str, ...] = ()
-
-
-@dataclass
-class _Work:
-    """What the steps share. `kept_by` is what keeps the model from forgetting, in words."""
-
-    model: Model
-    recipe: Recipe
-    corrected: Dataset
-    replay: Dataset | None
-    distilled: bool
-    out: Path
-    record: dict[str, Any]
-    resources: Resources
-    on_progress: ProgressCallback | None
-    notes: list[str] = field(default_factory=list)
-
-    def report(self, step: str, done: int, total: int) -> None:
-        """Call `on_progress`, where there is one."""
-        if self.on_progress is not None:
-            self.on_progress(step, done, total)
-
-    @property
-    def kept_by(self) -> str:
-        """What keeps the model from forgetting."""
-        if self.replay is not None:
-            return f"replay of {counted(len(self.replay.split('train')), 'training image')} of {self.replay.info.name}"
-        return "distillation from the model as it was" if self.distilled else "nothing"
 
 
 def refine_reviewed(  # noqa: PLR0913 (the verb's options)
@@ -200,40 +165,159 @@ def refine_reviewed(  # noqa: PLR0913 (the verb's options)
             "seed": seed,
         }
         check_manifest(Path(out), KIND, record)
-        corrected = corrections.export(opened, Path(out) / "corrections", read_image or _image_reader(opened))
+        corrected = _export(corrections, opened, Path(out) / "corrections", read_image)
     finally:
         if opened is not project:
             opened.close()
-    work = _Work(
-        loaded, recipe, corrected, replayed, distilled, Path(out), record, resources or Resources(), on_progress
+    work = Work(
+        loaded,
+        recipe,
+        corrections,
+        corrected,
+        replayed,
+        distilled,
+        Path(out),
+        record,
+        resources or Resources(),
+        on_progress,
     )
-    return _run(work, corrections, watching, tolerance, _name_of(model, loaded))
+    return _run(work, watching, tolerance, _name_of(model, loaded))
 
 
-def _run(
-    work: _Work, corrections: Corrections, guards: Sequence[Guard], tolerance: float, name: str
-) -> ReviewedRefinement:
-    refined, steps = _train(work)
-    watched: list[tuple[Literal["held out", "guard"], Guard]] = [("held out", as_guard_of_held_out(work.corrected))]
+def _run(work: Work, guards: Sequence[Guard], tolerance: float, name: str) -> ReviewedRefinement:
+    refined, steps = train_refined(work)
+    watched: list[tuple[MeasuredOn, Guard]] = [("held out", as_guard(work.corrected, "test"))]
     watched += [("guard", guard) for guard in guards]
     compared = tuple(
         Compared.of(kind, guard, *(_measured(work, arm, model, guard) for arm, model in _arms(work, refined)))
         for kind, guard in watched
     )
     decision = decide(compared[0].change, [one.change for one in compared[1:]], tolerance)
-    _note(work, corrections, guards, compared)
+    _note(work, compared)
     path = work.out / MODEL_FILE
     line = _line(decision, tolerance, bool(guards))
-    _save(work, refined, corrections, compared, decision, line, tolerance)
+    _save(work, refined, compared, decision, line, tolerance)
     return ReviewedRefinement(
         out=work.out,
         model=path,
         use=str(path) if decision.better else name,
         record=work.record | {"tolerance": tolerance, "kept_by": work.kept_by},
-        corrections=corrections,
+        corrections=work.corrections,
         compared=compared,
         decision=decision,
         line=line,
         steps=steps,
         notes=tuple(work.notes),
     )
+
+
+def _export(corrections: Corrections, project: Project, out: Path, read_image: ReadImage | None) -> Dataset:
+    if read_image is not None:
+        return corrections.export(project, out, read_image)
+    with open_images(project) as read:
+        return corrections.export(project, out, read)
+
+
+def _arms(work: Work, refined: Model) -> list[tuple[str, Model]]:
+    return [("before", work.model), ("after", refined)]
+
+
+def _measured(work: Work, arm: str, model: Model, guard: Guard) -> Measurement:
+    path = work.out / "measured" / f"{guard.digest[:16]}-{arm}.npz"
+    if path.is_file():
+        return Measurement.load(path)
+    engine = as_engine(work.resources.engine, model, threads=work.resources.threads)
+    report = partial(work.report, f"measuring {guard.name} {arm}")
+    result = measure(model, guard.dataset, engine, report, leave_out_ambiguous=work.recipe.ambiguous == "ignore")
+    result.save(path)
+    return result
+
+
+def _note(work: Work, compared: Sequence[Compared]) -> None:
+    """What a reader has to know."""
+    card, held_out = work.model.card, compared[0].before
+    if len(compared) == 1:
+        work.notes.append(
+            "Nothing guards this refinement: whether the model got worse on other images was not measured. Give "
+            "--guard DATASET, or --replay, whose validation part guards."
+        )
+    if work.kept_by == "nothing":
+        work.notes.append("Nothing kept the model from forgetting: neither replay nor distillation was asked for.")
+    seen = count_seen(card, [row.sha256 for row in work.corrected.split("test").rows])
+    if seen["trained"] or seen["validated"]:
+        work.notes.append(
+            f"The model as it was has seen held-out images with the labels of before: {seen_text(seen)}; its scores "
+            "there are not those of new images."
+        )
+    groups = len(set(held_out.groups))
+    work.notes.append(
+        f"{counted(len(held_out), 'item')} of {counted(groups, 'image')} are held out, in every refinement of this "
+        "review."
+    )
+    if card.calibration is not None or card.recall:
+        work.notes.append(
+            "The temperature and the thresholds for a recall were those of the model as it was, and are not taken "
+            "over: hemalum calibrate sets new ones."
+        )
+
+
+def _line(decision: Decision, tolerance: float, guarded: bool) -> str:
+    """The decision in a sentence."""
+    if not decision.better:
+        return f"Not better: {'; '.join(decision.reasons)}. Both models are kept; go on with the one as it was."
+    watched = f"and no guard fell by more than {tolerance:g}" if guarded else "and nothing else was looked at"
+    return f"Better: the held-out corrections did not get worse, {watched}. Go on with the refined model."
+
+
+def _save(
+    work: Work, refined: Model, compared: Sequence[Compared], result: Decision, line: str, tolerance: float
+) -> None:
+    """The refined model under NEW; what does not follow from weights is the parent's."""
+    parent, corrections = work.model.card, work.corrections
+    before = parent.refinement
+    refinement = RefinedFrom(
+        parent=parent.name,
+        ancestors=[work.model.digest, *([] if before is None else before.ancestors)],
+        project=corrections.project,
+        items=corrections.count("train"),
+        held_out=corrections.count("test"),
+        events=dict(corrections.events),
+        corrections=corrections.digest,
+        split_hash=work.corrected.split_hash,
+        kept_by=work.kept_by,
+        tolerance=tolerance,
+        better=result.better,
+        decision=line,
+        changes=[one.record for one in compared],
+    )
+    changes = {
+        "refinement": refinement,
+        "tiling": parent.tiling,
+        "native_stains": sorted({*parent.native_stains, *refined.card.native_stains}),
+        "nucleus_diameter_um": parent.nucleus_diameter_um,
+        "use": parent.use,
+    }
+    save_model(work.out / MODEL_FILE, refined.card.model_copy(update=changes), refined.tensors)
+
+
+def _pq_by_image(measured: Measurement) -> list[float]:
+    return [counts.pq for counts in measured.matches]
+
+
+def _dice_by_image(measured: Measurement) -> list[float]:
+    return [score_pixels(counts).dice for counts in measured.pixels]
+
+
+def _name_of(model: Path | str | Model, loaded: Model) -> str:
+    """How the model was named, for the line that says which one to go on with."""
+    if isinstance(model, Model):
+        return str(loaded.path or loaded.card.name)
+    return str(model)
+
+
+def _check_numbers(lr: float, epochs: int, seed: int) -> None:
+    check_seed(seed)
+    if not lr > 0 or not math.isfinite(lr):
+        raise HemalumError(f"lr must be above 0, not {lr}")
+    if epochs < 1:
+        raise HemalumError(f"epochs must be at least 1, not {epochs}")

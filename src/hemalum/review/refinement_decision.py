@@ -44,9 +44,9 @@ class Decision:
 def decide(held_out: Change, guards: Sequence[Change], tolerance: float = TOLERANCE) -> Decision:
     """The new model is better where the held-out corrections did not get worse, and no guard fell.
 
-    The held-out corrections got worse where PQ fell at all, or Dice by more than `tolerance`; a guard fell where PQ or
-    Dice did by more than `tolerance`. What cannot be told (nan) is no proof of better. The rule looks at means; their
-    intervals are for the reader.
+    The held-out corrections got worse where PQ fell at all, or Dice by more than `tolerance`; a guard fell where PQ
+    or Dice did by more than `tolerance`. What cannot be told (nan) is no proof of better. The rule looks at means;
+    their intervals are for the reader.
     """
     reasons = _falls(held_out, 0.0, tolerance)
     for guard in guards:

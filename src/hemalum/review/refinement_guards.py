@@ -20,6 +20,7 @@ class Guard:
 
     dataset: Dataset
     split: str
+    digest: str  # of the images and labels as they are now
 
     @property
     def name(self) -> str:
@@ -76,12 +77,10 @@ def as_guard(dataset: Dataset, split: str) -> Guard:
             "can be measured"
         )
     check_scales(part)
-    return Guard(part, split)
+    return Guard(part, split, part.digest())
 
 
-def check_apart(
-    guards: Sequence[Guard], corrected: Mapping[str, str], replay: Dataset | None, model: Model
-) -> None:
+def check_apart(guards: Sequence[Guard], corrected: Mapping[str, str], replay: Dataset | None, model: Model) -> None:
     """Raise HemalumError where images of a guard are learned from, told by their pixels.
 
     `corrected` are names of items by hash. A model whose card does not tell what it has seen is taken at its word.
@@ -99,6 +98,6 @@ def check_apart(
                 where = f"is one that '{model.card.name}' has learned from"
             if where is not None:
                 raise HemalumError(
-                    f"--guard {guard.dataset.path}: image {row.id} of part '{guard.split}' {where}: guard with images "
-                    "that are not trained on"
+                    f"--guard {guard.dataset.path}: image {row.id} of part '{guard.split}' {where}: guard with "
+                    "images that are not trained on"
                 )

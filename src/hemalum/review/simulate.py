@@ -31,9 +31,9 @@ Labels = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corrected:
-    """What the expert did to an item: the number of `edits` by kind, and the true nuclei (K,) that could not be drawn.
+    """What the expert did to an item: the number of `edits` by kind, and the true nuclei that could not be drawn.
 
-    These lie in what neighbors hold that were good enough to stay.
+    `left` has the ids of these in the truth; neighbors hold their pixels that were good enough to stay.
     """
 
     edits: Counter[str]
@@ -123,7 +123,7 @@ class _Expert:
         return deleted
 
     def _reshape(self, id: int, waiting: dict[int, int]) -> bool:
-        """Draw a nucleus anew and take it off those that wait; False where one of these is in the way, or it cannot."""
+        """Draw a nucleus anew and take it off those that wait; False where one of these is in the way."""
         ring = self.rings[waiting[id]]
         state = self.journal.state(self.name)
         in_the_way = {other for _, other in edits.find_shared(state, {id: replace(state[id], ring=ring)}, {id})}
