@@ -26,6 +26,7 @@ from .kept_fields import NucleusFigures as NucleusFigures
 from .labels import corrected_nuclei as corrected_nuclei
 from .labels import corrected_sample as corrected_sample
 from .labels import export_dataset as export_dataset
+from .looking import Progress as Progress
 from .nucleus import MAX_POINTS as MAX_POINTS
 from .nucleus import Nucleus as Nucleus
 from .project import Project as Project
@@ -40,7 +41,6 @@ from .refinement_decision import TOLERANCE as TOLERANCE
 from .refinement_decision import Change as Change
 from .refinement_decision import Decision as Decision
 from .refinement_decision import decide as decide
-from .session import Progress as Progress
 from .session import Session as Session
 from .simulate import Corrected as Corrected
 from .simulate import correct_item as correct_item

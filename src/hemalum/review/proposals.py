@@ -50,9 +50,9 @@ class ModelMaps:
         if id:
             inside = self.labels == id
             rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-            whole = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-            piece, _ = largest_piece(inside[whole[1] : whole[3], whole[0] : whole[2]])
-            return trace_piece(piece, whole)
+            around = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+            piece, _ = largest_piece(inside[around[1] : around[3], around[0] : around[2]])
+            return trace_piece(piece, around)
         mask = grow(self.probability[area], labels > 0, (row - top, column - left), self.threshold, self.diameter)
         return None if mask is None else trace_piece(mask, window)
 
@@ -98,10 +98,10 @@ class MapCache:
     def get(self, id: str) -> ModelMaps | None:
         """The maps of an item where they are kept."""
         with self._lock:
-            found = self._kept.pop(id, None)
-            if found is not None:
-                self._kept[id] = found  # the last one used is the last to go
-            return found
+            maps = self._kept.pop(id, None)
+            if maps is not None:
+                self._kept[id] = maps  # the last one used is the last to go
+            return maps
 
     def keep(self, id: str, maps: ModelMaps) -> None:
         """Keep maps, and forget those not used for longest."""

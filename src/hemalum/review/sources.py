@@ -2,8 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
@@ -13,9 +13,7 @@ from hemalum.data.image import plain_size
 from hemalum.errors import HemalumError, counted
 from hemalum.files import named_path
 from hemalum.inference import ImageInput, find_images, find_slide
-from hemalum.manifest import manifest_path
 from hemalum.nuclei.store import SUFFIX, NucleiStore, find_stores, open_store
-from hemalum.nuclei.store.store import KIND as STORE
 from hemalum.review.fields import Window, cut_windows, window_text
 from hemalum.slides import Slide, is_whole_slide, open_slide
 
@@ -107,22 +105,17 @@ def open_source(
     path = named_path(path)
     if not path.exists():
         raise HemalumError(f"{path}: no such file or folder")
-    if (path / INFO_FILE).is_file():
-        kind, found = "dataset", _of_dataset
-    else:
-        stores = _stores_in(path, recursive)
-        if stores:
-            if mpp is not None:
-                raise HemalumError(f"{path}: --mpp is for images; the scale of a segmented slide is that of its run")
-            return _source(path, lambda: _of_stores(path, stores, slide))
-        kind, found = "folder of images" if path.is_dir() else "image", None
-    if slide is not None:
-        raise HemalumError(f"{path}: --slide is for segmented slides, and this is {_an(kind)}: leave it out")
-    if found is not None:
+    dataset = (path / INFO_FILE).is_file()
+    stores = [] if dataset else _stores_in(path, recursive)
+    if stores:
         if mpp is not None:
-            raise HemalumError(f"{path}: --mpp is for images; a dataset has the scale of each of its own")
-        return _source(path, lambda: _of_dataset(path))
-    return _source(path, lambda: _of_images(path, project, mpp, recursive))
+            raise HemalumError(f"{path}: --mpp is for images; the scale of a segmented slide is that of its run")
+        return _source(path, _of_stores(path, stores, slide))
+    if slide is not None:
+        raise HemalumError(f"{path}: --slide is for segmented slides, and these are images: leave it out")
+    if dataset and mpp is not None:
+        raise HemalumError(f"{path}: --mpp is for images; a dataset has the scale of each of its own")
+    return _source(path, _of_dataset(path) if dataset else _of_images(path, project, mpp, recursive))
 
 
 def cut_items(image: ImageSource, side: int) -> list[ItemSource]:
@@ -137,11 +130,15 @@ def cut_items(image: ImageSource, side: int) -> list[ItemSource]:
     ]
 
 
-def _source(path: Path, find: Callable[[], Iterator[ImageSource | Failure]]) -> Source:
-    """What was found. Raises HemalumError where nothing of it can be reviewed, and for two images with one name."""
-    found = list(find())
-    images = [one for one in found if isinstance(one, ImageSource)]
-    failures = [one for one in found if isinstance(one, Failure)]
+def _source(path: Path, entries: Iterator[ImageSource | Failure]) -> Source:
+    """The entries as a source. Raises HemalumError where none can be reviewed, and for two images with one name."""
+    images: list[ImageSource] = []
+    failures: list[Failure] = []
+    for one in entries:
+        if isinstance(one, Failure):
+            failures.append(one)
+        else:
+            images.append(one)
     if not images:
         reason = f": {failures[0].message}" if failures else ""
         raise HemalumError(f"{path}: nothing to review{reason}")
@@ -231,19 +228,15 @@ def _stores_in(path: Path, recursive: bool) -> list[Path]:
     """The stores in a folder and, where it is `recursive`, in those below it; the one that it is itself."""
     if not path.is_dir():
         return []
-    inside = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and not entry.is_symlink()]
-    there = manifest_path(path, STORE).is_file() or any(manifest_path(entry, STORE).is_file() for entry in inside)
-    stores = find_stores(path) if there else []
+    stores: list[Path] = []
+    with suppress(HemalumError):  # none directly inside
+        stores = find_stores(path)
     if recursive and stores != [path]:
-        others = [
-            entry for entry in inside if not entry.name.startswith(".") and entry.suffix not in (SUFFIX, ".zarr")
-        ]
-        stores += [store for entry in others for store in _stores_in(entry, recursive)]
+        for entry in sorted(path.iterdir()):
+            passed = entry.name.startswith(".") or entry.suffix in (SUFFIX, ".zarr") or entry.is_symlink()
+            if entry.is_dir() and not passed:
+                stores += _stores_in(entry, recursive)
     return stores
-
-
-def _an(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,74 @@
+"""What a review is opened with: its source, its model and its project, each checked against the others."""
+
+from pathlib import Path
+from typing import Any
+
+from hemalum.errors import HemalumError
+from hemalum.files import named_path
+from hemalum.manifest import manifest_path
+from hemalum.models import load_model
+from hemalum.models.model import Model, shipped_models
+from hemalum.review.fields import SIDE
+from hemalum.review.project import KIND, Project
+from hemalum.review.sources import Source, open_source
+
+DEFAULTS: dict[str, Any] = {"mpp": None, "slide": None, "recursive": True, "side": SIDE}
+
+
+def open_review(
+    source: Path | str | None, model: Path | str | Model | None, project: Path | str | None, **asked: Any
+) -> tuple[Project, Source, Model]:
+    """The project, what is reviewed, and the model; `asked` are the options of `DEFAULTS`. See `Session.open`."""
+    if source is None and project is None:
+        raise HemalumError("give SOURCE, what is to be reviewed, or --project, to go on with a review")
+    folder = named_path(f"{named_path(str(source)).name}.review" if project is None else project)
+    path, options, held_model = _requested(folder, source, asked)
+    opened = open_source(path, folder, mpp=options["mpp"], slide=options["slide"], recursive=options["recursive"])
+    loaded = load_model(model if model is not None else held_model or _finder(opened))
+    _check_stores(opened, loaded)
+    joined = Project.join(
+        folder, source=str(path), model=loaded.card.name, model_digest=loaded.digest, model_path=_path_of(loaded),
+        options=options,
+    )  # fmt: skip
+    return joined, opened, loaded
+
+
+def _requested(
+    folder: Path, source: Path | str | None, asked: dict[str, Any]
+) -> tuple[Path, dict[str, Any], str | None]:
+    """What is reviewed, how, and by which model: as asked for, else as the project has it."""
+    slide = asked["slide"]
+    options = {**asked, "slide": None if slide is None else str(Path(slide).resolve())}
+    if source is not None and not manifest_path(folder, KIND).is_file():
+        return Path(source).resolve(), options, None
+    with Project.open(folder) as held:
+        for name, default in DEFAULTS.items():
+            if options[name] == default and name in held.options:
+                options[name] = held.options[name]
+        return Path(held.source if source is None else source).resolve(), options, held.model_path or held.model
+
+
+def _finder(source: Source) -> str | None:
+    """The model that found the nuclei of slides, where it is one of those shipped."""
+    names = {image.store.run.model for image in source.images if image.store is not None}
+    name = names.pop() if len(names) == 1 else None
+    return name if name in shipped_models() else None
+
+
+def _path_of(model: Model) -> str | None:
+    """The file of a model that is none of those shipped."""
+    if model.path is None or model.path in shipped_models().values():
+        return None
+    return str(model.path.resolve())
+
+
+def _check_stores(source: Source, model: Model) -> None:
+    """Raise HemalumError where the nuclei of a slide are of another model: its proposals would not be theirs."""
+    for image in source.images:
+        if image.store is None or image.store.run.model_digest in (None, model.digest):
+            continue
+        run = image.store.run
+        raise HemalumError(
+            f"{image.store.path}: its nuclei are of model '{run.model}' ({str(run.model_digest)[:12]}), and this is "
+            f"'{model.card.name}' ({model.digest[:12]}): give that one by --model, or segment the slide again"
+        )
