@@ -265,8 +265,8 @@ def main() -> None:
             rows.append(row)
             print(
                 f"seed {seed}, {row['ranking']}, {row['tiles']} tiles ({row['edits']} edits, {row['seconds']:.0f} s):"
-                f" recall {row['before']['recall']:.3f} to {row['after']['recall']:.3f}, PQ {row['before']['pq']:.3f} "
-                f"to {row['after']['pq']:.3f}, guard PQ {row['guard_pq']:+.3f}, "
+                f" recall {row['before']['recall']:.3f} to {row['after']['recall']:.3f}, PQ "
+                f"{row['before']['pq']:.3f} to {row['after']['pq']:.3f}, guard PQ {row['guard_pq']:+.3f}, "
                 f"{'better' if row['better'] else 'not better'}",
                 flush=True,
             )

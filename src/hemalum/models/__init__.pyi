@@ -30,6 +30,7 @@ from .license import exceeds_license as exceeds_license
 from .license import license_of_data as license_of_data
 from .map_model import activate as activate
 from .map_model import build_map_model as build_map_model
+from .model import EXPORTS as EXPORTS
 from .model import UNKNOWN_ORGAN as UNKNOWN_ORGAN
 from .model import Model as Model
 from .model import export_model as export_model

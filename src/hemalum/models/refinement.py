@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from hemalum.errors import counted
 from hemalum.settings import Strict
 
 
@@ -33,7 +34,7 @@ class ScoreChange(Strict):
         scores = [("PQ", self.pq_before, self.pq_after), ("Dice", self.dice_before, self.dice_after)]
         parts = [f"{name} {a:.3f} to {b:.3f}" for name, a, b in scores if a is not None and b is not None]
         what = "held-out corrections" if self.kind == "held out" else f"guard {self.data}, {self.split}"
-        return f"{what}: {', '.join(parts) or 'no scores'}, {self.images} images"
+        return f"{what}: {', '.join(parts) or 'no scores'}, {counted(self.images, 'image')}"
 
 
 class RefinedFrom(Strict):
@@ -52,3 +53,18 @@ class RefinedFrom(Strict):
     better: bool = Field(description="whether nothing that was measured got worse")
     decision: str = Field(description="why")
     changes: list[ScoreChange] = Field(min_length=1)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """All of it in words, with what each is."""
+        events = ", ".join(f"{count:,} {kind}" for kind, count in self.events.items() if kind != "mark")
+        return [
+            ("refined from", f"{self.parent} ({self.ancestors[0][:12]}); against forgetting: {self.kept_by}"),
+            (
+                "corrections",
+                f"review {self.project[:12]}, {counted(self.items, 'item')} learned from, {self.held_out} held out "
+                f"(split {self.split_hash[:12]}); {events}",
+            ),
+            *(("measured", change.text) for change in self.changes),
+            ("decision", self.decision),
+        ]

@@ -30,7 +30,7 @@ from hemalum.experiments import (
 from hemalum.inference import as_engine
 from hemalum.manifest import check_manifest
 from hemalum.metrics import PairedComparison, compare_paired, score_pixels
-from hemalum.models import Model, RefinedFrom, ScoreChange, load_model, save_model
+from hemalum.models import EXPORTS, Model, RefinedFrom, ScoreChange, load_model, save_model
 from hemalum.review.corrections import HOLDOUT, Corrections, ReadImage, check_origin, open_images
 from hemalum.review.project import Project
 from hemalum.review.refinement_decision import TOLERANCE, Change, Decision, check_tolerance, decide
@@ -140,6 +140,8 @@ def refine_reviewed(  # noqa: PLR0913 (the verb's options)
     """
     _check_numbers(lr, epochs, seed)
     tolerance = check_tolerance(tolerance)
+    if not isinstance(model, Model) and Path(model).suffix in EXPORTS:
+        raise HemalumError(f"{model}: is an exported model, which cannot be trained: give its .safetensors")
     loaded = load_model(model)
     recipe = training_recipe(loaded)
     chosen = choose_trainable(loaded, trainable)
@@ -195,7 +197,7 @@ def _run(work: Work, guards: Sequence[Guard], tolerance: float, name: str) -> Re
     decision = decide(compared[0].change, [one.change for one in compared[1:]], tolerance)
     _note(work, compared)
     path = work.out / MODEL_FILE
-    line = _line(decision, tolerance, bool(guards))
+    line = _line(decision, compared[0].change, tolerance, bool(guards))
     _save(work, refined, compared, decision, line, tolerance)
     return ReviewedRefinement(
         out=work.out,
@@ -261,12 +263,13 @@ def _note(work: Work, compared: Sequence[Compared]) -> None:
         )
 
 
-def _line(decision: Decision, tolerance: float, guarded: bool) -> str:
+def _line(decision: Decision, held_out: Change, tolerance: float, guarded: bool) -> str:
     """The decision in a sentence."""
     if not decision.better:
         return f"Not better: {'; '.join(decision.reasons)}. Both models are kept; go on with the one as it was."
+    word, what = ("Better", "rose in PQ") if held_out.pq > 0 else ("No worse", "did not get worse")
     watched = f"and no guard fell by more than {tolerance:g}" if guarded else "and nothing else was looked at"
-    return f"Better: the held-out corrections did not get worse, {watched}. Go on with the refined model."
+    return f"{word}: the held-out corrections {what}, {watched}. Go on with the refined model."
 
 
 def _save(
