@@ -12,7 +12,8 @@ the organs left out, and what became of the test images of the old organs, the g
 
 Each seed is another training of the first model, another draw at random and another refinement; which images are in
 the pool, in the test and in the guard is the same for all. What is finished in OUT is not done again. Three seeds
-take about half an hour on a core of its own, twice that on one that is shared; `--brief` is one seed of a minute or two, to see that it works.
+take about half an hour on a core of its own, twice that on one that is shared; `--brief` is one seed of some minutes,
+to see that it works.
 """
 
 import hashlib
