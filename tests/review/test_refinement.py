@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders.trainings import RECIPE, import_mini, read_log
+from builders.trainings import RECIPE, read_log
 from hemalum import cli
 from hemalum.data.dataset import Dataset, DatasetInfo, SplitInfo, pixel_hash, write_index, write_sample
 from hemalum.errors import HemalumError
@@ -27,11 +27,6 @@ from hemalum.training.train import train
 
 TORCH = Resources(engine="torch", accelerator="cpu", threads=1)
 ASKED: dict[str, Any] = {"epochs": 1, "lr": 1e-3, "resources": TORCH}
-
-
-@pytest.fixture(scope="module")
-def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return import_mini(tmp_path_factory.mktemp("mini"))
 
 
 @pytest.fixture(scope="module")

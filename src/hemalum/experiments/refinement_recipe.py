@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from hemalum.data.dataset import Dataset
@@ -14,6 +15,7 @@ from hemalum.models.model import Model
 from hemalum.models.network import build_network
 from hemalum.networks import NETWORKS
 from hemalum.systems.phases import Adam, Constant, Phase, StopCriteria
+from hemalum.targets.representations import find_representation
 from hemalum.training.recipe import Recipe, Source
 
 DECODER = "decoder"  # the word for what trains by default
@@ -56,7 +58,10 @@ def _late_modules(name: str, parameters: Sequence[str], parts: Sequence[str]) ->
 
 
 def _final_layer(model: Model) -> str:
-    network = build_network(model.card.network.name, 1, model.card.network.options)
+    card = model.card
+    with torch.device("meta"):  # its weights are not looked at
+        logits = find_representation(card.representation, card.classes).logits
+        network = build_network(card.network.name, logits, card.network.options)
     return f"{network.final_layer}.*"
 
 
