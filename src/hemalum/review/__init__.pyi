@@ -1,4 +1,6 @@
 from .conflicts import Conflict as Conflict
+from .corrections import HOLDOUT as HOLDOUT
+from .corrections import Corrections as Corrections
 from .edits import Edit as Edit
 from .edits import accept as accept
 from .edits import add as add
@@ -37,7 +39,16 @@ from .queue import RANKINGS as RANKINGS
 from .queue import Queued as Queued
 from .queue import rank_fields as rank_fields
 from .queue import top_of_strata as top_of_strata
+from .refinement import Compared as Compared
+from .refinement import ReviewedRefinement as ReviewedRefinement
+from .refinement import refine_reviewed as refine_reviewed
+from .refinement_decision import TOLERANCE as TOLERANCE
+from .refinement_decision import Change as Change
+from .refinement_decision import Decision as Decision
+from .refinement_decision import decide as decide
 from .session import Session as Session
+from .simulate import Corrected as Corrected
+from .simulate import correct_item as correct_item
 from .sources import Failure as Failure
 from .sources import ImageGone as ImageGone
 from .sources import ImageSource as ImageSource
