@@ -63,7 +63,7 @@ class Session:
         self._checked: set[str] = set()  # items of which this session knows that their image is the one begun with
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 (the verb's options)
         cls,
         source: Path | str | None,
         model: Path | str | Model | None = None,
