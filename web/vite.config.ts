@@ -36,6 +36,7 @@ function thirdParty() {
 
 export default defineConfig({
   plugins: [thirdParty()],
+  worker: { format: "es" },
   build: {
     outDir: "../src/hemalum/review/static",
     emptyOutDir: true,

@@ -9,6 +9,8 @@ from pathlib import Path
 from playwright.sync_api import ConsoleMessage, Page
 
 TOKEN = "a-token-of-these-tests"
+# what the page gives to the console: all that it knows, and the image as it is shown
+READ = "(() => { const { store, viewer } = window.hemalumReview ?? { viewer: null }; return %s; })()"
 TESTS = Path(__file__).parents[1]
 
 
@@ -57,23 +59,18 @@ class Reviewer:
 
     def open(self, link: str) -> "Reviewer":
         self.page.goto(link)
-        self.wait("store.item.value !== null")
+        self.wait("store.item.value !== null", seconds=90)  # the server may have to compile first
         self.wait("viewer.transform() !== null")
         return self
 
     def ask(self, expression: str) -> object:
         """The value of an expression of what the page knows."""
-        return self.page.evaluate(
-            f"(() => {{ const {{ store, viewer }} = window.hemalumReview; return {expression}; }})()"
-        )
+        return self.page.evaluate(READ % expression)
 
     def wait(self, expression: str, seconds: float = 15) -> None:
         """Wait until an expression is true."""
-        expression = f"Boolean(window.hemalumReview) && ({expression})"
         for _ in range(round(seconds * 20)):
-            if self.page.evaluate(
-                f"(() => {{ const {{ store, viewer }} = window.hemalumReview ?? {{}}; return {expression}; }})()"
-            ):
+            if self.page.evaluate(READ % f"viewer !== null && Boolean({expression})"):
                 return
             self.page.wait_for_timeout(50)
         raise AssertionError(f"not after {seconds} s: {expression}; notice: {self.ask('store.notice.value?.text')}")

@@ -11,7 +11,7 @@ import tifffile
 
 from builders.review_sessions import make_session
 from builders.stores import fill_store
-from hemalum.nuclei.store import NucleiStore
+from hemalum.nuclei.store import NucleiStore, open_store
 from hemalum.review.server import serve
 from synthetic_nuclei import synthetic_run
 
@@ -42,7 +42,7 @@ def main() -> None:
             write_slide(slide, regions * REGION)
             made = fill_store(NucleiStore.create(store, synthetic_run(regions, regions, REGION)))
             made.finish(notes={"engine": "torch f32"})
-        slides.append((slide, NucleiStore.open(store)))
+        slides.append((slide, open_store(store)))
     session = make_session(folder, *slides)
     serve(session, port=port, author="Anna", open_browser=False, on_ready=lambda link: print(link, flush=True))
 

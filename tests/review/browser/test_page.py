@@ -129,6 +129,7 @@ def test_a_drawing_that_the_server_refuses_stays(reviewer: Reviewer) -> None:
     banner.wait_for()
     banner.get_by_role("button", name="Discard").click()
     reviewer.saved()
+    reviewer.wait("store.item.value !== null")
     assert reviewer.ids == [1, 2, 3, 4]
 
 

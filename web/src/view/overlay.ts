@@ -13,6 +13,9 @@ const DRAFT = "#7cc4ff";
 const UNSAVED = "#ffb000";
 const NUMBERS_FROM = 1.5; // screen px per px: classes are written beside nuclei
 const MOST_NUMBERS = 600;
+const MANY = 300; // nuclei, from which on they are drawn once and copied while the image moves
+const AROUND = 0.4; // of the view, by which that copy reaches beyond it
+const STALE_MS = 120; // for which a copy of another scale is shown while one zooms
 
 interface Group {
   color: string;
@@ -69,9 +72,23 @@ async function loadMap(item: string, kind: "probability" | "entropy"): Promise<H
   return canvas;
 }
 
+/** The nuclei as drawn before: which part of the item (px) at which scale. */
+interface Picture {
+  canvas: HTMLCanvasElement;
+  style: number;
+  scale: number;
+  left: number;
+  top: number;
+  right: number;
+  bottom: number;
+  time: number;
+}
+
 export class Overlay {
-  private readonly pen: CanvasRenderingContext2D;
+  private pen: CanvasRenderingContext2D;
   private groups: Group[] = [];
+  private style = 0; // another one wherever nuclei look different
+  private picture: Picture | null = null;
   private map: { key: string; canvas: HTMLCanvasElement | null } = { key: "", canvas: null };
   private due = 0;
 
@@ -83,6 +100,7 @@ export class Overlay {
     effect(() => {
       const names = store.item.value?.class_names ?? [];
       this.groups = group(store.nuclei.value.values(), store.colorBy.value, names);
+      this.style += 1;
       this.redraw();
     });
     effect(() => {
@@ -98,9 +116,12 @@ export class Overlay {
     });
     effect(() => {
       const { outlines, fill, rejected } = store.layers;
-      const { opacity } = store;
-      void [outlines, fill, rejected, opacity.outlines, opacity.fill, opacity.map].map((one) => one.value);
-      void [store.hidden, store.chosen, store.hovered, store.draft, store.tool, store.report, store.map].map((one) => one.value);
+      void [outlines, fill, rejected, store.opacity.outlines, store.opacity.fill].map((one) => one.value);
+      this.style += 1;
+      this.redraw();
+    });
+    effect(() => {
+      void [store.opacity.map, store.hidden, store.chosen, store.hovered, store.draft, store.tool, store.report, store.map].map((one) => one.value);
       void [drawn.value, store.windowOf.value, store.image.value];
       this.redraw();
     });
@@ -132,7 +153,8 @@ export class Overlay {
     pen.lineJoin = "round";
     if (!store.hidden.value) {
       this.drawMap(box);
-      this.drawNuclei(scale);
+      if (store.nuclei.value.size < MANY) this.drawNuclei(scale);
+      else this.copyNuclei(view, box, ratio, width, height);
       this.drawNumbers(view, box, ratio, width, height);
       this.drawChosen(scale);
     }
@@ -171,6 +193,48 @@ export class Overlay {
     this.pen.globalAlpha = store.opacity.map.value;
     this.pen.drawImage(this.map.canvas, 0, 0, width, height);
     this.pen.globalAlpha = 1;
+  }
+
+  /** Draws the nuclei from a picture of them, which is made anew where it does not hold what is in view. */
+  private copyNuclei({ scale, left, top }: Transform, box: readonly number[], ratio: number, width: number, height: number): void {
+    const seen = { left: -left / scale - box[0]!, top: -top / scale - box[1]! };
+    const [wide, high] = [width / scale, height / scale];
+    const view = {
+      left: Math.max(-8, seen.left), top: Math.max(-8, seen.top),
+      right: Math.min(box[2]! + 8, seen.left + wide), bottom: Math.min(box[3]! + 8, seen.top + high),
+    };
+    if (view.right <= view.left || view.bottom <= view.top) return;
+    const old = this.picture?.style === this.style ? this.picture : null;
+    const holds = old && old.left <= view.left && old.top <= view.top && old.right >= view.right && old.bottom >= view.bottom;
+    if (!(old && holds && old.scale === scale)) {
+      if (old && old.scale !== scale && performance.now() - old.time < STALE_MS) setTimeout(() => this.redraw(), STALE_MS);
+      else {
+        this.picture = this.paint({
+          left: Math.max(-8, view.left - wide * AROUND), top: Math.max(-8, view.top - high * AROUND),
+          right: Math.min(box[2]! + 8, view.right + wide * AROUND), bottom: Math.min(box[3]! + 8, view.bottom + high * AROUND),
+        }, scale, ratio);
+      }
+    }
+    const picture = this.picture!;
+    picture.time = picture.scale === scale ? performance.now() : picture.time;
+    this.pen.drawImage(
+      picture.canvas, picture.left, picture.top,
+      picture.canvas.width / (picture.scale * ratio), picture.canvas.height / (picture.scale * ratio),
+    );
+  }
+
+  private paint(part: { left: number; top: number; right: number; bottom: number }, scale: number, ratio: number): Picture {
+    const canvas = document.createElement("canvas");
+    const by = scale * ratio;
+    canvas.width = Math.max(1, Math.ceil((part.right - part.left) * by));
+    canvas.height = Math.max(1, Math.ceil((part.bottom - part.top) * by));
+    const shown = this.pen;
+    this.pen = canvas.getContext("2d")!;
+    this.pen.lineJoin = "round";
+    this.pen.setTransform(by, 0, 0, by, -part.left * by, -part.top * by);
+    this.drawNuclei(scale);
+    this.pen = shown;
+    return { canvas, style: this.style, scale, ...part, time: performance.now() };
   }
 
   private drawNuclei(scale: number): void {
