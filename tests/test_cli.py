@@ -44,7 +44,7 @@ OPTIONS = {
     ),
     "report": "RUN",
     "review": "SOURCE --model --project --author --port --no-browser --mpp --slide --no-recursive --export --format "
-    "--import --engine --accelerator --threads",
+    "--import --reviewed --engine --accelerator --threads",
     "refine": "MODEL DATASET --output --offline --top --trainable --lr --epochs --draws --test --split --seed "
     "--engine --accelerator --threads",
     "enhance": "MODEL --data --output --control --budget --steps --resume --accelerator --threads --workers",

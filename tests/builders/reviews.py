@@ -121,10 +121,14 @@ def look_at_all(session: Session) -> Session:
     return session
 
 
-def save_slide(folder: Path, shape: tuple[int, int] = (300, 300), name: str = "a") -> Path:
-    """A folder of results with the store NAME.nuclei of the disks of NAME.png beside it, 0.5 µm per px."""
+def save_slide(folder: Path, shape: tuple[int, int] = (300, 300), name: str = "a", blank_from: int = 10_000) -> Path:
+    """A folder of results with the store NAME.nuclei of the disks of NAME.png beside it, 0.5 µm per px.
+
+    From the row `blank_from` on there are none.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     image, model = disks(*shape, 16), disk_model()
+    image[blank_from:] = image[0, 0]
     Image.fromarray(image).save(folder / f"{name}.png")
     with open_slide(folder / f"{name}.png", mpp=0.5) as slide:
         fingerprint = slide.fingerprint

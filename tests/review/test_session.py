@@ -210,7 +210,7 @@ def test_nuclei_of_a_window_are_cut_at_its_border(tmp_path: Path) -> None:
 
 
 def test_a_window_without_nuclei_can_be_opened(tmp_path: Path) -> None:
-    out = save_slide(tmp_path / "out", (310, 200))
+    out = save_slide(tmp_path / "out", (310, 200), blank_from=150)
     store = open_store(out / "a.nuclei")
     with look_at_all(open_session(out, tmp_path / "p", mpp=None, side=64)) as session:
         queued = {one.field.name for one in session.queue()}

@@ -107,8 +107,10 @@ def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """(H, W) gray or (H, W, 4) RGBA uint8 as PNG."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
+def encode_png(pixels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> bytes:
+    """(H, W) uint8 as PNG: gray, or the numbers of colors of a `palette` (256, 4) RGBA."""
+    stream, picture = io.BytesIO(), Image.fromarray(pixels)
+    if palette is not None:
+        picture.putpalette(palette.tobytes(), "RGBA")
+    picture.save(stream, format="PNG", compress_level=1)
     return stream.getvalue()
