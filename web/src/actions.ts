@@ -314,7 +314,7 @@ function cut(line: readonly Point[], scale: number): void {
 export async function propose(point: Point): Promise<void> {
   const item = store.item.value;
   if (!item || store.thinking.value) return;
-  store.thinking.value = true;
+  store.thinking.value = "The model draws an outline";
   try {
     const { points } = await api.proposal(item.id, point[0], point[1]);
     if (store.item.value?.id !== item.id || store.tool.value !== "propose") return;
@@ -327,7 +327,7 @@ export async function propose(point: Point): Promise<void> {
   } catch (error) {
     failed(error);
   } finally {
-    store.thinking.value = false;
+    store.thinking.value = null;
   }
 }
 
@@ -355,8 +355,8 @@ export const onShow = (show: typeof showNucleus): void => void (showNucleus = sh
 
 export function describe({ id, state, class_name, entropy, probability }: Nucleus): string {
   const facts = [`Nucleus ${id}`, state, class_name ?? ""];
-  if (entropy !== null) facts.push(`entropy ${entropy.toFixed(2)}`);
-  if (probability !== null) facts.push(`probability ${probability.toFixed(2)}`);
+  if (entropy !== null) facts.push(`uncertainty ${Math.round((entropy / Math.LN2) * 100)}%`);
+  if (probability !== null) facts.push(`probability ${Math.round(probability * 100)}%`);
   return facts.filter(Boolean).join(", ");
 }
 
@@ -491,6 +491,10 @@ export async function start(): Promise<void> {
       await new Promise((resolve) => setTimeout(resolve, 2000));
     }
   }
+  addEventListener("hashchange", () => {
+    const id = location.hash.slice(1);
+    if (id && id !== store.item.value?.id) void openId(id, store.queue.value.find((entry) => entry.id === id)?.name ?? "the item");
+  });
   every(POLL_MS, pollItem);
   every(QUEUE_MS, pollProject);
 }

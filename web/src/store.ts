@@ -69,7 +69,7 @@ export const tool = signal<Tool>("select");
 export const chosen = signal<ReadonlySet<number>>(new Set());
 export const hovered = signal<number | null>(null);
 export const draft = signal<Draft | null>(null);
-export const thinking = signal(false); // the model is asked for an outline
+export const thinking = signal<string | null>(null); // what the model is asked for
 
 // what is shown
 export const layers = {

@@ -8,7 +8,7 @@ from playwright.sync_api import BrowserContext
 from builders.review_page import Reviewer, Server
 
 pytestmark = pytest.mark.slow
-FIRST, SECOND, THIRD, FOURTH = (12, 15), (27, 15), (43, 15), (60, 44)  # centers of the discs, px
+FIRST, SECOND, THIRD, FOURTH = (12, 15), (28, 15), (44, 15), (60, 44)  # centers of the discs, px
 
 
 def test_opens_with_the_link_and_says_where_it_is_without(context: BrowserContext, server: Server) -> None:
@@ -46,7 +46,7 @@ def test_the_queue_is_walked_by_keyboard(reviewer: Reviewer) -> None:
     reviewer.wait(f"store.item.value.id === '{first}'")
     assert reviewer.page.locator(".tally").inner_text() == "1 of 2 reviewed"
     reviewer.press("?")
-    assert reviewer.page.locator("dialog.help").is_visible()
+    reviewer.page.locator("dialog.help").wait_for()
     reviewer.press("Escape")
     reviewer.page.locator("dialog.help").wait_for(state="hidden")
     assert reviewer.errors == []
@@ -198,13 +198,13 @@ def test_panels_are_drawers_on_a_tablet(context: BrowserContext, server: Server)
     queue = reviewer.page.locator(".side.left")
     assert not queue.is_visible()
     reviewer.page.get_by_role("button", name="Queue", exact=True).first.click()
-    assert queue.is_visible()
+    queue.wait_for()
     second = reviewer.page.locator(".entry").nth(1)
     second.click()
     reviewer.wait("store.queue.value[1].id === store.item.value.id")
     queue.wait_for(state="hidden")
     reviewer.page.get_by_role("button", name="Facts and layers").click()
-    assert reviewer.page.locator(".side.right").is_visible()
+    reviewer.page.locator(".side.right").wait_for()
     assert reviewer.errors == []
 
 

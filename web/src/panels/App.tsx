@@ -163,7 +163,7 @@ function Stage(): JSX.Element {
         <Scale />
         <Banners />
         {(store.opening.value || store.thinking.value) && (
-          <div class="opening" role="status"><i aria-hidden="true" />{store.opening.value ?? "The model draws"}</div>
+          <div class="opening" role="status"><i aria-hidden="true" />{store.opening.value ?? store.thinking.value}</div>
         )}
       </div>
       <Actions viewer={viewer} />

@@ -16,7 +16,9 @@ const DONE: Record<string, string> = {
 };
 const LAST = 12;
 
-const percent = (value: number | null): string => (value === null ? "not known" : value.toFixed(2));
+const percent = (share: number | null): string => (share === null ? "not known" : `${Math.round(share * 100)}%`);
+
+const shareOfCoinToss = (entropy: number | null): number | null => (entropy === null ? null : entropy / Math.LN2);
 
 function NucleusFacts({ nucleus }: { nucleus: store.Outlined }): JSX.Element {
   const mpp = store.item.value?.mpp;
@@ -30,10 +32,10 @@ function NucleusFacts({ nucleus }: { nucleus: store.Outlined }): JSX.Element {
       <dd>{mpp ? `${(area * mpp * mpp).toFixed(1)} µm²` : `${area.toFixed(0)} px`}</dd>
       <dt title="Mean probability of nucleus within the outline">Probability</dt>
       <dd>{percent(nucleus.probability)}</dd>
-      <dt title="Mean entropy of its pixels, nats: 0 is sure, 0.69 even odds">Entropy</dt>
+      <dt title="Mean entropy of its pixels: 0% is sure, 100% a coin toss">Uncertainty</dt>
       <dd>
         {nucleus.entropy !== null && <span class="swatch" style={{ background: entropyColor(nucleus.entropy) }} />}
-        {percent(nucleus.entropy)}
+        {percent(shareOfCoinToss(nucleus.entropy))}
       </dd>
       {nucleus.disagreement !== null && (
         <>
@@ -121,10 +123,10 @@ function Key(): JSX.Element | null {
   }
   if (by === "uncertainty") {
     return (
-      <div class="ramp" role="img" aria-label="From dark blue, sure, to yellow, even odds">
+      <div class="ramp" role="img" aria-label="From dark blue, sure, to yellow, a coin toss">
         <span>sure</span>
         {Array.from({ length: 8 }, (_, i) => <i key={i} style={{ background: entropyColor(((i + 0.5) / 8) * Math.LN2) }} />)}
-        <span>even odds</span>
+        <span>coin toss</span>
       </div>
     );
   }
@@ -196,7 +198,7 @@ export function FactsPanel(): JSX.Element {
         <section aria-labelledby="item">
           <h2 id="item"><Name name={item.name} window={item.window} /></h2>
           <p class="hint">
-            {[item.stratum, item.window && `${number(item.window[2])} × ${number(item.window[3])} px`, item.mpp && `${item.mpp.toFixed(2)} µm/px`]
+            {[item.name.startsWith(item.stratum) ? "" : item.stratum, item.window && `${number(item.window[2])} × ${number(item.window[3])} px`, item.mpp && `${item.mpp.toFixed(2)} µm/px`]
               .filter(Boolean).join(" · ")}
           </p>
           {item.reason && <p class="why">{item.reason}</p>}

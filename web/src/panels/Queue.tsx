@@ -55,10 +55,10 @@ function Entry({ entry, current }: { entry: QueueEntry; current: boolean }): JSX
         <span class="text">
           <Name {...entry} />
           <span class="facts">
-            {entry.stratum && <span class="stratum">{entry.stratum}</span>}
+            {entry.stratum && !entry.name.startsWith(entry.stratum) && <span class="stratum">{entry.stratum}</span>}
             {entry.nuclei !== null && <span>{plural(entry.nuclei, "nucleus", "nuclei")}</span>}
           </span>
-          <span class="reason">{entry.reason}</span>
+          <span class="reason" title={entry.reason}>{entry.reason.replace(/ \([^)]*\)/, "")}</span>
         </span>
       </button>
     </li>

@@ -50,10 +50,10 @@ function group(nuclei: Iterable<store.Outlined>, by: store.ColorBy, classNames: 
 
 /** The map of the item in colors, on a canvas of its size. */
 async function loadMap(item: string, kind: "probability" | "entropy"): Promise<HTMLCanvasElement | null> {
-  const response = await fetch(api.map(item, kind));
-  if (!response.ok) {
-    const { detail } = (await response.json().catch(() => ({}))) as { detail?: string };
-    store.tell(detail ?? `the map cannot be shown (${response.status})`, true);
+  const response = await fetch(api.map(item, kind)).catch(() => null);
+  if (!response?.ok) {
+    const { detail } = (await response?.json().catch(() => ({})) ?? {}) as { detail?: string };
+    store.tell(`The map cannot be shown: ${detail ?? "the program does not answer"}`, true);
     return null;
   }
   const bitmap = await createImageBitmap(await response.blob());
@@ -109,7 +109,10 @@ export class Overlay {
       if (key === this.map.key) return;
       this.map = { key, canvas: null };
       if (!item || kind === "none") return;
+      const says = "The model computes the map";
+      store.thinking.value = says;
       void loadMap(item, kind).then((canvas) => {
+        if (store.thinking.value === says) store.thinking.value = null;
         if (this.map.key === key) this.map.canvas = canvas;
         this.redraw();
       });

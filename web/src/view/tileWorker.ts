@@ -1,7 +1,7 @@
 // Draws tiles of nuclei in a thread of its own: thousands of outlines take longer than the image may stand still.
 import { readOutlineTile, UNIT, type OutlineTile } from "../logic/outlineTile";
 
-/** A tile to draw: lengths in px of the level, `window` the one whose nuclei are left out. */
+/** A tile to draw: lengths in px of the level, `window` the one that is left out. */
 export interface TileOrder {
   id: number;
   url: string;
@@ -46,20 +46,14 @@ async function make(order: TileOrder): Promise<void> {
 }
 
 function draw(pen: OffscreenCanvasRenderingContext2D, tile: OutlineTile, order: TileOrder): void {
-  const [wx0, wy0, wx1, wy1] = order.window;
+  const [left, top, right, bottom] = order.window;
+  const around = new Path2D();
+  around.rect(-order.margin[0], -order.margin[1], order.width, order.height);
+  around.rect(left - order.left, top - order.top, right - left, bottom - top);
+  pen.clip(around, "evenodd"); // the part of a nucleus in the window is drawn by the overlay
   const paths = new Map<number, Path2D>();
   for (let i = 0; i < tile.ids.length; i++) {
     const [from, to] = [tile.offsets[i]!, tile.offsets[i + 1]!];
-    let [x0, y0, x1, y1] = [Infinity, Infinity, -Infinity, -Infinity];
-    for (let k = from; k < to; k++) {
-      const [x, y] = [tile.coords[2 * k]! / UNIT, tile.coords[2 * k + 1]! / UNIT];
-      if (x < x0) x0 = x;
-      if (y < y0) y0 = y;
-      if (x > x1) x1 = x;
-      if (y > y1) y1 = y;
-    }
-    const [x, y] = [order.left + (x0 + x1) / 2, order.top + (y0 + y1) / 2];
-    if (x >= wx0 && y >= wy0 && x < wx1 && y < wy1) continue;
     const number = tile.classes[i]!;
     let path = paths.get(number);
     if (!path) paths.set(number, (path = new Path2D()));

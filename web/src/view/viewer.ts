@@ -8,6 +8,9 @@ import type { ImageFacts, Point } from "../logic/types";
 import * as store from "../store";
 import { NucleiSource } from "./nucleiSource";
 
+const AROUND_UM = 120; // of tissue around a nucleus that is brought into view
+const AROUND_PX = 320; // the same where there is no scale
+
 /** Screen px of the viewer = scale * px of the image + offset. */
 export interface Transform {
   scale: number;
@@ -146,7 +149,8 @@ export class Viewer {
     if (!image || !window || !now) return;
     const size = this.seadragon.viewport.getContainerSize();
     const [x, y] = [(box[0] + box[2]) / 2 + window[0], (box[1] + box[3]) / 2 + window[1]];
-    const around = Math.max((box[2] - box[0]) * 8, (box[3] - box[1]) * 8, 160);
+    const least = image.mpp ? AROUND_UM / image.mpp : AROUND_PX;
+    const around = Math.max((box[2] - box[0]) * 8, (box[3] - box[1]) * 8, least);
     const wanted = Math.min(size.x, size.y) / around;
     const center = new OpenSeadragon.Point(x / image.width, y / image.width);
     const screen = [x * now.scale + now.left, y * now.scale + now.top];
