@@ -143,7 +143,7 @@ class Review:
         """What comes as JSON."""
         return json.loads(self.fetch(path, body)[1])
 
-    def places(self, levels: range) -> list[tuple[int, int, int]]:
+    def draw_tiles(self, levels: range) -> list[tuple[int, int, int]]:
         """Tiles (level, x, y) of these levels, drawn at random: as many of each level as of the others, if it has."""
         tiles = []
         for level in levels:
@@ -156,7 +156,9 @@ class Review:
 
     def time_tiles(self, kind: str, ending: str, levels: range) -> Figures:
         """Each tile once."""
-        answers = [self.fetch(f"/images/{self.image}/{kind}/{z}/{x}_{y}.{ending}") for z, x, y in self.places(levels)]
+        answers = [
+            self.fetch(f"/images/{self.image}/{kind}/{z}/{x}_{y}.{ending}") for z, x, y in self.draw_tiles(levels)
+        ]
         kb = float(np.mean([len(content) for _, content in answers])) / 1000 if answers else 0.0
         return summarize([ms for ms, _ in answers]) | {"kb": kb}
 
@@ -201,12 +203,12 @@ def ask_for_views(review: Review) -> Figures:
                 range(start // TILE, (start + side) // TILE + 1)
                 for start, side in zip((left, top), VIEW, strict=True)
             )
-            kinds = [("tiles", "jpg")] + ([("outlines", "bin")] if level >= review.pyramid["outlines_from"] else [])
+            layers = [("tiles", "jpg")] + ([("outlines", "bin")] if level >= review.pyramid["outlines_from"] else [])
             paths = [
                 f"/images/{review.image}/{kind}/{level}/{x}_{y}.{ending}"
                 for x in columns
                 for y in rows
-                for kind, ending in kinds
+                for kind, ending in layers
             ]
             start = time.perf_counter()
             list(browser.map(review.fetch, paths))

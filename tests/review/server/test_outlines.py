@@ -118,8 +118,8 @@ def test_an_empty_tile(tmp_path: Path) -> None:
 def test_a_centroid_on_the_far_edge_is_in_the_last_tile(tmp_path: Path) -> None:
     store = store_squares(tmp_path / "s.nuclei", squares_run((1024, 1024)), [(1024, 1024), (512, 512), (1024, 511.5)])
     tiles = NucleiTiles(store)
-    found = {(x, y): unpack(tiles.outlines(1, x, y)).ids.tolist() for x in (0, 1) for y in (0, 1)}
-    assert found == {(0, 0): [], (1, 0): [3], (0, 1): [], (1, 1): [1, 2]}
+    tiled = {(x, y): unpack(tiles.outlines(1, x, y)).ids.tolist() for x in (0, 1) for y in (0, 1)}
+    assert tiled == {(0, 0): [], (1, 0): [3], (0, 1): [], (1, 1): [1, 2]}
 
 
 def test_levels_with_more_nuclei_than_can_be_drawn_show_their_density(
@@ -140,12 +140,12 @@ def test_the_density_is_where_the_nuclei_are(tmp_path: Path) -> None:
     middle = [(1000 + 10 * k, 600 + 10 * j) for k in range(20) for j in range(20)]
     store = store_squares(tmp_path / "s.nuclei", squares_run((1024, 2048)), middle)
     tiles = NucleiTiles(store)
-    whole = np.asarray(Image.open(io.BytesIO(tiles.density(0, 0, 0))).convert("RGBA"))
-    assert whole.shape == (256, 512, 4)
-    assert whole[175, 275, 3] > 150  # 4 px of the slide are one here
-    assert (whole[:100, :, 3] == 0).all()
-    assert (whole[:, :200, 3] == 0).all()
-    shown = whole[..., 3] > 100
+    overview = np.asarray(Image.open(io.BytesIO(tiles.density(0, 0, 0))).convert("RGBA"))
+    assert overview.shape == (256, 512, 4)
+    assert overview[175, 275, 3] > 150  # 4 px of the slide are one here
+    assert (overview[:100, :, 3] == 0).all()
+    assert (overview[:, :200, 3] == 0).all()
+    shown = overview[..., 3] > 100
     rows, columns = np.nonzero(shown)
     assert np.abs([rows.mean() - 173.75, columns.mean() - 273.75]).max() < 12
 

@@ -180,7 +180,8 @@ def pack_outlines(
 
 def color_numbers(shares: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """The numbers in `PALETTE` of shares (H, W) of the full density, from 0; what is above 1 has the color of 1."""
-    return np.ceil(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+    numbers: NDArray[np.uint8] = np.ceil(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+    return numbers
 
 
 def _palette() -> NDArray[np.uint8]:
@@ -188,7 +189,9 @@ def _palette() -> NDArray[np.uint8]:
     steps = np.linspace(0, 1, 256)
     at = np.linspace(0, 1, len(COLORS))
     channels = [np.interp(steps, at, channel) for channel in np.transpose(COLORS)]
-    palette = np.rint(np.column_stack([*channels, np.interp(steps, (0, 1), OPACITY)])).astype(np.uint8)
+    palette: NDArray[np.uint8] = np.rint(np.column_stack([*channels, np.interp(steps, (0, 1), OPACITY)])).astype(
+        np.uint8
+    )
     palette[0] = 0
     return palette
 

@@ -71,8 +71,8 @@ class ImageTiles:
         """A tile as JPEG. Raises HemalumError where the image cannot be opened or read."""
         shape, (rows, columns) = pyramid.shape_of(level), pyramid.tile(level, x, y)
         with self._open(image) as slide:
-            finer = slide.levels[slide.level_for(shape)].shape
-            if finer[0] > DIRECT * shape[0] and shape[0] * shape[1] <= OVERVIEW:
+            nearest = slide.levels[slide.level_for(shape)].shape
+            if nearest[0] > DIRECT * shape[0] and shape[0] * shape[1] <= OVERVIEW:
                 slide = self._overview(image, slide, pyramid)
             pixels = slide.read_scaled(shape, rows, columns)
         return encode_jpeg(pixels)
