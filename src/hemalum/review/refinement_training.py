@@ -80,8 +80,8 @@ def _training_data(work: Work) -> list[Dataset]:
 
     Neither the held-out items nor a guard chooses the weights: else their scores would say less.
     """
-    learned = work.corrected.split("train").rows
-    data = [replace(work.corrected, rows=(*learned, *(replace(row, split="val") for row in learned)))]
+    rows = work.corrected.split("train").rows
+    data = [replace(work.corrected, rows=(*rows, *(replace(row, split="val") for row in rows)))]
     return data if work.replay is None else [*data, work.replay.split("train")]
 
 

@@ -63,7 +63,7 @@ def correct_item(
     expert = _Expert(journal, name, author, rings, Counter())
     overlap = measure_overlap(true, state.label_map())
     pairs = np.flatnonzero(overlap.iou > MATCHED)  # each nucleus is in one at most
-    found = {
+    matched = {
         int(overlap.prediction_ids[overlap.pair_prediction[k]]): (
             int(overlap.truth_ids[overlap.pair_truth[k]]),
             float(overlap.iou[k]),
@@ -71,10 +71,10 @@ def correct_item(
         for k in pairs
     }
     for id in state.counting()[0].tolist():
-        if id not in found:
+        if id not in matched:
             expert.make(lambda state, id=id: edits.reject(state, [id]))
-    missing = set(rings) - {true_id for true_id, _ in found.values()}
-    poor_ones = sorted((iou, id, true_id) for id, (true_id, iou) in found.items() if iou < poor)
+    missing = set(rings) - {true_id for true_id, _ in matched.values()}
+    poor_ones = sorted((iou, id, true_id) for id, (true_id, iou) in matched.items() if iou < poor)
     missing |= expert.reshape_all({id: true_id for _, id, true_id in poor_ones})
     left = tuple(id for id in sorted(missing) if not expert.add(id))
     expert.make(lambda state: edits.mark(state, "reviewed"))
