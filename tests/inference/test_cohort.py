@@ -24,14 +24,14 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 
 def test_all_columns(folder: Path) -> None:
     text = (
-        "name,path,mpp,organ,stain,roi\n"
-        "one,slides/a.svs,0.25,lung,hdab,slides/roi.geojson\n"
+        "name,path,mpp,organ,stain,roi,channel\n"
+        "one,slides/a.svs,0.25,lung,H-DAB,slides/roi.geojson,DAPI\n"
         "\n"
         f'two, {folder}/slides/a.svs ,,,,"0,0,100,100"\n'
         ",slides/b.svs\n"
     )
     assert read_cohort(write(folder, text)) == [
-        SlideInput(folder / "slides/a.svs", "one", 0.25, "lung", "hdab", str(folder / "slides/roi.geojson")),
+        SlideInput(folder / "slides/a.svs", "one", 0.25, "lung", "hdab", str(folder / "slides/roi.geojson"), "DAPI"),
         SlideInput(folder / "slides/a.svs", "two", roi="0,0,100,100"),
         SlideInput(folder / "slides/b.svs", "b"),
     ]
@@ -49,12 +49,12 @@ def test_as_spreadsheets_write_it(folder: Path, encoding: str, newline: str) -> 
     [
         (
             "",
-            ": column 'path' is missing; the first row names the columns: path, mpp, organ, stain, roi, name; "
-            "it is empty",
+            ": column 'path' is missing; the first row names the columns: path, mpp, organ, stain, roi, name, "
+            "channel; it is empty",
         ),
         ("mpp\n0.5\n", ": column 'path' is missing; the first row names the columns: "),
         ("path\n", "names no slides"),
-        ("slide\na.svs\n", "unknown column 'slide'; known: mpp, name, organ, path, roi, stain"),
+        ("slide\na.svs\n", "unknown column 'slide'; known: channel, mpp, name, organ, path, roi, stain"),
         ("path,stian\n", "unknown column 'stian', did you mean 'stain'?"),
         ("path,mpp,mpp\n", "the column mpp is there twice"),
         ("path,mpp\nslides/a.svs,\n,0.5\n", ", row 3: path is empty"),

@@ -186,6 +186,13 @@ def test_a_slide_knows_better_than_the_options(run: Callable[..., list[SlideResu
     assert results[2].summary.area_mm2 == pytest.approx(200 * 300 * 0.5**2 / 1e6)
 
 
+def test_a_slide_has_a_channel_of_its_own(run: Callable[..., list[SlideResult]], slide: Path) -> None:
+    other, plain = run(SlideInput(slide, "other", channel="DAPI"), SlideInput(slide, "plain"))
+    assert other.error is not None
+    assert "channel" in other.error
+    assert plain.error is None
+
+
 def test_glass_has_no_tissue_and_gives_valid_empty_results(
     run: Callable[..., list[SlideResult]], slide: Path, glass: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -197,6 +204,7 @@ def test_glass_has_no_tissue_and_gives_valid_empty_results(
     assert len(result.files["csv"].read_text().splitlines()) == 1
     assert result.summary is not None
     assert (result.summary.count, result.summary.area_mm2, result.summary.per_mm2) == (0, 0.0, None)
+    assert result.row["warnings"] == "there is no tissue, or glass alone was looked at"
     (everywhere,) = run(SlideInput(glass, "all"), formats=formats, tissue_mask=False)
     assert everywhere.summary is not None
     assert (everywhere.summary.count, everywhere.summary.per_mm2, everywhere.summary.area_of) == (0, 0, "slide")

@@ -162,6 +162,39 @@ def test_a_model_of_the_stain_sees_it_as_it_is(cells: NDArray[np.int32], model: 
         assert ("dab_mean" in result.table.column_names) == (result.notes["stain"] == "hdab")
 
 
+def test_classes_of_another_stain_are_marked(
+    cells: NDArray[np.int32], model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    def doubt(image: Image, **card: Any) -> str | None:
+        classified = replace(model, card=model.card.model_copy(update={"classes": ["round", "long"], **card}))
+        with Slide.of(image) as source:
+            return find_staining(source, classified).notes.get("class_doubt")
+
+    pink = colored(np.where(cells > 0, 0.6, 0.0), 0, 0.2)
+    assert doubt(pink) is None
+    assert doubt(ihc(cells, "nuclear"), native_stains=["hdab"]) is None
+    assert not caplog.messages
+    said = f"model '{model.card.name}' learned its classes on H&E, not on H-DAB"
+    assert doubt(ihc(cells, "nuclear")) == said
+    assert caplog.messages == [f"image: {said}: they are marked"]
+    assert doubt(shining(cells)) == f"model '{model.card.name}' learned its classes on H&E, not on fluorescence"
+
+
+@pytest.mark.parametrize(
+    ("written", "stain"),
+    [
+        ("H&E", "he"),
+        ("HE", "he"),
+        ("H-DAB", "hdab"),
+        ("h dab", "hdab"),
+        ("Fluorescence", "fluorescence"),
+        ("Auto", "auto"),
+    ],
+)
+def test_stains_as_they_are_written(written: str, stain: str) -> None:
+    assert check_stain(written) == stain
+
+
 def test_the_scale_is_estimated_on_what_the_network_is_shown(
     cells: NDArray[np.int32], model: Model, home_engine: Any
 ) -> None:

@@ -119,10 +119,9 @@ def test_reasons_in_words() -> None:
     ]  # fmt: skip
     sure = {one.field.name: one.reason for one in rank_fields(made)}
     assert sure == {
-        "a": "entropy 0.214 nats per pixel (0.693 is even odds); 1st of 2 in liver",
+        "a": "uncertainty 31% per pixel (100% is a coin toss); 1st of 2 in liver",
         "b": "how sure the model is here is not known; 2nd of 2 in liver",
-        "c": "entropy 0.300 nats per nucleus, from the mean probability of each "
-        "(0.693 is even odds); 1st of 1 in slide",
+        "c": "uncertainty 43% per nucleus (100% is a coin toss); 1st of 1 in slide",
     }
     flips = {one.field.name: one.reason for one in rank_fields(made, "disagreement", stratified=False)}
     assert flips["a"] == "agreement of its nuclei with those of its mirror images (PQ) 0.750; 1st of 3"

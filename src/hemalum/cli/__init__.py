@@ -24,6 +24,7 @@ from hemalum.cli import (
     refine,
     report,
     reproduce,
+    review,
     segment,
     train,
 )
@@ -38,6 +39,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "check": check.check,
     "train": train.train,
     "report": report.report,
+    "review": review.review,
     "refine": refine.refine,
     "enhance": enhance.enhance,
     "evaluate": evaluate.evaluate,

@@ -8,6 +8,7 @@ from .grid import plan_tiles as plan_tiles
 from .inputs import ImageInput as ImageInput
 from .inputs import find_images as find_images
 from .inputs import find_inputs as find_inputs
+from .inputs import stem as stem
 from .maps import TileMaps as TileMaps
 from .maps import run_image as run_image
 from .maps import scaled_pixels as scaled_pixels

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hemalum.errors import HemalumError, nearest
+from hemalum.errors import HemalumError
 from hemalum.inference.inputs import ImageInput, stem
 from hemalum.inference.scale import check_mpp
-from hemalum.inference.staining import STAINS
+from hemalum.inference.staining import read_stain
 from hemalum.slides.roi import read_rectangle
 from hemalum.tables import TableRow, listed_path, near_files, read_table
 
-COLUMNS = ("path", "mpp", "organ", "stain", "roi", "name")
+COLUMNS = ("path", "mpp", "organ", "stain", "roi", "name", "channel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class SlideInput:
     organ: str | None = None
     stain: str | None = None
     roi: str | None = None
+    channel: str | None = None
 
     @property
     def image(self) -> str:
@@ -38,7 +39,8 @@ class SlideInput:
 
 
 def read_cohort(path: Path | str) -> list[SlideInput]:
-    """Read a table of slides (CSV or .xlsx): `path`, and where wanted mpp, organ, stain, roi, name.
+    """Read a table of slides (CSV or .xlsx): `path`, and where wanted mpp, organ, stain, roi, name,
+    channel.
 
     Paths of slides and of GeoJSON files with regions are relative to the table. A cell that is empty says nothing.
 
@@ -75,8 +77,11 @@ def _slide(row: TableRow, folder: Path, where: str) -> SlideInput:
     if Path(name).name != name or name.startswith("."):
         raise HemalumError(f"{where}: name '{name}': want a name for files, without a folder or a leading dot")
     stain = cells.get("stain")
-    if stain is not None and stain not in STAINS:
-        raise HemalumError(f"{where}: unknown stain '{stain}'{nearest(stain, STAINS)}")
+    if stain is not None:
+        try:
+            stain = read_stain(stain)
+        except HemalumError as error:
+            raise HemalumError(f"{where}: {error}") from None
     roi = cells.get("roi")
     if roi is not None and "," in roi:
         try:
@@ -88,7 +93,7 @@ def _slide(row: TableRow, folder: Path, where: str) -> SlideInput:
         if outlines is None or not outlines.is_file():
             raise HemalumError(f"{where}: roi '{folder / roi}': no such file")
         roi = str(outlines)
-    return SlideInput(path, name, _mpp(row, where), cells.get("organ"), stain, roi)
+    return SlideInput(path, name, _mpp(row, where), cells.get("organ"), stain, roi, cells.get("channel"))
 
 
 def _mpp(row: TableRow, where: str) -> float | None:

@@ -159,7 +159,7 @@ def segment_slides(  # noqa: PLR0913 (the verb's options)
             with SlideLog(folder / f"{name}.log") as record:
                 record.note(f"hemalum {__version__}: {command or 'segment_slides'}")
                 scale = mpp if one.mpp is None else one.mpp
-                with open_image(one.path, scale, max_pixels, channel) as slide:
+                with open_image(one.path, scale, max_pixels, check_channel(one.channel) or channel) as slide:
                     network = models[one.organ or organ]
                     if overwrite:
                         _remove_store(folder / f"{name}.nuclei")

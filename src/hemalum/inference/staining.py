@@ -46,13 +46,25 @@ class Staining:
     notes: dict[str, str] = field(default_factory=dict)
 
 
+def read_stain(text: str) -> str:
+    """One of `STAINS` by its name or by how it is written: "H&E", "H-DAB". Raises HemalumError for another."""
+    written = {_letters(title): name for name, title in STAIN_TITLES.items()}
+    names = {name: name for name in STAINS} | written
+    if not isinstance(text, str) or _letters(text) not in names:
+        raise HemalumError(f"unknown stain '{text}'{nearest(str(text), STAINS)}")
+    return names[_letters(text)]
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text.casefold() if letter.isalpha())
+
+
 def check_stain(stain: str, positive: Positive = None) -> str:
     """The stain that is asked for. Thresholds of DAB ask for H-DAB where nobody sets the stain.
 
     Raises HemalumError for an unknown stain, impossible thresholds, or thresholds of DAB for another stain.
     """
-    if stain not in STAINS:
-        raise HemalumError(f"unknown stain '{stain}'{nearest(stain, STAINS)}")
+    stain = read_stain(stain)
     if check_positive(positive) is None:
         return stain
     if stain not in ("auto", "hdab"):
@@ -93,6 +105,10 @@ def find_staining(source: Slide, model: Model, stain: str = "auto", *, warn: boo
         change, notes["network_input"] = HdabMap(hdab), f"{hdab.description}; DAB taken out"
     else:
         change, notes["network_input"] = FluorescenceMap.of(pixels), "inverted, in the color of hematoxylin"
+    if model.card.classes and name != "he" and change is not None:
+        notes["class_doubt"] = f"model '{model.card.name}' learned its classes on H&E, not on {STAIN_TITLES[name]}"
+        if warn:
+            log.warning("%s: %s: they are marked", source.name, notes["class_doubt"])
     return Staining(name, "recognized" if stain == "auto" else "set", change, doubt, seen.gray, notes)
 
 

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 TABLE = "summary.csv"
 BESIDE = "summary-new.csv"  # where the table goes while another program holds it
 CLASS = "class_"  # before the name of a class: the column of how many nuclei it has
+DOUBTS = ("scale_doubt", "stain_doubt", "class_doubt")  # notes of a result that its figures are marked for
 Row = dict[str, Any]
 # column of the nuclei → its median in the table
 MEDIANS = ("area_um2", "area_px", "eccentricity", "circularity", "hematoxylin_mean", "dab_mean")
@@ -66,7 +67,7 @@ def image_row(image: str, results: str, nuclei: Nuclei, source: Slide, seconds: 
     size = {"width_px": width, "height_px": height}
     return {
         **first, **counts, **areas, **scale, **_named_medians(medians), **_scores(score), **size,
-        **_context(nuclei.notes, nuclei.model, nuclei.mpp_source), "seconds": round(seconds, 2),
+        **_context(nuclei.notes, nuclei.model, nuclei.mpp_source, tissue), "seconds": round(seconds, 2),
     }  # fmt: skip
 
 
@@ -81,7 +82,7 @@ def slide_row(image: str, results: str, store: NucleiStore, summary: StoreSummar
         "image": image, "results": results, "kind": "slide", "nuclei": summary.count, **classes,
         **_areas(summary.count, summary.area_mm2, tissue), "mpp": run.mpp, "mpp_source": run.mpp_source,
         **_named_medians(medians), **_scores(summary.ihc_score()), "width_px": width, "height_px": height,
-        "_area_of": summary.area_of, **_context(run.settings | store.notes, run.model, run.mpp_source),
+        "_area_of": summary.area_of, **_context(run.settings | store.notes, run.model, run.mpp_source, tissue),
         "seconds": round(seconds, 2),
     }  # fmt: skip
 
@@ -115,19 +116,21 @@ def _scores(score: IhcScore | None) -> Row:
     return row
 
 
-def _context(notes: dict[str, Any], model: str | None, mpp_source: str) -> Row:
+def _context(notes: dict[str, Any], model: str | None, mpp_source: str, tissue: float | None) -> Row:
     """Stain, model, what was left out, and what a reader has to know before using the numbers."""
     warnings = []
     if mpp_source == "estimate":
         warnings.append("the scale is an estimate, and with it every area, length and density")
-    warnings += [str(notes[name]) for name in ("scale_doubt", "stain_doubt") if notes.get(name)]
+    warnings += [str(notes[name]) for name in DOUBTS if notes.get(name)]
+    if tissue == 0:
+        warnings.append("there is no tissue, or glass alone was looked at")
     artifacts = describe_artifacts(notes)
     if artifacts:
         warnings.append(f"artifacts: {artifacts}")
     if notes.get("broken_tiles"):
         warnings.append(f"{notes['broken_tiles']} tiles could not be read and count as blank")
     left_out = {f"left_out_{short}": notes[name] for name, short in LEFT_OUT.items() if notes.get(name)}
-    doubts = {f"_{name}": notes[name] for name in ("scale_doubt", "stain_doubt") if notes.get(name)}
+    doubts = {f"_{name}": notes[name] for name in DOUBTS if notes.get(name)}
     return {
         "stain": notes.get("stain"), "stain_source": notes.get("stain_source"), "organ": notes.get("organ"),
         "model": model, **left_out, "warnings": "; ".join(warnings), **doubts, "_artifacts": artifacts,

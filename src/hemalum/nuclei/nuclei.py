@@ -311,13 +311,12 @@ class Nuclei:
         """Outlines and table as the shapes "nuclei" of SpatialData, in px and µm. Raises HemalumError without it."""
         return as_spatialdata(self.to_geopandas(), self.mpp)
 
-    def to_geojson(self, path: str | Path, *, simplify: float = 0.0) -> None:
-        """Write polygons and measurements as GeoJSON that QuPath opens.
+    def to_geojson(self, path: str | Path, *, simplify: float = 0.0, kind: str = "detection") -> None:
+        """Write polygons and measurements as GeoJSON that QuPath opens, as its `kind` "detection" or "annotation".
 
         Outlines may be moved by up to `simplify` px to save points; measurements stay. Objects have the table's id as
-        a measurement, and a UUID that follows from image and outline, filtered or not. Graded nuclei are classified
-        by their grade, those of a model with classes by both, in QuPath's manner: `epithelial: Positive`. Raises
-        HemalumError for a `simplify` below 0, and where the file cannot be written.
+        a measurement, and a UUID that follows from image and outline. Graded nuclei are classified by grade, those
+        of a model with classes by both. Raises HemalumError for a `simplify` below 0, and where it cannot be written.
         """
         write_geojson(
             path,
@@ -337,6 +336,7 @@ class Nuclei:
                 **({"ihc": self.ihc_score().as_dict()} if self.thresholds else {}),
             },
             classes=combine_classes(self.classes, self.intensities),
+            kind=kind,
         )
 
     def _with_image(self, image: str | None) -> pa.Table:

@@ -13,10 +13,15 @@ from .edits import reshape as reshape
 from .edits import split as split
 from .event import Event as Event
 from .event import Side as Side
+from .exchange import FORMATS as FORMATS
+from .exchange import export_review as export_review
 from .fields import dataset_fields as dataset_fields
 from .fields import image_fields as image_fields
 from .fields import look_at as look_at
 from .fields import store_fields as store_fields
+from .importing import ImportSummary as ImportSummary
+from .importing import describe_import as describe_import
+from .importing import import_review as import_review
 from .item import ITEM as ITEM
 from .item import Item as Item
 from .item import ItemState as ItemState

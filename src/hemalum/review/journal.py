@@ -28,7 +28,7 @@ from hemalum.nuclei.polygons import Polygons
 from hemalum.review.conflicts import check_current, check_rings, check_room
 from hemalum.review.edits import Edit
 from hemalum.review.event import REDO, UNDO, Event, Side, decode_side, encode_side, fold
-from hemalum.review.item import Item, ItemState, Start
+from hemalum.review.item import STATUSES, Item, ItemState, Start, Status
 
 FORMAT = 1  # of the file; raised when one written before cannot be read any more
 APPLICATION = 0x68656D61  # "hema", in the header of the file
@@ -172,6 +172,20 @@ class Journal:
         """The names of all items, in the order in which they were added."""
         with self._reading() as connection:
             return [name for (name,) in connection.execute("SELECT name FROM items ORDER BY id")]
+
+    def statuses(self) -> dict[str, Status]:
+        """The status of each item, by name in the order in which they were added, without folding its events."""
+        query = (
+            "SELECT name, (SELECT json_extract(after, '$.status') FROM events WHERE item = items.id "
+            "AND kind IN ('mark', 'undo', 'redo') AND json_extract(after, '$.status') IS NOT NULL "
+            "ORDER BY events.id DESC LIMIT 1) FROM items ORDER BY id"
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query).fetchall()
+        unknown = [name for name, status in rows if status not in (None, *STATUSES)]
+        if unknown:
+            raise HemalumError(f"{self.path}: item '{unknown[0]}' is damaged (a status that there is not)")
+        return {name: status or "open" for name, status in rows}
 
     def state(self, name: str, version: int | None = None) -> ItemState:
         """An item's nuclei as they are now, or as they were at a version. Raises HemalumError for another name."""

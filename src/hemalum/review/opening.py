@@ -5,7 +5,7 @@ from typing import Any
 
 from hemalum.errors import HemalumError
 from hemalum.files import named_path
-from hemalum.manifest import manifest_path
+from hemalum.manifest import check_free, manifest_path
 from hemalum.models import load_model
 from hemalum.models.model import Model, shipped_models
 from hemalum.review.fields import SIDE
@@ -16,13 +16,18 @@ DEFAULTS: dict[str, Any] = {"mpp": None, "slide": None, "recursive": True, "side
 
 
 def open_review(
-    source: Path | str | None, model: Path | str | Model | None, project: Path | str | None, **asked: Any
+    source: Path | str | None,
+    model: Path | str | Model | None,
+    project: Path | str | None,
+    *,
+    begin: bool = True,
+    **asked: Any,
 ) -> tuple[Project, Source, Model]:
     """The project, what is reviewed, and the model; `asked` are the options of `DEFAULTS`. See `Session.open`."""
     if source is None and project is None:
         raise HemalumError("give SOURCE, what is to be reviewed, or --project, to go on with a review")
     folder = named_path(f"{named_path(str(source)).name}.review" if project is None else project)
-    path, options, held_model = _requested(folder, source, asked)
+    path, options, held_model = _requested(folder, source, asked, begin=begin, has_model=model is not None)
     opened = open_source(path, folder, mpp=options["mpp"], slide=options["slide"], recursive=options["recursive"])
     loaded = load_model(model if model is not None else held_model or _finder(opened))
     _check_stores(opened, loaded)
@@ -34,17 +39,23 @@ def open_review(
 
 
 def _requested(
-    folder: Path, source: Path | str | None, asked: dict[str, Any]
+    folder: Path, source: Path | str | None, asked: dict[str, Any], *, begin: bool, has_model: bool
 ) -> tuple[Path, dict[str, Any], str | None]:
     """What is reviewed, how, and by which model: as asked for, else as the project has it."""
     slide = asked["slide"]
     options = {**asked, "slide": None if slide is None else str(Path(slide).resolve())}
-    if source is not None and not manifest_path(folder, KIND).is_file():
+    if begin and source is not None and not manifest_path(folder, KIND).is_file():
+        check_free(folder, KIND)
         return Path(source).resolve(), options, None
     with Project.open(folder) as held:
         for name, default in DEFAULTS.items():
             if options[name] == default and name in held.options:
                 options[name] = held.options[name]
+        lost = held.model_path is not None and not Path(held.model_path).is_file()
+        if lost and not has_model:
+            raise HemalumError(
+                f"{folder}: its model '{held.model}' is no longer at {held.model_path}; say where it is with --model"
+            )
         return Path(held.source if source is None else source).resolve(), options, held.model_path or held.model
 
 

@@ -15,6 +15,11 @@ from hemalum.review.nucleus import Ring, largest_piece, trace_piece
 from hemalum.slides import Slide
 
 KEPT_BYTES = 256 * 2**20  # of maps that may be wanted again
+# chosen on tnbc and consep, at the middle of nuclei that a model has missed: of 70 and 191 these give 55 and 84 with
+# an IoU of .5 and more; all above half the threshold, 35 and 44
+SHARE = 0.2  # of the probability at a point, that its surroundings must have
+REACH = 0.65  # usual diameters around a point
+LEAST = 0.05  # probability at a point: where there is less, the model sees nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,20 +62,29 @@ class ModelMaps:
         return None if mask is None else trace_piece(mask, window)
 
 
-REACH = 1.0  # usual diameters around the point
-
-
 def grow(
     probability: NDArray[np.float32], taken: NDArray[np.bool_], at: tuple[int, int], threshold: float, diameter: float
 ) -> NDArray[np.bool_] | None:
-    """The piece (h, w) around a point, row and column, that is likelier nucleus than half the threshold; None for
-    none."""
-    inside = (probability >= threshold / 2) & ~taken
+    """The piece (h, w) around a point, row and column, that is likelier nucleus than what is around it.
+
+    It holds the pixels, not `taken`, within `REACH` diameters that have `SHARE` of the probability near the point,
+    never more than the threshold, and are connected with it; holes are filled. None where there is no such
+    probability, or the point is none of them.
+    """
+    smooth = ndimage.gaussian_filter(probability, diameter / 20)
+    near = max(round(diameter / 10), 1)
+    around = tuple(slice(max(middle - near, 0), middle + near + 1) for middle in at)
+    peak = float(np.where(taken[around], 0, smooth[around]).max())
+    if peak < LEAST:
+        return None
+    rows, columns = np.ogrid[: smooth.shape[0], : smooth.shape[1]]
+    within = (rows - at[0]) ** 2 + (columns - at[1]) ** 2 <= (REACH * diameter) ** 2
+    inside = (smooth >= min(SHARE * peak, threshold)) & within & ~taken
     if not inside[at]:
         return None
     pieces, _ = ndimage.label(inside)
     grown: NDArray[np.bool_] = ndimage.binary_fill_holes(pieces == pieces[at]) & ~taken
-    return grown
+    return largest_piece(grown)[0]
 
 
 def read_maps(

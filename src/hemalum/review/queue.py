@@ -128,8 +128,8 @@ def _outliers(fields: Sequence[Field]) -> list[_Outliers]:
 def _entropy_reason(field: Field) -> str:
     if math.isnan(field.entropy):
         return "how sure the model is here is not known"
-    of = "nucleus, from the mean probability of each" if field.of_nuclei else "pixel"
-    return f"entropy {field.entropy:.3f} nats per {of} (0.693 is even odds)"
+    of = "per nucleus" if field.of_nuclei else "per pixel"
+    return f"uncertainty {field.entropy / math.log(2):.0%} {of} (100% is a coin toss)"
 
 
 def _disagreement_reason(field: Field) -> str:

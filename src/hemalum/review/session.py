@@ -53,6 +53,9 @@ class Session:
         self.images: Mapping[str, ImageSource] = {image.id: image for image in source.images}
         self._side = int(project.options.get("side", SIDE))
         self._items = {item.id: item for image in source.images for item in cut_items(image, self._side)}
+        self._by_image: dict[str, list[ItemSource]] = {}
+        for item in self._items.values():
+            self._by_image.setdefault(item.image, []).append(item)
         self._pool, self._maps = ImagePool(), MapCache()
         self._looking = Looking(project, self.images, self._items, self._pool, model, engine, resources)
         self._looking.failures += source.failures
@@ -60,7 +63,7 @@ class Session:
         self._checked: set[str] = set()  # items of which this session knows that their image is the one begun with
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 (the verb's options)
         cls,
         source: Path | str | None,
         model: Path | str | Model | None = None,
@@ -73,6 +76,7 @@ class Session:
         threads: int | None = None,
         side: int = SIDE,
         recursive: bool = True,
+        begin: bool = True,
     ) -> Self:
         """Start the review of a source, or go on with it.
 
@@ -80,12 +84,15 @@ class Session:
         Without it, or without `model`, what the project in the folder `project` was begun with is taken; without
         `project` that is SOURCE.review in the working folder. `mpp`, µm per px, replaces what images state; `slide`
         is where slides are that do not lie beside their nuclei. `engine`, `threads` and `accelerator` are as in
-        `hemalum.segment`. Images larger than `side` px are cut into windows of at most that.
+        `hemalum.segment`. Images larger than `side` px are cut into windows of at most that. With `begin` False no
+        project is started.
 
         Raises HemalumError where there is nothing to review, the project is of another source, model or scale, or
         the nuclei of a slide are of another model.
         """
-        opened = open_review(source, model, project, mpp=mpp, slide=slide, side=side, recursive=recursive)
+        opened = open_review(
+            source, model, project, begin=begin, mpp=mpp, slide=slide, side=side, recursive=recursive
+        )
         return cls(*opened, engine, {"device": accelerator, "threads": threads})
 
     def start(self) -> None:
@@ -142,6 +149,10 @@ class Session:
     def items(self) -> list[ItemSource]:
         """All items, image by image."""
         return [self._with_look(item) for item in self._items.values()]
+
+    def items_of(self, image: str) -> list[ItemSource]:
+        """The items of an image."""
+        return [self._with_look(item) for item in self._by_image.get(image, [])]
 
     def item(self, id: str) -> ItemSource:
         """The item with this id. Raises HemalumError where there is none."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from hemalum.experiments import pixel_entropy
 from hemalum.nuclei.nuclei import Nuclei
 from hemalum.nuclei.polygons import Polygons
-from hemalum.nuclei.store import NucleiStore
+from hemalum.nuclei.store import NucleiStore, from_wkb
 from hemalum.review.fields import Window
 from hemalum.review.item import Start
 from hemalum.review.kept_fields import NucleusFigures
@@ -17,10 +17,14 @@ from hemalum.review.nucleus import Ring, largest_piece, pixels_of, trace_piece, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowNuclei:
-    """The N nuclei that hold a pixel of a window, clipped to it, in px of it; `ids` (N,) are those of the store."""
+    """The N nuclei that hold a pixel of a window, clipped to it, in px of it.
+
+    `ids` (N,) are those of the store, and `outlines` whole, in px of the slide.
+    """
 
     nuclei: Nuclei
     ids: NDArray[np.int64]
+    outlines: Polygons
 
     def figures(self, threshold: float) -> NucleusFigures:
         """What is known of them from the table alone: the mean probability, and what follows from it."""
@@ -39,7 +43,8 @@ def window_nuclei(store: NucleiStore, window: Window) -> WindowNuclei:
     Of one that reaches beyond, the largest piece inside counts. All that are given are in `Start.of`, in this order.
     """
     nuclei = store.nuclei(window)
-    ids = store.window(*window, columns=["id"]).column("id").to_numpy().astype(np.int64)
+    table = store.window(*window, columns=["id", "geometry"])  # in the same order
+    ids = table.column("id").to_numpy().astype(np.int64)
     rings: list[Ring] = []
     kept: list[int] = []
     height, width = nuclei.shape
@@ -57,7 +62,8 @@ def window_nuclei(store: NucleiStore, window: Window) -> WindowNuclei:
     outlines = Polygons(np.concatenate([*rings, np.zeros((0, 2), np.float32)]), ends)
     clipped = replace(nuclei[np.array(kept, np.int64)], outlines=outlines)
     rows = Start.rows(clipped)
-    return WindowNuclei(clipped[rows], ids[kept][rows])
+    taken = np.array(kept, np.int64)[rows]
+    return WindowNuclei(clipped[rows], ids[taken], from_wkb(table.column("geometry")).take(taken))
 
 
 def clip_to_window(ring: Ring, shape: tuple[int, int]) -> Ring | None:

@@ -3,6 +3,7 @@ from .arrays import NpyRows as NpyRows
 from .arrays import read_mat as read_mat
 from .arrays import read_npy as read_npy
 from .drawing import NO_CLASS as NO_CLASS
+from .drawing import Drawing as Drawing
 from .drawing import fill_by_size as fill_by_size
 from .drawing import is_within as is_within
 from .drawing import listed as listed

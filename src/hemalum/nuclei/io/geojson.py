@@ -56,6 +56,7 @@ def write_geojson(
     simplify: float = 0.0,
     note: dict[str, Any] | None = None,
     classes: Classes | None = None,
+    kind: str = "detection",
 ) -> None:
     """Write a FeatureCollection of outlines in px, moved by up to `simplify` px to save points.
 
@@ -65,7 +66,7 @@ def write_geojson(
     numbers, drawn = number_outlines(outlines), outlines.simplified(simplify)
     coords, offsets = drawn.coords, drawn.offsets
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        writer = FeatureWriter(stream, table.column_names, note=note, classes=classes, image=image)
+        writer = FeatureWriter(stream, table.column_names, note=note, classes=classes, image=image, kind=kind)
         for start in range(0, len(drawn), BATCH):
             stop = min(start + BATCH, len(drawn))
             writer.write(

@@ -1,5 +1,6 @@
 from .export import EXPORT_OPTIONS as EXPORT_OPTIONS
 from .export import EXPORTS as EXPORTS
+from .export import Corrections as Corrections
 from .export import check_export_options as check_export_options
 from .export import check_simplify as check_simplify
 from .export import export_store as export_store

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +22,8 @@ from hemalum.nuclei.io.colors import INTENSITIES, Classes, combine_classes
 from hemalum.nuclei.io.frames import CSV_OPTIONS, csv_table, with_image
 from hemalum.nuclei.io.geojson import FeatureWriter
 from hemalum.nuclei.io.object_ids import number_outlines
-from hemalum.nuclei.polygons import check_tolerance
+from hemalum.nuclei.nuclei import Nuclei
+from hemalum.nuclei.polygons import Polygons, check_tolerance
 from hemalum.nuclei.store.label_image import write_label_image
 from hemalum.nuclei.store.parts import from_wkb, number_names, part_writer
 from hemalum.nuclei.store.rows import ReadScaled, write_labels, write_slide_overlay
@@ -48,10 +50,20 @@ EXPORT_OPTIONS = {
     "kind": ("geojson", "geojson.gz"),
     "simplify": ("geojson", "geojson.gz"),
     "canvas": ("geojson", "geojson.gz"),
+    "corrections": ("geojson", "geojson.gz"),
     "picture": ("thumbnail", "overlay"),
 }
 
 OnProgress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Corrections:
+    """What is corrected in a store: ids (N,) of nuclei that are left out, and others in px of the slide, with ids."""
+
+    without: NDArray[np.int64]
+    others: Nuclei
+    note: Mapping[str, Any] = field(default_factory=dict)
 
 
 def export_store(
@@ -64,6 +76,7 @@ def export_store(
     canvas: bool = False,
     picture: NDArray[np.uint8] | ReadScaled | None = None,
     image: str | None = None,
+    corrections: Corrections | None = None,
     on_progress: OnProgress | None = None,
 ) -> Path:
     """Write all nuclei of a store in a format of `EXPORTS`, beside it unless `path` says where; gives the path.
@@ -72,7 +85,8 @@ def export_store(
     px to save points; with `canvas` coordinates count from the corner of the scanner's canvas instead of the slide's
     bounds, for programs that show all of it. Thumbnail draws on `picture`, which shows the whole slide at any size,
     (H, W, 3) uint8; overlay on what reads its pixels, `Slide.read_scaled`; without it both draw on white.
-    `image` is what tables call the slide, else its file name. `on_progress` is called with the share that is done.
+    `image` is what tables call the slide, else its file name. `corrections` are for GeoJSON. `on_progress` is called
+    with the share that is done.
 
     Raises HemalumError for an unknown format, an option that is for another format, a picture that is not for this
     one, a damaged part, a folder that is there, and where a file cannot be written; nothing half-written stays.
@@ -82,6 +96,7 @@ def export_store(
         "simplify": simplify != 0,
         "canvas": canvas,
         "picture": picture is not None,
+        "corrections": corrections is not None,
     }
     check_export_options(format, {option: option for option, some in chosen.items() if some})
     path = store.path.with_name(store.name + EXPORTS[format]) if path is None else Path(path)
@@ -95,7 +110,7 @@ def export_store(
     if format in ("geojson", "geojson.gz"):
         shift = store.run.offset if canvas else (0, 0)
         with atomic_path(path) as temporary, _open_binary(temporary, format) as stream:
-            _write_geojson(store, stream, kind, simplify, shift, advance)
+            _write_geojson(store, stream, kind, simplify, shift, corrections, advance)
     elif format == "csv":
         _write_csv(store, path, image, advance)
     elif format == "parquet":
@@ -196,21 +211,23 @@ def _describe(store: NucleiStore) -> dict[str, Any]:
 
 
 def _write_geojson(
-    store: NucleiStore, stream: IO[bytes], kind: str, simplify: float, shift: tuple[int, int], advance: OnProgress
-) -> None:
+    store: NucleiStore, stream: IO[bytes], kind: str, simplify: float, shift: tuple[int, int],
+    corrections: Corrections | None, advance: OnProgress,
+) -> None:  # fmt: skip
     plain = store.schema.empty_table()
     writer = FeatureWriter(
         stream,
         store.schema.names,
         note=_describe(store)
         | ({"offset": list(shift)} if any(shift) else {})
-        | ({"simplify_px": simplify} if simplify else {}),
+        | ({"simplify_px": simplify} if simplify else {})
+        | ({} if corrections is None else dict(corrections.note)),
         classes=_classes_of(store, plain),
         image=store.run.fingerprint.encode(),
         kind=kind,
     )
-    for table in _tables(store, advance):
-        outlines = from_wkb(table.column("geometry"))
+
+    def write(table: pa.Table, outlines: Polygons) -> None:
         drawn, classes = outlines.simplified(simplify), _classes_of(store, table)
         writer.write(
             drawn.coords + np.array(shift, np.float64),
@@ -219,7 +236,22 @@ def _write_geojson(
             number_outlines(outlines),
             None if classes is None else classes.numbers,
         )
+
+    for table in _tables(store, advance):
+        if corrections is not None:
+            table = table.filter(pa.array(~np.isin(table.column("id").to_numpy(), corrections.without)))
+        write(table, from_wkb(table.column("geometry")))
+    if corrections is not None:
+        write(_with_columns(corrections.others.table, store.schema), corrections.others.outlines)
     writer.close()
+
+
+def _with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the plain columns of a store; what it lacks is null."""
+    for column in schema:
+        if column.name not in (*table.column_names, "bbox", "geometry"):
+            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
+    return table
 
 
 def _with_image(store: NucleiStore, image: str | None, table: pa.Table) -> pa.Table:

@@ -114,6 +114,7 @@ class SummaryPage:
             any_estimate=any(image["estimated"] for image in self.images),
             scale_doubts=[(image["name"], image["scale_doubt"]) for image in self.images if image["scale_doubt"]],
             doubts=[(image["name"], image["stain_doubt"]) for image in self.images if image["stain_doubt"]],
+            class_doubts=[image["class_doubt"] for image in self.images if image["class_doubt"]],
         )
 
 
@@ -189,6 +190,7 @@ def _image(result: FileResult, nuclei: "Nuclei", folder: Path) -> dict[str, Any]
         "seconds": f"{result.seconds:.1f}",
         "stain": stain_text(nuclei, doubt=False),
         "stain_doubt": nuclei.notes.get("stain_doubt", ""),
+        "class_doubt": nuclei.notes.get("class_doubt", ""),
         "artifacts": describe_artifacts(nuclei.notes),
         "in_artifacts": f"{nuclei.notes.get(IN_ARTIFACTS, 0):,}",
         "recall": nuclei.notes.get("threshold", ""),

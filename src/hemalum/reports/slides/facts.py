@@ -26,8 +26,8 @@ LEFT_OUT = {
     IN_ARTIFACTS: "in ink or out of focus",
 }
 SHOWN_SETTINGS = {
-    "engine", "stain", "stain_source", "stain_doubt", "organ", "threshold", "tissue_mask", "roi", "filter",
-    "artifacts", "keep_artifacts",
+    "engine", "stain", "stain_source", "stain_doubt", "class_doubt", "organ", "threshold", "tissue_mask", "roi",
+    "filter", "artifacts", "keep_artifacts",
 }  # fmt: skip
 SETTING_TITLES = {
     "tile": "tiles of the network and their overlap, px",
@@ -140,6 +140,8 @@ def warnings_of(store: NucleiStore, summary: StoreSummary, mask_doubt: str = "")
     doubt = notes.get("stain_doubt")
     if doubt:
         texts.append(f"the stain that was set may not be the slide's: {doubt}")
+    if notes.get("class_doubt"):
+        texts.append(f"the classes are not tested: {notes['class_doubt']}")
     if notes.get("broken_tiles"):
         texts.append(f"{counted(int(notes['broken_tiles']), 'tile')} could not be read and count as blank")
     if notes.get(TOO_LARGE):
