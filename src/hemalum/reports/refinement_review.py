@@ -17,8 +17,7 @@ from hemalum.reports.grid import Grid, Row
 from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table
 from hemalum.reports.numbers import mean_text
 from hemalum.reports.style import SvgFigure, has_matplotlib, inline
-from hemalum.reports.training.figures import training_curves
-from hemalum.reports.training.log import read_run
+from hemalum.reports.training import read_run, training_curves
 from hemalum.review import Compared, ReviewedRefinement
 
 _KINDS = {
