@@ -64,12 +64,13 @@ def write_reviewed_refinement(refinement: ReviewedRefinement, command: str = "")
         *refinement.notes,
         *([] if figure else ["No curves of training were drawn: matplotlib is not installed (hemalum[report])."]),
     ]
+    findings = [refinement.line, f"The model to go on with: {refinement.use}"]
     page = {
         "title": "Refinement on a review",
         "lead": lead,
         "command": command,
         "decision": refinement.line,
-        "findings": [refinement.line, f"The model to go on with: {refinement.use}"],
+        "findings": findings,
         "grids": tables,
         "notes": notes,
         "figure": Markup(inline(figure, "training")) if figure else "",
@@ -78,7 +79,7 @@ def write_reviewed_refinement(refinement: ReviewedRefinement, command: str = "")
     markdown = [
         [escaped(lead)],
         markdown_code(command),
-        markdown_list(page["findings"]),
+        markdown_list(findings),
         *map(markdown_table, tables),
         markdown_list(notes),
     ]
