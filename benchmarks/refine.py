@@ -2,7 +2,7 @@
 
     python benchmarks/refine.py --data data/nuinsseg_human [--seeds 3] [--out runs/refine] [--tiles 5 10 20 40]
         [--organs brain cerebellum liver melanoma spleen testis] [--against replay|distillation|none]
-        [--steps 1000] [--epochs 12] [--lr 0.001] [--brief] [-o benchmarks/results/refine]
+        [--steps 1000] [--epochs 25] [--lr 0.001] [--brief] [-o benchmarks/results/refine]
 
 A group of organs is left out; a small network learns from the rest. The images of the organs left out are ranked by
 entropy, by entropy within each organ in turn, and at random. An expert corrects the first K by the labels, edit by
@@ -12,7 +12,7 @@ the organs left out, and what became of the test images of the old organs, the g
 
 Each seed is another training of the first model, another draw at random and another refinement; which images are in
 the pool, in the test and in the guard is the same for all. What is finished in OUT is not done again. Three seeds
-take about half an hour on a core of its own, twice that on one that is shared; `--brief` is one seed of some minutes,
+take about 40 minutes on a core of its own, and longer on one that is shared; `--brief` is one seed of some minutes,
 to see that it works.
 """
 
@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--organs", nargs="+", default=ORGANS)
     parser.add_argument("--against", choices=["replay", "distillation", "none"], default="replay")
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--brief", action="store_true", help="one seed, few tiles and steps: to see that it works")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "refine", help="without ending")

@@ -38,12 +38,12 @@ def test_one_edit_for_each_fault(tmp_path: Path) -> None:
     with make_journal(tmp_path, proposed) as journal:
         done = correct_item(journal, NAME, truth)
         state = journal.state(NAME)
-        kinds = [event.kind for event in journal.events(NAME)]
+        by_kind = [event.kind for event in journal.events(NAME)]
         authors = {event.author for event in journal.events(NAME)}
     assert done.edits == Counter(reject=1, reshape=1, add=1)
     assert done.total == 3
     assert done.left == ()
-    assert kinds == ["reject", "reshape", "add", "mark"]
+    assert by_kind == ["reject", "reshape", "add", "mark"]
     assert authors == {EXPERT}
     assert state.status == "reviewed"
     assert same_pieces(state.label_map(), truth)
@@ -90,9 +90,9 @@ def test_any_proposal_becomes_the_truth(seed: int, tmp_path: Path) -> None:
     with make_journal(tmp_path, proposed) as journal:
         done = correct_item(journal, NAME, truth, poor=1)
         corrected = journal.state(NAME).label_map()
-        kinds = Counter(event.kind for event in journal.events(NAME))
-    del kinds["mark"]
-    assert done.edits == kinds
+        by_kind = Counter(event.kind for event in journal.events(NAME))
+    del by_kind["mark"]
+    assert done.edits == by_kind
     assert done.left == ()
     assert same_pieces(corrected, truth)
 

@@ -105,8 +105,8 @@ def test_parts_of_a_batch_are_the_batch(recipe: Recipe, mini: Path) -> None:
 
 def test_every_batch_has_the_shares_of_its_sets(recipe: Recipe, mini: Path) -> None:
     """Whatever their sizes, and over the end of an epoch as well."""
-    whole = Dataset.open(mini).split("train")
-    few, many = replace(whole, rows=whole.rows[:1]), replace(whole, rows=whole.rows[1:])
+    part = Dataset.open(mini).split("train")
+    few, many = replace(part, rows=part.rows[:1]), replace(part, rows=part.rows[1:])
     mixed = recipe.model_copy(
         update={"data": {"few": Source(), "many": Source()}, "sampling": FixedShares(), "batch": 4}
     )
@@ -117,6 +117,6 @@ def test_every_batch_has_the_shares_of_its_sets(recipe: Recipe, mini: Path) -> N
         assert sum(sample == 0 for sample in samples) == 2, number
         assert [sample == 0 for sample in samples] == [True, False, True, False]
         drawn |= set(samples)
-    assert drawn == set(range(len(whole)))
+    assert drawn == set(range(len(part)))
     again = TrainLoader(make_context(mixed), [few, many])
     assert again.draws(7) == loader.draws(7)

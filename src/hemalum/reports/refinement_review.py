@@ -17,8 +17,7 @@ from hemalum.reports.grid import Grid, Row
 from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table
 from hemalum.reports.numbers import mean_text
 from hemalum.reports.style import SvgFigure, has_matplotlib, inline
-from hemalum.reports.training.figures import training_curves
-from hemalum.reports.training.log import read_run
+from hemalum.reports.training import read_run, training_curves
 from hemalum.review import Compared, ReviewedRefinement
 
 _KINDS = {
@@ -65,12 +64,13 @@ def write_reviewed_refinement(refinement: ReviewedRefinement, command: str = "")
         *refinement.notes,
         *([] if figure else ["No curves of training were drawn: matplotlib is not installed (hemalum[report])."]),
     ]
+    findings = [refinement.line, f"The model to go on with: {refinement.use}"]
     page = {
         "title": "Refinement on a review",
         "lead": lead,
         "command": command,
         "decision": refinement.line,
-        "findings": [refinement.line, f"The model to go on with: {refinement.use}"],
+        "findings": findings,
         "grids": tables,
         "notes": notes,
         "figure": Markup(inline(figure, "training")) if figure else "",
@@ -79,7 +79,7 @@ def write_reviewed_refinement(refinement: ReviewedRefinement, command: str = "")
     markdown = [
         [escaped(lead)],
         markdown_code(command),
-        markdown_list(page["findings"]),
+        markdown_list(findings),
         *map(markdown_table, tables),
         markdown_list(notes),
     ]

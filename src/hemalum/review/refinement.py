@@ -34,7 +34,7 @@ from hemalum.models import EXPORTS, Model, RefinedFrom, ScoreChange, load_model,
 from hemalum.review.corrections import HOLDOUT, Corrections, ReadImage, check_origin, open_images
 from hemalum.review.project import Project
 from hemalum.review.refinement_decision import TOLERANCE, Change, Decision, check_tolerance, decide
-from hemalum.review.refinement_guards import Given, Guard, as_guard, check_apart, open_guard, open_replay
+from hemalum.review.refinement_guards import DatasetSource, Guard, as_guard, check_apart, open_guard, open_replay
 from hemalum.review.refinement_training import ProgressCallback, Work, train_refined
 from hemalum.settings import check_seed
 from hemalum.training import MODEL_FILE
@@ -114,8 +114,8 @@ def refine_reviewed(  # noqa: PLR0913 (the verb's options)
     lr: float = 1e-4,
     epochs: int = 10,
     holdout: float = HOLDOUT,
-    replay: Given | None = None,
-    guards: Sequence[Given] = (),
+    replay: DatasetSource | None = None,
+    guards: Sequence[DatasetSource] = (),
     tolerance: float = TOLERANCE,
     seed: int = 0,
     read_image: ReadImage | None = None,

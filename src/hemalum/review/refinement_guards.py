@@ -1,4 +1,4 @@
-"""The datasets that a refinement is given beside the corrections: what it was trained on, and what guards it."""
+"""The datasets that a refinement gets beside the corrections: what it was trained on, and what guards it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from hemalum.models import Model, SeenImages
 
 ALL = "all"
 
-Given = Dataset | Path | str  # a dataset folder, PATH:PART for another part of it than test
+DatasetSource = Dataset | Path | str  # a dataset folder, PATH:PART for another part of it than test
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,12 +28,12 @@ class Guard:
         return f"{self.dataset.info.name}, {self.split}"
 
 
-def open_replay(given: Given, model: Model) -> Dataset:
+def open_replay(source: DatasetSource, model: Model) -> Dataset:
     """The training part of the dataset that a model was trained on, with its validation part, which may guard.
 
     Raises HemalumError for a dataset whose training images the model has not learned from.
     """
-    dataset = given if isinstance(given, Dataset) else Dataset.open(given)
+    dataset = source if isinstance(source, Dataset) else Dataset.open(source)
     check_scales(dataset)
     training = model.card.training
     seen, rows = SeenImages.of(training), dataset.split("train").rows
@@ -50,17 +50,17 @@ def open_replay(given: Given, model: Model) -> Dataset:
     return replace(dataset, rows=tuple(row for row in dataset.rows if row.split != "train" or row.id in kept))
 
 
-def open_guard(given: Given) -> Guard:
+def open_guard(source: DatasetSource) -> Guard:
     """A guard as it is written: DATASET for its test part, DATASET:PART, or DATASET:all.
 
     Raises HemalumError where the part is empty or has no labels.
     """
     split = "test"
-    if not isinstance(given, Dataset):
-        path, colon, word = str(given).rpartition(":")
-        if colon and word in (*PARTS, ALL) and not Path(given).is_dir():
-            given, split = path, word
-    dataset = given if isinstance(given, Dataset) else Dataset.open(given)
+    if not isinstance(source, Dataset):
+        path, colon, word = str(source).rpartition(":")
+        if colon and word in (*PARTS, ALL) and not Path(source).is_dir():
+            source, split = path, word
+    dataset = source if isinstance(source, Dataset) else Dataset.open(source)
     return as_guard(dataset, split)
 
 

@@ -18,6 +18,7 @@ from hemalum.training.train import train
 DISTILLATION = 1.0  # weight of the distance to the old maps
 VALIDATED = 8  # corrected items at most that the curves of training are of
 VALIDATIONS = 10
+LARGEST_BATCH = 16  # a few items in batches of 64 would be a step or two
 
 ProgressCallback = Callable[[str, int, int], None]
 
@@ -80,15 +81,16 @@ def _training_data(work: Work) -> list[Dataset]:
 
     Neither the held-out items nor a guard chooses the weights: else their scores would say less.
     """
-    learned = work.corrected.split("train").rows
-    data = [replace(work.corrected, rows=(*learned, *(replace(row, split="val") for row in learned)))]
+    rows = work.corrected.split("train").rows
+    data = [replace(work.corrected, rows=(*rows, *(replace(row, split="val") for row in rows)))]
     return data if work.replay is None else [*data, work.replay.split("train")]
 
 
 def refinement_recipe(work: Work) -> Recipe:
     """One more phase of the model's own recipe: half of each batch corrected and half replay, or distilled."""
     recipe, data = work.recipe, _training_data(work)
-    batch = recipe.batch if work.replay is None else recipe.batch + recipe.batch % 2
+    batch = min(recipe.batch, LARGEST_BATCH)
+    batch += batch % 2 if work.replay is not None else 0
     crops = count_crops(work.corrections, recipe)
     corrected = batch if work.replay is None else batch // 2
     steps = math.ceil(work.record["epochs"] * crops / corrected)

@@ -18,7 +18,6 @@ from hemalum.errors import HemalumError
 from hemalum.metrics import measure_overlap
 from hemalum.review import edits
 from hemalum.review.edits import Edit
-from hemalum.review.item import ItemState
 from hemalum.review.journal import Journal
 from hemalum.review.nucleus import Ring, largest_piece, trace_piece
 
@@ -63,7 +62,7 @@ def correct_item(
     expert = _Expert(journal, name, author, rings, Counter())
     overlap = measure_overlap(true, state.label_map())
     pairs = np.flatnonzero(overlap.iou > MATCHED)  # each nucleus is in one at most
-    found = {
+    matched = {
         int(overlap.prediction_ids[overlap.pair_prediction[k]]): (
             int(overlap.truth_ids[overlap.pair_truth[k]]),
             float(overlap.iou[k]),
@@ -71,13 +70,13 @@ def correct_item(
         for k in pairs
     }
     for id in state.counting()[0].tolist():
-        if id not in found:
-            expert.make(lambda state, id=id: edits.reject(state, [id]))
-    missing = set(rings) - {true_id for true_id, _ in found.values()}
-    poor_ones = sorted((iou, id, true_id) for id, (true_id, iou) in found.items() if iou < poor)
+        if id not in matched:
+            expert.make(edits.reject, [id])
+    missing = set(rings) - {true_id for true_id, _ in matched.values()}
+    poor_ones = sorted((iou, id, true_id) for id, (true_id, iou) in matched.items() if iou < poor)
     missing |= expert.reshape_all({id: true_id for _, id, true_id in poor_ones})
     left = tuple(id for id in sorted(missing) if not expert.add(id))
-    expert.make(lambda state: edits.mark(state, "reviewed"))
+    expert.make(edits.mark, "reviewed")
     del expert.counts["mark"]
     return Corrected(expert.counts, left)
 
@@ -92,17 +91,17 @@ class _Expert:
     rings: dict[int, Ring]
     counts: Counter[str]
 
-    def make(self, edit_of: Callable[[ItemState], Edit]) -> None:
+    def make(self, edit_of: Callable[..., Edit], *what: Any) -> None:
         """Make an edit of the item as it is now. Raises HemalumError where no reviewer could."""
         state = self.journal.state(self.name)
-        edit = edit_of(state)
+        edit = edit_of(state, *what)
         self.journal.append(self.name, self.author, edit, state.version)
         self.counts[edit.kind] += 1
 
     def add(self, true_id: int) -> bool:
         """Add a true nucleus, without what others hold; False where nothing of it can be drawn."""
         try:
-            self.make(lambda state: edits.add(state, self.rings[true_id]))
+            self.make(edits.add, self.rings[true_id])
         except HemalumError:
             return False
         return True
@@ -118,7 +117,7 @@ class _Expert:
             drawn = [id for id in targets if id in waiting and self._reshape(id, waiting)]
             if not drawn:
                 worst = next(iter(waiting))
-                self.make(lambda state, worst=worst: edits.delete(state, [worst]))
+                self.make(edits.delete, [worst])
                 deleted.add(waiting.pop(worst))
         return deleted
 
@@ -130,7 +129,7 @@ class _Expert:
         if in_the_way & waiting.keys():
             return False
         try:
-            self.make(lambda state: edits.reshape(state, id, ring))
+            self.make(edits.reshape, id, ring)
         except HemalumError:
             return False
         del waiting[id]

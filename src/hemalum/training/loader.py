@@ -287,8 +287,8 @@ class TrainLoader(EpochLoader):
         order = np.empty(size, np.int64)
         pairs = zip(self.recipe.data.values(), self._datasets, strict=True)
         shares = [source.weight if len(dataset) else 0.0 for source, dataset in pairs]
-        places = (epoch * size + np.arange(size)) % self.recipe.batch  # batches go on over the end of an epoch
-        sets, owner = share_batch(shares, self.recipe.batch)[places], self._owner()
+        positions = (epoch * size + np.arange(size)) % self.recipe.batch  # batches go on over the end of an epoch
+        sets, owner = share_batch(shares, self.recipe.batch)[positions], self._owner()
         for number in np.unique(sets):
             here, mine = sets == number, np.where(owner == number, probability, 0)
             order[here] = rng.choice(size, int(here.sum()), p=mine / mine.sum())
