@@ -230,10 +230,10 @@ def curves(rows: Sequence[dict[str, Any]]) -> SvgFigure:
             axes.set_title(title)
             axes.set_xlabel("Corrected tiles")
             axes.grid(visible=True, color=LINE)
-        figure.axes[0].legend(labelcolor=INK)
+        figure.axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelcolor=INK)
 
     caption = "Lines: means over seeds. Marks: one seed each."
-    return SvgFigure("refine", caption, caption, draw((10.5, 3.4), paint))
+    return SvgFigure("refine", caption, caption, draw((12.5, 3.4), paint))
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from builders.reviews import disk_model, edit, look_at_all, open_session, owners
 from hemalum.data.annotations import read_drawn_labels, read_objects
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError
-from hemalum.nuclei.store import NucleiStore, open_store
+from hemalum.nuclei.store import Corrections, NucleiStore, export_store, open_store
 from hemalum.review.edits import MAX_NUCLEI, accept, add, classify, delete, mark, reject, reshape
 from hemalum.review.exchange import MOST_EXPORTS, export_review, read_exports, remember_export
 from hemalum.review.importing import AUTHOR, ImportSummary, describe_import, import_review, key_of
@@ -27,15 +27,17 @@ Features = list[dict[str, Any]]
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
+def session(tmp_path: Path) -> Iterator[Session]:
     """A review of two images."""
-    return look_at_all(open_session(save_fields(tmp_path / "in"), tmp_path / "p"))
+    with look_at_all(open_session(save_fields(tmp_path / "in"), tmp_path / "p")) as session:
+        yield session
 
 
 @pytest.fixture
-def slide_session(tmp_path: Path) -> Session:
+def slide_session(tmp_path: Path) -> Iterator[Session]:
     """A review of a slide in nine windows; some nuclei lie in two."""
-    return look_at_all(open_session(save_slide(tmp_path / "out"), tmp_path / "p", mpp=None, side=100))
+    with look_at_all(open_session(save_slide(tmp_path / "out"), tmp_path / "p", mpp=None, side=100)) as session:
+        yield session
 
 
 def shrink(ring: NDArray[Any], share: float = 0.8) -> NDArray[Any]:
@@ -341,10 +343,11 @@ def test_what_was_changed_in_another_window_of_a_slide(slide_session: Session, t
         return [feature for feature in features if feature is not one]
 
     change_file(file, correct)
-    summary = import_review(session, file)
+    summary = import_review(session, file, reviewed=True)
     assert (summary.deleted, summary.reshaped, summary.added, summary.conflicts) == (1, 0, 0, [])
     assert sorted(session.project.journal.names()) == sorted([item.name, other.name])
-    assert events(session, other) == [(AUTHOR, "delete", 1)]
+    assert events(session, other) == [(AUTHOR, "delete", 1), (AUTHOR, "mark", 0)]
+    assert [session.state(one.id).status for one in (item, other)] == ["open", "reviewed"]
     labels = covered(session, export_review(session, tmp_path / "again", "geojson")[0])
     x, y = np.rint(gone[0]).astype(int)
     assert not labels[y, x]
@@ -447,6 +450,15 @@ def test_files_that_are_none_of_this_review(session: Session, tmp_path: Path) ->
 
 
 @pytest.mark.fault
+def test_a_file_that_is_too_large(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_review(session, tmp_path / "q", "geojson")
+    monkeypatch.setattr("hemalum.review.importing.MAX_BYTES", 2000)
+    summary = import_review(session, tmp_path / "q")
+    assert summary.images == 0
+    assert all("has more than 0 GB: export a part of the objects" in reason for _, reason in summary.failed)
+
+
+@pytest.mark.fault
 def test_nuclei_of_a_larger_image(session: Session, tmp_path: Path) -> None:
     file = export_review(session, tmp_path / "q", "geojson")[0]
 
@@ -457,6 +469,15 @@ def test_nuclei_of_a_larger_image(session: Session, tmp_path: Path) -> None:
     ((path, reason),) = import_review(session, tmp_path / "q").failed
     assert path == file
     assert "its image is 120 x 120 px: export in px of this very image" in reason
+
+
+@pytest.mark.fault
+def test_corrections_of_a_store_are_for_geojson(tmp_path: Path) -> None:
+    store = open_store(save_slide(tmp_path / "out") / "a.nuclei")
+    corrections = Corrections(np.array([1]), store.nuclei()[:0])
+    line = r"corrections is for geojson and geojson\.gz; csv has no use for it: leave it out"
+    with pytest.raises(HemalumError, match=line):
+        export_store(store, "csv", tmp_path / "a.csv", corrections=corrections)
 
 
 @pytest.mark.fault

@@ -32,6 +32,12 @@ def commit(journal: Journal, edit: Edit, author: str = "Anna") -> None:
     journal.append(NAME, author, edit, journal.state(NAME).version)
 
 
+def test_an_item_is_in_the_journal_or_not(tmp_path: Path) -> None:
+    with make_journal(tmp_path) as journal:
+        assert NAME in journal
+        assert "another.png" not in journal
+
+
 def test_labels_are_a_fold_over_events_that_another_process_sees(tmp_path: Path) -> None:
     with make_journal(tmp_path) as journal, Journal.open(tmp_path / "review.sqlite", PROJECT) as second:
         assert (second.state(NAME).label_map() == draw_labels()).all()

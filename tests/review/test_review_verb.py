@@ -87,6 +87,9 @@ def test_out_and_back(source: Path, dark_model: Path, capsys: pytest.CaptureFixt
     file.write_text(json.dumps(content))
     run("review", "-p", "p", "--import", "q")
     assert capsys.readouterr().out.splitlines() == ["2 images: 1 deleted"]
+    run("review", "-p", "p", "--import", "q", "--reviewed")
+    run("review", "-p", "p", "--export", "both")
+    assert len(Dataset.open("both")) == 2
 
 
 def test_what_cannot_be_taken_is_named_and_the_rest_is(
@@ -134,15 +137,17 @@ def test_mistakes_in_the_arguments(
         (source, "-m", "fast", "-p", "p"): "p holds another review: it is of another model",
         (Path("full").resolve().parent / "in" / "a", "-p", "p"): "p holds another review: source is ",
         (source, "-m", dark_model, "-p", "p", "--mpp", 0.25): "p holds another review: mpp is 0.5 there, 0.25 here",
-        (source, "--port", 70000): "70000",
-        (source, "--port", 0): "0",
-        (source, "--mpp", "x"): "'x' is not a valid float",
+        (source, "--port", 70000): "Invalid value for '--port'",
+        (source, "--port", 0): "Invalid value for '--port'",
+        (source, "-m", "model.onnx"): "no such model file: model.onnx",
+        (source, "--mpp", "x"): "Invalid value for '--mpp'",
         (source, "--slide", source): "--slide is for segmented slides, and these are images: leave it out",
         (source, "--export", "out"): "in.review: holds no review",
         ("--export", "out"): "give SOURCE, what is to be reviewed, or --project, to go on with a review",
         ("-p", "p", "--export", "out"): "no item is marked as reviewed",
         ("-p", "p", "--export", "out", "--format", "csv"): "unknown format 'csv'; known: dataset, geojson, qupath",
         ("-p", "p", "--format", "csv"): "--format is for --export: leave it out",
+        ("-p", "p", "--reviewed"): "--reviewed is for --import: leave it out",
         ("-p", "p", "--export", "o", "--import", "o"): "give --export or --import, one after the other",
         ("-p", "p", "--import", "nowhere"): "nowhere: no such file or folder",
         ("-p", "p", "--import", "o", "--port", 9000): "--port is for the page, and --export and --import open none",

@@ -77,6 +77,13 @@ def review(
             help="Take the nuclei of a GeoJSON file of QuPath, or of a folder of them, and open no page.",
         ),
     ] = None,
+    reviewed: Annotated[
+        bool,
+        typer.Option(
+            "--reviewed",
+            help="With --import: mark what is taken as reviewed; of a slide the windows where anything was changed.",
+        ),
+    ] = False,
     engine: Engine = None,
     accelerator: Accelerator = None,
     threads: Threads = None,
@@ -90,6 +97,8 @@ def review(
         raise HemalumError("give --export or --import, one after the other")
     if format is not None and export is None:
         raise HemalumError("--format is for --export: leave it out")
+    if reviewed and import_ is None:
+        raise HemalumError("--reviewed is for --import: leave it out")
     for name, value in {"port": port, "no-browser": no_browser or None, "author": author}.items():
         if value is not None and (export is not None or import_ is not None):
             raise HemalumError(f"--{name} is for the page, and --export and --import open none: leave it out")
@@ -101,7 +110,7 @@ def review(
         if export is not None:
             _export(cli, session, export, format or "dataset")
         elif import_ is not None:
-            _import(cli, session, import_)
+            _import(cli, session, import_, reviewed)
         else:
             _serve(cli, session, port, author or _account(), not no_browser)
 
@@ -128,12 +137,12 @@ def _export(cli: CliContext, session: "Session", out: Path, format: str) -> None
         print(out if format == "dataset" else f"{counted(len(files), 'file')} in {out}")
 
 
-def _import(cli: CliContext, session: "Session", path: Path) -> None:
+def _import(cli: CliContext, session: "Session", path: Path, reviewed: bool) -> None:
     from hemalum.cli.console import counter
     from hemalum.review import describe_import, import_review
 
     with counter("images", quiet=cli.quiet) as advance:
-        summary = import_review(session, path, on_progress=lambda _: advance())
+        summary = import_review(session, path, reviewed=reviewed, on_progress=lambda _: advance())
     if not cli.quiet:
         for remark in summary.remarks:
             print(remark)

@@ -1,6 +1,11 @@
 from .conflicts import Conflict as Conflict
+<<<<<<< HEAD
 from .corrections import Corrections as Corrections
+=======
+from .edits import MAX_NUCLEI as MAX_NUCLEI
+>>>>>>> w/session
 from .edits import Edit as Edit
+from .edits import Kind as Kind
 from .edits import accept as accept
 from .edits import add as add
 from .edits import classify as classify
@@ -23,9 +28,12 @@ from .importing import ImportSummary as ImportSummary
 from .importing import describe_import as describe_import
 from .importing import import_review as import_review
 from .item import ITEM as ITEM
+from .item import MAX_TEXT as MAX_TEXT
 from .item import Item as Item
 from .item import ItemState as ItemState
+from .item import Status as Status
 from .item import Touch as Touch
+from .journal import MAX_AUTHOR as MAX_AUTHOR
 from .journal import Journal as Journal
 from .kept_fields import NucleusFigures as NucleusFigures
 from .labels import corrected_nuclei as corrected_nuclei
@@ -34,9 +42,12 @@ from .labels import export_dataset as export_dataset
 from .looking import Progress as Progress
 from .nucleus import MAX_POINTS as MAX_POINTS
 from .nucleus import Nucleus as Nucleus
+from .nucleus import Ring as Ring
+from .nucleus import State as State
 from .project import Project as Project
 from .queue import RANKINGS as RANKINGS
 from .queue import Queued as Queued
+from .queue import Ranking as Ranking
 from .queue import rank_fields as rank_fields
 from .queue import top_of_strata as top_of_strata
 from .refinement import Compared as Compared
@@ -53,6 +64,7 @@ from .sources import Failure as Failure
 from .sources import ImageGone as ImageGone
 from .sources import ImageSource as ImageSource
 from .sources import ItemSource as ItemSource
+from .sources import id_of as id_of
 from .uncertainty import OUTLIER as OUTLIER
 from .uncertainty import Field as Field
 from .uncertainty import NucleusUncertainty as NucleusUncertainty

@@ -16,6 +16,7 @@ from hemalum.data.annotations import Drawing, class_numbers, listed, read_drawin
 from hemalum.errors import HemalumError, counted
 from hemalum.files import named_path
 from hemalum.nuclei.store import from_wkb
+from hemalum.review.edits import mark
 from hemalum.review.exchange import Versions, read_exports, results_name
 from hemalum.review.item import ItemState
 from hemalum.review.merge_import import Returned, apply_import
@@ -26,6 +27,7 @@ from hemalum.review.sources import ImageSource, ItemSource
 
 SUFFIXES = (".geojson", ".geojson.gz", ".json")
 AUTHOR = "QuPath import"
+MAX_BYTES = 2 * 2**30  # of a file: about four million nuclei
 
 Window = tuple[int, int, int, int]
 
@@ -51,12 +53,13 @@ class ImportSummary:
 
 
 def import_review(
-    session: Session, path: Path | str, *, on_progress: Callable[[str], None] | None = None
+    session: Session, path: Path | str, *, reviewed: bool = False, on_progress: Callable[[str], None] | None = None
 ) -> ImportSummary:
     """Take the nuclei of GeoJSON files of QuPath as those of the images of a review.
 
     `path` is a file, or a folder of files called after the images. Each change is an event of the journal by
-    "QuPath import"; an outline that is as it was keeps its id and its state. One file after the other is taken, what
+    "QuPath import"; an outline that is as it was keeps its id and its state. With `reviewed` the items are also
+    marked as reviewed: of a slide the windows in which anything was changed. One file after the other is taken, what
     cannot be is named. `on_progress` is called with each name. Raises HemalumError where there is no file, or none of
     an image of this review.
     """
@@ -65,7 +68,7 @@ def import_review(
     exports = read_exports(session.project.folder)
     for file, image in pairs:
         try:
-            _import_image(session, image, file, exports.get(image.name, []), summary)
+            _import_image(session, image, file, exports.get(image.name, []), summary, reviewed=reviewed)
         except HemalumError as error:
             summary.failed.append((file, str(error)))
         else:
@@ -93,9 +96,10 @@ def _matched(session: Session, path: Path) -> tuple[list[tuple[Path, ImageSource
         raise HemalumError(f"{path}: holds no GeoJSON ({', '.join(SUFFIXES)})")
     images = {results_name(image): image for image in session.images.values()}
     by_last: dict[str, list[ImageSource]] = {}
-    for name, image in images.items():
-        by_last.setdefault(name.rpartition("/")[2], []).append(image)
-    pairs, others = [], []
+    for name, one in images.items():
+        by_last.setdefault(name.rpartition("/")[2], []).append(one)
+    pairs: list[tuple[Path, ImageSource]] = []
+    others: list[Path] = []
     for file in files:
         suffix = next((one for one in SUFFIXES if file.name.endswith(one)), file.suffix)
         name = file.name.removesuffix(suffix)
@@ -116,8 +120,16 @@ def _matched(session: Session, path: Path) -> tuple[list[tuple[Path, ImageSource
 
 
 def _import_image(
-    session: Session, image: ImageSource, file: Path, exports: Sequence[Versions], summary: ImportSummary
+    session: Session,
+    image: ImageSource,
+    file: Path,
+    exports: Sequence[Versions],
+    summary: ImportSummary,
+    *,
+    reviewed: bool,
 ) -> None:
+    if file.stat().st_size > MAX_BYTES:
+        raise HemalumError(f"{file}: has more than {MAX_BYTES // 2**30} GB: export a part of the objects")
     roles = tell_apart(read_drawing(file), image.shape)
     nuclei = roles.nuclei
     nuclei.check_within(image.shape)
@@ -138,6 +150,9 @@ def _import_image(
         base = session.project.journal.state(item.name, version)
         base_keys = {id: key_of(ring) for id, ring in _rings_as_written(image, item, base).items()}
         apply_import(session.project.journal, state, base, keys, base_keys, returned.within(window), AUTHOR, summary)
+        state = session.state(item.id)
+        if reviewed and state.status != "reviewed":
+            session.project.journal.append(item.name, AUTHOR, mark(state, "reviewed"), state.version)
 
 
 def _returned(nuclei: Drawing, session: Session, file: Path) -> Returned:

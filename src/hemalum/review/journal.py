@@ -143,7 +143,7 @@ class Journal:
                 f"{item.name}: the nuclei are of an image {_size(nuclei.shape)}, not {_size(item.shape)}"
             )
         with self._lock:
-            if item.name not in self.names():
+            if item.name not in self:
                 self._insert(item, Start.of(nuclei))
             state = self.state(item.name)
             held = state.item
@@ -186,6 +186,10 @@ class Journal:
         if unknown:
             raise HemalumError(f"{self.path}: item '{unknown[0]}' is damaged (a status that there is not)")
         return {name: status or "open" for name, status in rows}
+
+    def __contains__(self, name: object) -> bool:
+        with self._reading() as connection:
+            return connection.execute("SELECT 1 FROM items WHERE name = ?", (name,)).fetchone() is not None
 
     def state(self, name: str, version: int | None = None) -> ItemState:
         """An item's nuclei as they are now, or as they were at a version. Raises HemalumError for another name."""

@@ -181,7 +181,7 @@ class Looking:
         except HemalumError as error:
             log.warning("%s", error)
             return False
-        if kept is None or item.name not in self.project.journal.names():
+        if kept is None or item.name not in self.project.journal:
             return False
         with self.lock:
             self.fields[item.id] = kept.field

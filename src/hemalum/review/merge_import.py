@@ -37,7 +37,8 @@ class Returned:
     def box(self, i: int) -> NDArray[np.float64]:
         """Left, top, right, bottom of one, px."""
         ring = self.paths.coords[self.paths.offsets[i] : self.paths.offsets[i + 1]]
-        return np.concatenate([ring.min(axis=0), ring.max(axis=0)]).astype(np.float64)
+        box: NDArray[np.float64] = np.concatenate([ring.min(axis=0), ring.max(axis=0)]).astype(np.float64)
+        return box
 
     def within(self, window: Window) -> "Returned":
         """Those that meet a window x, y, width, height, in px of it."""

@@ -15,8 +15,7 @@ from hemalum.review.nucleus import Ring, largest_piece, trace_piece
 from hemalum.slides import Slide
 
 KEPT_BYTES = 256 * 2**20  # of maps that may be wanted again
-# chosen on tnbc and consep, at the middle of nuclei that a model has missed: of 70 and 191 these give 55 and 84 with
-# an IoU of .5 and more; all above half the threshold, 35 and 44
+# chosen on the test images of tnbc and four of consep (benchmarks/proposals.py, docs/decisions.md)
 SHARE = 0.2  # of the probability at a point, that its surroundings must have
 REACH = 0.65  # usual diameters around a point
 LEAST = 0.05  # probability at a point: where there is less, the model sees nothing

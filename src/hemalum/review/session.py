@@ -194,7 +194,7 @@ class Session:
         """
         item = self.item(id)
         if id not in self._checked:
-            if item.name in self.project.journal.names():
+            if item.name in self.project.journal:
                 self.pixels(id)
             else:
                 self._looking.begin(item)
@@ -207,7 +207,7 @@ class Session:
         item = self.item(id)
         pixels = self._looking.read(item)
         journal = self.project.journal
-        if item.name in journal.names() and journal.state(item.name).item.sha256 != pixel_hash(pixels):
+        if item.name in journal and journal.state(item.name).item.sha256 != pixel_hash(pixels):
             raise ImageGone(f"{item.name}: is another image than when its review was begun; put that one back")
         return pixels
 

@@ -150,7 +150,7 @@ def measure_corrected(
         moved = Polygons(polygons.coords - np.array([left, top], np.float32), ends)
         labels = fill(moved, (bottom - top, right - left)).astype(np.int32)
         present, first = np.unique(labels, return_index=True)
-        order = (present[present > 0] - 1)[np.argsort(first[present > 0])]
+        order = (present[present > 0].astype(np.int64) - 1)[np.argsort(first[present > 0])]
         if not len(order):
             continue
         part = measure(labels, slide.read(left, top, right - left, bottom - top))

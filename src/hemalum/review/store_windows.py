@@ -49,14 +49,13 @@ def window_nuclei(store: NucleiStore, window: Window) -> WindowNuclei:
     kept: list[int] = []
     height, width = nuclei.shape
     low, high = nuclei.outlines.bounds()
-    beyond = ((low < 0) | (high > (width, height))).any(axis=1)
+    beyond: NDArray[np.bool_] = np.any((low < 0) | (high > (width, height)), axis=1)
     offsets, coords = nuclei.outlines.offsets, nuclei.outlines.coords
     for row in range(len(nuclei)):
-        ring: Ring | None = coords[offsets[row] : offsets[row + 1]]
-        if beyond[row]:
-            ring = clip_to_window(ring, nuclei.shape)
-        if ring is not None:
-            rings.append(ring)
+        ring: Ring = coords[offsets[row] : offsets[row + 1]]
+        inside = clip_to_window(ring, nuclei.shape) if beyond[row] else ring
+        if inside is not None:
+            rings.append(inside)
             kept.append(row)
     ends = np.cumsum([0] + [len(ring) for ring in rings]).astype(np.int64)
     outlines = Polygons(np.concatenate([*rings, np.zeros((0, 2), np.float32)]), ends)

@@ -58,10 +58,10 @@ def test_a_tile_is_what_the_slide_has_there(slides: TestClient, slide_session: S
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("place", ["0/1_0", "0/0_1", "1/2_0", "2/0_0", "1/2147483648_0"])
-def test_a_tile_outside_of_the_image(slides: TestClient, place: str) -> None:
-    answer = slides.get(f"{SLIDE}/tiles/{place}.jpg")
-    level, where = place.split("/")
+@pytest.mark.parametrize("position", ["0/1_0", "0/0_1", "1/2_0", "2/0_0", "1/2147483648_0"])
+def test_a_tile_outside_of_the_image(slides: TestClient, position: str) -> None:
+    answer = slides.get(f"{SLIDE}/tiles/{position}.jpg")
+    level, where = position.split("/")
     assert (answer.status_code, answer.json()) == (
         404,
         {"detail": f"slide: there is no tile {where} on level {level}"},
@@ -69,9 +69,9 @@ def test_a_tile_outside_of_the_image(slides: TestClient, place: str) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("place", ["-1/0_0", "0/-1_0", "0/a_0", "99/0_0", "0/0_99999999999999999999"])
-def test_a_tile_that_no_image_has(slides: TestClient, place: str) -> None:
-    assert slides.get(f"{SLIDE}/tiles/{place}.jpg").status_code == 422
+@pytest.mark.parametrize("position", ["-1/0_0", "0/-1_0", "0/a_0", "99/0_0", "0/0_99999999999999999999"])
+def test_a_tile_that_no_image_has(slides: TestClient, position: str) -> None:
+    assert slides.get(f"{SLIDE}/tiles/{position}.jpg").status_code == 422
 
 
 @pytest.mark.fault

@@ -101,8 +101,8 @@ def test_each_kind_of_edit(client: TestClient) -> None:
     assert edit(client, "reshape", 1, ids=[5], points=square(2, 40, 9)).json()["changed"][0]["points"][2] == 11
     halves = edit(client, "split", 2, ids=[5], points=[[0, 44], [20, 44]]).json()
     assert (halves["removed"], [one["id"] for one in halves["changed"]]) == ([5], [6, 7])
-    whole = edit(client, "merge", 3, ids=[6, 7]).json()
-    assert (whole["removed"], [one["id"] for one in whole["changed"]]) == ([6, 7], [8])
+    merged = edit(client, "merge", 3, ids=[6, 7]).json()
+    assert (merged["removed"], [one["id"] for one in merged["changed"]]) == ([6, 7], [8])
     assert edit(client, "delete", 4, ids=[8]).json()["removed"] == [8]
     assert edit(client, "accept", 5, ids=[1, 2]).json()["counts"]["accepted"] == 2
     assert edit(client, "reject", 6, ids=[3]).json()["counts"] == {

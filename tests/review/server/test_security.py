@@ -8,8 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from hemalum.errors import HemalumError
-from hemalum.review.server import create_app
-from hemalum.review.server.security import BURST, MAX_BODY, TOKEN_VARIABLE, TokenBucket, make_token
+from hemalum.review.server import create_app, security
+from hemalum.review.server.security import MAX_BODY, TOKEN_VARIABLE, TokenBucket, make_token
 from hemalum.review.session import Session
 from hemalum.review.sources import id_of
 
@@ -54,6 +54,13 @@ def test_a_page_without_the_token_says_where_the_link_is(visitor: TestClient, pa
     assert answer.headers["content-type"].startswith("text/html")
     assert "the link that <code>hemalum review</code> prints" in answer.text
     assert "set-cookie" not in answer.headers
+
+
+def test_after_a_click_in_another_page_the_page_is_asked_for_once_more(visitor: TestClient) -> None:
+    again = "<meta http-equiv=refresh content='0;url=/'>"
+    assert again in visitor.get("/", headers={"Sec-Fetch-Site": "cross-site"}).text
+    for site in ("same-origin", "same-site", "none"):
+        assert again not in visitor.get("/", headers={"Sec-Fetch-Site": site}).text
 
 
 @pytest.mark.fault
@@ -143,16 +150,15 @@ def test_a_body_in_parts_arrives_whole(client: TestClient) -> None:
 
 
 @pytest.mark.fault
-def test_changes_come_at_a_bounded_rate(client: TestClient) -> None:
-    for _ in range(BURST):
-        client.post(EDITS, json={})
-    for _ in range(100):  # while those were answered, some more were allowed
-        answer = client.post(EDITS, json={})
-        if answer.status_code != 422:
-            break
-    assert answer.status_code == 429
-    assert answer.json() == {"detail": "too many changes at once: wait a moment"}
-    assert answer.headers["retry-after"] == "1"
+def test_changes_come_at_a_bounded_rate(session: Session, static: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "BURST", 3)
+    monkeypatch.setattr(security, "WRITES", 0.01)
+    app = create_app(session, token=TOKEN, author="Anna", static=static)
+    client = TestClient(app, base_url=ADDRESS, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert [client.post(EDITS, json={}).status_code for _ in range(3)] == [422] * 3
+    answer = client.post(EDITS, json={})
+    assert (answer.status_code, answer.json()) == (429, {"detail": "too many changes at once: wait a moment"})
+    assert 90 < int(answer.headers["retry-after"]) <= 100
     assert client.get(PROJECT).status_code == 200  # to look is free
 
 

@@ -16,10 +16,10 @@ from hemalum.review.server.byte_cache import ByteCache
 from hemalum.review.server.tiles import TILE, ImageTiles, Pyramid
 from hemalum.slides import Slide
 
-sides = st.integers(1, 200_000)
+lengths = st.integers(1, 200_000)
 
 
-@given(sides, sides)
+@given(lengths, lengths)
 def test_levels_halve_down_to_one_tile(height: int, width: int) -> None:
     pyramid = Pyramid((height, width))
     shapes = [(height, width)]
@@ -31,7 +31,7 @@ def test_levels_halve_down_to_one_tile(height: int, width: int) -> None:
     assert not pyramid.has(pyramid.levels, 0, 0)
 
 
-@given(sides, sides, st.data())
+@given(lengths, lengths, st.data())
 def test_tiles_cover_a_level_once(height: int, width: int, data: st.DataObject) -> None:
     pyramid = Pyramid((height, width))
     level = data.draw(st.integers(0, pyramid.levels - 1))
@@ -45,8 +45,8 @@ def test_tiles_cover_a_level_once(height: int, width: int, data: st.DataObject) 
 
 
 def test_coarse_levels_of_a_plain_image_come_from_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, columns = np.mgrid[:4200, :6200]
-    pixels = np.stack([rows / 4200 * 255, columns / 6200 * 255, (rows // 64 + columns // 64) % 2 * 255], 2)
+    rows, columns = np.mgrid[:600, :4200]
+    pixels = np.stack([rows / 600 * 255, columns / 4200 * 255, (rows // 64 + columns // 64) % 2 * 255], 2)
     slide = Slide.of(pixels.astype(np.uint8))
     read: list[int] = []
 
@@ -58,17 +58,17 @@ def test_coarse_levels_of_a_plain_image_come_from_one_picture(monkeypatch: pytes
     monkeypatch.setattr(slide, "read_scaled", lambda *window: read.append(1) or counted(*window))
     tiles, pyramid = ImageTiles(open_image), Pyramid(slide.shape)
     assert pyramid.levels == 5
-    whole = tiles.encode("a", pyramid, 0, 0, 0)
+    coarsest = tiles.encode("a", pyramid, 0, 0, 0)
     again = [tiles.encode("a", pyramid, 1, x, 0) for x in (0, 1)]
     assert len(read) == 1
-    assert len({whole, *again}) == 3
+    assert len({coarsest, *again}) == 3
     tiles.encode("a", pyramid, 2, 0, 0)  # a quarter: from the image itself
     assert len(read) == 2
 
 
 def test_the_picture_shows_what_the_image_shows() -> None:
-    rows, columns = np.mgrid[:4200, :6200]
-    pixels = np.stack([rows / 4200 * 255, columns / 6200 * 255, np.full(rows.shape, 90)], 2).astype(np.uint8)
+    rows, columns = np.mgrid[:600, :4200]
+    pixels = np.stack([rows / 600 * 255, columns / 4200 * 255, np.full(rows.shape, 90)], 2).astype(np.uint8)
     slide = Slide.of(pixels)
 
     @contextmanager

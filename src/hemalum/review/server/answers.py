@@ -1,7 +1,7 @@
 """Items and nuclei as the page gets them."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from hemalum.review import edits
 from hemalum.review.edits import Edit
 from hemalum.review.event import Event
 from hemalum.review.item import ItemState
+from hemalum.review.kept_fields import NucleusFigures
 from hemalum.review.nucleus import Nucleus, Ring
 from hemalum.review.server.schema import ChangesAnswer, EditRequest, EventAnswer, NucleusAnswer, NucleusCounts
 
@@ -36,13 +37,13 @@ def count_nuclei(state: ItemState) -> NucleusCounts:
     return NucleusCounts(nuclei=tally["proposed"] + tally["accepted"], added=added, **tally)
 
 
-def answer_nuclei(state: ItemState, ids: Iterable[int], figures: Any) -> list[NucleusAnswer]:
+def answer_nuclei(state: ItemState, ids: Iterable[int], figures: NucleusFigures) -> list[NucleusAnswer]:
     """The nuclei of an item with these ids; `figures` hold what the model was unsure of, by starting nucleus."""
     return [_answer_nucleus(state, id, state[id], figures) for id in ids]
 
 
-def _answer_nucleus(state: ItemState, id: int, nucleus: Nucleus, figures: Any) -> NucleusAnswer:
-    known: Mapping[str, float | None] = {
+def _answer_nucleus(state: ItemState, id: int, nucleus: Nucleus, figures: NucleusFigures) -> NucleusAnswer:
+    known: dict[str, Any] = {
         name: _known(getattr(figures, name), id) for name in ("entropy", "disagreement", "distance", "probability")
     }
     touch = state.touches.get(id)
@@ -64,14 +65,17 @@ def _known(values: Any, id: int) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
 
 
-def answer_changes(state: ItemState, events: Iterable[Event], figures: Any, author: str) -> ChangesAnswer:
+def answer_changes(
+    state: ItemState, events: Iterable[Event], figures: Callable[[], NucleusFigures], author: str
+) -> ChangesAnswer:
     """What events up to the state's version have made of an item."""
     events = [event for event in events if event.id <= state.version]
     touched = sorted({id for event in events for id in event.after.nuclei})
+    there = [id for id in touched if id in state]
     return ChangesAnswer.model_construct(
         version=state.version,
         status=state.status,
-        changed=answer_nuclei(state, [id for id in touched if id in state], figures),
+        changed=answer_nuclei(state, there, figures()) if there else [],
         removed=[id for id in touched if id not in state],
         events=[EventAnswer(id=one.id, author=one.author, time=one.time, kind=one.kind) for one in events],
         counts=count_nuclei(state),

@@ -21,7 +21,7 @@ KEPT = {"Cache-Control": "private, max-age=3600", "Vary": "Cookie, Authorization
 JPEG, PNG, BYTES = "image/jpeg", "image/png", "application/octet-stream"
 
 Level = Annotated[int, Path(ge=0, le=64)]
-Place = Annotated[int, Path(ge=0, le=2**31)]
+Index = Annotated[int, Path(ge=0, le=2**31)]
 
 
 class ImageDesk:
@@ -70,14 +70,14 @@ class ImageDesk:
         )  # fmt: skip
 
     def tile(
-        self, image: ImageSource, place: tuple[int, int, int], make: Callable[[], bytes], media_type: str
+        self, image: ImageSource, position: tuple[int, int, int], make: Callable[[], bytes], media_type: str
     ) -> Response:
         """A tile that `make` makes, or that was made before; 404 where there is none at level, x, y."""
-        if not Pyramid(image.shape).has(*place):
-            level, x, y = place
+        if not Pyramid(image.shape).has(*position):
+            level, x, y = position
             raise HTTPException(404, f"{image.name}: there is no tile {x}_{y} on level {level}")
         with gone_if_failing():
-            content = self._cache.get((media_type, image.id, *place), make)
+            content = self._cache.get((media_type, image.id, *position), make)
         return Response(content, media_type=media_type, headers=KEPT)
 
 
@@ -118,21 +118,21 @@ def image_routes(session: Session, items: ItemDesk) -> APIRouter:
         return items.answer(session.item_at(id, x, y), None)
 
     @routes.get("/images/{id}/tiles/{level}/{x}_{y}.jpg", responses=bytes_of(JPEG) | READING)
-    def get_tile(id: Id, level: Level, x: Place, y: Place) -> Response:
+    def get_tile(id: Id, level: Level, x: Index, y: Index) -> Response:
         """A tile of the image."""
         image = images.find(id)
         pyramid = Pyramid(image.shape)
         return images.tile(image, (level, x, y), lambda: images.tiles.encode(id, pyramid, level, x, y), JPEG)
 
     @routes.get("/images/{id}/outlines/{level}/{x}_{y}.bin", responses=bytes_of(BYTES) | READING)
-    def get_outlines(id: Id, level: Level, x: Place, y: Place) -> Response:
+    def get_outlines(id: Id, level: Level, x: Index, y: Index) -> Response:
         """The model's nuclei of a tile of a slide, on the levels from `outlines_from` on."""
         image = images.find(id)
         nuclei = images.require_nuclei(image, level, outlines=True)
         return images.tile(image, (level, x, y), lambda: nuclei.outlines(level, x, y), BYTES)
 
     @routes.get("/images/{id}/density/{level}/{x}_{y}.png", responses=bytes_of(PNG) | READING)
-    def get_density(id: Id, level: Level, x: Place, y: Place) -> Response:
+    def get_density(id: Id, level: Level, x: Index, y: Index) -> Response:
         """How dense the nuclei of a slide lie in a tile, on the levels before `outlines_from`."""
         image = images.find(id)
         nuclei = images.require_nuclei(image, level, outlines=False)

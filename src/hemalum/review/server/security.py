@@ -40,10 +40,13 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 NO_TOKEN = (
-    "<!doctype html><html lang=en><meta charset=utf-8><title>hemalum review</title>"
+    "<!doctype html><html lang=en><meta charset=utf-8><title>hemalum review</title>{again}"
     "<p>This page opens with the link that <code>hemalum review</code> prints in the terminal where it was started: "
     "it ends in <code>?token=…</code> and is new at each start.</p></html>"
 )
+
+
+ONCE_MORE = "<meta http-equiv=refresh content='0;url=/'>"
 
 
 def make_token() -> str:
@@ -116,7 +119,7 @@ class Guard:
         in_link = parse_qs(scope["query_string"].decode("latin-1")).get("token") if scope["path"] == "/" else None
         if in_link and reading:
             if not self._is_token(in_link[0]):
-                return HTMLResponse(NO_TOKEN, 401)
+                return _no_token()
             answer = RedirectResponse("/", 303)
             answer.set_cookie(cookie, self._token.decode(), httponly=True, samesite="strict")
             return answer
@@ -124,7 +127,9 @@ class Guard:
             if scope["path"].startswith("/api/"):
                 detail = "the token is missing or of another start: open the link that hemalum printed"
                 return _error(401, detail, {"WWW-Authenticate": "Bearer"})
-            return HTMLResponse(NO_TOKEN, 401)
+            # after a click on the link in a page, as of a terminal in a browser, no cookie comes with the way to "/":
+            # asked for by this page itself, it does
+            return _no_token(again=headers.get("sec-fetch-site") == "cross-site")
         if reading:
             return None
         origins = headers.getlist("origin")
@@ -137,6 +142,10 @@ class Guard:
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode("utf-8", "replace"), self._token)
+
+
+def _no_token(*, again: bool = False) -> Response:
+    return HTMLResponse(NO_TOKEN.format(again=ONCE_MORE if again else ""), 401)
 
 
 def _error(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -38,7 +38,7 @@ def serve(
     """
     if not ((static or STATIC) / "index.html").is_file():
         raise HemalumError(
-            "the review page is not built: run `make page` (needs Node.js 20 or later), or install hemalum "
+            "the review page is not built: run `make page` (needs Node.js 18 or later), or install hemalum "
             "from a wheel"
         )
     token = make_token()
@@ -82,7 +82,7 @@ def _listen(port: int) -> socket.socket:
     if not 0 <= port <= 65_535:
         raise HemalumError(f"--port is {port}: want 1 to 65535, or 0 for a free one")
     for candidate in [port] if port else [*range(PORT, PORT + PORTS), 0]:
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: no delay
         if sys.platform != "win32":  # there it would share the port with another program
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

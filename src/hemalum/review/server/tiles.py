@@ -71,8 +71,8 @@ class ImageTiles:
         """A tile as JPEG. Raises HemalumError where the image cannot be opened or read."""
         shape, (rows, columns) = pyramid.shape_of(level), pyramid.tile(level, x, y)
         with self._open(image) as slide:
-            finer = slide.levels[slide.level_for(shape)].shape
-            if finer[0] > DIRECT * shape[0] and shape[0] * shape[1] <= OVERVIEW:
+            nearest = slide.levels[slide.level_for(shape)].shape
+            if nearest[0] > DIRECT * shape[0] and shape[0] * shape[1] <= OVERVIEW:
                 slide = self._overview(image, slide, pyramid)
             pixels = slide.read_scaled(shape, rows, columns)
         return encode_jpeg(pixels)
@@ -107,8 +107,10 @@ def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """(H, W) gray or (H, W, 4) RGBA uint8 as PNG."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
+def encode_png(pixels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> bytes:
+    """(H, W) uint8 as PNG: gray, or the numbers of colors of a `palette` (256, 4) RGBA."""
+    stream, picture = io.BytesIO(), Image.fromarray(pixels)
+    if palette is not None:
+        picture.putpalette(palette.tobytes(), "RGBA")
+    picture.save(stream, format="PNG", compress_level=1)
     return stream.getvalue()
