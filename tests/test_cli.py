@@ -44,6 +44,7 @@ OPTIONS = {
     ),
     "report": "RUN",
     "review": "SOURCE --model --project --author --port --no-browser --mpp --slide --no-recursive --export --format "
+    "--import --reviewed --engine --accelerator --threads",
     "refine": "MODEL --output [DATASET] --project --offline --trainable --lr --epochs --holdout --replay --guard "
     "--tolerance --top --draws --test --split --seed --engine --accelerator --threads",
     "enhance": "MODEL --data --output --control --budget --steps --resume --accelerator --threads --workers",

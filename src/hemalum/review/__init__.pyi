@@ -1,9 +1,6 @@
 from .conflicts import Conflict as Conflict
-<<<<<<< HEAD
 from .corrections import Corrections as Corrections
-=======
 from .edits import MAX_NUCLEI as MAX_NUCLEI
->>>>>>> w/session
 from .edits import Edit as Edit
 from .edits import Kind as Kind
 from .edits import accept as accept
