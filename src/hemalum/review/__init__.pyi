@@ -1,5 +1,4 @@
 from .conflicts import Conflict as Conflict
-from .corrections import HOLDOUT as HOLDOUT
 from .corrections import Corrections as Corrections
 from .edits import MAX_NUCLEI as MAX_NUCLEI
 from .edits import Edit as Edit
@@ -21,6 +20,7 @@ from .fields import dataset_fields as dataset_fields
 from .fields import image_fields as image_fields
 from .fields import look_at as look_at
 from .fields import store_fields as store_fields
+from .holding_out import HOLDOUT as HOLDOUT
 from .importing import ImportSummary as ImportSummary
 from .importing import describe_import as describe_import
 from .importing import import_review as import_review

@@ -9,6 +9,7 @@ As ClinSegNet does (Bioengineering 2025, 12, 1156), the decoder and what takes i
 has corrected. Its paper measures on one test set; here images of before guard against forgetting.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,13 +32,16 @@ from hemalum.inference import as_engine
 from hemalum.manifest import check_manifest
 from hemalum.metrics import PairedComparison, compare_paired, score_pixels
 from hemalum.models import EXPORTS, Model, RefinedFrom, ScoreChange, load_model, save_model
-from hemalum.review.corrections import HOLDOUT, Corrections, ReadImage, check_origin, open_images
+from hemalum.review.corrections import Corrections, ReadImage, check_origin, open_images
+from hemalum.review.holding_out import HOLDOUT
 from hemalum.review.project import Project
 from hemalum.review.refinement_decision import TOLERANCE, Change, Decision, check_tolerance, decide
 from hemalum.review.refinement_guards import DatasetSource, Guard, as_guard, check_apart, open_guard, open_replay
 from hemalum.review.refinement_training import ProgressCallback, Work, train_refined
 from hemalum.settings import check_seed
 from hemalum.training import MODEL_FILE
+
+log = logging.getLogger(__name__)
 
 KIND = "reviewed_refinement"  # of folder
 NO_REPLAY = "none"
@@ -126,7 +130,8 @@ def refine_reviewed(  # noqa: PLR0913 (the verb's options)
 
     The parameters that match `trainable` train (`all`, `head`, patterns; default `decoder`: decoder, heads and
     conditioning) with Adam at `lr` for `epochs` passes over the area of the corrected items. A share `holdout` of
-    these, by image, is never learned from. Against forgetting, half of each batch are training images of `replay`,
+    these, by image where they are of
+    several, is never learned from. Against forgetting, half of each batch are training images of `replay`,
     the dataset that the model was trained on; without it the new maps are held near the old ones where nothing was
     corrected (`hemalum.losses.distillation`); "none" does neither. Both models are measured on the held-out items
     and on each of `guards`: a dataset's test part, PATH:PART or PATH:all; without any, the validation part of
@@ -251,11 +256,15 @@ def _note(work: Work, compared: Sequence[Compared]) -> None:
             f"The model as it was has seen held-out images with the labels of before: {seen_text(seen)}; its scores "
             "there are not those of new images."
         )
-    groups = len(set(held_out.groups))
-    work.notes.append(
-        f"{counted(len(held_out), 'item')} of {counted(groups, 'image')} are held out, in every refinement of this "
-        "review."
-    )
+    are = "is" if len(held_out) == 1 else "are"
+    work.notes.append(f"{counted(len(held_out), 'item')} {are} held out, in this and every later refinement.")
+    if work.corrections.by_window:
+        line = (
+            f"Held-out windows are of the same image as some that are learned from "
+            f"({', '.join(work.corrections.by_window)}): they say less than those of another."
+        )
+        work.notes.append(line)
+        log.warning("%s", line)
     if card.calibration is not None or card.recall:
         work.notes.append(
             "The temperature and the thresholds for a recall were those of the model as it was, and are not taken "

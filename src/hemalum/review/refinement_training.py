@@ -104,7 +104,7 @@ def refinement_recipe(work: Work) -> Recipe:
         validation_images=VALIDATED * len(data),
     )  # fmt: skip
     phase = continued.phases[0]
-    changes: dict[str, Any] = {"until": phase.until.model_copy(update={"monitor": "pq"})}
+    changes: dict[str, Any] = {"until": phase.until.model_copy(update={"monitor": "loss"})}
     if work.distilled:
         changes["loss"] = Distilled(loss=phase.loss, weight=DISTILLATION)
     return continued.model_copy(update={"phases": [phase.model_copy(update=changes)]})

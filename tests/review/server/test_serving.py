@@ -175,7 +175,7 @@ def test_a_page_that_is_not_built(session: Session, tmp_path: Path) -> None:
     with pytest.raises(HemalumError) as caught:
         serve(session, author="Anna", open_browser=False, on_ready=print, static=tmp_path)
     assert str(caught.value) == (
-        "the review page is not built: run `make page` (needs Node.js 20 or later), or install hemalum from a wheel"
+        "the review page is not built: run `make page` (needs Node.js 18 or later), or install hemalum from a wheel"
     )
 
 

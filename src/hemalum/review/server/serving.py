@@ -38,7 +38,7 @@ def serve(
     """
     if not ((static or STATIC) / "index.html").is_file():
         raise HemalumError(
-            "the review page is not built: run `make page` (needs Node.js 20 or later), or install hemalum "
+            "the review page is not built: run `make page` (needs Node.js 18 or later), or install hemalum "
             "from a wheel"
         )
     token = make_token()
