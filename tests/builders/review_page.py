@@ -80,7 +80,7 @@ class Reviewer:
         self.wait("store.report.value.state === 'saved'")
         assert self.page.locator("#saved").inner_text() == "Saved"
 
-    def place(self, x: float, y: float) -> tuple[float, float]:
+    def screen_point(self, x: float, y: float) -> tuple[float, float]:
         """Where a point of the item is on the screen."""
         box = self.page.locator(".openseadragon-canvas").bounding_box()
         view = self.ask("viewer.transform()")
@@ -91,15 +91,15 @@ class Reviewer:
     def click(self, x: float, y: float, *, shift: bool = False) -> None:
         if shift:
             self.page.keyboard.down("Shift")
-        self.page.mouse.click(*self.place(x, y))
+        self.page.mouse.click(*self.screen_point(x, y))
         if shift:
             self.page.keyboard.up("Shift")
 
     def drag(self, *points: tuple[float, float]) -> None:
-        self.page.mouse.move(*self.place(*points[0]))
+        self.page.mouse.move(*self.screen_point(*points[0]))
         self.page.mouse.down()
         for point in points[1:]:
-            self.page.mouse.move(*self.place(*point), steps=4)
+            self.page.mouse.move(*self.screen_point(*point), steps=4)
         self.page.mouse.up()
 
     def press(self, *keys: str) -> None:

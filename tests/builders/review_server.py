@@ -1,6 +1,6 @@
 """The server of a review as a program of its own: FOLDER PORT [REGIONS].
 
-It is of two small images, or, with REGIONS, of a slide of as many by as many regions of 1024 px and 1,849 nuclei each.
+Of two small images or, with REGIONS, of a slide of that many by that many regions of 1024 px, 1,849 nuclei each.
 """
 
 import sys

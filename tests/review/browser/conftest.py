@@ -28,8 +28,8 @@ def browser() -> Iterator[Browser]:
     if not (STATIC / "index.html").is_file():
         need("the page is not built")
     with sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        program = next(filter(None, map(shutil.which, PROGRAMS)), own if Path(own).exists() else None)
+        bundled = playwright.chromium.executable_path
+        program = next(filter(None, map(shutil.which, PROGRAMS)), bundled if Path(bundled).exists() else None)
         if program is None:
             need("there is no Chromium")
         browser = playwright.chromium.launch(
