@@ -160,7 +160,8 @@ def work(reviewer: Reviewer, out: Path) -> None:
     reviewer.picture(out, "review_add")
     reviewer.press("Enter", "v", "Escape")
     # a line across the largest, not let go yet
-    largest = max((one for one in here if one is not missed), key=lambda one: (one["right"] - one["left"]) * (one["bottom"] - one["top"]))
+    open_ones = [one for one in here if one is not missed]
+    largest = max(open_ones, key=lambda one: (one["right"] - one["left"]) * (one["bottom"] - one["top"]))
     reviewer.look_at(largest["x"], largest["y"], 90)
     reviewer.press("s")
     across = largest["right"] - largest["left"] < largest["bottom"] - largest["top"]
