@@ -16,8 +16,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 # PIP_FLAGS as above test it as well, as .github/workflows/ci.yml does.
 LOWEST_TORCH ?= 2.13.0
 
+# The page of `hemalum review`, built from web/ by Node.
+PAGE := src/hemalum/review/static/index.html
+apt = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); }
+PAGE_SOURCES := $(shell find web -name node_modules -prune -o -type f -print)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-lowest docs notebooks clean
+.PHONY: help demo test lint page test-page programs test-lowest docs notebooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,8 +31,8 @@ help:  ## list the targets
 demo: $(VENV)/.installed  ## install, then segment a real image and show where the results are
 	$(BIN)/hemalum demo -o demo
 
-test: $(VENV)/.installed-test  ## install the extra `test`, then lint, types and the whole suite
-	$(MAKE) --no-print-directory lint
+test: $(VENV)/.installed-test programs  ## install the extra `test`, then lint, types and the whole suite
+	$(MAKE) --no-print-directory lint test-page
 	$(PYTEST) -m "not slow"
 	$(PYTEST) -m slow
 
@@ -34,6 +40,19 @@ lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+page: $(PAGE)  ## build the page of `hemalum review` (Node 18 or later)
+
+test-page: $(PAGE)  ## types and unit tests of the page
+	cd web && npm run --silent check && npm test --silent
+
+# Node builds the page, Chromium runs its tests. Where root may install packages they come by themselves.
+programs:
+	@command -v npm >/dev/null || $(call apt,nodejs npm) || \
+	  { echo "error: install Node.js 18 or later with npm: it builds the page of hemalum review" >&2; exit 2; }
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(call apt,chromium) || \
+	  $(BIN)/python -m playwright install chromium || \
+	  { echo "error: install Chromium: the tests of the page run in it" >&2; exit 2; }
 
 test-lowest:  ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.installed-lowest
@@ -45,8 +64,8 @@ docs: $(VENV)/.installed-docs  ## install the extra `docs`, then build the docum
 notebooks: $(VENV)/.installed-test  ## run the notebooks of docs/tutorials and keep what their cells show
 	$(BIN)/python tools/run_notebook.py
 
-clean:  ## remove the environments, caches and what demo and docs made
-	rm -rf $(VENV) .venv-lowest demo site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environments, caches and what demo, docs and page made
+	rm -rf web/node_modules src/hemalum/review/static $(VENV) .venv-lowest demo site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment that exists already is kept; pip only adds what is missing.
@@ -66,6 +85,13 @@ $(VENV)/.installed-test: $(INPUTS) | $(VENV)/pyvenv.cfg
 $(VENV)/.installed-docs: $(INPUTS) | $(VENV)/pyvenv.cfg
 	$(PIP) -e ".[docs]"
 	@touch $@ $(VENV)/.installed
+
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	@touch $@
+
+$(PAGE): $(PAGE_SOURCES) web/node_modules/.package-lock.json
+	cd web && npm run build
 
 # uv resolves, pip installs: the lowest versions that fit together, without the CUDA libraries that torch asks for.
 $(VENV)/.installed-lowest: pyproject.toml | $(VENV)/pyvenv.cfg

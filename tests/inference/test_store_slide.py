@@ -18,9 +18,9 @@ def test_a_slide_is_found_where_it_was_segmented(tmp_path: Path) -> None:
     assert find_slide(store) == slide
     with slide_of(store) as opened:
         assert opened.shape == store.run.shape
-    beside = out / "a.png"
-    beside.write_bytes(slide.read_bytes())
-    assert find_slide(store) == beside  # that comes first
-    beside.unlink()
+    copied = out / "a.png"
+    copied.write_bytes(slide.read_bytes())
+    assert find_slide(store) == copied  # that comes first
+    copied.unlink()
     slide.unlink()
     assert find_slide(store) is None

@@ -46,6 +46,16 @@ def test_another_source_or_model_is_refused(tmp_path: Path) -> None:
         join(tmp_path / "project", digest="00")
 
 
+def test_options_and_the_file_of_a_model_are_kept(tmp_path: Path) -> None:
+    facts = {"source": "/data/kidney", "model": "mine", "model_digest": DIGEST}
+    Project.join(tmp_path / "p", **facts, model_path="/models/mine", options={"mpp": 0.5}).close()
+    with Project.open(tmp_path / "p") as project:
+        assert (project.model_path, dict(project.options)) == ("/models/mine", {"mpp": 0.5})
+    Project.join(tmp_path / "p", **facts, model_path="/elsewhere/mine", options={"mpp": 0.5}).close()
+    with pytest.raises(HemalumError, match=r"holds another review: mpp is 0\.5 there, 0\.25 here"):
+        Project.join(tmp_path / "p", **facts, options={"mpp": 0.25})
+
+
 @pytest.mark.fault
 def test_folders_that_hold_no_review(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
@@ -78,6 +88,10 @@ def test_a_journal_that_is_gone_or_anothers_is_no_new_beginning(tmp_path: Path) 
         ("format: 9\n", r"review\.yaml: is of format 9, this version of hemalum reads format 2"),
         ("format: 2\nid: x\nsource: [1]\n", r"review\.yaml: source is \[1\], not a text"),
         ("[", r"review\.yaml: cannot be read"),
+        (
+            "format: 2\nid: x\nsource: a\nmodel: b\nmodel_digest: c\noptions: 3\n",
+            r"review\.yaml: model_path or options",
+        ),
     ],
 )
 def test_a_damaged_manifest(tmp_path: Path, text: str, message: str) -> None:

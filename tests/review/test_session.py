@@ -339,6 +339,26 @@ def test_a_project_of_something_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize(("before", "after"), [("mpp: 0.5", "mpp: fine"), ("side: 1024", "size: 3")])
+def test_options_that_nobody_wrote(tmp_path: Path, before: str, after: str) -> None:
+    open_session(save_fields(tmp_path / "in"), tmp_path / "p").close()
+    manifest = tmp_path / "p" / "review.yaml"
+    manifest.write_text(manifest.read_text().replace(before, after))
+    name, value = after.split(": ")
+    with pytest.raises(HemalumError, match=rf"review\.yaml: options\.{name} is '?{value}'?, not as written"):
+        open_session(None, tmp_path / "p", mpp=None)
+
+
+@pytest.mark.fault
+def test_a_field_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with look_at_all(open_session(save_fields(tmp_path / "in"), tmp_path / "p")) as session:
+        id = session.items()[0].id
+    monkeypatch.setattr("hemalum.review.kept_fields.MAX_BYTES", 100)
+    with pytest.raises(HemalumError, match=r"cannot be read \(too large\); remove it, and the field is"):
+        read_kept(kept_path(tmp_path / "p", id))
+
+
+@pytest.mark.fault
 def test_the_nuclei_of_another_model(tmp_path: Path) -> None:
     out = save_slide(tmp_path / "out")
     model = disk_model()

@@ -97,6 +97,13 @@ def test_nothing_to_review(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault
+def test_a_project_is_no_source(tmp_path: Path) -> None:
+    open_session(save_fields(tmp_path / "in"), tmp_path / "in.review").close()
+    with pytest.raises(HemalumError, match=r"in\.review: is the project of a review: go on with it by `project`"):
+        open_session(tmp_path / "in.review", tmp_path / "p")
+
+
+@pytest.mark.fault
 def test_a_whole_slide_has_to_be_segmented_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_fields(tmp_path / "in", ["slide.png"])
     monkeypatch.setattr("hemalum.review.sources.is_whole_slide", lambda path: True)

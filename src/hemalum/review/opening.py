@@ -13,6 +13,7 @@ from hemalum.review.project import KIND, Project
 from hemalum.review.sources import Source, open_source
 
 DEFAULTS: dict[str, Any] = {"mpp": None, "slide": None, "recursive": True, "side": SIDE}
+KINDS: dict[str, Any] = {"mpp": int | float | None, "slide": str | None, "recursive": bool, "side": int}
 
 
 def open_review(
@@ -48,9 +49,11 @@ def _requested(
         check_free(folder, KIND)
         return Path(source).resolve(), options, None
     with Project.open(folder) as held:
-        for name, default in DEFAULTS.items():
-            if options[name] == default and name in held.options:
-                options[name] = held.options[name]
+        for name, value in held.options.items():
+            if name not in KINDS or not isinstance(value, KINDS[name]):
+                raise HemalumError(f"{manifest_path(folder, KIND)}: options.{name} is {value!r}, not as written")
+            if options[name] == DEFAULTS[name]:
+                options[name] = value
         lost = held.model_path is not None and not Path(held.model_path).is_file()
         if lost and not has_model:
             raise HemalumError(

@@ -13,8 +13,10 @@ from hemalum.data.image import plain_size
 from hemalum.errors import HemalumError, counted
 from hemalum.files import named_path
 from hemalum.inference import ImageInput, find_images, find_slide
+from hemalum.manifest import manifest_path
 from hemalum.nuclei.store import SUFFIX, NucleiStore, find_stores, open_store
 from hemalum.review.fields import Window, cut_windows, window_text
+from hemalum.review.project import KIND
 from hemalum.slides import Slide, is_whole_slide, open_slide
 
 log = logging.getLogger(__name__)
@@ -105,6 +107,8 @@ def open_source(
     path = named_path(path)
     if not path.exists():
         raise HemalumError(f"{path}: no such file or folder")
+    if manifest_path(path, KIND).is_file():
+        raise HemalumError(f"{path}: is the project of a review: go on with it by --project")
     dataset = (path / INFO_FILE).is_file()
     stores = [] if dataset else _stores_in(path, recursive)
     if stores:
