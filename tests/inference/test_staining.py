@@ -174,9 +174,9 @@ def test_classes_of_another_stain_are_marked(
     assert doubt(pink) is None
     assert doubt(ihc(cells, "nuclear"), native_stains=["hdab"]) is None
     assert not caplog.messages
-    said = f"model '{model.card.name}' learned its classes on H&E, not on H-DAB"
-    assert doubt(ihc(cells, "nuclear")) == said
-    assert caplog.messages == [f"image: {said}: they are marked"]
+    expected = f"model '{model.card.name}' learned its classes on H&E, not on H-DAB"
+    assert doubt(ihc(cells, "nuclear")) == expected
+    assert caplog.messages == [f"image: {expected}: they are marked"]
     assert doubt(shining(cells)) == f"model '{model.card.name}' learned its classes on H&E, not on fluorescence"
 
 

@@ -354,9 +354,7 @@ def test_a_field_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with look_at_all(open_session(save_fields(tmp_path / "in"), tmp_path / "p")) as session:
         id = session.items()[0].id
     monkeypatch.setattr("hemalum.review.kept_fields.MAX_BYTES", 100)
-    with pytest.raises(
-        HemalumError, match=r"cannot be read \(too large\); remove it, and the field is"
-    ):
+    with pytest.raises(HemalumError, match=r"cannot be read \(too large\); remove it, and the field is"):
         read_kept(kept_path(tmp_path / "p", id))
 
 
