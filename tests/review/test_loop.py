@@ -1,5 +1,5 @@
-"""The whole loop, as a laboratory walks it at the command line: a slide is segmented, reviewed over HTTP, corrected in
-another program as well, and the model is refined on what came of it."""
+"""The whole loop at the command line: a slide is segmented, reviewed over HTTP, corrected in another program as well,
+and the model is refined on what came of it."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,9 @@ FIRST = "slide 0,0,650,650"
 @pytest.fixture(scope="module")
 def model(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that was trained until it finds dark discs."""
-    recipe = Recipe.model_validate(RECIPE | {"phases": [{"name": "first", "until": {"steps": 40}}], "validate_every": 20})
+    recipe = Recipe.model_validate(
+        RECIPE | {"phases": [{"name": "first", "until": {"steps": 40}}], "validate_every": 20}
+    )
     return train(recipe, [mini], tmp_path_factory.mktemp("model") / "run", threads=1)
 
 
