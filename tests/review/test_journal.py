@@ -386,3 +386,42 @@ def test_edits_and_authors_that_no_page_sends(tmp_path: Path) -> None:
             with pytest.raises(HemalumError, match=message):
                 journal.append(NAME, "Anna", edit, 0)
         assert journal.state(NAME).version == 0
+
+
+def test_the_status_of_each_item_is_that_of_its_state(tmp_path: Path) -> None:
+    with make_journal(tmp_path) as journal:
+        labels = draw_labels()
+        journal.add_item(make_item(labels, "liver.png"), Nuclei.from_labels(labels))
+        steps = [
+            lambda: commit(journal, mark(journal.state(NAME), "reviewed")),
+            lambda: commit(journal, accept(journal.state(NAME), [1])),
+            lambda: commit(journal, mark(journal.state(NAME), "skipped"), "Ben"),
+            lambda: journal.undo(NAME, "Ben", journal.state(NAME).version),
+            lambda: journal.undo(NAME, "Anna", journal.state(NAME).version),  # the accepted nucleus: no status in it
+            lambda: journal.redo(NAME, "Ben", journal.state(NAME).version),
+        ]
+        seen = []
+        for step in steps:
+            step()
+            statuses = journal.statuses()
+            assert list(statuses.items()) == [(name, journal.state(name).status) for name in (NAME, "liver.png")]
+            seen.append(statuses[NAME])
+        assert seen == ["reviewed", "reviewed", "skipped", "reviewed", "reviewed", "skipped"]
+
+
+@pytest.mark.fault
+def test_a_status_that_there_is_not(tmp_path: Path) -> None:
+    with make_journal(tmp_path) as journal:
+        commit(journal, mark(journal.state(NAME), "reviewed"))
+    connection = sqlite3.connect(tmp_path / "review.sqlite")
+    connection.execute("DROP TRIGGER events_UPDATE")
+    connection.execute("""UPDATE events SET after = '{"nuclei": {}, "status": "done"}'""")
+    connection.commit()
+    connection.close()
+    with (
+        Journal.open(tmp_path / "review.sqlite", PROJECT) as journal,
+        pytest.raises(
+            HemalumError, match=r"review\.sqlite: item 'kidney_1\.png' is damaged \(a status that there is not\)"
+        ),
+    ):
+        journal.statuses()
