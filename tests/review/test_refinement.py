@@ -156,6 +156,26 @@ def test_what_is_finished_is_kept(
     assert again.compared[0].change == refined.compared[0].change
 
 
+def test_it_goes_on_where_it_stopped(
+    refined: ReviewedRefinement, model: Path, project: Path, mini: Path, tmp_path: Path
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(step: str, done: int, total: int) -> None:
+        if (step, done) == ("training", 9):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        refine_reviewed(model, project, tmp_path / "new", replay=mini, on_progress=stop, **ASKED)
+    assert not (tmp_path / "new" / "model.safetensors").exists()
+    again = refine_reviewed(model, project, tmp_path / "new", replay=mini, **ASKED)
+    resumed = load_model(again.model).tensors
+    for name, value in load_model(refined.model).tensors.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    assert again.compared[0].change == refined.compared[0].change
+
+
 def test_without_replay_the_model_is_distilled_and_nothing_guards(model: Path, project: Path, tmp_path: Path) -> None:
     result = refine_reviewed(model, project, tmp_path / "new", **ASKED)
     card = load_model(result.model).card

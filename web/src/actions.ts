@@ -1,15 +1,13 @@
 // What a reviewer does: opens items, edits, goes on. Everything that the keyboard and the buttons ask for.
 import { batch } from "@preact/signals";
 import { api, ApiError } from "./logic/api";
-import { asOutline, boundsOf, crossesItself, lengthInside, lengthen, meets, snap, toPoints } from "./logic/geometry";
+import { boundsOf, toPoints } from "./logic/geometry";
 import { nextItem, nextNucleus } from "./logic/order";
 import { Outbox, type Entry, type Failure } from "./logic/outbox";
 import type { Changes, EditRequest, Nucleus, Point, Status } from "./logic/types";
 import { keepTabs } from "./tabs";
 import * as store from "./store";
 
-const POLL_MS = 3000;
-const QUEUE_MS = 5000;
 const SAYS: Record<string, string> = {
   add: "Nucleus added", delete: "Deleted", split: "Split", merge: "Merged", reshape: "Outline changed",
   classify: "Class changed", accept: "Accepted", reject: "Rejected", mark: "Item marked", undo: "Undone", redo: "Redone",
@@ -21,14 +19,14 @@ const outline = (nucleus: Nucleus): store.Outlined => {
 };
 
 /** Shows what the server said about a call that failed; what it will be asked again is said in the banner. */
-function failed(error: unknown): void {
+export function failed(error: unknown): void {
   if (!(error instanceof ApiError)) throw error;
   if (error.status === 401) store.unauthorized.value = true;
   else if (error.status === 0) store.unreachable.value = error.message;
   else store.tell(error.message, true);
 }
 
-const outbox = new Outbox(
+export const outbox = new Outbox(
   {
     send: ({ item, what, parent, author }) =>
       what.kind === "undo" || what.kind === "redo"
@@ -41,7 +39,7 @@ const outbox = new Outbox(
   onSaved,
   onRefused,
 );
-const tabs = keepTabs((text) => outbox.adopt(text));
+export const tabs = keepTabs((text) => outbox.adopt(text));
 
 function onSaved(entry: Entry, changes: Changes): void {
   store.unreachable.value = null;
@@ -61,7 +59,7 @@ function onRefused(failure: Failure): void {
 }
 
 /** Takes changes of the open item over. */
-function take(changes: Changes): void {
+export function take(changes: Changes): void {
   if (changes.version < store.version.value) return;
   batch(() => {
     if (changes.changed.length || changes.removed.length) {
@@ -184,7 +182,7 @@ async function loadNuclei(id: string): Promise<void> {
 
 // edits
 
-function send(what: Entry["what"]): void {
+export function send(what: Entry["what"]): void {
   const item = store.item.value;
   if (!item) return;
   outbox.push({ item: item.id, itemName: item.name, parent: store.version.value, author: store.author.value, what });
@@ -255,81 +253,7 @@ export function mark(status: Status): void {
   goItem(1, status === "reviewed" ? "That was the last open item of this list" : undefined);
 }
 
-// drawing
-
-/** Takes what is drawn. `scale` is screen px per px of the image, for how closely a line is followed. */
-export function confirm(scale: number): void {
-  const draft = store.draft.value;
-  const item = store.item.value;
-  if (!draft || !item) return;
-  const tolerance = Math.max(0.1, 0.6 / scale);
-  if (draft.kind === "split") {
-    cut(draft.points, scale);
-    return;
-  }
-  if (draft.kind === "box") {
-    store.draft.value = null;
-    return;
-  }
-  const ring = draft.kind === "propose" ? draft.points : asOutline(draft.points, tolerance, item.width, item.height);
-  const points = ring && snap(ring);
-  if (!points || points.length < 3) {
-    store.tell("Draw around the nucleus: three points or more", true);
-    return;
-  }
-  if (crossesItself(points)) {
-    store.tell("The outline crosses itself: take points back with Ctrl+Z, or draw again", true);
-    return;
-  }
-  store.draft.value = null;
-  store.notice.value = null;
-  if (draft.kind === "reshape") send({ kind: "reshape", ids: [draft.id!], points });
-  else send({ kind: "add", points });
-}
-
-/** Cuts the nucleus that most of a line lies in. */
-function cut(line: readonly Point[], scale: number): void {
-  const item = store.item.value!;
-  const path = snap(line);
-  const bounds = boundsOf(path);
-  let [most, target] = [0, null as store.Outlined | null];
-  for (const nucleus of store.nuclei.value.values()) {
-    if (nucleus.state === "rejected" || !meets(nucleus.box, bounds)) continue;
-    const length = lengthInside(nucleus.ring, path);
-    if (length > most) [most, target] = [length, nucleus];
-  }
-  if (!target) {
-    store.tell("Draw the line across a nucleus", true);
-    store.draft.value = null;
-    return;
-  }
-  const long = lengthen(path, 4 / scale).map(([x, y]): Point => [
-    Math.max(0, Math.min(item.width, x)), Math.max(0, Math.min(item.height, y)),
-  ]);
-  store.draft.value = null;
-  send({ kind: "split", ids: [target.id], points: snap(long) });
-}
-
-/** Asks the model for an outline at a point, and shows it. */
-export async function propose(point: Point): Promise<void> {
-  const item = store.item.value;
-  if (!item || store.thinking.value) return;
-  store.thinking.value = "The model draws an outline";
-  try {
-    const { points } = await api.proposal(item.id, point[0], point[1]);
-    if (store.item.value?.id !== item.id || store.tool.value !== "propose") return;
-    const flat = (points ?? []).flat() as number[];
-    if (flat.length < 6) store.tell("The model sees no nucleus there: draw it (D)", true);
-    else {
-      store.draft.value = { kind: "propose", points: toPoints(flat), closed: true };
-      store.speak("The model proposes an outline. Enter takes it, Escape gives it up.");
-    }
-  } catch (error) {
-    failed(error);
-  } finally {
-    store.thinking.value = null;
-  }
-}
+// tools
 
 export function cancel(): void {
   if (store.helpOpen.value) store.helpOpen.value = false;
@@ -388,7 +312,7 @@ export const discard = (failure: Failure): void => outbox.discard(failure);
 export const again = (failure: Failure): void =>
   outbox.again(failure, failure.item === store.item.value?.id ? store.version.value : failure.parent);
 
-// asking the server now and then
+// the queue
 
 export async function loadQueue(): Promise<void> {
   const { items, progress } = await api.queue(
@@ -411,90 +335,4 @@ export async function reloadQueue(): Promise<void> {
   } catch (error) {
     failed(error);
   }
-}
-
-async function pollItem(): Promise<void> {
-  const item = store.item.value;
-  if (!item || document.hidden || store.report.value.state !== "saved") return;
-  const changes = await api.changes(item.id, store.version.value, store.author.value);
-  if (store.item.value?.id !== item.id || store.report.value.state !== "saved") return;
-  const others = [...new Set(changes.events.map((event) => event.author))].filter((one) => one !== store.author.value);
-  take(changes);
-  if (others.length && changes.changed.length + changes.removed.length) store.tell(`Changed by ${others.join(", ")}`);
-}
-
-function every(wait: number, ask: () => Promise<void>): void {
-  const turn = async (): Promise<void> => {
-    try {
-      await ask();
-      if (store.unreachable.value !== null) {
-        store.unreachable.value = null;
-        outbox.retry();
-      }
-      store.unauthorized.value = false;
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      if (error.status === 401) store.unauthorized.value = true;
-      else if (error.status === 0) store.unreachable.value = error.message;
-      else if (error.status === 410) store.tell(error.message, true);
-    } finally {
-      setTimeout(() => void turn(), wait);
-    }
-  };
-  setTimeout(() => void turn(), wait);
-}
-
-async function pollProject(): Promise<void> {
-  const last = store.progress.value;
-  const next = await api.project();
-  tabs.adopt();
-  store.project.value = next;
-  store.progress.value = next.progress;
-  if (!last || last.done !== next.progress.done || last.state !== next.progress.state) await loadQueue();
-  openFirst();
-}
-
-/** Loads the project and the queue, and opens the item that the address names, or the first open one. */
-async function begin(): Promise<void> {
-  const project = await api.project();
-  store.project.value = project;
-  store.progress.value = project.progress;
-  document.title = `${project.name} · hemalum review`;
-  if (!store.author.value) store.author.value = project.author;
-  if (!project.rankings.includes(store.ranking.value)) store.ranking.value = project.by_default;
-  tabs.adopt();
-  await loadQueue();
-  store.images.value = await api.images();
-  const wanted = location.hash.slice(1);
-  if (/^[0-9a-f]{16}$/.test(wanted)) {
-    await openId(wanted, store.queue.value.find(({ id }) => id === wanted)?.name ?? "the item");
-  } else openFirst();
-}
-
-/** Opens the first open item of the queue, where there is one and nothing is open or being opened. */
-function openFirst(): void {
-  if (store.item.value || store.opening.value) return;
-  const first = store.queue.value.find(({ status }) => status === "open") ?? store.queue.value[0];
-  if (first) void openId(first.id, first.name);
-}
-
-/** Begins as soon as the program answers, then asks it now and then what is new. */
-export async function start(): Promise<void> {
-  for (let begun = false; !begun; ) {
-    try {
-      await begin();
-      begun = true;
-      store.unreachable.value = null;
-      store.unauthorized.value = false;
-    } catch (error) {
-      failed(error);
-      await new Promise((resolve) => setTimeout(resolve, 2000));
-    }
-  }
-  addEventListener("hashchange", () => {
-    const id = location.hash.slice(1);
-    if (id && id !== store.item.value?.id) void openId(id, store.queue.value.find((entry) => entry.id === id)?.name ?? "the item");
-  });
-  every(POLL_MS, pollItem);
-  every(QUEUE_MS, pollProject);
 }

@@ -62,8 +62,8 @@ def hold_out(folder: Path, items: Sequence[Item], share: float) -> tuple[dict[st
         for image in sorted(divided):
             held.assign({units[item.name] for item in items if _image_of(item) == image}, share)
         # windows of one image are in both parts already, and another image says more than they do
-        whole = {units[item.name] for item in items if _image_of(item) not in divided}
-        held.assign(whole, share, all_but=0 if divided else 1)
+        others = {units[item.name] for item in items if _image_of(item) not in divided}
+        held.assign(others, share, all_but=0 if divided else 1)
         parts = {name: held.parts[unit] for name, unit in units.items()}
         _check_both(folder, parts, len(set(units.values())))
         held.write(folder / FILE)

@@ -2,6 +2,8 @@
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import * as actions from "../actions";
+import * as drawing from "../drawing";
+import { start } from "../start";
 import * as store from "../store";
 import { Overlay } from "../view/overlay";
 import { attachPointer } from "../view/pointer";
@@ -80,7 +82,7 @@ function Actions({ viewer }: { viewer: () => Viewer | null }): JSX.Element {
     return (
       <div class="actions" role="toolbar" aria-label="What is drawn">
         <Action command="confirm" icon="accept" label={draft.kind === "propose" ? "Take the model's outline" : "Done"} kind="primary"
-          onClick={() => actions.confirm(viewer()?.transform()?.scale ?? 1)} />
+          onClick={() => drawing.confirm(viewer()?.transform()?.scale ?? 1)} />
         <Action command="cancel" icon="close" label="Give up" onClick={actions.cancel} />
       </div>
     );
@@ -150,7 +152,7 @@ function Stage(): JSX.Element {
     attachKeys(one);
     actions.onShow((nucleus) => one.showBox(nucleus.box));
     Object.assign(window, { hemalumReview: { store, viewer: one } }); // for the console, and for tests
-    void actions.start();
+    void start();
   }, []);
   const drawing = store.tool.value !== "select";
   return (

@@ -1,5 +1,6 @@
 // Keys, wherever the focus is but in a field that takes text.
 import * as actions from "../actions";
+import * as drawing from "../drawing";
 import { commandOf, type Command } from "../logic/keys";
 import * as store from "../store";
 import { holdToPan } from "./pointer";
@@ -47,7 +48,7 @@ export function attachKeys(viewer: Viewer): void {
     all: chooseAll,
     nextNucleus: () => actions.goNucleus(1),
     previousNucleus: () => actions.goNucleus(-1),
-    confirm: () => actions.confirm(viewer.transform()?.scale ?? 1),
+    confirm: () => drawing.confirm(viewer.transform()?.scale ?? 1),
     cancel: actions.cancel,
     undo: () => actions.turn("undo"),
     redo: () => actions.turn("redo"),

@@ -1,6 +1,7 @@
 // What mouse, pen and finger do with each tool.
 import type OpenSeadragon from "openseadragon";
 import * as actions from "../actions";
+import * as drawing from "../drawing";
 import { boundsOf, clampTo, contains, distance, meets, nearestOnRing, pullBorder, replacePiece } from "../logic/geometry";
 import type { Point } from "../logic/types";
 import * as store from "../store";
@@ -124,7 +125,7 @@ export function attachPointer(viewer: Viewer): void {
       }
       store.draft.value = { kind: "reshape", closed: true, id: nucleus.id, points };
     }
-    actions.confirm(scale());
+    drawing.confirm(scale());
   }
 
   seadragon.addHandler("canvas-click", (raw) => {
@@ -144,14 +145,14 @@ export function attachPointer(viewer: Viewer): void {
         const kind = store.tool.value;
         const points = draft?.kind === kind ? draft.points : [];
         const closes = kind === "draw" && points.length > 2 && distance(points[0]!, point) * scale() < NEAR;
-        if (closes) actions.confirm(scale());
+        if (closes) drawing.confirm(scale());
         else store.draft.value = { kind, closed: false, points: [...points, point] };
-        if (kind === "split" && points.length === 1) actions.confirm(scale());
+        if (kind === "split" && points.length === 1) drawing.confirm(scale());
         return;
       }
       case "propose":
-        if (draft?.kind === "propose" && contains(draft.points, point)) actions.confirm(scale());
-        else void actions.propose(point);
+        if (draft?.kind === "propose" && contains(draft.points, point)) drawing.confirm(scale());
+        else void drawing.propose(point);
         return;
       default:
         pick(point, event.originalEvent.shiftKey);
@@ -177,7 +178,7 @@ export function attachPointer(viewer: Viewer): void {
 
   seadragon.addHandler("canvas-double-click", (raw) => {
     (raw as unknown as Press).preventDefaultAction = true;
-    if (store.draft.value?.kind === "draw") actions.confirm(scale());
+    if (store.draft.value?.kind === "draw") drawing.confirm(scale());
   });
 
   // two fingers zoom: what one of them began to draw was not meant
