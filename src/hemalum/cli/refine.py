@@ -21,7 +21,9 @@ def refine(
     ] = None,
     project: Annotated[
         Path | None,
-        typer.Option(metavar="PROJECT", help="Refine on the corrections of this review (hemalum review)."),
+        typer.Option(
+            "--project", "-p", metavar="PROJECT", help="Refine on the corrections of this review (hemalum review)."
+        ),
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Refine on DATASET, with the labels that are there; no review.")
