@@ -2,6 +2,8 @@
 
     hemalum segment CMU-1-Small-Region.svs -m fast -o OUT
     python tools/draw_review.py OUT --slide CMU-1-Small-Region.svs
+    hemalum refine fast -p my-review -o NEW    # after a review of all fields
+    python tools/draw_review.py OUT --slide CMU-1-Small-Region.svs --report NEW/report.html
 
 The slide is OpenSlide's test data (Carnegie Mellon University, CC0). Needs the page (`make page`), playwright and
 Chromium, as `make test` has them.
@@ -128,13 +130,17 @@ class Reviewer:
 
     def picture(self, out: Path, name: str) -> None:
         self.page.wait_for_timeout(300)
-        path = out / f"{name}.jpg"
-        with Image.open(BytesIO(self.page.screenshot())) as shot:
-            for quality in QUALITIES:
-                shot.convert("RGB").save(path, quality=quality, optimize=True, progressive=True)
-                if path.stat().st_size <= MOST_BYTES:
-                    break
-        print(path)
+        save(self.page, out / f"{name}.jpg")
+
+
+def save(page: Page, path: Path) -> None:
+    """Write what the page shows, in the best quality that is small enough."""
+    with Image.open(BytesIO(page.screenshot())) as shot:
+        for quality in QUALITIES:
+            shot.convert("RGB").save(path, quality=quality, optimize=True, progressive=True)
+            if path.stat().st_size <= MOST_BYTES:
+                break
+    print(path)
 
 
 def work(reviewer: Reviewer, out: Path) -> None:
@@ -186,16 +192,26 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--slide", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--report", type=Path, help="draw the report of a refinement, and nothing else")
     arguments = parser.parse_args()
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    options: dict[str, Any] = {
+        "executable_path": program,
+        "args": ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+    }
+    if arguments.report is not None:
+        with sync_playwright() as playwright:
+            page = playwright.chromium.launch(**options).new_page(viewport={"width": 1000, "height": 760})
+            page.goto(arguments.report.resolve().as_uri())
+            page.wait_for_timeout(1000)
+            save(page, arguments.output / "review_report.jpg")
+        return
     with (
         tempfile.TemporaryDirectory() as folder,
         serve(arguments.results, arguments.slide, Path(folder) / "review") as link,
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
+        browser = playwright.chromium.launch(**options)
         reviewer = Reviewer(browser, DESKTOP, link)
         work(reviewer, arguments.output)
         reviewer.page.close()
