@@ -80,7 +80,7 @@ class Reviewer:
         script = "() => { const { store, viewer } = window.hemalumReview ?? {}; return Boolean(viewer && (%s)); }"
         self.page.wait_for_function(script % expression, timeout=1000 * seconds)
 
-    def settle(self) -> None:
+    def wait_until_still(self) -> None:
         """Wait until the image has come and stands still."""
         self.page.wait_for_timeout(1500)
         self.wait("viewer.seadragon.world.getItemAt(0).getFullyLoaded()")
@@ -97,9 +97,9 @@ class Reviewer:
         half = side / 2
         self.ask(f"viewer.fitBox([{x - half} + {FIELD[0]}, {y - half} + {FIELD[1]}, "
                  f"{x + half} + {FIELD[0]}, {y + half} + {FIELD[1]}], 0, true)")  # fmt: skip
-        self.settle()
+        self.wait_until_still()
 
-    def place(self, x: float, y: float) -> tuple[float, float]:
+    def screen_point(self, x: float, y: float) -> tuple[float, float]:
         """Where a point of the field is on the screen."""
         box = self.page.locator(".openseadragon-canvas").bounding_box()
         view = self.ask("viewer.transform()")
@@ -116,15 +116,15 @@ class Reviewer:
             self.page.wait_for_timeout(400)  # two clicks at once are a double click
             if i:
                 self.page.keyboard.down("Shift")
-            self.page.mouse.click(*self.place(one["x"], one["y"]))
+            self.page.mouse.click(*self.screen_point(one["x"], one["y"]))
             if i:
                 self.page.keyboard.up("Shift")
 
     def drag(self, points: list[tuple[float, float]], *, release: bool = True) -> None:
-        self.page.mouse.move(*self.place(*points[0]))
+        self.page.mouse.move(*self.screen_point(*points[0]))
         self.page.mouse.down()
         for point in points[1:]:
-            self.page.mouse.move(*self.place(*point), steps=4)
+            self.page.mouse.move(*self.screen_point(*point), steps=4)
         if release:
             self.page.mouse.up()
 
@@ -161,7 +161,7 @@ def work(reviewer: Reviewer, out: Path) -> None:
     missed = min(surest[: len(here) // 2], key=lambda one: math.hypot(one["x"] - x, one["y"] - y))
     reviewer.choose(missed)
     reviewer.press("Delete", "c")
-    reviewer.page.mouse.click(*reviewer.place(missed["x"], missed["y"]))
+    reviewer.page.mouse.click(*reviewer.screen_point(missed["x"], missed["y"]))
     reviewer.wait("store.draft.value")
     reviewer.picture(out, "review_add")
     reviewer.press("Enter", "v", "Escape")
@@ -182,7 +182,7 @@ def work(reviewer: Reviewer, out: Path) -> None:
     reviewer.look_at(x, y, 300)
     reviewer.press("e", "y")
     reviewer.wait("!store.thinking.value && !store.opening.value")
-    reviewer.settle()
+    reviewer.wait_until_still()
     reviewer.picture(out, "review_uncertainty")
     reviewer.press("e", "y", "f")
 
@@ -216,7 +216,7 @@ def main() -> None:
         work(reviewer, arguments.output)
         reviewer.page.close()
         tablet = Reviewer(browser, TABLET, link)
-        tablet.settle()
+        tablet.wait_until_still()
         tablet.picture(arguments.output, "review_tablet")
         tablet.page.close()
         browser.close()

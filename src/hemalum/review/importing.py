@@ -165,12 +165,12 @@ def _nuclei_of(
         return roles.nuclei, roles.left_out
     exported = _exported_keys(session, image, exports)
     offsets, coords = roles.regions.paths.offsets, roles.regions.paths.coords
-    ours = {
+    exported_names = {
         name for i, name in enumerate(roles.regions.names) if key_of(coords[offsets[i] : offsets[i + 1]]) in exported
     }
-    names = ours.union(roles.nuclei.names)
+    names = exported_names.union(roles.nuclei.names)
     return drawing.take(np.array([name in names for name in drawing.names])), roles.left_out - Counter(
-        {"region": len(ours)}
+        {"region": len(exported_names)}
     )
 
 
