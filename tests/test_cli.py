@@ -45,8 +45,8 @@ OPTIONS = {
     "report": "RUN",
     "review": "SOURCE --model --project --author --port --no-browser --mpp --slide --no-recursive --export --format "
     "--import --reviewed --engine --accelerator --threads",
-    "refine": "MODEL DATASET --output --offline --top --trainable --lr --epochs --draws --test --split --seed "
-    "--engine --accelerator --threads",
+    "refine": "MODEL --output [DATASET] --project --offline --trainable --lr --epochs --holdout --replay --guard "
+    "--tolerance --top --draws --test --split --seed --engine --accelerator --threads",
     "enhance": "MODEL --data --output --control --budget --steps --resume --accelerator --threads --workers",
     "evaluate": "MODEL [DATASET] --truth --split --mpp --engine --output --leave-out-ambiguous --organs "
     "--components --missing --tta --shifts --recall",
@@ -101,6 +101,7 @@ def test_the_options_are_those_that_were_promised() -> None:
         ("calibrate", "hemalum.experiments.calibrate.calibrate"),
         ("quantize", "hemalum.experiments.quantize.quantize"),
         ("refine", "hemalum.experiments.refine.refine"),
+        ("refine", "hemalum.review.refinement.refine_reviewed"),
         ("evaluate", "hemalum.experiments.evaluate.evaluate"),
         ("compare", "hemalum.experiments.compare.compare"),
         ("reproduce", "hemalum.experiments.reproduce.reproduce"),

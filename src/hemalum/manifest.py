@@ -3,7 +3,7 @@
     FOLDER/<kind>.yaml     format, and everything that decides the results
     FOLDER/.lock           held while the folder is looked at or written to
 
-The kinds are training, comparison, reproduction and refinement.
+The kinds are training, comparison, reproduction, refinement and reviewed_refinement.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hemalum.data.sampling import CategoryAdaptive, class_weights, image_weights, strength, tissue_weights
+from hemalum.data.sampling import (
+    CategoryAdaptive,
+    class_weights,
+    image_weights,
+    share_batch,
+    strength,
+    tissue_weights,
+)
 
 TISSUES = ["breast"] * 6 + ["colon"] * 3 + ["skin"]
 
@@ -61,3 +68,25 @@ def test_the_strength_falls_in_stairs() -> None:
     steps = [strength(settings, epoch, 40) for epoch in range(40)]
     assert steps == pytest.approx([0.8] * 10 + [0.6] * 10 + [0.4] * 10 + [0.2] * 10)
     assert strength(settings, 90, 40) == 0
+
+
+@pytest.mark.parametrize(
+    ("weights", "batch", "expected"),
+    [
+        ([1, 1], 8, [0, 1, 0, 1, 0, 1, 0, 1]),
+        ([1, 1], 2, [0, 1]),
+        ([3, 1], 4, [0, 0, 1, 0]),
+        ([1], 3, [0, 0, 0]),
+        ([1, 0, 1], 4, [0, 2, 0, 2]),
+        ([1, 1, 1], 6, [0, 1, 2, 0, 1, 2]),
+    ],
+)
+def test_the_sets_of_a_batch(weights: list[float], batch: int, expected: list[int]) -> None:
+    assert share_batch(weights, batch).tolist() == expected
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=5), st.integers(1, 64))
+def test_a_batch_has_the_shares_of_its_sets(weights: list[float], batch: int) -> None:
+    counts = np.bincount(share_batch(weights, batch), minlength=len(weights))
+    assert counts.sum() == batch
+    assert np.abs(counts - batch * np.array(weights) / sum(weights)).max() <= 1 + 1e-9

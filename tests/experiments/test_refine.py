@@ -277,7 +277,7 @@ def test_the_verb(tiny: Path, organs: Path, tmp_path: Path, capsys: pytest.Captu
     words = ["refine", str(tiny), str(organs), "-o", str(out), "--top", "2", "--epochs", "1", "--draws", "1"]
     assert cli.main(words) == 2
     error = capsys.readouterr().err
-    assert "needs the review server, which is not there yet: give --offline" in error
+    assert "refining is on the corrections of a review, --project PROJECT, or on what a dataset holds" in error
     assert not out.exists()
     assert cli.main([*words, "--offline", "--engine", "torch", "--accelerator", "cpu"]) == 0
     printed = capsys.readouterr().out

@@ -88,6 +88,24 @@ def test_a_network_without_late_modules_needs_patterns(registered: bool, monkeyp
         choose_trainable(other)
 
 
+def test_words_stand_for_patterns(tiny: Path) -> None:
+    model = load_model(tiny)
+    assert choose_trainable(model, ["all"]) == ["*"]
+    assert choose_trainable(model, ["head"]) == ["head.*"]
+    assert choose_trainable(model, ["decoder"]) == choose_trainable(model)
+    assert choose_trainable(model, ["decoder", "encoder.*"]) == [*choose_trainable(model), "encoder.*"]
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_the_head_of_every_network_makes_its_logits(name: str) -> None:
+    with torch.device("meta"):
+        names = dict.fromkeys(build_network(name, 2, {}).state_dict(), np.zeros(0, np.float32))
+    card = model_of("unet", widths=[4, 8]).card.model_copy(update={"network": NetworkSpec(name=name)})
+    (pattern,) = choose_trainable(Model(card, names), ["head"])
+    matching = fnmatch.filter(names, pattern)
+    assert 0 < len(matching) < len(names)
+
+
 @pytest.mark.fault
 def test_patterns_that_match_nothing_are_refused(tiny: Path) -> None:
     model = load_model(tiny)

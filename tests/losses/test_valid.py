@@ -32,6 +32,8 @@ CASES: dict[str, tuple[Any, tuple[Head, ...]]] = {
     "focal_dice": ({"name": "focal_dice", "background": True}, REPRESENTATIONS["foreground"].heads),
     "focal_dice of the union": ({"name": "focal_dice", "union": True}, REPRESENTATIONS["foreground"].heads),
     "unet3plus": ("unet3plus", REPRESENTATIONS["foreground"].heads),
+    "distilled": ({"name": "distilled", "loss": "bce", "weight": 2}, REPRESENTATIONS["foreground"].heads),
+    "distilled of gradients": ({"name": "distilled", "loss": "maps"}, REPRESENTATIONS["center_gradient"].heads),
 }
 
 
@@ -61,7 +63,9 @@ def make(heads: tuple[Head, ...], part: Any, seed: int = 0, beyond: int | None =
         {"stage1_logits": maps(logits, "stage1"), "presence": PRESENCE},
     )
     extra = {"border_weight": maps(1, "border").abs() + 1, "signed_distance": maps(1, "signed distance")}
-    return LossInputs(outputs, maps(targets, "shares"), heads, extra, run_steps=10)
+    return LossInputs(
+        outputs, maps(targets, "shares"), heads, extra, run_steps=10, teacher=maps(logits, "the teacher")
+    )
 
 
 PRESENCE = torch.tensor([[0.3, -0.2], [0.1, 0.4]])

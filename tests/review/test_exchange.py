@@ -117,6 +117,23 @@ def test_what_comes_back_unchanged_is_no_event(session: Session, tmp_path: Path)
     assert describe_import(summary) == "2 images: nothing has changed"
 
 
+def test_an_outline_of_any_size_comes_back_as_a_nucleus(session: Session, tmp_path: Path) -> None:
+    item = session.items()[0]
+    edit(session, item, lambda state: delete(state, list(state)))
+    edit(session, item, lambda state: add(state, square(1, 1, 117)))  # in an image of 120 px: elsewhere a region
+    export_review(session, tmp_path / "qupath", "qupath")
+    assert import_review(session, tmp_path / "qupath") == ImportSummary(images=2)
+    path = tmp_path / "qupath" / "a" / "two.geojson"
+    frame = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [square(2, 2, 115)]},
+        "properties": {"objectType": "annotation"},
+    }
+    change_file(path, lambda features: [*features, frame])
+    remarks = [f"{path}: left out, since it is no nucleus: 1 region"]
+    assert import_review(session, tmp_path / "qupath") == ImportSummary(images=2, remarks=remarks)
+
+
 def test_other_numbers_of_digits_and_beginnings_are_no_change(session: Session, tmp_path: Path) -> None:
     item = session.items()[0]
     export_review(session, tmp_path / "q", "qupath")

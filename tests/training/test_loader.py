@@ -1,5 +1,6 @@
 """The training stream: what a batch holds is a function of its number, wherever and by whomever it is made."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from builders.trainings import make_context
 from hemalum.data.augmentation.image_bank import ImageBank
 from hemalum.data.dataset import Dataset
+from hemalum.data.sampling import FixedShares
 from hemalum.training.loader import TrainLoader
-from hemalum.training.recipe import Recipe
+from hemalum.training.recipe import Recipe, Source
 
 
 def test_a_batch_is_a_function_of_its_number(recipe: Recipe, mini: Path) -> None:
@@ -99,3 +101,22 @@ def test_parts_of_a_batch_are_the_batch(recipe: Recipe, mini: Path) -> None:
     np.testing.assert_allclose(np.concatenate([part.images for part in parts]), batch.images, atol=1e-6)
     np.testing.assert_array_equal(np.concatenate([part.targets for part in parts]), batch.targets)
     assert TrainLoader(make_context(recipe, (1, 3)), data).names(4) == names
+
+
+def test_every_batch_has_the_shares_of_its_sets(recipe: Recipe, mini: Path) -> None:
+    """Whatever their sizes, and over the end of an epoch as well."""
+    part = Dataset.open(mini).split("train")
+    few, many = replace(part, rows=part.rows[:1]), replace(part, rows=part.rows[1:])
+    mixed = recipe.model_copy(
+        update={"data": {"few": Source(), "many": Source()}, "sampling": FixedShares(), "batch": 4}
+    )
+    loader = TrainLoader(make_context(mixed), [few, many])
+    drawn: set[int] = set()
+    for number in range(12):
+        samples = [draw.sample for draw in loader.draws(number)]
+        assert sum(sample == 0 for sample in samples) == 2, number
+        assert [sample == 0 for sample in samples] == [True, False, True, False]
+        drawn |= set(samples)
+    assert drawn == set(range(len(part)))
+    again = TrainLoader(make_context(mixed), [few, many])
+    assert again.draws(7) == loader.draws(7)

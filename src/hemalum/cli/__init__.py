@@ -59,7 +59,8 @@ app.add_typer(figure.figure, name="figure")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code.
 
-    0 done, 1 done in part (files failed, problems found), 2 the user's mistake in one line, 130 interrupted.
+    0 done, 1 done in part (files failed, problems found), 2 the user's mistake in one line, 3 a refined model that
+    got worse somewhere, 130 interrupted.
     Exceptions that nobody foresaw keep their traceback.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -61,7 +61,9 @@ from .nucleus_size import likely_scale as likely_scale
 from .sample import MPP_RANGE as MPP_RANGE
 from .sample import Sample as Sample
 from .sampling import CategoryAdaptive as CategoryAdaptive
+from .sampling import FixedShares as FixedShares
 from .sampling import image_weights as image_weights
+from .sampling import share_batch as share_batch
 from .sampling import strength as strength
 from .splits import PARTS as PARTS
 from .splits import Member as Member

@@ -18,6 +18,24 @@ from hemalum.settings import Strict
 Weights = NDArray[np.float64]
 
 
+class FixedShares(Strict):
+    """Each batch holds as many images of each dataset as its weight says, evenly mixed; within it all alike."""
+
+    name: Literal["fixed_shares"] = "fixed_shares"
+
+
+def share_batch(weights: Sequence[float], batch: int) -> NDArray[np.int64]:
+    """Which set (batch,) stands at each place of a batch, so that its shares are those of the `weights`.
+
+    Of K sets each gets the whole number that is nearest by running sums, in every batch the same; the sets take
+    turns, so that any stretch of the batch has about these shares as well.
+    """
+    edges = np.cumsum(weights) / np.sum(weights)
+    of_place = np.searchsorted(edges, (np.arange(batch) + 0.5) / batch, side="right").clip(max=len(weights) - 1)
+    turns = [((i + 0.5) / count, k) for k, count in enumerate(np.bincount(of_place)) for i in range(count)]
+    return np.array([k for _, k in sorted(turns)], np.int64)
+
+
 class CategoryAdaptive(Strict):
     """Images of rare tissues and with rare classes are drawn more often, less so as training goes on."""
 

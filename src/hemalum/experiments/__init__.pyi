@@ -3,11 +3,13 @@ from .compare import Progress as Progress
 from .execute import Resources as Resources
 from .label_maps import evaluation_inputs as evaluation_inputs
 from .measurement import Measurement as Measurement
+from .measurement import measure as measure
 from .papers import Paper as Paper
 from .papers import PublishedTable as PublishedTable
 from .papers import load_paper as load_paper
 from .plan import Method as Method
 from .plan import check_scales as check_scales
+from .provenance import count_seen as count_seen
 from .provenance import scales_text as scales_text
 from .provenance import seen_text as seen_text
 from .records import Comparison as Comparison
@@ -17,6 +19,9 @@ from .refine import BEFORE as BEFORE
 from .refine import MOVED as MOVED
 from .refine import REFINED as REFINED
 from .refine import Refinement as Refinement
+from .refinement_recipe import choose_trainable as choose_trainable
+from .refinement_recipe import continued_recipe as continued_recipe
+from .refinement_recipe import training_recipe as training_recipe
 from .reproduce import Reproduction as Reproduction
 from .reproduced_tables import NOT_YET as NOT_YET
 from .reproduced_tables import ROW_CHOICES as ROW_CHOICES
@@ -66,12 +71,16 @@ __all__ = [
     "activation_map",
     "budget_text",
     "check_scales",
+    "choose_trainable",
     "compare_nuclei",
     "compare_stages",
+    "continued_recipe",
+    "count_seen",
     "evaluation_inputs",
     "load_comparison",
     "load_paper",
     "mean_entropy",
+    "measure",
     "model_for_organ",
     "open_part",
     "open_stages",
@@ -80,5 +89,6 @@ __all__ = [
     "score_image",
     "seen_text",
     "stages_table",
+    "training_recipe",
     "without_nan",
 ]

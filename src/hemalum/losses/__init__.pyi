@@ -2,6 +2,8 @@ from .boundary import ALNetLoss as ALNetLoss
 from .boundary import Dice as Dice
 from .cross_entropy import BinaryCrossEntropy as BinaryCrossEntropy
 from .cross_entropy import CrossEntropy as CrossEntropy
+from .distilled import Distilled as Distilled
+from .distilled import distillation as distillation
 from .loss import AllReduceSum as AllReduceSum
 from .loss import Loss as Loss
 from .loss import LossInputs as LossInputs

@@ -43,7 +43,8 @@ class LossInputs:
     maps that the loss needs, each (B, 1, H, W) float32. `valid` (B, 1, H, W) float32 is 0 where no loss may look, at
     outputs or targets, and 1 elsewhere; None: it may look everywhere. `epoch` counts passes over the training images
     from 1. `phase_step` counts the steps that the phase has behind it, `run_steps` those that the whole run has at
-    most, 0 where nothing is trained. `all_reduce_sum` gives sums over all parts of a shared batch.
+    most, 0 where nothing is trained. `all_reduce_sum` gives sums over all parts of a shared batch. `teacher` are the
+    logits of the weights that the training starts with, where the loss asks for them (`Distilled`), else None.
     """
 
     outputs: Outputs
@@ -55,6 +56,7 @@ class LossInputs:
     phase_step: int = 0
     run_steps: int = 0
     all_reduce_sum: AllReduceSum = identity
+    teacher: Tensor | None = None
 
     @property
     def channels(self) -> list[str]:

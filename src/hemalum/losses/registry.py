@@ -4,6 +4,7 @@ from typing import Any
 
 from hemalum.losses.boundary import ALNetLoss, Dice
 from hemalum.losses.cross_entropy import BinaryCrossEntropy, BorderCrossEntropy, CrossEntropy
+from hemalum.losses.distilled import Distilled
 from hemalum.losses.loss import Loss
 from hemalum.losses.maps import Maps
 from hemalum.losses.tversky import Histo, Tversky
@@ -21,6 +22,7 @@ LOSSES: dict[str, type[Loss]] = {
     "al_net": ALNetLoss,
     "focal_dice": FocalDice,
     "unet3plus": UNet3PlusLoss,
+    "distilled": Distilled,
 }
 
 

@@ -30,6 +30,7 @@ from .license import exceeds_license as exceeds_license
 from .license import license_of_data as license_of_data
 from .map_model import activate as activate
 from .map_model import build_map_model as build_map_model
+from .model import EXPORTS as EXPORTS
 from .model import UNKNOWN_ORGAN as UNKNOWN_ORGAN
 from .model import Model as Model
 from .model import export_model as export_model
@@ -38,6 +39,8 @@ from .model import shipped_models as shipped_models
 from .network import build_network as build_network
 from .network import measure_halo as measure_halo
 from .network import option_defaults as option_defaults
+from .refinement import RefinedFrom as RefinedFrom
+from .refinement import ScoreChange as ScoreChange
 from .sam import SamEncoder as SamEncoder
 from .sam import check_sam as check_sam
 from .sam import load_sam as load_sam

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hemalum.data.stain.statistics import StainTarget
 from hemalum.models.license import UNSTATED, exceeds_license, license_of_data
+from hemalum.models.refinement import RefinedFrom
 from hemalum.models.seen_images import PACKED, join_packed
 from hemalum.nuclei.settings import SeparationSettings
 from hemalum.settings import Strict, require_finite
@@ -329,6 +330,9 @@ class Card(Strict):
     license: str = Field(UNSTATED, description="as its training states it, else what its data allow (`license.py`)")
     use: str = Field("", description="what the model is for, and what it is not for")
     training: Training | None = None
+    refinement: RefinedFrom | None = Field(
+        None, description="of a model that was refined on a reviewer's corrections (`hemalum refine --project`)"
+    )
     int8: Int8 | None = Field(None, description="of the int8 form that the file holds; None: it holds none")
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict, description="held-out set → metric → value")
     code_version: str

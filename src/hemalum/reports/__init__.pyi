@@ -19,6 +19,8 @@ from .refinement import findings as findings
 from .refinement import organ_grid as organ_grid
 from .refinement import scores_grid as scores_grid
 from .refinement import write_refinement as write_refinement
+from .refinement_review import changes_grid as changes_grid
+from .refinement_review import write_reviewed_refinement as write_reviewed_refinement
 from .reproduction import data_pairs as data_pairs
 from .reproduction import paper_grids as paper_grids
 from .reproduction import papers_table as papers_table

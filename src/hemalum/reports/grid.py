@@ -28,6 +28,14 @@ class Grid:
 
 
 def console_table(grid: Grid) -> tuple[list[str], list[list[str]], list[str]]:
-    """Headers and rows of a table for the terminal, and the headers that stand flush left."""
-    left = [column for number, column in enumerate(grid.columns) if number in grid.words]
-    return [grid.corner, *grid.columns], [[row.head, *row.values] for row in grid.rows], left
+    """Headers and rows of a table for the terminal, and the headers that stand flush left.
+
+    There headings do not span columns: of columns called alike each has its heading before its name.
+    """
+    over = [title for title, count in grid.spans for _ in range(count)] or [""] * len(grid.columns)
+    headers = [
+        f"{title} {column}".strip() if grid.columns.count(column) > 1 else column
+        for title, column in zip(over, grid.columns, strict=True)
+    ]
+    left = [column for number, column in enumerate(headers) if number in grid.words]
+    return [grid.corner, *headers], [[row.head, *row.values] for row in grid.rows], left

@@ -215,6 +215,7 @@ def card_pairs(card: Card) -> Pairs:
         ("hemalum", card.code_version),
     ]
     pairs = [(name, value) for name, value in optional if value is not None]
+    pairs += [] if card.refinement is None else card.refinement.pairs
     training = card.training
     if training is not None:
         pairs += [

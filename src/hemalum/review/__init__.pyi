@@ -1,4 +1,5 @@
 from .conflicts import Conflict as Conflict
+from .corrections import Corrections as Corrections
 from .edits import MAX_NUCLEI as MAX_NUCLEI
 from .edits import Edit as Edit
 from .edits import Kind as Kind
@@ -19,6 +20,7 @@ from .fields import dataset_fields as dataset_fields
 from .fields import image_fields as image_fields
 from .fields import look_at as look_at
 from .fields import store_fields as store_fields
+from .holding_out import HOLDOUT as HOLDOUT
 from .importing import ImportSummary as ImportSummary
 from .importing import describe_import as describe_import
 from .importing import import_review as import_review
@@ -45,7 +47,16 @@ from .queue import Queued as Queued
 from .queue import Ranking as Ranking
 from .queue import rank_fields as rank_fields
 from .queue import top_of_strata as top_of_strata
+from .refinement import Compared as Compared
+from .refinement import ReviewedRefinement as ReviewedRefinement
+from .refinement import refine_reviewed as refine_reviewed
+from .refinement_decision import TOLERANCE as TOLERANCE
+from .refinement_decision import Change as Change
+from .refinement_decision import Decision as Decision
+from .refinement_decision import decide as decide
 from .session import Session as Session
+from .simulate import Corrected as Corrected
+from .simulate import correct_item as correct_item
 from .sources import Failure as Failure
 from .sources import ImageGone as ImageGone
 from .sources import ImageSource as ImageSource

@@ -5,8 +5,10 @@ changed that nucleus here since. What was changed in both places is left as it i
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -130,11 +132,10 @@ def _import_image(
 ) -> None:
     if file.stat().st_size > MAX_BYTES:
         raise HemalumError(f"{file}: has more than {MAX_BYTES // 2**30} GB: export a part of the objects")
-    roles = tell_apart(read_drawing(file), image.shape)
-    nuclei = roles.nuclei
+    nuclei, left_out = _nuclei_of(session, image, read_drawing(file), exports)
     nuclei.check_within(image.shape)
-    if roles.left_out:
-        summary.remarks.append(f"{file}: left out, since it is no nucleus: {listed(roles.left_out)}")
+    if left_out:
+        summary.remarks.append(f"{file}: left out, since it is no nucleus: {listed(left_out)}")
     returned = _returned(nuclei, session, file)
     if image.is_slide:
         items = _touched_windows(session, image, returned)
@@ -153,6 +154,42 @@ def _import_image(
         state = session.state(item.id)
         if reviewed and state.status != "reviewed":
             session.project.journal.append(item.name, AUTHOR, mark(state, "reviewed"), state.version)
+
+
+def _nuclei_of(
+    session: Session, image: ImageSource, drawing: Drawing, exports: Sequence[Versions]
+) -> tuple[Drawing, Counter[str]]:
+    """The nuclei of a file, and what else is in it by words. An outline that was exported is none but a nucleus."""
+    roles = tell_apart(drawing, image.shape)
+    if not len(roles.regions):
+        return roles.nuclei, roles.left_out
+    exported = _exported_keys(session, image, exports)
+    offsets, coords = roles.regions.paths.offsets, roles.regions.paths.coords
+    exported_names = {
+        name for i, name in enumerate(roles.regions.names) if key_of(coords[offsets[i] : offsets[i + 1]]) in exported
+    }
+    names = exported_names.union(roles.nuclei.names)
+    return drawing.take(np.array([name in names for name in drawing.names])), roles.left_out - Counter(
+        {"region": len(exported_names)}
+    )
+
+
+def _exported_keys(session: Session, image: ImageSource, exports: Sequence[Versions]) -> set[bytes]:
+    """What tells the outlines of an image that were exported, or would be now."""
+    journal = session.project.journal
+    keys = set()
+    for item in session.items_of(image.id):
+        if item.name in journal:
+            versions = {one[item.name] for one in exports if item.name in one} | {journal.state(item.name).version}
+            for version in versions:
+                keys |= {
+                    key_of(ring)
+                    for ring in _rings_as_written(image, item, journal.state(item.name, version)).values()
+                }
+    for table in image.store.tables(["geometry"]) if image.store is not None else ():
+        outlines = from_wkb(table.column("geometry"))
+        keys |= {key_of(outlines.coords[start:stop]) for start, stop in pairwise(outlines.offsets.tolist())}
+    return keys
 
 
 def _returned(nuclei: Drawing, session: Session, file: Path) -> Returned:

@@ -1,6 +1,6 @@
 """Corrected labels of an item as what the rest of the program takes: `Nuclei`, `Sample`, a dataset folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hemalum.data.dataset import Dataset, DatasetInfo, Row, SplitInfo, pixel_hash, write_index, write_sample
 from hemalum.data.readers.files import safe_name
 from hemalum.data.sample import Sample
-from hemalum.data.splits import Member, split_by_group
+from hemalum.data.splits import Member, Part, split_by_group
 from hemalum.errors import HemalumError, one_line
 from hemalum.files import new_folder
 from hemalum.nuclei.nuclei import Nuclei
@@ -84,14 +84,15 @@ def export_dataset(
     read_image: Callable[[Item], NDArray[np.uint8]],
     *,
     shares: tuple[float, float, float] = SHARES,
+    parts: Mapping[str, Part] | None = None,
     seed: int = 0,
     on_progress: Callable[[Item], None] | None = None,
 ) -> Dataset:
     """Write all items that are marked as reviewed as a dataset folder, whole or not at all, and open it.
 
     `read_image` gives the image (H, W, 3) uint8 of an item. The parts train, val and test get their `shares` by
-    group. Raises HemalumError where no item is reviewed, `out` holds something, an image is gone or another than was
-    reviewed, or items differ in their classes.
+    group; `parts` gives them by the name of the item instead. Raises HemalumError where no item is reviewed, `out`
+    holds something, an image is gone or another than was reviewed, or items differ in their classes.
     """
     out = Path(out)
     states = [state for name in journal.names() if (state := journal.state(name)).status == "reviewed"]
@@ -107,8 +108,13 @@ def export_dataset(
             rows.append(write_sample(folder, sample))
             if on_progress is not None:
                 on_progress(state.item)
-        parts = split_by_group([Member(row.id, row.group) for row in rows], shares, seed=seed)
-        rows = [replace(row, split=parts[row.id]) for row in rows]
+        if parts is None:
+            by_id = split_by_group([Member(row.id, row.group) for row in rows], shares, seed=seed)
+            split = SplitInfo.of(by_id, by="group", fractions=shares, seed=seed)
+        else:
+            by_id = {row.id: parts[state.item.name] for row, state in zip(rows, states, strict=True)}
+            split = SplitInfo.of(by_id, by="group", note="as the caller gave them", seed=seed)
+        rows = [replace(row, split=by_id[row.id]) for row in rows]
         scales = {(row.mpp, row.mpp_source) for row in rows}
         info = DatasetInfo(
             name=out.name,
@@ -119,7 +125,7 @@ def export_dataset(
             classes=dict(enumerate(class_names, start=1)) or None,
             images=len(rows),
             nuclei=sum(row.nuclei for row in rows),
-            split=SplitInfo.of(parts, by="group", fractions=shares, seed=seed),
+            split=split,
         )
         write_index(folder, info, rows)
     return Dataset.open(out)

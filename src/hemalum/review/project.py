@@ -43,7 +43,7 @@ class Project:
         """
         folder = named_path(folder)
         if not manifest_path(folder, KIND).is_file():
-            raise HemalumError(f"{folder}: holds no review")
+            raise HemalumError(f"{folder}: holds no review; hemalum review SOURCE -p {folder} begins one")
         held = read_manifest(folder, KIND)
         for key in ("id", "source", "model", "model_digest"):
             if not isinstance(held.get(key), str):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hemalum.errors import HemalumError
 from hemalum.files import atomic_path
+from hemalum.losses import Distilled
 from hemalum.losses.loss import LossInputs, identity
 from hemalum.networks import Network, Outputs
 from hemalum.systems.phases import Phase, Plateau, ScorePlateau
@@ -29,6 +30,7 @@ from hemalum.training.distributed import all_reduce_figures, all_reduce_sum
 from hemalum.training.loader import Batch, TrainLoader
 from hemalum.training.phase_optimizer import PhaseOptimizer, find_optimizer_end
 from hemalum.training.semi_supervised import UnlabeledLoader, semi_supervised_losses, summarize_pseudo_labels
+from hemalum.training.teacher import ask_teacher, copy_teacher
 from hemalum.training.validation import Validation
 from hemalum.training.weights import Weights, averaged, copy_weights, freeze, set_mode, set_stages, update_average
 
@@ -55,12 +57,16 @@ class PhaseResult:
 
 @dataclass(eq=False)
 class RunState:
-    """What changes while a run trains. `average` are the averaged weights, where the recipe keeps some."""
+    """What changes while a run trains. `average` are the averaged weights, where the recipe keeps some.
+
+    `teacher` is the network as the training starts, where a phase's loss looks at its maps (`Distilled`).
+    """
 
     context: TrainContext
     network: Network
     progress: Progress
     average: Weights | None = None
+    teacher: Network | None = None
     epoch: float = 1.0  # steps in which as many images are drawn as there are
     names: Callable[[int], Sequence[str]] = lambda step: ()  # of the images of a step
     optimizer: PhaseOptimizer | None = None  # of the phase that trains, or trained last
@@ -118,7 +124,7 @@ def fit(
     network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy_weights(network) if recipe.ema else None
     epoch = len(loader.prepared) / recipe.batch
-    run = RunState(context, network, progress, average, epoch, loader.names)
+    run = RunState(context, network, progress, average, copy_teacher(recipe.phases, network), epoch, loader.names)
     if not resume:  # so that a run killed before its first regular checkpoint can be resumed as well
         _save(run)
     log_bytes = progress.log_bytes if resume else 0
@@ -163,7 +169,8 @@ def open_phase(context: TrainContext, network: Network, index: int) -> Callable[
 
     It is to be measured, not to be kept.
     """
-    run = RunState(context, network, Progress(phase=index))
+    teacher = copy_teacher(context.recipe.phases, network)
+    run = RunState(context, network, Progress(phase=index), teacher=teacher)
     phase = _begin_phase(run)
 
     def take_step(batch: Batch) -> float:
@@ -237,6 +244,7 @@ def _compute_losses(run: RunState, phase: ActivePhase, batch: Batch, interval: I
     images, targets, conditions, extra, views, valid = fabric.to_device(
         (batch.images, batch.targets, batch.conditions, batch.extra, batch.views, batch.valid)
     )
+    teacher = ask_teacher(fabric, run.teacher if isinstance(loss, Distilled) else None, images, conditions)
     sum_over_processes = all_reduce_sum if fabric.world_size > 1 else identity
 
     def compute_supervised(outputs: Outputs) -> dict[str, Tensor]:
@@ -250,6 +258,7 @@ def _compute_losses(run: RunState, phase: ActivePhase, batch: Batch, interval: I
             phase_step=run.progress.phase_step,
             run_steps=run.context.recipe.steps,
             all_reduce_sum=sum_over_processes,
+            teacher=teacher,
         )
         interval.factors = loss.factors(inputs)
         return loss(inputs)

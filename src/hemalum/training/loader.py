@@ -22,7 +22,7 @@ from hemalum.data.augmentation.warp import TrainingImage, crop_of
 from hemalum.data.dataset import Dataset
 from hemalum.data.labeled_images import present_classes
 from hemalum.data.nucleus_size import equivalent_diameters
-from hemalum.data.sampling import image_weights, strength
+from hemalum.data.sampling import CategoryAdaptive, FixedShares, image_weights, share_batch, strength
 from hemalum.data.stain.jitter import measure_stains
 from hemalum.errors import HemalumError
 from hemalum.training.context import TrainContext
@@ -138,7 +138,7 @@ class TrainLoader(EpochLoader):
         self.unlabeled: list[TrainingImage] = []  # images to learn from without their truth
         self._datasets = datasets
         self._present: list[NDArray[np.bool_]] = []
-        if recipe.sampling is not None:
+        if isinstance(recipe.sampling, CategoryAdaptive):
             count = max(1, len(self.data_spec.classes))
             self._present = [
                 present_classes(dataset, self.data_spec.class_map(dataset), count) for dataset in datasets
@@ -268,7 +268,7 @@ class TrainLoader(EpochLoader):
 
     def probabilities(self, epoch: int) -> NDArray[np.float64]:
         """How likely each sample is drawn in an epoch."""
-        if self.recipe.sampling is None:
+        if not isinstance(self.recipe.sampling, CategoryAdaptive):
             return self._weight_sets([self._balance(position) for position in range(len(self._datasets))])
         epochs = math.ceil(self.recipe.steps * self.recipe.batch / len(self.prepared))
         gamma = strength(self.recipe.sampling, epoch, epochs)
@@ -281,7 +281,22 @@ class TrainLoader(EpochLoader):
     def draw_epoch(self, epoch: int) -> NDArray[np.int64]:
         """The samples of one epoch, drawn with replacement."""
         rng = np.random.default_rng([self.recipe.seed, epoch])
-        return rng.choice(len(self.prepared), len(self.prepared), p=self.probabilities(epoch))
+        size, probability = len(self.prepared), self.probabilities(epoch)
+        if not isinstance(self.recipe.sampling, FixedShares):
+            return rng.choice(size, size, p=probability)
+        order = np.empty(size, np.int64)
+        pairs = zip(self.recipe.data.values(), self._datasets, strict=True)
+        shares = [source.weight if len(dataset) else 0.0 for source, dataset in pairs]
+        positions = (epoch * size + np.arange(size)) % self.recipe.batch  # batches go on over the end of an epoch
+        sets, owner = share_batch(shares, self.recipe.batch)[positions], self._owner()
+        for number in np.unique(sets):
+            here, mine = sets == number, np.where(owner == number, probability, 0)
+            order[here] = rng.choice(size, int(here.sum()), p=mine / mine.sum())
+        return order
+
+    def _owner(self) -> NDArray[np.int64]:
+        """The set of each sample, by its place among the recipe's."""
+        return np.repeat(np.arange(len(self._datasets)), [len(dataset) for dataset in self._datasets])
 
     def _balance(self, position: int) -> NDArray[np.float64]:
         """Weights of a set's samples by which the values of its `balance` column are drawn equally often."""

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hemalum.data.augmentation.settings import AugmentSettings
 from hemalum.data.labeled_images import LabeledImages
-from hemalum.data.sampling import CategoryAdaptive
+from hemalum.data.sampling import CategoryAdaptive, FixedShares
 from hemalum.data.stain.normalization import StainNormalization
 from hemalum.errors import HemalumError, nearest
 from hemalum.losses import LOSSES
@@ -125,7 +125,7 @@ class Recipe(Strict):
     unlabeled: list[UnlabeledImages] = Field(
         [], description="images beside `data` to learn from without labels: paths, or mappings of path, mpp and tiles"
     )
-    sampling: CategoryAdaptive | None = Field(
+    sampling: CategoryAdaptive | FixedShares | None = Field(
         None, description="how often each image of a set is drawn, in the place of its `balance`; none: alike"
     )
     stain_normalization: StainNormalization | None = Field(

@@ -40,6 +40,7 @@ from hemalum.training.model_card import describe, report_license
 from hemalum.training.recipe import Recipe, Source, open_recipe
 from hemalum.training.semi_supervised import find_parts, open_train_loader
 from hemalum.training.start import load_start, open_start, report_worse
+from hemalum.training.teacher import check_teacher
 from hemalum.training.unlabeled_images import UnlabeledImages, as_entries
 from hemalum.training.validation import Validation
 
@@ -101,6 +102,7 @@ def train(  # noqa: PLR0913 (the verb's options)
         check_batch(recipe.name, recipe.batch, fabric.world_size)
         recipe, datasets = open_datasets(recipe, data)
         start = open_start(recipe, initial)
+        check_teacher(recipe, starts=start is not None or initial is not None)
         if start is not None and start.same_input and stain is None and recipe.stain_normalization is None:
             stain = start.card.stain
         normalizer = fit_normalizer(recipe, datasets) if stain is None else StainNormalizer(stain)
