@@ -29,6 +29,7 @@ def test_opens_with_the_link_and_says_where_it_is_without(context: BrowserContex
 
 
 def test_the_queue_is_walked_by_keyboard(reviewer: Reviewer) -> None:
+    reviewer.wait("store.queue.value.length === 2")  # both fields are looked at
     reviewer.press("ArrowRight")
     assert len(reviewer.ask("[...store.chosen.value]")) == 1
     assert "Nucleus" in reviewer.page.inner_text("#spoken")
@@ -224,7 +225,7 @@ def test_axe_finds_nothing_that_keeps_people_out(browser: Browser, server: Serve
                 reviewer.press("Escape")
                 reviewer.page.set_viewport_size({"width": 820, "height": 1180})
             reviewer.page.evaluate(AXE.read_text(encoding="utf-8"))
-            found = reviewer.page.evaluate("axe.run()")["violations"]
-            assert [(state, one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+            violations = reviewer.page.evaluate("axe.run()")["violations"]
+            assert [(state, one["id"], [node["html"] for node in one["nodes"]]) for one in violations] == []
     finally:
         context.close()
