@@ -8,9 +8,9 @@ from pathlib import Path
 
 from playwright.sync_api import ConsoleMessage, Page
 
+from review import READ  # what the page gives to the console: all that it knows, and the image as it is shown
+
 TOKEN = "a-token-of-these-tests"
-# what the page gives to the console: all that it knows, and the image as it is shown
-READ = "(() => { const { store, viewer } = window.hemalumReview ?? { viewer: null }; return %s; })()"
 TESTS = Path(__file__).parents[1]
 
 

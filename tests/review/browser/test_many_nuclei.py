@@ -8,20 +8,10 @@ import pytest
 from playwright.sync_api import BrowserContext, Response
 
 from builders.review_page import Reviewer, Server
+from review import PAN
 
 pytestmark = pytest.mark.slow
 REGIONS = 11
-PAN = """
-async () => {
-  const { viewer } = window.hemalumReview;
-  const times = [];
-  for (let start = performance.now(); performance.now() < start + 3000; ) {
-    viewer.move(Math.sin(times.length / 20) * 0.02, Math.cos(times.length / 20) * 0.02);
-    times.push(await new Promise(requestAnimationFrame));
-  }
-  return times;
-}
-"""
 
 
 def test_pans_and_zooms(
