@@ -118,6 +118,14 @@ describe("the outbox", () => {
     expect(kept).toBeNull();
   });
 
+  it("sends each undo, however fast they follow one another", async () => {
+    send.mockImplementation(async (one) => changes(one.parent + 1));
+    const box = outbox();
+    for (let i = 0; i < 4; i++) if (!box.takeBack("i")) box.push(entry({ kind: "undo" }));
+    await vi.runAllTimersAsync();
+    expect(saved.map(({ what }) => what.kind)).toEqual(["undo", "undo", "undo", "undo"]);
+  });
+
   it("asks for the link where the token is not taken", async () => {
     send.mockRejectedValue(new ApiError(401, "open the link"));
     const box = outbox();

@@ -111,10 +111,11 @@ export class Outbox {
     void this.run();
   }
 
-  /** Takes the last edit that was not sent yet back, and says whether there was one. */
+  /** Takes the last edit that was not sent yet back, and says whether there was one. An undo that waits is none. */
   takeBack(item: string): boolean {
     const index = this.pending.findLastIndex((entry) => entry.item === item);
-    if (index < 0 || this.pending[index]!.unsure || (index === 0 && this.running)) return false;
+    const last = this.pending[index];
+    if (!last || last.what.kind === "undo" || last.unsure || (index === 0 && this.running)) return false;
     this.pending.splice(index, 1);
     this.keep();
     return true;
