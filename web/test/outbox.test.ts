@@ -126,6 +126,18 @@ describe("the outbox", () => {
     expect(saved.map(({ what }) => what.kind)).toEqual(["undo", "undo", "undo", "undo"]);
   });
 
+  it("does not save twice where the program is started again, and wants its new link, before it can be asked", async () => {
+    send.mockRejectedValueOnce(new ApiError(0, "no answer"));
+    look.mockRejectedValueOnce(new ApiError(401, "open the link")).mockResolvedValue(changes(5, {
+      events: [{ id: 5, author: "Anna", time: "", kind: "undo" }],
+    }));
+    const box = outbox();
+    box.push(entry({ kind: "undo" }));
+    await vi.runAllTimersAsync();
+    expect(send).toHaveBeenCalledTimes(1);
+    expect(reports.at(-1)?.state).toBe("saved");
+  });
+
   it("asks for the link where the token is not taken", async () => {
     send.mockRejectedValue(new ApiError(401, "open the link"));
     const box = outbox();

@@ -164,7 +164,6 @@ export class Outbox {
           throw error;
         }
         if ([0, 401, 429].includes(error.status) || error.status >= 500) {
-          entry.unsure = error.status === 0 || error.status === 500;
           this.wait(error);
           break;
         }
@@ -185,7 +184,13 @@ export class Outbox {
     }
     entry.unsure = true;
     this.keep();
-    return this.transport.send(entry);
+    try {
+      return await this.transport.send(entry);
+    } catch (error) {
+      // what was asked above and not answered leaves it as unsure as it was
+      entry.unsure = error instanceof ApiError && (error.status === 0 || error.status === 500);
+      throw error;
+    }
   }
 
   /** Moves what follows on to the version that an edit gave, where nobody else changed the item in between. */
