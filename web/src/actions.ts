@@ -22,7 +22,7 @@ const outline = (nucleus: Nucleus): store.Outlined => {
 export function failed(error: unknown): void {
   if (!(error instanceof ApiError)) throw error;
   if (error.status === 401) store.unauthorized.value = true;
-  else if (error.status === 0) store.unreachable.value = error.message;
+  else if (error.status === 0 || error.status === 421) store.unreachable.value = error.message;
   else store.tell(error.message, true);
 }
 

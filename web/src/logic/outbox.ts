@@ -163,7 +163,7 @@ export class Outbox {
           this.running = false;
           throw error;
         }
-        if ([0, 401, 429].includes(error.status) || error.status >= 500) {
+        if ([0, 401, 421, 429].includes(error.status) || error.status >= 500) {
           this.wait(error);
           break;
         }
