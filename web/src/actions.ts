@@ -54,7 +54,8 @@ function onSaved(entry: Entry, changes: Changes): void {
 }
 
 function onRefused(failure: Failure): void {
-  store.tell(`Not saved: ${failure.message}`, true);
+  const turned = failure.what.kind === "undo" || failure.what.kind === "redo";
+  store.tell(turned ? failure.message : `Not saved: ${failure.message}`, true);
   if (failure.conflict && store.item.value?.id === failure.item) void loadNuclei(failure.item);
 }
 

@@ -138,6 +138,15 @@ describe("the outbox", () => {
     expect(reports.at(-1)?.state).toBe("saved");
   });
 
+  it("says that there is nothing to undo, and keeps nothing that could be saved again", async () => {
+    send.mockRejectedValue(new ApiError(400, "there is nothing of Anna to undo"));
+    const box = outbox();
+    box.push(entry({ kind: "undo" }));
+    await vi.runAllTimersAsync();
+    expect(failed.map(({ message }) => message)).toEqual(["there is nothing of Anna to undo"]);
+    expect([reports.at(-1)?.failed, kept]).toEqual([[], null]);
+  });
+
   it("asks for the link where the token is not taken", async () => {
     send.mockRejectedValue(new ApiError(401, "open the link"));
     const box = outbox();

@@ -169,7 +169,7 @@ export class Outbox {
         }
         this.pending.shift();
         const failure = { ...entry, message: error.message, conflict: error.status === 409 };
-        this.failed.push(failure);
+        if (!isTurn(entry.what) || failure.conflict) this.failed.push(failure); // of nothing to undo nothing is lost
         this.settled();
         this.onFailed(failure);
       }
