@@ -166,9 +166,9 @@ def refine_reviewed(  # noqa: PLR0913 (the verb's options)
         corrections = Corrections.of(opened, holdout)
         notes = []
         if replayed is not None:
-            given, replayed = len(replayed), leave_out_corrected(replayed, corrections.pixel_hashes)
-            if len(replayed) < given:
-                left_out = counted(given - len(replayed), "image")
+            count, replayed = len(replayed), leave_out_corrected(replayed, corrections.pixel_hashes)
+            if len(replayed) < count:
+                left_out = counted(count - len(replayed), "image")
                 notes.append(f"Of --replay, {left_out} that were corrected in this review are left out.")
         if not watching and replayed is not None and len(replayed.split("val")):
             watching = [as_guard(replayed, "val")]
