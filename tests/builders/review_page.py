@@ -15,13 +15,13 @@ TESTS = Path(__file__).parents[1]
 
 
 class Server:
-    """The server in a process of its own, always at the same address and with the same token."""
+    """The server in a process of its own, always at the same address (port 0: a free one) and with the same token."""
 
-    def __init__(self, folder: Path, regions: int = 0) -> None:
+    def __init__(self, folder: Path, regions: int = 0, port: int = 0) -> None:
         self.folder, self.regions = folder, regions
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+            self.port = port or free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         self.link = f"{self.address}/?token={TOKEN}"
         self.start()

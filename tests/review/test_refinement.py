@@ -114,6 +114,26 @@ def test_what_is_learned_from(refined: ReviewedRefinement, model: Path, mini: Pa
     assert refined.steps == card.training.steps == 16
 
 
+def test_what_was_corrected_is_not_replayed(model: Path, mini: Path, tmp_path: Path) -> None:
+    data = Dataset.open(mini)
+    rows = (*data.split("train").rows[:3], data.split("val").rows[0])
+    project = begin_review(tmp_path / "project", model, replace(data, rows=rows))
+    result = refine_reviewed(model, project, tmp_path / "new", replay=mini, guards=[f"{mini}:test"], **ASKED)
+    training = load_model(result.model).card.training
+    assert training is not None
+    assert [used.samples for used in training.data if used.name == "mini"] == [3]
+    assert result.notes[0] == "Of --replay, 4 images that were corrected in this review are left out."
+
+
+@pytest.mark.fault
+def test_all_that_would_be_replayed_was_corrected(model: Path, mini: Path, tmp_path: Path) -> None:
+    project = begin_review(tmp_path / "project", model, Dataset.open(mini).split("train"))
+    assert refuse(model, project, tmp_path / "new", replay=mini) == (
+        f"`replay` {mini}: all of its training images were corrected, so none is left of before: leave `replay` out "
+        "to distill from the model"
+    )
+
+
 def test_the_curves_of_training_are_of_items_that_are_learned_from(refined: ReviewedRefinement) -> None:
     lines = read_log(refined.out / "training")
     assert len(lines) == 8

@@ -22,7 +22,7 @@ const outline = (nucleus: Nucleus): store.Outlined => {
 export function failed(error: unknown): void {
   if (!(error instanceof ApiError)) throw error;
   if (error.status === 401) store.unauthorized.value = true;
-  else if (error.status === 0) store.unreachable.value = error.message;
+  else if (error.status === 0 || error.status === 421) store.unreachable.value = error.message;
   else store.tell(error.message, true);
 }
 
@@ -54,7 +54,8 @@ function onSaved(entry: Entry, changes: Changes): void {
 }
 
 function onRefused(failure: Failure): void {
-  store.tell(`Not saved: ${failure.message}`, true);
+  const turned = failure.what.kind === "undo" || failure.what.kind === "redo";
+  store.tell(turned ? failure.message : `Not saved: ${failure.message}`, true);
   if (failure.conflict && store.item.value?.id === failure.item) void loadNuclei(failure.item);
 }
 

@@ -1,6 +1,6 @@
 // How the page begins, and what it asks the program now and then.
 import { failed, loadQueue, openId, outbox, tabs, take } from "./actions";
-import { api, ApiError } from "./logic/api";
+import { api, ApiError, askOnly } from "./logic/api";
 import * as store from "./store";
 
 const POLL_MS = 3000;
@@ -28,7 +28,7 @@ function every(wait: number, ask: () => Promise<void>): void {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (error.status === 401) store.unauthorized.value = true;
-      else if (error.status === 0) store.unreachable.value = error.message;
+      else if (error.status === 0 || error.status === 421) store.unreachable.value = error.message;
       else if (error.status === 410) store.tell(error.message, true);
     } finally {
       setTimeout(() => void turn(), wait);
@@ -40,7 +40,7 @@ function every(wait: number, ask: () => Promise<void>): void {
 async function pollProject(): Promise<void> {
   const last = store.progress.value;
   const next = await api.project();
-  tabs.adopt();
+  tabs.adopt(next.id);
   store.project.value = next;
   store.progress.value = next.progress;
   if (!last || last.done !== next.progress.done || last.state !== next.progress.state) await loadQueue();
@@ -50,12 +50,13 @@ async function pollProject(): Promise<void> {
 /** Loads the project and the queue, and opens the item that the address names, or the first open one. */
 async function begin(): Promise<void> {
   const project = await api.project();
+  askOnly(project.id);
   store.project.value = project;
   store.progress.value = project.progress;
   document.title = `${project.name} · hemalum review`;
   if (!store.author.value) store.author.value = project.author;
   if (!project.rankings.includes(store.ranking.value)) store.ranking.value = project.by_default;
-  tabs.adopt();
+  tabs.adopt(project.id);
   await loadQueue();
   store.images.value = await api.images();
   const wanted = location.hash.slice(1);

@@ -118,6 +118,35 @@ describe("the outbox", () => {
     expect(kept).toBeNull();
   });
 
+  it("sends each undo, however fast they follow one another", async () => {
+    send.mockImplementation(async (one) => changes(one.parent + 1));
+    const box = outbox();
+    for (let i = 0; i < 4; i++) if (!box.takeBack("i")) box.push(entry({ kind: "undo" }));
+    await vi.runAllTimersAsync();
+    expect(saved.map(({ what }) => what.kind)).toEqual(["undo", "undo", "undo", "undo"]);
+  });
+
+  it("does not save twice where the program is started again, and wants its new link, before it can be asked", async () => {
+    send.mockRejectedValueOnce(new ApiError(0, "no answer"));
+    look.mockRejectedValueOnce(new ApiError(401, "open the link")).mockResolvedValue(changes(5, {
+      events: [{ id: 5, author: "Anna", time: "", kind: "undo" }],
+    }));
+    const box = outbox();
+    box.push(entry({ kind: "undo" }));
+    await vi.runAllTimersAsync();
+    expect(send).toHaveBeenCalledTimes(1);
+    expect(reports.at(-1)?.state).toBe("saved");
+  });
+
+  it("says that there is nothing to undo, and keeps nothing that could be saved again", async () => {
+    send.mockRejectedValue(new ApiError(400, "there is nothing of Anna to undo"));
+    const box = outbox();
+    box.push(entry({ kind: "undo" }));
+    await vi.runAllTimersAsync();
+    expect(failed.map(({ message }) => message)).toEqual(["there is nothing of Anna to undo"]);
+    expect([reports.at(-1)?.failed, kept]).toEqual([[], null]);
+  });
+
   it("asks for the link where the token is not taken", async () => {
     send.mockRejectedValue(new ApiError(401, "open the link"));
     const box = outbox();

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from hemalum.data import Dataset, hash_lines
 from hemalum.data.splits import Part
 from hemalum.errors import HemalumError, counted
-from hemalum.manifest import read_manifest
 from hemalum.models import Model
 from hemalum.review.fields import SIDE
 from hemalum.review.holding_out import HOLDOUT, check_holdout, group_of, hold_out
 from hemalum.review.item import Item, ItemState
 from hemalum.review.labels import export_dataset
-from hemalum.review.project import KIND, Project
+from hemalum.review.project import Project
 from hemalum.review.sources import ImagePool, cut_items, open_source
 
 CHANGES = ("add", "delete", "split", "merge", "reshape", "classify", "reject", "undo", "redo")  # kinds of events
@@ -57,7 +56,7 @@ class Corrections:
         parts, by_window = hold_out(project.folder, [state.item for state in states], holdout)
         lines = [f"{state.item.name}:{state.item.sha256}:{state.version}" for state in states]
         return cls(
-            project=str(read_manifest(project.folder, KIND)["id"]),
+            project=project.id,
             name=project.folder.name,
             states=tuple(states),
             parts=parts,

@@ -22,11 +22,12 @@ JOURNAL = "review.sqlite"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Project:
-    """A project that is open. `source` is what is reviewed, `model` the name of the model that proposed the nuclei,
-    `model_digest` its `Model.digest`, `model_path` its file where it is none of those that are shipped. `options` are
-    plain values that decide how the source is looked at. Close it, or use it in a `with`."""
+    """A project that is open. `id` is its own, `source` what is reviewed, `model` the name of the model that proposed
+    the nuclei, `model_digest` its `Model.digest`, `model_path` its file where it is none of those that are shipped.
+    `options` are plain values that decide how the source is looked at. Close it, or use it in a `with`."""
 
     folder: Path
+    id: str
     source: str
     model: str
     model_digest: str
@@ -52,7 +53,9 @@ class Project:
         if not isinstance(model_path, str | None) or not isinstance(options, dict):
             raise HemalumError(f"{manifest_path(folder, KIND)}: model_path or options are not as written")
         journal = Journal.open(folder / JOURNAL, held["id"])
-        return cls(folder, held["source"], held["model"], held["model_digest"], journal, model_path, options)
+        return cls(
+            folder, held["id"], held["source"], held["model"], held["model_digest"], journal, model_path, options
+        )
 
     @classmethod
     def join(

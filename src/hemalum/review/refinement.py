@@ -36,7 +36,15 @@ from hemalum.review.corrections import Corrections, ReadImage, check_origin, ope
 from hemalum.review.holding_out import HOLDOUT
 from hemalum.review.project import Project
 from hemalum.review.refinement_decision import TOLERANCE, Change, Decision, check_tolerance, decide
-from hemalum.review.refinement_guards import DatasetSource, Guard, as_guard, check_apart, open_guard, open_replay
+from hemalum.review.refinement_guards import (
+    DatasetSource,
+    Guard,
+    as_guard,
+    check_apart,
+    leave_out_corrected,
+    open_guard,
+    open_replay,
+)
 from hemalum.review.refinement_training import ProgressCallback, Work, train_refined
 from hemalum.settings import check_seed
 from hemalum.training import MODEL_FILE
@@ -130,13 +138,13 @@ def refine_reviewed(  # noqa: PLR0913 (the verb's options)
 
     The parameters that match `trainable` train (`all`, `head`, patterns; default `decoder`: decoder, heads and
     conditioning) with Adam at `lr` for `epochs` passes over the area of the corrected items. A share `holdout` of
-    these, by image where they are of
-    several, is never learned from. Against forgetting, half of each batch are training images of `replay`,
-    the dataset that the model was trained on; without it the new maps are held near the old ones where nothing was
-    corrected (`hemalum.losses.distillation`); "none" does neither. Both models are measured on the held-out items
-    and on each of `guards`: a dataset's test part, PATH:PART or PATH:all; without any, the validation part of
-    `replay`. The new model is better where `decide` says so. `read_image` gives the image (H, W, 3) uint8 of an item;
-    by default the project's source is opened. `on_progress` is called with (step, done, of how many). What is
+    these, by image where they are of several, is never learned from. Against forgetting, half of each batch are
+    training images of `replay`, the dataset that the model was trained on, save those that were corrected;
+    without it the new maps are held near the old ones where nothing was corrected
+    (`hemalum.losses.distillation`); "none" does neither. Both models are measured on the held-out items and on
+    each of `guards`: a dataset's test part, PATH:PART or PATH:all; without any, the validation part of `replay`.
+    The new model is better where `decide` says so. `read_image` gives the image (H, W, 3) uint8 of an item; by
+    default the project's source is opened. `on_progress` is called with (step, done, of how many). What is
     finished in `out` is kept: the same call goes on where it stopped.
 
     Raises HemalumError, before anything is trained, where there is nothing to learn from or to measure on, the
@@ -155,9 +163,15 @@ def refine_reviewed(  # noqa: PLR0913 (the verb's options)
         check_origin(opened, loaded)
         replayed = None if replay is None or replay == NO_REPLAY else open_replay(replay, loaded)
         watching = [open_guard(one) for one in guards]
+        corrections = Corrections.of(opened, holdout)
+        notes = []
+        if replayed is not None:
+            count, replayed = len(replayed), leave_out_corrected(replayed, corrections.pixel_hashes)
+            if len(replayed) < count:
+                left_out = counted(count - len(replayed), "image")
+                notes.append(f"Of --replay, {left_out} that were corrected in this review are left out.")
         if not watching and replayed is not None and len(replayed.split("val")):
             watching = [as_guard(replayed, "val")]
-        corrections = Corrections.of(opened, holdout)
         check_apart(watching, corrections.pixel_hashes, replayed, loaded)
         distilled = replay is None
         record = {
@@ -187,6 +201,7 @@ def refine_reviewed(  # noqa: PLR0913 (the verb's options)
         record,
         resources or Resources(),
         on_progress,
+        notes,
     )
     return _run(work, watching, tolerance, _name_of(model, loaded))
 

@@ -50,6 +50,21 @@ def open_replay(source: DatasetSource, model: Model) -> Dataset:
     return replace(dataset, rows=tuple(row for row in dataset.rows if row.split != "train" or row.id in kept))
 
 
+def leave_out_corrected(dataset: Dataset, corrected: Mapping[str, str]) -> Dataset:
+    """A dataset without the images that were corrected, told by their pixels (hashes): those learned from are in the
+    corrections with better labels, and those held out are never learned from.
+
+    Raises HemalumError where no training image is left.
+    """
+    rows = tuple(row for row in dataset.rows if row.sha256 not in corrected)
+    if not any(row.split == "train" for row in rows):
+        raise HemalumError(
+            f"--replay {dataset.path}: all of its training images were corrected, so none is left of before: leave "
+            "--replay out to distill from the model"
+        )
+    return replace(dataset, rows=rows)
+
+
 def open_guard(source: DatasetSource) -> Guard:
     """A guard as it is written: DATASET for its test part, DATASET:PART, or DATASET:all.
 

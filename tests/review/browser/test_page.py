@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext
 
 from builders.review_page import Reviewer, Server
+from hemalum.review.project import Project
 
 pytestmark = pytest.mark.slow
 AXE = Path(__file__).parents[3] / "web" / "node_modules" / "axe-core" / "axe.min.js"  # `make page` brings it
@@ -159,6 +160,33 @@ def test_an_edit_while_the_server_is_gone_is_saved_when_it_is_back(reviewer: Rev
     events = reviewer.page.locator(".events li")
     events.nth(2).wait_for()
     assert events.count() == 3
+
+
+@pytest.mark.fault
+def test_edits_of_one_project_never_go_into_another_at_its_address(
+    reviewer: Reviewer, server: Server, tmp_path: Path
+) -> None:
+    server.kill()
+    reviewer.click(*FIRST)
+    reviewer.press("a")
+    reviewer.wait("store.report.value.state === 'waiting'")
+    (tmp_path / "another").mkdir()
+    other = Server(tmp_path / "another", port=server.port)
+    try:
+        reviewer.wait("store.report.value.message.includes('in another project now')", seconds=30)
+        visitor = Reviewer(reviewer.page.context.new_page()).open(server.link)
+        visitor.press("ArrowRight")
+        visitor.page.wait_for_timeout(1000)  # in which it would take over what the first page keeps
+        assert [visitor.state(id) for id in visitor.ids] == ["proposed"] * 4
+        assert visitor.ask("store.report.value.pending.length + store.report.value.failed.length") == 0
+        visitor.page.close()
+        with Project.open(tmp_path / "another" / "review") as project:
+            assert [project.journal.state(name).version for name in project.journal.names()] == [0, 0]
+    finally:
+        other.kill()
+    server.start()
+    reviewer.wait("store.report.value.state === 'saved'", seconds=30)
+    assert reviewer.state(1) == "accepted"
 
 
 @pytest.mark.fault

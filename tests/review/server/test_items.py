@@ -37,6 +37,19 @@ def test_the_project_says_what_is_reviewed(client: TestClient) -> None:
     assert client.get(f"{API}/project").json()["counts"] == {"items": 2, "reviewed": 1, "skipped": 0, "open": 1}
 
 
+@pytest.mark.fault
+def test_a_page_of_another_project(client: TestClient) -> None:
+    id = client.get(f"{API}/project").json()["id"]
+    client.headers["X-Hemalum-Project"] = id
+    assert edit(client, "accept", ids=[1]).status_code == 200
+    client.headers["X-Hemalum-Project"] = "0" * 32
+    line = "the program at this address reviews images in another project now"
+    assert detail(edit(client, "accept", ids=[2])) == (421, line)
+    assert detail(client.get(f"{ONE}/nuclei")) == (421, line)
+    client.headers["X-Hemalum-Project"] = id
+    assert client.get(ONE).json()["version"] == 1
+
+
 def test_the_queue_is_in_order_and_by_status(client: TestClient, session: Session) -> None:
     queue = client.get(f"{API}/queue", params={"by": "random", "seed": 5, "stratified": False}).json()
     expected = [one.field.name for one in session.queue("random", stratified=False, seed=5)]

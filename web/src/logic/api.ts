@@ -17,11 +17,17 @@ export class ApiError extends Error {
   }
 }
 
+let project: string | null = null;
+
+/** From now on only the program that reviews this project is to answer: else 421. */
+export const askOnly = (id: string): void => void (project = id);
+
 async function call<T>(path: string, body?: unknown): Promise<T> {
-  const init: RequestInit = { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store" };
+  const headers: Record<string, string> = project === null ? {} : { "X-Hemalum-Project": project };
+  const init: RequestInit = { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store", headers };
   if (body !== undefined) {
     init.method = "POST";
-    init.headers = { "Content-Type": "application/json" };
+    headers["Content-Type"] = "application/json";
     init.body = JSON.stringify(body);
   }
   let response: Response;

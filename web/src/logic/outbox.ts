@@ -111,10 +111,11 @@ export class Outbox {
     void this.run();
   }
 
-  /** Takes the last edit that was not sent yet back, and says whether there was one. */
+  /** Takes the last edit that was not sent yet back, and says whether there was one. An undo that waits is none. */
   takeBack(item: string): boolean {
     const index = this.pending.findLastIndex((entry) => entry.item === item);
-    if (index < 0 || this.pending[index]!.unsure || (index === 0 && this.running)) return false;
+    const last = this.pending[index];
+    if (!last || last.what.kind === "undo" || last.unsure || (index === 0 && this.running)) return false;
     this.pending.splice(index, 1);
     this.keep();
     return true;
@@ -162,14 +163,13 @@ export class Outbox {
           this.running = false;
           throw error;
         }
-        if ([0, 401, 429].includes(error.status) || error.status >= 500) {
-          entry.unsure = error.status === 0 || error.status === 500;
+        if ([0, 401, 421, 429].includes(error.status) || error.status >= 500) {
           this.wait(error);
           break;
         }
         this.pending.shift();
         const failure = { ...entry, message: error.message, conflict: error.status === 409 };
-        this.failed.push(failure);
+        if (!isTurn(entry.what) || failure.conflict) this.failed.push(failure); // of nothing to undo nothing is lost
         this.settled();
         this.onFailed(failure);
       }
@@ -184,7 +184,13 @@ export class Outbox {
     }
     entry.unsure = true;
     this.keep();
-    return this.transport.send(entry);
+    try {
+      return await this.transport.send(entry);
+    } catch (error) {
+      // what was asked above and not answered leaves it as unsure as it was
+      entry.unsure = error instanceof ApiError && (error.status === 0 || error.status === 500);
+      throw error;
+    }
   }
 
   /** Moves what follows on to the version that an edit gave, where nobody else changed the item in between. */

@@ -14,6 +14,7 @@ export interface Progress {
 }
 
 export interface Project {
+  id: string; // of this project alone
   name: string;
   source: string;
   model: string | null;

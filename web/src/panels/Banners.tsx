@@ -4,6 +4,8 @@ import * as actions from "../actions";
 import * as store from "../store";
 import { Icon, plural } from "./parts";
 
+const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+
 export function Banners(): JSX.Element {
   const { pending, message } = store.report.value;
   const waits = store.report.value.state === "waiting";
@@ -20,10 +22,10 @@ export function Banners(): JSX.Element {
       {gone && (
         <div class="banner" role="alert">
           <span>
-            {waits ? `Not saved: ${message}. ` : "The program does not answer. "}
+            {waits ? `Not saved: ${message}. ` : `${capital(store.unreachable.value ?? "")}. `}
             {pending.length > 0
-              ? `${plural(pending.length, "edit")} ${pending.length === 1 ? "is" : "are"} kept here and saved as soon as it does.`
-              : "Is it still running?"}
+              ? `${plural(pending.length, "edit")} ${pending.length === 1 ? "is" : "are"} kept here and saved as soon as this page's program answers.`
+              : "Is the program of this page still running?"}
           </span>
           <button type="button" onClick={actions.retry}>Try again</button>
         </div>

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -17,14 +17,16 @@ from hemalum.review.server.security import PREFIX, Guard
 from hemalum.review.session import Session
 from hemalum.review.sources import ImageGone
 
+PROJECT_HEADER = "X-Hemalum-Project"
 STATIC = Path(__file__).parents[1] / "static"  # built from web/
 
 
 def create_app(session: Session, *, token: str, author: str, static: Path | None = None) -> FastAPI:
     """The application of a session; `author` reviews where a request does not say who does.
 
-    Every request needs the `token`. `static` is the folder of the page, the package's own unless it is set; where
-    it is missing there is the API alone.
+    Every request needs the `token`. One that names another project by `PROJECT_HEADER` is refused: a page may be open
+    still whose review was served at this address before. `static` is the folder of the page, the package's own unless
+    it is set; where it is missing there is the API alone.
     """
     app = FastAPI(
         title="hemalum review",
@@ -35,7 +37,12 @@ def create_app(session: Session, *, token: str, author: str, static: Path | None
         redirect_slashes=False,
     )
     desk = ItemDesk(session, author)
-    api = APIRouter(prefix=PREFIX, responses=EVERYWHERE)
+
+    def check_project(request: Request) -> None:
+        if request.headers.get(PROJECT_HEADER, session.project.id) != session.project.id:
+            raise HTTPException(421, f"the program at this address reviews {session.name} in another project now")
+
+    api = APIRouter(prefix=PREFIX, responses=EVERYWHERE, dependencies=[Depends(check_project)])
     for routes in (project_routes(desk), image_routes(session, desk), item_routes(desk)):
         api.include_router(routes)
     app.include_router(api)

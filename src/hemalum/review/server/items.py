@@ -134,6 +134,7 @@ def project_routes(desk: ItemDesk) -> APIRouter:
         tally = {status: statuses.count(status) for status in ("open", "reviewed", "skipped")}
         project = session.project
         return ProjectAnswer(
+            id=project.id,
             name=session.name,
             source=project.source,
             model=project.model,

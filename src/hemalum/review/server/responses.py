@@ -18,6 +18,7 @@ def _error(status: int, description: str, model: type[ErrorAnswer] = ErrorAnswer
 
 
 EVERYWHERE = _error(401, "The token is missing or wrong") | _error(403, "Another host or origin than this one")
+EVERYWHERE |= _error(421, "The page is of another project, which was served at this address before")
 EVERYWHERE |= _error(422, "The request has another shape")
 BAD = _error(400, "What is asked for cannot be done")
 MISSING = _error(404, "There is no such item, image or tile")

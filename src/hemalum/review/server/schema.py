@@ -66,8 +66,9 @@ class Limits(BaseModel):
 
 
 class ProjectAnswer(BaseModel):
-    """What is reviewed, by whom, and how far it is."""
+    """What is reviewed, by whom, and how far it is; the `id` is of this project alone."""
 
+    id: str
     name: str
     source: str
     model: str
