@@ -194,13 +194,15 @@ def test_what_two_change_at_once_is_a_conflict_and_nothing_is_lost(
     reviewer: Reviewer, another: Callable[[str], Reviewer]
 ) -> None:
     ben = another("Ben")
+    reviewer.page.route("**/changes?*", lambda _: None)  # so that the page does not hear of it yet
     ben.click(*FOURTH)
     ben.press("x")
     ben.saved()
     reviewer.press("s")
-    reviewer.drag((60, 32), (60, 56))  # before the page has heard of it
+    reviewer.drag((60, 32), (60, 56))
     banner = reviewer.page.locator(".banner[role=alert]")
     banner.wait_for()
+    reviewer.page.unroute("**/changes?*")
     assert "nucleus 4 was changed by Ben at" in banner.inner_text()
     reviewer.wait("store.nuclei.value.get(4).state === 'rejected'")
     banner.get_by_role("button", name="Discard").click()
