@@ -39,7 +39,10 @@ export const outbox = new Outbox(
   onSaved,
   onRefused,
 );
-export const tabs = keepTabs((text) => outbox.adopt(text));
+export const tabs = keepTabs(
+  (text) => outbox.adopt(text),
+  () => store.tell("The browser has no room for what is not saved yet: leave this page open until it says Saved", true),
+);
 
 function onSaved(entry: Entry, changes: Changes): void {
   store.unreachable.value = null;
@@ -57,6 +60,7 @@ function onRefused(failure: Failure): void {
   const turned = failure.what.kind === "undo" || failure.what.kind === "redo";
   store.tell(turned ? failure.message : `Not saved: ${failure.message}`, true);
   if (failure.conflict && store.item.value?.id === failure.item) void loadNuclei(failure.item);
+  if (failure.what.kind === "mark") void reloadQueue(); // which shows it as marked already
 }
 
 /** Takes changes of the open item over. */

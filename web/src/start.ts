@@ -29,7 +29,7 @@ function every(wait: number, ask: () => Promise<void>): void {
       if (!(error instanceof ApiError)) throw error;
       if (error.status === 401) store.unauthorized.value = true;
       else if (error.status === 0 || error.status === 421) store.unreachable.value = error.message;
-      else if (error.status === 410) store.tell(error.message, true);
+      else if (store.notice.value?.text !== error.message) store.tell(error.message, true);
     } finally {
       setTimeout(() => void turn(), wait);
     }

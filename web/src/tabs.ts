@@ -8,13 +8,18 @@ export interface Tabs {
   adopt(project: string): void;
 }
 
-export function keepTabs(take: (text: string) => void): Tabs {
+export function keepTabs(take: (text: string) => void, onFull: () => void): Tabs {
   let mine: string | null = null; // once the project is known; before there is nothing to keep
   return {
     write: (text) => {
       if (mine === null) return;
-      if (text === null) localStorage.removeItem(mine);
-      else localStorage.setItem(mine, text);
+      if (text === null) return localStorage.removeItem(mine);
+      try {
+        localStorage.setItem(mine, text);
+      } catch (error) {
+        if (!(error instanceof DOMException)) throw error;
+        onFull();
+      }
     },
     adopt: (project) => {
       const places = `${PREFIX}${project}.`;

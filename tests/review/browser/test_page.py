@@ -218,6 +218,26 @@ def test_what_two_change_at_once_is_a_conflict_and_nothing_is_lost(
 
 
 @pytest.mark.fault
+def test_what_goes_wrong_by_itself_is_said(reviewer: Reviewer) -> None:
+    refusal = {"status": 400, "json": {"detail": "the disk is full"}}
+    reviewer.page.route("**/changes?*", lambda route: route.fulfill(**refusal))
+    reviewer.wait("store.notice.value?.text === 'the disk is full'")
+    reviewer.page.unroute("**/changes?*")
+    # an item that could not be marked is not shown as marked
+    reviewer.wait("store.queue.value.length === 2")
+    reviewer.page.route("**/edits", lambda route: route.fulfill(**refusal))
+    reviewer.press("w")
+    banner = reviewer.page.locator(".banner[role=alert]", has_text="the disk is full").first
+    banner.wait_for()
+    assert banner.inner_text().startswith("Not saved (mark in kidney_1.png): the disk is full")
+    reviewer.wait("store.queue.value.every(({ status }) => status === 'open')")
+    # a browser that keeps nothing more
+    reviewer.page.evaluate("Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError'); }")
+    reviewer.press("ArrowRight", "a")
+    reviewer.wait("store.notice.value?.text.startsWith('The browser has no room for what is not saved yet')")
+
+
+@pytest.mark.fault
 def test_a_token_of_another_start_is_said(reviewer: Reviewer, context: BrowserContext) -> None:
     context.clear_cookies()
     reviewer.page.locator(".banner[role=alert]").wait_for()
