@@ -232,7 +232,9 @@ def test_what_goes_wrong_by_itself_is_said(reviewer: Reviewer) -> None:
     assert banner.inner_text().startswith("Not saved (mark")
     reviewer.wait("store.queue.value.every(({ status }) => status === 'open')")
     # a browser that keeps nothing more
-    reviewer.page.evaluate("Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError'); }")
+    reviewer.page.evaluate(
+        "() => { Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError'); }; }"
+    )
     reviewer.press("ArrowRight", "a")
     reviewer.wait("store.notice.value?.text.startsWith('The browser has no room for what is not saved yet')")
 
