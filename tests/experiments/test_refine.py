@@ -16,6 +16,7 @@ from hemalum.data.dataset import Dataset, write_index
 from hemalum.data.labeled_images import LabeledImages
 from hemalum.errors import HemalumError
 from hemalum.experiments import refine as refine_module
+from hemalum.experiments import refinement_steps
 from hemalum.experiments.execute import Resources
 from hemalum.experiments.measurement import Measurement, predict
 from hemalum.experiments.refine import Refinement, refine
@@ -146,13 +147,13 @@ def test_what_is_finished_is_kept(
     out = tmp_path / "out"
     shutil.copytree(refined.out, out)
     trained: list[str] = []
-    real = refine_module.train
+    real = refinement_steps.train
 
     def noted(recipe: object, data: object, folder: Path, **options: object) -> Path:
         trained.append(Path(folder).name)
         return real(recipe, data, folder, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(refine_module, "train", noted)
+    monkeypatch.setattr(refinement_steps, "train", noted)
     monkeypatch.setattr(refine_module, "predict", lambda *_: pytest.fail("predicted again"))
     shutil.rmtree(out / "random-2")
     (out / "measured" / "random-2.npz").unlink()

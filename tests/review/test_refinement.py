@@ -169,8 +169,8 @@ def test_what_is_finished_is_kept(
     def fail(*args: Any, **options: Any) -> None:
         raise AssertionError("done again")
 
-    monkeypatch.setattr("hemalum.review.refinement_training.train", fail)
-    monkeypatch.setattr("hemalum.review.refinement.measure", fail)
+    monkeypatch.setattr("hemalum.experiments.refinement_steps.train", fail)
+    monkeypatch.setattr("hemalum.experiments.refinement_steps.measure", fail)
     again = refine_reviewed(model, project, refined.out, replay=mini, tolerance=0.5, **ASKED)
     assert again.record == refined.record | {"tolerance": 0.5}
     assert again.compared[0].change == refined.compared[0].change

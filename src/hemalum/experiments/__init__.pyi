@@ -22,6 +22,8 @@ from .refine import Refinement as Refinement
 from .refinement_recipe import choose_trainable as choose_trainable
 from .refinement_recipe import continued_recipe as continued_recipe
 from .refinement_recipe import training_recipe as training_recipe
+from .refinement_steps import measure_once as measure_once
+from .refinement_steps import train_copy as train_copy
 from .reproduce import Reproduction as Reproduction
 from .reproduced_tables import NOT_YET as NOT_YET
 from .reproduced_tables import ROW_CHOICES as ROW_CHOICES
@@ -81,6 +83,7 @@ __all__ = [
     "load_paper",
     "mean_entropy",
     "measure",
+    "measure_once",
     "model_for_organ",
     "open_part",
     "open_stages",
@@ -89,6 +92,7 @@ __all__ = [
     "score_image",
     "seen_text",
     "stages_table",
+    "train_copy",
     "training_recipe",
     "without_nan",
 ]

@@ -22,10 +22,11 @@ from typing import Any
 from hemalum.data.dataset import Dataset
 from hemalum.errors import HemalumError, counted
 from hemalum.experiments.execute import Resources
-from hemalum.experiments.measurement import Measurement, measure, predict, threshold_of_recall
+from hemalum.experiments.measurement import Measurement, predict, threshold_of_recall
 from hemalum.experiments.plan import check_scales
 from hemalum.experiments.provenance import warn_before
 from hemalum.experiments.refinement_recipe import choose_trainable, refinement_recipe, training_recipe
+from hemalum.experiments.refinement_steps import measure_once, train_copy
 from hemalum.experiments.selection import (
     ImageUncertainty,
     Top,
@@ -44,7 +45,7 @@ from hemalum.models.file import save_model
 from hemalum.models.model import Model, load_model
 from hemalum.settings import check_seed
 from hemalum.training.recipe import Recipe
-from hemalum.training.train import MODEL_FILE, train
+from hemalum.training.train import MODEL_FILE
 
 log = logging.getLogger(__name__)
 
@@ -223,24 +224,8 @@ def _train(work: _Work, name: str, subset: Sequence[ImageUncertainty]) -> tuple[
     data = replace(work.dataset, rows=rows)
     trainable, lr, epochs = (work.record[key] for key in ("trainable", "lr", "epochs"))
     recipe = refinement_recipe(work.model, work.recipe, data, trainable, lr, epochs)
-    folder = work.out / name
-    path = folder / MODEL_FILE
-    if path.is_file():
-        return path, recipe.steps
-    initial = work.out / f"start-{name}.safetensors"  # beside the training's folder, which has to start empty
-    save_model(initial, work.model.card, work.model.tensors)
-    train(
-        recipe,
-        {data.info.name: data},
-        folder,
-        resume=(folder / "checkpoint.safetensors").exists(),
-        accelerator=work.resources.accelerator,
-        threads=work.resources.threads,
-        initial=initial,
-        stain=work.model.card.stain,
-        on_progress=lambda step, steps, _: work.report(f"training {name}", step, steps),
-    )
-    initial.unlink()
+    report = partial(work.report, f"training {name}")
+    path = train_copy(work.model, recipe, {data.info.name: data}, work.out / name, work.resources, report)
     return path, recipe.steps
 
 
@@ -261,13 +246,8 @@ def _measure_all(work: _Work, models: dict[str, Model]) -> dict[str, Measurement
 
 def _measured(work: _Work, name: str, model: Model, data: Dataset) -> Measurement:
     path = work.out / "measured" / f"{name}.npz"
-    if path.is_file():
-        return Measurement.load(path)
-    engine = as_engine(work.resources.engine, model, threads=work.resources.threads)
     report = partial(work.report, f"measuring {name}")
-    result = measure(model, data, engine, report, leave_out_ambiguous=work.leave_out_ambiguous)
-    result.save(path)
-    return result
+    return measure_once(path, model, data, work.resources, report, leave_out_ambiguous=work.leave_out_ambiguous)
 
 
 def _save_refined(work: _Work, refined: Model) -> None:

@@ -116,8 +116,7 @@ def _moved(nuclei: Nuclei, window: tuple[int, int, int, int], shape: tuple[int, 
 def _write_slide(
     session: Session, image: ImageSource, states: list[tuple[ItemSource, ItemState]], path: Path, kind: str
 ) -> None:
-    store = image.store
-    assert store is not None
+    store = image.require_store()
     changes = slide_changes(store, ((item.window, state) for item, state in states if item.window is not None))
     with session.open_image(image.id) as slide:
         others = measure_corrected(changes.windows, slide, store, store.run.class_names)

@@ -114,7 +114,7 @@ def image_fields(
             windows = cut_windows(source.shape, side)
             for window in windows:
                 alone = len(windows) == 1
-                name = image.image if alone else f"{image.image} {window_text(window)}"
+                name = image.image if alone else window_name(image.image, window)
                 folder = image.name.rpartition("/")[0]
                 yield look_at(
                     source, model, engine, mpp=mpp, name=name, stratum=folder, window=None if alone else window,
@@ -151,7 +151,7 @@ def store_fields(store: NucleiStore, *, side: int = SIDE) -> list[Field]:
         window = windows[cell[start]]
         fields.append(
             Field(
-                name=f"{store.name} {window_text(window)}",
+                name=window_name(store.name, window),
                 stratum=store.name,
                 entropy=float(entropies[start:stop].mean()),
                 disagreement=math.nan,
@@ -177,9 +177,9 @@ def cut_windows(shape: tuple[int, int], side: int) -> list[Window]:
     ]
 
 
-def window_text(window: Window) -> str:
-    """A window as its X,Y,WIDTH,HEIGHT, as the command line has it."""
-    return ",".join(map(str, window))
+def window_name(image: str, window: Window | None) -> str:
+    """What a window of an image is called: the image and X,Y,WIDTH,HEIGHT, as the command line has it; None: all."""
+    return image if window is None else f"{image} {','.join(map(str, window))}"
 
 
 def _edges(length: int, side: int) -> NDArray[np.int64]:

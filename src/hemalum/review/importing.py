@@ -243,8 +243,7 @@ def _base_version(
 
 def _touched_windows(session: Session, image: ImageSource, returned: Returned) -> list[ItemSource]:
     """The windows of a slide in which anything is not as an export would write it now."""
-    store = image.store
-    assert store is not None
+    store = image.require_store()
     items = session.items_of(image.id)
     names = set(session.project.journal.names())
     begun = [
@@ -274,8 +273,7 @@ def _touched_windows(session: Session, image: ImageSource, returned: Returned) -
     bounds = np.stack(boxes)
     chosen = []
     for item in items:
-        assert item.window is not None
-        x, y, width, height = item.window
+        x, y, width, height = item.require_window()
         meets = (bounds[:, 0] < x + width) & (bounds[:, 2] > x) & (bounds[:, 1] < y + height) & (bounds[:, 3] > y)
         if meets.any():
             chosen.append(item)

@@ -17,7 +17,7 @@ from hemalum.experiments import model_for_organ
 from hemalum.inference import as_engine
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
-from hemalum.review.fields import SIDE, look_at, store_fields, window_text
+from hemalum.review.fields import SIDE, look_at, store_fields, window_name
 from hemalum.review.item import Item, Start
 from hemalum.review.kept_fields import KeptField, NucleusFigures, kept_path, read_kept, write_kept
 from hemalum.review.project import Project
@@ -167,10 +167,8 @@ class Looking:
             self._done.add(id)
 
     def _read_table(self, image: ImageSource) -> None:
-        assert image.store is not None
-        for field in store_fields(image.store, side=self.project.options.get("side", SIDE)):
-            assert field.window is not None
-            name = f"{image.name} {window_text(field.window)}"
+        for field in store_fields(image.require_store(), side=self.project.options.get("side", SIDE)):
+            name = window_name(image.name, field.window)
             with self.lock:
                 self.fields[id_of(name)] = replace(field, name=name, stratum=image.stratum)
 
@@ -206,9 +204,7 @@ class Looking:
             self.fields[item.id] = look.field
 
     def _begin_window(self, item: ItemSource, image: ImageSource) -> None:
-        assert image.store is not None
-        assert item.window is not None
-        known, there = self._item(item, image), window_nuclei(image.store, item.window)
+        known, there = self._item(item, image), window_nuclei(image.require_store(), item.require_window())
         self.project.journal.add_item(known, there.nuclei)
         none = np.zeros(0)
         with self.lock:

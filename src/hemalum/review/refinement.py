@@ -24,11 +24,10 @@ from hemalum.experiments import (
     Resources,
     choose_trainable,
     count_seen,
-    measure,
+    measure_once,
     seen_text,
     training_recipe,
 )
-from hemalum.inference import as_engine
 from hemalum.manifest import check_manifest
 from hemalum.metrics import PairedComparison, compare_paired, score_pixels
 from hemalum.models import EXPORTS, Model, RefinedFrom, ScoreChange, load_model, save_model
@@ -246,13 +245,9 @@ def _arms(work: Work, refined: Model) -> list[tuple[str, Model]]:
 
 def _measured(work: Work, arm: str, model: Model, guard: Guard) -> Measurement:
     path = work.out / "measured" / f"{guard.digest[:16]}-{arm}.npz"
-    if path.is_file():
-        return Measurement.load(path)
-    engine = as_engine(work.resources.engine, model, threads=work.resources.threads)
     report = partial(work.report, f"measuring {guard.name} {arm}")
-    result = measure(model, guard.dataset, engine, report, leave_out_ambiguous=work.recipe.ambiguous == "ignore")
-    result.save(path)
-    return result
+    ambiguous = work.recipe.ambiguous == "ignore"
+    return measure_once(path, model, guard.dataset, work.resources, report, leave_out_ambiguous=ambiguous)
 
 
 def _note(work: Work, compared: Sequence[Compared]) -> None:

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hemalum.data import Dataset, FixedShares
 from hemalum.errors import counted
-from hemalum.experiments import Resources, continued_recipe
+from hemalum.experiments import Resources, continued_recipe, train_copy
 from hemalum.losses import Distilled
-from hemalum.models import Model, load_model, save_model
+from hemalum.models import Model, load_model
 from hemalum.review.corrections import Corrections
-from hemalum.training import MODEL_FILE, Recipe, Source
-from hemalum.training.train import train
+from hemalum.training import Recipe, Source
 
 DISTILLATION = 1.0  # weight of the distance to the old maps
 VALIDATED = 8  # corrected items at most that the curves of training are of
@@ -56,23 +56,9 @@ class Work:
 def train_refined(work: Work) -> tuple[Model, int]:
     """Train the model's copy, or go on, or take what was trained; gives it and how many steps it took."""
     recipe = refinement_recipe(work)
-    folder = work.out / "training"
-    path = folder / MODEL_FILE
-    if not path.is_file():
-        initial = work.out / "start.safetensors"  # beside the training's folder, which has to start empty
-        save_model(initial, work.model.card, work.model.tensors)
-        train(
-            recipe,
-            {dataset.info.name: dataset for dataset in _training_data(work)},
-            folder,
-            resume=(folder / "checkpoint.safetensors").exists(),
-            accelerator=work.resources.accelerator,
-            threads=work.resources.threads,
-            initial=initial,
-            stain=work.model.card.stain,
-            on_progress=lambda step, steps, _: work.report("training", step, steps),
-        )
-        initial.unlink()
+    data = {dataset.info.name: dataset for dataset in _training_data(work)}
+    report = partial(work.report, "training")
+    path = train_copy(work.model, recipe, data, work.out / "training", work.resources, report)
     return load_model(path), recipe.steps
 
 

@@ -14,7 +14,7 @@ from hemalum.data.dataset import pixel_hash
 from hemalum.errors import HemalumError
 from hemalum.models.engines.engine import Engine
 from hemalum.models.model import Model
-from hemalum.review.fields import SIDE, cut_windows, window_text
+from hemalum.review.fields import SIDE, cut_windows, window_name
 from hemalum.review.item import ItemState
 from hemalum.review.kept_fields import NucleusFigures, kept_path, read_kept
 from hemalum.review.looking import Looking, Progress
@@ -177,7 +177,7 @@ class Session:
             right, bottom = window[0] + window[2], window[1] + window[3]
             # a point on the last edge belongs to the last window
             if (x < right or right == width) and (y < bottom or bottom == height):
-                return self.item(id_of(f"{source.name} {window_text(window)}"))
+                return self.item(id_of(window_name(source.name, window)))
         raise AssertionError("windows cover an image")
 
     def queue(self, by: str = "entropy", *, stratified: bool = True, seed: int = 0) -> list[Queued]:

@@ -107,14 +107,13 @@ def _change(
 def _resolve(store: NucleiStore, id: int, outline: Ring, changes: Sequence[_Change]) -> Corrected | None:
     """A nucleus of the store after the changes of all windows that it lies in; None where it is none any more."""
     gone = [change for change in changes if change.nucleus is None]
-    kept = [change for change in changes if change.nucleus is not None]
+    kept = [(change, change.nucleus) for change in changes if change.nucleus is not None]
     if gone and (not kept or any(change.holds_centroid for change in gone)):
         return None
-    decisive = next((change for change in kept if change.holds_centroid), kept[0])
-    assert decisive.nucleus is not None
-    reshaped = [change for change in kept if change.reshaped]
+    nucleus = next((nucleus for change, nucleus in kept if change.holds_centroid), kept[0][1])
+    reshaped = [change for change, _ in kept if change.reshaped]
     ring = _joined(outline, reshaped, store.run.shape) if reshaped else outline
-    return Corrected(ring, decisive.nucleus.class_name, id)
+    return Corrected(ring, nucleus.class_name, id)
 
 
 def _joined(outline: Ring, changes: Sequence[_Change], shape: tuple[int, int]) -> Ring:

@@ -15,7 +15,7 @@ from hemalum.files import named_path
 from hemalum.inference import ImageInput, find_images, find_slide
 from hemalum.manifest import manifest_path
 from hemalum.nuclei.store import SUFFIX, NucleiStore, find_stores, open_store
-from hemalum.review.fields import Window, cut_windows, window_text
+from hemalum.review.fields import Window, cut_windows, window_name
 from hemalum.review.project import KIND
 from hemalum.slides import Slide, is_whole_slide, open_slide
 
@@ -56,6 +56,12 @@ class ImageSource:
         """Whether it is a slide, whose nuclei are in a store."""
         return self.store is not None
 
+    def require_store(self) -> NucleiStore:
+        """Its store. Raises HemalumError for an image that is no slide."""
+        if self.store is None:
+            raise HemalumError(f"{self.name}: is no slide that was segmented")
+        return self.store
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemSource:
@@ -70,6 +76,12 @@ class ItemSource:
     window: Window | None
     stratum: str
     looked: bool = False
+
+    def require_window(self) -> Window:
+        """Its window. Raises HemalumError for an image as a whole."""
+        if self.window is None:
+            raise HemalumError(f"{self.name}: is no window of a slide")
+        return self.window
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +139,7 @@ def cut_items(image: ImageSource, side: int) -> list[ItemSource]:
     windows = cut_windows(image.shape, side)
     if len(windows) == 1 and not image.is_slide:
         return [ItemSource(image.id, image.name, image.id, None, image.stratum)]
-    names = [f"{image.name} {window_text(window)}" for window in windows]
+    names = [window_name(image.name, window) for window in windows]
     return [
         ItemSource(id_of(name), name, image.id, window, image.stratum)
         for name, window in zip(names, windows, strict=True)

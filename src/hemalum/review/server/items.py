@@ -1,7 +1,7 @@
 """What the page asks for of the project and its items, and the changes that it makes."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Response
@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Query, Response
 from hemalum import __version__
 from hemalum.errors import HemalumError
 from hemalum.review.edits import MAX_NUCLEI
+from hemalum.review.event import Event
 from hemalum.review.item import ItemState, Status
 from hemalum.review.nucleus import MAX_POINTS
 from hemalum.review.queue import RANKINGS, Queued, Ranking
@@ -113,6 +114,13 @@ class ItemDesk:
         events = self.journal.events(item.name, after)
         return answer_changes(state, events, lambda: self.session.figures(item.id), author or self.author)
 
+    def turn(self, way: Callable[[str, str, int], Event], id: str, request: TurnRequest) -> ChangesAnswer:
+        """What comes of `Journal.undo` or `Journal.redo` of an item."""
+        item = self.find(id)
+        self.state(item)  # which takes it into the journal
+        way(item.name, request.author or self.author, request.parent)
+        return self.changes(item, request.parent, request.author)
+
     def as_of(self, item: ItemSource, version: int) -> ItemState:
         """The item as it was when it was looked at; mostly that is as it is now."""
         state = self.state(item)
@@ -213,18 +221,12 @@ def item_routes(desk: ItemDesk) -> APIRouter:
     @routes.post("/items/{id}/undo", responses=WRITING)
     def post_undo(id: Id, request: TurnRequest) -> ChangesAnswer:
         """Take back the author's last change that is not taken back yet."""
-        item = desk.find(id)
-        desk.state(item)
-        journal.undo(item.name, request.author or desk.author, request.parent)
-        return desk.changes(item, request.parent, request.author)
+        return desk.turn(journal.undo, id, request)
 
     @routes.post("/items/{id}/redo", responses=WRITING)
     def post_redo(id: Id, request: TurnRequest) -> ChangesAnswer:
         """Make again what the author took back last."""
-        item = desk.find(id)
-        desk.state(item)
-        journal.redo(item.name, request.author or desk.author, request.parent)
-        return desk.changes(item, request.parent, request.author)
+        return desk.turn(journal.redo, id, request)
 
     @routes.get("/items/{id}/proposal", responses=READING)
     def get_proposal(id: Id, x: Annotated[Finite, Query()], y: Annotated[Finite, Query()]) -> ProposalAnswer:
