@@ -68,6 +68,11 @@ def mean_and_sd(values: Sequence[float], digits: int = 3, sign: str = "") -> str
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
 
 
+def without_folders(argument: str) -> str:
+    """An argument of the command; of a path on this machine its last part alone, which says what it is."""
+    return f"…/{Path(argument).name}" if Path(argument).is_absolute() else argument
+
+
 def write_record(path: Path | None, benchmark: str, packages: list[str], results: Any, **extra: Any) -> None:
     """Write results with machine, versions, command, commit and the load the machine was under; None: nowhere."""
     if path is None:
@@ -75,7 +80,7 @@ def write_record(path: Path | None, benchmark: str, packages: list[str], results
     record = {
         "benchmark": benchmark,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *map(without_folders, sys.argv)]),
         "commit": commit(),
         "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
