@@ -50,25 +50,28 @@ def write_refinement(refinement: Refinement, command: str = "") -> list[Path]:
         "The moved threshold was chosen on the validation images, not on these.",
         *refinement.notes,
     ]
-    page = {
-        "title": "Offline refinement",
-        "lead": lead,
-        "command": command,
-        "findings": sentences,
-        "grids": tables,
-        "notes": notes,
-    }
+    page = {"title": "Offline refinement", "lead": lead, "findings": sentences, "grids": tables, "notes": notes}
+    return write_findings(refinement.out, "refinement.html.j2", page, _numbers(refinement, command), command)
+
+
+def write_findings(
+    out: Path, template: str, page: Mapping[str, Any], numbers: Mapping[str, Any], command: str
+) -> list[Path]:
+    """Write what a refinement came to as report.html, report.md and report.json; gives the paths.
+
+    `page` has title, lead, findings, grids and notes, of which the Markdown is made, and what the template has more.
+    """
     markdown = [
-        [escaped(lead)],
+        [escaped(page["lead"])],
         markdown_code(command),
-        markdown_list(sentences),
-        *map(markdown_table, tables),
-        markdown_list(notes),
+        markdown_list(page["findings"]),
+        *map(markdown_table, page["grids"]),
+        markdown_list(page["notes"]),
     ]
-    numbers = json.dumps(without_nan(_numbers(refinement, command)), indent=2, ensure_ascii=False, allow_nan=False)
+    content = json.dumps(without_nan(dict(numbers)), indent=2, ensure_ascii=False, allow_nan=False)
     return [
-        *write_report(refinement.out, "refinement.html.j2", page, markdown),
-        write_text(refinement.out / "report.json", numbers + "\n"),
+        *write_report(out, template, {**page, "command": command}, markdown),
+        write_text(out / "report.json", content + "\n"),
     ]
 
 

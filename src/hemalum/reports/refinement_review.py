@@ -1,6 +1,5 @@
 """The report of a refinement on a review: old and new model on held-out corrections and guards, and the decision."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,11 @@ from markupsafe import Markup
 
 from hemalum import __version__
 from hemalum.errors import counted
-from hemalum.experiments import Measurement, without_nan
-from hemalum.files import write_text
+from hemalum.experiments import Measurement
 from hemalum.metrics import MatchCounts, PairedComparison, average_pixel_scores
-from hemalum.reports.files import write_report
 from hemalum.reports.grid import Grid, Row
-from hemalum.reports.markdown import escaped, markdown_code, markdown_list, markdown_table
 from hemalum.reports.numbers import mean_text
+from hemalum.reports.refinement import write_findings
 from hemalum.reports.style import SvgFigure, has_matplotlib, inline
 from hemalum.reports.training import read_run, training_curves
 from hemalum.review import Compared, ReviewedRefinement
@@ -68,7 +65,6 @@ def write_reviewed_refinement(refinement: ReviewedRefinement, command: str = "")
     page = {
         "title": "Refinement on a review",
         "lead": lead,
-        "command": command,
         "decision": refinement.line,
         "findings": findings,
         "grids": tables,
@@ -76,18 +72,7 @@ def write_reviewed_refinement(refinement: ReviewedRefinement, command: str = "")
         "figure": Markup(inline(figure, "training")) if figure else "",
         "caption": figure.caption if figure else "",
     }
-    markdown = [
-        [escaped(lead)],
-        markdown_code(command),
-        markdown_list(findings),
-        *map(markdown_table, tables),
-        markdown_list(notes),
-    ]
-    numbers = json.dumps(without_nan(_numbers(refinement, command)), indent=2, ensure_ascii=False, allow_nan=False)
-    return [
-        *write_report(refinement.out, "refinement_review.html.j2", page, markdown),
-        write_text(refinement.out / "report.json", numbers + "\n"),
-    ]
+    return write_findings(refinement.out, "refinement_review.html.j2", page, _numbers(refinement, command), command)
 
 
 def changes_grid(refinement: ReviewedRefinement) -> Grid:
