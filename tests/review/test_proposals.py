@@ -69,6 +69,8 @@ def test_a_proposal_is_no_larger_than_a_nucleus() -> None:
     ring = maps.propose(90.0, 60.0)
     assert ring is not None
     assert 10 < np.ptp(ring[:, 0]) <= 1.3 * DIAMETER + 2
+    area = pixels_of(ring, (0, 0, 120, 100)).sum()  # the cloud is larger: what is taken of it is a disk
+    assert area == pytest.approx(np.pi * (0.65 * DIAMETER) ** 2, rel=0.1)
 
 
 def test_nothing_where_the_model_sees_nothing() -> None:

@@ -67,7 +67,7 @@ def grow(
     """The piece (h, w) around a point, row and column, that is likelier nucleus than what is around it.
 
     It holds the pixels, not `taken`, within `REACH` diameters that have `SHARE` of the probability near the point,
-    never more than the threshold, and are connected with it; holes are filled. None where there is no such
+    never more than the threshold, and are connected with it. None where there is no such
     probability, or the point is none of them.
     """
     smooth = ndimage.gaussian_filter(probability, diameter / 20)
@@ -82,8 +82,8 @@ def grow(
     if not inside[at]:
         return None
     pieces, _ = ndimage.label(inside)
-    grown: NDArray[np.bool_] = ndimage.binary_fill_holes(pieces == pieces[at]) & ~taken
-    return largest_piece(grown)[0]
+    grown: NDArray[np.bool_] = pieces == pieces[at]
+    return grown
 
 
 def read_maps(
