@@ -120,6 +120,25 @@ def test_what_cannot_be_taken_is_named_and_the_rest_is(
 
 
 @pytest.mark.fault
+def test_outlines_of_an_image_of_another_size(
+    source: Path, dark_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(source, dark_model, Path("p"))
+    run("review", "-p", "p", "--export", "q", "--format", "geojson")
+    file = Path("q/a/two.geojson")
+    content = json.loads(file.read_text())
+    for feature in content["features"]:
+        rings = feature["geometry"]["coordinates"]
+        feature["geometry"]["coordinates"] = [[[9 * x, 9 * y] for x, y in ring] for ring in rings]
+    file.write_text(json.dumps(content))
+    capsys.readouterr()
+    run("review", "-p", "p", "--import", "q", code=1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("failed: q/a/two.geojson: feature ")
+    assert line.endswith(": export in px of this very image")
+
+
+@pytest.mark.fault
 def test_mistakes_in_the_arguments(
     source: Path, dark_model: Path, served: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,7 +148,7 @@ def _import(cli: CliContext, session: "Session", path: Path, reviewed: bool) -> 
             print(remark)
         print(describe_import(summary))
     failed: list[tuple[Any, str]] = [*summary.failed, *summary.conflicts]
-    exit_with_failures((what, reason.removeprefix(f"{what}: ")) for what, reason in failed)
+    exit_with_failures((what, reason.removeprefix(f"{what}: ").removeprefix(f"{what}, ")) for what, reason in failed)
 
 
 def _account() -> str:
